@@ -1,0 +1,1 @@
+"""Opening audio, features and augmentation."""

@@ -1,0 +1,168 @@
+"""Typed configuration: YAML and `key=value` overrides checked against dataclasses; a typo is an error, never a silent default."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from asr.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """Build the dataclass `cls` from a nested mapping, checking every key and value type.
+
+    `where` is the dotted path so far, used in messages. Raises ConfigError naming the unknown key and the nearest valid
+    one, or the value that does not have the declared type.
+    """
+    hints = typing.get_type_hints(cls)
+    known = {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    built: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{where}.{key}" if where else str(key)
+        if key not in known:
+            raise ConfigError(f"unknown configuration key '{path}'{nearest(str(key), known)}")
+        built[key] = _coerce(value, known[key], path)
+    try:
+        return cls(**built)
+    except TypeError as error:  # a required field is missing
+        raise ConfigError(f"{where or cls.__name__}: {error}") from error
+    except ValueError as error:  # a field's value was refused by __post_init__
+        raise ConfigError(f"{where + ': ' if where else ''}{error}") from error
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as nested plain dicts, lists, strings and numbers (for YAML, JSON and checkpoints)."""
+    return _plain(dataclasses.asdict(config))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping; raises ConfigError with file and line when it is missing or malformed."""
+    import yaml
+
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    try:
+        loaded = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: a configuration is a mapping of keys to values, found {type(loaded).__name__}")
+    return loaded
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Apply `a.b=value` overrides (values parsed as YAML) to a nested mapping and return a new one."""
+    import copy
+
+    import yaml
+
+    result = copy.deepcopy(values)
+    for override in overrides:
+        path, sign, text = override.partition("=")
+        keys = path.strip().split(".")
+        if not sign or not all(keys):
+            raise ConfigError(f"override '{override}' is not of the form key=value")
+        try:
+            value = yaml.safe_load(text) if text.strip() else ""
+        except yaml.YAMLError as error:
+            raise ConfigError(f"override '{override}': the value is not valid YAML") from error
+        node = result
+        for key in keys[:-1]:
+            child = node.setdefault(key, {})
+            if not isinstance(child, dict):
+                raise ConfigError(f"override '{override}': '{key}' is a value, it has no keys below it")
+            node = child
+        node[keys[-1]] = value
+    return result
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """' (did you mean ...?)' for the closest of `known`, or the list of valid names when none is close."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f" (did you mean '{close[0]}'?)"
+    return f" (valid: {', '.join(names)})"
+
+
+def _coerce(value: Any, hint: Any, path: str) -> Any:
+    """Check `value` against the type `hint`, converting only where nothing is lost (int to float, list to tuple)."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _coerce_union(value, args, path)
+    if origin is typing.Literal:
+        if value not in args:
+            known = [str(a) for a in args]
+            raise ConfigError(f"{path}: '{value}' is not one of {', '.join(known)}{nearest(str(value), known)}")
+        return value
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{path}: expected a mapping, found {value!r}")
+        return {str(k): _coerce(v, args[1], f"{path}.{k}") for k, v in value.items()}
+    if origin in (list, tuple):
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise ConfigError(f"{path}: expected a list, found {value!r}")
+        if origin is tuple and args[-1] is not Ellipsis:
+            if len(value) != len(args):
+                raise ConfigError(f"{path}: expected {len(args)} values, found {len(value)}")
+            return tuple(_coerce(v, a, f"{path}[{i}]") for i, (v, a) in enumerate(zip(value, args, strict=True)))
+        return origin(_coerce(v, args[0], f"{path}[{i}]") for i, v in enumerate(value))
+    if dataclasses.is_dataclass(hint):
+        if isinstance(value, hint):  # type: ignore[arg-type]
+            return value
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{path}: expected a mapping, found {value!r}")
+        return from_dict(hint, value, path)  # type: ignore[arg-type]
+    return _coerce_scalar(value, hint, path)
+
+
+def _coerce_union(value: Any, args: tuple[Any, ...], path: str) -> Any:
+    if value is None and type(None) in args:
+        return None
+    failure: ConfigError | None = None
+    for arg in (a for a in args if a is not type(None)):
+        try:
+            return _coerce(value, arg, path)
+        except ConfigError as error:
+            failure = error
+    raise failure or ConfigError(f"{path}: {value!r} is not allowed")
+
+
+def _coerce_scalar(value: Any, hint: Any, path: str) -> Any:
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is str and isinstance(value, Path):
+        return str(value)
+    if isinstance(hint, type) and isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
+        return value
+    raise ConfigError(f"{path}: expected {getattr(hint, '__name__', hint)}, found {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,1 @@
+"""Manifests, their checks and conversions, and the batches made from them."""

@@ -1,0 +1,1 @@
+"""Edit counts and error rates."""

@@ -1,0 +1,1 @@
+"""Normalizing transcripts and turning them into tokens."""
