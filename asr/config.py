@@ -1,4 +1,4 @@
-"""Typed configuration: YAML and `key=value` overrides checked against dataclasses; a typo is an error, never a silent default."""
+"""Typed configuration: YAML and `key=value` overrides checked against dataclasses; a typo is an error."""
 
 from __future__ import annotations
 

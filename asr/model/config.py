@@ -10,8 +10,8 @@ from typing import Literal
 class ModelConfig:
     """Convolutional subsampling, then recurrent layers, then a linear layer over the vocabulary.
 
-    `projection` > 0 puts a linear layer of that width after each recurrent layer (as LSTMP does), which shrinks the input
-    of the next. `dropout` acts between layers, `input_dropout` on the subsampled features.
+    `projection` > 0 puts a linear layer of that width after each recurrent layer, which shrinks the input of the next.
+    `dropout` acts between layers, `input_dropout` on the subsampled features.
     """
 
     subsampling: Literal[2, 4, 8] = 4

@@ -1,0 +1,149 @@
+"""The model file: one pickle-free safetensors file that holds everything needed to transcribe."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asr.audio.features import FeatureConfig
+from asr.config import from_dict, to_dict
+from asr.errors import AsrError, ModelFileError
+from asr.model.config import ModelConfig
+
+if TYPE_CHECKING:
+    from asr.model.acoustic import AcousticModel
+    from asr.text.tokenizer import Tokenizer
+
+FORMAT = "asr-ctc"
+FORMAT_VERSION = 1
+_MAX_HEADER_BYTES = 100_000_000  # the safetensors limit; a larger number means that the file is something else
+
+
+@dataclass
+class ModelFile:
+    """A loaded model file. `training` is the free-form summary of the run that made it (WER, data, seed, versions)."""
+
+    model: AcousticModel
+    tokenizer: Tokenizer
+    normalizer: str
+    training: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def feature_config(self) -> FeatureConfig:
+        return self.model.feature_config
+
+    @property
+    def model_config(self) -> ModelConfig:
+        return self.model.config
+
+
+def save_model(
+    path: str | Path,
+    model: AcousticModel,
+    tokenizer: Tokenizer,
+    normalizer: str,
+    training: dict[str, Any] | None = None,
+) -> Path:
+    """Write `model` with its tokenizer, feature settings and training summary to one file, atomically."""
+    from safetensors.torch import save
+
+    from asr import __version__
+
+    path = Path(path)
+    description = {
+        "model": to_dict(model.config),
+        "features": to_dict(model.feature_config),
+        "tokenizer": tokenizer.to_dict(),
+        "normalizer": normalizer,
+        "vocab_size": model.vocab_size,
+        "training": training or {},
+        "written_by": f"asr-ctc {__version__}",
+    }
+    metadata = {
+        "format": FORMAT,
+        "version": str(FORMAT_VERSION),
+        "asr": json.dumps(description, ensure_ascii=False),
+    }
+    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(save(tensors, metadata))
+        os.chmod(temporary, 0o644)  # noqa: PTH101 - mkstemp makes it private
+        os.replace(temporary, path)  # noqa: PTH105
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The description in a model file, without loading a tensor: keys model, features, tokenizer, normalizer, training.
+
+    Raises ModelFileError, in one line, when the file is missing, is not a model of ours, or is of a newer format.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+            if not 0 < header_bytes <= min(_MAX_HEADER_BYTES, size - 8):
+                raise ModelFileError(_not_a_model(path))
+            header = json.loads(file.read(header_bytes))
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot read the model file: {error.strerror or error}") from error
+    except (UnicodeDecodeError, ValueError) as error:
+        raise ModelFileError(_not_a_model(path)) from error
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        raise ModelFileError(_not_a_model(path))
+    version = metadata.get("version", "")
+    if not version.isdigit() or int(version) > FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path}: model format {version or '?'} is newer than this version of asr-ctc reads ({FORMAT_VERSION}); "
+            "upgrade with: pip install -U asr-ctc"
+        )
+    try:
+        description = json.loads(metadata["asr"])
+        description["tensors"] = {k: v["shape"] for k, v in header.items() if k != "__metadata__"}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{path}: the model's description is damaged ({error}); copy the file again") from error
+    return description
+
+
+def load_model(path: str | Path, device: str = "cpu") -> ModelFile:
+    """Load a model file, in evaluation mode, onto `device`. Raises ModelFileError in one line."""
+    description = read_metadata(path)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from asr.model.acoustic import AcousticModel
+    from asr.text.tokenizer import tokenizer_from_dict
+
+    try:
+        model = AcousticModel(
+            from_dict(ModelConfig, description["model"], "model"),
+            from_dict(FeatureConfig, description["features"], "features"),
+            int(description["vocab_size"]),
+        )
+        tokenizer = tokenizer_from_dict(description["tokenizer"])
+        model.load_state_dict(load_file(path, device="cpu"))
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path}: the model file is damaged or cut short ({error}); copy it again") from error
+    except (KeyError, TypeError, ValueError, RuntimeError, AsrError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelFileError(f"{path}: the description does not fit this version of asr-ctc ({reason})") from error
+    if tokenizer.vocab_size != model.vocab_size:
+        raise ModelFileError(
+            f"{path}: the tokenizer has {tokenizer.vocab_size} entries, the output layer {model.vocab_size}"
+        )
+    return ModelFile(model.to(device).eval(), tokenizer, description["normalizer"], description.get("training", {}))
+
+
+def _not_a_model(path: Path) -> str:
+    return f"{path}: not an asr-ctc model file (expected the .asr file that a recipe writes)"

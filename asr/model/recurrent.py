@@ -1,0 +1,101 @@
+"""The recurrent stack. Bidirectional without packing: exact, and several times faster than packed cells on CPU."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from asr.model.config import ModelConfig
+
+CELLS: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+
+
+def reversal_index(lengths: Tensor, frames: int) -> Tensor:
+    """Index (batch, frames) that reverses each sequence within its own length and leaves the padding where it is.
+
+    It is its own inverse: gathering twice gives the original back.
+    """
+    steps = torch.arange(frames, device=lengths.device)[None, :]
+    last = lengths[:, None] - 1
+    return torch.where(steps <= last, last - steps, steps)
+
+
+def reverse_within_length(sequence: Tensor, index: Tensor) -> Tensor:
+    """(batch, frames, channels) -> the same, each utterance reversed within its own length."""
+    return sequence.gather(1, index[:, :, None].expand(-1, -1, sequence.size(2)))
+
+
+class RecurrentLayer(nn.Module):
+    """One recurrent layer: cell(s), optional projection, layer norm, dropout.
+
+    A bidirectional layer is two one-directional cells, the backward one reading each utterance reversed within its own
+    length. A one-directional cell never lets padding reach the frames before it, so the result equals that of
+    `pack_padded_sequence`, while PyTorch can use oneDNN's fused LSTM, which packed input rules out.
+    """
+
+    def __init__(self, config: ModelConfig, input_size: int) -> None:
+        super().__init__()
+        cell = CELLS[config.cell]
+        self.forward_cell = cell(input_size, config.hidden_size, batch_first=True)
+        self.backward_cell = cell(input_size, config.hidden_size, batch_first=True) if config.bidirectional else None
+        width = config.hidden_size * (2 if config.bidirectional else 1)
+        self.projection = nn.Linear(width, config.projection) if config.projection else None
+        self.output_size = config.projection or width
+        self.norm = nn.LayerNorm(self.output_size) if config.layer_norm else None
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, reversal: Tensor) -> Tensor:
+        """(batch, frames, input_size) -> (batch, frames, output_size); `reversal` from `reversal_index`."""
+        out, _ = self.forward_cell(x)
+        if self.backward_cell is not None:
+            backward, _ = self.backward_cell(reverse_within_length(x, reversal))
+            out = torch.cat([out, reverse_within_length(backward, reversal)], dim=-1)
+        if self.projection is not None:
+            out = self.projection(out)
+        if self.norm is not None:
+            out = self.norm(out)
+        return self.dropout(out)
+
+
+class RecurrentStack(nn.Module):
+    """`config.layers` recurrent layers on top of each other."""
+
+    def __init__(self, config: ModelConfig, input_size: int) -> None:
+        super().__init__()
+        self.input_norm = nn.LayerNorm(input_size) if config.layer_norm else None
+        self.input_dropout = nn.Dropout(config.input_dropout)
+        layers = []
+        for _ in range(config.layers):
+            layers.append(RecurrentLayer(config, input_size))
+            input_size = layers[-1].output_size
+        self.layers = nn.ModuleList(layers)
+        self.output_size = input_size
+        for name, parameter in self.named_parameters():
+            _initialize(name, parameter, config.cell)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, frames, input_size), (batch,) -> (batch, frames, output_size), meaningless beyond each length."""
+        reversal = reversal_index(lengths, x.size(1))
+        if self.input_norm is not None:
+            x = self.input_norm(x)
+        x = self.input_dropout(x)
+        for layer in self.layers:
+            x = layer(x, reversal)
+        return x
+
+
+def _initialize(name: str, parameter: Tensor, cell: str) -> None:
+    """Orthogonal recurrence gate by gate (Saxe et al., 2014), Glorot inputs, forget bias 1 (Gers et al., 2000)."""
+    with torch.no_grad():
+        if "weight_hh" in name:
+            for gate in parameter.split(parameter.size(1)):
+                nn.init.orthogonal_(gate)
+        elif "weight_ih" in name:
+            nn.init.xavier_uniform_(parameter, gain=math.sqrt(2.0) if cell == "rnn" else 1.0)
+        elif "_cell.bias" in name:
+            parameter.zero_()
+            if cell == "lstm" and "bias_ih" in name:
+                hidden = parameter.numel() // 4
+                parameter[hidden : 2 * hidden] = 1.0

@@ -1,0 +1,170 @@
+"""Everything a training run can be told, as typed dataclasses that recipes and overrides are checked against."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from asr.audio.augment import AugmentConfig
+from asr.audio.features import FeatureConfig
+from asr.config import apply_overrides, from_dict, nearest, read_yaml, to_dict
+from asr.errors import ConfigError
+from asr.model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Manifests and batches. Paths are relative to the directory the command runs in. Durations are seconds.
+
+    `batch_seconds` bounds the padded audio of one batch on one device: it is the setting to lower when memory runs out.
+    `workers` -1 chooses by the number of cores. `cache_audio` keeps decoded audio in memory (small sets only).
+    """
+
+    train: str | tuple[str, ...] = ()
+    dev: str | tuple[str, ...] = ()
+    test: dict[str, str] = field(default_factory=dict)
+    batch_seconds: float = 120.0
+    eval_batch_seconds: float = 240.0
+    max_batch_size: int = 64
+    buckets: int = 20
+    min_duration: float = 0.1
+    max_duration: float = 30.0
+    workers: int = -1
+    cache_audio: bool = False
+    allow_skips: bool = False
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """How transcripts become tokens. `vocab_size` is for bpe and unigram; `tokenizer_file` reuses a trained one."""
+
+    normalizer: str = "basic"
+    tokenizer: Literal["char", "bpe", "unigram"] = "char"
+    vocab_size: int = 500
+    tokenizer_file: str = ""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov & Hutter, 2019) and the learning rate's course.
+
+    Every schedule begins with `warmup_steps` optimizer steps of linear warm-up, except `onecycle`, which has its own.
+    `plateau` multiplies the rate by `plateau_factor` after `plateau_patience` validations without a better WER.
+    `final_lr` is the share of `lr` at which cosine and one-cycle end; `gradient_clip` bounds the gradient norm.
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-8
+    weight_decay: float = 1e-2
+    schedule: Literal["cosine", "plateau", "onecycle", "constant"] = "cosine"
+    warmup_steps: int = 500
+    final_lr: float = 0.01
+    plateau_factor: float = 0.5
+    plateau_patience: int = 3
+    gradient_clip: float = 5.0
+
+
+@dataclass(frozen=True)
+class AveragingConfig:
+    """Weight averaging: an exponential moving average (`ema`), the mean of the `last_k` best checkpoints, or none."""
+
+    kind: Literal["ema", "last_k", "none"] = "ema"
+    ema_decay: float = 0.999
+    last_k: int = 5
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run. `trainer` goes to `pytorch_lightning.Trainer` as it is (max_epochs, devices, precision, ...).
+
+    `early_stopping` > 0 ends the run after that many validations without a better dev WER. `checkpoint_minutes` bounds
+    the work that a power failure can cost.
+    """
+
+    name: str = "run"
+    output: str = "exp/run"
+    seed: int = 1
+    data: DataConfig = field(default_factory=DataConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    averaging: AveragingConfig = field(default_factory=AveragingConfig)
+    early_stopping: int = 0
+    checkpoint_minutes: float = 10.0
+    blank_plateau_epochs: int = 20
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+
+# What the training run sets itself; letting a recipe set it too would silently undo invariants.
+_OWNED_TRAINER_KEYS = {
+    "callbacks": "it is set by the training run",
+    "logger": "TensorBoard and CSV logs are always written to the output directory",
+    "use_distributed_sampler": "the batch sampler knows its rank",
+    "gradient_clip_val": "set optimizer.gradient_clip",
+    "gradient_clip_algorithm": "set optimizer.gradient_clip",
+    "default_root_dir": "set output",
+    "enable_checkpointing": "checkpoints are always written",
+    "reload_dataloaders_every_n_epochs": "the data loaders keep their position for resume",
+}
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a recipe, following `extends: other.yaml` (relative to the file), and apply `key=value` overrides.
+
+    Raises ConfigError naming the unknown key and the nearest valid one.
+    """
+    return parse_config(apply_overrides(read_extended(path), overrides))
+
+
+def parse_config(values: dict[str, Any]) -> TrainConfig:
+    """A TrainConfig from nested plain values; `trainer` keys are checked against Lightning's own signature."""
+    config = from_dict(TrainConfig, values)
+    if config.trainer:
+        from pytorch_lightning import Trainer
+
+        valid = set(inspect.signature(Trainer.__init__).parameters) - {"self"}
+        for key in config.trainer:
+            if key in _OWNED_TRAINER_KEYS:
+                raise ConfigError(f"'trainer.{key}' cannot be set here: {_OWNED_TRAINER_KEYS[key]}")
+            if key not in valid:
+                raise ConfigError(f"unknown configuration key 'trainer.{key}'{nearest(key, valid)}")
+    return config
+
+
+def read_extended(path: str | Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The nested mapping in a YAML file laid over that of the file it `extends`, if any."""
+    path = Path(path)
+    if path.resolve() in _seen:
+        raise ConfigError(f"{path}: 'extends' goes round in a circle")
+    values = read_yaml(path)
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    return _merge(read_extended(path.parent / str(base), (*_seen, path.resolve())), values)
+
+
+def manifests(entry: str | tuple[str, ...]) -> list[str]:
+    """A manifest setting as a list of paths."""
+    return [entry] if isinstance(entry, str) and entry else list(entry)
+
+
+def with_output(config: TrainConfig, output: str | Path) -> TrainConfig:
+    """The same run, written to another directory."""
+    return replace(config, output=str(output))
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+__all__ = ["TrainConfig", "parse_config", "read_config", "to_dict"]

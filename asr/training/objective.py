@@ -1,0 +1,57 @@
+"""The CTC loss (Graves et al., 2006), in float32, with an honest count of the utterances it cannot learn."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class CTCLoss:
+    """`loss` is nats per target token over the batch; `infeasible` counts utterances that had no valid alignment."""
+
+    loss: Tensor
+    total: Tensor
+    tokens: Tensor
+    infeasible: Tensor
+
+
+def ctc_loss(log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: Tensor) -> CTCLoss:
+    """CTC loss of a batch, summed over its utterances and divided once by its number of target tokens.
+
+    log_probs: (batch, frames, vocab) natural log, blank 0; lengths: (batch,) frames; tokens: concatenated (sum of
+    token_lengths,) or padded (batch, max tokens); token_lengths: (batch,).
+
+    The mean over utterances of loss per length, PyTorch's `reduction="mean"`, weights short utterances most; this does
+    not. An utterance with fewer frames than its tokens need contributes zero and is counted.
+    """
+    device = log_probs.device
+    if device.type == "mps":  # PyTorch has no CTC kernel for Apple GPUs
+        warnings.warn("CTC loss runs on the CPU: PyTorch has no CTC kernel for Apple GPUs", stacklevel=2)
+        device = torch.device("cpu")
+    with torch.autocast(device.type, enabled=False):
+        # int64 targets and lengths on the same device choose the native kernel; cuDNN's fails on some shapes.
+        losses = functional.ctc_loss(
+            log_probs.to(device).float().transpose(0, 1),
+            tokens.to(device, torch.int64),
+            lengths.to(device, torch.int64),
+            token_lengths.to(device, torch.int64),
+            blank=0,
+            reduction="none",
+            zero_infinity=True,
+        )
+        infeasible = ((losses == 0) & (token_lengths.to(device) > 0)).sum()
+        count = token_lengths.sum().clamp(min=1).to(device)
+        total = losses.sum()
+        return CTCLoss(total / count, total.detach(), count, infeasible)
+
+
+def blank_share(log_probs: Tensor, lengths: Tensor) -> Tensor:
+    """Share of valid frames whose most likely symbol is the blank: 1.0 means that the model says nothing yet."""
+    valid = torch.arange(log_probs.size(1), device=lengths.device)[None, :] < lengths[:, None]
+    blank = (log_probs.argmax(dim=-1) == 0) & valid
+    return blank.sum() / valid.sum().clamp(min=1)

@@ -1,0 +1,136 @@
+"""Invariants of the acoustic model: exact bidirectional recurrence, batch invariance everywhere, lengths."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from asr.audio.features import FeatureConfig
+from asr.model.acoustic import AcousticModel, output_length
+from asr.model.config import ModelConfig
+from asr.model.recurrent import CELLS, RecurrentLayer, reversal_index, reverse_within_length
+from asr.model.subsampling import ConvSubsampling, subsampled_length
+
+ARCHITECTURES = [
+    ModelConfig(
+        cell=cell,
+        bidirectional=bidirectional,
+        subsampling=subsampling,
+        projection=projection,
+        layer_norm=layer_norm,
+        hidden_size=12,
+        layers=2,
+        subsampling_channels=4,
+    )
+    for cell, bidirectional, (subsampling, projection, layer_norm) in itertools.product(
+        ("lstm", "gru", "rnn"), (True, False), ((2, 0, True), (4, 7, False), (8, 7, True))
+    )
+]
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_bidirectional_layer_equals_packed_sequence(cell: str) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(cell=cell, hidden_size=16, layer_norm=False, dropout=0.0)  # type: ignore[arg-type]
+    layer = RecurrentLayer(config, 10)
+    packed = CELLS[cell](10, 16, batch_first=True, bidirectional=True)
+    with torch.no_grad():
+        for name, parameter in layer.forward_cell.named_parameters():
+            getattr(packed, name).copy_(parameter)
+        for name, parameter in layer.backward_cell.named_parameters():
+            getattr(packed, f"{name}_reverse").copy_(parameter)
+    lengths = torch.tensor([9, 31, 1, 17])
+    x = torch.randn(4, 31, 10)
+    ours = layer(x, reversal_index(lengths, 31))
+    theirs, _ = pad_packed_sequence(
+        packed(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))[0], batch_first=True
+    )
+    valid = (torch.arange(31) < lengths[:, None])[:, :, None]
+    assert torch.allclose(ours * valid, theirs, atol=1e-6)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=5))
+@settings(max_examples=30, deadline=None)
+def test_reversal_is_its_own_inverse_and_leaves_padding_alone(lengths: list[int]) -> None:
+    frames = max(lengths) + 2
+    x = torch.arange(len(lengths) * frames, dtype=torch.float32).reshape(len(lengths), frames, 1)
+    index = reversal_index(torch.tensor(lengths), frames)
+    reversed_ = reverse_within_length(x, index)
+    assert torch.equal(reverse_within_length(reversed_, index), x)
+    for row, length in enumerate(lengths):
+        assert torch.equal(reversed_[row, :length], x[row, :length].flip(0))
+        assert torch.equal(reversed_[row, length:], x[row, length:])
+
+
+@pytest.mark.parametrize("config", ARCHITECTURES, ids=lambda c: f"{c.cell}-{c.bidirectional}-x{c.subsampling}")
+def test_log_probs_are_the_same_alone_and_in_any_batch(config: ModelConfig) -> None:
+    torch.manual_seed(1)
+    features = FeatureConfig(n_mels=20)
+    model = AcousticModel(config, features, vocab_size=9).eval()
+    utterances = [torch.randn(n) * 0.1 for n in (16000, 5333, 799, 12001)]
+    lengths = torch.tensor([len(u) for u in utterances])
+    batch = torch.full((4, 17000), 7.7)  # what lies in the padding must not matter
+    for row, utterance in zip(batch, utterances, strict=True):
+        row[: len(utterance)] = utterance
+    with torch.no_grad():
+        together, frames = model(batch, lengths)
+        for row, utterance in enumerate(utterances):
+            alone, count = model(utterance[None], lengths[row : row + 1])
+            assert int(count) == int(frames[row]) == output_length(len(utterance), features, config)
+            assert torch.allclose(together[row, : int(count)], alone[0], atol=1e-4)
+
+
+def test_batch_invariance_holds_for_gradients_too() -> None:
+    torch.manual_seed(2)
+    config = ModelConfig(hidden_size=12, layers=2, subsampling_channels=4, dropout=0.0)
+    model = AcousticModel(config, FeatureConfig(n_mels=20), vocab_size=9).double()
+    model.features.float()
+    waves = torch.randn(2, 9000) * 0.1
+    lengths = torch.tensor([9000, 5000])
+
+    def gradients(rows: list[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
+        model.zero_grad()
+        for wave, length in rows:
+            features, frames = model.features(wave, length)
+            x, frames = model.subsampling(features.double(), frames)
+            out = model.output(model.recurrent(x, frames)).log_softmax(-1)
+            for row, count in enumerate(frames.tolist()):
+                out[row, :count, 1].sum().backward(retain_graph=True)
+        return [p.grad.clone() for p in model.parameters()]
+
+    together = gradients([(waves, lengths)])
+    alone = gradients([(waves[i : i + 1, : int(n)], lengths[i : i + 1]) for i, n in enumerate(lengths)])
+    for a, b in zip(together, alone, strict=True):
+        assert torch.allclose(a, b, atol=1e-4, rtol=1e-4)
+
+
+@given(st.integers(1, 400), st.sampled_from([2, 4, 8]))
+@settings(max_examples=60, deadline=None)
+def test_subsampled_length_is_what_the_convolutions_give(frames: int, factor: int) -> None:
+    subsampling = ConvSubsampling(8, factor, 1)
+    out, lengths = subsampling(torch.zeros(1, frames, 8), torch.tensor([frames]))
+    assert out.size(1) == int(lengths) == subsampled_length(frames, factor)
+    assert out.size(2) == subsampling.output_size
+
+
+def test_log_probs_are_normalized_float32_even_under_autocast() -> None:
+    model = AcousticModel(ModelConfig(hidden_size=8, layers=1), FeatureConfig(), vocab_size=5).eval()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        log_probs, _ = model(torch.randn(1, 8000), torch.tensor([8000]))
+    assert log_probs.dtype == torch.float32
+    assert torch.allclose(log_probs.exp().sum(-1), torch.ones(1, log_probs.size(1)), atol=1e-5)
+
+
+def test_forget_gates_start_open_and_recurrence_orthogonal() -> None:
+    layer = AcousticModel(ModelConfig(hidden_size=8, layers=1), FeatureConfig(), 5).recurrent.layers[0]
+    assert isinstance(layer, RecurrentLayer) and isinstance(layer.forward_cell, nn.LSTM)
+    forget = layer.forward_cell.bias_ih_l0[8:16]
+    assert torch.equal(forget, torch.ones(8))
+    gate = layer.forward_cell.weight_hh_l0[:8]
+    assert torch.allclose(gate @ gate.T, torch.eye(8), atol=1e-5)

@@ -1,0 +1,192 @@
+"""Whole training runs on the language of tones: learning, resume equality, interruption, distributed evaluation."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from asr.errors import ConfigError, ManifestError, TextError
+from asr.model.checkpoint import load_model, read_metadata
+from asr.training.average import average_checkpoints, model_weights, read_checkpoint
+from asr.training.callbacks import Interrupted, SaveOnInterrupt
+from asr.training.config import parse_config
+from asr.training.run import train
+
+Settings = Callable[..., dict[str, Any]]
+
+
+def step_losses(output: Path) -> dict[int, float]:
+    """Training loss by optimizer step over all parts of a run; a repeated step must repeat its loss."""
+    losses: dict[int, float] = {}
+    for path in sorted((output / "logs" / "csv").glob("version_*/metrics.csv")):
+        for row in csv.DictReader(path.open(encoding="utf-8")):
+            if row.get("train/loss_step"):
+                step, loss = int(row["step"]), float(row["train/loss_step"])
+                assert losses.setdefault(step, loss) == loss
+    return losses
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    original = SaveOnInterrupt.on_train_batch_end
+
+    def stop(self: SaveOnInterrupt, trainer: Any, *arguments: Any) -> None:
+        if trainer.global_step == steps:
+            self.received = signal.SIGTERM
+        original(self, trainer, *arguments)
+
+    monkeypatch.setattr(SaveOnInterrupt, "on_train_batch_end", stop)
+
+
+def test_learns_the_language_and_writes_everything_a_run_should(settings: Settings, tmp_path: Path) -> None:
+    values = settings(trainer={"max_epochs": 40, "check_val_every_n_epoch": 4}, augment={"speed": [], "time_masks": 0})
+    result = train(parse_config(values))
+    assert result.dev_wer < 0.1
+    output = tmp_path / "run"
+    metadata = read_metadata(result.model_path)
+    assert metadata["training"]["dev_wer"] == result.dev_wer and metadata["normalizer"] == "basic"
+    assert metadata["training"]["config"]["model"]["hidden_size"] == 24
+    record = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    assert record["seed"] == 1 and len(record["train_sha256"]) == 64 and record["versions"]["torch"]
+    assert (output / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert list((output / "logs" / "tensorboard").glob("events*"))
+    rows = list(csv.DictReader((output / "logs/csv/version_0/metrics.csv").open(encoding="utf-8")))
+    logged = {key for row in rows for key, value in row.items() if value}
+    assert {
+        "train/loss_step", "train/loss_epoch", "train/lr", "train/gradient_norm", "train/blank_share",
+        "train/data_wait_share", "train/infeasible", "dev/loss", "dev/wer", "dev/cer", "dev/utterances",
+    } <= logged  # fmt: skip
+    assert {float(row["dev/utterances"]) for row in rows if row.get("dev/utterances")} == {13.0}
+    # The checkpoint is safe to load and its averaged weights are those of the model file.
+    best = next((output / "checkpoints").glob("*.ckpt"))
+    weights = model_weights(torch.load(best, weights_only=True))
+    for name, tensor in load_model(result.model_path).model.state_dict().items():
+        assert torch.equal(tensor, weights[name])
+
+
+@pytest.mark.parametrize("kind", ["ema", "last_k"])
+@pytest.mark.parametrize("stop_at", [3, 5, 6])  # within the first and the second epoch, and at an epoch's last step
+def test_interrupted_and_resumed_equals_unbroken(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, kind: str
+) -> None:
+    if kind == "last_k" and stop_at != 5:
+        pytest.skip("one position is enough for the second kind of averaging")
+    averaging = {"kind": kind, "last_k": 2}
+    unbroken = train(parse_config(settings("unbroken", averaging=averaging)))
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        interrupt_after(patch, stop_at)
+        train(parse_config(settings("broken", averaging=averaging)))
+    assert read_checkpoint(tmp_path / "broken" / "last.ckpt")["global_step"] == stop_at
+    resumed = train(parse_config(settings("broken", averaging=averaging)))
+    losses = step_losses(tmp_path / "unbroken")
+    assert len(losses) >= 9 and step_losses(tmp_path / "broken") == losses
+    assert resumed.dev_wer == unbroken.dev_wer
+    expected, found = (load_model(r.model_path).model.state_dict() for r in (unbroken, resumed))
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+
+
+def test_resuming_with_another_model_is_refused_and_never_keeps_the_old_run(settings: Settings, tmp_path: Path) -> None:
+    train(parse_config(settings(trainer={"max_epochs": 1})))
+    with pytest.raises(ConfigError, match=r"model.hidden_size=24, this configuration says 32"):
+        train(parse_config(settings(model={"hidden_size": 32}, trainer={"max_epochs": 2})))
+    with pytest.raises(ConfigError, match="no such checkpoint"):
+        train(parse_config(settings()), resume=str(tmp_path / "nothing.ckpt"))
+    train(parse_config(settings(model={"hidden_size": 32}, trainer={"max_epochs": 1})), resume="never")
+    assert read_metadata(tmp_path / "run.1" / "model.asr")["model"]["hidden_size"] == 24
+    assert read_metadata(tmp_path / "run" / "model.asr")["model"]["hidden_size"] == 32
+
+
+def test_averaging_is_the_mean_of_the_checkpoints(settings: Settings, tmp_path: Path) -> None:
+    result = train(parse_config(settings(averaging={"kind": "last_k", "last_k": 3})))
+    paths = sorted((tmp_path / "run" / "checkpoints").glob("*.ckpt"))
+    assert len(paths) == 3
+    states = [model_weights(read_checkpoint(path)) for path in paths]
+    mean = {name: sum(state[name].double() for state in states) / 3 for name in states[0]}
+    averaged = average_checkpoints(paths)
+    for name, tensor in load_model(result.model_path).model.state_dict().items():
+        assert torch.allclose(tensor.double(), mean[name], atol=1e-7)
+        assert torch.equal(tensor, averaged[name])
+
+
+def test_utterances_that_cannot_be_learned_are_named(settings: Settings, tones: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (tones / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        row["audio_filepath"] = str(tones / row["audio_filepath"])
+    rows[3] |= {"id": "too-short", "text": "abcdabcd " * 30}
+    manifest = tmp_path / "bad.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    values = settings(data={"train": str(manifest)}, trainer={"max_epochs": 1})
+    with pytest.raises(ManifestError, match="1 of 48 training utterances"):
+        train(parse_config(values))
+    assert "too-short" in (tmp_path / "run" / "skipped.tsv").read_text(encoding="utf-8")
+    values["data"]["allow_skips"] = True
+    assert read_metadata(train(parse_config(values)).model_path)["training"]["train_utterances"] == 47
+
+
+def test_symbols_unknown_to_a_given_tokenizer_stop_the_run(settings: Settings, tmp_path: Path) -> None:
+    from asr.text.tokenizer import train_char
+
+    train_char(["abc "]).save(tmp_path / "abc.json")
+    with pytest.raises(TextError, match="'d' x"):
+        train(parse_config(settings(text={"tokenizer_file": str(tmp_path / "abc.json")})))
+
+
+def asr(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "asr", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
+    )
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_the_run_can_be_finished(settings: Settings, tmp_path: Path) -> None:
+    recipe = tmp_path / "tones.yaml"
+    recipe.write_text(yaml.safe_dump(settings(trainer={"max_epochs": 500})), encoding="utf-8")
+    process = asr("train", str(recipe))
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch   1"):
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Go on with: asr train" in err and "Traceback" not in err and out == ""
+    saved = read_checkpoint(tmp_path / "run" / "last.ckpt")
+    epochs = saved["epoch"] + 2
+    process = asr("train", str(recipe), f"trainer.max_epochs={epochs}")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "resuming from" in err and "dev WER" in out and "epoch   1 " not in err
+
+
+def test_two_processes_evaluate_each_utterance_once_with_the_same_result(settings: Settings, tmp_path: Path) -> None:
+    """A model validated by one process and by two gives the same counts: nothing dropped, nothing repeated."""
+    results = []
+    for devices in (1, 2):
+        values = settings(
+            f"ranks{devices}",
+            optimizer={"lr": 0.0, "weight_decay": 0.0},
+            trainer={"max_epochs": 1, "devices": devices, "strategy": "ddp" if devices == 2 else "auto"},
+        )
+        recipe = tmp_path / f"{devices}.yaml"
+        recipe.write_text(yaml.safe_dump(values), encoding="utf-8")
+        process = asr("train", str(recipe))
+        out, err = process.communicate(timeout=180)
+        assert process.returncode == 0, err
+        assert out.count("dev WER") == 1
+        rows = list(csv.DictReader((tmp_path / f"ranks{devices}/logs/csv/version_0/metrics.csv").open(encoding="utf-8")))
+        dev = next(row for row in rows if row.get("dev/wer"))
+        results.append([float(dev[f"dev/{name}"]) for name in ("utterances", "wer", "cer", "loss")])
+    assert results[0][0] == 13
+    assert results[1] == pytest.approx(results[0], rel=1e-6)
