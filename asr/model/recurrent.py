@@ -72,8 +72,12 @@ class RecurrentStack(nn.Module):
             input_size = layers[-1].output_size
         self.layers = nn.ModuleList(layers)
         self.output_size = input_size
+        self.cell = config.cell
+
+    def initialize(self) -> None:
+        """Draw the weights that training starts from. Not in the constructor: loading a model file must not pay for it."""
         for name, parameter in self.named_parameters():
-            _initialize(name, parameter, config.cell)
+            _initialize(name, parameter, self.cell)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(batch, frames, input_size), (batch,) -> (batch, frames, output_size), meaningless beyond each length."""

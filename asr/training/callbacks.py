@@ -136,7 +136,8 @@ class DataWait(Callback):
         share = self._waited / (self._waited + self._worked)
         for logger in trainer.loggers:
             logger.log_metrics({"train/data_wait_share": share}, step=trainer.global_step)
-        if share > self.warn_above and trainer.current_epoch >= 1 and not self.warned and trainer.is_global_zero:
+        slow = share > self.warn_above and self._waited > 10.0
+        if slow and trainer.current_epoch >= 1 and not self.warned and trainer.is_global_zero:
             self.warned = True
             print(
                 f"training waits for data {share:.0%} of the time: raise data.workers, or set data.cache_audio=true "

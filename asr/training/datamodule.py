@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from asr.corpus.batching import BatchSampler, EvaluationBatchSampler
@@ -14,6 +15,17 @@ from asr.corpus.manifest import Manifest
 from asr.corpus.workers import auto_workers, data_loader
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import TrainConfig
+
+
+class KeepPosition(Callback):
+    """Tells the sampler of every batch that training has finished; a callback, so that it runs before checkpoints."""
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, SpeechDataModule) and data.sampler is not None
+        data.sampler.advance()
 
 
 class SpeechDataModule(pl.LightningDataModule):
@@ -38,7 +50,7 @@ class SpeechDataModule(pl.LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             max_batch_size=data.max_batch_size,
-            max_stretch=1.0 / min(augment.speed) if augment.speed else 1.0,
+            max_stretch=max(1.0, 1.0 / min(augment.speed)) if augment.speed else 1.0,
         )
         if self.resume_position is not None:
             self.sampler.load_state_dict(self.resume_position)
@@ -58,12 +70,8 @@ class SpeechDataModule(pl.LightningDataModule):
         return self._loader(self._dataset(self.dev_manifest, training=False), sampler)
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in the epoch by batches trained on; what workers have read ahead does not count."""
-        assert self.trainer is not None
-        if self.sampler is None:
-            return {}
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
-        return self.sampler.state_dict(consumed=progress, epoch=self.trainer.current_epoch)
+        """The position by batches trained on (see `KeepPosition`); what workers have read ahead does not count."""
+        return self.sampler.state_dict() if self.sampler is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.resume_position = state_dict or None
@@ -86,5 +94,5 @@ class SpeechDataModule(pl.LightningDataModule):
         accelerator = "gpu" if torch.cuda.is_available() else "cpu"
         workers = self.run_config.data.workers
         if workers < 0:
-            workers = auto_workers(accelerator, self.trainer.world_size)
+            workers = auto_workers(accelerator, self.trainer.world_size // self.trainer.num_nodes)
         return data_loader(dataset, sampler, workers, pin_memory=torch.cuda.is_available())

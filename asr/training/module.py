@@ -36,8 +36,10 @@ class CTCModule(pl.LightningModule):
         self.run_config = config
         self.tokenizer = tokenizer
         self.dev_manifest = dev
+        self.train_utterances = len(train)
         self.unreadable = UnreadableCount(len(train))
         self.model = AcousticModel(config.model, config.features, tokenizer.vocab_size)
+        self.model.recurrent.initialize()
         self.plateau = Plateau(config.optimizer.plateau_patience)
         self.dev_references: list[str] = []
         self.dev_hypotheses: list[str] = []
@@ -83,6 +85,9 @@ class CTCModule(pl.LightningModule):
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
         self.log("train/lr", optimizer.param_groups[0]["lr"], on_step=True, on_epoch=False)
+
+    def on_fit_start(self) -> None:
+        self.unreadable = UnreadableCount(self.train_utterances // self.trainer.world_size)
 
     def on_validation_epoch_start(self) -> None:
         self.dev_references, self.dev_hypotheses = [], []

@@ -29,7 +29,7 @@ from asr.training.average import average_checkpoints, read_checkpoint
 from asr.training.callbacks import LAST, DataWait, Progress, SaveLast, SaveOnInterrupt, ema_callback
 from asr.training.config import TrainConfig, manifests
 from asr.training.curve import draw_learning_curve, read_metrics
-from asr.training.datamodule import SpeechDataModule
+from asr.training.datamodule import KeepPosition, SpeechDataModule
 from asr.training.module import CTCModule
 from asr.training.prepare import make_tokenizer, training_manifest
 from asr.training.provenance import provenance
@@ -119,7 +119,7 @@ def _tokenizer(config: TrainConfig, train_set: Manifest, output: Path, resumed: 
 
 
 def _trainer(config: TrainConfig, output: Path, best: ModelCheckpoint) -> pl.Trainer:
-    callbacks: list[Callback] = [DataWait(), Progress(config.blank_plateau_epochs, _say)]
+    callbacks: list[Callback] = [KeepPosition(), DataWait(), Progress(config.blank_plateau_epochs, _say)]
     if config.averaging.kind == "ema":
         callbacks.append(ema_callback(config.averaging.ema_decay))
     if config.early_stopping > 0:

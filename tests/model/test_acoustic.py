@@ -128,7 +128,9 @@ def test_log_probs_are_normalized_float32_even_under_autocast() -> None:
 
 
 def test_forget_gates_start_open_and_recurrence_orthogonal() -> None:
-    layer = AcousticModel(ModelConfig(hidden_size=8, layers=1), FeatureConfig(), 5).recurrent.layers[0]
+    model = AcousticModel(ModelConfig(hidden_size=8, layers=1), FeatureConfig(), 5)
+    model.recurrent.initialize()
+    layer = model.recurrent.layers[0]
     assert isinstance(layer, RecurrentLayer) and isinstance(layer.forward_cell, nn.LSTM)
     forget = layer.forward_cell.bias_ih_l0[8:16]
     assert torch.equal(forget, torch.ones(8))

@@ -74,13 +74,11 @@ def test_learns_the_language_and_writes_everything_a_run_should(settings: Settin
         assert torch.equal(tensor, weights[name])
 
 
-@pytest.mark.parametrize("kind", ["ema", "last_k"])
-@pytest.mark.parametrize("stop_at", [3, 5, 6])  # within the first and the second epoch, and at an epoch's last step
+# Of 8 steps an epoch: within the first, at its end, within the second.
+@pytest.mark.parametrize(("stop_at", "kind"), [(3, "ema"), (8, "ema"), (11, "ema"), (11, "last_k")])
 def test_interrupted_and_resumed_equals_unbroken(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, kind: str
 ) -> None:
-    if kind == "last_k" and stop_at != 5:
-        pytest.skip("one position is enough for the second kind of averaging")
     averaging = {"kind": kind, "last_k": 2}
     unbroken = train(parse_config(settings("unbroken", averaging=averaging)))
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
@@ -89,7 +87,9 @@ def test_interrupted_and_resumed_equals_unbroken(
     assert read_checkpoint(tmp_path / "broken" / "last.ckpt")["global_step"] == stop_at
     resumed = train(parse_config(settings("broken", averaging=averaging)))
     losses = step_losses(tmp_path / "unbroken")
-    assert len(losses) >= 9 and step_losses(tmp_path / "broken") == losses
+    assert sorted(losses) == list(range(24))
+    del losses[stop_at - 1]  # its step was taken and saved, but the interruption came before the log
+    assert step_losses(tmp_path / "broken") == losses
     assert resumed.dev_wer == unbroken.dev_wer
     expected, found = (load_model(r.model_path).model.state_dict() for r in (unbroken, resumed))
     for name, tensor in expected.items():

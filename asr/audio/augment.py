@@ -1,0 +1,222 @@
+"""Augmentation of training data, drawn from (seed, epoch, utterance) alone: speed, reverb, noise, gain, SpecAugment."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from asr.audio.read import probe, read
+from asr.audio.resample import resample
+from asr.errors import AudioError, ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_ENDINGS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".sph", ".w64"}
+_PEAK = 0.99  # what an augmented waveform is scaled back to where it would leave [-1, 1]
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What may happen to a training utterance; the defaults change nothing.
+
+    `speed`: factors, one drawn per utterance (pitch changes with it; Ko et al. 2015). `gain_db`: largest change of
+    level. `noise_dir`, `reverb_dir`: folders of recordings, searched with their subfolders; a noise is added at an SNR
+    drawn from `noise_snr_db`, an impulse response convolved, each with its probability. SpecAugment (Park et al.
+    2019): `time_masks` each shorter than `time_mask_ratio` of the utterance's own frames, `frequency_masks` each
+    narrower than `frequency_mask_width` mel bins. Raises ValueError on values that cannot work.
+    """
+
+    speed: tuple[float, ...] = ()
+    gain_db: float = 0.0
+    noise_dir: str = ""
+    noise_snr_db: tuple[float, float] = (5.0, 20.0)
+    noise_probability: float = 0.5
+    reverb_dir: str = ""
+    reverb_probability: float = 0.3
+    time_masks: int = 0
+    time_mask_ratio: float = 0.05
+    frequency_masks: int = 0
+    frequency_mask_width: int = 15
+
+    def __post_init__(self) -> None:
+        for factor in self.speed:
+            if not 0.5 <= factor <= 2.0:
+                raise ValueError(f"speed factors must lie in [0.5, 2], found {factor:g}")
+        for name in ("noise_probability", "reverb_probability", "time_mask_ratio"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must lie in [0, 1], found {getattr(self, name):g}")
+        for name in ("gain_db", "time_masks", "frequency_masks", "frequency_mask_width"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, found {getattr(self, name):g}")
+        if self.noise_snr_db[0] > self.noise_snr_db[1]:
+            raise ValueError(f"noise_snr_db is (lowest, highest), found {self.noise_snr_db}")
+
+
+class WaveAugment:
+    """Speed, then reverberation, then noise, then gain, as a recording comes to be. Can be pickled into workers.
+
+    The folders are listed once, here; ConfigError if one is missing or holds no recording. The result depends on the
+    samples, the configuration and the seed only, not on the process, its history, or other random states.
+    """
+
+    def __init__(self, config: AugmentConfig, rate: int) -> None:
+        self.config, self.rate = config, rate
+        self.noises = _list_recordings(config.noise_dir, "noise_dir") if config.noise_dir else ()
+        self.impulses = _list_recordings(config.reverb_dir, "reverb_dir") if config.reverb_dir else ()
+
+    def __call__(self, samples: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
+        """Augment `(time,)` float32 with what `seed` = (run seed, epoch, utterance index) draws; the input is kept.
+
+        Length changes only with speed, to `ceil(time / speed)`. Where noise or gain would carry samples out of [-1, 1],
+        the whole is scaled back, so that no clipping arises that the recording did not have.
+        """
+        config = self.config
+        draw = _generator("wave", seed)
+        # Everything is drawn first and in one order: switching one augmentation off leaves the others as they were.
+        which = draw.random()
+        reverberate, impulse = draw.random() < config.reverb_probability, draw.random()
+        noisy, noise, place = draw.random() < config.noise_probability, draw.random(), draw.random()
+        snr = draw.uniform(*config.noise_snr_db)
+        gain = draw.uniform(-config.gain_db, config.gain_db)
+
+        peak = max(1.0, float(np.abs(samples).max(initial=0.0)))
+        result = samples
+        if config.speed:
+            result = change_speed(result, config.speed[int(which * len(config.speed))])
+        if self.impulses and reverberate:
+            path, _ = self.impulses[int(impulse * len(self.impulses))]
+            result = reverb(result, _impulse(path, self.rate))
+        if self.noises and noisy:
+            path, seconds = self.noises[int(noise * len(self.noises))]
+            result = add_noise(result, self._noise(path, seconds, len(result), place), snr)
+        if gain:
+            result = result * np.float32(10.0 ** (gain / 20.0))
+        loudest = float(np.abs(result).max(initial=0.0))
+        if loudest > peak:
+            result = result * np.float32(_PEAK * peak / loudest)
+        return np.array(result, dtype=np.float32) if result is samples else result.astype(np.float32, copy=False)
+
+    def _noise(self, path: str, seconds: float, length: int, place: float) -> np.ndarray:
+        """`length` samples of a noise recording from a drawn place in it on; all of it where it is shorter."""
+        wanted = length / self.rate
+        if wanted >= seconds:
+            return _read(path, self.rate, "noise_dir")
+        return _read(path, self.rate, "noise_dir", place * (seconds - wanted), wanted)
+
+
+def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
+    """Play `(time,)` samples `speed` times as fast: shorter and higher above 1; `ceil(time / speed)` samples."""
+    ratio = Fraction(speed).limit_denominator(1000)
+    return resample(samples, ratio.numerator, ratio.denominator)
+
+
+def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
+    """`samples + g * noise`, `g` such that the powers of the two stand at `snr_db` decibels to each other.
+
+    Noise is repeated or cut to the length of the samples. Silence, in either, leaves the samples as they are.
+    """
+    if not len(noise):
+        return samples
+    noise = np.resize(noise, len(samples))
+    power, noise_power = (float(np.mean(np.square(x, dtype=np.float64))) if len(x) else 0.0 for x in (samples, noise))
+    if power <= 0.0 or noise_power <= 0.0:
+        return samples
+    return samples + noise * np.float32(math.sqrt(power / noise_power) * 10.0 ** (-snr_db / 20.0))
+
+
+def reverb(samples: np.ndarray, impulse: np.ndarray) -> np.ndarray:
+    """Convolve with an impulse response whose direct sound, its largest peak, is taken as time zero.
+
+    Length, alignment and level (root mean square) stay those of the samples, so that transcripts in time still fit.
+    """
+    direct = int(np.abs(impulse).argmax()) if len(impulse) else 0
+    if not len(samples) or not len(impulse) or impulse[direct] == 0.0:
+        return samples
+    size = 1 << (len(samples) + len(impulse) - 2).bit_length()
+    spectrum = np.fft.rfft(samples, n=size) * np.fft.rfft(impulse, n=size)
+    result = np.fft.irfft(spectrum, n=size)[direct : direct + len(samples)]
+    power, before = np.mean(np.square(result)), np.mean(np.square(samples, dtype=np.float64))
+    return (result * math.sqrt(before / power)).astype(np.float32) if power > 0.0 else samples
+
+
+def spec_augment(features: Tensor, lengths: Tensor, config: AugmentConfig, seeds: Sequence[tuple[int, ...]]) -> Tensor:
+    """Mask stretches of time and bands of frequency in `(batch, frames, mels)`, with 0, the mean after normalization.
+
+    `lengths` `(batch,)` are frames; an utterance is masked within its own and by its own seed, the same alone and in
+    any batch, and no random state is touched. For training only. Returns a new tensor. torchaudio's masks: a width
+    below the largest, then a start, both uniform.
+    """
+    import torch
+
+    if not config.time_masks and not config.frequency_masks:
+        return features
+    batch, frames, mels = features.shape
+    keep_time, keep_mels = torch.ones(batch, frames), torch.ones(batch, mels)
+    with torch.random.fork_rng(devices=[]):
+        for row, (length, seed) in enumerate(zip(lengths.tolist(), seeds, strict=True)):
+            # The generator of the CPU only: torch.manual_seed would reset those of the GPUs, and with them dropout.
+            torch.default_generator.manual_seed(_generator("spec", seed).getrandbits(63))
+            width = int(config.time_mask_ratio * length)
+            keep_time[row, :length] = _masked(length, width, config.time_masks)
+            keep_mels[row] = _masked(mels, min(config.frequency_mask_width, mels), config.frequency_masks)
+    keep_time, keep_mels = keep_time.to(features.device), keep_mels.to(features.device)
+    return features.masked_fill((keep_time[:, :, None] * keep_mels[:, None, :]) == 0, 0.0)
+
+
+def _masked(size: int, width: int, masks: int) -> Tensor:
+    """`(size,)` ones with `masks` stretches of zeros: torchaudio's masks of spectrograms, on strips one bin wide."""
+    import torch
+
+    from asr.audio._torchaudio import functional
+
+    if masks == 0 or size == 0:
+        return torch.ones(size)
+    return functional.mask_along_axis_iid(torch.ones(masks, 1, size), width, 0.0, axis=2).amin(dim=(0, 1))
+
+
+def _generator(purpose: str, seed: tuple[int, ...]) -> random.Random:
+    """Seeded by a hash of the text, so that neighbouring seeds have nothing in common."""
+    return random.Random(":".join(map(str, (purpose, *seed))))
+
+
+@lru_cache(maxsize=256)
+def _impulse(path: str, rate: int) -> np.ndarray:
+    return _read(path, rate, "reverb_dir", channel=0)
+
+
+def _read(
+    path: str, rate: int, key: str, offset: float = 0.0, duration: float | None = None, channel: str | int = "mix"
+) -> np.ndarray:
+    try:
+        return read(path, rate=rate, offset=offset, duration=duration, channel=channel).samples
+    except AudioError as error:
+        raise ConfigError(f"augment.{key}: {error}") from error
+
+
+def _list_recordings(folder: str, key: str) -> tuple[tuple[str, float], ...]:
+    """The recordings in a folder and below, sorted, with their seconds."""
+    if not Path(folder).is_dir():
+        raise ConfigError(f"augment.{key}: '{folder}' is no folder")
+    root = Path(folder).resolve()
+    paths = sorted(
+        str(Path(where, name))
+        for where, _, names in os.walk(root, followlinks=True)
+        for name in names
+        if Path(name).suffix.lower() in _ENDINGS
+    )
+    if not paths:
+        raise ConfigError(f"augment.{key}: '{folder}' holds no recordings ({', '.join(sorted(_ENDINGS))})")
+    try:
+        return tuple((path, probe(path).duration) for path in paths)
+    except AudioError as error:
+        raise ConfigError(f"augment.{key}: {error}") from error

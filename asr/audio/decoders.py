@@ -1,0 +1,224 @@
+"""What turns an opened file into samples: plain PCM without any library, and libsndfile. Used by read.py only."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from asr.audio.pcm import RawFormat, decode, parse_wav
+from asr.audio.truncation import ogg_is_cut, promised_frames
+
+_BLOCK = 65536  # frames
+_UNKNOWN = 2**60  # libsndfile reports more frames than this where the header does not say how many there are
+_quiet_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """A recording as its header tells: duration in seconds, rate in hertz, frames (samples per channel), codec."""
+
+    duration: float
+    rate: int
+    channels: int
+    frames: int
+    format: str
+    subtype: str
+
+
+class Decoder:
+    """An opened recording; `warnings` grows while it is read.
+
+    `info.frames` is -1 where the header does not say. `promised_frames`, where it is more, is what the header of a
+    truncated file says, give or take `tolerance`. `damage` tells, after reading, why it stopped before the end.
+    """
+
+    def __init__(self, info: AudioInfo) -> None:
+        self.info = info
+        self.warnings: list[str] = []
+        self.promised_frames = -1
+        self.tolerance = 0
+        self.damage = ""
+
+    def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
+        """Yield `(frames, channels)` float32 blocks of frames `start` to `stop` (None: the end), as far as it goes."""
+        raise NotImplementedError
+
+
+class Undecodable(Exception):
+    """A decoder cannot read a file; the message says why, without the file's name."""
+
+
+class PcmDecoder(Decoder):
+    """Samples of a known layout: headerless, or those of a WAV file."""
+
+    def __init__(self, file: BinaryIO, layout: RawFormat, offset: int, size: int, kind: str = "RAW") -> None:
+        frames, rest = divmod(size, layout.frame_bytes)
+        order = f" {layout.byte_order}-endian" if kind == "RAW" else ""
+        duration = frames / layout.rate
+        super().__init__(AudioInfo(duration, layout.rate, layout.channels, frames, kind, f"{layout.encoding}{order}"))
+        if rest and kind == "RAW":
+            self.warnings.append(
+                f"the last {rest} of {size} bytes are no whole frame of {layout.channels} x {layout.encoding}: "
+                "cut off, or stored in another format than the one given"
+            )
+        self.file, self.layout, self.offset = file, layout, offset
+
+    def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
+        stop = self.info.frames if stop is None else min(stop, self.info.frames)
+        self.file.seek(self.offset + start * self.layout.frame_bytes)
+        for first in range(start, stop, _BLOCK):
+            yield decode(self.file.read(min(_BLOCK, stop - first) * self.layout.frame_bytes), self.layout)
+
+
+def open_wav(file: BinaryIO, size: int) -> PcmDecoder:
+    """A WAV file read without any library. Raises Undecodable."""
+    try:
+        header = parse_wav(file, size)
+    except ValueError as error:
+        raise Undecodable(str(error)) from error
+    decoder = PcmDecoder(file, header.layout, header.data_offset, header.data_bytes, "WAV")
+    if header.promised_bytes is not None:
+        decoder.promised_frames = header.promised_bytes // header.layout.frame_bytes
+    return decoder
+
+
+class SoundFileDecoder(Decoder):
+    """wav, flac, ogg (vorbis, opus), mp3, aiff, au, caf, w64, sphere and what else libsndfile knows."""
+
+    def __init__(self, file: BinaryIO, quiet: bool = False) -> None:
+        self.file, self.sound_type, self.quiet = file, _sequential_sound_file(), quiet
+        with self._open() as sound:
+            frames = int(sound.frames) if sound.frames < _UNKNOWN else -1
+            duration = max(frames, 0) / sound.samplerate
+            super().__init__(AudioInfo(duration, sound.samplerate, sound.channels, frames, sound.format, sound.subtype))
+            log = sound.extra_info
+        self.promised_frames = promised_frames(file, self.info.format, self.info.channels, self.info.subtype, log)
+        self.tolerance = 2 * 1152 if self.info.format == "MP3" else 0  # its header counts packets
+        if self.info.format == "OGG" and ogg_is_cut(file):
+            self.warnings.append("truncated: the stream has no proper end, read up to its last whole page")
+
+    def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
+        done = start
+        # The block in which a damaged file ends is lost as a whole, so the rest is read once more in small ones.
+        for size in (_BLOCK, 256):
+            sound = self._open_at(done)
+            if sound is None:
+                return
+            with sound:
+                while stop is None or done < stop:
+                    try:
+                        block = self._read(sound, size if stop is None else min(size, stop - done))
+                    except RuntimeError as error:
+                        self.damage = _first_line(error)
+                        break
+                    if not len(block):
+                        return
+                    done += len(block)
+                    yield block
+                else:
+                    return
+
+    def _open(self) -> Any:
+        try:
+            with _quiet() if self.quiet else nullcontext():
+                return self.sound_type(_View(self.file), "r", closefd=False)
+        except RuntimeError as error:  # soundfile.LibsndfileError
+            raise Undecodable(_first_line(error)) from error
+
+    def _open_at(self, frame: int) -> Any:
+        """The file opened at a frame: by seeking, or by reading up to it where a damaged file cannot be sought in."""
+        sound = self._open()
+        if frame == 0:
+            return sound
+        try:
+            if sound.seek(frame) == frame:
+                return sound
+        except RuntimeError:
+            pass
+        sound.close()
+        sound = self._open()
+        try:
+            while frame and (count := len(self._read(sound, min(256, frame)))):
+                frame -= count
+        except RuntimeError as error:
+            self.damage = _first_line(error)
+        if frame == 0:
+            return sound
+        sound.close()
+        return None
+
+    def _read(self, sound: Any, frames: int) -> np.ndarray:
+        with _quiet() if self.quiet else nullcontext():
+            return sound.read(frames, "float32", always_2d=True)
+
+
+class _View:
+    """A file as libsndfile should see it: without a name, whose ending it would believe, and without failing seeks."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        file.seek(0)
+        self.tell = file.tell
+        self.read = file.read
+        if hasattr(file, "readinto"):
+            self.readinto = file.readinto
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return self.file.seek(offset, whence)
+        except (ValueError, OSError):  # before the start, in a damaged file
+            return self.file.tell()
+
+    def write(self, data: bytes) -> int:
+        raise io.UnsupportedOperation("opened for reading")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep stderr clean of mpg123, which writes remarks on cut files, and after seeks, to its file descriptor."""
+    locked = _quiet_lock.acquire(timeout=5)
+    try:
+        saved = os.dup(2) if locked else -1
+    except OSError:  # there is no stderr
+        saved = -1
+    try:
+        if saved >= 0:
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, 2)
+            os.close(sink)
+        yield
+    finally:
+        if saved >= 0:
+            os.dup2(saved, 2)
+            os.close(saved)
+        if locked:
+            _quiet_lock.release()
+
+
+def _sequential_sound_file() -> Callable[..., Any]:
+    """soundfile's SoundFile without its seek after every read.
+
+    That seek costs an mp3 decoder its bit reservoir (it complains on stderr) and fails at the end of a FLAC
+    file of undeclared length. Raises ImportError or OSError where soundfile or its library is missing.
+    """
+    import soundfile
+
+    class SequentialSoundFile(soundfile.SoundFile):
+        def seekable(self) -> bool:
+            return False
+
+    return SequentialSoundFile
+
+
+def _first_line(error: BaseException) -> str:
+    """libsndfile's own words, without 'Error opening <_io.BytesIO object at 0x...>'."""
+    text = getattr(error, "error_string", None) or str(error) or type(error).__name__
+    text = " ".join(str(text).split()).rstrip(".").removeprefix("Error : ")
+    return "no audio found in it" if text.startswith("File does not exist") else text  # how it says so of an mp3

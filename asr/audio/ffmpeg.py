@@ -1,0 +1,97 @@
+"""The ffmpeg program as a decoder for containers that libsndfile does not know (m4a, webm). Used by read.py only."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from asr.audio.decoders import AudioInfo, Decoder, PcmDecoder, Undecodable, open_wav
+
+_SEEK_BEYOND = 60.0  # seconds; a window that starts earlier is decoded from the start, which is exact
+_LEAD = 1.0  # seconds decoded before a window that is sought: lossy codecs need some packets to settle
+
+
+class FfmpegDecoder(Decoder):
+    """A recording in a file on disk. Raises Undecodable where ffmpeg is missing or finds no audio in it.
+
+    Without ffprobe, which reads lengths, or for windows in the first minute, decoding starts at the beginning.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if shutil.which("ffmpeg") is None:
+            raise Undecodable("ffmpeg is not installed")
+        self.path = path
+        self._whole: PcmDecoder | None = None
+        info = _probe(path)
+        if info is not None:
+            super().__init__(info)
+            self.tolerance = info.rate // 10  # containers count in packets and round
+            return
+        self._whole = self._decode(0.0, None)
+        super().__init__(self._whole.info)
+        self.warnings = self._whole.warnings
+
+    def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
+        if self._whole is not None:
+            yield from self._whole.blocks(start, stop)
+            return
+        rate = self.info.rate
+        lead = round(_LEAD * rate) if start > _SEEK_BEYOND * rate else start
+        seconds = None if stop is None else (stop - start + lead) / rate
+        part = self._decode((start - lead) / rate, seconds)
+        self.warnings.extend(part.warnings)
+        yield from part.blocks(lead, None if stop is None else stop - start + lead)
+
+    def _decode(self, offset: float, seconds: float | None) -> PcmDecoder:
+        window = ["-ss", f"{offset:.6f}"] if offset else []
+        window += ["-t", f"{seconds:.6f}"] if seconds is not None else []
+        # After a seek the first packets may give nothing: silence in their place keeps the time true to some ms.
+        align = ["-af", "aresample=async=1:first_pts=0"] if offset else []
+        output = ["-map", "a:0", *align, "-c:a", "pcm_f32le", "-f", "wav", "-"]
+        done = _run("ffmpeg", "-nostdin", *window, "-i", f"file:{self.path}", *output)
+        complaint = _last_line(done.stderr)
+        try:
+            decoder = open_wav(io.BytesIO(done.stdout), len(done.stdout))
+        except Undecodable as error:
+            raise Undecodable(f"ffmpeg: {complaint or error}") from error
+        if done.returncode or complaint:
+            complaint = complaint or f"exit status {done.returncode}"
+            decoder.warnings.append(f"ffmpeg: {complaint}; read as far as possible")
+        return decoder
+
+
+def _probe(path: Path) -> AudioInfo | None:
+    """What ffprobe (it comes with ffmpeg) reads from the header; None where it is missing or cannot say."""
+    if shutil.which("ffprobe") is None:
+        return None
+    entries = "stream=sample_rate,channels,duration,codec_name:format=duration,format_name"
+    done = _run("ffprobe", "-select_streams", "a:0", "-show_entries", entries, "-of", "json", f"file:{path}")
+    try:
+        found = json.loads(done.stdout)
+        stream, container = found["streams"][0], found["format"]
+        rate, channels = int(stream["sample_rate"]), int(stream["channels"])
+        duration = float(stream.get("duration") or container["duration"])
+        name, codec = str(container["format_name"]), str(stream["codec_name"])
+    except (ValueError, KeyError, IndexError, TypeError):
+        return None
+    return AudioInfo(duration, rate, channels, round(duration * rate), name, codec) if rate > 0 else None
+
+
+def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    try:
+        command = [program, "-v", "error", *arguments]
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    except OSError as error:
+        raise Undecodable(f"{program} cannot be started: {error.strerror or error}") from error
+
+
+def _last_line(output: bytes) -> str:
+    lines = [line.strip() for line in output.decode("utf-8", "replace").splitlines() if line.strip()]
+    return re.sub(r"^\[[^\]]* @ 0x[0-9a-f]+\]\s*", "", lines[-1]) if lines else ""

@@ -1,0 +1,285 @@
+"""The only place that opens audio: a file, bytes, a stream or an array, to float32 samples at the rate asked for."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from asr.audio.containers import open_decoder
+from asr.audio.decoders import AudioInfo, Decoder, Undecodable
+from asr.audio.pcm import RawFormat
+from asr.audio.resample import resample
+from asr.errors import AudioError
+
+__all__ = ["Audio", "AudioInfo", "RawFormat", "Source", "from_array", "probe", "read"]
+
+Source = str | Path | bytes | BinaryIO
+
+_MAX_CHANNELS = 64  # of an array: beyond it, the axes have been swapped
+_MAX_PEAK = 16.0  # floats beyond it were scaled as integers
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Samples of a recording or of a window of it.
+
+    `samples` is float32, `(time,)` for channel "mix" or a number and `(channels, time)` for "each", at
+    `rate` hertz. `duration` counts seconds of the source. `warnings` are phrases without the file's name.
+    """
+
+    samples: np.ndarray
+    rate: int
+    duration: float
+    source_rate: int
+    source_channels: int
+    warnings: tuple[str, ...] = ()
+
+
+def probe(source: Source, raw: RawFormat | None = None) -> AudioInfo:
+    """Duration, rate, channels and codec from the header (of a headerless file: from its size).
+
+    A recording whose header does not say how long it is gets decoded to find out. Raises AudioError as `read` does.
+    """
+    with _opened(source, raw, None) as (decoder, label):
+        info = decoder.info
+        if info.frames < 0:
+            frames = sum(len(block) for block in _guarded(decoder.blocks(0, None), label))
+            info = replace(info, frames=frames, duration=frames / info.rate)
+        if not info.frames:
+            raise AudioError(f"{label}: {'; '.join(['holds no samples', *decoder.warnings])}")
+        return info
+
+
+def read(
+    source: Source,
+    *,
+    rate: int | None = 16000,
+    channel: str | int = "mix",
+    offset: float = 0.0,
+    duration: float | None = None,
+    raw: RawFormat | None = None,
+    name: str | None = None,
+) -> Audio:
+    """Read a recording, or `duration` seconds of it from `offset` on, without decoding the rest where that can be.
+
+    `source` is a path, the bytes of a file, or a binary file object; one that can seek is read from its
+    start, one that cannot (standard input) to its end. `rate` None keeps the source's. `channel` is "mix"
+    (the mean), "each", or a number from 0. `raw` declares headerless samples. `name` stands for the source
+    in messages.
+
+    Raises AudioError, one line with the name in it: missing, no permission, a folder, empty, not audio, no
+    samples, NaN or infinite samples, no such channel, or a window outside the recording. A truncated or
+    damaged recording is read as far as it goes, with a warning in `Audio.warnings`.
+    """
+    with _opened(source, raw, name) as (decoder, label):
+        start, stop = _window(offset, duration, decoder.info, label)
+        picker = _Picker(channel, decoder.info.channels, label)
+        parts = [picker(block) for block in _guarded(decoder.blocks(start, stop), label)]
+        info, warnings = decoder.info, decoder.warnings
+        frames = sum(part.shape[-1] for part in parts)
+        if not frames:
+            if decoder.damage or 0 < start < info.frames:
+                because = decoder.damage or f"the header promises {info.duration:.2f} s"
+                raise AudioError(f"{label}: cut off or damaged, nothing can be read at {offset:g} s ({because})")
+            if start:
+                raise AudioError(f"{label}: offset {offset:g} s lies beyond the end of the recording{_length(info)}")
+            raise AudioError(f"{label}: {'; '.join(['holds no samples', *warnings])}")
+        samples = np.concatenate(parts, axis=-1)
+        warnings += _shortage(start, stop, frames, decoder)
+    return _finish(samples, info.rate, rate, info.channels, [*warnings, *picker.warnings()], label)
+
+
+def from_array(
+    samples: np.ndarray, rate: int, *, target_rate: int | None = 16000, channel: str | int = "mix", name: str = "array"
+) -> Audio:
+    """What `read` gives, from samples `(time,)` or `(channels, time)` at `rate` hertz: floats in [-1, 1] or integers.
+
+    Raises AudioError on other shapes (swapped axes among them) and types, on no samples, and on NaN or infinity.
+    """
+    array = np.asarray(samples)
+    if array.ndim not in (1, 2):
+        raise AudioError(f"{name}: expected samples (time,) or (channels, time), found shape {array.shape}")
+    array = np.atleast_2d(array)
+    channels, frames = array.shape
+    if not array.size:
+        raise AudioError(f"{name}: holds no samples")
+    if channels > _MAX_CHANNELS or channels > frames:
+        raise AudioError(f"{name}: shape {array.shape} means {channels} channels of {frames} samples: pass samples.T")
+    if int(rate) != rate or rate < 1:
+        raise AudioError(f"{name}: the rate must be a positive whole number of hertz, found {rate}")
+    picker = _Picker(channel, channels, name)
+    picked = picker(_to_float(array, name).T)
+    return _finish(picked, int(rate), target_rate, channels, picker.warnings(), name)
+
+
+def _to_float(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return array.astype(np.float32)
+    if array.dtype.kind == "i":
+        return array.astype(np.float32) / 2.0 ** (8 * array.dtype.itemsize - 1)
+    if array.dtype == np.uint8:
+        return (array.astype(np.float32) - 128.0) / 128.0
+    raise AudioError(f"{name}: expected float or signed integer samples, found {array.dtype}")
+
+
+def _finish(
+    samples: np.ndarray, source_rate: int, rate: int | None, channels: int, warnings: list[str], label: str
+) -> Audio:
+    finite = np.isfinite(samples)
+    if not finite.all():
+        first = int(np.argmin(finite.all(axis=0) if finite.ndim == 2 else finite))
+        raise AudioError(f"{label}: holds NaN or infinite samples (the first at {first / source_rate:.3f} s)")
+    peak = float(np.abs(samples).max())
+    if peak > _MAX_PEAK:
+        warnings = [*warnings, f"samples reach {peak:.0f}: floating-point audio belongs in [-1, 1]"]
+    duration = samples.shape[-1] / source_rate
+    if rate is not None and rate != source_rate:
+        if source_rate < rate:
+            warnings = [
+                *warnings,
+                f"recorded at {source_rate} Hz, below the {rate} Hz asked for: "
+                f"frequencies above {source_rate / 2:g} Hz are missing",
+            ]
+        samples = resample(samples, source_rate, rate)
+    samples = np.ascontiguousarray(samples, dtype=np.float32)
+    return Audio(samples, rate or source_rate, duration, source_rate, channels, tuple(warnings))
+
+
+class _Picker:
+    """Takes the channels asked for out of `(frames, channels)` blocks."""
+
+    def __init__(self, channel: str | int, channels: int, label: str) -> None:
+        self.channel = int(channel) if str(channel).removeprefix("-").isdecimal() else channel
+        self.energy = np.zeros(2)  # of the channels on average, of their mean
+        if isinstance(self.channel, int):
+            if not 0 <= self.channel < channels:
+                there = "1 channel (0)" if channels == 1 else f"{channels} channels (0 to {channels - 1})"
+                raise AudioError(f"{label}: no channel {channel}, it has {there}")
+        elif channel not in ("mix", "each"):
+            raise AudioError(f"{label}: channel must be 'mix', 'each' or a number, found {channel!r}")
+
+    def __call__(self, block: np.ndarray) -> np.ndarray:
+        if self.channel == "each":
+            return block.T
+        if isinstance(self.channel, int):
+            return block[:, self.channel]
+        if block.shape[1] == 1:
+            return block[:, 0]
+        with np.errstate(all="ignore"):  # not finite: refused later, by name
+            mixed = block.mean(axis=1, dtype=np.float32)
+            self.energy += [np.square(block).mean(axis=1).sum(), np.square(mixed).sum()]
+        return mixed
+
+    def warnings(self) -> list[str]:
+        apart, mixed = self.energy
+        if mixed < 1e-3 * apart:
+            return ["the channels cancel each other when mixed (one is inverted): choose one by its number"]
+        return []
+
+
+def _window(offset: float, duration: float | None, info: AudioInfo, label: str) -> tuple[int, int | None]:
+    """The frames of a window in seconds; adjacent windows meet without gap or overlap."""
+    if not (math.isfinite(offset) and offset >= 0):
+        raise AudioError(f"{label}: offset must be 0 s or more, found {offset:g}")
+    start = round(offset * info.rate)
+    if start and 0 <= info.frames <= start:
+        raise AudioError(f"{label}: offset {offset:g} s lies beyond the end of the recording{_length(info)}")
+    if duration is None:
+        return start, None
+    stop = round((offset + duration) * info.rate) if math.isfinite(duration) else start
+    if stop <= start:
+        raise AudioError(f"{label}: a window of {duration:g} s from {offset:g} s on holds no samples")
+    return start, stop
+
+
+def _shortage(start: int, stop: int | None, frames: int, decoder: Decoder) -> list[str]:
+    """Says so where fewer frames came than the header, or the caller, had reason to expect."""
+    info, end = decoder.info, start + frames
+    promised = max(info.frames, decoder.promised_frames)
+    because = f" ({decoder.damage})" if decoder.damage else ""
+    if end + decoder.tolerance < min(promised, promised if stop is None else stop):
+        seconds = f"{promised / info.rate:.2f} s, it ends after {end / info.rate:.2f} s{because}"
+        return [f"truncated: the header promises {seconds}; read as far as possible"]
+    if decoder.damage:
+        return [f"damaged after {end / info.rate:.2f} s{because}; read as far as possible"]
+    if stop is not None and stop - end > info.rate / 10:
+        asked = f"{(stop - start) / info.rate:.2f} s from {start / info.rate:.2f} s on"
+        return [f"the window ({asked}) reaches beyond the end of the recording at {end / info.rate:.2f} s"]
+    return []
+
+
+def _length(info: AudioInfo) -> str:
+    return f" ({info.duration:.2f} s long)" if info.frames >= 0 else ""
+
+
+def _guarded(blocks: Iterator[np.ndarray], label: str) -> Iterator[np.ndarray]:
+    try:
+        yield from blocks
+    except Undecodable as error:
+        raise AudioError(f"{label}: cannot be read: {error}") from error
+    except MemoryError as error:
+        raise AudioError(f"{label}: does not fit into memory: read it in windows of offset and duration") from error
+
+
+@contextmanager
+def _opened(source: Source, raw: RawFormat | None, name: str | None) -> Iterator[tuple[Decoder, str]]:
+    with ExitStack() as stack:
+        file, label, path = _binary(source, name, stack)
+        try:
+            size = file.seek(0, os.SEEK_END)
+            if not size:
+                raise AudioError(f"{label}: the file is empty (0 bytes)")
+            yield open_decoder(file, size, label, path, raw, stack), label
+        except OSError as error:
+            raise AudioError(f"{label}: cannot be read: {error.strerror or error}") from error
+
+
+def _binary(source: Source, name: str | None, stack: ExitStack) -> tuple[BinaryIO, str, Path | None]:
+    """A seekable binary file, what to call it, and its path where it has one on disk."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return io.BytesIO(source), name or "bytes", None
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        label = name or str(source)
+        file = stack.enter_context(_open_path(path, label))
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file, label, path
+        return io.BytesIO(file.read()), label, None  # a named pipe, /dev/stdin
+    if not hasattr(source, "read"):
+        raise TypeError(f"expected a path, bytes or a binary file, found {type(source).__name__}; arrays: from_array")
+    given = getattr(source, "name", None)
+    label = name or (given if isinstance(given, str) else "stream")
+    try:
+        if isinstance(source, io.TextIOBase):
+            raise AudioError(f"{label}: opened as text: open it with mode 'rb' (standard input: sys.stdin.buffer)")
+        if hasattr(source, "seekable") and source.seekable():
+            return source, label, None
+        return io.BytesIO(source.read()), label, None
+    except (OSError, ValueError) as error:  # ValueError: closed
+        raise AudioError(f"{label}: cannot be read: {error}") from error
+
+
+def _open_path(path: Path, label: str) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError as error:
+        link = " (a link that leads nowhere)" if path.is_symlink() else ""
+        raise AudioError(f"{label}: no such file{link}") from error
+    except IsADirectoryError as error:
+        raise AudioError(f"{label}: is a folder, not a recording") from error
+    except PermissionError as error:
+        if path.is_dir():
+            raise AudioError(f"{label}: is a folder, not a recording") from error
+        raise AudioError(f"{label}: no permission to read it") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise AudioError(f"{label}: cannot be opened: {getattr(error, 'strerror', None) or error}") from error

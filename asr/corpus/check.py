@@ -1,0 +1,121 @@
+"""What training must know of a manifest beforehand: transcripts CTC cannot learn, and symbols no token spells."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asr.corpus.manifest import Manifest, Utterance
+from asr.text.normalize import normalizer as normalizer_named
+from asr.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from asr.audio.features import FeatureConfig
+    from asr.model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Skip:
+    """An utterance that cannot be used, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class UnknownSymbol:
+    """A character that no token spells: how often it occurs, and the ids of the first utterances that hold it."""
+
+    symbol: str
+    count: int
+    examples: tuple[str, ...]
+
+
+def frames_needed(tokens: Sequence[int]) -> int:
+    """The fewest frames that CTC can emit `tokens` in: one each, and a blank between equal neighbours.
+
+    Graves et al. 2006, "Connectionist Temporal Classification": with fewer the loss is infinite.
+    """
+    return len(tokens) + sum(a == b for a, b in pairwise(tokens))
+
+
+def infeasible(
+    manifest: Manifest,
+    tokenizer: Tokenizer,
+    normalizer: str,
+    feature_config: FeatureConfig,
+    model_config: ModelConfig,
+    *,
+    speed: float = 1.0,
+) -> list[Skip]:
+    """The utterances that no CTC model of this shape can learn, in manifest order.
+
+    Their text is empty or cannot be spelled once normalized, or the model emits fewer frames than `frames_needed`. The
+    length is the manifest's. `speed` above 1 asks for room under speed perturbation by that factor.
+    """
+    from asr.model.acoustic import output_length
+
+    normalize = normalizer_named(normalizer)
+    skips = []
+    for utterance in manifest:
+        text = normalize(utterance.text)
+        samples = round(utterance.duration * feature_config.rate / speed)
+        unknown = tokenizer.unknown_symbols(text)
+        if not text:
+            reason = "the text is empty"
+        elif unknown:
+            reason = f"the tokenizer cannot spell {', '.join(map(shown_symbol, sorted(unknown)))}"
+        elif samples <= 0:
+            reason = f"no audio ({utterance.duration:g} s)"
+        else:
+            tokens = tokenizer.encode(text)
+            needed, frames = frames_needed(tokens), output_length(samples, feature_config, model_config)
+            if frames >= needed:
+                continue
+            reason = (
+                f"too short for its text: {utterance.duration:.2f} s are {frames} output frames, CTC needs {needed} "
+                f"({len(tokens)} tokens, {needed - len(tokens)} adjacent repeats)"
+            )
+        skips.append(Skip(utterance.id, reason))
+    return skips
+
+
+def unknown_symbols(
+    manifest: Iterable[Utterance], tokenizer: Tokenizer, normalizer: str, examples: int = 3
+) -> list[UnknownSymbol]:
+    """The characters of the normalized texts that the tokenizer cannot spell, the most frequent first."""
+    normalize = normalizer_named(normalizer)
+    counts: Counter[str] = Counter()
+    where: dict[str, list[str]] = {}
+    for utterance in manifest:
+        text = normalize(utterance.text)
+        for symbol in tokenizer.unknown_symbols(text):
+            counts[symbol] += text.count(symbol)
+            ids = where.setdefault(symbol, [])
+            if len(ids) < examples:
+                ids.append(utterance.id)
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [UnknownSymbol(symbol, count, tuple(where[symbol])) for symbol, count in ranked]
+
+
+def write_skipped(path: str | Path, skips: Iterable[Skip]) -> None:
+    """Write `id<TAB>reason` lines under a header, atomically."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.write("id\treason\n")
+        file.writelines(f"{skip.id}\t{' '.join(skip.reason.split())}\n" for skip in skips)
+    partial.replace(target)
+
+
+def shown_symbol(symbol: str) -> str:
+    """A character as messages show it: quoted, with its code point where the glyph alone may mislead."""
+    if not symbol.isprintable():
+        return f"U+{ord(symbol):04X}"
+    return f"'{symbol}'" if symbol.isascii() else f"'{symbol}' (U+{ord(symbol):04X})"

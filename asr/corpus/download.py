@@ -1,0 +1,213 @@
+"""Downloads a file over HTTP(S): resumable, verified by checksum, put in place atomically."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import shutil
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import IO, Any
+
+from asr.errors import AsrError
+
+_BLOCK = 1 << 20
+_RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
+
+
+class DownloadError(AsrError):
+    """A file could not be fetched or is not what it should be. The message names the address and what to do."""
+
+
+def download(
+    url: str,
+    destination: str | Path,
+    *,
+    checksum: str = "",
+    attempts: int = 5,
+    timeout: float = 30.0,
+    pause: float = 2.0,
+) -> Path:
+    """Fetch `url` to `destination` and return that path.
+
+    What has arrived is kept in `<destination>.part`; a later call goes on from there with an HTTP Range request
+    (guarded by If-Range, so that a file that changed on the server is fetched anew). `destination` itself appears only
+    when the file is complete and its checksum ("md5:<hex>" or "sha256:<hex>") fits. A file that is already there is
+    verified and not fetched again. `attempts` counts tries in a row that brought nothing new; `timeout` and `pause`
+    (doubled each time) are seconds. Raises DownloadError; the part file stays, unless its checksum is wrong.
+    """
+    destination = Path(destination)
+    if urllib.request.Request(_checked(url)).host == "":
+        raise DownloadError(f"{url}: the address names no server")
+    if destination.exists():
+        verify(destination, checksum)
+        return destination
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    part = destination.with_name(destination.name + ".part")
+    state = destination.with_name(destination.name + ".part.json")
+    fruitless = 0
+    while True:
+        before = _size(part)
+        try:
+            _fetch(url, part, state, timeout)
+            break
+        except _Interrupted as error:
+            fruitless = 0 if _size(part) > before else fruitless + 1
+            if fruitless >= attempts:
+                raise DownloadError(
+                    f"{url}: {error} ({attempts} tries); {_size(part)} bytes are kept, the same command goes on"
+                ) from error
+            print(f"{url}: {error}; trying again", file=sys.stderr)
+            time.sleep(pause * 2**fruitless)
+    try:
+        verify(part, checksum, f"{url}: the downloaded file")
+    except DownloadError:
+        part.unlink()
+        state.unlink(missing_ok=True)
+        raise
+    part.replace(destination)
+    state.unlink(missing_ok=True)
+    return destination
+
+
+def verify(path: str | Path, checksum: str, name: str = "") -> None:
+    """Compare a file with "md5:<hex>" or "sha256:<hex>" ("" accepts all); DownloadError when they differ."""
+    if not checksum:
+        return
+    kind, _, expected = checksum.partition(":")
+    found = file_digest(path, kind)
+    if found != expected.lower():
+        raise DownloadError(
+            f"{name or path}: {kind} is {found}, expected {expected}: damaged or not the official file; "
+            f"fetch it again (another mirror may help)"
+        )
+
+
+def file_digest(path: str | Path, kind: str = "sha256") -> str:
+    """Hexadecimal digest of a file, read in blocks with a progress bar on a terminal."""
+    from tqdm import tqdm
+
+    path = Path(path)
+    digest = hashlib.new(kind, usedforsecurity=False)
+    with (
+        path.open("rb") as stream,
+        tqdm(
+            total=path.stat().st_size, unit="B", unit_scale=True, desc=f"{kind} {path.name}", disable=None, leave=False
+        ) as bar,
+    ):
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+            bar.update(len(block))
+    return digest.hexdigest()
+
+
+class _Interrupted(Exception):
+    """The transfer broke off in a way that is worth another try."""
+
+
+class _SameSchemes(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to http and https only; a server must not be able to point us at file:// or ftp://."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        _checked(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _checked(url: str) -> str:
+    if not url.lower().startswith(("http://", "https://")):
+        raise DownloadError(
+            f"{url}: only http:// and https:// addresses are downloaded; pass a local file as an archive"
+        )
+    return url
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _fetch(url: str, part: Path, state: Path, timeout: float) -> None:
+    """One try: append to `part` until the file is complete. Raises _Interrupted or DownloadError."""
+    offset, validator = _resumable(url, part, state)
+    headers = {"User-Agent": "asr-ctc", "Accept-Encoding": "identity"}
+    if offset:
+        headers["Range"] = f"bytes={offset}-"
+        headers["If-Range"] = validator
+    opener = urllib.request.build_opener(_SameSchemes())
+    try:
+        with opener.open(urllib.request.Request(url, headers=headers), timeout=timeout) as response:
+            if response.status == 206 and not _continues(response.headers.get("Content-Range", ""), offset):
+                _forget(part, state)
+                raise _Interrupted("the server sent another range than asked for")
+            offset = offset if response.status == 206 else 0  # 200: the whole file, from its beginning
+            _remember(url, state, response.headers)
+            _receive(response, part, offset, url)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # our part is as long as or longer than the file: fetch it anew
+            _forget(part, state)
+            raise _Interrupted("the partial file does not fit the one on the server") from error
+        if error.code in _RETRIED_STATUS:
+            raise _Interrupted(f"the server answers {error.code} {error.reason}") from error
+        raise DownloadError(f"{url}: the server answers {error.code} {error.reason}") from error
+    except http.client.HTTPException as error:
+        raise _Interrupted(f"transfer broken off ({type(error).__name__})") from error
+    except OSError as error:  # URLError, time-outs, resets
+        if part.exists() and shutil.disk_usage(part.parent).free < _BLOCK:
+            raise DownloadError(f"{part}: no space left on the disk; {_size(part)} bytes are kept") from error
+        raise _Interrupted(f"no connection ({getattr(error, 'reason', None) or error})") from error
+
+
+def _receive(response: http.client.HTTPResponse, part: Path, offset: int, url: str) -> None:
+    from tqdm import tqdm
+
+    length = response.headers.get("Content-Length")
+    total = offset + int(length) if length is not None and length.isdigit() else None
+    free = shutil.disk_usage(part.parent).free
+    if total is not None and total - offset > free:
+        raise DownloadError(
+            f"{part}: {(total - offset) / 1e9:.1f} GB are to come, {free / 1e9:.1f} GB are free on the disk"
+        )
+    with (
+        part.open("r+b" if offset else "wb") as out,
+        tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[-1], disable=None) as bar,
+    ):
+        out.seek(offset)
+        out.truncate()
+        while block := response.read(_BLOCK):
+            out.write(block)
+            bar.update(len(block))
+        arrived = out.tell()
+    if total is not None and arrived != total:
+        raise _Interrupted(f"transfer broken off after {arrived} of {total} bytes")
+
+
+def _continues(content_range: str, offset: int) -> bool:
+    """Whether `bytes START-END/TOTAL` starts where our part ends."""
+    return content_range.replace("bytes ", "", 1).partition("-")[0].strip() == str(offset)
+
+
+def _resumable(url: str, part: Path, state: Path) -> tuple[int, str]:
+    """(bytes to keep, validator for If-Range); 0 when the part is of another address or has no validator."""
+    try:
+        known = json.loads(state.read_text(encoding="utf-8"))
+        validator = known["validator"] if known["url"] == url else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        validator = ""
+    return (_size(part), validator) if validator else (0, "")
+
+
+def _remember(url: str, state: Path, headers: Any) -> None:
+    etag = headers.get("ETag", "")
+    strong = etag if etag and not etag.startswith("W/") else ""  # RFC 9110: a weak tag is not allowed in If-Range
+    validator = strong or headers.get("Last-Modified", "")
+    state.write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")
+
+
+def _forget(part: Path, state: Path) -> None:
+    part.unlink(missing_ok=True)
+    state.unlink(missing_ok=True)

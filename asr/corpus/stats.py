@@ -1,0 +1,138 @@
+"""Totals of a manifest: hours, durations, speakers, words, characters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from asr.corpus.manifest import Manifest
+from asr.text.normalize import normalizer as normalizer_named
+
+PERCENTILES = (0, 1, 5, 25, 50, 75, 95, 99, 100)
+_BAR = 40
+
+
+@dataclass(frozen=True)
+class Stats:
+    """`seconds` is all audio, `percentiles` maps a percentage to the duration in seconds that it does not exceed,
+    `histogram` is (from, to, utterances) in seconds; the rates are per second of audio, silences included."""
+
+    utterances: int
+    seconds: float
+    percentiles: dict[int, float]
+    histogram: tuple[tuple[float, float, int], ...]
+    speakers: int
+    without_speaker: int
+    empty_texts: int
+    words: int
+    vocabulary: int
+    words_per_second: float
+    characters_per_second: float
+    characters: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able values, with hours."""
+        return {**asdict(self), "hours": self.seconds / 3600}
+
+
+def statistics(manifest: Manifest, normalizer: str = "none") -> Stats:
+    """Totals of `manifest`, of its texts under the named normalizer; `characters` are ordered by frequency."""
+    normalize = normalizer_named(normalizer)
+    vocabulary: set[str] = set()
+    characters: Counter[str] = Counter()
+    speakers: set[str] = set()
+    words = empty = without_speaker = 0
+    seconds = 0.0
+    for utterance in manifest:
+        text = normalize(utterance.text)
+        spoken = text.split()
+        vocabulary.update(spoken)
+        characters.update(text)
+        words += len(spoken)
+        empty += not text
+        seconds += utterance.duration
+        if utterance.speaker:
+            speakers.add(utterance.speaker)
+        else:
+            without_speaker += 1
+    durations = manifest.durations
+    levels = np.percentile(durations, PERCENTILES) if len(durations) else [0.0] * len(PERCENTILES)
+    return Stats(
+        utterances=len(manifest),
+        seconds=seconds,
+        percentiles={p: round(float(value), 3) for p, value in zip(PERCENTILES, levels, strict=True)},
+        histogram=_histogram(durations),
+        speakers=len(speakers),
+        without_speaker=without_speaker,
+        empty_texts=empty,
+        words=words,
+        vocabulary=len(vocabulary),
+        words_per_second=words / seconds if seconds else 0.0,
+        characters_per_second=sum(characters.values()) / seconds if seconds else 0.0,
+        characters=dict(sorted(characters.items(), key=lambda item: (-item[1], item[0]))),
+    )
+
+
+def render(stats: Stats) -> str:
+    """The totals as text, for a terminal."""
+    p = stats.percentiles
+    levels = "  ".join(f"{name} {p[q]:.2f}" for q, name in zip(PERCENTILES, _level_names(), strict=True))
+    speakers = f"{stats.speakers:,}" + (
+        f" ({stats.without_speaker:,} utterances without)" * bool(stats.without_speaker)
+    )
+    lines = [
+        f"utterances   {stats.utterances:,}" + f" ({stats.empty_texts:,} without text)" * bool(stats.empty_texts),
+        f"audio        {stats.seconds / 3600:.2f} h",
+        f"duration     {levels} s",
+        f"speakers     {speakers}",
+        f"words        {stats.words:,}, {stats.vocabulary:,} different",
+        f"pace         {stats.words_per_second:.2f} words/s, {stats.characters_per_second:.1f} characters/s",
+        "",
+        "duration histogram (s)",
+        *_bars(stats.histogram),
+        "",
+        f"characters ({len(stats.characters)} different)",
+        *_columns([f"{_shown(c)} {n:,}" for c, n in stats.characters.items()]),
+    ]
+    return "\n".join(lines)
+
+
+def _histogram(durations: np.ndarray, bins: int = 10) -> tuple[tuple[float, float, int], ...]:
+    """Equal bins of a round width (1, 2 or 5 times a power of ten) over all durations."""
+    if not len(durations):
+        return ()
+    longest = max(float(durations.max()), 1e-3)
+    power = 10.0 ** np.floor(np.log10(longest / bins))
+    width = next(power * factor for factor in (1, 2, 5, 10) if power * factor * bins >= longest)
+    edges = np.arange(int(np.ceil(longest / width)) + 1) * width
+    counts, _ = np.histogram(durations, bins=np.append(edges[:-1], max(edges[-1], longest)))
+    return tuple(
+        (round(float(low), 6), round(float(low + width), 6), int(count))
+        for low, count in zip(edges[:-1], counts, strict=True)
+    )
+
+
+def _bars(histogram: tuple[tuple[float, float, int], ...]) -> list[str]:
+    most = max((count for _, _, count in histogram), default=0) or 1
+    return [
+        f"{low:>8g} - {high:<8g} {count:>9,} {'#' * int(np.ceil(_BAR * count / most))}".rstrip()
+        for low, high, count in histogram
+    ]
+
+
+def _columns(cells: list[str], width: int = 100) -> list[str]:
+    cell = max(map(len, cells), default=0) + 3
+    per_line = max(1, width // cell)
+    rows = (cells[i : i + per_line] for i in range(0, len(cells), per_line))
+    return ["  " + "".join(f"{text:<{cell}}" for text in row).rstrip() for row in rows]
+
+
+def _level_names() -> list[str]:
+    return ["min", *(f"{q} %" if q != 50 else "median" for q in PERCENTILES[1:-1]), "max"]
+
+
+def _shown(character: str) -> str:
+    return "space" if character == " " else character if character.isprintable() else f"U+{ord(character):04X}"

@@ -1,0 +1,277 @@
+"""Batch samplers: what runs together, on which rank, in which order, and what comes next after a resume."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asr.corpus.batching import BatchSampler, EvaluationBatchSampler
+from asr.errors import ConfigError, ManifestError
+
+DURATIONS = st.lists(st.floats(0.0625, 40, width=32), min_size=1, max_size=120)
+WORLD_SIZES = st.sampled_from([1, 2, 3, 4])
+RELEASED = [[(1, 7)], [(1, 1), (1, 6)], [(1, 0), (1, 5)], [(1, 3)], [(1, 2)], [(1, 4)]]
+
+
+def ranks(durations, world_size, **options):
+    return [BatchSampler(durations, rank=r, world_size=world_size, **options) for r in range(world_size)]
+
+
+def indices(batches):
+    return [index for batch in batches for _, index in batch]
+
+
+def padded(batch, durations):
+    return max(durations[index] for _, index in batch) * len(batch)
+
+
+@pytest.fixture
+def durations():
+    return np.random.default_rng(7).gamma(4, 1.2, 500).clip(0.4, 25)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    DURATIONS,
+    st.floats(1, 120),
+    WORLD_SIZES,
+    st.integers(1, 40),
+    st.booleans(),
+    st.sampled_from([0, 1, 7]),
+    st.sampled_from([1.0, 1 / 0.9]),
+    st.integers(0, 2),
+)
+def test_every_utterance_once_in_equal_counts_within_the_bound(
+    durations, batch_seconds, world_size, buckets, shuffle, max_batch_size, max_stretch, epoch
+):
+    samplers = ranks(
+        durations,
+        world_size,
+        batch_seconds=batch_seconds,
+        buckets=buckets,
+        shuffle=shuffle,
+        max_batch_size=max_batch_size,
+        max_stretch=max_stretch,
+    )
+    for sampler in samplers:
+        sampler.set_epoch(epoch)
+    shares = [list(sampler) for sampler in samplers]
+    assert {len(share) for share in shares} == {len(samplers[0])}
+    batches = [batch for share in shares for batch in share]
+    assert all(number == epoch for batch in batches for number, _ in batch)
+    for batch in batches:
+        assert batch
+        assert len(batch) == 1 or padded(batch, durations) * max_stretch <= batch_seconds * (1 + 1e-6)
+        assert not max_batch_size or len(batch) <= max_batch_size
+    seen = Counter(indices(batches))
+    assert set(seen) == set(range(len(durations)))
+    assert sum(seen.values()) == len(durations) + samplers[0].repeated
+    if samplers[0].repeated:  # allowed only when nothing was left to split
+        assert all(len(batch) == 1 for batch in batches)
+        assert samplers[0].repeated < world_size
+
+
+@settings(max_examples=60, deadline=None)
+@given(DURATIONS, WORLD_SIZES, st.integers(0, 3), st.integers(0, 200), st.integers(-5, 5))
+def test_resume_anywhere_is_the_tail_of_the_unbroken_run(durations, world_size, epoch, steps, seed):
+    options = {"batch_seconds": 30.0, "seed": seed}
+    for unbroken, resumed in zip(
+        ranks(durations, world_size, **options), ranks(durations, world_size, **options), strict=True
+    ):
+        unbroken.set_epoch(epoch)
+        sequence = list(unbroken)
+        unbroken.set_epoch(epoch + 1)
+        sequence += list(unbroken)
+        position = steps % (len(resumed) + 1)
+        running = ranks(durations, world_size, **options)[unbroken.rank]
+        running.set_epoch(epoch)
+        running.advance(position)
+        resumed.load_state_dict(json.loads(json.dumps(running.state_dict())))
+        tail = list(resumed)
+        if resumed.epoch == epoch:
+            resumed.advance(len(tail))
+            tail += list(resumed)
+        assert tail == sequence[position:]
+
+
+def test_state_by_count_is_the_state_by_advance(durations):
+    counted, advanced = BatchSampler(durations, 60), BatchSampler(durations, 60)
+    advanced.advance(5)
+    assert counted.state_dict(consumed=5) == advanced.state_dict()
+    advanced.advance(len(advanced) - 5)
+    assert counted.state_dict(consumed=len(counted)) == advanced.state_dict()
+    assert (advanced.epoch, advanced.consumed) == (1, 0)
+    assert counted.state_dict(consumed=2, epoch=3)["epoch"] == 3
+    with pytest.raises(ValueError, match="consumed"):
+        counted.state_dict(consumed=len(counted) + 1)
+
+
+def test_iterating_ahead_does_not_move_the_position(durations):
+    sampler = BatchSampler(durations, 60)
+    ahead = iter(sampler)
+    first = [next(ahead) for _ in range(6)]
+    sampler.advance(2)
+    assert sampler.state_dict()["consumed"] == 2
+    assert next(iter(sampler)) == first[2]
+    assert len(sampler) == len(list(BatchSampler(durations, 60)))  # a whole epoch, wherever it stands
+
+
+def test_set_epoch_keeps_a_restored_position_in_the_same_epoch(durations):
+    sampler = BatchSampler(durations, 60)
+    sampler.load_state_dict(BatchSampler(durations, 60).state_dict(consumed=4, epoch=2))
+    sampler.set_epoch(2)
+    assert (sampler.epoch, sampler.consumed) == (2, 4)
+    sampler.set_epoch(3)
+    assert (sampler.epoch, sampler.consumed) == (3, 0)
+
+
+@pytest.mark.parametrize("change", [{"batch_seconds": 90}, {"seed": 1}, {"world_size": 2}])
+def test_resume_with_other_settings_warns_and_goes_on(durations, change):
+    old = BatchSampler(durations, 60)
+    sampler = BatchSampler(durations, **{"batch_seconds": 60, **change})
+    with pytest.warns(UserWarning, match="changed since the checkpoint"):
+        sampler.load_state_dict(old.state_dict(consumed=3))
+    assert (sampler.epoch, sampler.consumed) == (0, 3)
+    with pytest.warns(UserWarning, match="changed"):
+        sampler.load_state_dict({**old.state_dict(), "consumed": 10_000, "fingerprint": "other"})
+    assert (sampler.epoch, sampler.consumed) == (1, 0)
+
+
+def test_order_depends_on_seed_and_epoch_only(durations):
+    def epoch_of(seed, epoch, **options):
+        sampler = BatchSampler(durations, 60, seed=seed, **options)
+        sampler.set_epoch(epoch)
+        return [[index for _, index in batch] for batch in sampler]
+
+    assert epoch_of(3, 1) == epoch_of(3, 1)
+    different = [epoch_of(3, 1), epoch_of(3, 2), epoch_of(4, 1), epoch_of(-3, 1)]
+    assert len({str(order) for order in different}) == 4
+    together = [{frozenset(batch) for batch in order} for order in different[:2]]
+    assert len(together[0] & together[1]) < len(together[0]) / 4  # other batches, not the same ones in another order
+    assert epoch_of(3, 1, shuffle=False) == epoch_of(3, 2, shuffle=False)
+
+
+def test_shuffled_order_is_the_one_released(durations):
+    # Checkpoints hold a position in this sequence: it must not change between versions of ours or of NumPy.
+    sampler = BatchSampler([1.0, 2.0, 3.0, 4.0, 5.0, 1.5, 2.5, 3.5], 8, seed=5)
+    sampler.set_epoch(1)
+    assert list(sampler) == RELEASED
+
+
+@settings(max_examples=60, deadline=None)
+@given(DURATIONS, WORLD_SIZES)
+def test_the_batch_with_most_padded_seconds_runs_first_in_the_first_epoch(durations, world_size):
+    shares = [list(sampler) for sampler in ranks(durations, world_size, batch_seconds=50.0)]
+    most = max(padded(batch, durations) for share in shares for batch in share)
+    assert max(padded(share[0], durations) for share in shares) == pytest.approx(most, rel=1e-6)
+
+
+def test_longest_first_only_in_the_first_epoch_and_only_if_asked(durations):
+    def first(epoch, longest_first):
+        sampler = BatchSampler(durations, 60, longest_first=longest_first, seed=1)
+        sampler.set_epoch(epoch)
+        return [sorted(batch) for batch in sampler]
+
+    assert first(1, True) == first(1, False)
+    assert first(0, True) != first(0, False)
+    assert sorted(first(0, True)) == sorted(first(0, False))
+
+
+def test_an_utterance_longer_than_the_bound_is_alone_and_draws_no_others_with_it():
+    durations = [100.0, 70.0] + [2.0] * 100
+    sampler = BatchSampler(durations, 60, buckets=1)
+    sizes = {tuple(index for _, index in batch): len(batch) for batch in sampler}
+    assert sizes[0,] == sizes[1,] == 1
+    assert min(size for key, size in sizes.items() if 0 not in key and 1 not in key) >= 20
+
+
+def test_padding_is_small_and_batches_are_full(durations):
+    batches = list(BatchSampler(durations, 60))
+    total = sum(padded(batch, durations) for batch in batches)
+    assert durations.sum() / total > 0.9
+    assert total / len(batches) > 0.8 * 60
+
+
+def test_batches_of_one_step_have_like_lengths_on_all_ranks(durations):
+    shares = [list(sampler) for sampler in ranks(durations, 4, batch_seconds=20.0)]
+    spread = [
+        max(durations[b[0][1]] for b in step) / min(durations[b[0][1]] for b in step)
+        for step in zip(*shares, strict=True)
+    ]
+    assert np.median(spread) < 1.5
+
+
+@settings(max_examples=150, deadline=None)
+@given(DURATIONS, st.floats(1, 120), WORLD_SIZES, st.sampled_from([0, 1, 5]))
+def test_evaluation_runs_every_utterance_exactly_once(durations, batch_seconds, world_size, max_batch_size):
+    samplers = [
+        EvaluationBatchSampler(durations, batch_seconds, rank=r, world_size=world_size, max_batch_size=max_batch_size)
+        for r in range(world_size)
+    ]
+    shares = [list(sampler) for sampler in samplers]
+    assert [len(share) for share in shares] == [len(sampler) for sampler in samplers]
+    batches = [batch for share in shares for batch in share]
+    assert sorted(indices(batches)) == list(range(len(durations)))
+    for batch in batches:
+        assert len(batch) == 1 or padded(batch, durations) <= batch_seconds * (1 + 1e-6)
+        assert not max_batch_size or len(batch) <= max_batch_size
+    counts = [len(share) for share in shares]
+    assert max(counts) - min(counts) <= 1
+    assert min(counts) >= 1 or len(durations) < world_size
+    for share in shares:
+        lengths = [durations[index] for index in indices(share)]
+        assert lengths == sorted(lengths, reverse=True)
+    assert shares == [list(sampler) for sampler in samplers]
+
+
+def test_a_million_utterances():
+    durations = np.random.default_rng(0).gamma(4, 1.5, 1_000_000).clip(0.3, 40).astype(np.float32)
+    sampler = BatchSampler(durations, 600, rank=1, world_size=2)
+    first = next(iter(sampler))
+    assert padded(first, durations) <= 600
+    assert len(pickle.dumps(sampler)) < 40_000_000  # no object per utterance
+    mine = list(sampler)
+    assert len(mine) == len(sampler)
+    other = copy.copy(sampler)
+    other.rank = 0
+    assert sorted(indices(mine) + indices(other)) == list(range(1_000_000))
+
+
+def test_samplers_survive_pickling_with_their_position(durations):
+    sampler = BatchSampler(durations, 60)
+    sampler.advance(3)
+    assert list(pickle.loads(pickle.dumps(sampler))) == list(sampler)
+    evaluation = EvaluationBatchSampler(durations, 60)
+    assert list(pickle.loads(pickle.dumps(evaluation))) == list(evaluation)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"batch_seconds": 0}, "batch_seconds"),
+        ({"batch_seconds": float("nan")}, "batch_seconds"),
+        ({"buckets": 0}, "buckets"),
+        ({"max_batch_size": -1}, "max_batch_size"),
+        ({"max_stretch": 0.5}, "max_stretch"),
+        ({"rank": 2, "world_size": 2}, "rank"),
+    ],
+)
+def test_impossible_settings_are_named(options, word):
+    with pytest.raises(ConfigError, match=word):
+        BatchSampler([1.0, 2.0], **{"batch_seconds": 60, **options})
+
+
+@pytest.mark.parametrize("make", [BatchSampler, EvaluationBatchSampler])
+def test_impossible_durations_are_refused(make):
+    with pytest.raises(ManifestError, match="no utterances"):
+        make([], 60)
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ManifestError, match="utterance 2 has a duration"):
+            make([1.0, wrong], 60)

@@ -1,0 +1,153 @@
+"""The LibriSpeech preparation: archives served from this machine, in a folder, or unpacked; restarts; configurations."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from asr.corpus.archive import ArchiveError, extract
+from asr.corpus.download import DownloadError
+from asr.corpus.manifest import Manifest
+from asr.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
+ALL = ("train-clean-100", "dev-clean", "test-clean", "test-other")
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    asked: list[str] = []  # noqa: RUF012 (one list for all requests)
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        super().do_GET()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def served(librispeech_archives: Path) -> Iterator[str]:
+    Quiet.asked.clear()
+    handler = functools.partial(Quiet, directory=str(librispeech_archives))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def official(monkeypatch: pytest.MonkeyPatch, prepare: object, folder: Path) -> None:
+    """Make the tiny archives the official ones."""
+    sums = {s: (hashlib.md5((folder / f"{s}.tar.gz").read_bytes()).hexdigest(), 0.1) for s in ALL}
+    monkeypatch.setattr(prepare, "SPLITS", sums)
+
+
+def check(data: Path, split: str, number: int) -> None:
+    utterances = list(Manifest.read(data / f"{split}.jsonl"))
+    assert [u.id for u in utterances] == [f"{number}-{c}{number - 1:02d}-{i:04d}" for c in (1, 2) for i in range(3)]
+    assert {u.text for u in utterances} == {"IT'S SENTENCE A", "IT'S SENTENCE B", "IT'S SENTENCE C"}
+    assert {(u.speaker, u.split) for u in utterances} == {(str(number), split)}
+    assert [round(u.duration, 3) for u in utterances] == [1.0, 1.1, 1.2] * 2
+    assert all(Path(u.audio_filepath).is_file() for u in utterances)
+
+
+def test_download_and_restart(
+    recipe_module: Callable,
+    arguments: Callable,
+    served: str,
+    librispeech_archives: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    prepare, data = recipe_module("librispeech", "prepare"), tmp_path / "data"
+    official(monkeypatch, prepare, librispeech_archives)
+    args = arguments(prepare, data, "--download", "--base-url", served, manifests=("train-clean-100", "test-other"))
+    prepare.prepare(args)
+    check(data, "train-clean-100", 1)
+    check(data, "test-other", 4)
+    assert Quiet.asked == ["/train-clean-100.tar.gz", "/test-other.tar.gz"]
+    assert not (data / "dev-clean.jsonl").exists()
+
+    prepare.prepare(args)
+    assert len(Quiet.asked) == 2  # all done: nothing is fetched again
+    (data / "test-other.done").unlink()  # as if stopped while unpacking
+    prepare.prepare(args)
+    check(data, "test-other", 4)
+    assert len(Quiet.asked) == 2  # the archive was there, complete
+
+
+def test_wrong_checksum_and_missing_file(
+    recipe_module: Callable, arguments: Callable, served: str, tmp_path: Path
+) -> None:
+    prepare, data = recipe_module("librispeech", "prepare"), tmp_path / "data"
+    args = arguments(prepare, data, "--download", "--base-url", served, manifests=("dev-clean",))
+    with pytest.raises(DownloadError, match="expected 42e2234ba48799c1f50f24a7926300a1"):
+        prepare.prepare(args)
+    args.manifests = [data / "train-other-500.jsonl"]
+    with pytest.raises(DownloadError, match="404"):
+        prepare.prepare(args)
+    assert not list(data.glob("*.jsonl")) and not list(data.glob("*.done"))
+
+
+def test_archive_folder(
+    recipe_module: Callable, arguments: Callable, librispeech_archives: Path, tmp_path: Path
+) -> None:
+    prepare, data = recipe_module("librispeech", "prepare"), tmp_path / "data"
+    here = ("--archive-dir", str(librispeech_archives))
+    with pytest.raises(ArchiveError, match="--no-checksum"):
+        prepare.prepare(arguments(prepare, data, *here, manifests=("dev-clean",)))
+    prepare.prepare(arguments(prepare, data, *here, "--no-checksum", manifests=("dev-clean",)))
+    check(data, "dev-clean", 2)
+    with pytest.raises(UsageError, match="train-other-500.tar.gz is missing"):
+        prepare.prepare(arguments(prepare, data, *here, manifests=("train-other-500",)))
+
+
+def test_archive_of_another_split_is_refused(
+    recipe_module: Callable, arguments: Callable, librispeech_archives: Path, tmp_path: Path
+) -> None:
+    prepare, data = recipe_module("librispeech", "prepare"), tmp_path / "data"
+    (librispeech_archives / "test-clean.tar.gz").rename(librispeech_archives / "dev-other.tar.gz")
+    args = arguments(
+        prepare, data, "--archive-dir", str(librispeech_archives), "--no-checksum", manifests=("dev-other",)
+    )
+    with pytest.raises(UsageError, match="no folder 'dev-other'"):
+        prepare.prepare(args)
+
+
+@pytest.mark.parametrize("below", ["", "LibriSpeech"])
+def test_unpacked_folder_is_used_in_place(
+    recipe_module: Callable, arguments: Callable, librispeech_archives: Path, tmp_path: Path, below: str
+) -> None:
+    prepare, data = recipe_module("librispeech", "prepare"), tmp_path / "data"
+    corpus = tmp_path / "corpus"
+    extract(librispeech_archives / "test-clean.tar.gz", corpus)
+    prepare.prepare(arguments(prepare, data, "--librispeech", str(corpus / below), manifests=("test-clean",)))
+    check(data, "test-clean", 3)
+    assert sorted(p.name for p in data.iterdir()) == ["test-clean.done", "test-clean.jsonl"]
+
+
+def test_nothing_is_fetched_unasked(recipe_module: Callable, arguments: Callable, tmp_path: Path) -> None:
+    prepare = recipe_module("librispeech", "prepare")
+    with pytest.raises(UsageError, match=r"--download \(7 GB"):
+        prepare.prepare(arguments(prepare, tmp_path / "data", manifests=("train-clean-100", "dev-clean")))
+    with pytest.raises(UsageError, match="no split 'dev-cleen'"):
+        prepare.prepare(arguments(prepare, tmp_path / "data", "--download", manifests=("dev-cleen",)))
+
+
+def test_every_configuration_is_valid_and_its_own() -> None:
+    from asr.training.config import manifests, read_config
+
+    folder = ROOT / "recipes" / "librispeech"
+    configs = {path.stem: read_config(path) for path in folder.glob("*.yaml")}
+    assert len({c.output for c in configs.values()}) == len(configs) == 8
+    cells = {(c.text.tokenizer, c.model.cell, len(manifests(c.data.train))) for c in configs.values()}
+    assert cells == {(t, c, n) for t in ("char", "bpe") for c in ("lstm", "gru") for n in (1, 3)}
+    for name, config in configs.items():
+        assert list(config.data.test) == ["test-clean", "test-other"]
+        assert name == "recipe" or config.name == f"librispeech-{name}"

@@ -1,0 +1,102 @@
+"""The mini recipe's speech: sentences from the grammar, spoken by eSpeak NG."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asr.corpus.manifest import Manifest
+from asr.text.normalize import normalize
+
+ROOT = Path(__file__).parents[2]
+PREPARE = ROOT / "recipes" / "mini" / "prepare.py"
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("espeakng_loader", reason="needs eSpeak NG: pip install -e '.[demo]'")
+    data = tmp_path_factory.mktemp("mini")
+    subprocess.run([sys.executable, PREPARE, "--data", data, "--utterances", "30"], cwd=ROOT, check=True)
+    return data
+
+
+def test_grammar_makes_different_normalized_sentences(recipe_module: Callable) -> None:
+    grammar = recipe_module("mini", "sentences").Grammar(1)
+    train = grammar.sentences(1500)
+    known = {sentence.text for sentence in train}
+    test = grammar.sentences(150, exclude=known)
+    assert len(known) == 1500 and not known & {sentence.text for sentence in test}
+    words = {word for text in known for word in text.split()}
+    assert len(words) >= 500
+    assert {word for sentence in test for word in sentence.text.split()} <= words
+    assert all(sentence.text == normalize(sentence.text, "basic") for sentence in [*train, *test])
+    again = recipe_module("mini", "sentences").Grammar(1)
+    assert again.sentences(1500) == train
+
+
+def test_letter_a_is_spoken_as_a_letter_and_the_article_agrees(recipe_module: Callable) -> None:
+    sentences = recipe_module("mini", "sentences").Grammar(3).sentences(800)
+    spelled = [s for s in sentences if " is spelled " in s.text]
+    assert spelled
+    for sentence in spelled:
+        word, _, letters = sentence.text.partition(" is spelled ")
+        assert letters == " ".join(word)
+        assert sentence.spoken.count("[[") == word.count("a")
+    for sentence in sentences:
+        words = sentence.spoken.split()
+        assert not any(a == "a" and b[0] in "aeiou" for a, b in zip(words, words[1:], strict=False))
+
+
+def test_no_voice_is_in_two_sets(recipe_module: Callable, corpus: Path) -> None:
+    variants = recipe_module("mini", "prepare").VARIANTS
+    sets = [set(names.split()) for names in variants.values()]
+    assert sum(map(len, sets)) == len(set().union(*sets))
+    synthesizer = recipe_module("mini", "synthesize").Synthesizer()
+    accents = {a for names in recipe_module("mini", "prepare").ACCENTS.values() for a in names.split()}
+    for voice in [f"en+{v}" for v in set().union(*sets)] + sorted(accents):
+        assert len(synthesizer.speak("hello", voice)) > 0.2 * synthesizer.rate
+
+
+def test_prepared_sets(corpus: Path) -> None:
+    sets = {name: list(Manifest.read(corpus / f"{name}.jsonl")) for name in ("train", "dev", "test")}
+    assert {name: len(rows) for name, rows in sets.items()} == {"train": 30, "dev": 2, "test": 3}
+    for rows in sets.values():
+        for row in rows:
+            import soundfile
+
+            samples, rate = soundfile.read(row.audio_filepath)
+            assert rate == 16000 and samples.ndim == 1
+            assert row.duration == len(samples) / rate
+            assert 0.5 < row.duration < 10
+            assert 0.01 < np.abs(samples).max() < 1.0
+
+
+def test_the_seed_decides_every_sample(corpus: Path, tmp_path: Path) -> None:
+    command = [sys.executable, PREPARE, "--utterances", "30"]
+    subprocess.run([*command, "--data", tmp_path / "again"], cwd=ROOT, check=True)
+    subprocess.run([*command, "--data", tmp_path / "other", "--seed", "2"], cwd=ROOT, check=True)
+
+    def digest(folder: Path) -> str:
+        files = sorted(path for path in folder.rglob("*") if path.suffix in (".wav", ".jsonl"))
+        return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+    assert digest(corpus) == digest(tmp_path / "again") != digest(tmp_path / "other")
+
+
+def test_unknown_voices_and_a_missing_package_are_one_line(
+    recipe_module: Callable, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = recipe_module("mini", "synthesize")
+    for voice in ("xx-nowhere", "en-us+nobody"):
+        with pytest.raises(module.SynthesisError, match=voice.replace("+", r"\+")):
+            module.Synthesizer().speak("hello", voice)
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(module.SynthesisError, match=r"pip install -e '\.\[demo\]'") as error:
+        module.Synthesizer()
+    assert "\n" not in str(error.value)

@@ -1,0 +1,96 @@
+"""Output files: mirrored names that stay in their folder, nothing overwritten unasked, nothing by halves."""
+
+from __future__ import annotations
+
+import pytest
+
+from asr.errors import UsageError
+from asr.outputs import OutputError, OutputFolder, write_text
+from asr.transcript import Transcript
+
+
+def said(text, channel=None):
+    return Transcript(text, (), 1.0, channel=channel)
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_ids_become_a_tree_with_a_file_per_format_and_channel(tmp_path):
+    folder = OutputFolder(tmp_path / "out", ["txt", "json"])
+    folder.write(said("one"), "a/x.1")
+    folder.write(said("left", channel=0), "b/x")
+    folder.write(said("right", channel=1), "b/x")
+    assert files(tmp_path / "out") == [
+        "a/x.1.json",
+        "a/x.1.txt",
+        "b/x.ch0.json",
+        "b/x.ch0.txt",
+        "b/x.ch1.json",
+        "b/x.ch1.txt",
+    ]
+    assert (tmp_path / "out/b/x.ch1.txt").read_text(encoding="utf-8") == "right\n"
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "..\\..\\x", "", "..", "a/../../b", 'a:*?"<>|\nb'])
+def test_no_id_leads_out_of_the_folder(tmp_path, name):
+    folder = OutputFolder(tmp_path / "out", ["txt"])
+    [path] = folder.paths(name)
+    assert path.resolve().is_relative_to((tmp_path / "out").resolve())
+    folder.write(said("x"), name)
+    assert path.is_file()
+
+
+def test_ids_that_differ_only_in_odd_characters_do_not_share_a_file(tmp_path):
+    folder = OutputFolder(tmp_path, ["txt"], overwrite=True)
+    for name in ("a?b", "a*b", "a_b", "a?b"):
+        folder.write(said(name), name)
+    assert sorted(path.read_text(encoding="utf-8") for path in tmp_path.iterdir()) == ["a*b\n", "a?b\n", "a_b\n"]
+
+
+def test_what_exists_is_left_unless_overwriting_was_allowed(tmp_path):
+    (tmp_path / "a.txt").write_text("precious\n", encoding="utf-8")
+    careful = OutputFolder(tmp_path, ["json", "txt"])
+    assert careful.existing("a") == tmp_path / "a.txt"
+    assert not careful.finished("a")
+    with pytest.raises(OutputError, match=r"a\.txt: exists already"):
+        careful.write(said("new"), "a")
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "precious\n"
+
+    careful.write(said("new"), "b")
+    careful.write(said("newer"), "b", only_missing=True)
+    assert careful.finished("b")
+    assert (tmp_path / "b.txt").read_text(encoding="utf-8") == "new\n"
+
+    bold = OutputFolder(tmp_path, ["txt"], overwrite=True)
+    assert bold.existing("a") is None
+    bold.write(said("new"), "a")
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "new\n"
+
+
+def test_a_failed_write_leaves_neither_half_a_file_nor_the_old_one_touched(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def full(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(OutputError, match=r"a\.txt: cannot be written: No space left"):
+        write_text(path, "new")
+    assert files(tmp_path) == ["a.txt"]
+    assert path.read_text(encoding="utf-8") == "old"
+
+
+def test_text_is_utf8_with_plain_line_ends_and_escapes_what_is_not(tmp_path):
+    write_text(tmp_path / "deep/er/x.txt", "ü\n\udcff\n")
+    assert (tmp_path / "deep/er/x.txt").read_bytes() == b"\xc3\xbc\n\\udcff\n"
+
+
+def test_a_file_in_place_of_the_folder_is_wrong_usage(tmp_path):
+    (tmp_path / "out").write_text("", encoding="utf-8")
+    with pytest.raises(UsageError, match="cannot make the output folder"):
+        OutputFolder(tmp_path / "out", ["txt"])
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_text(tmp_path / "out" / "x.txt", "")
