@@ -24,7 +24,11 @@ def seconds(command: list[str], runs: int) -> dict[str, float]:
         started = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
         times.append(time.perf_counter() - started)
-    return {"minimum": round(min(times), 3), "median": round(statistics.median(times), 3), "maximum": round(max(times), 3)}
+    return {
+        "minimum": round(min(times), 3),
+        "median": round(statistics.median(times), 3),
+        "maximum": round(max(times), 3),
+    }
 
 
 def make_model_and_audio(folder: Path) -> tuple[Path, Path]:

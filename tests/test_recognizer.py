@@ -230,10 +230,14 @@ def test_another_decoder_can_be_put_in(recognizer, tiny_model, noise):
     assert len(loud.transcribe((noise(1.0), 16000)).nbest) == 1
 
 
-def test_source_rates_are_counted(tiny_model, noise):
+def test_source_rates_are_counted_by_recording(tiny_model, noise):
     fresh = asr.load(tiny_model)
     list(fresh.transcribe_many([(noise(0.5, rate=8000), 8000), (noise(0.5), 16000), (noise(0.5, rate=8000), 8000)]))
     assert dict(fresh.source_rates) == {8000: 2, 16000: 1}
+    stereo = np.stack([noise(0.5, 1), noise(0.5, 2)])
+    list(fresh.transcribe_many([(stereo, 16000)], channel="each"))
+    fresh.transcribe((noise(0.5), 16000))
+    assert dict(fresh.source_rates) == {8000: 2, 16000: 3}
 
 
 def test_devices_and_threads(tiny_model):

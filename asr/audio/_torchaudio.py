@@ -24,6 +24,10 @@ def _import_torchaudio() -> tuple[ModuleType, str]:
     """Import torchaudio; returns the module and why its native part is not there ('' when it is)."""
     if importlib.util.find_spec("torch") is None:
         raise AsrError("torch is not installed: pip install 'torch>=2.11' 'torchaudio>=2.11' (see 'asr doctor')")
+    there = sys.modules.get("torchaudio")
+    if there is not None and not hasattr(there, "transforms"):  # somebody's import of it stopped half-way
+        for name in _loaded_parts():
+            del sys.modules[name]
     try:
         module = importlib.import_module("torchaudio")
         importlib.import_module("torchaudio.functional")

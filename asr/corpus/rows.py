@@ -181,41 +181,38 @@ def parse_row(line: bytes, *, require_text: bool) -> dict[str, Any]:
         raise ManifestError("the JSON is nested too deeply") from error
     if not isinstance(row, dict):
         raise ManifestError(_ARRAY if isinstance(row, list) else f"{_shown(row)} is not a JSON object: {_ONE_PER_LINE}")
+    fields: dict[str, Any] = {}
+    for key in _STRINGS:
+        value = row.get(key)
+        if value is not None:
+            fields[key] = value if type(value) is str and value.isascii() else _string(value, key)
     for key in (REQUIRED, "text") if require_text else (REQUIRED,):
-        if row.get(key) is None:
+        if key not in fields:
             raise ManifestError(f"the row has no '{key}' (it has: {', '.join(map(str, row)) or 'nothing'}): add it")
-    fields: dict[str, Any] = {"text": _string(row, "text") or "", REQUIRED: _string(row, REQUIRED)}
+    fields.setdefault("text", "")
     if not fields[REQUIRED].strip():
         raise ManifestError(f"'{REQUIRED}' is empty: name the audio file")
-    for key in ("id", "speaker"):
-        value = row.pop(key, None)
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)  # numbers are common here and lose nothing
-        if value is not None:
-            row[key] = value
-            fields[key] = _string(row, key)
     if "id" in fields and (not fields["id"].strip() or not fields["id"].isprintable()):
         raise ManifestError(
             f"'id' is {_shown(fields['id'])}: give a printable name, or leave the key out to have one made"
         )
-    if row.get("split") is not None:
-        fields["split"] = _string(row, "split")
     for key in ("duration", "offset"):
-        if row.get(key) is not None:
-            fields[key] = _seconds(row[key], key)
+        value = row.get(key)
+        if value is not None:
+            fields[key] = _seconds(value, key)
     fields["segment"] = "offset" in fields
     channel = row.get("channel")
     if channel is not None and (isinstance(channel, bool) or not isinstance(channel, int) or channel < 0):
         raise ManifestError(f"'channel' must be a number from 0 up, found {_shown(channel)}")
     fields["channel"] = channel
-    extra = row.keys() - _KNOWN
-    fields["extra"] = {key: row[key] for key in row if key in extra} if extra else {}
+    fields["extra"] = {} if row.keys() <= _KNOWN else {key: row[key] for key in row if key not in _KNOWN}
     return fields
 
 
+_STRINGS = (REQUIRED, "text", "id", "speaker", "split")
 _ONE_PER_LINE = "a manifest has one whole JSON object per line"
 _ARRAY = f"this is a JSON array, and {_ONE_PER_LINE}: run 'asr data convert FILE NEW.jsonl'"
-_KNOWN = frozenset((REQUIRED, "text", "id", "speaker", "split", "duration", "offset", "channel"))
+_KNOWN = frozenset((*_STRINGS, "duration", "offset", "channel"))
 
 
 def default_id(fields: dict[str, Any]) -> str:
@@ -236,23 +233,23 @@ def _id_from(path: str, fields: dict[str, Any]) -> str:
     return name if fields["channel"] is None else f"{name}#{fields['channel']}"
 
 
-def _string(row: dict[str, Any], key: str) -> str | None:
-    value = row.get(key)
-    if value is None:
-        return None
+def _string(value: Any, key: str) -> str:
+    if key in ("id", "speaker") and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # numbers are common here and lose nothing
     if not isinstance(value, str):
         raise ManifestError(f"'{key}' must be a string, found {_shown(value)}: put it in quotes")
-    if not value.isascii():
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise ManifestError(
-                f"'{key}' holds half a surrogate pair at character {error.start}: write it as UTF-8"
-            ) from error
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ManifestError(
+            f"'{key}' holds half a surrogate pair (character {error.start}): write it as UTF-8"
+        ) from error
     return value
 
 
 def _seconds(value: Any, key: str) -> float:
+    if type(value) is float and 0.0 <= value < math.inf:
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ManifestError(f"'{key}' must be a number of seconds, found {_shown(value)}")
     try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from asr.model.config import ModelConfig
 
-CELLS: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+CELLS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 def reversal_index(lengths: Tensor, frames: int) -> Tensor:
@@ -75,7 +76,7 @@ class RecurrentStack(nn.Module):
         self.cell = config.cell
 
     def initialize(self) -> None:
-        """Draw the weights that training starts from. Not in the constructor: loading a model file must not pay for it."""
+        """Draw the weights that training starts from; not in the constructor, as loading must not pay for it."""
         for name, parameter in self.named_parameters():
             _initialize(name, parameter, self.cell)
 

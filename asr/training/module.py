@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from asr.audio.augment import spec_augment
@@ -51,7 +52,7 @@ class CTCModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.unreadable.add(batch)
         if not len(batch):  # nothing could be read; a step without a loss would leave the other ranks waiting
-            return sum(p.sum() for p in self.model.parameters()) * 0.0
+            return torch.stack([p.sum() for p in self.model.parameters()]).sum() * 0.0
         self._seed_step(batch_idx)
         seeds = [(self.run_config.seed, batch.epoch, index) for index in batch.indices]
 
@@ -174,7 +175,6 @@ class CTCModule(pl.LightningModule):
         index = (self.current_epoch * 7919) % len(self.dev_references)
         self.dev_example = (self.dev_references[index], self.dev_hypotheses[index])
         for logger in self.loggers:
-            experiment = getattr(logger, "experiment", None)
-            if hasattr(experiment, "add_text"):
+            if isinstance(logger, TensorBoardLogger):
                 text = f"reference: {self.dev_example[0]}  \nhypothesis: {self.dev_example[1]}"
-                experiment.add_text("dev/example", text, self.global_step)
+                logger.experiment.add_text("dev/example", text, self.global_step)

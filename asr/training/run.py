@@ -84,7 +84,7 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
         save_top_k=config.averaging.last_k if config.averaging.kind == "last_k" else 1,
     )
     trainer = _trainer(config, output, best)
-    if rank_zero_only.rank == 0:
+    if _is_first():
         _record(config, output, train_set, dev_set)
     parameters = sum(p.numel() for p in module.model.parameters())
     hours = float(train_set.durations.sum()) / 3600
@@ -113,7 +113,7 @@ def _tokenizer(config: TrainConfig, train_set: Manifest, output: Path, resumed: 
     else:
         # Every rank makes its own: it is deterministic, and no rank must wait for a file.
         tokenizer = make_tokenizer(config.text, train_set)
-    if rank_zero_only.rank == 0:
+    if _is_first():
         tokenizer.save(output / TOKENIZER)
     return tokenizer
 
@@ -198,7 +198,7 @@ def _find_checkpoint(output: Path, resume: str) -> Path | None:
     if resume == "auto":
         return last if last.is_file() else None
     if resume == "never":
-        if last.is_file() and rank_zero_only.rank == 0:
+        if last.is_file() and _is_first():
             number = 1
             while (aside := output.with_name(f"{output.name}.{number}")).exists():
                 number += 1
@@ -251,18 +251,20 @@ def _explained(error: RuntimeError, config: TrainConfig) -> Exception:
 
 def _quiet() -> None:
     """Lightning's notices are for its developers; ours say what a user needs."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
+    for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for pattern in (
-        ".*does not have many workers.*",
-        ".*Checkpoint directory.*",
-        ".*number of training batches.*",
-    ):
-        warnings.filterwarnings("ignore", pattern)
+    messages = ("does not have many workers", "Checkpoint directory", "number of training batches", "LeafSpec")
+    for message in messages:
+        warnings.filterwarnings("ignore", f".*{message}.*")
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning")
 
 
 def _say(line: str) -> None:
-    if rank_zero_only.rank == 0:
+    if _is_first():
         print(line, file=sys.stderr, flush=True)
+
+
+def _is_first() -> bool:
+    """Whether this is rank 0, known from the environment also before the trainer has started the others."""
+    return getattr(rank_zero_only, "rank", 0) == 0

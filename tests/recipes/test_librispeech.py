@@ -1,4 +1,4 @@
-"""The LibriSpeech preparation: archives served from this machine, in a folder, or unpacked; restarts; configurations."""
+"""The LibriSpeech preparation: archives served here, in a folder, or unpacked; restarts; configurations."""
 
 from __future__ import annotations
 
@@ -82,6 +82,22 @@ def test_download_and_restart(
     assert len(Quiet.asked) == 2  # the archive was there, complete
 
 
+def test_a_slice_is_not_taken_for_the_official_split(
+    recipe_module: Callable,
+    arguments: Callable,
+    served: str,
+    librispeech_archives: Path,
+    tmp_path: Path,
+) -> None:
+    prepare, data = recipe_module("librispeech", "prepare"), tmp_path / "data"
+    here = ("--archive-dir", str(librispeech_archives), "--no-checksum")
+    prepare.prepare(arguments(prepare, data, *here, manifests=("dev-clean",)))
+    prepare.prepare(arguments(prepare, data, manifests=("dev-clean",)))  # what is there is used when nothing is said
+    with pytest.raises(DownloadError, match="expected"):
+        prepare.prepare(arguments(prepare, data, "--download", "--base-url", served, manifests=("dev-clean",)))
+    assert Quiet.asked == ["/dev-clean.tar.gz"]
+
+
 def test_wrong_checksum_and_missing_file(
     recipe_module: Callable, arguments: Callable, served: str, tmp_path: Path
 ) -> None:
@@ -104,7 +120,7 @@ def test_archive_folder(
         prepare.prepare(arguments(prepare, data, *here, manifests=("dev-clean",)))
     prepare.prepare(arguments(prepare, data, *here, "--no-checksum", manifests=("dev-clean",)))
     check(data, "dev-clean", 2)
-    with pytest.raises(UsageError, match="train-other-500.tar.gz is missing"):
+    with pytest.raises(UsageError, match=r"train-other-500\.tar\.gz is missing"):
         prepare.prepare(arguments(prepare, data, *here, manifests=("train-other-500",)))
 
 

@@ -1,4 +1,4 @@
-"""A tiny language of tones: each letter is a sine of its own pitch, so that a small model learns to read it in seconds."""
+"""A tiny language of tones: each letter is a sine of its own pitch, which a small model learns in seconds."""
 
 from __future__ import annotations
 

@@ -44,13 +44,19 @@ def test_files_extend_and_overrides_win(tmp_path: Path) -> None:
 
 
 def test_a_configuration_survives_being_written_and_read() -> None:
-    config = parse_config({"augment": {"speed": [0.9, 1.1]}, "trainer": {"max_epochs": 7}, "data": {"train": ["a", "b"]}})
+    config = parse_config(
+        {"augment": {"speed": [0.9, 1.1]}, "trainer": {"max_epochs": 7}, "data": {"train": ["a", "b"]}}
+    )
     assert parse_config(to_dict(config)) == config
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: 1\nb: [1", "x.yaml:2: not valid YAML"), ("- 1\n", "is a mapping"), ("extends: x.yaml\n", "round in a circle")],
+    [
+        ("a: 1\nb: [1", "x.yaml:2: not valid YAML"),
+        ("- 1\n", "is a mapping"),
+        ("extends: x.yaml\n", "round in a circle"),
+    ],
 )
 def test_broken_files_are_named_with_their_line(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "x.yaml"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import operator
 
 import pytest
 import torch
@@ -46,7 +48,7 @@ def test_loss_of_a_batch_is_the_sum_over_utterances_divided_by_all_tokens() -> N
     log_probs = torch.randn(3, 12, 5).log_softmax(-1)
     lengths, targets = torch.tensor([12, 7, 9]), [[1, 2, 3], [4], [2, 2]]
     counts = torch.tensor([len(t) for t in targets])
-    together = ctc_loss(log_probs, lengths, torch.tensor(sum(targets, [])), counts)
+    together = ctc_loss(log_probs, lengths, torch.tensor(functools.reduce(operator.iadd, targets, [])), counts)
     alone = [
         float(ctc_loss(log_probs[i : i + 1], lengths[i : i + 1], torch.tensor(t), torch.tensor([len(t)])).total)
         for i, t in enumerate(targets)

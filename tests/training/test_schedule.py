@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from asr.training.config import OptimizerConfig
@@ -13,7 +15,7 @@ def test_cosine_rises_linearly_then_falls_to_the_final_share() -> None:
     factors = [lr_factor(step, 100, config) for step in range(101)]
     assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert factors[10] == pytest.approx(1.0)
-    assert all(later < earlier for earlier, later in zip(factors[10:100], factors[11:101], strict=True))
+    assert all(later < earlier for earlier, later in itertools.pairwise(factors))
     assert factors[100] == pytest.approx(0.05)
 
 

@@ -16,7 +16,8 @@ import pytest
 import torch
 import yaml
 
-from asr.errors import ConfigError, ManifestError, TextError
+from asr.errors import AsrError, ConfigError, ManifestError, TextError
+from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import load_model, read_metadata
 from asr.training.average import average_checkpoints, model_weights, read_checkpoint
 from asr.training.callbacks import Interrupted, SaveOnInterrupt
@@ -185,8 +186,42 @@ def test_two_processes_evaluate_each_utterance_once_with_the_same_result(setting
         out, err = process.communicate(timeout=180)
         assert process.returncode == 0, err
         assert out.count("dev WER") == 1
-        rows = list(csv.DictReader((tmp_path / f"ranks{devices}/logs/csv/version_0/metrics.csv").open(encoding="utf-8")))
+        rows = list(
+            csv.DictReader((tmp_path / f"ranks{devices}/logs/csv/version_0/metrics.csv").open(encoding="utf-8"))
+        )
         dev = next(row for row in rows if row.get("dev/wer"))
         results.append([float(dev[f"dev/{name}"]) for name in ("utterances", "wer", "cer", "loss")])
     assert results[0][0] == 13
     assert results[1] == pytest.approx(results[0], rel=1e-6)
+
+
+def test_half_precision_keeps_the_loss_in_float32(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    losses = {}
+    for precision in ("32-true", "bf16-mixed", "16-mixed"):
+        train(parse_config(settings(precision, trainer={"max_epochs": 1, "precision": precision})))
+        losses[precision] = list(step_losses(Path(settings(precision)["output"])).values())
+    assert "float16 does not run on the CPU" in capsys.readouterr().err
+    assert losses["16-mixed"] == losses["32-true"] != losses["bf16-mixed"]
+    assert losses["bf16-mixed"][0] == pytest.approx(losses["32-true"][0], rel=0.02)
+
+
+def test_out_of_memory_names_the_setting_to_lower(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+
+    def forward(self: AcousticModel, waveforms: torch.Tensor, *arguments: Any) -> None:
+        if self.training:
+            seen.append(waveforms.numel() / 16000)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.\nmany more lines")
+        return original(self, waveforms, *arguments)
+
+    original = AcousticModel.forward
+    monkeypatch.setattr(AcousticModel, "forward", forward)
+    with pytest.raises(AsrError, match=r"data.batch_seconds=8: try data.batch_seconds=4 ") as error:
+        train(parse_config(settings()))
+    assert "\n" not in str(error.value)
+    assert len(seen) == 1 and 6.0 < seen[0] <= 8.0  # the very first batch is among the largest
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(settings: Settings) -> None:
+    values = settings(optimizer={"lr": 0.0}, trainer={"max_epochs": 30})
+    assert train(parse_config(values | {"early_stopping": 2})).epochs == 3

@@ -1,0 +1,118 @@
+"""The command line `asr`: a table of commands, of which only the chosen one is imported."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from asr import __version__
+from asr.config import nearest
+from asr.errors import AsrError, ConfigError, UsageError
+
+# name: (module with add_arguments(parser) and run(args) -> exit status, one line of help)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "transcribe": ("asr.commands.transcribe", "audio files, folders or a manifest to text"),
+    "evaluate": ("asr.commands.evaluate", "word error rate of a model on a manifest"),
+    "train": ("asr.commands.train", "train a model from a recipe"),
+    "data": ("asr.commands.data", "check, summarize or convert a manifest"),
+    "info": ("asr.commands.info", "what is in a model file"),
+    "doctor": ("asr.commands.doctor", "what is installed, what is missing, the line that mends it"),
+}
+
+OK, FAILED, WRONG_USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status.
+
+    0 all well, 1 something failed, 2 wrong usage, 130 interrupted by Ctrl-C, 141 stdout closed by its reader.
+    """
+    _speak_utf8()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _dispatch(arguments)
+        sys.stdout.flush()  # here, so that a reader that has gone away is noticed inside this try
+        return status
+    except (UsageError, ConfigError) as error:
+        return _fail(error, WRONG_USAGE)
+    except AsrError as error:
+        return _fail(error, FAILED)
+    except KeyboardInterrupt:
+        print("asr: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # `asr ... | head` is no error; the interpreter flushes stdout once more at exit, so give it a place
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "asr":
+            raise
+        return _fail(f"the Python package '{error.name}' is not installed; see `asr doctor`", FAILED)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _fail(f"{error.filename}: {error.strerror or error}", FAILED)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments:
+        print(_overview(), file=sys.stderr)
+        return WRONG_USAGE
+    name, rest = arguments[0], arguments[1:]
+    if name in ("-h", "--help", "help"):
+        if rest and name == "help":
+            return _dispatch([rest[0], "--help"])
+        print(_overview())
+        return OK
+    if name in ("-V", "--version"):
+        print(f"asr {__version__}")
+        return OK
+    if name not in COMMANDS:
+        kind = "option" if name.startswith("-") else "command"
+        raise UsageError(f"unknown {kind} '{name}'{nearest(name, COMMANDS)}; see `asr --help`")
+    module_name, summary = COMMANDS[name]
+    module = importlib.import_module(module_name)
+    parser = argparse.ArgumentParser(
+        prog=f"asr {name}",
+        description=summary[0].upper() + summary[1:] + ".",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # an abbreviation that works today would be ambiguous tomorrow
+    )
+    module.add_arguments(parser)
+    status: int = module.run(parser.parse_args(rest))
+    return status
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    table = "\n".join(f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items())
+    return (
+        "usage: asr COMMAND ...\n\n"
+        "End-to-end CTC speech recognition: train, transcribe, measure word error rates you can trust.\n\n"
+        f"commands:\n{table}\n\n"
+        "`asr COMMAND --help` describes a command, `asr --version` prints the version."
+    )
+
+
+def _fail(message: object, status: int) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()  # results printed so far come before the error where both go to one place
+    print(f"asr: error: {message}", file=sys.stderr)
+    return status
+
+
+def _speak_utf8() -> None:
+    """UTF-8 on stdout and stderr whatever the locale; file names that are not UTF-8 are escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""`asr data check|stats|convert`: what is wrong with a corpus, how much it is, and other people's formats."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asr.errors import UsageError
+
+if TYPE_CHECKING:
+    from asr.corpus.audit import Audit, Target
+    from asr.corpus.manifest import Manifest
+
+_SHOWN = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="action", metavar="check|stats|convert", required=True)
+    _add_check(commands.add_parser("check", help="problems by utterance id; exit status 1 if there are any"))
+    _add_stats(commands.add_parser("stats", help="hours, durations, speakers, words, characters"))
+    _add_convert(commands.add_parser("convert", help="Kaldi, LibriSpeech, CSV, TSV, Common Voice <-> JSONL"))
+
+
+def run(args: argparse.Namespace) -> int:
+    return {"check": _check, "stats": _stats, "convert": _convert}[args.action](args)
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Look for audio that cannot be read, transcripts that cannot be learned, copies and outliers. With several "
+        "manifests, look for utterances of one in another. Exit status 0: no problems, 1: problems."
+    )
+    parser.add_argument("manifests", nargs="*", metavar="MANIFEST")
+    parser.add_argument("--train", action="append", default=[], metavar="MANIFEST", help="a training set")
+    parser.add_argument("--test", action="append", default=[], metavar="MANIFEST", help="a dev or test set")
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("--model", metavar="MODEL", help="check spelling and lengths against this model file")
+    target.add_argument("--tokenizer", metavar="FILE", help="against this tokenizer and the default model shape")
+    target.add_argument(
+        "--config", metavar="RECIPE.yaml", help="against this recipe; without manifests, check those it names"
+    )
+    parser.add_argument(
+        "--normalizer", metavar="NAME", help="text normalizer (default: of the model or recipe, else none)"
+    )
+    parser.add_argument("--read", action="store_true", help="decode all audio, not only the headers")
+    parser.add_argument("--json", action="store_true", help="everything found, as JSON")
+    parser.add_argument(
+        "--limit", type=int, default=_SHOWN, metavar="N", help=f"ids shown of a kind (default {_SHOWN})"
+    )
+    parser.add_argument("-o", "--output", metavar="TSV", help="write the ids with problems and their reasons to a file")
+
+
+def _add_stats(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("manifests", nargs="+", metavar="MANIFEST", help="several are counted together")
+    parser.add_argument("--normalizer", default="none", metavar="NAME", help="text normalizer (default: none)")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Formats are told by name and content; durations that are missing are read from the audio. "
+        "Audio that cannot be read is named and left out (exit status 1)."
+    )
+    parser.add_argument("source", metavar="SRC", help="a file, a Kaldi directory, a LibriSpeech folder")
+    parser.add_argument("target", metavar="DST", help="a .jsonl, .csv or .tsv file, or a folder for Kaldi")
+    parser.add_argument("--from", dest="source_kind", default="", metavar="FORMAT", help=_FORMATS["from"])
+    parser.add_argument("--to", dest="target_kind", default="", metavar="FORMAT", help=_FORMATS["to"])
+    for name in ("audio", "text", "id", "speaker"):
+        parser.add_argument(f"--{name}-column", default="", metavar="NAME", help=f"column or key that holds the {name}")
+    parser.add_argument(
+        "--normalizer", default="none", metavar="NAME", help="text normalizer (default: none, only NFC)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace DST if it exists")
+
+
+_FORMATS = {
+    "from": "jsonl, kaldi, librispeech, csv, tsv or commonvoice",
+    "to": "jsonl, kaldi, csv, tsv or commonvoice",
+}
+
+
+def _check(args: argparse.Namespace) -> int:
+    from asr.corpus.audit import audit
+    from asr.corpus.check import write_skipped
+
+    sources = [(path, "") for path in args.manifests]
+    sources += [(path, "train") for path in args.train] + [(path, "test") for path in args.test]
+    if not sources and args.config:
+        sources = _recipe_manifests(args.config)
+    if not sources:
+        raise UsageError("name a manifest to check (or a recipe that names some: --config RECIPE.yaml)")
+    twice = [path for path, n in Counter(str(Path(path).resolve()) for path, _ in sources).items() if n > 1]
+    if twice:
+        raise UsageError(f"{twice[0]} is named twice")
+    result = audit(sources, _target(args, sources), decode=args.read, progress=_progress)
+    if args.json:
+        print(json.dumps(_as_json(result), ensure_ascii=False, indent=2))
+    else:
+        _print_audit(result, max(0, args.limit))
+    if args.output:
+        write_skipped(args.output, result.skips())
+    return 1 if result.problems else 0
+
+
+def _stats(args: argparse.Namespace) -> int:
+    from asr.corpus.manifest import Manifest
+    from asr.corpus.stats import render, statistics
+
+    stats = statistics(Manifest.read(args.manifests, require_text=False), args.normalizer)
+    print(json.dumps(stats.to_dict(), ensure_ascii=False, indent=2) if args.json else render(stats))
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from asr.corpus.convert import SOURCES, TARGETS, read_corpus, target_kind, write_corpus
+    from asr.corpus.tables import Columns
+
+    for option, chosen, known in (("from", args.source_kind, SOURCES), ("to", args.target_kind, TARGETS)):
+        if chosen and chosen not in known:
+            raise UsageError(f"--{option} {chosen}: choose one of {', '.join(known)}")
+    target = Path(args.target)
+    kind = args.target_kind or target_kind(target)
+    taken = (target / "wav.scp").exists() if kind == "kaldi" else target.exists()
+    if taken and not args.force:
+        raise UsageError(f"{target} exists: --force replaces it")
+    columns = Columns(args.audio_column, args.text_column, args.id_column, args.speaker_column)
+    unreadable: list[str] = []
+    manifest = read_corpus(
+        args.source, args.source_kind, columns=columns, normalizer=args.normalizer, unreadable=unreadable
+    )
+    for error in unreadable:
+        print(f"asr: left out: {error}", file=sys.stderr)
+    write_corpus(target, manifest, kind)
+    print(f"{target}: {_count(len(manifest), 'utterance')}, {_hours(manifest)}")
+    return 1 if unreadable else 0
+
+
+def _target(args: argparse.Namespace, sources: list[tuple[str, str]]) -> Target | Callable[[list[Manifest]], Target]:
+    from asr.corpus.audit import Target
+
+    if args.model:
+        from asr.audio.features import FeatureConfig
+        from asr.config import from_dict
+        from asr.model.checkpoint import read_metadata
+        from asr.model.config import ModelConfig
+        from asr.text.tokenizer import tokenizer_from_dict
+
+        metadata = read_metadata(args.model)
+        return Target(
+            args.normalizer or metadata["normalizer"],
+            tokenizer_from_dict(metadata["tokenizer"]),
+            from_dict(FeatureConfig, metadata["features"], "features"),
+            from_dict(ModelConfig, metadata["model"], "model"),
+        )
+    if args.tokenizer:
+        from asr.audio.features import FeatureConfig
+        from asr.model.config import ModelConfig
+        from asr.text.tokenizer import load_tokenizer
+
+        return Target(args.normalizer or "none", load_tokenizer(args.tokenizer), FeatureConfig(), ModelConfig())
+    if args.config:
+        return _recipe_target(args, sources)
+    return Target(args.normalizer or "none")
+
+
+def _recipe_manifests(recipe: str) -> list[tuple[str, str]]:
+    from asr.training.config import manifests, read_config
+
+    data = read_config(recipe).data
+    tests = [*manifests(data.dev), *data.test.values()]
+    return [(path, "train") for path in manifests(data.train)] + [(path, "test") for path in tests]
+
+
+def _recipe_target(
+    args: argparse.Namespace, sources: list[tuple[str, str]]
+) -> Target | Callable[[list[Manifest]], Target]:
+    """The recipe's tokenizer where it names one, else one trained on the training set (or the only set) at hand."""
+    from asr.corpus.audit import Target
+    from asr.text.normalize import normalize
+    from asr.text.tokenizer import load_tokenizer, train_char, train_sentencepiece
+    from asr.training.config import read_config
+
+    config = read_config(args.config)
+    normalizer = args.normalizer or config.text.normalizer
+    if config.text.tokenizer_file:
+        tokenizer = load_tokenizer(config.text.tokenizer_file)
+        return Target(normalizer, tokenizer, config.features, config.model)
+
+    def trained(manifests: list[Manifest]) -> Target:
+        roles = [role for _, role in sources]
+        training = [m for m, role in zip(manifests, roles, strict=True) if role == "train"] or manifests[:1]
+        texts = (normalize(utterance.text, normalizer) for manifest in training for utterance in manifest)
+        if config.text.tokenizer == "char":
+            return Target(normalizer, train_char(texts), config.features, config.model)
+        tokenizer = train_sentencepiece(texts, config.text.vocab_size, config.text.tokenizer)
+        return Target(normalizer, tokenizer, config.features, config.model)
+
+    return trained
+
+
+def _progress(total: int) -> Callable[[int], object]:
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="utt", desc="audio", disable=None, leave=False, file=sys.stderr).update
+
+
+def _print_audit(result: Audit, limit: int) -> None:
+    from asr.corpus.check import shown_symbol
+    from asr.corpus.findings import NOTES, PROBLEMS
+
+    several = len(result.manifests) > 1
+    for title, advice, findings in (("problem", PROBLEMS, result.problems), ("note", NOTES, result.notes)):
+        for kind in advice:
+            found = [finding for finding in findings if finding.kind == kind]
+            if not found:
+                continue
+            print(f"{title}: {kind} ({len(found):,}){': ' + advice[kind] if advice[kind] else ''}")
+            for finding in found[:limit]:
+                place = f"{finding.manifest}:" if several and kind != "malformed row" else ""
+                name = " ".join(filter(None, (place, finding.id)))
+                print("  " + "  ".join(filter(None, (name, finding.detail))))
+            if len(found) > limit:
+                print(f"  ... and {len(found) - limit:,} more (--limit, --json, -o)")
+    for path, symbols in result.unknown.items():
+        print(f"unknown symbols in {path}:")
+        for symbol in symbols:
+            print(f"  {shown_symbol(symbol.symbol)} {symbol.count:,} times, e.g. {', '.join(symbol.examples)}")
+    affected = len(result.skips())
+    for manifest in result.manifests:
+        print(f"{manifest.path}: {_count(len(manifest), 'utterance')}, {_hours(manifest)}")
+    problems, notes = len(result.problems), len(result.notes)
+    print(f"{_count(problems, 'problem')} in {_count(affected, 'utterance')}, {_count(notes, 'note')}")
+
+
+def _as_json(result: Audit) -> dict[str, Any]:
+    def plain(finding: Any) -> dict[str, str]:
+        return {"kind": finding.kind, "manifest": finding.manifest, "id": finding.id, "detail": finding.detail}
+
+    return {
+        "manifests": [
+            {"path": m.path, "utterances": len(m), "hours": float(m.durations.sum(dtype="float64")) / 3600}
+            for m in result.manifests
+        ],
+        "counts": dict(Counter(finding.kind for finding in result.findings)),
+        "problems": [plain(finding) for finding in result.problems],
+        "notes": [plain(finding) for finding in result.notes],
+        "unknown_symbols": {
+            path: [{"symbol": s.symbol, "count": s.count, "examples": list(s.examples)} for s in symbols]
+            for path, symbols in result.unknown.items()
+        },
+    }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + "s" * (number != 1)
+
+
+def _hours(manifest: Manifest) -> str:
+    seconds = float(manifest.durations.sum(dtype="float64"))
+    return f"{seconds / 3600:.2f} h" if seconds >= 360 else f"{seconds:.1f} s"

@@ -1,0 +1,66 @@
+"""`asr info`: what is in a model file, without loading its tensors."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="model file (.asr)")
+    parser.add_argument("--json", action="store_true", help="all of it as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    from asr.model.checkpoint import read_metadata
+
+    metadata = read_metadata(args.model)
+    metadata["file"] = {
+        "path": args.model,
+        "bytes": Path(args.model).stat().st_size,
+        "parameters": sum(math.prod(shape) for shape in metadata["tensors"].values()),
+    }
+    print(json.dumps(metadata, ensure_ascii=False) if args.json else describe(metadata))
+    return 0
+
+
+def describe(metadata: dict[str, Any]) -> str:
+    """The description of a model file for people, a line per subject."""
+    rows = [
+        ("file", f"{metadata['file']['path']} ({metadata['file']['bytes'] / 1e6:.1f} MB, by {metadata['written_by']})"),
+        ("parameters", f"{metadata['file']['parameters']:,}"),
+        ("architecture", _architecture(metadata["model"])),
+        ("features", _features(metadata["features"])),
+        ("tokenizer", f"{metadata['tokenizer']['kind']}, {metadata['vocab_size']} entries with the blank"),
+        ("normalizer", metadata["normalizer"]),
+        *((f"training.{key}", _value(value)) for key, value in sorted(metadata["training"].items())),
+    ]
+    width = max(len(label) for label, _ in rows)
+    return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
+
+
+def _architecture(model: dict[str, Any]) -> str:
+    direction = "bidirectional " if model["bidirectional"] else ""
+    extras = [f"dropout {model['dropout']:g}"]
+    if model["layer_norm"]:
+        extras.insert(0, "layer norm")
+    if model["projection"]:
+        extras.insert(0, f"projection {model['projection']}")
+    return (
+        f"x{model['subsampling']} convolutional subsampling, {model['layers']} {direction}{model['cell'].upper()} "
+        f"layers of {model['hidden_size']}, {', '.join(extras)}"
+    )
+
+
+def _features(features: dict[str, Any]) -> str:
+    return (
+        f"{features['n_mels']} log-mel, {features['rate']} Hz, {features['window_ms']:g}/{features['hop_ms']:g} ms "
+        f"window/hop, normalization {features['normalize']}"
+    )
+
+
+def _value(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)

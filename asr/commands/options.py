@@ -1,0 +1,113 @@
+"""Options that `asr transcribe` and `asr evaluate` share: model, device, decoder, raw audio, progress."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from asr.decoding.decoder import DECODERS, make_decoder
+from asr.errors import UsageError
+
+if TYPE_CHECKING:
+    from asr.audio.read import RawFormat
+    from asr.recognizer import Recognizer
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """-m/--model, --device, --threads, --batch-seconds, --decoder."""
+    parser.add_argument("-m", "--model", required=True, metavar="MODEL", help="model file (.asr)")
+    parser.add_argument("--decoder", choices=DECODERS, default="greedy", help="default: greedy")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads for the model")
+    parser.add_argument(
+        "--batch-seconds",
+        type=float,
+        metavar="S",
+        help="padded audio per batch (default: 60 on CPU, 600 on CUDA); lower it when memory is short",
+    )
+    parser.add_argument(
+        "--progress", action=argparse.BooleanOptionalAction, help="progress bar on stderr (default: on terminals)"
+    )
+
+
+def add_raw_options(parser: argparse.ArgumentParser) -> None:
+    """--raw-rate and its companions, for audio without a header."""
+    group = parser.add_argument_group("audio without a header")
+    group.add_argument("--raw-rate", type=_positive, metavar="HZ", help="samples per second; makes all inputs raw")
+    group.add_argument(
+        "--raw-encoding", default="s16", choices=["s8", "u8", "s16", "s24", "s32", "f32", "f64"], help="default: s16"
+    )
+    group.add_argument("--raw-byte-order", default="little", choices=["little", "big"], help="default: little")
+    group.add_argument("--raw-channels", type=_positive, default=1, metavar="N", help="default: 1")
+
+
+def raw_format(args: argparse.Namespace) -> RawFormat | None:
+    """What the --raw options say, None without them."""
+    if args.raw_rate is None:
+        if args.raw_encoding != "s16" or args.raw_byte_order != "little" or args.raw_channels != 1:
+            raise UsageError("--raw-encoding, --raw-byte-order and --raw-channels need --raw-rate")
+        return None
+    from asr.audio.read import RawFormat
+
+    return RawFormat(args.raw_rate, args.raw_channels, args.raw_encoding, args.raw_byte_order)
+
+
+def load_recognizer(args: argparse.Namespace) -> Recognizer:
+    """The model on its device with the decoder asked for."""
+    import asr
+
+    recognizer = asr.load(args.model, device=args.device, threads=args.threads)
+    recognizer.decoder = make_decoder(args.decoder, recognizer.tokenizer, recognizer.frame_seconds)
+    return recognizer
+
+
+class Progress(Protocol):
+    """What commands need of a progress bar."""
+
+    def update(self) -> object: ...
+
+
+@contextmanager
+def progress_bar(args: argparse.Namespace, total: int, unit: str) -> Iterator[Progress]:
+    """A bar on stderr where that is a terminal, unless --progress or --no-progress says otherwise."""
+    shown = sys.stderr.isatty() if args.progress is None else args.progress
+    if not shown:
+        yield _NoProgress()
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit=unit, file=sys.stderr, dynamic_ncols=True) as bar:
+        yield bar
+
+
+class _NoProgress:
+    def update(self) -> None:
+        return None
+
+
+def say(message: str) -> None:
+    """One line on stderr that does not tear a progress bar."""
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
+
+        tqdm.write(message, file=sys.stderr)
+    else:
+        print(message, file=sys.stderr)
+
+
+def note_rates(recognizer: Recognizer) -> None:
+    """Say, once for all, what was resampled."""
+    for rate, count in sorted(recognizer.source_rates.items()):
+        if rate != recognizer.rate:
+            many = "1 recording" if count == 1 else f"{count} recordings"
+            print(f"asr: {many} resampled from {rate} Hz to {recognizer.rate} Hz", file=sys.stderr)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, found {value}")
+    return value

@@ -1,0 +1,233 @@
+"""`asr transcribe`: audio in, text out; one bad file never stops the others."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from asr.commands import options
+from asr.decoding.decoder import check_available
+from asr.errors import AsrError, UsageError
+from asr.outputs import OutputFolder, exists_error
+from asr.recordings import Recording, find_recordings, is_single
+from asr.transcript import Failure, Transcript
+from asr.writers import WRITERS, json_line, parse_formats, word_lines
+
+STREAMED = ("jsonl", "ctm", "trn")  # formats that stay valid when several files follow one another on stdout
+
+EXAMPLES = """\
+examples:
+  asr transcribe call.wav -m model.asr                   the text on stdout
+  asr transcribe recordings/ -m model.asr -f srt -o out  a subtitle file per recording, the folders mirrored
+  asr transcribe test.jsonl -m model.asr > results.jsonl one JSON line per manifest row
+  sox x.wav -t wav - | asr transcribe - -m model.asr     audio on stdin
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLES
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="audio file, folder, quoted glob, manifest (.jsonl), or - for stdin"
+    )
+    options.add_model_options(parser)
+    parser.add_argument("-f", "--format", metavar="F[,F]", help=f"{', '.join(WRITERS)}, or all (default: txt)")
+    parser.add_argument("-o", "--output", metavar="DIR", help="write files here, mirroring the tree of the inputs")
+    parser.add_argument(
+        "--words",
+        action="store_true",
+        help="one word per line: start, end (seconds), confidence, word (JSON has them always)",
+    )
+    parser.add_argument("--json", action="store_true", help="JSON lines on stdout, for a single input and with -o too")
+    parser.add_argument("--nbest", type=int, default=1, metavar="N", help="hypotheses in JSON (greedy has one)")
+    parser.add_argument(
+        "--channel", type=_channel, default="mix", metavar="C", help="mix (default), each, or a number from 0"
+    )
+    parser.add_argument("--resume", action="store_true", help="skip recordings whose output files exist")
+    parser.add_argument("--force", action="store_true", help="overwrite output files")
+    parser.add_argument("--fail-fast", action="store_true", help="stop at the first recording that fails")
+    options.add_raw_options(parser)
+
+
+@dataclass
+class Tally:
+    """What happened so far, for the summary and the exit status."""
+
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    audio_seconds: float = 0.0
+    seconds: float = 0.0
+    warnings: Counter[str] = field(default_factory=Counter)
+
+    def line(self) -> str:
+        parts = [f"{self.done} transcribed"]
+        if self.skipped:
+            parts.append(f"{self.skipped} already done")
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        text = ", ".join(parts)
+        if self.audio_seconds:
+            factor = self.seconds / self.audio_seconds
+            text += (
+                f": {_clock(self.audio_seconds)} of audio in {self.seconds:.1f} s, real-time factor {factor:.3f} "
+                f"({1 / factor:.0f}x real time)"
+            )
+        return text
+
+
+def run(args: argparse.Namespace) -> int:
+    raw = options.raw_format(args)
+    check_available(args.decoder)
+    formats = parse_formats(args.format) if args.format else ()
+    single = is_single(args.inputs)
+    _check_output(args, formats, single)
+    folder = OutputFolder(args.output, formats or ("txt",), overwrite=args.force) if args.output else None
+    show = _stdout_form(args, formats, single)
+    tally = Tally()
+    plan = _plan(args, folder, tally)
+    todo = [item for item in plan if isinstance(item, Recording)]
+    recognizer = None
+    interrupted = False
+    started = time.perf_counter()
+    with options.progress_bar(args, total=len(plan), unit="file") as bar:
+        try:
+            results: Iterator[tuple[Recording, list[Transcript] | Failure]] = iter(())
+            if todo:
+                recognizer = options.load_recognizer(args)
+                started = time.perf_counter()
+                results = recognizer.recognize(
+                    todo, channel=args.channel, nbest=args.nbest, raw=raw, batch_seconds=args.batch_seconds
+                )
+            for item in plan:
+                result = item if isinstance(item, Failure) else _written(*next(results), folder, args.resume)
+                _report(result, show, tally)
+                tally.seconds = time.perf_counter() - started
+                bar.update()
+                if isinstance(result, Failure) and args.fail_fast:
+                    break
+        except KeyboardInterrupt:
+            interrupted = True
+    for warning, count in tally.warnings.items():
+        if count > 1:
+            print(f"asr: warning: {count} recordings in all: {warning}", file=sys.stderr)
+    if recognizer is not None:
+        options.note_rates(recognizer)
+    print(f"asr: {'interrupted; ' if interrupted else ''}{tally.line()}", file=sys.stderr)
+    if interrupted:
+        return 130
+    return 1 if tally.failed else 0
+
+
+def _plan(args: argparse.Namespace, folder: OutputFolder | None, tally: Tally) -> list[Recording | Failure]:
+    """The recordings to do, in order, without those that are done and with a Failure for those that must not be."""
+    plan: list[Recording | Failure] = []
+    for item in find_recordings(args.inputs):
+        if isinstance(item, Failure) or folder is None:
+            plan.append(item)
+            continue
+        channels = _channels(item, args)
+        if args.resume and folder.finished(item.id, channels):
+            tally.skipped += 1
+        elif not args.resume and (path := folder.existing(item.id, channels)):
+            plan.append(Failure(item.id, item.audio_filepath, str(exists_error(path))))
+        else:
+            plan.append(item)
+    return plan
+
+
+def _channels(recording: Recording, args: argparse.Namespace) -> list[int | None]:
+    """The channels whose transcripts get files of their own."""
+    if args.channel != "each" or recording.channel is not None:
+        return [None]
+    if not isinstance(recording.source, str | Path):  # stdin: reading its header would take it from the reader
+        return [0]
+    from asr.audio.read import probe
+
+    try:
+        return list(range(probe(recording.source, options.raw_format(args)).channels))
+    except AsrError:  # reported when it is read
+        return [0]
+
+
+def _written(
+    recording: Recording, result: list[Transcript] | Failure, folder: OutputFolder | None, resume: bool
+) -> list[Transcript] | Failure:
+    if folder is None or isinstance(result, Failure):
+        return result
+    try:
+        for transcript in result:
+            folder.write(transcript, recording.id, only_missing=resume)
+    except AsrError as error:
+        return Failure(recording.id, recording.audio_filepath, str(error))
+    return result
+
+
+def _check_output(args: argparse.Namespace, formats: tuple[str, ...], single: bool) -> None:
+    if args.nbest < 1:
+        raise UsageError(f"--nbest must be at least 1, found {args.nbest}")
+    if args.output is None:
+        if args.resume or args.force:
+            raise UsageError("--resume and --force are about output files: give -o DIR")
+        if len(formats) > 1:
+            raise UsageError(f"{len(formats)} formats need files to go to: give -o DIR")
+        if formats and not single and formats[0] not in STREAMED:
+            raise UsageError(
+                f"-f {formats[0]} for several inputs needs -o DIR (on stdout only {', '.join(STREAMED)} can follow "
+                "one another)"
+            )
+    elif args.words:
+        raise UsageError("--words shapes text on stdout; in files choose -f json, ctm or tsv, which hold times")
+
+
+def _stdout_form(
+    args: argparse.Namespace, formats: tuple[str, ...], single: bool
+) -> Callable[[Transcript | Failure], str]:
+    """How a result looks on stdout; "" for nothing."""
+    if args.json or (args.output is None and not single and not formats):
+        return json_line
+    if args.output is not None:
+        return lambda result: ""
+    writer = word_lines if args.words and not formats else WRITERS[formats[0] if formats else "txt"]
+    return lambda result: "" if isinstance(result, Failure) else writer(result)
+
+
+def _report(result: list[Transcript] | Failure, show: Callable[[Transcript | Failure], str], tally: Tally) -> None:
+    """Print a recording's results and count them."""
+    if isinstance(result, Failure):
+        tally.failed += 1
+        options.say(f"asr: error: {result.error}")
+        _print(show(result))
+        return
+    tally.done += 1
+    for transcript in result:
+        tally.audio_seconds += transcript.duration
+        _print(show(transcript))
+    for warning in dict.fromkeys(w for transcript in result for w in transcript.warnings):
+        tally.warnings[warning] += 1
+        if tally.warnings[warning] == 1:  # the others are counted: a telephone corpus would say it for every file
+            options.say(f"asr: warning: {result[0].audio_filepath}: {warning}")
+
+
+def _print(text: str) -> None:
+    if text:
+        sys.stdout.write(text)
+        sys.stdout.flush()  # a pipeline sees each result when it is there, and Ctrl-C loses none
+
+
+def _channel(text: str) -> str | int:
+    if text in ("mix", "each"):
+        return text
+    if text.isdecimal():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not mix, each or a channel number from 0")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

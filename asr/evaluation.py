@@ -1,0 +1,225 @@
+"""How well a model does on a manifest: every utterance recognized and scored once, nothing dropped."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from asr.corpus.manifest import Manifest, Utterance
+from asr.outputs import write_text
+from asr.recordings import as_recording
+from asr.scoring.edits import Score, score
+from asr.text.normalize import normalize, versioned
+from asr.transcript import Failure, Transcript
+from asr.writers import trn_line
+
+if TYPE_CHECKING:
+    from asr.recognizer import Recognizer
+
+UNKNOWN_SHARE_LIMIT = 0.05  # of reference characters; beyond it the WER says more about spelling than about hearing
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of a model on a manifest; all lists are in manifest order.
+
+    `references` and `hypotheses` went through the normalizer, `results` are as recognized. An utterance whose audio
+    could not be read has a Failure there and counts as an empty hypothesis. `unknown_symbols` counts the reference
+    characters that the model cannot spell, most frequent first.
+    """
+
+    manifest: str
+    normalizer: str
+    utterances: tuple[Utterance, ...]
+    results: tuple[Transcript | Failure, ...]
+    references: tuple[str, ...]
+    hypotheses: tuple[str, ...]
+    wer: Score
+    cer: Score
+    unknown_symbols: dict[str, int]
+    seconds: float
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        return tuple(result for result in self.results if isinstance(result, Failure))
+
+    @property
+    def audio_seconds(self) -> float:
+        return sum(result.duration for result in self.results if isinstance(result, Transcript))
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work per second of audio, reading and decoding included, loading the model not."""
+        return self.seconds / self.audio_seconds if self.audio_seconds else 0.0
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of the reference characters that the model cannot spell; spaces do not count."""
+        characters = sum(len(text) - text.count(" ") for text in self.references)
+        return sum(self.unknown_symbols.values()) / characters if characters else 0.0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes the rates doubtful, one line each."""
+        if self.unknown_share <= UNKNOWN_SHARE_LIMIT:
+            return ()
+        most = ", ".join(map(repr, list(self.unknown_symbols)[:8]))
+        return (
+            f"{self.unknown_share:.1%} of the reference characters are outside the model's alphabet (most often "
+            f"{most}): wrong case or normalizer? The references were normalized with '{self.normalizer}'",
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The figures as JSON-able values; rates are fractions."""
+        return {
+            "manifest": self.manifest,
+            "utterances": len(self.utterances),
+            "unreadable": len(self.failures),
+            "normalizer": self.normalizer,
+            "wer": _rates(self.wer),
+            "cer": _rates(self.cer),
+            "sentence_error_rate": self.wer.sentence_error_rate,
+            "sentence_errors": self.wer.sentence_errors,
+            "audio_seconds": round(self.audio_seconds, 3),
+            "seconds": round(self.seconds, 3),
+            "real_time_factor": round(self.real_time_factor, 5),
+            "unknown_share": round(self.unknown_share, 5),
+            "unknown_symbols": self.unknown_symbols,
+            "failures": [{"id": failure.id, "error": failure.error} for failure in self.failures],
+            "warnings": list(self.warnings),
+        }
+
+    def text(self) -> str:
+        """The figures for people, a few lines."""
+        words, characters = self.wer, self.cer
+        unread = f", {len(self.failures)} of them unreadable and counted as empty" if self.failures else ""
+        total = len(self.utterances)
+        speed = f" ({1 / self.real_time_factor:.0f}x real time)" if self.real_time_factor else ""
+        return (
+            f"{self.manifest}: {len(self.hypotheses)} of {total} utterances{unread}, "
+            f"{words.reference_length} words, {self.audio_seconds / 60:.1f} min\n"
+            f"{_rate_line('WER', words)}   normalizer {self.normalizer}\n"
+            f"{_rate_line('CER', characters)}\n"
+            f"SER {words.sentence_error_rate:7.2%}  ({words.sentence_errors} of {total} utterances with an error)\n"
+            f"RTF {self.real_time_factor:.4f}{speed}"
+        )
+
+    def write(self, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
+        """Write hyp.trn, ref.trn, hypotheses.jsonl (manifest rows with pred_text) and summary.json (with `extra`)."""
+        folder = Path(folder)
+        ids = [utterance.id for utterance in self.utterances]
+        write_text(folder / "ref.trn", "".join(map(trn_line, self.references, ids)))
+        write_text(folder / "hyp.trn", "".join(map(trn_line, self.hypotheses, ids)))
+        rows = map(_row, self.utterances, self.results)
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_text(folder / "hypotheses.jsonl", "".join(lines))
+        summary = {**(extra or {}), **self.summary()}
+        write_text(folder / "summary.json", json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
+
+
+def evaluate(
+    recognizer: Recognizer,
+    manifest: Manifest | str | Path,
+    *,
+    normalizer: str | None = None,
+    batch_seconds: float | None = None,
+    workers: int | None = None,
+    on_result: Callable[[Transcript | Failure], None] | None = None,
+) -> Evaluation:
+    """Recognize every utterance of a manifest and score the texts.
+
+    `normalizer` (default: the model's own) is applied to references and hypotheses alike. `on_result` is called as
+    results come, longest utterances first. Raises ManifestError for a malformed manifest, ConfigError for an unknown
+    normalizer; unreadable audio is no error but a Failure among the results.
+    """
+    if not isinstance(manifest, Manifest):
+        manifest = Manifest.read(manifest)
+    name = versioned(normalizer or recognizer.normalizer)
+    utterances = tuple(manifest)
+    longest_first = np.argsort(-manifest.durations, kind="stable").tolist()  # even batches, and the largest at once
+    results: list[Transcript | Failure | None] = [None] * len(utterances)
+    started = time.perf_counter()
+    recognized = recognizer.transcribe_many(
+        (as_recording(utterances[i]) for i in longest_first), batch_seconds=batch_seconds, workers=workers
+    )
+    for i, result in zip(longest_first, recognized, strict=True):
+        results[i] = result
+        if on_result:
+            on_result(result)
+    seconds = time.perf_counter() - started
+    complete = tuple(result for result in results if result is not None)
+    references = tuple(normalize(utterance.text, name) for utterance in utterances)
+    hypotheses = tuple(normalize(_text(result), name) for result in complete)
+    return Evaluation(
+        manifest=manifest.path,
+        normalizer=name,
+        utterances=utterances,
+        results=complete,
+        references=references,
+        hypotheses=hypotheses,
+        wer=score(references, hypotheses, "word"),
+        cer=score(references, hypotheses, "char"),
+        unknown_symbols=_unknown_symbols(recognizer, references),
+        seconds=seconds,
+    )
+
+
+def _text(result: Transcript | Failure) -> str:
+    return result.text if isinstance(result, Transcript) else ""
+
+
+def _unknown_symbols(recognizer: Recognizer, references: tuple[str, ...]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for text in references:
+        for symbol in recognizer.tokenizer.unknown_symbols(text):
+            counts[symbol] += text.count(symbol)
+    return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
+
+
+def _row(utterance: Utterance, result: Transcript | Failure) -> dict[str, Any]:
+    """The manifest row with its path made usable from anywhere, and what was recognized."""
+    row: dict[str, Any] = {
+        "id": utterance.id,
+        "audio_filepath": utterance.audio_filepath,
+        "duration": utterance.duration,
+        "text": utterance.text,
+    }
+    if utterance.segment or utterance.offset:
+        row["offset"] = utterance.offset
+    for key in ("speaker", "split"):
+        if getattr(utterance, key):
+            row[key] = getattr(utterance, key)
+    if utterance.channel is not None:
+        row["channel"] = utterance.channel
+    row |= utterance.extra
+    row["pred_text"] = _text(result)
+    if isinstance(result, Failure):
+        row["error"] = result.error
+    return row
+
+
+def _rates(result: Score) -> dict[str, Any]:
+    counts = result.counts
+    return {
+        "rate": result.rate,
+        "interval_95": list(result.interval),
+        "substitutions": counts.substitutions,
+        "deletions": counts.deletions,
+        "insertions": counts.insertions,
+        "reference_length": counts.reference_length,
+    }
+
+
+def _rate_line(label: str, result: Score) -> str:
+    counts, (low, high) = result.counts, result.interval
+    return (
+        f"{label} {result.rate:7.2%}  95 % interval {low:.2%} to {high:.2%}  "
+        f"(S {counts.substitutions}, D {counts.deletions}, I {counts.insertions}, N {counts.reference_length})"
+    )

@@ -1,0 +1,89 @@
+"""Output files in a folder that mirrors the inputs: written whole or not at all, never over others unasked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from asr.errors import AsrError, UsageError
+from asr.transcript import Transcript
+from asr.writers import WRITERS
+
+
+class OutputError(AsrError):
+    """An output file exists already or cannot be written. The message names it."""
+
+
+class OutputFolder:
+    """Writes transcripts as `folder/<id>.<format>`, one file per format, channels as `<id>.ch0.<format>`.
+
+    An existing file is an OutputError unless `overwrite`. Raises UsageError where the folder cannot be made.
+    """
+
+    def __init__(self, folder: str | Path, formats: Sequence[str], *, overwrite: bool = False) -> None:
+        self.folder = Path(folder)
+        self.formats = tuple(formats)
+        self.overwrite = overwrite
+        self._owners: dict[str, str] = {}  # file stem: the recording it belongs to
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{folder}: cannot make the output folder: {error.strerror or error}") from error
+
+    def paths(self, recording_id: str, channel: int | None = None) -> list[Path]:
+        """The files of one transcript, in the order of the formats."""
+        stem, number = _safe(recording_id), 2
+        plain = stem
+        while self._owners.setdefault(stem, recording_id) != recording_id:  # ids that differ only in odd characters
+            stem, number = f"{plain}~{number}", number + 1
+        stem += "" if channel is None else f".ch{channel}"
+        return [self.folder / f"{stem}.{name}" for name in self.formats]
+
+    def finished(self, recording_id: str, channels: Sequence[int | None] = (None,)) -> bool:
+        """Whether every file of these channels is there."""
+        return all(path.exists() for channel in channels for path in self.paths(recording_id, channel))
+
+    def existing(self, recording_id: str, channels: Sequence[int | None] = (None,)) -> Path | None:
+        """The first file that is in the way, None when there is none or overwriting is allowed."""
+        if self.overwrite:
+            return None
+        paths = (path for channel in channels for path in self.paths(recording_id, channel))
+        return next((path for path in paths if path.exists()), None)
+
+    def write(self, transcript: Transcript, recording_id: str, *, only_missing: bool = False) -> None:
+        """Write every format; with `only_missing` leave the files that are there. Raises OutputError."""
+        for name, path in zip(self.formats, self.paths(recording_id, transcript.channel), strict=True):
+            if path.exists() and not self.overwrite:
+                if only_missing:
+                    continue
+                raise exists_error(path)
+            write_text(path, WRITERS[name](transcript))
+
+
+def exists_error(path: Path) -> OutputError:
+    return OutputError(f"{path}: exists already; --resume skips what is finished, --force overwrites it")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file so that it is never there by halves, making its folder. Raises OutputError."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # newline: the same file on every platform; errors: names of audio files need not be UTF-8
+            with partial.open("w", encoding="utf-8", newline="\n", errors="backslashreplace") as file:
+                file.write(text)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _safe(recording_id: str) -> str:
+    """A relative path that stays inside the folder, whatever an id holds."""
+    parts = [part for part in PurePosixPath(recording_id.replace("\\", "/")).parts if part not in ("/", "..", ".")]
+    kept = ["".join("_" if ord(c) < 32 or c in ':*?"<>|' else c for c in part) for part in parts]
+    return "/".join(kept) or "audio"

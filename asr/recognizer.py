@@ -1,0 +1,328 @@
+"""A loaded model that turns recordings into transcripts: one at a time, or many in batches of similar length."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from asr.audio.read import Audio, RawFormat, from_array, read
+from asr.decoding.decoder import Decoder, make_decoder
+from asr.errors import AsrError, UsageError
+from asr.model.checkpoint import ModelFile, load_model
+from asr.read_ahead import read_ahead
+from asr.recordings import Recording, as_recording
+from asr.transcript import Failure, Hypothesis, Transcript, Word
+
+BATCH_SECONDS = {"cpu": 60.0, "cuda": 600.0}
+WINDOW_BATCHES = 4  # recordings are sorted by length within this many batches: more padding saved, later results
+MINIMUM_WORD = 0.001  # seconds; a word squeezed against the end of its recording keeps at least this
+
+
+class Recognizer:
+    """A model file on a device, with a decoder (greedy unless another is given)."""
+
+    def __init__(self, model: ModelFile, decoder: Decoder | None = None) -> None:
+        self.model_file = model
+        self.acoustic_model = model.model.eval()
+        self.tokenizer = model.tokenizer
+        self.normalizer = model.normalizer
+        self.rate = model.feature_config.rate
+        self.frame_seconds = model.model.frame_seconds
+        self.decoder = decoder or make_decoder("greedy", model.tokenizer, self.frame_seconds)
+        self.source_rates: Counter[int] = Counter()  # recordings read at each rate, to say what was resampled
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto", threads: int | None = None) -> Recognizer:
+        """Open a model file; see asr.load."""
+        if threads is not None:
+            if threads < 1:
+                raise UsageError(f"threads must be at least 1, found {threads}")
+            torch.set_num_threads(threads)
+        return cls(load_model(path, choose_device(device)))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.acoustic_model.parameters()).device
+
+    def transcribe(
+        self,
+        source: Any,
+        *,
+        channel: str | int = "mix",
+        nbest: int = 1,
+        raw: RawFormat | None = None,
+    ) -> Transcript:
+        """Transcribe one recording: a path, the bytes of a file, a file object, or `(samples, rate)`.
+
+        `channel` is "mix" or a channel number from 0; for "each" use `transcribe_many`. Word times are seconds from
+        the start of the recording. Raises AudioError naming the file when it holds nothing to transcribe.
+        """
+        recording = as_recording(source)
+        channel = channel if recording.channel is None else recording.channel
+        if channel == "each":
+            raise UsageError("transcribe() returns one transcript: use transcribe_many(..., channel='each')")
+        audio = _read(recording, self.rate, channel, raw)
+        self.source_rates[audio.source_rate] += 1
+        [log_probs] = self.emissions([audio.samples])
+        return self._transcript(recording, audio, log_probs, None, nbest)
+
+    def transcribe_many(
+        self,
+        sources: Iterable[Any],
+        *,
+        channel: str | int = "mix",
+        nbest: int = 1,
+        raw: RawFormat | None = None,
+        batch_seconds: float | None = None,
+        workers: int | None = None,
+    ) -> Iterator[Transcript | Failure]:
+        """Transcribe many recordings, yielding in input order; what cannot be transcribed gives a Failure.
+
+        `sources` may hold manifest rows and Recordings too, whose windows and channels are heeded. With channel
+        "each" every channel of a recording gives a Transcript with its `channel` set. Audio is read ahead by `workers`
+        threads and recognized in batches of up to `batch_seconds` of padded audio (60 on CPU, 600 on CUDA).
+        """
+        results = self.recognize(
+            map(as_recording, sources),
+            channel=channel,
+            nbest=nbest,
+            raw=raw,
+            batch_seconds=batch_seconds,
+            workers=workers,
+        )
+        for _, result in results:
+            if isinstance(result, Failure):
+                yield result
+            else:
+                yield from result
+
+    def recognize(
+        self,
+        recordings: Iterable[Recording],
+        *,
+        channel: str | int = "mix",
+        nbest: int = 1,
+        raw: RawFormat | None = None,
+        batch_seconds: float | None = None,
+        workers: int | None = None,
+    ) -> Iterator[tuple[Recording, list[Transcript] | Failure]]:
+        """As `transcribe_many`, each recording with its transcripts: one, or with channel "each" one per channel."""
+        seconds = BATCH_SECONDS[self.device.type] if batch_seconds is None else batch_seconds
+        if not seconds > 0:
+            raise UsageError(f"batch seconds must be positive, found {seconds:g}")
+        window_seconds = seconds * WINDOW_BATCHES
+        loaded = read_ahead(
+            recordings,
+            lambda recording: _load(recording, self.rate, channel, raw),
+            cost=lambda item: item.seconds + 0.1,  # so that failures and the shortest clips fill a window, too
+            limit=window_seconds,
+            workers=workers or min(4, os.cpu_count() or 1),
+        )
+        window: list[_Loaded] = []
+        waiting = 0.0
+        for item in loaded:
+            window.append(item)
+            waiting += item.seconds + 0.1
+            if waiting >= window_seconds:
+                yield from self._recognize_window(window, seconds, nbest)
+                window, waiting = [], 0.0
+        yield from self._recognize_window(window, seconds, nbest)
+
+    def emissions(self, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Log-probabilities (time, vocab) float32 of waveforms (samples,) at the model's rate, as one padded batch."""
+        lengths = torch.tensor([len(waveform) for waveform in samples], dtype=torch.int64)
+        padded = torch.zeros(len(samples), int(lengths.max()))
+        for row, waveform in zip(padded, samples, strict=True):
+            row[: len(waveform)] = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
+        with torch.inference_mode():
+            log_probs, frames = self.acoustic_model(padded.to(self.device), lengths.to(self.device))
+        arrays = log_probs.float().cpu().numpy()
+        return [array[:count] for array, count in zip(arrays, frames.tolist(), strict=True)]
+
+    def _recognize_window(
+        self, window: list[_Loaded], batch_seconds: float, nbest: int
+    ) -> Iterator[tuple[Recording, list[Transcript] | Failure]]:
+        waveforms = [
+            (item, channel, samples) for item in window for channel, samples in item.waveforms()
+        ]  # one per channel
+        waveforms.sort(key=lambda entry: -len(entry[2]))
+        results: dict[tuple[int, int | None], Transcript | Failure] = {}
+        for batch in _batches(waveforms, batch_seconds * self.rate):
+            emissions = self._emissions_in_memory([samples for _, _, samples in batch])
+            for (item, channel, _), log_probs in zip(batch, emissions, strict=True):
+                results[id(item), channel] = self._result(item, channel, log_probs, nbest)
+        for item in window:
+            if isinstance(item.audio, Audio):
+                self.source_rates[item.audio.source_rate] += 1
+            yield item.recording, _joined(item, [results[id(item), c] for c, _ in item.waveforms()])
+
+    def _emissions_in_memory(self, samples: list[np.ndarray]) -> list[np.ndarray | AsrError]:
+        """The emissions of a batch; where memory is short, one by one, and an error for those that still do not fit."""
+        try:
+            return [*self.emissions(samples)]
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(samples) > 1:
+            return [result for waveform in samples for result in self._emissions_in_memory([waveform])]
+        minutes = len(samples[0]) / self.rate / 60
+        return [AsrError(f"not enough memory on {self.device.type} for {minutes:.1f} minutes in one piece")]
+
+    def _result(
+        self, item: _Loaded, channel: int | None, log_probs: np.ndarray | AsrError, nbest: int
+    ) -> Transcript | Failure:
+        assert isinstance(item.audio, Audio)
+        try:
+            if isinstance(log_probs, AsrError):
+                raise log_probs
+            return self._transcript(item.recording, item.audio, log_probs, channel, nbest)
+        except AsrError as error:  # of this recording alone: the others go on
+            return _failure(item.recording, f"{_name(item.recording)}: {error}")
+
+    def _transcript(
+        self, recording: Recording, audio: Audio, log_probs: np.ndarray, channel: int | None, nbest: int
+    ) -> Transcript:
+        hypotheses = self.decoder.decode(log_probs)[: max(nbest, 1)]
+        hypotheses = [replace(h, words=fit_words(h.words, audio.duration)) for h in hypotheses]
+        best = hypotheses[0]
+        return Transcript(
+            text=best.text,
+            words=best.words,
+            duration=audio.duration,
+            id=recording.id,
+            audio_filepath=recording.audio_filepath,
+            channel=channel,
+            confidence=_mean_confidence(best),
+            nbest=tuple(hypotheses),
+            warnings=audio.warnings,
+        )
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    recording: Recording
+    audio: Audio | Failure
+
+    @property
+    def seconds(self) -> float:
+        """Of samples in memory, over all channels."""
+        return 0.0 if isinstance(self.audio, Failure) else self.audio.samples.size / self.audio.rate
+
+    def waveforms(self) -> list[tuple[int | None, np.ndarray]]:
+        if isinstance(self.audio, Failure):
+            return []
+        if self.audio.samples.ndim == 1:
+            return [(None, self.audio.samples)]
+        return list(enumerate(self.audio.samples))
+
+
+def choose_device(name: str) -> str:
+    """`auto` is CUDA where there is one; raises UsageError for a device that is not there."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind = name.partition(":")[0]
+    if kind not in BATCH_SECONDS:
+        raise UsageError(f"device '{name}' is not one of auto, cpu, cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError("no CUDA device is available to PyTorch: use --device cpu, or see `asr doctor`")
+    return name
+
+
+def fit_words(words: Sequence[Word], duration: float) -> tuple[Word, ...]:
+    """Move words that end after `duration` back into the recording, keeping 0 <= start < end <= next start.
+
+    A model's last frames reach past the end of the audio by up to the width of a frame.
+    """
+    if not words or words[-1].end <= duration:
+        return tuple(words)
+    shortest = min(MINIMUM_WORD, duration / len(words))
+    fitted: list[Word] = []
+    limit = duration
+    for word in reversed(words):
+        end = min(word.end, limit)
+        limit = max(min(word.start, end - shortest), 0.0)
+        fitted.append(replace(word, start=limit, end=end))
+    return tuple(reversed(fitted))
+
+
+def _load(recording: Recording, rate: int, channel: str | int, raw: RawFormat | None) -> _Loaded:
+    try:
+        chosen = channel if recording.channel is None else recording.channel
+        return _Loaded(recording, _read(recording, rate, chosen, raw))
+    except AsrError as error:
+        return _Loaded(recording, _failure(recording, str(error)))
+
+
+def _read(recording: Recording, rate: int, channel: str | int, raw: RawFormat | None) -> Audio:
+    source = recording.source
+    if isinstance(source, tuple):
+        samples, source_rate = source
+        first = round(recording.offset * source_rate)
+        last = None if recording.duration is None else first + round(recording.duration * source_rate)
+        if first or last is not None:
+            samples = np.asarray(samples)[..., first:last]
+        return from_array(samples, source_rate, target_rate=rate, channel=channel, name=_name(recording))
+    return read(
+        source,
+        rate=rate,
+        channel=channel,
+        offset=recording.offset,
+        duration=recording.duration,
+        raw=raw,
+        name=None if isinstance(source, str | Path) else _name(recording),
+    )
+
+
+def _batches(
+    waveforms: list[tuple[_Loaded, int | None, np.ndarray]], most_samples: float
+) -> Iterator[list[tuple[_Loaded, int | None, np.ndarray]]]:
+    """Consecutive runs of waveforms, sorted longest first, whose padded size stays within `most_samples`."""
+    batch: list[tuple[_Loaded, int | None, np.ndarray]] = []
+    for entry in waveforms:
+        if batch and len(batch[0][2]) * (len(batch) + 1) > most_samples:
+            yield batch
+            batch = []
+        batch.append(entry)
+    if batch:
+        yield batch
+
+
+def _joined(item: _Loaded, results: list[Transcript | Failure]) -> list[Transcript] | Failure:
+    """The transcripts of a recording's channels, or what failed."""
+    if isinstance(item.audio, Failure):
+        return item.audio
+    transcripts = []
+    for result in results:
+        if isinstance(result, Failure):
+            return result
+        transcripts.append(result)
+    return transcripts
+
+
+def _failure(recording: Recording, error: str) -> Failure:
+    return Failure(recording.id, recording.audio_filepath, error)
+
+
+def _name(recording: Recording) -> str:
+    if recording.audio_filepath == "-":
+        return "stdin"
+    return recording.audio_filepath or recording.id
+
+
+def _mean_confidence(hypothesis: Hypothesis) -> float:
+    if not hypothesis.words:
+        return 0.0
+    return sum(word.confidence for word in hypothesis.words) / len(hypothesis.words)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -1,0 +1,293 @@
+"""The steps of a recipe: done once, skipped while their inputs stay the same, done again for the right reason."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import asr
+import asr.evaluation
+import asr.training.run
+from asr.corpus.manifest import Utterance, write_manifest
+from asr.recipe import main
+from asr.stamps import Stamp, differences
+from asr.training.callbacks import Interrupted
+from asr.training.config import TrainConfig
+
+RECIPE = """
+name: toy
+output: exp/toy
+data:
+  train: data/toy/train.jsonl
+  dev: data/toy/dev.jsonl
+  test: {one: data/toy/one.jsonl, two: data/toy/two.jsonl}
+trainer: {max_epochs: 3}
+"""
+
+
+@dataclass
+class Toy:
+    """A recipe whose preparation, training and evaluation are recorded instead of done."""
+
+    folder: Path
+    source: Path
+    calls: list[str] = field(default_factory=list)
+    resumed: list[bool] = field(default_factory=list)
+    interrupt: bool = False
+    text: str = "a b c"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--size", type=int, default=1)
+
+    def sources(self, args: argparse.Namespace) -> list[Path]:
+        return [self.source]
+
+    def prepare(self, args: argparse.Namespace) -> None:
+        self.calls.append("prepare")
+        for path in (path for path in args.manifests if path.stem != "unmade"):
+            write_manifest(path, [Utterance(f"{path.stem}-0", "a.wav", 1.0, self.text)])
+
+    def train(self, config: TrainConfig, resume: str = "auto") -> Any:
+        self.calls.append("train")
+        output = Path(config.output)
+        self.resumed.append((output / "last.ckpt").exists())
+        assert resume == "auto" and Path(config.text.tokenizer_file).is_file()
+        (output / "last.ckpt").write_text("a checkpoint", encoding="utf-8")
+        if self.interrupt:
+            raise Interrupted(signal.SIGTERM)
+        (output / "model.asr").write_text(f"model {len(self.calls)}", encoding="utf-8")
+        return asr.training.run.TrainResult(output / "model.asr", 0.25, 0.1, 3, 60.0)
+
+    def evaluate(self, recognizer: object, manifest: str) -> Any:
+        self.calls.append(f"evaluate {Path(manifest).stem}")
+        rates = {"rate": 0.125, "interval_95": [0.1, 0.15], "substitutions": 1, "deletions": 2, "insertions": 3}
+        summary = {"utterances": 7, "wer": rates | {"reference_length": 48}, "cer": rates}
+
+        def write(folder: Path, extra: dict) -> None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "summary.json").write_text("{}", encoding="utf-8")
+
+        return SimpleNamespace(summary=lambda: summary, write=write, warnings=())
+
+    def run(self, *argv: str) -> tuple[int, list[str]]:
+        """The exit status, and what was done this time."""
+        self.calls.clear()
+        return main(self.folder, self, argv), list(self.calls)
+
+
+ALL = ["prepare", "train", "evaluate one", "evaluate two"]
+EVALUATE = ["evaluate one", "evaluate two"]
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
+    folder = tmp_path / "recipes" / "toy"
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    (folder / "wide.yaml").write_text("extends: recipe.yaml\nmodel: {hidden_size: 8}\n", encoding="utf-8")
+    (folder / "prepare.py").write_text("# the preparation\n", encoding="utf-8")
+    source = tmp_path / "source.tar"
+    source.write_text("archive", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    toy = Toy(folder, source)
+    monkeypatch.setattr(asr.training.run, "train", toy.train)
+    monkeypatch.setattr(asr.evaluation, "evaluate", toy.evaluate)
+    monkeypatch.setattr(asr, "load", lambda path: None)
+    return toy
+
+
+def test_everything_once_and_then_nothing(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    assert toy.run() == (0, ALL)
+    first = capsys.readouterr()
+    assert toy.run() == (0, [])
+    second = capsys.readouterr()
+    assert first.out == second.out
+    lines = first.out.splitlines()
+    assert lines[1].split()[:3] == ["one", "7", "12.50%"] and lines[2].startswith("two")
+    assert "exp/toy/model.asr" in lines[-2] and lines[-1].startswith("transcribe with: asr transcribe")
+    assert [line for line in second.err.splitlines() if "up to date" not in line] == [
+        "[average] nothing to do (averaging.kind is ema)"
+    ]
+
+
+def test_changed_source_prepares_again_but_trains_only_on_other_data(toy: Toy) -> None:
+    toy.run()
+    toy.source.write_text("another archive", encoding="utf-8")
+    assert toy.run() == (0, ["prepare"])
+    toy.source.write_text("a third archive", encoding="utf-8")
+    toy.text = "other words"
+    assert toy.run() == (0, ALL)
+    assert toy.resumed == [False, False]
+    assert (Path("exp/toy/previous-1") / "last.ckpt").exists()  # the earlier run is not lost
+    assert not list(Path("exp/toy/previous-1").glob("steps"))
+
+
+def test_changed_code_or_argument_of_the_preparation(toy: Toy) -> None:
+    toy.run()
+    assert toy.run("--size", "2") == (0, ["prepare"])
+    (toy.folder / "prepare.py").write_text("# changed\n", encoding="utf-8")
+    assert toy.run("--size", "2") == (0, ["prepare"])
+    Path("data/toy/dev.jsonl").unlink()
+    assert toy.run("--size", "2") == (0, ["prepare"])
+
+
+@pytest.mark.parametrize("override", ["model.layers=2", "optimizer.lr=0.1", "seed=7", "text.normalizer=none"])
+def test_settings_that_change_the_model(toy: Toy, override: str) -> None:
+    toy.run()
+    assert toy.run(override) == (0, ["train", *EVALUATE])
+    assert toy.resumed == [False, False]
+    assert toy.run(override) == (0, [])
+
+
+@pytest.mark.parametrize("override", ["data.workers=1", "trainer.devices=2", "checkpoint_minutes=1", "name=x"])
+def test_settings_that_do_not(toy: Toy, override: str) -> None:
+    toy.run()
+    assert toy.run(override) == (0, [])
+
+
+def test_longer_training_goes_on_from_the_checkpoint(toy: Toy) -> None:
+    toy.run()
+    assert toy.run("trainer.max_epochs=9") == (0, ["train", *EVALUATE])
+    assert toy.resumed == [False, True]
+
+
+def test_interrupted_training_is_resumed(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    toy.interrupt = True
+    assert toy.run() == (128 + signal.SIGTERM, ["prepare", "train"])
+    assert "the same command goes on" in capsys.readouterr().err
+    toy.interrupt = False
+    assert toy.run() == (0, ["train", *EVALUATE])
+    assert toy.resumed == [False, True]
+
+
+def test_interrupted_training_with_other_settings_starts_afresh(toy: Toy) -> None:
+    toy.interrupt = True
+    toy.run()
+    toy.interrupt = False
+    assert toy.run("model.layers=2")[1] == ["train", *EVALUATE]
+    assert toy.resumed == [False, False]
+
+
+def test_changed_test_set_only_evaluates(toy: Toy) -> None:
+    toy.run()
+    write_manifest("data/toy/two.jsonl", [Utterance("two-0", "a.wav", 1.0, "changed")])
+    assert toy.run() == (0, EVALUATE)
+
+
+def test_force_and_choice_of_steps(toy: Toy) -> None:
+    toy.run()
+    assert toy.run("--force", "prepare") == (0, ["prepare"])
+    assert toy.run("--force", "train") == (0, ["train", *EVALUATE])
+    assert toy.resumed == [False, False]
+    assert toy.run("--steps", "evaluate,prepare", "--force", "prepare,evaluate") == (0, ["prepare", *EVALUATE])
+
+
+def test_data_and_output_elsewhere(toy: Toy, tmp_path: Path) -> None:
+    status, done = toy.run("model.layers=2", "--data", str(tmp_path / "d"), "--output", "there", "seed=2")
+    assert (status, done) == (0, ALL)
+    assert sorted(p.name for p in (tmp_path / "d").glob("*.jsonl")) == [
+        f"{n}.jsonl" for n in ("dev", "one", "train", "two")
+    ]
+    assert (tmp_path / "there" / "model.asr").exists() and not Path("exp").exists()
+
+
+def test_configurations_of_a_recipe(toy: Toy) -> None:
+    assert toy.run("--config", "wide") == (0, ALL)
+    assert (
+        json.loads(Path("exp/toy/steps/train.json").read_text(encoding="utf-8"))["inputs"]["model"]["hidden_size"] == 8
+    )
+    assert toy.run("--config", str(toy.folder / "wide.yaml")) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--config", "wid"], "this recipe has: recipe, wide"),
+        (["--steps", "trian"], "no step 'trian'"),
+        (["--force", "all"], "no step 'all'"),
+        (["model.layer=3"], "did you mean 'layers'"),
+        (["layers"], "not of the form key=value"),
+        (["--steps", "train"], "run the earlier steps first"),
+        (["data.dev=elsewhere/dev.jsonl"], "elsewhere/dev.jsonl"),
+        (["data.dev=data/toy/unmade.jsonl"], "unmade.jsonl, which this recipe does not prepare"),
+    ],
+)
+def test_mistakes_are_one_line(toy: Toy, argv: Sequence[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, done = toy.run(*argv)
+    assert status in (1, 2) and "train" not in done
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("toy: error: ") and message in error
+
+
+def test_other_ranks_only_train(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy.run("--steps", "prepare,tokenizer")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert toy.run() == (0, ["train"])
+    assert not Path("exp/toy/steps/train.json").exists()
+
+
+def test_average_again_after_training(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    from asr.audio.features import FeatureConfig
+    from asr.model.acoustic import AcousticModel
+    from asr.model.checkpoint import load_model, save_model
+    from asr.model.config import ModelConfig
+    from asr.text.tokenizer import train_char
+
+    def make(value: float) -> AcousticModel:
+        model = AcousticModel(ModelConfig(hidden_size=4, layers=1), FeatureConfig(), 4)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(value)
+        return model
+
+    def train(config: TrainConfig, resume: str = "auto") -> Any:
+        toy.calls.append("train")
+        output = Path(config.output)
+        (output / "checkpoints").mkdir(exist_ok=True)
+        for epoch, (wer, value) in enumerate([(0.3, 8.0), (0.1, 1.0), (0.2, 3.0)]):
+            state = {f"model.{k}": v for k, v in make(value).state_dict().items()}
+            torch.save({"state_dict": state}, output / "checkpoints" / f"epoch{epoch:03d}-wer{wer:.4f}.ckpt")
+        save_model(output / "model.asr", make(4.0), train_char(["ab"]), "basic", {"dev_wer": 0.1})
+        return asr.training.run.TrainResult(output / "model.asr", 0.1, 0.1, 3, 60.0)
+
+    monkeypatch.setattr(asr.training.run, "train", train)
+    kind = "averaging.kind=last_k"
+    assert toy.run(kind, "averaging.last_k=3") == (0, ALL)
+    assert toy.run(kind, "averaging.last_k=3") == (0, [])
+    assert toy.run(kind, "averaging.last_k=2") == (0, EVALUATE)
+    file = load_model("exp/toy/model.asr")
+    assert all(torch.allclose(p, torch.tensor(2.0)) for p in file.model.parameters())  # the best two
+    assert file.training["checkpoints"] == ["epoch001-wer0.1000.ckpt", "epoch002-wer0.2000.ckpt"]
+    assert toy.run(kind, "averaging.last_k=2") == (0, [])
+
+
+def test_stamp_reasons(tmp_path: Path) -> None:
+    stamp, output = Stamp(tmp_path / "s" / "stamp.json"), tmp_path / "result"
+    inputs = {"a": {"b": 1, "c": (1, 2)}, "d": "x"}
+    assert stamp.why(inputs) == "not done yet"
+    stamp.write(inputs, finished=False)
+    assert stamp.why(inputs) == "was interrupted"
+    stamp.write(inputs)
+    assert stamp.why(inputs) == ""
+    assert "is missing" in stamp.why(inputs, [output])
+    output.touch()
+    assert stamp.why(inputs, [output]) == ""
+    assert stamp.why({"a": {"b": 2, "c": (1, 2)}, "d": "x"}) == "a.b changed"
+    assert stamp.why({"a": {"b": 2, "c": (1, 2)}}) == "a.b changed and 1 more"
+    stamp.path.write_text("{damaged", encoding="utf-8")
+    assert stamp.why(inputs) == "not done yet"
+
+
+def test_differences_names_every_entry() -> None:
+    assert differences({"a": 1, "b": {"c": [1]}}, {"a": 1, "b": {"c": [2], "d": 0}}) == ["b.c", "b.d"]
+    assert differences({"a": {}}, {"a": 1}) == ["a"]
+    assert differences({}, {}) == []
