@@ -1,4 +1,4 @@
-"""Errors meant for people: one line that says what is wrong, where, and what to do. The command line prints them bare."""
+"""Errors meant for people: one line that says what is wrong, where, and what to do. The command line prints it bare."""
 
 from __future__ import annotations
 

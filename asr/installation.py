@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -86,19 +86,19 @@ def _check_batch(parts: Sequence[Part], found: dict[str, Finding]) -> None:
     """One child for all of them, since they share imports; another for the rest after a part that killed it."""
     waiting = list(parts)
     while waiting:
-        for report in _child_reports([part.name for part in waiting]):
+        for report in _child_reports(list(waiting)):
             part = waiting.pop(0)
             found[part.name] = _judge(part, report)
 
 
-def _child_reports(names: list[str]) -> Iterator[dict[str, str]]:
+def _child_reports(parts: list[Part]) -> Iterator[dict[str, str]]:
     """Reports on the parts in order, at least one; the last one says so where a part ended the child."""
     environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONIOENCODING": "utf-8"}
     root = str(Path(__file__).resolve().parent.parent)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     with tempfile.TemporaryFile() as complaints:
         child = subprocess.Popen(
-            [sys.executable, "-m", "asr.installation", *names],
+            [sys.executable, "-m", "asr.installation", json.dumps([asdict(part) for part in parts])],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=complaints,
@@ -115,7 +115,7 @@ def _child_reports(names: list[str]) -> Iterator[dict[str, str]]:
         status = child.wait()
         late = not timer.is_alive()
         timer.cancel()
-        if done < len(names):
+        if done < len(parts):
             complaints.seek(0)
             last = complaints.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
             cause = f"no answer within {_TIMEOUT:.0f} s" if late else f"importing it ends Python ({status}) {last}"
@@ -249,14 +249,13 @@ _DETAILS: dict[str, Callable[[], dict[str, str]]] = {
 }
 
 
-def _main(names: list[str]) -> None:
+def _main(parts: list[Part]) -> None:
     """The child: one JSON line for each part, on a descriptor that no import can print to."""
-    parts = {part.name: part for part in PARTS}
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as results:
         os.dup2(2, 1)
-        for name in names:
-            print(json.dumps(_report(parts[name])), file=results, flush=True)
+        for part in parts:
+            print(json.dumps(_report(part)), file=results, flush=True)
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1:])
+    _main([Part(**part) for part in json.loads(sys.argv[1])])

@@ -8,18 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from asr.corpus.workers import available_cores
 from asr.installation import Finding, State
 
 _GIB = 2**30
-
-
-def usable_cores() -> int:
-    """Cores this process may run on: its affinity, cut to the CPU quota of its control group (a container's)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = _first_line("/sys/fs/cgroup/cpu.max").partition(" ")
-    if quota.isdecimal() and period.isdecimal():
-        cores = min(cores, max(1, round(int(quota) / int(period))))
-    return cores
 
 
 def check_machine() -> list[Finding]:
@@ -52,7 +44,7 @@ def _ffmpeg() -> Finding:
 
 
 def _cores() -> Finding:
-    usable, there = usable_cores(), os.cpu_count() or 1
+    usable, there = available_cores(), os.cpu_count() or 1
     note = f"{usable} usable" if usable == there else f"{usable} usable of {there}"
     return Finding("cores", "ok", "", note, group="machine")
 

@@ -38,7 +38,7 @@ def main(folder: Path, preparation: Preparation, argv: Sequence[str] | None = No
 def _parse(folder: Path, preparation: Preparation, argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"{folder.name}/run.py",
-        description=f"The recipe {folder.name}: {', '.join(STEPS)}; see {folder}/README.md.",
+        description=f"The recipe {folder.name}: {', '.join(STEPS)}; see recipes/{folder.name}/README.md.",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, e.g. model.layers=5")
     parser.add_argument(

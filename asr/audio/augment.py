@@ -108,7 +108,7 @@ class WaveAugment:
 
     def _noise(self, path: str, seconds: float, length: int, place: float) -> np.ndarray:
         """`length` samples of a noise recording from a drawn place in it on; all of it where it is shorter."""
-        wanted = length / self.rate
+        wanted = max(length / self.rate, 0.1)  # of less, nothing may be left at the noise's own rate
         if wanted >= seconds:
             return _read(path, self.rate, "noise_dir")
         return _read(path, self.rate, "noise_dir", place * (seconds - wanted), wanted)
@@ -125,10 +125,10 @@ def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarr
 
     Noise is repeated or cut to the length of the samples. Silence, in either, leaves the samples as they are.
     """
-    if not len(noise):
+    if not len(noise) or not len(samples):
         return samples
     noise = np.resize(noise, len(samples))
-    power, noise_power = (float(np.mean(np.square(x, dtype=np.float64))) if len(x) else 0.0 for x in (samples, noise))
+    power, noise_power = (float(np.mean(np.square(x, dtype=np.float64))) for x in (samples, noise))
     if power <= 0.0 or noise_power <= 0.0:
         return samples
     return samples + noise * np.float32(math.sqrt(power / noise_power) * 10.0 ** (-snr_db / 20.0))

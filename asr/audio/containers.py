@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from asr.audio.decoders import Decoder, PcmDecoder, SoundFileDecoder, Undecodable, open_wav
+from asr.audio.decoders import Decoder, PcmDecoder, SoundFileDecoder, Undecodable, open_wav, sequential_sound_file
 from asr.audio.ffmpeg import FfmpegDecoder
 from asr.audio.pcm import RawFormat
 from asr.errors import AudioError
@@ -60,7 +60,7 @@ def open_decoder(
     except Undecodable as error:
         reason = str(error)
     if kind in _SHORT_MAGIC and path is not None and path.suffix.lower() in (".raw", ".pcm"):
-        raise AudioError(f"{label}: headerless audio: give its format (rate, channels, encoding, byte order)")
+        raise AudioError(f"{label}: headerless audio: give its format (--raw-rate, --raw-encoding, --raw-byte-order)")
     if shutil.which("ffmpeg") is None:
         raise AudioError(f"{label}: {_advice(kind, reason)}")
     try:
@@ -72,11 +72,12 @@ def open_decoder(
 
 def _without_ffmpeg(file: BinaryIO, size: int, kind: str) -> Decoder:
     try:
-        decoder: Decoder = SoundFileDecoder(file, quiet=kind in ("mp3", ""))
+        sound_type = sequential_sound_file()
     except (ImportError, OSError) as error:  # soundfile, or the libsndfile that it loads, is not there
         if kind != "wav":
             raise Undecodable(f"soundfile is missing: pip install soundfile; {error}") from error
         return open_wav(file, size)
+    decoder = SoundFileDecoder(file, sound_type, quiet=kind in ("mp3", ""))
     if kind == "wav" and decoder.info.frames == 0:  # perhaps only its size was never filled in
         plain = open_wav(file, size)
         if plain.info.frames:

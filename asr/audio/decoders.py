@@ -92,8 +92,8 @@ def open_wav(file: BinaryIO, size: int) -> PcmDecoder:
 class SoundFileDecoder(Decoder):
     """wav, flac, ogg (vorbis, opus), mp3, aiff, au, caf, w64, sphere and what else libsndfile knows."""
 
-    def __init__(self, file: BinaryIO, quiet: bool = False) -> None:
-        self.file, self.sound_type, self.quiet = file, _sequential_sound_file(), quiet
+    def __init__(self, file: BinaryIO, sound_type: Callable[..., Any], quiet: bool = False) -> None:
+        self.file, self.sound_type, self.quiet = file, sound_type, quiet
         with self._open() as sound:
             frames = int(sound.frames) if sound.frames < _UNKNOWN else -1
             duration = max(frames, 0) / sound.samplerate
@@ -202,7 +202,7 @@ def _quiet() -> Iterator[None]:
             _quiet_lock.release()
 
 
-def _sequential_sound_file() -> Callable[..., Any]:
+def sequential_sound_file() -> Callable[..., Any]:
     """soundfile's SoundFile without its seek after every read.
 
     That seek costs an mp3 decoder its bit reservoir (it complains on stderr) and fails at the end of a FLAC

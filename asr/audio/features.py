@@ -15,7 +15,9 @@ from asr.errors import ConfigError
 
 Count = TypeVar("Count", int, Tensor)
 
-_STD_FLOOR = 1e-2  # natural-log units; speech has 1 to 4. Below it a bin is silent and holds only rounding noise
+# Natural-log units; speech has 0.7 to 4. Below it a bin holds rounding noise (up to 2e-6), which a smaller floor would
+# raise above the 1e-4 to which an utterance must be the same alone and in a batch.
+_STD_FLOOR = 0.1
 
 
 @dataclass(frozen=True)

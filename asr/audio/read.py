@@ -71,14 +71,13 @@ def read(
 ) -> Audio:
     """Read a recording, or `duration` seconds of it from `offset` on, without decoding the rest where that can be.
 
-    `source` is a path, the bytes of a file, or a binary file object; one that can seek is read from its
-    start, one that cannot (standard input) to its end. `rate` None keeps the source's. `channel` is "mix"
-    (the mean), "each", or a number from 0. `raw` declares headerless samples. `name` stands for the source
-    in messages.
+    `source` is a path, the bytes of a file, or a binary file object; one that can seek is read from its start, one
+    that cannot (standard input) to its end. `rate` None keeps the source's. `channel` is "mix" (the mean), "each", or
+    a number from 0. `raw` declares headerless samples. `name` stands for the source in messages.
 
-    Raises AudioError, one line with the name in it: missing, no permission, a folder, empty, not audio, no
-    samples, NaN or infinite samples, no such channel, or a window outside the recording. A truncated or
-    damaged recording is read as far as it goes, with a warning in `Audio.warnings`.
+    Raises AudioError, one line with the name in it: missing, no permission, a folder, empty, not audio, no samples,
+    NaN or infinite samples, no such channel, or a window outside the recording. A truncated or damaged recording is
+    read as far as it goes, with a warning in `Audio.warnings`.
     """
     with _opened(source, raw, name) as (decoder, label):
         start, stop = _window(offset, duration, decoder.info, label)

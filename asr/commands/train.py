@@ -28,8 +28,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         result = train(config, args.resume)
     except Interrupted as stop:
-        again = shlex.join(["asr", "train", args.recipe, *args.overrides])
-        print(f"stopped; everything is saved in {config.output}. Go on with: {again} --resume auto", file=sys.stderr)
+        if stop.first:
+            again = shlex.join(["asr", "train", args.recipe, *args.overrides])
+            print(f"stopped; everything is saved in {config.output}. Go on with: {again}", file=sys.stderr)
         return 128 + signal.Signals(stop.signal_number)
     if result.dev_wer == result.dev_wer:  # other ranks of a distributed run have nothing to report
         print(f"{result.model_path}  dev WER {result.dev_wer:.2%}  CER {result.dev_cer:.2%}  {result.epochs} epochs")

@@ -58,11 +58,10 @@ def download(
         except _Interrupted as error:
             fruitless = 0 if _size(part) > before else fruitless + 1
             if fruitless >= attempts:
-                raise DownloadError(
-                    f"{url}: {error} ({attempts} tries); {_size(part)} bytes are kept, the same command goes on"
-                ) from error
+                kept = f"; {_size(part)} bytes are kept, the same command goes on" if _size(part) else ""
+                raise DownloadError(f"{url}: {error} ({attempts} tries){kept}") from error
             print(f"{url}: {error}; trying again", file=sys.stderr)
-            time.sleep(pause * 2**fruitless)
+            time.sleep(pause * 2 ** max(0, fruitless - 1))
     try:
         verify(part, checksum, f"{url}: the downloaded file")
     except DownloadError:

@@ -22,11 +22,14 @@ LAST = "last.ckpt"
 
 
 class Interrupted(Exception):
-    """Raised out of the training loop after a checkpoint was written on Ctrl-C or SIGTERM."""
+    """Raised out of the training loop after a checkpoint was written on Ctrl-C or SIGTERM.
 
-    def __init__(self, signal_number: int) -> None:
+    `first` tells the one process of a distributed run that should speak of it.
+    """
+
+    def __init__(self, signal_number: int, first: bool = True) -> None:
         super().__init__(signal.Signals(signal_number).name)
-        self.signal_number = signal_number
+        self.signal_number, self.first = signal_number, first
 
 
 class SaveOnInterrupt(Callback):
@@ -39,11 +42,13 @@ class SaveOnInterrupt(Callback):
     def __init__(self, directory: Path, minutes: float) -> None:
         self.directory, self.minutes = directory, minutes
         self.received = 0
+        self._speaks = True
         self._previous: dict[int, Any] = {}
         self._saved_at = time.monotonic()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved_at = time.monotonic()
+        self._speaks = trainer.is_global_zero
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._receive)
@@ -67,14 +72,15 @@ class SaveOnInterrupt(Callback):
             trainer.save_checkpoint(self.directory / LAST)
             self._saved_at = time.monotonic()
         if received:
-            raise Interrupted(received)
+            raise Interrupted(received, trainer.is_global_zero)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received:
             self._restore()
             raise KeyboardInterrupt
         self.received = number
-        print("interrupted: saving after this step (again to stop at once)", file=sys.stderr, flush=True)
+        if self._speaks:
+            print("interrupted: saving after this step (again to stop at once)", file=sys.stderr, flush=True)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -13,6 +13,7 @@ from asr.corpus.batching import BatchSampler, EvaluationBatchSampler
 from asr.corpus.dataset import SpeechDataset
 from asr.corpus.manifest import Manifest
 from asr.corpus.workers import auto_workers, data_loader
+from asr.errors import ConfigError
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import TrainConfig
 
@@ -60,6 +61,10 @@ class SpeechDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         assert self.trainer is not None
+        if len(self.dev_manifest) < self.trainer.world_size:  # a rank without a batch would skip the common sums
+            raise ConfigError(
+                f"data.dev holds {len(self.dev_manifest)} utterances, fewer than the {self.trainer.world_size} devices"
+            )
         sampler = EvaluationBatchSampler(
             self.dev_manifest.durations,
             self.run_config.data.eval_batch_seconds,

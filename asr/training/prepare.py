@@ -45,7 +45,8 @@ def training_manifest(
             f"choose another text.normalizer, or train a new tokenizer"
         )
     skips = list(_outside(manifest, config.data.min_duration, config.data.max_duration))
-    skips += infeasible(manifest, tokenizer, config.text.normalizer, config.features, config.model)
+    fastest = max((1.0, *config.augment.speed))
+    skips += infeasible(manifest, tokenizer, config.text.normalizer, config.features, config.model, speed=fastest)
     skips = list({skip.id: skip for skip in reversed(skips)}.values())[::-1]
     if not skips:
         return manifest

@@ -102,7 +102,7 @@ def test_what_ffmpeg_complains_of_is_passed_on(
     (warning,) = read(path).warnings
     assert warning == "ffmpeg: Input buffer exhausted before END element found; read as far as possible"
     path.write_bytes(M4A + b"BROKEN")
-    with pytest.raises(AudioError, match="damaged or unsupported m4a/mp4 .ffmpeg: Invalid data found") as caught:
+    with pytest.raises(AudioError, match=r"damaged or unsupported m4a/mp4 .ffmpeg: Invalid data found") as caught:
         read(path)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
     (tmp_path / "x.txt").write_text("BROKEN " * 100, encoding="utf-8")
