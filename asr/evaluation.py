@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asr.corpus.manifest import Manifest, Utterance
+from asr.corpus.manifest import Manifest, Utterance, manifest_row
 from asr.outputs import write_text
 from asr.recordings import as_recording
 from asr.scoring.edits import Score, score
@@ -185,20 +185,7 @@ def _unknown_symbols(recognizer: Recognizer, references: tuple[str, ...]) -> dic
 
 def _row(utterance: Utterance, result: Transcript | Failure) -> dict[str, Any]:
     """The manifest row with its path made usable from anywhere, and what was recognized."""
-    row: dict[str, Any] = {
-        "id": utterance.id,
-        "audio_filepath": utterance.audio_filepath,
-        "duration": utterance.duration,
-        "text": utterance.text,
-    }
-    if utterance.segment or utterance.offset:
-        row["offset"] = utterance.offset
-    for key in ("speaker", "split"):
-        if getattr(utterance, key):
-            row[key] = getattr(utterance, key)
-    if utterance.channel is not None:
-        row["channel"] = utterance.channel
-    row |= utterance.extra
+    row = manifest_row(utterance, utterance.audio_filepath)
     row["pred_text"] = _text(result)
     if isinstance(result, Failure):
         row["error"] = result.error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from asr.config import to_dict
 from asr.corpus.download import file_digest
-from asr.errors import ConfigError, UsageError
+from asr.errors import AudioError, ConfigError, UsageError
 from asr.stamps import Stamp, as_json, differences, file_state
 
 if TYPE_CHECKING:
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 STEPS = ("prepare", "tokenizer", "train", "average", "evaluate")
 PREVIOUS = "previous"
 
-# Settings that do not change what is learned: with another value a finished run is still up to date.
+# Settings that do not change what is learned: with another value a finished run is still up to date. Manifests count by
+# their content, not by where they lie.
 _INCIDENTAL = (
     *("name", "output", "checkpoint_minutes", "blank_plateau_epochs", "text.tokenizer_file", "averaging.last_k"),
-    *(f"data.{key}" for key in ("test", "workers", "cache_audio", "eval_batch_seconds")),
+    *(f"data.{key}" for key in ("train", "dev", "test", "workers", "cache_audio", "eval_batch_seconds")),
     *(f"trainer.{key}" for key in ("devices", "accelerator", "num_nodes", "strategy")),
     *(f"trainer.{key}" for key in ("log_every_n_steps", "enable_progress_bar")),
 )
@@ -135,9 +136,8 @@ class Run:
         stored = stamp.read()
         if not self._due("train", stamp, inputs, [self.model_file], force):
             return
-        same = not differences(
-            _without(stored.get("inputs", inputs), _CONTINUED), _without(as_json(inputs), _CONTINUED)
-        )
+        before, now = stored.get("inputs") or as_json(inputs), as_json(inputs)
+        same = not differences(_without(before, _CONTINUED), _without(now, _CONTINUED))
         if (self.output / LAST).exists() and _rank() == 0 and (force or not same):
             self._set_aside()
         if _rank() == 0:
@@ -182,6 +182,8 @@ class Run:
         from asr.evaluation import evaluate
 
         tests = self.config.data.test
+        if not tests:
+            return _say("evaluate", "nothing to do (data.test names no test set)")
         inputs = {
             "model": file_digest(self.model_file) if self.model_file.exists() else "",
             "tests": {name: self._hashes([path]) for name, path in tests.items()},
@@ -195,11 +197,17 @@ class Run:
                 evaluation.write(self.results / name, {"model": str(self.model_file), "decoder": "greedy"})
                 for warning in evaluation.warnings:
                     _say("evaluate", f"warning: {name}: {warning}")
+                for failure in evaluation.failures:
+                    _say("evaluate", f"error: {name}: {failure.id}: {failure.error}")
                 summaries[name] = evaluation.summary()
             stamp.write(inputs, result=summaries)
-        print("\n".join(_table(stamp.read()["result"])))
+        summaries = stamp.read()["result"]
+        print("\n".join(_table(summaries)))
         print(f"model: {self.model_file}")
         print(f"transcribe with: asr transcribe AUDIO -m {shlex.quote(str(self.model_file))}")
+        unreadable = sum(summary["unreadable"] for summary in summaries.values())
+        if unreadable:
+            raise AudioError(f"{unreadable} recordings of the test sets cannot be read; they count as not recognized")
 
     @property
     def output(self) -> Path:
@@ -229,11 +237,11 @@ class Run:
         found = sorted((self.output / "checkpoints").glob("*-wer*.ckpt"), key=lambda path: _wer_in(path.name))
         return {"checkpoints": [path.name for path in found[: self.config.averaging.last_k]]}
 
-    def _hashes(self, paths: Sequence[str]) -> dict[str, str]:
+    def _hashes(self, paths: Sequence[str]) -> list[str]:
         for path in paths:
             if not Path(path).is_file():
                 raise UsageError(f"{path} does not exist; run the earlier steps first, or without --steps")
-        return {path: file_digest(path) for path in paths}
+        return [file_digest(path) for path in paths]
 
     def _due(self, step: str, stamp: Stamp, inputs: dict[str, Any], outputs: Sequence[Path], force: bool) -> bool:
         reason = "forced" if force else stamp.why(inputs, outputs)

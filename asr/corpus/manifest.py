@@ -95,7 +95,7 @@ class Manifest(Sequence[Utterance]):
     @classmethod
     def from_utterances(cls, utterances: Iterable[Utterance]) -> Manifest:
         """A manifest held in memory (at the size of its JSON), validated like one from a file."""
-        return cls.from_rows((_to_row(u, str(Path(u.audio_filepath).absolute())) for u in utterances), "")
+        return cls.from_rows((manifest_row(u, str(Path(u.audio_filepath).absolute())) for u in utterances), "")
 
     @classmethod
     def from_rows(cls, rows: Iterable[dict[str, Any]], path: str) -> Manifest:
@@ -243,7 +243,7 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     try:
         with partial.open("w", encoding="utf-8", newline="\n") as file:
             for utterance in utterances:
-                row = _to_row(utterance, written(utterance.audio_filepath))
+                row = manifest_row(utterance, written(utterance.audio_filepath))
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         partial.replace(target)
     except BaseException:
@@ -285,7 +285,8 @@ def full_path(path: str) -> str:
     return str(absolute.parent.resolve() / absolute.name if ".." in absolute.parts else absolute)
 
 
-def _to_row(utterance: Utterance, audio_filepath: str) -> dict[str, Any]:
+def manifest_row(utterance: Utterance, audio_filepath: str) -> dict[str, Any]:
+    """The utterance as a row of a manifest, under the audio path given."""
     row: dict[str, Any] = {
         "id": utterance.id,
         "audio_filepath": audio_filepath,

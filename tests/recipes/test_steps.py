@@ -44,6 +44,7 @@ class Toy:
     resumed: list[bool] = field(default_factory=list)
     interrupt: bool = False
     text: str = "a b c"
+    unreadable: int = 0
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--size", type=int, default=1)
@@ -70,13 +71,18 @@ class Toy:
     def evaluate(self, recognizer: object, manifest: str) -> Any:
         self.calls.append(f"evaluate {Path(manifest).stem}")
         rates = {"rate": 0.125, "interval_95": [0.1, 0.15], "substitutions": 1, "deletions": 2, "insertions": 3}
-        summary = {"utterances": 7, "wer": rates | {"reference_length": 48}, "cer": rates}
+        summary = {
+            "utterances": 7,
+            "unreadable": self.unreadable,
+            "wer": rates | {"reference_length": 48},
+            "cer": rates,
+        }
 
         def write(folder: Path, extra: dict) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "summary.json").write_text("{}", encoding="utf-8")
 
-        return SimpleNamespace(summary=lambda: summary, write=write, warnings=())
+        return SimpleNamespace(summary=lambda: summary, write=write, warnings=(), failures=())
 
     def run(self, *argv: str) -> tuple[int, list[str]]:
         """The exit status, and what was done this time."""
@@ -181,6 +187,27 @@ def test_changed_test_set_only_evaluates(toy: Toy) -> None:
     toy.run()
     write_manifest("data/toy/two.jsonl", [Utterance("two-0", "a.wav", 1.0, "changed")])
     assert toy.run() == (0, EVALUATE)
+
+
+def test_moved_data_is_the_same_data(toy: Toy) -> None:
+    toy.run()
+    Path("data").rename("elsewhere")
+    assert toy.run("--data", "elsewhere/toy") == (0, ["prepare"])  # the arguments are others, the content is not
+
+
+def test_unreadable_test_audio_is_a_failure(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    toy.unreadable = 1
+    assert toy.run() == (1, ALL)
+    assert toy.run() == (1, [])
+    out, err = capsys.readouterr()
+    assert "WER" in out and "2 recordings of the test sets cannot be read" in err
+
+
+def test_run_of_the_train_command_is_continued(toy: Toy) -> None:
+    Path("exp/toy").mkdir(parents=True)
+    Path("exp/toy/last.ckpt").write_text("made by asr train", encoding="utf-8")
+    assert toy.run() == (0, ALL)
+    assert toy.resumed == [True]
 
 
 def test_force_and_choice_of_steps(toy: Toy) -> None:

@@ -1,0 +1,47 @@
+# make setup | demo | test | lint | clean
+#   PYTHON=python3.12    the interpreter to use
+#   VENV=.venv           where the environment goes
+#   TORCH_INDEX=         empty: PyTorch from PyPI (on Linux the CUDA build, about 3 GB)
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+# PyPI has only the CUDA build of torch for Linux; where there is no NVIDIA driver, the CPU build (0.2 GB) is taken instead.
+ifeq ($(shell uname -s)$(shell command -v nvidia-smi 2>/dev/null),Linux)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+endif
+
+.PHONY: setup demo test lint clean
+
+setup: $(VENV)/.installed
+
+# torch first, alone: only it may come from the other index, and everything after it finds it installed.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@index=""; \
+	if [ -n "$(TORCH_INDEX)" ]; then \
+		if $(BIN)/python -c "from urllib.request import urlopen; urlopen('$(TORCH_INDEX)/torch/', timeout=10)" 2>/dev/null; \
+		then index="--extra-index-url $(TORCH_INDEX)"; \
+		else echo "note: $(TORCH_INDEX) cannot be reached; torch comes from pip's own index"; fi; \
+	fi; \
+	set -x; $(BIN)/python -m pip install $$index -c constraints.txt torch
+	$(BIN)/python -m pip install -c constraints.txt -e '.[demo,dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/python recipes/mini/run.py
+	$(BIN)/asr transcribe data/mini/audio/test/test-0000.wav -m exp/mini/model.asr
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Data and trained models (data/, exp/) stay: they may have cost days.
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,142 @@
+"""AN4 (CMU, 1991): from the official archive to FLAC files and train/dev/test manifests, the test split untouched."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from asr.corpus.archive import ArchiveError, members
+from asr.corpus.download import download
+from asr.corpus.manifest import Utterance, write_manifest
+from asr.errors import AsrError
+
+URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_raw.bigendian.tar.gz"
+# CMU publishes no checksum; this is of a copy that was read in full.
+CHECKSUM = "sha256:694db50d044f4d3d071427059bf1fc290d22237f223311aff082f8cf92e49c84"
+RATE = 16000  # hertz
+DEV_SPEAKERS = 8
+_NOT_WORDS = {
+    "<s>",
+    "</s>",
+    "<sil>",
+}  # sentence marks and fillers of etc/an4.filler; ++NOISE++ and its like by their plus signs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--archive", type=Path, help="an4_raw.bigendian.tar.gz; without it the 64 MB are downloaded from CMU"
+    )
+
+
+def sources(args: argparse.Namespace) -> list[Path]:
+    """The input files of the preparation; it is done again when one of them changes."""
+    return [args.archive] if args.archive else []
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Write `audio/SPEAKER/ID.flac` and `{train,dev,test}.jsonl` below `args.data`."""
+    data: Path = args.data
+    archive = args.archive
+    if archive is None:
+        print(f"downloading {URL} (64 MB) to {data / 'archives'}", file=sys.stderr)
+        archive = download(URL, data / "archives" / URL.rsplit("/", 1)[-1], checksum=CHECKSUM)
+    texts, durations = _unpack(archive, data / "audio")
+    train = _utterances(texts["train"], "train", durations, data / "audio", archive)
+    test = _utterances(texts["test"], "test", durations, data / "audio", archive)
+    dev_speakers = choose_dev_speakers({u.speaker for u in train}, DEV_SPEAKERS)
+    write_manifest(data / "train.jsonl", (u for u in train if u.speaker not in dev_speakers))
+    write_manifest(data / "dev.jsonl", (replace(u, split="dev") for u in train if u.speaker in dev_speakers))
+    write_manifest(data / "test.jsonl", test)
+
+
+def read_transcription(text: str, where: str) -> dict[str, str]:
+    """`<s> U M N SIX </s> (an255-fash-b)` lines as {id: "u m n six"}.
+
+    Lower case; sentence marks and fillers such as ++NOISE++ are left out. AN4 spells letter by letter, each letter a
+    word.
+    """
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        words, bracket, identifier = line.strip().rpartition("(")
+        if not bracket or not identifier.endswith(")"):
+            raise ArchiveError(f"{where}:{number}: not a transcription line, expected 'WORDS (utterance-id)'")
+        spoken = (
+            w for w in words.split() if w.lower() not in _NOT_WORDS and not (w.startswith("++") and w.endswith("++"))
+        )
+        found[identifier[:-1]] = " ".join(spoken).lower()
+    return found
+
+
+def choose_dev_speakers(speakers: Iterable[str], count: int) -> set[str]:
+    """`count` speakers, chosen by a hash (always the same ones), women and men (f... and m...) in their own proportion.
+
+    Speakers recorded twice (mdcs, mdcs2) stay in training, so that no voice is on both sides.
+    """
+    names = sorted(speakers)
+    stems = [name.rstrip("0123456789") for name in names]
+    single = [name for name, stem in zip(names, stems, strict=True) if stems.count(stem) == 1]
+    single.sort(key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    women = [name for name in single if name.startswith("f")]
+    men = [name for name in single if not name.startswith("f")]
+    share = round(count * sum(name.startswith("f") for name in names) / max(1, len(names)))
+    return set(women[:share] + men[: count - share])
+
+
+def _unpack(archive: Path, audio: Path) -> tuple[dict[str, dict[str, str]], dict[str, float]]:
+    """Convert every recording; return the transcriptions by official split, and the seconds of each utterance."""
+    texts: dict[str, dict[str, str]] = {}
+    durations: dict[str, float] = {}
+    for path, content in members(archive):
+        name = path.name
+        if name in ("an4_train.transcription", "an4_test.transcription"):
+            texts[name[4:-14]] = read_transcription(content.read().decode("utf-8"), f"{archive}: {path}")
+        elif path.suffix == ".raw":
+            # The README inside says little-endian; the samples are big-endian 16-bit, as the archive's name says.
+            samples = np.frombuffer(content.read(), dtype=">i2").astype(np.int16)
+            if not samples.size:
+                raise ArchiveError(f"{archive}: {path} holds no audio")
+            target = audio / path.parent.name / f"{path.stem}.flac"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(target, samples, RATE, subtype="PCM_16")
+            durations[path.stem] = samples.size / RATE
+    missing = {"train", "test"} - set(texts)
+    if missing or not durations:
+        what = f"etc/an4_{min(missing)}.transcription" if missing else "wav/**/*.raw"
+        raise ArchiveError(
+            f"{archive}: not the AN4 archive: {what} is missing; expected an4_raw.bigendian.tar.gz from {URL}"
+        )
+    return texts, durations
+
+
+def _utterances(
+    texts: dict[str, str], split: str, durations: dict[str, float], audio: Path, archive: Path
+) -> list[Utterance]:
+    utterances = []
+    for identifier, text in texts.items():
+        if identifier not in durations:
+            raise ArchiveError(f"{archive}: no recording of the utterance '{identifier}' ({split}); download it again")
+        speaker = identifier.split("-")[1]
+        path = audio / speaker / f"{identifier}.flac"
+        utterances.append(Utterance(identifier, str(path), durations[identifier], text, speaker=speaker, split=split))
+    return utterances
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/an4"), help="where audio and manifests go (default: data/an4)"
+    )
+    add_arguments(parser)
+    try:
+        prepare(parser.parse_args())
+    except AsrError as error:
+        sys.exit(f"prepare.py: error: {error}")

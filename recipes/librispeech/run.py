@@ -1,0 +1,13 @@
+"""LibriSpeech: python recipes/librispeech/run.py --librispeech DIR | --archive-dir DIR | --download [--config NAME]"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import prepare
+
+from asr.recipe import main
+
+if __name__ == "__main__":
+    sys.exit(main(Path(__file__).parent, prepare))

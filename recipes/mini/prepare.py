@@ -1,0 +1,101 @@
+"""Synthesizes the mini corpus: train, dev and test sets with different voices and sentences, 16 kHz WAV, offline."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from sentences import Grammar, Sentence
+from synthesize import Synthesizer
+from tqdm import tqdm
+
+from asr.audio.read import from_array
+from asr.corpus.manifest import Utterance, write_manifest
+from asr.errors import AsrError
+
+RATE = 16000  # hertz
+_SILENCE = 200  # of 32768: below it, the ends of an utterance are cut away
+_MARGIN = 0.08  # seconds kept before and after the speech
+_PEAK = 0.7  # of full scale: room for what resampling adds
+
+# A voice is an accent and a variant (another throat). Dev and test use variants that training never hears; the test
+# also has an accent of its own (New York). Robots, whispers and monsters among eSpeak's variants are left out.
+ACCENTS = {"train": "en-us en en-gb-x-rp", "dev": "en-us en", "test": "en-us en en-us-nyc"}
+VARIANTS = {
+    "train": """
+        m1 m2 m4 m5 m7 f1 f3 f5 Alex Andrea Andy Annie Denis Gene Mario Mike Nguyen Storm antonio aunty belinda croak ed
+        grandpa john linda max michel paul pedro quincy sandro steph victor""",
+    "dev": "m6 f4 pablo",
+    "test": "m3 m8 f2 grandma",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--utterances", type=int, default=1500, help="size of the training set (default: 1500)")
+    parser.add_argument("--seed", type=int, default=1, help="another seed gives other sentences (default: 1)")
+
+
+def sources(args: argparse.Namespace) -> list[Path]:
+    """The input files of the preparation: there are none, all is synthesized."""
+    return []
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Write `audio/SPLIT/ID.wav` and `{train,dev,test}.jsonl` below `args.data`; the seed decides every sample."""
+    counts = {"train": args.utterances, "dev": max(1, args.utterances // 15), "test": max(1, args.utterances // 10)}
+    grammar = Grammar(args.seed)
+    synthesizer = Synthesizer(args.seed)
+    known: set[str] = set()
+    with tqdm(total=sum(counts.values()), unit="utt", desc="synthesizing", disable=None, leave=False) as bar:
+        for split, count in counts.items():
+            sentences = grammar.sentences(count, exclude=known)
+            known.update(sentence.text for sentence in sentences)
+            rows = []
+            for i, sentence in enumerate(sentences):
+                path = args.data / "audio" / split / f"{split}-{i:04d}.wav"
+                rows.append(_record(sentence, split, path, synthesizer, random.Random(f"{args.seed} {split} {i}")))
+                bar.update()
+            write_manifest(args.data / f"{split}.jsonl", rows)
+
+
+def _record(sentence: Sentence, split: str, path: Path, synthesizer: Synthesizer, chance: random.Random) -> Utterance:
+    voice = f"{chance.choice(ACCENTS[split].split())}+{chance.choice(VARIANTS[split].split())}"
+    samples = synthesizer.speak(
+        sentence.spoken,
+        voice,
+        words_per_minute=chance.randint(125, 180),
+        pitch=chance.randint(30, 70),
+        pitch_range=chance.randint(30, 70),
+    )
+    speech = trim(samples, synthesizer.rate).astype(np.float32)
+    speech *= _PEAK / np.abs(speech).max(initial=1.0)
+    audio = from_array(speech, synthesizer.rate, target_rate=RATE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, audio.samples, RATE, subtype="PCM_16")
+    duration = len(audio.samples) / RATE
+    return Utterance(path.stem, str(path), duration, sentence.text, speaker=voice, split=split)
+
+
+def trim(samples: np.ndarray, rate: int) -> np.ndarray:
+    """(time,) samples without the silence at both ends, up to a small margin."""
+    loud = np.flatnonzero(np.abs(samples.astype(np.int32)) > _SILENCE)
+    if not loud.size:
+        return samples
+    margin = int(_MARGIN * rate)
+    return samples[max(0, loud[0] - margin) : loud[-1] + margin]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/mini"), help="where audio and manifests go (default: data/mini)"
+    )
+    add_arguments(parser)
+    try:
+        prepare(parser.parse_args())
+    except AsrError as error:
+        sys.exit(f"prepare.py: error: {error}")

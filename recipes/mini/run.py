@@ -1,0 +1,13 @@
+"""The mini recipe: python recipes/mini/run.py [--output DIR] [key=value ...]"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import prepare
+
+from asr.recipe import main
+
+if __name__ == "__main__":
+    sys.exit(main(Path(__file__).parent, prepare))
