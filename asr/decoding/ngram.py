@@ -12,6 +12,7 @@ from asr.decoding.lm_tuned import Tuned, read_tuned
 from asr.decoding.ngram_build import LN10, build_automaton
 from asr.decoding.ngram_kernel import LMArrays, lm_step, score_words
 from asr.decoding.ngram_tables import BOS, EOS, UNK, LMError, NGramTables
+from asr.decoding.word_list import WordList
 
 __all__ = ["LMArrays", "LMError", "NGramLM", "lm_step"]
 
@@ -119,24 +120,3 @@ class NGramLM:
         logp, length = np.empty(len(ids)), np.empty(len(ids), np.int64)
         score_words(self.arrays, self.state_length, self.begin_state if bos else 0, ids, logp, length)
         return logp, length, ids
-
-
-class WordList(Sequence[str]):
-    """Words in one UTF-8 block, decoded when they are asked for: `offsets` (V + 1,) int64 into `block` (bytes as uint8)."""
-
-    def __init__(self, block: np.ndarray, offsets: np.ndarray) -> None:
-        self.block, self.offsets = block, offsets
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, i):  # type: ignore[no-untyped-def]
-        if isinstance(i, slice):
-            return [self[j] for j in range(*i.indices(len(self)))]
-        return self.block[self.offsets[i] : self.offsets[i + 1]].tobytes().decode("utf-8")
-
-    def __iter__(self) -> Iterator[str]:
-        data = self.block.tobytes()
-        bounds = self.offsets.tolist()
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
-            yield data[start:end].decode("utf-8")

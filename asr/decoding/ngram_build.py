@@ -26,7 +26,7 @@ def build_automaton(model: NGramTables) -> tuple[LMArrays, np.ndarray]:
 
     Nodes are the n-grams below the highest order, numbered by order and row behind node 0, the empty one; those that
     an n-gram extends or that have a back-off weight become states. A node's suffix link leads to its longest proper
-    suffix that is a node (Aho and Corasick 1975). Raises DuplicateNGram, and LMError for more n-grams than int32 counts.
+    suffix that is a node (Aho and Corasick 1975). Raises DuplicateNGram, and LMError for more n-grams than int32 holds.
     """
     if sum(model.counts) >= 2**31 - 1:
         raise LMError(f"{sum(model.counts):,} n-grams are too many: at most {2**31 - 2:,}")
