@@ -1,8 +1,8 @@
 """Our binary form of a language model: the automaton's arrays as they lie in memory, opened by mapping the file.
 
-Layout: 8 bytes magic, uint32 version, uint32 length of the header, uint32 CRC-32 of the header, the header (JSON: order,
-counts, size of the file, and per array its name, type, length, offset and BLAKE2b digest), the arrays at multiples of 64
-bytes. Little-endian.
+Layout: 8 bytes magic, uint32 version, uint32 length of the header, uint32 CRC-32 of the header, the header (JSON:
+counts, size of the file, and per array its name, type, length, offset and BLAKE2b digest), the arrays at multiples of
+64 bytes. Little-endian.
 """
 
 from __future__ import annotations
