@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("asr.commands.evaluate", "word error rate of a model on a manifest"),
     "train": ("asr.commands.train", "train a model from a recipe"),
     "data": ("asr.commands.data", "check, summarize or convert a manifest"),
+    "lm": ("asr.commands.lm", "train, convert, inspect or measure a language model"),
     "info": ("asr.commands.info", "what is in a model file"),
     "doctor": ("asr.commands.doctor", "what is installed, what is missing, the line that mends it"),
 }

@@ -37,7 +37,7 @@ def read_arpa_lm(path: str | Path) -> NGramLM:
     try:
         return NGramLM.from_tables(tables, name=str(path))
     except DuplicateNGram as error:
-        words = " ".join(tables.words[i] for i in tables.tables[error.order - 1].words[error.row])
+        words = " ".join(tables.words[i] for i in error.ids)
         line = reader.first_line[error.order] + error.row
         raise LMError(f"{path}:{line}: the {error.order}-gram '{words}' stands there twice") from None
 

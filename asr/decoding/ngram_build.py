@@ -13,11 +13,12 @@ _CHUNK = 1 << 20  # rows between two chances to be interrupted by Ctrl-C
 _DONE, _MISSING, _DUPLICATE = 0, 1, 2
 
 
-class DuplicateNGram(Exception):
+class DuplicateNGram(LMError):
     """An n-gram stands twice in its table: `order`, and `row` of the second."""
 
-    def __init__(self, order: int, row: int) -> None:
-        super().__init__(order, row)
+    def __init__(self, tables: list[NGramTable], order: int, row: int) -> None:
+        super().__init__(f"row {row + 1} of the {order}-grams stands there twice")
+        self.ids = tables[order - 1].words[row]
         self.order, self.row = order, row
 
 
@@ -62,7 +63,7 @@ def build_automaton(model: NGramTables) -> tuple[LMArrays, np.ndarray]:
             natural, following = _natural(tables[-1].logp), _following(arrays, sources, words)
         row = _add_arcs(arrays, sources, words, natural, following)
         if row >= 0:
-            raise DuplicateNGram(k, row)
+            raise DuplicateNGram(tables, k, row)
     lengths = np.searchsorted(nodes.bounds, chosen, side="right").astype(np.int8)
     return arrays, lengths
 
@@ -105,7 +106,7 @@ class _Nodes:
                     chunk, vocabulary, first, keys, values, found, self.suffix, self.logp, self.backoff
                 )
             if status == _DUPLICATE:
-                raise DuplicateNGram(k, start + row)
+                raise DuplicateNGram(self.tables, k, start + row)
             if status == _MISSING:
                 return False
         self.parents.append(parent)
