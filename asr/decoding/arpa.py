@@ -1,4 +1,4 @@
-"""Reading ARPA files, plain or gzip, in pieces of some megabytes; what is wrong is told with file and line."""
+"""Reading ARPA files, plain or gzip, in pieces of a few megabytes; what is wrong is told with file and line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from asr.decoding.ngram_build import DuplicateNGram, table_size
 from asr.decoding.ngram_tables import OOV_LOG10, SPECIAL_WORDS, LMError, NGramTable, NGramTables
 from asr.decoding.word_list import WordList
 
-_PIECE = 16 << 20
+_PIECE = 4 << 20
 _KINDS = {  # first bytes of files that people hand over instead
     b"mmap lm http://kheafield.com/code": "a KenLM binary: give the ARPA file it was built from",
     b"BZh": "compressed with bzip2: unpack it, or compress it with gzip",
