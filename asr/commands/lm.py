@@ -133,6 +133,7 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 
 def _info(args: argparse.Namespace) -> int:
     from asr.decoding.lm_binary import is_binary
+    from asr.decoding.lm_check import token_level
     from asr.decoding.ngram import NGramLM
 
     lm = NGramLM.read(args.lm)
@@ -150,6 +151,8 @@ def _info(args: argparse.Namespace) -> int:
     }
     if args.model:
         values |= _fit(lm, args.model)
+    elif level := token_level(lm):
+        values["remarks"] = [f"looks like a model of {level}, not of words"]
     status = 0
     if args.verify:
         values["damaged"] = _verify(args.lm) if binary else []
@@ -305,7 +308,7 @@ def _described(values: dict[str, Any]) -> str:
         rows.append(("tuned", ", ".join(f"{key} {v:g}" for key, v in values["tuned"].items() if v is not None)))
     if "spelled_share" in values:
         rows.append(("can be spelled", f"{values['spelled_share']:.1%} of the words, by probability"))
-        rows += [("remark", remark) for remark in values["remarks"]]
+    rows += [("remark", remark) for remark in values.get("remarks", ())]
     if "damaged" in values:
         rows.append(("contents", f"damaged: {', '.join(values['damaged'])}" if values["damaged"] else "as written"))
     width = max(len(label) for label, _ in rows)

@@ -126,6 +126,12 @@ def test_info(asr_command: Command, tmp_path: Path) -> None:
     assert damaged.returncode == 1 and "damaged (word_block)" in damaged.stderr
 
 
+def test_info_tells_models_of_characters(asr_command: Command, tmp_path: Path) -> None:
+    spelled = " ".join(TEXT.read_text(encoding="utf-8").replace("\n", " ")).encode()
+    assert asr_command("lm", "train", "-", "-o", tmp_path / "x.lm", stdin=spelled).returncode == 0
+    assert "looks like a model of single characters" in asr_command("lm", "info", tmp_path / "x.lm").stdout
+
+
 def test_perplexity_is_that_of_kenlm(asr_command: Command, tmp_path: Path) -> None:
     text = tmp_path / "t.txt"
     text.write_text("the of xyz and\n\nmust the qqq\n", encoding="utf-8")
