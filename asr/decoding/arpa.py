@@ -246,7 +246,7 @@ class _Vocabulary:
             row = int(np.searchsorted(offsets, error.start, side="right")) - 1
             raise LMError(f"{path}:{first_line + row}: the word is not UTF-8: convert the file to UTF-8") from None
         self.table = np.full(table_size(len(in_file)), -1, np.int32)
-        again = arpa_parse.fill_word_table(self.table, block, offsets)
+        again = int(arpa_parse.fill_word_table(self.table, block, offsets))
         if again >= 0:
             raise LMError(f"{path}:{first_line + again}: the word '{in_file[again]}' stands there twice")
         unk, bos, eos = (self._row(word) for word in SPECIAL_WORDS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from asr.decoding.ngram_kernel import Integer
+
 # why parsing stopped
 END, SECTION, BLANK, FULL = (
     0,
@@ -75,7 +77,7 @@ def _number(data: np.ndarray, start: int, end: int) -> tuple[float, bool]:
         if at == first:
             return 0.0, False
         scale += sign * exponent
-    value = np.float64(mantissa)
+    value = float(mantissa)
     if scale > 0:
         value *= _POWERS[min(scale, 308)]
     elif scale < 0:
@@ -193,7 +195,7 @@ def parse_ngrams(
 
 
 @njit(cache=True)
-def _hash(data: np.ndarray, start: int, end: int) -> int:
+def _hash(data: np.ndarray, start: Integer, end: Integer) -> Integer:
     value = _FNV_OFFSET
     for i in range(start, end):
         value = (value ^ data[i]) * _FNV_PRIME
@@ -201,7 +203,9 @@ def _hash(data: np.ndarray, start: int, end: int) -> int:
 
 
 @njit(cache=True)
-def find_word(data: np.ndarray, start: int, end: int, table: np.ndarray, block: np.ndarray, offsets: np.ndarray) -> int:
+def find_word(
+    data: np.ndarray, start: Integer, end: Integer, table: np.ndarray, block: np.ndarray, offsets: np.ndarray
+) -> Integer:
     """The id of the word data[start:end], -1 when it is not in the table."""
     mask = table.shape[0] - 1
     slot = _hash(data, start, end) & mask
@@ -219,7 +223,7 @@ def find_word(data: np.ndarray, start: int, end: int, table: np.ndarray, block: 
 
 
 @njit(cache=True)
-def fill_word_table(table: np.ndarray, block: np.ndarray, offsets: np.ndarray) -> int:
+def fill_word_table(table: np.ndarray, block: np.ndarray, offsets: np.ndarray) -> Integer:
     """Enter every word block[offsets[i]:offsets[i + 1]]; the id of a word that stands there already, or -1."""
     mask = table.shape[0] - 1
     for word in range(offsets.shape[0] - 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from asr.decoding.ngram_kernel import LMArrays, hash_slot, lm_step
+from asr.decoding.ngram_kernel import Integer, LMArrays, hash_slot, lm_step
 from asr.decoding.ngram_tables import LMError, NGramTable, NGramTables, with_missing_contexts
 
 LN10 = float(np.log(10.0))
@@ -125,7 +125,7 @@ def _following(arrays: LMArrays, sources: np.ndarray, words: np.ndarray) -> np.n
 
 
 @njit(cache=True)
-def _find(keys: np.ndarray, values: np.ndarray, key: int) -> int:
+def _find(keys: np.ndarray, values: np.ndarray, key: Integer) -> Integer:
     mask = keys.shape[0] - 1
     slot = hash_slot(key, mask)
     while keys[slot] != -1:
@@ -136,7 +136,7 @@ def _find(keys: np.ndarray, values: np.ndarray, key: int) -> int:
 
 
 @njit(cache=True)
-def _context(words: np.ndarray, i: int, vocabulary: int, keys: np.ndarray, values: np.ndarray) -> int:
+def _context(words: np.ndarray, i: int, vocabulary: int, keys: np.ndarray, values: np.ndarray) -> Integer:
     """The node of all words of row i but the last, -1 where there is none."""
     node = np.int64(1) + words[i, 0]
     for j in range(1, words.shape[1] - 1):

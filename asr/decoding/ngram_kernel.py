@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
+
+Integer = int | np.integer[Any]  # in compiled code they are one
 
 
 class LMArrays(NamedTuple):
@@ -27,14 +29,14 @@ _SPREAD = np.int64(-7046029254386353131)  # 2^64 / golden ratio (Knuth's multipl
 
 
 @njit(nogil=True, cache=True, inline="always")
-def hash_slot(key: int, mask: int) -> int:
+def hash_slot(key: Integer, mask: Integer) -> Integer:
     """Where the search for `key` begins in a table of `mask` + 1 slots."""
     mixed = key * _SPREAD
     return (mixed ^ (mixed >> 29)) & mask
 
 
 @njit(nogil=True, cache=True)
-def lm_step(lm: LMArrays, state: int, word: int) -> tuple[float, int]:
+def lm_step(lm: LMArrays, state: Integer, word: Integer) -> tuple[float, Integer]:
     """Natural log p of `word` (an id) after `state`, and the next state."""
     vocabulary = lm.unigram_logp.shape[0]
     mask = lm.arc_hash.shape[0] - 1
@@ -56,8 +58,8 @@ def lm_step(lm: LMArrays, state: int, word: int) -> tuple[float, int]:
 
 @njit(nogil=True, cache=True)
 def score_words(
-    lm: LMArrays, state_length: np.ndarray, state: int, words: np.ndarray, logp: np.ndarray, length: np.ndarray
-) -> int:
+    lm: LMArrays, state_length: np.ndarray, state: Integer, words: np.ndarray, logp: np.ndarray, length: np.ndarray
+) -> Integer:
     """Walk over `words` from `state`: natural log p and matched n-gram length of each; returns the last state."""
     vocabulary = lm.unigram_logp.shape[0]
     mask = lm.arc_hash.shape[0] - 1
@@ -73,5 +75,5 @@ def score_words(
                 break
             at = np.int64(lm.backoff_state[at])
         length[i] = state_length[at] + 1
-        at = following
+        at = np.int64(following)
     return at
