@@ -15,9 +15,6 @@ from asr.decoding.beam_steps import (
     SMALL,
     admit,
     bucket_of,
-    clear_frame,
-    end_known,
-    end_unknown,
     history_with_unknown,
     history_with_word,
     key_of,
@@ -27,6 +24,7 @@ from asr.decoding.beam_steps import (
     read_frame,
     record_end,
     record_symbol,
+    say_word,
     spell_on,
 )
 from asr.decoding.lexicon import Tree
@@ -50,18 +48,18 @@ _NONE = np.uint64(0)
 _KNOWN, _OUTSIDE, _END_KNOWN, _END_UNKNOWN = 0, -1, -2, -3  # what a candidate is, where it is no node
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _find(beam: Beam, key: int, stamp: int, mask: int) -> int:
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
+def _find(
+    table_key: np.ndarray, table_slot: np.ndarray, table_stamp: np.ndarray, key: int, stamp: int, mask: int
+) -> int:
     """The hypothesis with this key, -1."""
     h = key & mask
-    while beam.table_stamp[h] == stamp:
-        if beam.table_key[h] == key:
-            return np.int64(beam.table_slot[h])
+    while table_stamp[h] == stamp and table_key[h] != key:
         h = (h + _ONE) & mask
-    return np.int64(-1)
+    return np.int64(table_slot[h]) if table_stamp[h] == stamp else np.int64(-1)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def advance_characters(
     log_probs: np.ndarray,
     start: int,
@@ -74,12 +72,63 @@ def advance_characters(
 ) -> int:
     """Go on with frames from `start`; the frame before which the trace is full, else the number of frames."""
     width = weights.beam_width
+    # Every array by a name of its own: compiled code would copy the whole tuple at every use and call.
+    keep, boost, unknown_least = weights.keep, weights.boost, weights.unknown_least
+    has_hotwords, open_vocabulary = weights.has_hotwords, weights.open_vocabulary
+    lookahead, silent = labels.lookahead, labels.silent
+    children_from = tree.child
+    child_bits = tree.mask
+    depths = tree.depth
+    entries = tree.entry
+    next_entry = tree.next_entry
+    text_of = tree.text
+    lm_word = tree.lm_word
+    hot_following = hot.following
+    hot_credit = hot.credit
+    hot_reward = hot.reward
+    keys = beam.key
+    parents = beam.parent
+    histories = beam.history
+    spellings = beam.spelled
+    nodes = beam.node
+    last_labels = beam.label
+    states = beam.state
+    hotword_states = beam.hotword
+    traces = beam.trace
+    blanks = beam.blank
+    label_masses = beam.label_mass
+    entered = beam.entered
+    endings = beam.ending
+    ending_states = beam.ending_state
+    present = beam.present
+    new_blank = beam.new_blank
+    new_label_mass = beam.new_label_mass
+    scores = beam.score
+    sources = beam.source
+    by_label = beam.by_label
+    to_node = beam.to_node
+    factors = beam.factor
+    to_state_of = beam.to_state
+    to_hotwords = beam.to_hotword
+    ended_words = beam.ended
+    table_key = beam.table_key
+    table_slot = beam.table_slot
+    table_stamp = beam.table_stamp
+    histogram = beam.histogram
+    probability = beam.probability
+    active_labels = beam.active
+    active_score = beam.active_score
+    trace_parent = beam.trace_parent
+    trace_symbol = beam.trace_symbol
+    trace_frame = beam.trace_frame
+    counts = beam.counts
+    scales = beam.scale
     separator = weights.separator
-    table_mask = uint64(beam.table_key.shape[0] - 1)
-    size, side = beam.counts[SIZE], beam.counts[SIDE]
-    pending, stamp = beam.counts[PENDING], beam.counts[STAMP]
-    log_scale = beam.scale[LOG_SCALE]
-    trace_room = beam.trace_parent.shape[0] - width * weights.most_records
+    table_mask = uint64(table_key.shape[0] - 1)
+    size, side = counts[SIZE], counts[SIDE]
+    pending, stamp = counts[PENDING], counts[STAMP]
+    log_scale = scales[LOG_SCALE]
+    trace_room = trace_parent.shape[0] - width * weights.most_records
     frames = log_probs.shape[0]
     t = start
     while t < frames:
@@ -88,177 +137,192 @@ def advance_characters(
             log_scale += log_probs[t, 0]
             t += 1
             continue
-        if beam.counts[TRACES] > trace_room:
+        if counts[TRACES] > trace_room:
             break
-        active = read_frame(log_probs, t, labels, weights, beam)
+        active = read_frame(
+            log_probs,
+            t,
+            weights.least_label,
+            weights.most_labels,
+            silent,
+            active_labels,
+            active_score,
+            probability,
+        )
         active_bits = _NONE
         for k in range(active):
-            if beam.active[k] != separator:
-                active_bits |= _ONE << uint64(beam.active[k])
-        p_blank = beam.probability[0]
-        p_separator = beam.probability[separator]
+            if active_labels[k] != separator:
+                active_bits |= _ONE << uint64(active_labels[k])
+        p_blank = probability[0]
+        p_separator = probability[separator]
         base = side * width
-        frame = beam.counts[FRAMES] + t
+        frame = counts[FRAMES] + t
         stamp += 1
         for i in range(size):
             s = base + i
             if pending:
-                beam.blank[s] += beam.label_mass[s]
-                beam.label_mass[s] = 0.0
-            h = beam.key[s] & table_mask
-            while beam.table_stamp[h] == stamp:
+                blanks[s] += label_masses[s]
+                label_masses[s] = 0.0
+            h = keys[s] & table_mask
+            while table_stamp[h] == stamp:
                 h = (h + _ONE) & table_mask
-            beam.table_stamp[h], beam.table_key[h], beam.table_slot[h] = stamp, beam.key[s], i
-            beam.present[i] = _NONE
+            table_stamp[h], table_key[h], table_slot[h] = stamp, keys[s], i
+            present[i] = _NONE
         pending = 0
 
         # Prefixes that stay as they are, and what flows into them from their parents.
         best, limit = 0.0, 0.0
-        lowest, floor, above = np.int64(beam.histogram.shape[0]), np.int64(0), 0
+        lowest, floor, above = np.int64(histogram.shape[0]), np.int64(0), 0
         for i in range(size):
             s = base + i
-            c = np.int64(beam.label[s])
-            p = beam.probability[c]
-            total = beam.blank[s] + beam.label_mass[s]
+            c = np.int64(last_labels[s])
+            p = probability[c]
+            total = blanks[s] + label_masses[s]
             mass = 0.0
             if p > 0.0:
                 # after a separator another one changes nothing
-                mass = p * (total if beam.node[s] == 0 and beam.spelled[s] == _NONE else beam.label_mass[s])
-                if beam.parent[s] != _NONE:
-                    q = _find(beam, beam.parent[s], stamp, table_mask)
+                mass = p * (total if nodes[s] == 0 and spellings[s] == _NONE else label_masses[s])
+                if parents[s] != _NONE:
+                    q = _find(table_key, table_slot, table_stamp, parents[s], stamp, table_mask)
                     if q >= 0:
                         u = base + q
-                        source = beam.blank[u] + (beam.label_mass[u] if beam.label[u] != c else 0.0)
-                        mass += source * p * beam.entered[s]
-                        beam.present[q] |= _ONE << uint64(c)
-            beam.new_blank[i] = total * p_blank
-            beam.new_label_mass[i] = mass
+                        source = blanks[u] + (label_masses[u] if last_labels[u] != c else 0.0)
+                        mass += source * p * entered[s]
+                        present[q] |= _ONE << uint64(c)
+            new_blank[i] = total * p_blank
+            new_label_mass[i] = mass
             score = total * p_blank + mass
-            beam.score[i] = score
+            scores[i] = score
             if score >= limit and score > 0.0:
-                best, limit, lowest, floor, above = admit(beam, weights, score, best, limit, lowest, floor, above)
+                best, limit, lowest, floor, above = admit(
+                    histogram, width, keep, score, best, limit, lowest, floor, above
+                )
         count = size
 
         # Prefixes that grow by a label.
         for i in range(size):
             s = base + i
-            blank_mass = beam.blank[s]
-            total = blank_mass + beam.label_mass[s]
-            node = np.int64(beam.node[s])
-            outside = beam.spelled[s] != _NONE
-            last = beam.label[s]
-            state = beam.hotword[s]
+            blank_mass = blanks[s]
+            total = blank_mass + label_masses[s]
+            node = np.int64(nodes[s])
+            outside = spellings[s] != _NONE
+            last = last_labels[s]
+            state = hotword_states[s]
             lent = 1.0
-            if weights.has_hotwords:
-                lent = 1.0 / hot.credit[state]
+            if has_hotwords:
+                lent = 1.0 / hot_credit[state]
             inside = _NONE
             if not outside:
-                children = tree.mask[node]
+                children = child_bits[node]
                 inside = children & active_bits
-                todo = inside & ~beam.present[i]
+                todo = inside & ~present[i]
                 if todo != _NONE:
-                    scaled = lent / labels.lookahead[node]
-                    first = np.int64(tree.child[node])
+                    scaled = lent / lookahead[node]
+                    first = np.int64(children_from[node])
                     while todo != _NONE:
                         c = lowest_bit(todo)
                         bit = _ONE << uint64(c)
                         todo ^= bit
-                        score = (total if c != last else blank_mass) * beam.probability[c]
-                        if score * weights.boost < limit:
+                        score = (total if c != last else blank_mass) * probability[c]
+                        if score * boost < limit:
                             continue
                         to = first + np.int64(popcount(children & (bit - _ONE)))
-                        factor = labels.lookahead[to] * scaled
+                        factor = lookahead[to] * scaled
                         to_hotword = np.int32(0)
-                        if weights.has_hotwords:
-                            to_hotword = hot.following[state, c]
-                            factor *= hot.credit[to_hotword] * hot.reward[to_hotword]
+                        if has_hotwords:
+                            to_hotword = hot_following[state, c]
+                            factor *= hot_credit[to_hotword] * hot_reward[to_hotword]
                         score *= factor
                         if score < limit or score <= 0.0:
                             continue
-                        beam.score[count], beam.source[count], beam.by_label[count] = score, i, c
-                        beam.to_node[count], beam.factor[count] = to, factor
-                        beam.to_hotword[count], beam.ended[count] = to_hotword, _KNOWN
+                        scores[count], sources[count], by_label[count] = score, i, c
+                        to_node[count], factors[count] = to, factor
+                        to_hotwords[count], ended_words[count] = to_hotword, _KNOWN
                         count += 1
                         best, limit, lowest, floor, above = admit(
-                            beam, weights, score, best, limit, lowest, floor, above
+                            histogram, width, keep, score, best, limit, lowest, floor, above
                         )
-            if weights.open_vocabulary:
+            if open_vocabulary:
                 grown = weights.unknown_symbol
                 if outside:
                     step_factor = np.exp(grown) * lent
                 else:
                     step_factor = (
-                        np.exp(weights.unknown_lookahead + weights.unknown_word + grown * (tree.depth[node] + 1))
-                        / labels.lookahead[node]
+                        np.exp(weights.unknown_lookahead + weights.unknown_word + grown * (depths[node] + 1))
+                        / lookahead[node]
                         * lent
                     )
-                todo = active_bits & ~inside & ~beam.present[i]
+                todo = active_bits & ~inside & ~present[i]
                 while todo != _NONE:
                     c = lowest_bit(todo)
                     todo &= todo - _ONE
-                    score = (total if c != last else blank_mass) * beam.probability[c] * step_factor
+                    score = (total if c != last else blank_mass) * probability[c] * step_factor
                     factor = step_factor
                     to_hotword = np.int32(0)
-                    if weights.has_hotwords:
-                        to_hotword = hot.following[state, c]
-                        change = hot.credit[to_hotword] * hot.reward[to_hotword]
+                    if has_hotwords:
+                        to_hotword = hot_following[state, c]
+                        change = hot_credit[to_hotword] * hot_reward[to_hotword]
                         factor *= change
                         score *= change
                     if score < limit or score <= 0.0:
                         continue
-                    beam.score[count], beam.source[count], beam.by_label[count] = score, i, c
-                    beam.to_node[count], beam.factor[count] = node, factor
-                    beam.to_hotword[count], beam.ended[count] = to_hotword, _OUTSIDE
+                    scores[count], sources[count], by_label[count] = score, i, c
+                    to_node[count], factors[count] = node, factor
+                    to_hotwords[count], ended_words[count] = to_hotword, _OUTSIDE
                     count += 1
-                    best, limit, lowest, floor, above = admit(beam, weights, score, best, limit, lowest, floor, above)
+                    best, limit, lowest, floor, above = admit(
+                        histogram, width, keep, score, best, limit, lowest, floor, above
+                    )
             if p_separator > 0.0 and (outside or node != 0):
                 # no word is likelier than 1: spares most looks into the LM
-                said = weights.unknown_lookahead_factor if outside else labels.lookahead[node]
-                if total * p_separator * weights.boost * weights.word_factor < limit * said:
+                said = weights.unknown_lookahead_factor if outside else lookahead[node]
+                if total * p_separator * boost * weights.word_factor < limit * said:
                     continue
-                entry = np.int64(-1) if outside else np.int64(tree.entry[node])
-                if entry < 0 and not weights.open_vocabulary:
+                entry = np.int64(-1) if outside else np.int64(entries[node])
+                if entry < 0 and not open_vocabulary:
                     continue
                 while True:
-                    following = entry if entry < 0 else np.int64(tree.next_entry[entry])
-                    only = entry < 0 or (following < 0 and tree.entry[node] == entry)
-                    factor, to_state = beam.ending[s], np.int64(beam.ending_state[s])
+                    following = entry if entry < 0 else np.int64(next_entry[entry])
+                    only = entry < 0 or (following < 0 and entries[node] == entry)
+                    factor, to_state = endings[s], np.int64(ending_states[s])
                     if not only or factor < 0.0:
-                        if entry >= 0:
-                            factor, to_state = end_known(tree, labels, lm, weights, node, beam.state[s], entry)
+                        word = np.int64(0) if entry < 0 else np.int64(lm_word[entry])
+                        factor, to_state = say_word(lm, states[s], word, weights.alpha, weights.beta, unknown_least)
+                        if outside:
+                            factor /= weights.unknown_lookahead_factor
                         else:
-                            factor, to_state = end_unknown(
-                                tree, labels, lm, weights, node, beam.state[s], beam.spelled[s]
-                            )
+                            factor /= lookahead[node]
+                            if entry < 0:
+                                factor *= np.exp(weights.unknown_word + weights.unknown_symbol * depths[node])
                         if only:
-                            beam.ending[s], beam.ending_state[s] = factor, to_state
+                            endings[s], ending_states[s] = factor, to_state
                     to_hotword = np.int32(0)
-                    if weights.has_hotwords:
-                        to_hotword = hot.following[state, 0]
-                        factor *= hot.credit[to_hotword] * hot.reward[to_hotword] * lent
+                    if has_hotwords:
+                        to_hotword = hot_following[state, 0]
+                        factor *= hot_credit[to_hotword] * hot_reward[to_hotword] * lent
                     score = total * p_separator * factor
                     if score >= limit and score > 0.0:
                         if entry >= 0:
-                            history = history_with_word(beam.history[s], tree.text[entry])
+                            history = history_with_word(histories[s], text_of[entry])
                         else:
-                            spelled = beam.spelled[s] if outside else leave_tree(node)
-                            history = history_with_unknown(beam.history[s], spelled)
-                        if _find(beam, key_of(history, 0, _NONE), stamp, table_mask) < 0:
-                            beam.score[count], beam.source[count], beam.by_label[count] = score, i, separator
-                            beam.to_node[count], beam.factor[count] = entry, factor
-                            beam.to_state[count], beam.to_hotword[count] = to_state, to_hotword
-                            beam.ended[count] = _END_KNOWN if entry >= 0 else _END_UNKNOWN
+                            spelled = spellings[s] if outside else leave_tree(node)
+                            history = history_with_unknown(histories[s], spelled)
+                        if _find(table_key, table_slot, table_stamp, key_of(history, 0, _NONE), stamp, table_mask) < 0:
+                            scores[count], sources[count], by_label[count] = score, i, separator
+                            to_node[count], factors[count] = entry, factor
+                            to_state_of[count], to_hotwords[count] = to_state, to_hotword
+                            ended_words[count] = _END_KNOWN if entry >= 0 else _END_UNKNOWN
                             count += 1
                             best, limit, lowest, floor, above = admit(
-                                beam, weights, score, best, limit, lowest, floor, above
+                                histogram, width, keep, score, best, limit, lowest, floor, above
                             )
                     entry = following
                     if entry < 0:
                         break
 
         # The best of them become the next generation.
-        limit = max(limit, best * weights.keep)
-        spare = beam.histogram[floor] - max(above - width, 0)  # of the lowest bucket so many still fit
+        limit = max(limit, best * keep)
+        spare = histogram[floor] - max(above - width, 0)  # of the lowest bucket so many still fit
         scale = 1.0
         if best < SMALL:
             scale = LARGE
@@ -266,7 +330,7 @@ def advance_characters(
         next_base = (1 - side) * width
         kept = 0
         for k in range(count):
-            score = beam.score[k]
+            score = scores[k]
             if score < limit or score <= 0.0:
                 continue
             if above > width and bucket_of(score) == floor:
@@ -277,41 +341,52 @@ def advance_characters(
             kept += 1
             if k < size:
                 s = base + k
-                beam.key[d], beam.parent[d], beam.history[d] = beam.key[s], beam.parent[s], beam.history[s]
-                beam.spelled[d], beam.node[d], beam.label[d] = beam.spelled[s], beam.node[s], beam.label[s]
-                beam.state[d], beam.hotword[d], beam.trace[d] = beam.state[s], beam.hotword[s], beam.trace[s]
-                beam.entered[d], beam.ending[d] = beam.entered[s], beam.ending[s]
-                beam.ending_state[d] = beam.ending_state[s]
-                beam.blank[d] = beam.new_blank[k] * scale
-                beam.label_mass[d] = beam.new_label_mass[k] * scale
+                keys[d], parents[d], histories[d] = keys[s], parents[s], histories[s]
+                spellings[d], nodes[d], last_labels[d] = spellings[s], nodes[s], last_labels[s]
+                states[d], hotword_states[d], traces[d] = states[s], hotword_states[s], traces[s]
+                entered[d], endings[d] = entered[s], endings[s]
+                ending_states[d] = ending_states[s]
+                blanks[d] = new_blank[k] * scale
+                label_masses[d] = new_label_mass[k] * scale
                 continue
-            s = base + beam.source[k]
-            kind = beam.ended[k]
-            to, c = np.int64(beam.to_node[k]), np.int64(beam.by_label[k])
-            history, spelled, trace = beam.history[s], beam.spelled[s], beam.trace[s]
-            state = beam.state[s]
+            s = base + sources[k]
+            kind = ended_words[k]
+            to, c = np.int64(to_node[k]), np.int64(by_label[k])
+            history, spelled, trace = histories[s], spellings[s], traces[s]
+            state = states[s]
             if kind == _OUTSIDE:
-                trace = record_symbol(beam, trace, to, spelled, c, frame)
+                trace = record_symbol(counts, trace_parent, trace_symbol, trace_frame, trace, to, spelled, c, frame)
                 spelled = spell_on(spelled if spelled != _NONE else leave_tree(to), c)
             elif kind != _KNOWN:
-                trace = record_end(beam, trace, to if kind == _END_KNOWN else -1, beam.node[s], spelled, frame)
+                trace = record_end(
+                    counts,
+                    trace_parent,
+                    trace_symbol,
+                    trace_frame,
+                    trace,
+                    to if kind == _END_KNOWN else -1,
+                    nodes[s],
+                    spelled,
+                    frame,
+                )
                 if kind == _END_KNOWN:
-                    history = history_with_word(history, tree.text[to])
+                    history = history_with_word(history, text_of[to])
                 else:
-                    history = history_with_unknown(history, spelled if spelled != _NONE else leave_tree(beam.node[s]))
+                    history = history_with_unknown(history, spelled if spelled != _NONE else leave_tree(nodes[s]))
                 spelled, to = _NONE, np.int64(0)
-                state = beam.to_state[k]
-            beam.key[d], beam.parent[d], beam.history[d] = key_of(history, to, spelled), beam.key[s], history
-            beam.spelled[d], beam.node[d], beam.label[d] = spelled, to, c
-            beam.state[d], beam.hotword[d], beam.trace[d] = state, beam.to_hotword[k], trace
-            beam.entered[d], beam.ending[d] = beam.factor[k], -1.0
-            beam.blank[d], beam.label_mass[d] = 0.0, score * scale
+                state = to_state_of[k]
+            keys[d], parents[d], histories[d] = key_of(history, to, spelled), keys[s], history
+            spellings[d], nodes[d], last_labels[d] = spelled, to, c
+            states[d], hotword_states[d], traces[d] = state, to_hotwords[k], trace
+            entered[d], endings[d] = factors[k], -1.0
+            blanks[d], label_masses[d] = 0.0, score * scale
         for b in range(lowest, bucket_of(best) + 1):
-            beam.histogram[b] = 0
-        clear_frame(active, beam)
+            histogram[b] = 0
+        for k in range(active):
+            probability[active_labels[k]] = 0.0
         size, side = kept, 1 - side
         t += 1
-    beam.counts[SIZE], beam.counts[SIDE] = size, side
-    beam.counts[PENDING], beam.counts[STAMP] = pending, stamp
-    beam.scale[LOG_SCALE] = log_scale
+    counts[SIZE], counts[SIDE] = size, side
+    counts[PENDING], counts[STAMP] = pending, stamp
+    scales[LOG_SCALE] = log_scale
     return t

@@ -16,9 +16,6 @@ from asr.decoding.beam_steps import (
     SMALL,
     bucket_floor,
     bucket_of,
-    clear_frame,
-    end_known,
-    end_unknown,
     history_with_unknown,
     history_with_word,
     key_of,
@@ -27,6 +24,7 @@ from asr.decoding.beam_steps import (
     read_frame,
     record_end,
     record_symbol,
+    say_word,
     spell_on,
 )
 from asr.decoding.lexicon import Tree, step
@@ -57,58 +55,76 @@ def piece_key(history: int, node: int, spelled: int, label: int) -> int:
     return mix(key_of(history, node, spelled) + (uint64(label) + _ONE) * _LABEL)
 
 
-@njit(nogil=True, cache=True)
-def _walk(tree: Tree, labels: Labels, weights: Weights, node: int, spelled: int, c: int) -> Any:
-    """Where a label leads inside a word: node, hash outside the tree, the LM's factor; 0 where it is not allowed."""
-    size = labels.first[c + 1] - labels.first[c]
-    if spelled == _NONE:
-        to = np.int64(-1)
-        if node == 0:
-            to = np.int64(tree.root_child[c])
-        else:
-            low, high = tree.arc[node], tree.arc[node + 1]
-            while low < high:
-                middle = (low + high) >> 1
-                if tree.arc_label[middle] < c:
-                    low = middle + 1
-                else:
-                    high = middle
-            if low < tree.arc[node + 1] and tree.arc_label[low] == c:
-                to = np.int64(tree.arc_child[low])
-        if to >= 0:
-            return to, _NONE, labels.lookahead[to] / labels.lookahead[node]
-    if not weights.open_vocabulary:
-        return np.int64(node), spelled, 0.0
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
+def _arc(
+    arc: np.ndarray, arc_label: np.ndarray, arc_child: np.ndarray, root_child: np.ndarray, node: int, c: int
+) -> int:
+    """The node that a label leads to inside the tree, -1."""
+    to = np.int64(-1)
+    if node == 0:
+        to = np.int64(root_child[c])
+    else:
+        low, high = np.int64(arc[node]), np.int64(arc[node + 1])
+        end = high
+        while low < high:
+            middle = (low + high) >> 1
+            if arc_label[middle] < c:
+                low = middle + 1
+            else:
+                high = middle
+        if low < end and arc_label[low] == c:
+            to = np.int64(arc_child[low])
+    return to
+
+
+@njit(nogil=True, cache=True, _nrt=False)
+def _leave(
+    children_from: np.ndarray,
+    symbol_to: np.ndarray,
+    first: np.ndarray,
+    spelling: np.ndarray,
+    node: int,
+    spelled: int,
+    c: int,
+) -> Any:
+    """Where a label leads that the tree has no arc for: the last node of the tree, and the hash outside."""
     at, outside = np.int64(node), spelled
-    for k in range(labels.first[c], labels.first[c + 1]):
-        symbol = labels.spelling[k]
+    for k in range(first[c], first[c + 1]):
+        symbol = spelling[k]
         if outside == _NONE:
-            to = step(tree.child, tree.symbol, at, symbol)
+            to = step(children_from, symbol_to, at, symbol)
             if to >= 0:
                 at = to
                 continue
             outside = leave_tree(at)
         outside = spell_on(outside, symbol)
-    if spelled != _NONE:
-        return at, outside, np.exp(weights.unknown_symbol * size)
-    said = weights.unknown_lookahead + weights.unknown_word + weights.unknown_symbol * (tree.depth[node] + size)
-    return at, outside, np.exp(said) / labels.lookahead[node]
+    return at, outside
 
 
-@njit(nogil=True, cache=True)
-def _listen(hot: HotwordArrays, labels: Labels, state: int, c: int) -> Any:
+@njit(nogil=True, cache=True, _nrt=False)
+def _listen(
+    following: np.ndarray, rewards: np.ndarray, first: np.ndarray, spelling: np.ndarray, state: int, c: int
+) -> Any:
     """The hotword automaton's state after a label's symbols, and the factor of all that was completed."""
     reward = 1.0
-    for k in range(labels.first[c], labels.first[c + 1]):
-        state = np.int64(hot.following[state, labels.spelling[k]])
-        reward *= hot.reward[state]
+    for k in range(first[c], first[c + 1]):
+        state = np.int64(following[state, spelling[k]])
+        reward *= rewards[state]
     return state, reward
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
 def _offer(
-    beam: Beam,
-    weights: Weights,
+    table_key: np.ndarray,
+    table_slot: np.ndarray,
+    table_stamp: np.ndarray,
+    scores: np.ndarray,
+    new_label_mass: np.ndarray,
+    new_blank: np.ndarray,
+    new_keys: np.ndarray,
+    histogram: np.ndarray,
+    width: int,
+    keep: float,
     key: int,
     added: float,
     stamp: int,
@@ -123,61 +139,76 @@ def _offer(
 
     The histogram counts every candidate in the bucket `floor` or higher.
     """
-    mask = uint64(beam.table_key.shape[0] - 1)
+    mask = uint64(table_key.shape[0] - 1)
     h = key & mask
-    while beam.table_stamp[h] == stamp and beam.table_key[h] != key:
+    while table_stamp[h] == stamp and table_key[h] != key:
         h = (h + _ONE) & mask
-    if beam.table_stamp[h] == stamp:
-        k = np.int64(beam.table_slot[h])
-        before = bucket_of(beam.score[k])
-        beam.score[k] += added
-        beam.new_label_mass[k] += added
+    before = np.int64(-1)
+    if table_stamp[h] == stamp:
+        k = np.int64(table_slot[h])
+        before = bucket_of(scores[k])
+        scores[k] += added
+        new_label_mass[k] += added
     else:
         k = np.int64(count)
-        beam.table_stamp[h], beam.table_key[h], beam.table_slot[h] = stamp, key, k
-        before = np.int64(-1)
-        beam.score[k], beam.new_label_mass[k], beam.new_blank[k] = added, added, 0.0
-        beam.new_key[k] = key
-    score = beam.score[k]
+        table_stamp[h], table_key[h], table_slot[h] = stamp, key, k
+        scores[k], new_label_mass[k], new_blank[k] = added, added, 0.0
+        new_keys[k] = key
+    score = scores[k]
     if score > best:
         best = score
-        limit = max(limit, best * weights.keep)
+        limit = max(limit, best * keep)
     b = bucket_of(score)
     if before >= floor:
-        beam.histogram[before] -= 1
-        beam.histogram[b] += 1
+        histogram[before] -= 1
+        histogram[b] += 1
     elif b >= floor:
-        beam.histogram[b] += 1
+        histogram[b] += 1
         above += 1
         lowest = min(lowest, b)
-    while above - beam.histogram[floor] >= weights.beam_width:
-        above -= beam.histogram[floor]
+    if above >= width:
+        floor = max(floor, lowest)  # nothing is below
+    while above - histogram[floor] >= width:
+        above -= histogram[floor]
         floor += 1
         limit = max(limit, bucket_floor(floor))
     return k, best, limit, lowest, floor, above
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def _record_label(
-    tree: Tree, labels: Labels, beam: Beam, trace: int, node: int, spelled: int, c: int, frame: int
+    children_from: np.ndarray,
+    symbol_to: np.ndarray,
+    first: np.ndarray,
+    spelling: np.ndarray,
+    counts: np.ndarray,
+    trace_parent: np.ndarray,
+    trace_symbol: np.ndarray,
+    trace_frame: np.ndarray,
+    trace: int,
+    node: int,
+    spelled: int,
+    c: int,
+    frame: int,
 ) -> int:
     """The records of a label's symbols outside the tree."""
     at, outside = np.int64(node), spelled
-    for k in range(labels.first[c], labels.first[c + 1]):
-        symbol = labels.spelling[k]
+    for k in range(first[c], first[c + 1]):
+        symbol = spelling[k]
         if outside == _NONE:
-            to = step(tree.child, tree.symbol, at, symbol)
+            to = step(children_from, symbol_to, at, symbol)
             if to >= 0:
                 at = to
                 continue
-            trace = record_symbol(beam, trace, at, outside, symbol, frame)
+        trace = record_symbol(
+            counts, trace_parent, trace_symbol, trace_frame, trace, at, outside, np.int64(symbol), frame
+        )
+        if outside == _NONE:
             outside = leave_tree(at)
-        else:
-            trace = record_symbol(beam, trace, at, outside, symbol, frame)
     return trace
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def advance_pieces(
     log_probs: np.ndarray,
     start: int,
@@ -190,11 +221,60 @@ def advance_pieces(
 ) -> int:
     """Go on with frames from `start`; the frame before which the trace is full, else the number of frames."""
     width = weights.beam_width
+    # Every array by a name of its own: compiled code would copy the whole tuple at every use and call.
+    keep, boost, unknown_least = weights.keep, weights.boost, weights.unknown_least
+    has_hotwords, open_vocabulary = weights.has_hotwords, weights.open_vocabulary
+    lookahead, silent, starts_word = labels.lookahead, labels.silent, labels.starts_word
+    first, spelling = labels.first, labels.spelling
+    arc, arc_label, arc_child, root_child = tree.arc, tree.arc_label, tree.arc_child, tree.root_child
+    children_from, symbol_to = tree.child, tree.symbol
+    depths = tree.depth
+    entries = tree.entry
+    next_entry = tree.next_entry
+    text_of = tree.text
+    lm_word = tree.lm_word
+    hot_following = hot.following
+    hot_credit = hot.credit
+    hot_reward = hot.reward
+    keys = beam.key
+    histories = beam.history
+    spellings = beam.spelled
+    nodes = beam.node
+    last_labels = beam.label
+    states = beam.state
+    hotword_states = beam.hotword
+    traces = beam.trace
+    blanks = beam.blank
+    label_masses = beam.label_mass
+    endings = beam.ending
+    ending_states = beam.ending_state
+    new_blank = beam.new_blank
+    new_label_mass = beam.new_label_mass
+    scores = beam.score
+    table_key, table_slot, table_stamp = beam.table_key, beam.table_slot, beam.table_stamp
+    sources = beam.source
+    by_label = beam.by_label
+    to_node = beam.to_node
+    to_state_of = beam.to_state
+    new_keys = beam.new_key
+    new_histories = beam.new_history
+    new_spellings = beam.new_spelled
+    to_hotwords = beam.to_hotword
+    ended_words = beam.ended
+    histogram = beam.histogram
+    probability = beam.probability
+    active_labels = beam.active
+    active_score = beam.active_score
+    trace_parent = beam.trace_parent
+    trace_symbol = beam.trace_symbol
+    trace_frame = beam.trace_frame
+    counts = beam.counts
+    scales = beam.scale
     separator = weights.separator
-    size, side = beam.counts[SIZE], beam.counts[SIDE]
-    pending, stamp = beam.counts[PENDING], beam.counts[STAMP]
-    log_scale = beam.scale[LOG_SCALE]
-    trace_room = beam.trace_parent.shape[0] - width * weights.most_records
+    size, side = counts[SIZE], counts[SIDE]
+    pending, stamp = counts[PENDING], counts[STAMP]
+    log_scale = scales[LOG_SCALE]
+    trace_room = trace_parent.shape[0] - width * weights.most_records
     frames = log_probs.shape[0]
     t = start
     while t < frames:
@@ -203,70 +283,118 @@ def advance_pieces(
             log_scale += log_probs[t, 0]
             t += 1
             continue
-        if beam.counts[TRACES] > trace_room:
+        if counts[TRACES] > trace_room:
             break
-        active = read_frame(log_probs, t, labels, weights, beam)
-        p_blank = beam.probability[0]
+        active = read_frame(
+            log_probs,
+            t,
+            weights.least_label,
+            weights.most_labels,
+            silent,
+            active_labels,
+            active_score,
+            probability,
+        )
+        p_blank = probability[0]
         most = 0.0
         for k in range(active):
-            most = max(most, beam.probability[beam.active[k]])
+            most = max(most, probability[active_labels[k]])
         base = side * width
-        frame = beam.counts[FRAMES] + t
+        frame = counts[FRAMES] + t
         stamp += 1
 
         # Prefixes that stay as they are.
         best, limit = 0.0, 0.0
-        lowest, floor, above = np.int64(beam.histogram.shape[0]), np.int64(0), 0
+        lowest, floor, above = np.int64(histogram.shape[0]), np.int64(0), 0
         count = 0
         for i in range(size):
             s = base + i
             if pending:
-                beam.blank[s] += beam.label_mass[s]
-                beam.label_mass[s] = 0.0
-            p = beam.probability[beam.label[s]]
-            total = beam.blank[s] + beam.label_mass[s]
+                blanks[s] += label_masses[s]
+                label_masses[s] = 0.0
+            p = probability[last_labels[s]]
+            total = blanks[s] + label_masses[s]
             # after a separator another one changes nothing
-            mass = p * (total if beam.node[s] == 0 and beam.spelled[s] == _NONE else beam.label_mass[s])
+            mass = p * (total if nodes[s] == 0 and spellings[s] == _NONE else label_masses[s])
             k, best, limit, lowest, floor, above = _offer(
-                beam, weights, beam.key[s], total * p_blank + mass, stamp, count, best, limit, lowest, floor, above
+                table_key,
+                table_slot,
+                table_stamp,
+                scores,
+                new_label_mass,
+                new_blank,
+                new_keys,
+                histogram,
+                width,
+                keep,
+                keys[s],
+                total * p_blank + mass,
+                stamp,
+                count,
+                best,
+                limit,
+                lowest,
+                floor,
+                above,
             )
-            beam.new_blank[k], beam.new_label_mass[k] = total * p_blank, mass
+            new_blank[k], new_label_mass[k] = total * p_blank, mass
             count += 1
         pending = 0
 
         # Prefixes that grow by a label.
         for i in range(size):
             s = base + i
-            blank_mass = beam.blank[s]
-            total = blank_mass + beam.label_mass[s]
-            node, spelled = np.int64(beam.node[s]), beam.spelled[s]
+            blank_mass = blanks[s]
+            total = blank_mass + label_masses[s]
+            node, spelled = np.int64(nodes[s]), spellings[s]
             between = node == 0 and spelled == _NONE
-            last = beam.label[s]
-            heard = np.int64(beam.hotword[s])
+            last = last_labels[s]
+            heard = np.int64(hotword_states[s])
             lent = 1.0
-            if weights.has_hotwords:
-                lent = 1.0 / hot.credit[heard]
+            if has_hotwords:
+                lent = 1.0 / hot_credit[heard]
+            outside_factor = 1.0  # of a step outside the tree, but for the number of symbols
+            if open_vocabulary and spelled == _NONE:
+                said = weights.unknown_lookahead + weights.unknown_word + weights.unknown_symbol * depths[node]
+                outside_factor = np.exp(said) / lookahead[node]
             ends_word = False
             for a in range(active):
-                c = np.int64(beam.active[a])
-                if c == separator or (labels.starts_word[c] != 0 and not between):
+                c = np.int64(active_labels[a])
+                if c == separator or (starts_word[c] != 0 and not between):
                     ends_word = ends_word or not between
                     continue
                 source = total if c != last else blank_mass
-                if source * beam.probability[c] * weights.boost < limit and spelled == _NONE:
+                if source * probability[c] * boost < limit and spelled == _NONE:
                     continue  # inside a word the LM's factors are at most 1
-                to, outside, factor = _walk(tree, labels, weights, node, spelled, c)
+                to, outside = np.int64(-1), _NONE
+                if spelled == _NONE:
+                    to = _arc(arc, arc_label, arc_child, root_child, node, c)
+                if to >= 0:
+                    factor = lookahead[to] / lookahead[node]
+                elif not open_vocabulary:
+                    continue
+                else:
+                    to, outside = _leave(children_from, symbol_to, first, spelling, node, spelled, c)
+                    factor = outside_factor * np.exp(weights.unknown_symbol * (first[c + 1] - first[c]))
                 to_heard = heard
-                if weights.has_hotwords:
-                    to_heard, reward = _listen(hot, labels, heard, c)
-                    factor *= reward * hot.credit[to_heard] * lent
-                score = source * beam.probability[c] * factor
+                if has_hotwords:
+                    to_heard, reward = _listen(hot_following, hot_reward, first, spelling, heard, c)
+                    factor *= reward * hot_credit[to_heard] * lent
+                score = source * probability[c] * factor
                 if score < limit or score <= 0.0:
                     continue
-                history = beam.history[s]
+                history = histories[s]
                 k, best, limit, lowest, floor, above = _offer(
-                    beam,
-                    weights,
+                    table_key,
+                    table_slot,
+                    table_stamp,
+                    scores,
+                    new_label_mass,
+                    new_blank,
+                    new_keys,
+                    histogram,
+                    width,
+                    keep,
                     piece_key(history, to, outside, c),
                     score,
                     stamp,
@@ -278,58 +406,79 @@ def advance_pieces(
                     above,
                 )
                 if k == count:
-                    beam.source[k], beam.by_label[k], beam.to_node[k], beam.to_hotword[k] = i, c, to, to_heard
-                    beam.new_history[k], beam.new_spelled[k] = history, outside
-                    beam.to_state[k], beam.ended[k] = beam.state[s], _NO_WORD
+                    sources[k], by_label[k], to_node[k], to_hotwords[k] = i, c, to, to_heard
+                    new_histories[k], new_spellings[k] = history, outside
+                    to_state_of[k], ended_words[k] = states[s], _NO_WORD
                     count += 1
             if not ends_word:
                 continue
-            said = weights.unknown_lookahead_factor if spelled != _NONE else labels.lookahead[node]
-            if total * most * weights.boost * weights.word_factor < limit * said:
+            said = weights.unknown_lookahead_factor if spelled != _NONE else lookahead[node]
+            if total * most * boost * weights.word_factor < limit * said:
                 continue
-            entry = np.int64(-1) if spelled != _NONE else np.int64(tree.entry[node])
-            if entry < 0 and not weights.open_vocabulary:
+            entry = np.int64(-1) if spelled != _NONE else np.int64(entries[node])
+            if entry < 0 and not open_vocabulary:
                 continue
             while True:
-                following = entry if entry < 0 else np.int64(tree.next_entry[entry])
-                only = entry < 0 or (following < 0 and tree.entry[node] == entry)
-                ending, to_state = beam.ending[s], np.int64(beam.ending_state[s])
+                following = entry if entry < 0 else np.int64(next_entry[entry])
+                only = entry < 0 or (following < 0 and entries[node] == entry)
+                ending, to_state = endings[s], np.int64(ending_states[s])
                 if not only or ending < 0.0:
-                    if entry >= 0:
-                        ending, to_state = end_known(tree, labels, lm, weights, node, beam.state[s], entry)
+                    word = np.int64(0) if entry < 0 else np.int64(lm_word[entry])
+                    ending, to_state = say_word(lm, states[s], word, weights.alpha, weights.beta, unknown_least)
+                    if spelled != _NONE:
+                        ending /= weights.unknown_lookahead_factor
                     else:
-                        ending, to_state = end_unknown(tree, labels, lm, weights, node, beam.state[s], spelled)
+                        ending /= lookahead[node]
+                        if entry < 0:
+                            ending *= np.exp(weights.unknown_word + weights.unknown_symbol * depths[node])
                     if only:
-                        beam.ending[s], beam.ending_state[s] = ending, to_state
+                        endings[s], ending_states[s] = ending, to_state
                 if entry >= 0:
-                    history = history_with_word(beam.history[s], tree.text[entry])
+                    history = history_with_word(histories[s], text_of[entry])
                 else:
-                    history = history_with_unknown(beam.history[s], spelled if spelled != _NONE else leave_tree(node))
+                    history = history_with_unknown(histories[s], spelled if spelled != _NONE else leave_tree(node))
                 ended_heard, ended_reward = np.int64(0), 1.0
-                if weights.has_hotwords:
-                    ended_heard = np.int64(hot.following[heard, 0])
-                    ended_reward = hot.reward[ended_heard]
+                if has_hotwords:
+                    ended_heard = np.int64(hot_following[heard, 0])
+                    ended_reward = hot_reward[ended_heard]
                 for a in range(active):
-                    c = np.int64(beam.active[a])
-                    if c != separator and labels.starts_word[c] == 0:
+                    c = np.int64(active_labels[a])
+                    if c != separator and starts_word[c] == 0:
                         continue
-                    source = (total if c != last else blank_mass) * beam.probability[c] * ending
-                    if source * weights.boost < limit:
+                    source = (total if c != last else blank_mass) * probability[c] * ending
+                    if source * boost < limit:
                         continue
                     to, outside, factor, to_heard = np.int64(0), _NONE, 1.0, ended_heard
                     if c != separator:
-                        to, outside, factor = _walk(tree, labels, weights, 0, _NONE, c)
-                    if weights.has_hotwords:
+                        to = np.int64(root_child[c])
+                        if to >= 0:
+                            factor = lookahead[to]
+                        elif not open_vocabulary:
+                            continue
+                        else:
+                            to, outside = _leave(children_from, symbol_to, first, spelling, 0, _NONE, c)
+                            size_of = first[c + 1] - first[c]
+                            said = weights.unknown_lookahead + weights.unknown_word + weights.unknown_symbol * size_of
+                            factor = np.exp(said)
+                    if has_hotwords:
                         reward = 1.0
                         if c != separator:
-                            to_heard, reward = _listen(hot, labels, ended_heard, c)
-                        factor *= ended_reward * reward * hot.credit[to_heard] * lent
+                            to_heard, reward = _listen(hot_following, hot_reward, first, spelling, ended_heard, c)
+                        factor *= ended_reward * reward * hot_credit[to_heard] * lent
                     score = source * factor
                     if score < limit or score <= 0.0:
                         continue
                     k, best, limit, lowest, floor, above = _offer(
-                        beam,
-                        weights,
+                        table_key,
+                        table_slot,
+                        table_stamp,
+                        scores,
+                        new_label_mass,
+                        new_blank,
+                        new_keys,
+                        histogram,
+                        width,
+                        keep,
                         piece_key(history, to, outside, c),
                         score,
                         stamp,
@@ -341,17 +490,17 @@ def advance_pieces(
                         above,
                     )
                     if k == count:
-                        beam.source[k], beam.by_label[k], beam.to_node[k], beam.to_hotword[k] = i, c, to, to_heard
-                        beam.new_history[k], beam.new_spelled[k] = history, outside
-                        beam.to_state[k], beam.ended[k] = to_state, entry if entry >= 0 else _UNKNOWN
+                        sources[k], by_label[k], to_node[k], to_hotwords[k] = i, c, to, to_heard
+                        new_histories[k], new_spellings[k] = history, outside
+                        to_state_of[k], ended_words[k] = to_state, entry if entry >= 0 else _UNKNOWN
                         count += 1
                 entry = following
                 if entry < 0:
                     break
 
         # The best of them become the next generation.
-        limit = max(limit, best * weights.keep)
-        spare = beam.histogram[floor] - max(above - width, 0)  # of the lowest bucket so many still fit
+        limit = max(limit, best * keep)
+        spare = histogram[floor] - max(above - width, 0)  # of the lowest bucket so many still fit
         scale = 1.0
         if best < SMALL:
             scale = LARGE
@@ -359,7 +508,7 @@ def advance_pieces(
         next_base = (1 - side) * width
         kept = 0
         for k in range(count):
-            score = beam.score[k]
+            score = scores[k]
             if score < limit or score <= 0.0:
                 continue
             if above > width and bucket_of(score) == floor:
@@ -368,31 +517,56 @@ def advance_pieces(
                 spare -= 1
             d = next_base + kept
             kept += 1
-            s = base + (k if k < size else np.int64(beam.source[k]))
-            beam.blank[d], beam.label_mass[d] = beam.new_blank[k] * scale, beam.new_label_mass[k] * scale
+            s = base + (k if k < size else np.int64(sources[k]))
+            blanks[d], label_masses[d] = new_blank[k] * scale, new_label_mass[k] * scale
             if k < size:
-                beam.key[d], beam.history[d], beam.spelled[d] = beam.key[s], beam.history[s], beam.spelled[s]
-                beam.node[d], beam.label[d], beam.state[d] = beam.node[s], beam.label[s], beam.state[s]
-                beam.hotword[d], beam.trace[d] = beam.hotword[s], beam.trace[s]
-                beam.ending[d], beam.ending_state[d] = beam.ending[s], beam.ending_state[s]
+                keys[d], histories[d], spellings[d] = keys[s], histories[s], spellings[s]
+                nodes[d], last_labels[d], states[d] = nodes[s], last_labels[s], states[s]
+                hotword_states[d], traces[d] = hotword_states[s], traces[s]
+                endings[d], ending_states[d] = endings[s], ending_states[s]
                 continue
-            c, ended = np.int64(beam.by_label[k]), np.int64(beam.ended[k])
-            trace, node, spelled = np.int64(beam.trace[s]), np.int64(beam.node[s]), beam.spelled[s]
+            c, ended = np.int64(by_label[k]), np.int64(ended_words[k])
+            trace, node, spelled = np.int64(traces[s]), np.int64(nodes[s]), spellings[s]
             if ended != _NO_WORD:
-                trace = record_end(beam, trace, ended if ended >= 0 else -1, node, spelled, frame)
+                trace = record_end(
+                    counts,
+                    trace_parent,
+                    trace_symbol,
+                    trace_frame,
+                    trace,
+                    ended if ended >= 0 else -1,
+                    node,
+                    spelled,
+                    frame,
+                )
                 node, spelled = np.int64(0), _NONE
-            if beam.new_spelled[k] != _NONE:
-                trace = _record_label(tree, labels, beam, trace, node, spelled, c, frame)
-            beam.key[d], beam.history[d], beam.spelled[d] = beam.new_key[k], beam.new_history[k], beam.new_spelled[k]
-            beam.node[d], beam.label[d], beam.state[d] = beam.to_node[k], c, beam.to_state[k]
-            beam.hotword[d], beam.trace[d] = beam.to_hotword[k], trace
-            beam.ending[d] = -1.0
+            if new_spellings[k] != _NONE:
+                trace = _record_label(
+                    children_from,
+                    symbol_to,
+                    first,
+                    spelling,
+                    counts,
+                    trace_parent,
+                    trace_symbol,
+                    trace_frame,
+                    trace,
+                    node,
+                    spelled,
+                    c,
+                    frame,
+                )
+            keys[d], histories[d], spellings[d] = new_keys[k], new_histories[k], new_spellings[k]
+            nodes[d], last_labels[d], states[d] = to_node[k], c, to_state_of[k]
+            hotword_states[d], traces[d] = to_hotwords[k], trace
+            endings[d] = -1.0
         for b in range(lowest, bucket_of(best) + 1):
-            beam.histogram[b] = 0
-        clear_frame(active, beam)
+            histogram[b] = 0
+        for k in range(active):
+            probability[active_labels[k]] = 0.0
         size, side = kept, 1 - side
         t += 1
-    beam.counts[SIZE], beam.counts[SIDE] = size, side
-    beam.counts[PENDING], beam.counts[STAMP] = pending, stamp
-    beam.scale[LOG_SCALE] = log_scale
+    counts[SIZE], counts[SIDE] = size, side
+    counts[PENDING], counts[STAMP] = pending, stamp
+    scales[LOG_SCALE] = log_scale
     return t

@@ -8,9 +8,8 @@ import numpy as np
 from numba import njit, types, uint64
 from numba.extending import intrinsic
 
-from asr.decoding.lexicon import Tree
 from asr.decoding.ngram_kernel import LMArrays, lm_step
-from asr.decoding.search_arrays import BUCKET_SHIFT, END, NODE, SYMBOL, TRACES, WORD, Beam, Labels, Weights
+from asr.decoding.search_arrays import BUCKET_SHIFT, END, NODE, SYMBOL, TRACES, WORD, Beam
 
 _A = np.uint64(0x9E3779B97F4A7C15)
 _B = np.uint64(0xBF58476D1CE4E5B9)
@@ -44,7 +43,7 @@ def lowest_bit(context: Any, bits: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
 def mix(x: int) -> int:
     """A hash of 64 bits (the finalizer of Steele et al. 2014, SplitMix)."""
     x = (x ^ (x >> _S30)) * _B
@@ -52,7 +51,7 @@ def mix(x: int) -> int:
     return x ^ (x >> _S32)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
 def key_of(history: int, node: int, spelled: int) -> int:
     """The hash of a text prefix: finished words, and where the word begun is."""
     if spelled != np.uint64(0):
@@ -60,153 +59,189 @@ def key_of(history: int, node: int, spelled: int) -> int:
     return mix(history + (uint64(node) + _ONE) * _C)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
 def leave_tree(node: int) -> int:
     """The hash of a beginning that is not in the tree, its longest beginning that is being `node`."""
     return mix((uint64(node) + _ONE) * _B + _A)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
 def spell_on(spelled: int, symbol: int) -> int:
     """The hash of one more symbol."""
     return mix(spelled + (uint64(symbol) + _ONE) * _A)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
 def history_with_word(history: int, text: int) -> int:
     """The hash of one more word, of the tree."""
     return mix(history ^ ((uint64(text) + _ONE) * _B))
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
 def history_with_unknown(history: int, spelled: int) -> int:
     """The hash of one more word, spelled out."""
     return mix(history ^ (spelled * _C))
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
 def bucket_of(score: float) -> int:
     """Scores in buckets of an eighth of a power of two."""
     return np.float64(score).view(np.int64) >> BUCKET_SHIFT
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
 def bucket_floor(bucket: int) -> float:
     """The least score of a bucket."""
     return np.int64(bucket << BUCKET_SHIFT).view(np.float64)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
 def admit(
-    beam: Beam, weights: Weights, score: float, best: float, limit: float, lowest: int, floor: int, above: int
+    histogram: np.ndarray,
+    width: int,
+    keep: float,
+    score: float,
+    best: float,
+    limit: float,
+    lowest: int,
+    floor: int,
+    above: int,
 ) -> Any:
-    """Count a candidate, and raise the limit below which others cannot be among the best `beam_width` any more.
+    """Count a candidate, and raise the limit below which others cannot be among the best `width` any more.
 
     `above` candidates are in the bucket `floor` or higher.
     """
     if score > best:
         best = score
-        limit = max(limit, best * weights.keep)
+        limit = max(limit, best * keep)
     b = bucket_of(score)
-    beam.histogram[b] += 1
+    histogram[b] += 1
     above += 1
     lowest = min(lowest, b)
-    while above - beam.histogram[floor] >= weights.beam_width:
-        above -= beam.histogram[floor]
+    if above >= width:
+        floor = max(floor, lowest)  # nothing is below
+    while above - histogram[floor] >= width:
+        above -= histogram[floor]
         floor += 1
         limit = max(limit, bucket_floor(floor))
     return best, limit, lowest, floor, above
 
 
-@njit(nogil=True, cache=True)
-def read_frame(log_probs: np.ndarray, t: int, labels: Labels, weights: Weights, beam: Beam) -> int:
+@njit(nogil=True, cache=True, _nrt=False)
+def read_frame(
+    log_probs: np.ndarray,
+    t: int,
+    least: float,
+    most: int,
+    silent: np.ndarray,
+    active: np.ndarray,
+    active_score: np.ndarray,
+    probability: np.ndarray,
+) -> int:
     """Fill `active` with the labels that a frame may be, `probability` with theirs; the number of labels.
 
-    Those below `least_label` are left out, the best one never; of more than `most_labels` the best are kept.
+    Those below `least` are left out, the best one never; of more than `most` the best are kept.
     """
     width = log_probs.shape[1]
-    count, best, best_score = 0, -1, np.float32(-np.inf)
+    threshold = np.float32(least)
+    count = 0
     for c in range(1, width):
         value = log_probs[t, c]
-        if value > best_score and labels.silent[c] == 0:
-            best, best_score = c, value
-        if value < weights.least_label or labels.silent[c] != 0:
+        if value < threshold or silent[c] != 0:
             continue
-        if count < weights.most_labels:
-            beam.active[count], beam.active_score[count] = c, value
+        if count < most:
+            active[count], active_score[count] = c, value
             count += 1
             continue
         worst = 0
         for k in range(1, count):
-            if beam.active_score[k] < beam.active_score[worst]:
+            if active_score[k] < active_score[worst]:
                 worst = k
-        if value > beam.active_score[worst]:
-            beam.active[worst], beam.active_score[worst] = c, value
-    if count == 0 and best >= 0:
-        beam.active[0], beam.active_score[0] = best, best_score
-        count = 1
+        if value > active_score[worst]:
+            active[worst], active_score[worst] = c, value
+    if count == 0:
+        best, best_score = -1, np.float32(-np.inf)
+        for c in range(1, width):
+            if log_probs[t, c] > best_score and silent[c] == 0:
+                best, best_score = c, log_probs[t, c]
+        if best >= 0:
+            active[0], active_score[0] = best, best_score
+            count = 1
     for k in range(count):
-        beam.probability[beam.active[k]] = np.exp(np.float64(beam.active_score[k]))
-    beam.probability[0] = np.exp(max(np.float64(log_probs[t, 0]), LEAST_PROBABILITY))
+        probability[active[k]] = np.exp(np.float64(active_score[k]))
+    probability[0] = np.exp(max(np.float64(log_probs[t, 0]), LEAST_PROBABILITY))
     return count
 
 
-@njit(nogil=True, cache=True, inline="always")
-def clear_frame(count: int, beam: Beam) -> None:
-    """Undo `read_frame`."""
-    for k in range(count):
-        beam.probability[beam.active[k]] = 0.0
-
-
-@njit(nogil=True, cache=True)
-def end_known(tree: Tree, labels: Labels, lm: LMArrays, weights: Weights, node: int, state: int, entry: int) -> Any:
-    """The LM's factor when a word of the tree ends at `node`, what was said in advance taken back; its next state."""
-    word = tree.lm_word[entry]
+@njit(nogil=True, cache=True, _nrt=False)
+def say_word(lm: LMArrays, state: int, word: int, alpha: float, beta: float, unknown_least: float) -> Any:
+    """The factor of a whole word after `state`, and the next state."""
     logp, following = lm_step(lm, state, word)
     if word == 0:
-        logp = max(logp, weights.unknown_least)
-    return np.exp(weights.alpha * logp + weights.beta) / labels.lookahead[node], following
+        logp = max(logp, unknown_least)
+    return np.exp(alpha * logp + beta), following
 
 
-@njit(nogil=True, cache=True)
-def end_unknown(tree: Tree, labels: Labels, lm: LMArrays, weights: Weights, node: int, state: int, spelled: int) -> Any:
-    """The same for a word that is spelled out: one that has left the tree, or that is only a beginning there."""
-    logp, following = lm_step(lm, state, 0)
-    value = weights.alpha * max(logp, weights.unknown_least) + weights.beta
-    if spelled != np.uint64(0):
-        return np.exp(value - weights.unknown_lookahead), following
-    value += weights.unknown_word + weights.unknown_symbol * tree.depth[node]
-    return np.exp(value) / labels.lookahead[node], following
-
-
-@njit(nogil=True, cache=True, inline="always")
-def record(beam: Beam, before: int, symbol: int, frame: int) -> int:
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
+def record(
+    counts: np.ndarray,
+    trace_parent: np.ndarray,
+    trace_symbol: np.ndarray,
+    trace_frame: np.ndarray,
+    before: int,
+    symbol: int,
+    frame: int,
+) -> int:
     """One more record in the trace."""
-    at = beam.counts[TRACES]
-    beam.trace_parent[at], beam.trace_symbol[at], beam.trace_frame[at] = before, symbol, frame
-    beam.counts[TRACES] = at + 1
+    at = counts[TRACES]
+    trace_parent[at], trace_symbol[at], trace_frame[at] = before, symbol, frame
+    counts[TRACES] = at + 1
     return at
 
 
-@njit(nogil=True, cache=True)
-def record_end(beam: Beam, before: int, ended: int, node: int, spelled: int, frame: int) -> int:
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
+def record_end(
+    counts: np.ndarray,
+    trace_parent: np.ndarray,
+    trace_symbol: np.ndarray,
+    trace_frame: np.ndarray,
+    before: int,
+    ended: int,
+    node: int,
+    spelled: int,
+    frame: int,
+) -> int:
     """The record of a word's end: of the tree's word `ended`, or (below 0) of one that is spelled out."""
     if ended >= 0:
-        return record(beam, before, (ended << 2) | WORD, frame)
-    if spelled == np.uint64(0):
-        before = record(beam, before, (node << 2) | NODE, frame)
-    return record(beam, before, END, frame)
+        at = record(counts, trace_parent, trace_symbol, trace_frame, before, (ended << 2) | WORD, frame)
+    else:
+        at = np.int64(before)
+        if spelled == np.uint64(0):
+            at = record(counts, trace_parent, trace_symbol, trace_frame, at, (node << 2) | NODE, frame)
+        at = record(counts, trace_parent, trace_symbol, trace_frame, at, END, frame)
+    return at
 
 
-@njit(nogil=True, cache=True, inline="always")
-def record_symbol(beam: Beam, before: int, node: int, spelled: int, symbol: int, frame: int) -> int:
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
+def record_symbol(
+    counts: np.ndarray,
+    trace_parent: np.ndarray,
+    trace_symbol: np.ndarray,
+    trace_frame: np.ndarray,
+    before: int,
+    node: int,
+    spelled: int,
+    symbol: int,
+    frame: int,
+) -> int:
     """The record of a symbol outside the tree; the first one of a word is preceded by where it left."""
+    at = np.int64(before)
     if spelled == np.uint64(0):
-        before = record(beam, before, (node << 2) | NODE, frame)
-    return record(beam, before, (symbol << 2) | SYMBOL, frame)
+        at = record(counts, trace_parent, trace_symbol, trace_frame, at, (node << 2) | NODE, frame)
+    return record(counts, trace_parent, trace_symbol, trace_frame, at, (symbol << 2) | SYMBOL, frame)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def forget_dead_traces(beam: Beam, first: int, size: int, moved: np.ndarray) -> None:
     """Keep only the records that the hypotheses `first` to `first + size` lead back to."""
     count = beam.counts[TRACES]

@@ -21,7 +21,8 @@ from asr.decoding.finish import (
     best_prefix,
     common_trace,
     final_texts,
-    language_score,
+    finish_best,
+    read_out,
     spell_out,
 )
 from asr.decoding.lexicon import Lexicon
@@ -90,12 +91,16 @@ class BeamStream:
         self._work = workspace
         self._rows: list[np.ndarray] = []  # of the emissions, those an alignment needs
         self._frames: list[np.ndarray] = []  # and which frames they are
+        self._whole: np.ndarray | None = None  # the emissions, where they were fed at once
         self._in_blanks = False
         self._finished = False
         self._begin()
 
     def feed(self, log_probs: Any) -> None:
         """Go on with frames (time, vocab), natural log-probabilities. Raises EmissionError."""
+        self._feed(log_probs, keep=True)
+
+    def _feed(self, log_probs: Any, keep: bool) -> None:
         if self._finished:
             raise AsrError("this stream is finished: begin another one")
         array = self._checked(log_probs)
@@ -103,7 +108,10 @@ class BeamStream:
         begun = int(self._work.beam.counts[FRAMES])
         kept = np.empty(frames, np.int64)
         count, self._in_blanks = kept_frames(array, self.setting.weights.blank_skip, self._in_blanks, kept)
-        self._rows.append(array[kept[:count]])
+        if keep:
+            self._rows.append(array[kept[:count]])
+        else:
+            self._whole = array
         self._frames.append(kept[:count] + begun)
         self._advance(array)
         self._work.beam.counts[FRAMES] += frames
@@ -116,8 +124,7 @@ class BeamStream:
     def stable(self) -> str:
         """The words that every hypothesis begins with: whatever follows, they will not change."""
         at = common_trace(self.setting.weights, self._work.beam)
-        words, _ = self._spell(int(at), 0, 0, DROPPED)
-        return " ".join(self._texts(words))
+        return " ".join(self._texts(self._spell(int(at))))
 
     def finish(self, nbest: int = 1) -> list[Hypothesis]:
         """The hypotheses, best first, if there are no more frames; the stream takes none afterwards."""
@@ -126,7 +133,7 @@ class BeamStream:
 
     def decode(self, log_probs: Any, nbest: int) -> list[Hypothesis]:
         """All at once; the same as `feed` and `finish`."""
-        self.feed(log_probs)
+        self._feed(log_probs, keep=False)
         return self.finish(nbest)
 
     def _begin(self) -> None:
@@ -199,23 +206,17 @@ class BeamStream:
 
     def _hypotheses(self, nbest: int) -> list[Hypothesis]:
         setting, work = self.setting, self._work
-        count = final_texts(
-            setting.lexicon.tree,
-            setting.lm,
-            setting.hotwords,
-            setting.labels,
-            setting.weights,
-            work.beam,
-            work.slots,
-            work.ends,
-            work.masses,
-        )
-        masses = work.masses[:count]
-        order = [int(np.argmax(masses))] if nbest == 1 else np.argsort(-masses, kind="stable").tolist()
+        arrays = setting.lexicon.tree, setting.lm, setting.hotwords, setting.labels, setting.weights, work.beam
+        found_arrays = work.slots, work.ends, work.masses
+        text_arrays = work.symbols, work.starts, work.entries, work.ends_at
+        if nbest == 1:
+            best, *read = finish_best(*arrays, setting.begin, *found_arrays, *text_arrays)
+            return [self._hypothesis(int(work.slots[best]), int(work.ends[best]), float(work.masses[best]), read)]
+        count = final_texts(*arrays, *found_arrays)
         found: list[Hypothesis] = []
         texts: set[str] = set()
-        for i in order:
-            hypothesis = self._hypothesis(int(work.slots[i]), int(work.ends[i]), float(masses[i]))
+        for i in np.argsort(-work.masses[:count], kind="stable").tolist():
+            hypothesis = self._hypothesis(int(work.slots[i]), int(work.ends[i]), float(work.masses[i]))
             if hypothesis.text not in texts:  # a word of the lexicon may be written as another is spelled
                 texts.add(hypothesis.text)
                 found.append(hypothesis)
@@ -223,59 +224,66 @@ class BeamStream:
                 break
         return found
 
-    def _hypothesis(self, slot: int, end: int, mass: float) -> Hypothesis:
+    def _hypothesis(self, slot: int, end: int, mass: float, read: Any = None) -> Hypothesis:
+        """`read`: what was read out of the hypothesis already."""
         setting, work = self.setting, self._work
-        beam = work.beam
-        words, _ = self._spell(int(beam.trace[slot]), int(beam.node[slot]), beam.spelled[slot], end)
+        words, lm_score = self._read_out(slot, end, read)
+        score = math.log(mass) + float(work.beam.scale[LOG_SCALE]) if mass > 0.0 else -math.inf
         texts = self._texts(words)
-        score = math.log(mass) + float(beam.scale[LOG_SCALE]) if mass > 0.0 else -math.inf
-        lm_score = language_score(
-            setting.lexicon.tree,
-            setting.lm,
-            setting.hotwords,
-            setting.weights,
-            setting.begin,
-            work.symbols,
-            work.starts,
-            work.entries,
-            words,
-            end not in (PARTIAL, DROPPED),
-        )
         timed: tuple[Word, ...] = ()
         if words:
-            rows, frames = self._kept()
             begins, ends, confidences = word_times(
-                rows, frames, work.symbols, work.starts, work.ends_at, words, setting.by_symbol
+                *self._kept(), work.symbols, work.starts, work.ends_at, words, setting.by_symbol
             )
             seconds = setting.frame_seconds
             timed = tuple(
-                Word(text, begin * seconds, end * seconds, confidence)
-                for text, begin, end, confidence in zip(
-                    texts, begins.tolist(), ends.tolist(), confidences.tolist(), strict=True
-                )
+                map(Word, texts, (begins * seconds).tolist(), (ends * seconds).tolist(), confidences.tolist())
             )
-        return Hypothesis(
-            text=" ".join(texts), score=score, acoustic_score=score - lm_score, lm_score=lm_score, words=timed
-        )
+        return Hypothesis(" ".join(texts), score, score - lm_score, lm_score, timed)
 
-    def _spell(self, trace: int, node: int, spelled: int, end: int) -> tuple[int, int]:
-        """Read a text out into the workspace; the numbers of its words and symbols."""
+    def _read_out(self, slot: int, end: int, read: Any) -> tuple[int, float]:
+        """The words of a hypothesis into the workspace: their number, and the score of the language model."""
+        setting, work = self.setting, self._work
+        while True:
+            if read is None:
+                read = read_out(
+                    setting.lexicon.tree,
+                    setting.lm,
+                    setting.hotwords,
+                    setting.weights,
+                    work.beam,
+                    setting.begin,
+                    slot,
+                    end,
+                    work.symbols,
+                    work.starts,
+                    work.entries,
+                    work.ends_at,
+                )
+            symbols, words, lm_score = read
+            if symbols < len(work.symbols) and words < len(work.starts) - 2:
+                return words, lm_score
+            work.resize_text(2 * symbols, 2 * words)
+            read = None
+
+    def _spell(self, trace: int) -> int:
+        """Read the finished words up to a record out into the workspace; their number."""
         work = self._work
         while True:
             symbols, words = spell_out(
                 self.setting.lexicon.tree,
                 work.beam,
                 trace,
-                node,
-                np.uint64(spelled),
-                end,
+                0,
+                np.uint64(0),
+                DROPPED,
                 work.symbols,
                 work.starts,
                 work.entries,
                 work.ends_at,
             )
             if symbols < len(work.symbols) and words < len(work.starts) - 2:
-                return words, symbols
+                return words
             work.resize_text(2 * symbols, 2 * words)
 
     def _texts(self, words: int) -> list[str]:
@@ -290,8 +298,10 @@ class BeamStream:
                 texts.append("".join(symbols[s] for s in work.symbols[starts[i] : starts[i + 1] - 1].tolist()))
         return texts
 
-    def _kept(self) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of the emissions that an alignment needs, and their frames."""
+    def _kept(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Emissions, the rows of them that an alignment needs, and their frames."""
+        if self._whole is not None:
+            return self._whole, self._frames[0], self._frames[0]
         if len(self._rows) > 1:
             self._rows, self._frames = [np.concatenate(self._rows)], [np.concatenate(self._frames)]
-        return self._rows[0], self._frames[0]
+        return self._rows[0], np.arange(len(self._rows[0])), self._frames[0]

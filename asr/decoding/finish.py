@@ -8,11 +8,10 @@ import numpy as np
 from numba import njit, uint64
 
 from asr.decoding.beam_steps import (
-    end_known,
-    end_unknown,
     history_with_unknown,
     history_with_word,
     leave_tree,
+    say_word,
 )
 from asr.decoding.lexicon import Tree
 from asr.decoding.ngram_kernel import LMArrays, lm_step
@@ -35,7 +34,7 @@ _ONE = np.uint64(1)
 SPELLED, NOTHING, DROPPED, PARTIAL = -1, -2, -3, -4  # how a hypothesis ends, where not in a word of the tree
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def final_texts(
     tree: Tree,
     lm: LMArrays,
@@ -68,11 +67,19 @@ def final_texts(
             if between:
                 end = np.int64(NOTHING)
             elif entry >= 0:
-                factor, state = end_known(tree, labels, lm, weights, node, state, entry)
+                factor, state = say_word(
+                    lm, state, tree.lm_word[entry], weights.alpha, weights.beta, weights.unknown_least
+                )
+                factor /= labels.lookahead[node]
                 history = history_with_word(history, tree.text[entry])
             else:
                 end = np.int64(SPELLED)
-                factor, state = end_unknown(tree, labels, lm, weights, node, state, spelled)
+                factor, state = say_word(lm, state, 0, weights.alpha, weights.beta, weights.unknown_least)
+                if spelled != _NONE:
+                    factor /= weights.unknown_lookahead_factor
+                else:
+                    factor *= np.exp(weights.unknown_word + weights.unknown_symbol * tree.depth[node])
+                    factor /= labels.lookahead[node]
                 history = history_with_unknown(history, spelled if spelled != _NONE else leave_tree(node))
             if weights.end_word >= 0:
                 factor *= np.exp(weights.alpha * lm_step(lm, state, weights.end_word)[0])
@@ -99,7 +106,7 @@ def final_texts(
     return count
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def best_prefix(weights: Weights, beam: Beam) -> Any:
     """The hypothesis of the greatest mass, and the mass."""
     size, base = beam.counts[SIZE], beam.counts[SIDE] * weights.beam_width
@@ -111,7 +118,7 @@ def best_prefix(weights: Weights, beam: Beam) -> Any:
     return best, most
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def common_trace(weights: Weights, beam: Beam) -> int:
     """The last record that all hypotheses lead back to, -1; records are younger than those before them."""
     size, base = beam.counts[SIZE], beam.counts[SIDE] * weights.beam_width
@@ -126,7 +133,7 @@ def common_trace(weights: Weights, beam: Beam) -> int:
     return common
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def _append_path(tree: Tree, node: int, symbols: np.ndarray, count: int) -> int:
     depth = tree.depth[node]
     at = node
@@ -167,8 +174,7 @@ def spell_out(
     for i in range(length - 1, -1, -1):
         order[i] = at
         at = beam.trace_parent[at]
-    count, words, fits = 0, 0, True
-    fresh = True
+    count, words, fresh = 0, 0, True
     room = starts.shape[0] - 2
     for i in range(length + 1):
         if i < length:
@@ -179,7 +185,7 @@ def spell_out(
             )
         elif end >= 0:
             kind, value, frame = WORD, np.int64(end), np.int32(-1)
-        elif end == DROPPED or end == NOTHING:
+        elif end in (DROPPED, NOTHING):
             break
         elif spelled != _NONE:
             kind, value, frame = END, np.int64(0), np.int32(-1)
@@ -206,7 +212,7 @@ def spell_out(
             if count < symbols.shape[0]:
                 symbols[count] = value
             count += 1
-        if kind == WORD or kind == END:
+        if kind in (WORD, END):
             if words <= room:
                 ends_at[words - 1] = frame
             fresh = True
@@ -221,7 +227,7 @@ def spell_out(
     return count, words
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def language_score(
     tree: Tree,
     lm: LMArrays,
@@ -252,3 +258,67 @@ def language_score(
             at = hot.following[at, symbols[i] if i < starts[words] - 1 else 0]
             total += np.log(hot.reward[at])
     return total
+
+
+@njit(nogil=True, cache=True)
+def read_out(
+    tree: Tree,
+    lm: LMArrays,
+    hot: HotwordArrays,
+    weights: Weights,
+    beam: Beam,
+    begin: int,
+    slot: int,
+    end: int,
+    symbols: np.ndarray,
+    starts: np.ndarray,
+    entries: np.ndarray,
+    ends_at: np.ndarray,
+) -> Any:
+    """`spell_out` and `language_score` of a hypothesis: numbers of symbols and words, score."""
+    count, words = spell_out(
+        tree,
+        beam,
+        beam.trace[slot],
+        np.int64(beam.node[slot]),
+        beam.spelled[slot],
+        end,
+        symbols,
+        starts,
+        entries,
+        ends_at,
+    )
+    if count >= symbols.shape[0] or words >= starts.shape[0] - 2:
+        return count, words, 0.0
+    ended = end not in (PARTIAL, DROPPED)
+    score = language_score(tree, lm, hot, weights, begin, symbols, starts, entries, words, ended)
+    return count, words, score
+
+
+@njit(nogil=True, cache=True)
+def finish_best(
+    tree: Tree,
+    lm: LMArrays,
+    hot: HotwordArrays,
+    labels: Labels,
+    weights: Weights,
+    beam: Beam,
+    begin: int,
+    slots: np.ndarray,
+    ends: np.ndarray,
+    masses: np.ndarray,
+    symbols: np.ndarray,
+    starts: np.ndarray,
+    entries: np.ndarray,
+    ends_at: np.ndarray,
+) -> Any:
+    """`final_texts`, and `read_out` of the best of them, in one call: its place, and what `read_out` returns."""
+    found = final_texts(tree, lm, hot, labels, weights, beam, slots, ends, masses)
+    best = 0
+    for i in range(1, found):
+        if masses[i] > masses[best]:
+            best = i
+    count, words, score = read_out(
+        tree, lm, hot, weights, beam, begin, slots[best], ends[best], symbols, starts, entries, ends_at
+    )
+    return best, count, words, score

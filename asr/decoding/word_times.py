@@ -21,7 +21,10 @@ _PART = 50  # words
 
 
 class LabelsBySymbol(NamedTuple):
-    """What labels spell, found by their first symbol: labels `label[begin[s]:begin[s + 1]]` begin with symbol s."""
+    """What labels spell, found by their first symbol: labels `label[begin[s]:begin[s + 1]]` begin with symbol s.
+
+    `plain`: every label is one character, and labels and symbols have the same numbers.
+    """
 
     first: np.ndarray
     spelling: np.ndarray
@@ -30,6 +33,7 @@ class LabelsBySymbol(NamedTuple):
     label: np.ndarray
     begin: np.ndarray
     separator: int
+    plain: bool
 
 
 def labels_by_symbol(alphabet: Alphabet) -> LabelsBySymbol:
@@ -47,11 +51,13 @@ def labels_by_symbol(alphabet: Alphabet) -> LabelsBySymbol:
         spoken[order].astype(np.int32),
         begin.astype(np.int32),
         alphabet.separator,
+        not alphabet.pieces,
     )
 
 
 def word_times(
     log_probs: np.ndarray,
+    rows: np.ndarray,
     frames: np.ndarray,
     symbols: np.ndarray,
     starts: np.ndarray,
@@ -61,35 +67,50 @@ def word_times(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First frame, one past the last frame, and confidence of each of `words` words (at least one).
 
-    Row t of `log_probs` is frame `frames[t]`; word w spells `symbols[starts[w]:starts[w + 1] - 1]`, and the search
-    took it as ended in frame `ended[w]`. A text too long for one alignment is cut after every 50 words where the search
-    ended the word, and pieced together; where a part does not fit between its cuts, it is joined with the next.
+    Row `rows[k]` of `log_probs` is frame `frames[k]`; word w spells `symbols[starts[w]:starts[w + 1] - 1]`, and the
+    search took it as ended in frame `ended[w]`. A text too long for one alignment is cut after every 50 words where the
+    search ended the word, and pieced together; where a part does not fit between its cuts, it is joined with the next.
     """
     begins, ends, confidences = np.empty(words, np.int64), np.empty(words, np.int64), np.empty(words)
-    part = words if len(log_probs) * int(starts[words]) * 2 <= _LARGEST else _PART
+    part = words if len(rows) * int(starts[words]) * 2 <= _LARGEST else _PART
     word, row = 0, 0
     while word < words:
         count = min(part, words - word)
         while True:
             last = word + count == words
-            stop = len(log_probs) if last else int(np.searchsorted(frames, ended[word + count - 1]))
-            best = align_words(
-                log_probs,
-                frames,
-                row,
-                stop,
-                symbols[starts[word] :],
-                starts[word : word + count + 1] - starts[word],
-                count,
-                labels,
-                begins[word : word + count],
-                ends[word : word + count],
-                confidences[word : word + count],
-            )
+            stop = len(rows) if last else max(row, int(np.searchsorted(frames, ended[word + count - 1])))
+            which = slice(word, word + count)
+            first, final = int(starts[word]), int(starts[word + count]) - 1
+            spelled, spelled_starts = symbols[first:final], starts[word : word + count + 1] - first
+            taken = rows[row:stop], frames[row:stop]
+            if labels.plain:
+                best = align_characters(
+                    log_probs,
+                    *taken,
+                    spelled,
+                    spelled_starts,
+                    count,
+                    labels.separator,
+                    begins[which],
+                    ends[which],
+                    confidences[which],
+                )
+            else:
+                best = align_pieces(
+                    log_probs,
+                    *taken,
+                    spelled,
+                    spelled_starts,
+                    count,
+                    labels,
+                    begins[which],
+                    ends[which],
+                    confidences[which],
+                )
             if best > IMPOSSIBLE or last:
                 break
             count = min(count + _PART, words - word)
-        if best <= IMPOSSIBLE:  # a cut before left too little for the rest: without cuts
+        if best <= IMPOSSIBLE and word > 0:  # a cut before left too little for the rest: without cuts
             part, word, row = words, 0, 0
             continue
         word, row = word + count, stop
@@ -169,11 +190,10 @@ def _grown(array: np.ndarray, size: int) -> np.ndarray:
 
 
 @njit(nogil=True, cache=True)
-def align_words(
+def align_pieces(
     log_probs: np.ndarray,
+    rows: np.ndarray,
     frames: np.ndarray,
-    begin: int,
-    stop: int,
     symbols: np.ndarray,
     starts: np.ndarray,
     words: int,
@@ -182,7 +202,7 @@ def align_words(
     word_end: np.ndarray,
     confidence: np.ndarray,
 ) -> float:
-    """Align `words` words to the rows `begin` to `stop` of `log_probs`, row t being frame `frames[t]`.
+    """Align `words` words to the given rows of `log_probs`, row `rows[t]` being frame `frames[t]`.
 
     Fills first frame, one past the last frame and confidence (a probability) of each word; returns the best path's
     natural log-probability, about -1e30 where the words do not fit into so few rows.
@@ -194,13 +214,13 @@ def align_words(
         into[target[a] + 1] += 1
     for n in range(places):
         into[n + 1] += into[n]
-    rows = stop - begin
-    back = np.full((rows, arcs + places), -1, np.int32)
+    count = rows.shape[0]
+    back = np.full((count, arcs + places), -1, np.int32)
     on_arc, at_place = np.full(arcs, _NEVER, np.float32), np.full(places, _NEVER, np.float32)
     next_arc, next_place = on_arc.copy(), at_place.copy()
     at_place[0] = np.float32(0.0)  # before the first row, as if after a blank
-    for t in range(rows):
-        row = begin + t
+    for t in range(count):
+        row = rows[t]
         blank = log_probs[row, 0]
         for n in range(places):
             best, come = at_place[n], arcs + n
@@ -230,19 +250,109 @@ def align_words(
     for w in range(words):
         word_start[w], word_end[w], confidence[w] = -1, -1, 0.0
     peak = _NEVER
-    for t in range(rows - 1, -1, -1):
+    for t in range(count - 1, -1, -1):
         come = back[t, at]
         if at < arcs and word[at] >= 0:
             w = word[at]
-            peak = max(peak, log_probs[begin + t, label[at]])
+            peak = max(peak, log_probs[rows[t], label[at]])
             if word_end[w] < 0:
-                word_end[w] = frames[begin + t] + 1
+                word_end[w] = frames[t] + 1
                 confidence[w] = 0.0
-            word_start[w] = frames[begin + t]
+            word_start[w] = frames[t]
             if come != at or t == 0:
                 confidence[w] = min(confidence[w], np.float64(peak))
                 peak = _NEVER
         at = come
+    for w in range(words):
+        confidence[w] = min(1.0, np.exp(confidence[w]))
+    return np.float64(best)
+
+
+@njit(nogil=True, cache=True)
+def align_characters(
+    log_probs: np.ndarray,
+    rows: np.ndarray,
+    frames: np.ndarray,
+    symbols: np.ndarray,
+    starts: np.ndarray,
+    words: int,
+    separator: int,
+    word_start: np.ndarray,
+    word_end: np.ndarray,
+    confidence: np.ndarray,
+) -> float:
+    """The same where each label is a character: the text is a chain, with a separator that may be before and after.
+
+    Step j of the chain is label `chain[j + 1]`; `on` are the paths whose last label is that, `after` those with a blank
+    after it. The loops over the chain have no branches, so that they vectorize.
+    """
+    width = log_probs.shape[1] - 1
+    extra = 1 if separator <= width else 0
+    length = symbols.shape[0] + 2 * extra
+    chain = np.zeros(length + 1, np.int64)
+    for j in range(symbols.shape[0]):
+        chain[1 + extra + j] = symbols[j] if symbols[j] != 0 else separator
+    if extra:
+        chain[1], chain[length] = separator, separator
+    repeated = np.zeros(length + 1, np.float32)  # a label twice in a row needs a blank between
+    for j in range(2, length + 1):
+        if chain[j] == chain[j - 1]:
+            repeated[j] = _NEVER
+    repeated[1] = _NEVER
+    count = rows.shape[0]
+    on, after = np.full((2, length + 1), _NEVER, np.float32), np.full((2, length + 1), _NEVER, np.float32)
+    heard = np.empty(length + 1, np.float32)
+    after[0, 0] = np.float32(0.0)
+    after[0, extra] = np.float32(0.0)
+    came_on, came_after = np.empty((count, length + 1), np.int8), np.empty((count, length + 1), np.int8)
+    for t in range(count):
+        now, then = t & 1, 1 - (t & 1)
+        row = rows[t]
+        blank = log_probs[row, 0]
+        for j in range(1, length + 1):
+            heard[j] = log_probs[row, chain[j]]
+        after[then, 0] = after[now, 0] + blank
+        for j in range(1, length + 1):
+            stay, step_on = after[now, j], on[now, j]
+            came_after[t, j] = step_on > stay
+            after[then, j] = max(stay, step_on) + blank
+        for j in range(1, length + 1):
+            stay, from_blank, from_label = on[now, j], after[now, j - 1], on[now, j - 1] + repeated[j]
+            best = max(stay, max(from_blank, from_label))
+            came_on[t, j] = (best > stay) * (1 + (from_label > from_blank))
+            on[then, j] = best + heard[j]
+    last = count & 1
+    at, in_blank, best = length, True, after[last, length]
+    for j in range(length - extra, length + 1):
+        if after[last, j] > best:
+            at, in_blank, best = j, True, after[last, j]
+        if on[last, j] > best:
+            at, in_blank, best = j, False, on[last, j]
+    if best < np.float32(IMPOSSIBLE):
+        return np.float64(best)
+    for w in range(words):
+        confidence[w] = 0.0
+    w, peak = words - 1, _NEVER
+    ends_word = True  # the next label found is the last one of word w
+    for t in range(count - 1, -1, -1):
+        if in_blank:
+            in_blank = came_after[t, at] == 0
+            continue
+        come = came_on[t, at]
+        inside = extra < at <= length - extra and symbols[at - 1 - extra] != 0
+        if inside:
+            if ends_word:
+                word_end[w], ends_word = frames[t] + 1, False
+            word_start[w] = frames[t]
+            peak = max(peak, log_probs[rows[t], chain[at]])
+        if come != 0:  # the first frame of this label
+            if inside:
+                confidence[w] = min(confidence[w], np.float64(peak))
+                peak = _NEVER
+                if at - 1 - extra == starts[w]:
+                    w, ends_word = w - 1, True
+            at -= 1
+            in_blank = come == 1
     for w in range(words):
         confidence[w] = min(1.0, np.exp(confidence[w]))
     return np.float64(best)
