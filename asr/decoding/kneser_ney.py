@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from asr.decoding.ngram_count import Corpus, OrderCounts, count_ngrams, ngram_words
-from asr.decoding.ngram_tables import BOS, EOS, LMError, NGramTable, NGramTables
+from asr.decoding.ngram_tables import BOS, EOS, OOV_LOG10, LMError, NGramTable, NGramTables
 
 FALLBACK = (0.5, 1.0, 1.5)  # lmplz's, for counts 1, 2 and more
 Discounts = tuple[float, float, float]
@@ -174,4 +174,5 @@ def _interpolate(
 
 
 def _log10(values: np.ndarray) -> np.ndarray:
-    return np.log10(values).astype(np.float32)
+    # a discount of 0 leaves nothing to back off with; lmplz writes -inf, with which sums of scores are no numbers
+    return np.log10(np.maximum(values, 10.0**OOV_LOG10)).astype(np.float32)

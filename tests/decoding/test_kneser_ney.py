@@ -122,6 +122,15 @@ def test_falling_back_names_the_order_and_can_be_forbidden() -> None:
         train(["a b", "a c"], 2, fallback=None)
 
 
+def test_a_discount_of_zero_gives_a_large_number_not_infinity() -> None:
+    # D2 of the bigrams is exactly 0, and "a" is followed by </s> twice and by nothing else
+    result = train(["e", "d b d d b a", "b b a", "b e", "b e c", "d b e"], 2)
+    assert result.discounts[1] == (0.5, 0.0, 3.0)
+    assert as_dict(result.tables)["a",][1] == -100
+    lm = NGramLM.from_tables(result.tables)
+    assert lm.score("a b") < -99 and math.isfinite(lm.score("a b a c"))
+
+
 def test_counts_of_a_text() -> None:
     corpus = read_corpus(["a b <s> a", "", "b"])
     assert corpus.words == ["<unk>", "<s>", "</s>", "a", "b"]
