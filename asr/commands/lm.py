@@ -1,4 +1,4 @@
-"""`asr lm train|convert|info|perplexity`: language models for the beam search, made and measured without a compiler."""
+"""`asr lm train|convert|info|tune|perplexity`: language models for the beam search, without a compiler."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from asr.commands import lm_tune
 from asr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -202,11 +203,11 @@ def _perplexity(args: argparse.Namespace) -> int:
     return 0
 
 
-# further subcommands are rows here
 ACTIONS: dict[str, Action] = {
     "train": Action("estimate a language model from text", _add_train, _train),
     "convert": Action("ARPA to binary and back; the case of the words", _add_convert, _convert),
     "info": Action("what is in a language model", _add_info, _info),
+    "tune": Action(lm_tune.SUMMARY, lm_tune.add_arguments, lm_tune.run),
     "perplexity": Action("perplexity of a language model on text", _add_perplexity, _perplexity),
 }
 
