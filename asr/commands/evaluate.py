@@ -7,13 +7,13 @@ import json
 import sys
 
 from asr.commands import options
-from asr.decoding.decoder import check_available
 from asr.transcript import Failure, Transcript
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", nargs="+", metavar="MANIFEST", help="JSONL manifest; several are scored as one set")
     options.add_model_options(parser)
+    options.add_decoding_options(parser)
     parser.add_argument("--normalizer", metavar="NAME", help="none, basic or librispeech (default: the model's own)")
     parser.add_argument("--json", action="store_true", help="the figures as one JSON object on stdout")
     parser.add_argument(
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    check_available(args.decoder)
+    options.decoding_config(args)
     from asr.corpus.manifest import Manifest
     from asr.evaluation import evaluate
     from asr.outputs import OutputFolder

@@ -167,6 +167,6 @@ def test_a_bad_manifest_is_one_line_that_names_it(tiny_model, tmp_path, capsys, 
     assert captured.err.count("\n") == 1
 
 
-def test_decoders_that_are_not_there_are_named_before_the_work(test_set, capsys):
-    assert main(["evaluate", str(test_set), "-m", "nowhere.asr", "--decoder", "beam"]) == 2
-    assert "available: greedy" in capsys.readouterr().err
+def test_decoding_options_are_checked_before_the_work(test_set, capsys):
+    assert main(["evaluate", str(test_set), "-m", "nowhere.asr", "--decoder", "greedy", "--lm", "x.arpa"]) == 2
+    assert "--lm has no meaning for --decoder greedy" in capsys.readouterr().err
