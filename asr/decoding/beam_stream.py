@@ -27,6 +27,7 @@ from asr.decoding.finish import (
 )
 from asr.decoding.lexicon import Lexicon
 from asr.decoding.ngram_kernel import LMArrays
+from asr.decoding.one_shot import decode_characters
 from asr.decoding.piece_steps import piece_key
 from asr.decoding.search_arrays import (
     FRAMES,
@@ -135,8 +136,43 @@ class BeamStream:
 
     def decode(self, log_probs: Any, nbest: int) -> list[Hypothesis]:
         """All at once; the same as `feed` and `finish`."""
+        if nbest == 1 and self.setting.lexicon.one_way:
+            array = self._plain(log_probs)
+            if array is not None:
+                found = self._decode_at_once(array)
+                if found is not None:
+                    return [found]
+                self._begin()
         self._feed(log_probs, keep=False)
         return self.finish(nbest)
+
+    def _decode_at_once(self, array: np.ndarray) -> Hypothesis | None:
+        """The best hypothesis in one compiled call; None where that is not enough, and it has to be done in steps."""
+        setting, work = self.setting, self._work
+        kept = np.empty(len(array), np.int64)
+        reached, count, best, *read = decode_characters(
+            array,
+            TOLERANCE,
+            setting.lexicon.tree,
+            setting.lm,
+            setting.hotwords,
+            setting.labels,
+            setting.weights,
+            work.beam,
+            setting.begin,
+            work.slots,
+            work.ends,
+            work.masses,
+            work.symbols,
+            work.starts,
+            work.entries,
+            work.ends_at,
+            kept,
+        )
+        if reached < len(array):
+            return None
+        self._whole, self._frames = array, [kept[:count]]
+        return self._hypothesis(int(work.slots[best]), int(work.ends[best]), float(work.masses[best]), read)
 
     def _begin(self) -> None:
         """The beam that holds the empty text."""
@@ -158,15 +194,23 @@ class BeamStream:
 
     def _checked(self, log_probs: Any) -> np.ndarray:
         width = len(self.setting.alphabet.labels)
-        if isinstance(log_probs, np.ndarray) and log_probs.dtype == np.float32 and log_probs.ndim == 2:
-            # compiled code is made for plain arrays that may be written, and memory-mapped ones may not
-            plain = type(log_probs) is np.ndarray and log_probs.flags.c_contiguous and log_probs.flags.writeable
-            array = log_probs if plain else np.array(log_probs)
-            announce()
-            if array.shape[0] > 0 and array.shape[1] == width and sums_to_one(array, TOLERANCE):
-                return array
+        array = self._plain(log_probs)
+        if array is not None and sums_to_one(array, TOLERANCE):
+            return array
         array = check_emissions(log_probs, width)
         return array if array.flags.writeable else array.copy()
+
+    def _plain(self, log_probs: Any) -> np.ndarray | None:
+        """The array, where it is of the kind that code is compiled for: plain, and not protected from writing."""
+        if not isinstance(log_probs, np.ndarray) or log_probs.dtype != np.float32 or log_probs.ndim != 2:
+            return None
+        if log_probs.shape[0] == 0 or log_probs.shape[1] != len(self.setting.alphabet.labels):
+            return None
+        announce()
+        flags = log_probs.flags
+        if type(log_probs) is np.ndarray and flags.c_contiguous and flags.writeable:
+            return log_probs
+        return np.array(log_probs, order="C")
 
     def _advance(self, array: np.ndarray) -> None:
         announce()

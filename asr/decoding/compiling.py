@@ -20,6 +20,7 @@ _COMPILED = (  # the modules whose code ends up in one another
     "kernels",
     "lexicon",
     "ngram_kernel",
+    "one_shot",
     "piece_steps",
     "search_arrays",
     "word_times",
