@@ -16,8 +16,8 @@ _BIAS, _EXPONENT = np.float32(127.0), np.float32(1 << 23)  # of float32
 def sums_to_one(log_probs: np.ndarray, tolerance: float) -> bool:
     """Whether every row is finite and its exponentials sum to 1 within a factor e^tolerance.
 
-    2^x is 2^floor(x), made from its bits, times a cubic of the rest (error below 2e-4). Each of the three loops does one
-    thing over all rows, so that they vectorize: together they take a fifth of one that does it all.
+    2^x is 2^floor(x), made from its bits, times a cubic of the rest (error below 2e-4). Each of the three loops does
+    one thing over all rows, so that they vectorize: together they take a fifth of one that does it all.
     """
     rows, columns = log_probs.shape
     low, high = np.exp(-tolerance) - 2e-4, np.exp(tolerance) + 2e-4
