@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -23,11 +24,15 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True)
 class Difference:
-    """A statistic of a resampled test set: its `value`, 95 % `interval`, and the two-sided `p` for no difference."""
+    """A statistic of a resampled test set: its `value`, 95 % `interval`, and the two-sided `p` for no difference.
+
+    `bounded` where no resample went against the difference: `p` is then only known to be below the value given.
+    """
 
     value: float
     interval: tuple[float, float]
     p: float
+    bounded: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,8 @@ def paired_bootstrap(
     one_sided = min((against + 1) / (len(differences) + 1), 0.5)
     # the expansion of the interval, the other way round
     t = -_NORMAL.inv_cdf(one_sided) * math.sqrt((units - 1) / units)
-    return Difference(value, (float(low), float(high)), min(1.0, 2.0 * student_tail(t, units - 1)))
+    p = min(1.0, 2.0 * student_tail(t, units - 1))
+    return Difference(value, (float(low), float(high)), p, bounded=against == 0)
 
 
 def matched_pairs(alignments_a: Sequence[Sequence[Edit]], alignments_b: Sequence[Sequence[Edit]]) -> MatchedPairs:
@@ -145,7 +151,7 @@ def _segment_differences(edits_a: Sequence[Edit], edits_b: Sequence[Edit]) -> li
         return []
     events.sort()
     differences = [events[0][1]]
-    for (before, _), (place, sign) in zip(events, events[1:], strict=False):
+    for (before, _), (place, sign) in pairwise(events):
         if place // 2 - (before + 1) // 2 >= GOOD_WORDS:  # words between the two, right in both
             differences.append(sign)
         else:
