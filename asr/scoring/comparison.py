@@ -73,7 +73,8 @@ class Comparison:
     def verdict(self, name_a: str = "A", name_b: str = "B") -> str:
         """ "B is better: -0.8 % absolute [-1.2, -0.4], p = 0.001", or that the difference may be chance."""
         low, high = (100.0 * limit for limit in self.interval)
-        figures = f"{100.0 * self.difference:+.2f} % absolute [{low:+.2f}, {high:+.2f}], {p_text(self.p, self.bootstrap.bounded)}"
+        p = p_text(self.p, self.bootstrap.bounded)
+        figures = f"{100.0 * self.difference:+.2f} % absolute [{low:+.2f}, {high:+.2f}], {p}"
         if not self.gains.any():
             return f"{name_a} and {name_b} make equally many errors in every utterance"
         if self.significant:

@@ -113,7 +113,8 @@ def paired_bootstrap(
     differences = sums[:, 0] / np.maximum(sums[:, 1], 1.0)
     tail = _expanded((1.0 - confidence) / 2.0, units)
     low, high = np.quantile(differences, [tail, 1.0 - tail])
-    against = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    equal = int((differences == 0).sum())  # counted half: differences of errors are whole numbers, ties are common
+    against = min(int((differences < 0).sum()), int((differences > 0).sum())) + equal / 2
     one_sided = min((against + 1) / (len(differences) + 1), 0.5)
     # the expansion of the interval, the other way round
     t = -_NORMAL.inv_cdf(one_sided) * math.sqrt((units - 1) / units)
