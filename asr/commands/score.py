@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asr.commands import options
+from asr.commands import html, options
 from asr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cer", action="store_true", help="character error rates, too")
     parser.add_argument("--limit", type=int, default=10, metavar="N", help="rows per table (default: 10; 0: all)")
     parser.add_argument("--json", action="store_true", help="all figures as one JSON object on stdout")
+    html.add_report_options(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -47,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     names = options.normalizer_names(args.normalize)
     if args.limit < 0:
         raise UsageError(f"--limit must be 0 or more, found {args.limit}")
+    html.check_report_options(args)
     from asr.scoring.scored import score_set, write_summary
 
     if args.reference == "-" and args.hypothesis in ("-", None):
@@ -59,12 +62,17 @@ def run(args: argparse.Namespace) -> int:
     if args.strict and warnings:
         raise UsageError(f"--strict: {warnings[0]}")
     sets = [score_set(test_set.references, test_set.hypotheses, name, characters=args.cer) for name in names]
+    if args.snr:
+        sets = [html.with_estimated_snr(sets[0]), *sets[1:]]
     warnings += sets[0].warnings
     if args.output:
         for number, scored in enumerate(sets):
             folder = args.output if number == 0 else f"{args.output}/{names[number]}"
             warnings += scored.write(folder)
         write_summary(args.output, summary(test_set, sets, warnings))
+    if args.html:
+        title = Path(test_set.hypothesis_path).name + " against " + Path(test_set.reference_path).name
+        warnings += html.write(args, sets, title=title, warnings=warnings, missing=test_set.missing)
     if args.json:
         print(json.dumps(summary(test_set, sets, warnings), ensure_ascii=False))
     else:

@@ -74,8 +74,10 @@ def sclite_rows(counts: np.ndarray, speakers: Sequence[str]) -> list[Row]:
     """A row per speaker, by name, where speakers are known; the last row is `Sum/Avg`."""
     rows = []
     if speakers and any(speakers):
-        names = np.asarray(speakers, dtype=object)
-        rows = [sclite_row(name or "(unknown)", counts[names == name]) for name in sorted(set(speakers))]
+        members: dict[str, list[int]] = {}
+        for i, name in enumerate(speakers):
+            members.setdefault(name, []).append(i)
+        rows = [sclite_row(name or "(unknown)", counts[members[name]]) for name in sorted(members)]
     return [*rows, sclite_row("Sum/Avg", counts)]
 
 

@@ -127,7 +127,9 @@ def test_files_written_hold_every_utterance_and_score_to_the_same_rate(test_set,
     for _ in range(2):  # a second run replaces the first
         assert main(["evaluate", str(test_set), "-m", str(tiny_model), "-o", str(out), "--json"]) == 1
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert sorted(path.name for path in out.iterdir()) == ["hyp.trn", "hypotheses.jsonl", "ref.trn", "summary.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "alignments.txt", "hyp.ctm", "hyp.trn", "hypotheses.jsonl", "ref.stm", "ref.trn", "summary.json"
+    ]  # fmt: skip
 
     def texts(name):
         lines = (out / name).read_text(encoding="utf-8").splitlines()
