@@ -22,6 +22,7 @@ from asr.scoring.scored import ScoredSet
 
 MOST_UTTERANCES = 20_000  # beyond it, a page takes seconds to open: those with most errors are kept
 MOST_WORDS = 200
+MOST_SPEAKERS = 200  # with rows of their own
 MOST_LABELS = 48
 
 
@@ -52,6 +53,7 @@ def write_report(
     """
     first = sets[0]
     order = _kept(first)
+    speakers = [line.speaker for line in first.lines]
     data = {
         "title": title,
         "facts": [*_facts(first), *facts],
@@ -67,7 +69,7 @@ def write_report(
         "strips": {str(i): strip_data(strip) for i, strip in (strips or {}).items()},
         "sclite": [
             {"name": row.name, "sentences": row.sentences, "words": row.words, "figures": list(row.percentages())}
-            for row in sclite_rows(first.sclite_counts, [line.speaker for line in first.lines])
+            for row in sclite_rows(first.sclite_counts, speakers if len(set(speakers)) <= MOST_SPEAKERS else ())
         ],
         "footer": footer,
     }
@@ -117,7 +119,7 @@ def _facts(scored: ScoredSet) -> list[str]:
     if seconds:
         total = sum(seconds)
         facts.append(f"{total / 3600:.2f} h of audio" if total >= 3600 else f"{total / 60:.1f} min of audio")
-    return [*facts, f"normalizer {scored.normalizer}"]
+    return [*facts, f"normalizer {scored.normalizer}", f"intervals over {scored.words.interval_units}"]
 
 
 def _cards(scored: ScoredSet) -> list[dict[str, Any]]:
@@ -131,8 +133,8 @@ def _cards(scored: ScoredSet) -> list[dict[str, Any]]:
                 "label": label,
                 "value": f"{score.rate:.2%}".replace("%", " %"),
                 "lines": [
-                    f"95 % interval {100 * low:.2f} – {100 * high:.2f}, over {score.interval_units}",
-                    f"{c.substitutions:,} sub, {c.deletions:,} del, {c.insertions:,} ins",
+                    f"95 % interval {100 * low:.2f} – {100 * high:.2f}",
+                    f"{c.substitutions:,} sub · {c.deletions:,} del · {c.insertions:,} ins",
                 ],
             }
         )
@@ -142,14 +144,6 @@ def _cards(scored: ScoredSet) -> list[dict[str, Any]]:
             "label": "Sentence error rate",
             "value": f"{scored.words.sentence_error_rate:.1%}".replace("%", " %"),
             "lines": [f"{wrong:,} of {total:,} utterances"],
-        }
-    )
-    right = scored.words.counts.hits / max(scored.words.reference_length, 1)
-    cards.append(
-        {
-            "label": "Words right",
-            "value": f"{right:.1%}".replace("%", " %"),
-            "lines": [f"{scored.words.counts.hits:,} of {scored.words.reference_length:,}"],
         }
     )
     return cards
@@ -172,9 +166,10 @@ def _policy(scored: ScoredSet, label: str) -> dict[str, Any]:
 def _charts(scored: ScoredSet) -> list[dict[str, Any]]:
     timed = any(line.duration is not None for line in scored.lines)
     worst_first = sorted(scored.speakers, key=lambda group: -group.rate)
-    charts = [("WER by duration" if timed else "WER by length of the reference", scored.durations)]
-    charts += [("WER by speaker", tuple(worst_first)), ("WER by signal-to-noise ratio", scored.noise)]
-    return [{"title": title, "groups": [_group(g) for g in groups]} for title, groups in charts if groups]
+    title = "WER by duration" if timed else "WER by length of the reference"
+    charts = [(0, title, scored.durations), (1, "WER by speaker", tuple(worst_first))]
+    charts.append((0 if worst_first else 1, "WER by signal-to-noise ratio", scored.noise))
+    return [{"side": s, "title": t, "groups": [_group(g) for g in groups]} for s, t, groups in charts if groups]
 
 
 def _group(group: Group) -> dict[str, Any]:

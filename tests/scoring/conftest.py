@@ -76,7 +76,9 @@ class Browser:
             self.errors.append(found["entry"]["text"])
         if method == "Runtime.consoleAPICalled" and found["type"] == "error":
             self.errors.append(json.dumps(found["args"])[:500])
-        if method == "Network.requestWillBeSent" and not found["request"]["url"].startswith(("file:", "data:", "about:")):
+        if method == "Network.requestWillBeSent" and not found["request"]["url"].startswith(
+            ("file:", "data:", "about:")
+        ):
             self.errors.append("request to " + found["request"]["url"])
         return answer
 
