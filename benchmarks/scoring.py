@@ -45,7 +45,7 @@ def write_sets(folder: Path, utterances: int) -> None:
 
 def measure(arguments: list[str], folder: Path) -> dict[str, float]:
     """Seconds and peak memory of a command on one thread."""
-    one = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
+    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     pin = ["taskset", "-c", "0"] if sys.platform == "linux" and shutil.which("taskset") else []
     started = time.perf_counter()
     process = subprocess.Popen(
@@ -89,7 +89,9 @@ def main() -> None:
         for title, arguments in commands.items():
             results[title] = measure(arguments, Path(name))
             print(
-                "{:30s} {seconds:6.1f} s   {cpu_seconds:6.1f} s CPU   {peak_mib:6d} MiB".format(title, **results[title])
+                "{:30s} {seconds:6.1f} s   {cpu_seconds:6.1f} s CPU   {peak_mib:6.0f} MiB".format(
+                    title, **results[title]
+                )
             )
     if args.output:
         from asr.training.provenance import provenance

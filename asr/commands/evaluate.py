@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from asr.commands import html, options
 from asr.decoding.decoder import check_available
+from asr.errors import UsageError
 from asr.transcript import Failure, Transcript
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     check_available(args.decoder)
     html.check_report_options(args)
+    if args.posteriorgrams < 0:
+        raise UsageError(f"--posteriorgrams must be 0 or more, found {args.posteriorgrams}")
     from asr.corpus.manifest import Manifest
     from asr.evaluation import evaluate
     from asr.outputs import OutputFolder

@@ -178,11 +178,8 @@ def tokens(text: str, unit: Unit) -> list[str]:
 def align(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]]) -> list[list[Edit]]:
     """A minimum edit alignment (all edits cost 1) of each pair of token sequences."""
     # jiwer below 4 refuses empty references and all versions are spared trivial work: those are settled here
-    alignments: list[list[Edit]] = [
-        [Edit("insert", 0, 0, 0, len(hypothesis))] if hypothesis and not reference else []
-        for reference, hypothesis in zip(references, hypotheses, strict=True)
-    ]
-    filled = [i for i, reference in enumerate(references) if reference]
+    alignments = [_trivial(reference, hypothesis) for reference, hypothesis in zip(references, hypotheses, strict=True)]
+    filled = [i for i, reference in enumerate(references) if reference and not alignments[i]]
     if not filled:
         return alignments
     import jiwer
@@ -199,6 +196,13 @@ def align(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str
             for c in chunks
         ]
     return alignments
+
+
+def _trivial(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Edit]:
+    """The alignment where one look shows it, else an empty one."""
+    if not reference:
+        return [Edit("insert", 0, 0, 0, len(hypothesis))] if hypothesis else []
+    return [Edit("equal", 0, len(reference), 0, len(hypothesis))] if reference == hypothesis else []
 
 
 def _as_given(sentences: list[list[str]]) -> list[list[str]]:

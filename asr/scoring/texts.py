@@ -171,7 +171,21 @@ def with_speakers(texts: Texts, source: str) -> Texts:
 def _completed(line: Line, about: Line | None) -> Line:
     if about is None:
         return line
-    return replace(about, text=line.text, duration=about.duration if line.duration is None else line.duration)
+    line = replace(
+        line,
+        speaker=about.speaker or line.speaker,
+        duration=about.duration if line.duration is None else line.duration,
+        snr=about.snr if line.snr is None else line.snr,
+    )
+    if line.audio_filepath or not about.audio_filepath:
+        return line
+    return replace(
+        line,
+        audio_filepath=about.audio_filepath,
+        offset=about.offset,
+        segment=about.segment,
+        channel=about.channel,
+    )
 
 
 def _speakers(path: str) -> dict[str, Line]:

@@ -109,6 +109,10 @@ def test_speakers_come_from_prefixes_files_and_manifests(write):
     about = with_speakers(texts, write("m.jsonl", rows)).lines
     assert (about[0].speaker, about[0].duration, about[0].text) == ("anna", 3.5, "a")
     assert about[1].duration is None
+    manifest = read_texts(write("r.jsonl", [{"audio_filepath": "1.wav", "text": "a", "duration": 2.0, "snr": 9}]))
+    [line] = with_speakers(manifest, write("utt2spk", "1 anna\n")).lines
+    assert (line.speaker, line.duration, line.snr) == ("anna", 2.0, 9.0)
+    assert line.audio_filepath.endswith("1.wav")
 
 
 BAD = [
