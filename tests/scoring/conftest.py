@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ class Browser:
     """One tab. `errors` are console errors, uncaught exceptions and requests to anything but this file."""
 
     def __init__(self, program: str, profile: Path) -> None:
+        import fcntl  # not on Windows, where there is no way to hand down the pipes
+
         to_read, to_write = os.pipe()
         from_read, from_write = os.pipe()
         theirs = [fcntl.fcntl(fd, fcntl.F_DUPFD, 20) for fd in (to_read, from_write)]
@@ -111,6 +113,8 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if sys.platform == "win32":
+        pytest.skip("Chromium's pipe needs POSIX")
     if PROGRAM is None:
         pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
     opened = Browser(PROGRAM, tmp_path_factory.mktemp("profile"))
