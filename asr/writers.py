@@ -84,7 +84,7 @@ def tsv(transcript: Transcript) -> str:
 
 def ctm(transcript: Transcript) -> str:
     """NIST time-marked conversation, a row per word: recording, channel (from 1), begin, duration, word, confidence."""
-    recording = _nist_id(transcript.id)
+    recording = nist_id(transcript.id)
     channel = 1 if transcript.channel is None else transcript.channel + 1
     rows = []
     for word in transcript.words:
@@ -102,7 +102,7 @@ def trn(transcript: Transcript) -> str:
 
 def trn_line(text: str, utterance_id: str) -> str:
     """One line of a trn file."""
-    return f"{text} ({_nist_id(utterance_id)})\n"
+    return f"{text} ({nist_id(utterance_id)})\n"
 
 
 WRITERS: dict[str, Callable[[Transcript], str]] = {
@@ -204,7 +204,7 @@ def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _nist_id(name: str) -> str:
+def nist_id(name: str) -> str:
     """White space and parentheses end an id in the NIST formats."""
     return "".join("_" if c.isspace() or c in "()" else c for c in name) or "utterance"
 

@@ -55,6 +55,35 @@ def raw_format(args: argparse.Namespace) -> RawFormat | None:
     return RawFormat(args.raw_rate, args.raw_channels, args.raw_encoding, args.raw_byte_order)
 
 
+def add_text_options(parser: argparse.ArgumentParser) -> None:
+    """--normalize, --speakers, --format, --strict: how references and hypotheses are read and paired."""
+    parser.add_argument(
+        "--normalize",
+        default="none",
+        metavar="N[,N]",
+        help="none (default), basic, librispeech: one or several side by side; both sides are normalized alike",
+    )
+    parser.add_argument(
+        "--speakers",
+        metavar="FILE",
+        help="manifest or utt2spk with the speakers; `prefix` takes them from the ids, up to the first - or _",
+    )
+    parser.add_argument("--format", choices=["trn", "jsonl", "txt"], help="of all files (default: as they look)")
+    parser.add_argument("--strict", action="store_true", help="missing and extra utterances are an error")
+
+
+def normalizer_names(text: str) -> list[str]:
+    """The names of a comma-separated list; raises ConfigError for an unknown one, UsageError for none."""
+    from asr.text.normalize import normalizer
+
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        normalizer(name)
+    if not names:
+        raise UsageError("no normalizer given (valid: none, basic, librispeech)")
+    return names
+
+
 def load_recognizer(args: argparse.Namespace) -> Recognizer:
     """The model on its device with the decoder asked for."""
     import asr
