@@ -22,8 +22,8 @@ _SILENCE = 200  # of 32768: below it, the ends of an utterance are cut away
 _MARGIN = 0.08  # seconds kept before and after the speech
 _PEAK = 0.7  # of full scale: room for what resampling adds
 
-# A voice is an accent and a variant (another throat). All sets share the accents; dev and test use variants that training
-# never hears. Robots, whispers and monsters among eSpeak's variants are left out.
+# A voice is an accent and a variant (another throat). All sets share the accents; dev and test use variants that
+# training never hears. Robots, whispers and monsters among eSpeak's variants are left out.
 ACCENTS = "en-us en en-gb-x-rp en-us-nyc"
 VARIANTS = {
     "train": """
