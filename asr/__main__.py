@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("asr.commands.compare", "is system B really better than system A?"),
     "train": ("asr.commands.train", "train a model from a recipe"),
     "data": ("asr.commands.data", "check, summarize or convert a manifest"),
+    "lm": ("asr.commands.lm", "train, convert, inspect or measure a language model"),
     "info": ("asr.commands.info", "what is in a model file"),
     "doctor": ("asr.commands.doctor", "what is installed, what is missing, the line that mends it"),
 }

@@ -1,5 +1,20 @@
-"""From emissions to words."""
+"""From emissions to words. What needs compiled code is imported when it is asked for."""
 
-from asr.decoding.greedy import GreedyDecoder
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["GreedyDecoder"]
+if TYPE_CHECKING:
+    from asr.decoding.beam import BeamSearch, Pruning
+    from asr.decoding.greedy import GreedyDecoder
+    from asr.decoding.ngram import NGramLM
+
+__all__ = ["BeamSearch", "GreedyDecoder", "NGramLM", "Pruning"]
+
+_HOMES = {"BeamSearch": "beam", "GreedyDecoder": "greedy", "NGramLM": "ngram", "Pruning": "beam"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

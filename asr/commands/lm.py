@@ -1,0 +1,320 @@
+"""`asr lm train|convert|info|tune|perplexity`: language models for the beam search, without a compiler."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from asr.commands import lm_tune
+from asr.errors import UsageError
+
+if TYPE_CHECKING:
+    from asr.decoding.kneser_ney import Estimate
+    from asr.decoding.ngram import NGramLM
+    from asr.decoding.ngram_tables import NGramTables
+
+
+class Action(NamedTuple):
+    """A subcommand: one line of help, its arguments, what it does."""
+
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="action", metavar="|".join(ACTIONS), required=True)
+    for name, action in ACTIONS.items():
+        command = commands.add_parser(
+            name, help=action.summary, description=action.summary[0].upper() + action.summary[1:] + ".",
+            allow_abbrev=False,
+        )  # fmt: skip
+        action.add_arguments(command)
+
+
+def run(args: argparse.Namespace) -> int:
+    return ACTIONS[args.action].run(args)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Estimate an n-gram model with interpolated modified Kneser-Ney smoothing: the probabilities of KenLM's lmplz. "
+        "A line of text is a sentence, an empty one too."
+    )
+    parser.add_argument("texts", nargs="+", metavar="TEXT", help="text, .gz, a JSONL manifest (its texts), - for stdin")
+    parser.add_argument("-o", "--output", required=True, metavar="LM", help=_SUFFIXES)
+    parser.add_argument("--order", type=int, default=3, metavar="N", help="words of the longest n-grams (default 3)")
+    parser.add_argument(
+        "--prune",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="leave out n-grams seen at most N times: a number per order, the last for all further ones (0 0 1)",
+    )
+    parser.add_argument("--limit-vocab", metavar="FILE", help="leave out n-grams with words not in this list")
+    _add_normalizer(parser)
+    parser.add_argument(
+        "--discount-fallback",
+        type=float,
+        nargs="+",
+        metavar="D",
+        help="discounts for counts 1, 2 and more where a small text gives none (default 0.5 1 1.5)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace LM if it exists")
+
+
+def _train(args: argparse.Namespace) -> int:
+    from asr.decoding.kneser_ney import estimate, pruning_thresholds
+    from asr.decoding.lm_text import read_sentences
+    from asr.decoding.ngram_count import read_corpus
+    from asr.decoding.ngram_tables import LMError
+
+    write = _writer(args.output, args.force)
+    fallback = _fallback(args.discount_fallback)
+    try:
+        pruning_thresholds(args.prune, args.order)  # before the text is read
+    except LMError as error:
+        raise UsageError(str(error)) from None
+    allowed = _word_list(args.limit_vocab) if args.limit_vocab else None
+    normalize = _normalizer(args)
+    _say("reading the text")
+    corpus = read_corpus(read_sentences(args.texts, normalize))
+    if corpus.skipped:
+        _say(f"warning: {corpus.skipped:,} times <s>, </s> or <unk> in the text, read as white space")
+    _say(f"{corpus.sentences:,} sentences, {len(corpus.tokens) - corpus.sentences:,} words; estimating")
+    result = estimate(
+        corpus,
+        args.order,
+        prune=args.prune,
+        limit_vocabulary=allowed,
+        fallback=fallback,
+        warn=lambda message: _say(f"warning: {message}"),
+    )
+    write(result.tables)
+    print(_statistics(args.output, result))
+    return 0
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="LM", help="an ARPA file, plain or gzip, or a binary of asr")
+    parser.add_argument("target", metavar="NEW", help=_SUFFIXES)
+    parser.add_argument("--case", choices=["lower", "upper"], help="write the words in this case")
+    parser.add_argument("--force", action="store_true", help="replace NEW if it exists")
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from asr.decoding.arpa import read_arpa
+    from asr.decoding.lm_binary import is_binary, read_binary
+    from asr.decoding.lm_tuned import read_tuned, write_tuned
+    from asr.decoding.ngram_list import list_ngrams, with_case
+
+    write = _writer(args.target, args.force)
+    tables = list_ngrams(read_binary(args.source)) if is_binary(args.source) else read_arpa(args.source)
+    if args.case:
+        tables = with_case(tables, getattr(str, args.case))
+    write(tables)
+    tuned = read_tuned(args.source)
+    if tuned is not None:
+        write_tuned(args.target, tuned)
+    return 0
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("lm", metavar="LM", help="an ARPA file, plain or gzip, or a binary of asr")
+    parser.add_argument("-m", "--model", metavar="MODEL", help="tell too how much of it this model can spell")
+    parser.add_argument("--verify", action="store_true", help="read all of a binary and compare its checksums")
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+
+
+def _info(args: argparse.Namespace) -> int:
+    from asr.decoding.lm_binary import is_binary
+    from asr.decoding.lm_check import token_level
+    from asr.decoding.ngram import NGramLM
+
+    lm = NGramLM.read(args.lm)
+    binary = is_binary(args.lm)
+    values: dict[str, Any] = {
+        "path": args.lm,
+        "bytes": Path(args.lm).stat().st_size,
+        "kind": "binary" if binary else "ARPA",
+        "order": lm.order,
+        "ngrams": list(lm.counts),
+        "words": lm.vocab_size,
+        "memory_bytes": sum(array.nbytes for array in (*lm.arrays, lm.state_length)),
+        "unk_log10": float(lm.arrays.unigram_logp[0] / math.log(10)),
+        "tuned": lm.tuned and {"alpha": lm.tuned.alpha, "beta": lm.tuned.beta, "beam_width": lm.tuned.beam_width},
+    }
+    if args.model:
+        values |= _fit(lm, args.model)
+    elif level := token_level(lm):
+        values["remarks"] = [f"looks like a model of {level}, not of words"]
+    status = 0
+    if args.verify:
+        values["damaged"] = _verify(args.lm) if binary else []
+        status = 1 if values["damaged"] else 0
+    print(json.dumps(values, ensure_ascii=False) if args.json else _described(values))
+    if status:
+        print(f"asr: error: {args.lm}: damaged ({', '.join(values['damaged'])}): convert or fetch it again",
+              file=sys.stderr)  # fmt: skip
+    return status
+
+
+def _add_perplexity(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("lm", metavar="LM", help="an ARPA file, plain or gzip, or a binary of asr")
+    parser.add_argument("texts", nargs="+", metavar="TEXT", help="text, .gz, a JSONL manifest (its texts), - for stdin")
+    _add_normalizer(parser)
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+
+
+def _perplexity(args: argparse.Namespace) -> int:
+    from asr.decoding.lm_perplexity import perplexity
+    from asr.decoding.lm_text import read_sentences
+    from asr.decoding.ngram import NGramLM
+
+    normalize = _normalizer(args)
+    found = perplexity(NGramLM.read(args.lm), read_sentences(args.texts, normalize))
+    if not found.tokens:
+        raise UsageError("no text to score: not a single line")
+    if args.json:
+        values = {
+            "perplexity": found.with_unknown,
+            "perplexity_without_oov": found.without_unknown,
+            "sentences": found.sentences,
+            "tokens": found.tokens,
+            "oov": found.unknown,
+            "oov_rate": found.unknown_rate,
+            "log10": found.log10,
+        }
+        print(json.dumps({key: None if v != v or v in (math.inf,) else v for key, v in values.items()}))
+        return 0
+    print(
+        f"perplexity, unknown words counted   {found.with_unknown:.2f}\n"
+        f"perplexity, unknown words left out  {found.without_unknown:.2f}\n"
+        f"unknown words                       {found.unknown:,} ({found.unknown_rate:.2%})\n"
+        f"tokens (words and </s>)             {found.tokens:,}\n"
+        f"sentences                           {found.sentences:,}"
+    )
+    return 0
+
+
+ACTIONS: dict[str, Action] = {
+    "train": Action("estimate a language model from text", _add_train, _train),
+    "convert": Action("ARPA to binary and back; the case of the words", _add_convert, _convert),
+    "info": Action("what is in a language model", _add_info, _info),
+    "tune": Action(lm_tune.SUMMARY, lm_tune.add_arguments, lm_tune.run),
+    "perplexity": Action("perplexity of a language model on text", _add_perplexity, _perplexity),
+}
+
+_SUFFIXES = "by its name: .lm (binary, opens at once), .arpa or .arpa.gz"
+
+
+def _writer(path: str, force: bool) -> Callable[[NGramTables], None]:
+    """How to write a model to `path`, decided and checked before any work."""
+    name = path.lower()
+    if not name.endswith((".lm", ".arpa", ".arpa.gz")):
+        raise UsageError(f"{path}: the name of a language model ends in .lm, .arpa or .arpa.gz")
+    if Path(path).exists() and not force:
+        raise UsageError(f"{path}: exists already; --force replaces it")
+
+    def write(tables: NGramTables) -> None:
+        from asr.decoding.arpa_write import write_arpa
+        from asr.decoding.ngram import NGramLM
+
+        if name.endswith(".lm"):
+            NGramLM.from_tables(tables).write_binary(path)
+        else:
+            write_arpa(path, tables)
+
+    return write
+
+
+def _add_normalizer(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--normalizer", metavar="NAME", help="text normalizer (default: none, the text as it is)")
+    group.add_argument("-m", "--model", metavar="MODEL", help="normalize as for this model file")
+
+
+def _normalizer(args: argparse.Namespace) -> Callable[[str], str]:
+    from asr.text.normalize import normalizer
+
+    if args.model:
+        from asr.model.checkpoint import read_metadata
+
+        return normalizer(read_metadata(args.model)["normalizer"])
+    return normalizer(args.normalizer) if args.normalizer else str
+
+
+def _fallback(given: list[float] | None) -> tuple[float, float, float]:
+    from asr.decoding.kneser_ney import FALLBACK
+
+    if given is None:
+        return FALLBACK
+    values = given[:3] + [given[-1]] * (3 - len(given))
+    if len(given) > 3 or any(not 0 <= d <= j for j, d in enumerate(values, 1)):
+        raise UsageError("--discount-fallback takes up to three discounts, at most 1, 2 and 3: for example 0.5 1 1.5")
+    return values[0], values[1], values[2]
+
+
+def _word_list(path: str) -> frozenset[str]:
+    from asr.decoding.lm_text import read_sentences
+
+    return frozenset(word for line in read_sentences([path]) for word in line.split())
+
+
+def _fit(lm: NGramLM, model: str) -> dict[str, Any]:
+    """How a language model and a model file go together."""
+    from asr.decoding.lm_check import check_lm, spelled_share
+    from asr.decoding.ngram_tables import LMError
+    from asr.model.checkpoint import read_metadata
+    from asr.text.tokenizer import tokenizer_from_dict
+
+    labels = tokenizer_from_dict(read_metadata(model)["tokenizer"]).labels
+    try:
+        remarks = check_lm(lm, labels)
+    except LMError as error:
+        remarks = [str(error)]
+    return {"spelled_share": spelled_share(lm, labels), "remarks": remarks}
+
+
+def _verify(path: str) -> list[str]:
+    from asr.decoding.lm_binary import damaged_arrays
+
+    return damaged_arrays(path)
+
+
+def _statistics(path: str, result: Estimate) -> str:
+    lines = [f"{path}: order, n-grams, discounts D1 D2 D3+"]
+    for k, (count, discounts) in enumerate(zip(result.tables.counts, result.discounts, strict=True), 1):
+        fixed = "  (fixed)" if k in result.fell_back else ""
+        lines.append(f"{k}  {count:>12,}  " + " ".join(f"{d:.4f}" for d in discounts) + fixed)
+    return "\n".join(lines)
+
+
+def _described(values: dict[str, Any]) -> str:
+    rows = [
+        ("file", f"{values['path']} ({values['bytes'] / 1e6:.1f} MB, {values['kind']})"),
+        ("order", str(values["order"])),
+        ("n-grams", " + ".join(f"{n:,}" for n in values["ngrams"])),
+        ("words", f"{values['words']:,} with <unk>, <s> and </s>"),
+        ("in memory", f"{values['memory_bytes'] / 1e6:.1f} MB"),
+        ("<unk>", f"log10 p = {values['unk_log10']:.4f}"),
+    ]
+    if values["tuned"]:
+        rows.append(("tuned", ", ".join(f"{key} {v:g}" for key, v in values["tuned"].items() if v is not None)))
+    if "spelled_share" in values:
+        rows.append(("can be spelled", f"{values['spelled_share']:.1%} of the words, by probability"))
+    rows += [("remark", remark) for remark in values.get("remarks", ())]
+    if "damaged" in values:
+        rows.append(("contents", f"damaged: {', '.join(values['damaged'])}" if values["damaged"] else "as written"))
+    width = max(len(label) for label, _ in rows)
+    return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
+
+
+def _say(message: str) -> None:
+    print(f"asr lm: {message}", file=sys.stderr)

@@ -1,0 +1,266 @@
+"""What both beam searches are made of: hashes of text prefixes, the labels of a frame, ends of words, the trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, types, uint64
+from numba.extending import intrinsic
+
+from asr.decoding.ngram_kernel import LMArrays, lm_step
+from asr.decoding.search_arrays import BUCKET_SHIFT, END, NODE, SYMBOL, TRACES, WORD, Beam
+
+_A = np.uint64(0x9E3779B97F4A7C15)
+_B = np.uint64(0xBF58476D1CE4E5B9)
+_C = np.uint64(0x94D049BB133111EB)
+_S32, _S29, _S30 = np.uint64(32), np.uint64(29), np.uint64(30)
+_ONE = np.uint64(1)
+EMPTY_HISTORY = np.uint64(0x632BE59BD9B4E019)
+LEAST_PROBABILITY = -80.0  # natural log; keeps blanks from becoming 0 so that a beam never dies
+SMALL, LARGE = 1e-90, 1e90  # when all scores are this small they are multiplied by the other
+
+
+@intrinsic
+def popcount(context: Any, bits: Any) -> Any:
+    """Number of bits set."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), generate
+
+
+@intrinsic
+def lowest_bit(context: Any, bits: Any) -> Any:
+    """Place of the lowest bit set; `bits` is not 0."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        from llvmlite import ir
+
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate
+
+
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
+def mix(x: int) -> int:
+    """A hash of 64 bits (the finalizer of Steele et al. 2014, SplitMix)."""
+    x = (x ^ (x >> _S30)) * _B
+    x = (x ^ (x >> _S29)) * _C
+    return x ^ (x >> _S32)
+
+
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
+def key_of(history: int, node: int, spelled: int) -> int:
+    """The hash of a text prefix: finished words, and where the word begun is."""
+    if spelled != np.uint64(0):
+        return mix(history + spelled * _A)
+    return mix(history + (uint64(node) + _ONE) * _C)
+
+
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
+def leave_tree(node: int) -> int:
+    """The hash of a beginning that is not in the tree, its longest beginning that is being `node`."""
+    return mix((uint64(node) + _ONE) * _B + _A)
+
+
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
+def spell_on(spelled: int, symbol: int) -> int:
+    """The hash of one more symbol."""
+    return mix(spelled + (uint64(symbol) + _ONE) * _A)
+
+
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
+def history_with_word(history: int, text: int) -> int:
+    """The hash of one more word, of the tree."""
+    return mix(history ^ ((uint64(text) + _ONE) * _B))
+
+
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
+def history_with_unknown(history: int, spelled: int) -> int:
+    """The hash of one more word, spelled out."""
+    return mix(history ^ (spelled * _C))
+
+
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
+def bucket_of(score: float) -> int:
+    """Scores in buckets of an eighth of a power of two."""
+    return np.float64(score).view(np.int64) >> BUCKET_SHIFT
+
+
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
+def bucket_floor(bucket: int) -> float:
+    """The least score of a bucket."""
+    return np.int64(bucket << BUCKET_SHIFT).view(np.float64)
+
+
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
+def admit(
+    histogram: np.ndarray,
+    width: int,
+    keep: float,
+    score: float,
+    best: float,
+    limit: float,
+    lowest: int,
+    floor: int,
+    above: int,
+) -> Any:
+    """Count a candidate, and raise the limit below which others cannot be among the best `width` any more.
+
+    `above` candidates are in the bucket `floor` or higher.
+    """
+    if score > best:
+        best = score
+        limit = max(limit, best * keep)
+    b = bucket_of(score)
+    histogram[b] += 1
+    above += 1
+    lowest = min(lowest, b)
+    if above >= width:
+        floor = max(floor, lowest)  # nothing is below
+    while above - histogram[floor] >= width:
+        above -= histogram[floor]
+        floor += 1
+        limit = max(limit, bucket_floor(floor))
+    return best, limit, lowest, floor, above
+
+
+@njit(nogil=True, cache=True, _nrt=False)
+def read_frame(
+    log_probs: np.ndarray,
+    t: int,
+    least: float,
+    most: int,
+    silent: np.ndarray,
+    active: np.ndarray,
+    active_score: np.ndarray,
+    probability: np.ndarray,
+) -> int:
+    """Fill `active` with the labels that a frame may be, `probability` with theirs; the number of labels.
+
+    Those below `least` are left out, the best one never; of more than `most` the best are kept.
+    """
+    width = log_probs.shape[1]
+    threshold = np.float32(least)
+    count = 0
+    for c in range(1, width):
+        value = log_probs[t, c]
+        if value < threshold or silent[c] != 0:
+            continue
+        if count < most:
+            active[count], active_score[count] = c, value
+            count += 1
+            continue
+        worst = 0
+        for k in range(1, count):
+            if active_score[k] < active_score[worst]:
+                worst = k
+        if value > active_score[worst]:
+            active[worst], active_score[worst] = c, value
+    if count == 0:
+        best, best_score = -1, np.float32(-np.inf)
+        for c in range(1, width):
+            if log_probs[t, c] > best_score and silent[c] == 0:
+                best, best_score = c, log_probs[t, c]
+        if best >= 0:
+            active[0], active_score[0] = best, best_score
+            count = 1
+    for k in range(count):
+        probability[active[k]] = np.exp(np.float64(active_score[k]))
+    probability[0] = np.exp(max(np.float64(log_probs[t, 0]), LEAST_PROBABILITY))
+    return count
+
+
+@njit(nogil=True, cache=True, _nrt=False)
+def say_word(lm: LMArrays, state: int, word: int, alpha: float, beta: float, unknown_least: float) -> Any:
+    """The factor of a whole word after `state`, and the next state."""
+    logp, following = lm_step(lm, state, word)
+    if word == 0:
+        logp = max(logp, unknown_least)
+    return np.exp(alpha * logp + beta), following
+
+
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
+def record(
+    counts: np.ndarray,
+    trace_parent: np.ndarray,
+    trace_symbol: np.ndarray,
+    trace_frame: np.ndarray,
+    before: int,
+    symbol: int,
+    frame: int,
+) -> int:
+    """One more record in the trace."""
+    at = counts[TRACES]
+    trace_parent[at], trace_symbol[at], trace_frame[at] = before, symbol, frame
+    counts[TRACES] = at + 1
+    return at
+
+
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
+def record_end(
+    counts: np.ndarray,
+    trace_parent: np.ndarray,
+    trace_symbol: np.ndarray,
+    trace_frame: np.ndarray,
+    before: int,
+    ended: int,
+    node: int,
+    spelled: int,
+    frame: int,
+) -> int:
+    """The record of a word's end: of the tree's word `ended`, or (below 0) of one that is spelled out."""
+    if ended >= 0:
+        at = record(counts, trace_parent, trace_symbol, trace_frame, before, (ended << 2) | WORD, frame)
+    else:
+        at = np.int64(before)
+        if spelled == np.uint64(0):
+            at = record(counts, trace_parent, trace_symbol, trace_frame, at, (node << 2) | NODE, frame)
+        at = record(counts, trace_parent, trace_symbol, trace_frame, at, END, frame)
+    return at
+
+
+@njit(nogil=True, cache=True, _nrt=False, inline="always")
+def record_symbol(
+    counts: np.ndarray,
+    trace_parent: np.ndarray,
+    trace_symbol: np.ndarray,
+    trace_frame: np.ndarray,
+    before: int,
+    node: int,
+    spelled: int,
+    symbol: int,
+    frame: int,
+) -> int:
+    """The record of a symbol outside the tree; the first one of a word is preceded by where it left."""
+    at = np.int64(before)
+    if spelled == np.uint64(0):
+        at = record(counts, trace_parent, trace_symbol, trace_frame, at, (node << 2) | NODE, frame)
+    return record(counts, trace_parent, trace_symbol, trace_frame, at, (symbol << 2) | SYMBOL, frame)
+
+
+@njit(nogil=True, cache=True, _nrt=False)
+def forget_dead_traces(beam: Beam, first: int, size: int, moved: np.ndarray) -> None:
+    """Keep only the records that the hypotheses `first` to `first + size` lead back to."""
+    count = beam.counts[TRACES]
+    moved[:count] = 0
+    for s in range(first, first + size):
+        at = beam.trace[s]
+        while at >= 0 and moved[at] == 0:
+            moved[at] = 1
+            at = beam.trace_parent[at]
+    kept = 0
+    for at in range(count):
+        if moved[at] != 0:
+            before = beam.trace_parent[at]
+            beam.trace_parent[kept] = moved[before] if before >= 0 else -1
+            beam.trace_symbol[kept] = beam.trace_symbol[at]
+            beam.trace_frame[kept] = beam.trace_frame[at]
+            moved[at] = kept
+            kept += 1
+    for s in range(first, first + size):
+        if beam.trace[s] >= 0:
+            beam.trace[s] = moved[beam.trace[s]]
+    beam.counts[TRACES] = kept

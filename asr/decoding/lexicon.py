@@ -1,0 +1,284 @@
+"""The words a decoder knows as a tree of characters in flat arrays, with the best LM unigram score below each node.
+
+Words are spelled in characters, also where the model's labels are SentencePiece pieces. There a label walks several
+nodes at once (`label_arcs`): every sequence of pieces that spells a word counts as that word, as in training with
+sampled segmentations, and the search sums over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from asr.decoding.alphabet import Alphabet
+from asr.errors import AsrError
+
+UNKNOWN = 0  # the LM's id of words it does not know
+
+
+class LexiconError(AsrError):
+    """A list of words cannot be read or holds none that the model can spell; the message names file and line."""
+
+
+class Tree(NamedTuple):
+    """The arrays that compiled code walks. Node 0 is the root; children follow one another, in order of symbol.
+
+    N nodes, E words (entries), A label arcs. The children of node n are `child[n]` up to `child[n + 1]`.
+    """
+
+    child: np.ndarray  # (N + 1,) int32
+    symbol: np.ndarray  # (N,) int32: the symbol that leads here
+    parent: np.ndarray  # (N,) int32
+    depth: np.ndarray  # (N,) int32
+    mask: np.ndarray  # (N,) uint64: bit s for a child by symbol s; all 0 where symbols do not fit
+    entry: np.ndarray  # (N,) int32: the first word spelled by the path to here, -1
+    end: np.ndarray  # (E,) int32: the node where a word ends
+    next_entry: np.ndarray  # (E,) int32: another word of the same spelling, -1
+    lm_word: np.ndarray  # (E,) int32: its id in the language model
+    text: np.ndarray  # (E,) int32: words of different spelling that are written the same have the same number
+    arc: np.ndarray  # (N + 1,) int32: where a node's label arcs begin
+    arc_label: np.ndarray  # (A,) int32, increasing within a node: labels that go on inside a word
+    arc_child: np.ndarray  # (A,) int32
+    root_child: np.ndarray  # (labels,) int32: where a label leads from the root, -1
+
+
+class Lexicon:
+    """Words in a tree. `words[entry]` is a word's text, `lookahead[node]` the best of `scores` at or below a node."""
+
+    def __init__(
+        self,
+        alphabet: Alphabet,
+        words: Sequence[str],
+        lm_words: Sequence[int] | None = None,
+        scores: np.ndarray | None = None,
+        spellings: Sequence[str] | None = None,
+    ) -> None:
+        """`scores` (natural log) and `lm_words` (ids) go with `words`; `spellings`, where they differ from the texts.
+
+        Words that the alphabet cannot spell are left out and kept in `unspellable`.
+        """
+        encoded = alphabet.encode(spellings if spellings is not None else words) if len(words) else []
+        order = sorted((i for i, code in enumerate(encoded) if code), key=encoded.__getitem__)
+        self.unspellable = [words[i] for i, code in enumerate(encoded) if not code]
+        self.words = [words[i] for i in order]
+        chosen = np.array(order, np.int64)
+        numbers = {word: i for i, word in reversed(list(enumerate(self.words)))}
+        texts = np.array([numbers[word] for word in self.words], np.int32)
+        # Then a text prefix has one parent and one spelling, which the faster search relies on.
+        self.one_way = alphabet.fits_bits and len(numbers) == len(self.words)
+        ids = np.zeros(len(words), np.int32) if lm_words is None else np.asarray(lm_words, np.int32)
+        values = np.zeros(len(words), np.float32) if scores is None else np.asarray(scores, np.float32)
+        tree, self.lookahead = _build(alphabet, [encoded[i] for i in order], ids[chosen], values[chosen])
+        tree = tree._replace(text=texts if len(texts) else np.zeros(1, np.int32))
+        self.tree = tree if self.one_way else _with_label_arcs(tree, alphabet)
+        self.homographs = _longest_chain(self.tree.next_entry)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+
+def read_words(path: str | Path) -> tuple[list[str], list[str]]:
+    """Words and their spellings from a text file: one word per line, or `word spelling` to write it otherwise.
+
+    A spelling may be letters with spaces between them and a final `|`, as flashlight's lexicons have. Raises
+    LexiconError.
+    """
+    words: list[str] = []
+    spellings: list[str] = []
+    seen: set[tuple[str, str]] = set()
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise LexiconError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise LexiconError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    for line in text.splitlines():
+        word, *letters = line.split()[:1] + line.split()[1:] or [""]
+        spelling = "".join(letters).removesuffix("|").removeprefix("▁") or word
+        if word and (word, spelling) not in seen:
+            seen.add((word, spelling))
+            words.append(word)
+            spellings.append(spelling)
+    if not words:
+        raise LexiconError(f"{path}: holds no words (one per line expected)")
+    return words, spellings
+
+
+def _build(alphabet: Alphabet, encoded: list[str], lm_words: np.ndarray, scores: np.ndarray) -> tuple[Tree, np.ndarray]:
+    """The tree over sorted strings, level by level: words that share a node are neighbours."""
+    flat, starts = alphabet.codes(encoded)
+    lengths = np.diff(starts)
+    parents, symbols, counts = [np.zeros(1, np.int64)], [np.zeros(1, np.int32)], [1]
+    end = np.zeros(len(encoded), np.int64)
+    alive = np.arange(len(encoded))
+    at = np.zeros(len(encoded), np.int64)  # the node that each living word has come to
+    nodes, depth = 1, 0
+    while len(alive):
+        letter = flat[starts[alive] + depth]
+        fresh = np.ones(len(alive), bool)
+        fresh[1:] = (at[1:] != at[:-1]) | (letter[1:] != letter[:-1])
+        parents.append(at[fresh])
+        symbols.append(letter[fresh])
+        at = nodes - 1 + np.cumsum(fresh)
+        nodes += int(fresh.sum())
+        counts.append(int(fresh.sum()))
+        depth += 1
+        ends = lengths[alive] == depth
+        end[alive[ends]] = at[ends]
+        alive, at = alive[~ends], at[~ends]
+    parent, symbol = np.concatenate(parents), np.concatenate(symbols)
+    child = np.ones(nodes + 1, np.int64)
+    child[1:] += np.cumsum(np.bincount(parent[1:], minlength=nodes))
+    mask = np.zeros(nodes, np.uint64)
+    if alphabet.fits_bits:
+        np.bitwise_or.at(mask, parent[1:], np.uint64(1) << symbol[1:].astype(np.uint64))
+    entry = np.full(nodes, -1, np.int64)
+    entry[end[::-1]] = np.arange(len(encoded))[::-1]
+    following = np.full(len(encoded), -1, np.int64)
+    following[:-1][end[1:] == end[:-1]] = np.flatnonzero(end[1:] == end[:-1]) + 1
+    lookahead = np.full(nodes, -np.inf, np.float32)
+    np.maximum.at(lookahead, end, scores)
+    last = nodes
+    for count in reversed(counts[1:]):
+        level = slice(last - count, last)
+        np.maximum.at(lookahead, parent[level], lookahead[level])
+        last -= count
+    lookahead[0] = 0.0  # nothing is known of a word before its first symbol
+    tree = Tree(
+        child=child.astype(np.int32),
+        symbol=symbol.astype(np.int32),
+        parent=parent.astype(np.int32),
+        depth=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
+        mask=mask,
+        entry=entry.astype(np.int32),
+        end=end.astype(np.int32) if len(encoded) else np.zeros(1, np.int32),
+        next_entry=following.astype(np.int32) if len(encoded) else np.full(1, -1, np.int32),
+        lm_word=lm_words if len(encoded) else np.zeros(1, np.int32),
+        text=np.zeros(1, np.int32),
+        arc=np.zeros(1, np.int32),
+        arc_label=np.zeros(1, np.int32),
+        arc_child=np.zeros(1, np.int32),
+        root_child=np.zeros(1, np.int32),
+    )
+    return tree, lookahead
+
+
+def _longest_chain(following: np.ndarray) -> int:
+    """The largest number of words with one spelling; they are neighbours."""
+    breaks = np.flatnonzero(np.concatenate(([True], following < 0)))
+    return int(np.diff(breaks).max(initial=1))
+
+
+def _with_label_arcs(tree: Tree, alphabet: Alphabet) -> Tree:
+    first, spelling = alphabet.first, alphabet.spelling
+    root_child = np.full(len(alphabet.labels), -1, np.int32)
+    for label in range(1, len(alphabet.labels)):
+        if first[label] < first[label + 1]:
+            root_child[label] = _walk(tree.child, tree.symbol, 0, spelling[first[label] : first[label + 1]])
+    inner = [i for i in range(1, len(alphabet.labels)) if not alphabet.starts_word[i] and first[i] < first[i + 1]]
+    texts = ["".join(chr(s + 32) for s in spelling[first[i] : first[i + 1]]) for i in inner]
+    order = sorted(range(len(inner)), key=texts.__getitem__)
+    sorted_labels = np.array([inner[i] for i in order], np.int32)
+    flat, starts = alphabet.codes([texts[i] for i in order])
+    arc, arc_label, arc_child = label_arcs(
+        tree.child, tree.symbol, flat, starts, sorted_labels, root_child, int(np.diff(starts).max(initial=1))
+    )
+    return tree._replace(arc=arc, arc_label=arc_label, arc_child=arc_child, root_child=root_child)
+
+
+@njit(nogil=True, cache=True)
+def step(child: np.ndarray, symbol: np.ndarray, node: int, wanted: int) -> int:
+    """The child of `node` by a symbol, -1 where there is none."""
+    low, high = np.int64(child[node]), np.int64(child[node + 1])
+    while low < high:
+        middle = (low + high) >> 1
+        if symbol[middle] < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    if low < child[node + 1] and symbol[low] == wanted:
+        return low
+    return np.int64(-1)
+
+
+@njit(nogil=True, cache=True)
+def _walk(child: np.ndarray, symbol: np.ndarray, node: int, symbols: np.ndarray) -> int:
+    at = np.int64(node)
+    for s in symbols:
+        at = step(child, symbol, at, s)
+        if at < 0:
+            return np.int64(-1)
+    return at
+
+
+@njit(nogil=True, cache=True)
+def label_arcs(
+    child: np.ndarray,
+    symbol: np.ndarray,
+    flat: np.ndarray,
+    starts: np.ndarray,
+    labels: np.ndarray,
+    root_child: np.ndarray,
+    longest: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For every node that labels can reach, the labels that go on from it and where to: arrays of `Tree`.
+
+    Label `labels[k]` spells `flat[starts[k]:starts[k + 1]]`; the spellings are sorted, so that those with a common
+    beginning are neighbours and are walked together.
+    """
+    nodes = child.shape[0] - 1
+    reached = np.zeros(nodes, np.bool_)
+    for c in root_child:
+        if c >= 0:
+            reached[c] = True
+    # where to go on after label k failed at its symbol d: the next label that does not share d + 1 symbols with it
+    shared = np.zeros(labels.shape[0] + 1, np.int64)  # symbols that label k shares with the one before
+    jump = np.empty(flat.shape[0], np.int64)
+    for k in range(labels.shape[0] - 1, -1, -1):
+        length = starts[k + 1] - starts[k]
+        if k > 0:
+            most = min(length, starts[k] - starts[k - 1])
+            while shared[k] < most and flat[starts[k] + shared[k]] == flat[starts[k - 1] + shared[k]]:
+                shared[k] += 1
+        for d in range(length):
+            jump[starts[k] + d] = jump[starts[k + 1] + d] if shared[k + 1] > d else k + 1
+    arc = np.zeros(nodes + 1, np.int32)
+    found_label, found_child = np.empty(1024, np.int32), np.empty(1024, np.int32)
+    count = 0
+    path = np.empty(longest + 1, np.int64)
+    for node in range(1, nodes):
+        begin = count
+        if reached[node] and child[node] < child[node + 1]:
+            path[0] = node
+            known = np.int64(0)  # so many symbols of label k have been walked
+            k = np.int64(0)
+            while k < labels.shape[0]:
+                length = starts[k + 1] - starts[k]
+                while known < length:
+                    following = step(child, symbol, path[known], flat[starts[k] + known])
+                    if following < 0:
+                        break
+                    known += 1
+                    path[known] = following
+                if known < length:
+                    k = jump[starts[k] + known]
+                    known = min(known, shared[k])
+                    continue
+                if count == found_label.shape[0]:
+                    found_label = np.concatenate((found_label, np.empty_like(found_label)))
+                    found_child = np.concatenate((found_child, np.empty_like(found_child)))
+                at = count  # in order of label
+                while at > begin and found_label[at - 1] > labels[k]:
+                    found_label[at], found_child[at] = found_label[at - 1], found_child[at - 1]
+                    at -= 1
+                found_label[at], found_child[at] = labels[k], path[known]
+                reached[path[known]] = True
+                count += 1
+                k += 1
+                known = min(known, shared[k])
+        arc[node + 1] = count
+    return arc, found_label[:count].copy(), found_child[:count].copy()

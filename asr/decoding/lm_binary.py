@@ -1,0 +1,182 @@
+"""Our binary form of a language model: the automaton's arrays as they lie in memory, opened by mapping the file.
+
+Layout: 8 bytes magic, uint32 version, uint32 length of the header, uint32 CRC-32 of the header, the header (JSON:
+counts, size of the file, and per array its name, type, length, offset and BLAKE2b digest), the arrays at multiples of
+64 bytes. Little-endian.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from asr import __version__
+from asr.decoding.ngram_kernel import LMArrays
+from asr.decoding.ngram_tables import LMError
+from asr.decoding.word_list import WordList
+
+if TYPE_CHECKING:
+    from asr.decoding.ngram import NGramLM
+
+MAGIC = b"\x89ASRLM\r\n"  # a byte above 127 and a line end, so that a transfer as text is noticed
+VERSION = 1
+_START = struct.Struct("<8sIII")
+_ALIGNMENT = 64
+_TYPES = {
+    "unigram_logp": "<f4",
+    "unigram_next": "<i4",
+    "arc_hash": "<i8",
+    "arc_logp": "<f4",
+    "arc_next": "<i4",
+    "backoff": "<f4",
+    "backoff_state": "<i4",
+    "state_length": "<i1",
+    "word_offsets": "<i8",
+    "word_block": "<u1",
+}
+
+
+def is_binary(path: str | Path) -> bool:
+    """Whether a file begins as our binaries do, of whatever version. Raises OSError."""
+    with Path(path).open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def write_binary(lm: NGramLM, path: str | Path) -> None:
+    """Write a model so that it is never there by halves. Raises LMError."""
+    words = WordList.of(lm.words)
+    arrays = lm.arrays._asdict() | {
+        "state_length": lm.state_length,
+        "word_offsets": words.offsets,
+        "word_block": words.block,
+    }
+    arrays = {name: np.ascontiguousarray(arrays[name], dtype) for name, dtype in _TYPES.items()}
+    entries: dict[str, dict[str, Any]] = {}
+    for name, array in arrays.items():
+        digest = hashlib.blake2b(memoryview(array).cast("B") if array.size else b"", digest_size=16).hexdigest()
+        entries[name] = {"length": len(array), "type": _TYPES[name], "offset": 10**15, "blake2b": digest}
+    header = {"written_by": f"asr {__version__}", "counts": list(lm.counts), "arrays": entries, "bytes": 10**15}
+    at = _aligned(_START.size + len(_encoded(header)))  # the placeholders are as long as any number put there
+    for name, array in arrays.items():
+        entries[name]["offset"] = at
+        header["bytes"] = at + array.nbytes
+        at = _aligned(at + array.nbytes)
+
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                encoded = _encoded(header)
+                file.write(_START.pack(MAGIC, VERSION, len(encoded), zlib.crc32(encoded)) + encoded)
+                for name, array in arrays.items():
+                    file.write(b"\0" * (entries[name]["offset"] - file.tell()))
+                    file.write(memoryview(array).cast("B") if array.size else b"")
+            partial.replace(target)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise LMError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def read_binary(path: str | Path) -> NGramLM:
+    """Open a binary; its arrays are read from disk when they are first touched. Raises LMError.
+
+    The header's checksum and all sizes are verified here, the contents by `damaged_arrays`, which reads all of it.
+    """
+    from asr.decoding.ngram import NGramLM
+
+    header, arrays = _open(path)
+    return NGramLM(
+        WordList(arrays.pop("word_block"), arrays.pop("word_offsets")),
+        LMArrays(**{name: arrays[name] for name in LMArrays._fields}),
+        arrays["state_length"],
+        header["counts"],
+        name=str(path),
+    )
+
+
+def damaged_arrays(path: str | Path) -> list[str]:
+    """The names of the arrays whose contents are not what was written. Raises LMError as `read_binary`."""
+    header, arrays = _open(path)
+    return [
+        name
+        for name, array in arrays.items()
+        if hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest() != header["arrays"][name]["blake2b"]
+    ]
+
+
+def _open(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    try:
+        with Path(path).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            header = _header(path, file.read(_START.size), file.read, size)
+            # private, not read-only: compiled code takes read-only arrays for another type and is compiled again
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except OSError as error:
+        raise LMError(f"{path}: cannot be read: {error.strerror or error}") from error
+    arrays = {}
+    for name, dtype in _TYPES.items():
+        entry = header["arrays"][name]
+        arrays[name] = np.frombuffer(mapped, dtype, count=entry["length"], offset=entry["offset"])
+    _check_lengths(path, arrays)
+    return header, arrays
+
+
+def _header(path: str | Path, start: bytes, read: Any, size: int) -> dict[str, Any]:
+    damaged = LMError(f"{path}: the header is damaged: convert or fetch the language model again")
+    if not start.startswith(MAGIC):
+        raise LMError(f"{path}: not a binary language model of asr")
+    if len(start) < _START.size:
+        raise damaged
+    _, version, length, checksum = _START.unpack(start)
+    if version != VERSION:
+        kind = "newer" if version > VERSION else "older"
+        raise LMError(
+            f"{path}: a binary language model of {kind} version {version}; this asr ({__version__}) reads {VERSION}: "
+            f"{'upgrade asr, or ' if version > VERSION else ''}convert the ARPA file again with this one"
+        )
+    if length > size:
+        raise LMError(f"{path}: cut off within its header: convert or fetch the language model again")
+    encoded = read(length)
+    if len(encoded) < length or zlib.crc32(encoded) != checksum:
+        raise damaged
+    header: dict[str, Any] = json.loads(encoded)
+    if header["bytes"] != size:
+        raise LMError(
+            f"{path}: {size:,} bytes where {header['bytes']:,} were written: convert or fetch the language model again"
+        )
+    if {name: entry["type"] for name, entry in header["arrays"].items()} != _TYPES:
+        raise damaged
+    return header
+
+
+def _check_lengths(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
+    """The lengths agree with one another, so that no index computed from one leaves another."""
+    words, slots, states = (len(arrays[name]) for name in ("unigram_logp", "arc_hash", "backoff"))
+    good = (
+        {len(arrays["unigram_next"]), len(arrays["word_offsets"]) - 1} == {words}
+        and {len(arrays["arc_logp"]), len(arrays["arc_next"])} == {slots}
+        and {len(arrays["backoff_state"]), len(arrays["state_length"])} == {states}
+        and slots & (slots - 1) == 0
+    )
+    if not good or words < 3 or not slots or not states:
+        raise LMError(f"{path}: the arrays do not fit together: convert or fetch the language model again")
+
+
+def _aligned(at: int) -> int:
+    return -(-at // _ALIGNMENT) * _ALIGNMENT
+
+
+def _encoded(header: dict[str, Any]) -> bytes:
+    return json.dumps(header).encode()
