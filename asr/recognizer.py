@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from asr.audio.read import Audio, RawFormat, from_array, read
-from asr.decoding.decoder import Decoder, make_decoder
+from asr.decoding.decoder import Decoder, DecodingConfig, make_decoder
 from asr.errors import AsrError, UsageError
 from asr.model.checkpoint import ModelFile, load_model
 from asr.read_ahead import read_ahead
@@ -35,7 +35,7 @@ class Recognizer:
         self.normalizer = model.normalizer
         self.rate = model.feature_config.rate
         self.frame_seconds = model.model.frame_seconds
-        self.decoder = decoder or make_decoder("greedy", model.tokenizer, self.frame_seconds)
+        self.decoder = decoder or make_decoder(DecodingConfig(decoder="greedy"), model.tokenizer, self.frame_seconds)
         self.source_rates: Counter[int] = Counter()  # recordings read at each rate, to say what was resampled
 
     @classmethod
@@ -71,7 +71,7 @@ class Recognizer:
         audio = _read(recording, self.rate, channel, raw)
         self.source_rates[audio.source_rate] += 1
         [log_probs] = self.emissions([audio.samples])
-        return self._transcript(recording, audio, log_probs, None, nbest)
+        return self._transcript(recording, audio, self.decoder.decode(log_probs), None, nbest)
 
     def transcribe_many(
         self,
@@ -156,8 +156,8 @@ class Recognizer:
         results: dict[tuple[int, int | None], Transcript | Failure] = {}
         for batch in _batches(waveforms, batch_seconds * self.rate):
             emissions = self._emissions_in_memory([samples for _, _, samples in batch])
-            for (item, channel, _), log_probs in zip(batch, emissions, strict=True):
-                results[id(item), channel] = self._result(item, channel, log_probs, nbest)
+            for (item, channel, _), hypotheses in zip(batch, self._decoded(emissions), strict=True):
+                results[id(item), channel] = self._result(item, channel, hypotheses, nbest)
         for item in window:
             if isinstance(item.audio, Audio):
                 self.source_rates[item.audio.source_rate] += 1
@@ -177,21 +177,31 @@ class Recognizer:
         minutes = len(samples[0]) / self.rate / 60
         return [AsrError(f"not enough memory on {self.device.type} for {minutes:.1f} minutes in one piece")]
 
+    def _decoded(self, emissions: Sequence[np.ndarray | AsrError]) -> list[list[Hypothesis] | AsrError]:
+        """Hypotheses of each utterance of a batch, or why there are none: the others go on."""
+        many = getattr(self.decoder, "decode_many", None)
+        if many is not None:
+            return many(emissions, errors_as_values=True)
+        results: list[list[Hypothesis] | AsrError] = []
+        for log_probs in emissions:
+            try:
+                results.append(log_probs if isinstance(log_probs, AsrError) else self.decoder.decode(log_probs))
+            except AsrError as error:
+                results.append(error)
+        return results
+
     def _result(
-        self, item: _Loaded, channel: int | None, log_probs: np.ndarray | AsrError, nbest: int
+        self, item: _Loaded, channel: int | None, hypotheses: list[Hypothesis] | AsrError, nbest: int
     ) -> Transcript | Failure:
         assert isinstance(item.audio, Audio)
-        try:
-            if isinstance(log_probs, AsrError):
-                raise log_probs
-            return self._transcript(item.recording, item.audio, log_probs, channel, nbest)
-        except AsrError as error:  # of this recording alone: the others go on
-            return _failure(item.recording, f"{_name(item.recording)}: {error}")
+        if isinstance(hypotheses, AsrError):
+            return _failure(item.recording, f"{_name(item.recording)}: {hypotheses}")
+        return self._transcript(item.recording, item.audio, hypotheses, channel, nbest)
 
     def _transcript(
-        self, recording: Recording, audio: Audio, log_probs: np.ndarray, channel: int | None, nbest: int
+        self, recording: Recording, audio: Audio, hypotheses: list[Hypothesis], channel: int | None, nbest: int
     ) -> Transcript:
-        hypotheses = self.decoder.decode(log_probs)[: max(nbest, 1)]
+        hypotheses = hypotheses[: max(nbest, 1)]
         hypotheses = [replace(h, words=fit_words(h.words, audio.duration)) for h in hypotheses]
         best = hypotheses[0]
         return Transcript(

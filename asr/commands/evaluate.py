@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asr.commands import html, options
-from asr.decoding.decoder import check_available
 from asr.errors import UsageError
 from asr.transcript import Failure, Transcript
 
@@ -24,6 +23,7 @@ TABLE_ROWS = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", nargs="+", metavar="MANIFEST", help="JSONL manifest; several are scored as one set")
     options.add_model_options(parser)
+    options.add_decoding_options(parser)
     parser.add_argument("--normalizer", metavar="NAME", help="none, basic or librispeech (default: the model's own)")
     parser.add_argument("--json", action="store_true", help="the figures as one JSON object on stdout")
     parser.add_argument("--tables", action="store_true", help="sclite's row, errors by speaker and length, confusions")
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    check_available(args.decoder)
+    options.decoding_config(args)
     html.check_report_options(args)
     if args.posteriorgrams < 0:
         raise UsageError(f"--posteriorgrams must be 0 or more, found {args.posteriorgrams}")

@@ -1,4 +1,4 @@
-"""Options that `asr transcribe` and `asr evaluate` share: model, device, decoder, raw audio, progress."""
+"""Options that `asr transcribe` and `asr evaluate` share: model, device, decoding, raw audio, progress."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from asr.decoding.decoder import DECODERS, make_decoder
+from asr.decoding.decoder import DECODERS, OOV, DecodingConfig, make_decoder
 from asr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """-m/--model, --device, --threads, --batch-seconds, --decoder."""
+    """-m/--model, --device, --threads, --batch-seconds, --progress."""
     parser.add_argument("-m", "--model", required=True, metavar="MODEL", help="model file (.asr)")
-    parser.add_argument("--decoder", choices=DECODERS, default="greedy", help="default: greedy")
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads for the model")
     parser.add_argument(
@@ -31,6 +30,44 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--progress", action=argparse.BooleanOptionalAction, help="progress bar on stderr (default: on terminals)"
     )
+
+
+def add_decoding_options(parser: argparse.ArgumentParser) -> None:
+    """--decoder and what it can be told."""
+    group = parser.add_argument_group("decoding")
+    group.add_argument("--decoder", choices=DECODERS, default="beam", help="default: beam")
+    group.add_argument("--beam-width", type=_positive, metavar="N", help="hypotheses kept (default: 50, or as tuned)")
+    group.add_argument("--lm", metavar="LM", help="word n-gram model: ARPA (.gz too) or the binary of `asr lm`")
+    group.add_argument("--alpha", type=float, metavar="A", help="weight of the LM (default: as tuned for it, else 0.5)")
+    group.add_argument("--beta", type=float, metavar="B", help="bonus per word (default: as tuned, else 1.5)")
+    group.add_argument("--hotwords", metavar="FILE|WORDS", help='phrases to favour: a file, or "w1,w2 w3"')
+    group.add_argument(
+        "--hotword-weight", type=float, default=10.0, metavar="W", help="of each of them, nats (default: 10)"
+    )
+    group.add_argument("--lexicon", metavar="FILE", help="the only words that may be recognized, one per line")
+    group.add_argument(
+        "--oov", choices=OOV, help="words the LM does not know (default: penalise; forbid with --lexicon)"
+    )
+    group.add_argument("--jobs", type=_positive, metavar="N", help="threads that decode (default: by processors)")
+
+
+def decoding_config(args: argparse.Namespace) -> DecodingConfig:
+    """What the decoding options say; raises UsageError where they do not go together."""
+    config = DecodingConfig(
+        decoder=args.decoder,
+        beam_width=args.beam_width,
+        lm=args.lm,
+        alpha=args.alpha,
+        beta=args.beta,
+        hotwords=args.hotwords,
+        hotword_weight=args.hotword_weight,
+        lexicon=args.lexicon,
+        oov=args.oov,
+        nbest=getattr(args, "nbest", 1),
+        jobs=args.jobs,
+    )
+    config.check()
+    return config
 
 
 def add_raw_options(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +126,12 @@ def load_recognizer(args: argparse.Namespace) -> Recognizer:
     import asr
 
     recognizer = asr.load(args.model, device=args.device, threads=args.threads)
-    recognizer.decoder = make_decoder(args.decoder, recognizer.tokenizer, recognizer.frame_seconds)
+    recognizer.decoder = make_decoder(
+        decoding_config(args),
+        recognizer.tokenizer,
+        recognizer.frame_seconds,
+        lambda message: say(f"asr: warning: {message}"),
+    )
     return recognizer
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from asr.commands import options
-from asr.decoding.decoder import check_available
 from asr.errors import AsrError, UsageError
 from asr.outputs import OutputFolder, exists_error
 from asr.recordings import Recording, find_recordings, is_single
@@ -35,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs", nargs="+", metavar="INPUT", help="audio file, folder, quoted glob, manifest (.jsonl), or - for stdin"
     )
     options.add_model_options(parser)
+    options.add_decoding_options(parser)
     parser.add_argument("-f", "--format", metavar="F[,F]", help=f"{', '.join(WRITERS)}, or all (default: txt)")
     parser.add_argument("-o", "--output", metavar="DIR", help="write files here, mirroring the tree of the inputs")
     parser.add_argument(
@@ -82,7 +82,7 @@ class Tally:
 
 def run(args: argparse.Namespace) -> int:
     raw = options.raw_format(args)
-    check_available(args.decoder)
+    options.decoding_config(args)
     formats = parse_formats(args.format) if args.format else ()
     single = is_single(args.inputs)
     _check_output(args, formats, single)

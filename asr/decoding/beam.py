@@ -12,16 +12,16 @@ import numpy as np
 
 from asr.decoding.alphabet import Alphabet
 from asr.decoding.beam_stream import BeamStream, Setting, Workspace
+from asr.decoding.decoder import OOV
 from asr.decoding.hotwords import Hotwords, compile_hotwords
 from asr.decoding.lexicon import UNKNOWN, Lexicon, LexiconError, read_words
-from asr.decoding.ngram import NGramLM
+from asr.decoding.ngram import LMError, NGramLM
 from asr.decoding.ngram_kernel import LMArrays
 from asr.decoding.search_arrays import Labels, Weights
 from asr.decoding.word_times import labels_by_symbol
-from asr.errors import UsageError
+from asr.errors import AsrError, UsageError
 from asr.transcript import Hypothesis
 
-OOV = ("allow", "penalise", "forbid")
 UNKNOWN_SYMBOL = -3.0  # nats; a penalty per word alone glues words together
 LEAST_LOG = -300.0  # of what a word begun is given in advance, so that e to it stays a number
 
@@ -71,6 +71,7 @@ class BeamSearch:
         hotwords: Iterable[str] | Mapping[str, float] = (),
         hotword_weight: float = 10.0,
         nbest: int = 1,
+        jobs: int = 1,
         frame_seconds: float = 0.04,
         oov: str | None = None,
         unk_score_offset: float = 0.0,
@@ -89,7 +90,9 @@ class BeamSearch:
         _check(nbest >= 1, f"nbest must be at least 1, found {nbest}")
         _check(math.isfinite(self.alpha) and self.alpha >= 0, f"alpha must not be negative, found {self.alpha:g}")
         _check(math.isfinite(self.beta), f"beta must be a number, found {self.beta:g}")
+        _check(jobs >= 1, f"jobs must be at least 1, found {jobs}")
         self.nbest = nbest
+        self.jobs = jobs
         self.frame_seconds = frame_seconds
         self.unk_score_offset, self.unk_char_score = unk_score_offset, unk_char_score
         self.pruning = pruning
@@ -103,7 +106,7 @@ class BeamSearch:
         self._prepare()
 
     def reweighted(self, **changes: Any) -> BeamSearch:
-        """The same search with another `alpha`, `beta`, `beam_width`, `nbest`, `pruning`, ...; shares everything large."""
+        """The same search with another `alpha`, `beta`, `beam_width`, `nbest`, ...; shares all that is large."""
         other = object.__new__(BeamSearch)
         other.__dict__.update(self.__dict__)
         for name, value in changes.items():
@@ -125,13 +128,29 @@ class BeamSearch:
         finally:
             self._free.append(workspace)
 
-    def decode_many(self, emissions: Iterable[Any], jobs: int = 1) -> list[list[Hypothesis]]:
-        """`decode` of several utterances, in `jobs` threads (the search runs outside Python's lock), in their order."""
+    def decode_many(
+        self, emissions: Iterable[Any], jobs: int | None = None, errors_as_values: bool = False
+    ) -> list[Any]:
+        """`decode` of several utterances, in `jobs` threads (the search runs outside Python's lock), in their order.
+
+        With `errors_as_values` an utterance that is an AsrError, or raises one, has that error in its place.
+        """
+        jobs = self.jobs if jobs is None else jobs
         _check(jobs >= 1, f"jobs must be at least 1, found {jobs}")
+
+        def decode(log_probs: Any) -> list[Hypothesis] | AsrError:
+            if isinstance(log_probs, AsrError):
+                return log_probs
+            try:
+                return self.decode(log_probs)
+            except AsrError as error:
+                return error
+
+        one = decode if errors_as_values else self.decode
         if jobs == 1:
-            return [self.decode(log_probs) for log_probs in emissions]
+            return [one(log_probs) for log_probs in emissions]
         with ThreadPoolExecutor(jobs) as pool:
-            return list(pool.map(self.decode, emissions))
+            return list(pool.map(one, emissions))
 
     def stream(self) -> BeamStream:
         """A search that is fed frames as they come; ends in the same hypotheses as `decode` of all of them."""
@@ -162,6 +181,8 @@ class BeamSearch:
         lexicon = Lexicon(self.alphabet, chosen, ids, scores, spellings)
         if words is not None and not len(lexicon):
             raise LexiconError(f"none of the lexicon's {len(chosen)} words can be spelled with the model's labels")
+        if words is None and self.lm is not None and 2 * len(lexicon.unspellable) > len(chosen):
+            raise LMError(_mismatch(self.lm, self.alphabet, lexicon))
         return lexicon
 
     def _unknown_logp(self) -> tuple[float, float]:
@@ -229,6 +250,19 @@ class BeamSearch:
 def _check(condition: bool, message: str) -> None:
     if not condition:
         raise UsageError(message)
+
+
+def _mismatch(lm: NGramLM, alphabet: Alphabet, lexicon: Lexicon) -> str:
+    words = lexicon.unspellable
+    lower = sum(map(bool, alphabet.encode(word.lower() for word in words)))
+    upper = sum(map(bool, alphabet.encode(word.upper() for word in words)))
+    if 2 * max(lower, upper) > len(words):
+        have, need = ("upper", "lower") if lower > upper else ("lower", "upper")
+        hint = f"it is in {have} case, the model in {need} case: train it on text of the model's normalizer"
+    else:
+        hint = f"e.g. {', '.join(map(repr, words[:4]))}: a model of other units, or of another language?"
+    total = len(words) + len(lexicon)
+    return f"{lm.name}: {len(words)} of {total} words cannot be spelled with the model's labels; {hint}"
 
 
 def _no_lm() -> LMArrays:

@@ -7,8 +7,10 @@ model's weighted factors, in the linear domain, made larger together before they
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 
 from asr.decoding.beam_steps import (
     LARGE,
@@ -27,6 +29,7 @@ from asr.decoding.beam_steps import (
     say_word,
     spell_on,
 )
+from asr.decoding.kernels import inlined, kernel
 from asr.decoding.lexicon import Tree
 from asr.decoding.ngram_kernel import LMArrays
 from asr.decoding.search_arrays import (
@@ -48,10 +51,10 @@ _NONE = np.uint64(0)
 _KNOWN, _OUTSIDE, _END_KNOWN, _END_UNKNOWN = 0, -1, -2, -3  # what a candidate is, where it is no node
 
 
-@njit(nogil=True, cache=True, _nrt=False, inline="always")
+@inlined
 def _find(
     table_key: np.ndarray, table_slot: np.ndarray, table_stamp: np.ndarray, key: int, stamp: int, mask: int
-) -> int:
+) -> Any:
     """The hypothesis with this key, -1."""
     h = key & mask
     while table_stamp[h] == stamp and table_key[h] != key:
@@ -59,7 +62,7 @@ def _find(
     return np.int64(table_slot[h]) if table_stamp[h] == stamp else np.int64(-1)
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def advance_characters(
     log_probs: np.ndarray,
     start: int,
@@ -69,60 +72,25 @@ def advance_characters(
     labels: Labels,
     weights: Weights,
     beam: Beam,
-) -> int:
+) -> Any:
     """Go on with frames from `start`; the frame before which the trace is full, else the number of frames."""
     width = weights.beam_width
     # Every array by a name of its own: compiled code would copy the whole tuple at every use and call.
     keep, boost, unknown_least = weights.keep, weights.boost, weights.unknown_least
     has_hotwords, open_vocabulary = weights.has_hotwords, weights.open_vocabulary
     lookahead, silent = labels.lookahead, labels.silent
-    children_from = tree.child
-    child_bits = tree.mask
-    depths = tree.depth
-    entries = tree.entry
-    next_entry = tree.next_entry
-    text_of = tree.text
-    lm_word = tree.lm_word
-    hot_following = hot.following
-    hot_credit = hot.credit
-    hot_reward = hot.reward
-    keys = beam.key
-    parents = beam.parent
-    histories = beam.history
-    spellings = beam.spelled
-    nodes = beam.node
-    last_labels = beam.label
-    states = beam.state
-    hotword_states = beam.hotword
-    traces = beam.trace
-    blanks = beam.blank
-    label_masses = beam.label_mass
-    entered = beam.entered
-    endings = beam.ending
-    ending_states = beam.ending_state
-    present = beam.present
-    new_blank = beam.new_blank
-    new_label_mass = beam.new_label_mass
-    scores = beam.score
-    sources = beam.source
-    by_label = beam.by_label
-    to_node = beam.to_node
-    factors = beam.factor
-    to_state_of = beam.to_state
-    to_hotwords = beam.to_hotword
-    ended_words = beam.ended
-    table_key = beam.table_key
-    table_slot = beam.table_slot
-    table_stamp = beam.table_stamp
-    histogram = beam.histogram
-    probability = beam.probability
-    active_labels = beam.active
-    active_score = beam.active_score
-    trace_parent = beam.trace_parent
-    trace_symbol = beam.trace_symbol
-    trace_frame = beam.trace_frame
-    counts = beam.counts
-    scales = beam.scale
+    children_from, child_bits, depths, entries = tree.child, tree.mask, tree.depth, tree.entry
+    next_entry, text_of, lm_word, hot_following = tree.next_entry, tree.text, tree.lm_word, hot.following
+    hot_credit, hot_reward, keys, parents, histories = hot.credit, hot.reward, beam.key, beam.parent, beam.history
+    spellings, nodes, last_labels, states = beam.spelled, beam.node, beam.label, beam.state
+    hotword_states, traces, blanks, label_masses = beam.hotword, beam.trace, beam.blank, beam.label_mass
+    entered, endings, ending_states, present = beam.entered, beam.ending, beam.ending_state, beam.present
+    new_blank, new_label_mass, scores, sources = beam.new_blank, beam.new_label_mass, beam.score, beam.source
+    by_label, to_node, factors, to_state_of = beam.by_label, beam.to_node, beam.factor, beam.to_state
+    to_hotwords, ended_words, table_key, table_slot = beam.to_hotword, beam.ended, beam.table_key, beam.table_slot
+    table_stamp, histogram, probability = beam.table_stamp, beam.histogram, beam.probability
+    active_labels, active_score, trace_parent = beam.active, beam.active_score, beam.trace_parent
+    trace_symbol, trace_frame, counts, scales = beam.trace_symbol, beam.trace_frame, beam.counts, beam.scale
     separator = weights.separator
     table_mask = uint64(table_key.shape[0] - 1)
     size, side = counts[SIZE], counts[SIDE]

@@ -9,26 +9,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, uint64
 
 from asr.decoding.beam_steps import (
     LARGE,
     SMALL,
-    bucket_floor,
     bucket_of,
     history_with_unknown,
     history_with_word,
-    key_of,
     leave_tree,
-    mix,
     read_frame,
     record_end,
-    record_symbol,
     say_word,
-    spell_on,
 )
-from asr.decoding.lexicon import Tree, step
+from asr.decoding.kernels import kernel
+from asr.decoding.lexicon import Tree
 from asr.decoding.ngram_kernel import LMArrays
+from asr.decoding.piece_steps import arc_from, leave_by, listen, offer, piece_key, record_label
 from asr.decoding.search_arrays import (
     FRAMES,
     LOG_SCALE,
@@ -45,170 +41,10 @@ from asr.decoding.search_arrays import (
 
 _ONE = np.uint64(1)
 _NONE = np.uint64(0)
-_LABEL = np.uint64(0xD6E8FEB86659FD93)
 _NO_WORD, _UNKNOWN = -1, -2  # the word that ended in a step, where it is none of the tree
 
 
-@njit(nogil=True, cache=True, inline="always")
-def piece_key(history: int, node: int, spelled: int, label: int) -> int:
-    """The hash of a text prefix and its last label."""
-    return mix(key_of(history, node, spelled) + (uint64(label) + _ONE) * _LABEL)
-
-
-@njit(nogil=True, cache=True, _nrt=False, inline="always")
-def _arc(
-    arc: np.ndarray, arc_label: np.ndarray, arc_child: np.ndarray, root_child: np.ndarray, node: int, c: int
-) -> int:
-    """The node that a label leads to inside the tree, -1."""
-    to = np.int64(-1)
-    if node == 0:
-        to = np.int64(root_child[c])
-    else:
-        low, high = np.int64(arc[node]), np.int64(arc[node + 1])
-        end = high
-        while low < high:
-            middle = (low + high) >> 1
-            if arc_label[middle] < c:
-                low = middle + 1
-            else:
-                high = middle
-        if low < end and arc_label[low] == c:
-            to = np.int64(arc_child[low])
-    return to
-
-
-@njit(nogil=True, cache=True, _nrt=False)
-def _leave(
-    children_from: np.ndarray,
-    symbol_to: np.ndarray,
-    first: np.ndarray,
-    spelling: np.ndarray,
-    node: int,
-    spelled: int,
-    c: int,
-) -> Any:
-    """Where a label leads that the tree has no arc for: the last node of the tree, and the hash outside."""
-    at, outside = np.int64(node), spelled
-    for k in range(first[c], first[c + 1]):
-        symbol = spelling[k]
-        if outside == _NONE:
-            to = step(children_from, symbol_to, at, symbol)
-            if to >= 0:
-                at = to
-                continue
-            outside = leave_tree(at)
-        outside = spell_on(outside, symbol)
-    return at, outside
-
-
-@njit(nogil=True, cache=True, _nrt=False)
-def _listen(
-    following: np.ndarray, rewards: np.ndarray, first: np.ndarray, spelling: np.ndarray, state: int, c: int
-) -> Any:
-    """The hotword automaton's state after a label's symbols, and the factor of all that was completed."""
-    reward = 1.0
-    for k in range(first[c], first[c + 1]):
-        state = np.int64(following[state, spelling[k]])
-        reward *= rewards[state]
-    return state, reward
-
-
-@njit(nogil=True, cache=True, _nrt=False, inline="always")
-def _offer(
-    table_key: np.ndarray,
-    table_slot: np.ndarray,
-    table_stamp: np.ndarray,
-    scores: np.ndarray,
-    new_label_mass: np.ndarray,
-    new_blank: np.ndarray,
-    new_keys: np.ndarray,
-    histogram: np.ndarray,
-    width: int,
-    keep: float,
-    key: int,
-    added: float,
-    stamp: int,
-    count: int,
-    best: float,
-    limit: float,
-    lowest: int,
-    floor: int,
-    above: int,
-) -> Any:
-    """Add mass to the candidate with this key, or make it the candidate `count`; which one, and the running limits.
-
-    The histogram counts every candidate in the bucket `floor` or higher.
-    """
-    mask = uint64(table_key.shape[0] - 1)
-    h = key & mask
-    while table_stamp[h] == stamp and table_key[h] != key:
-        h = (h + _ONE) & mask
-    before = np.int64(-1)
-    if table_stamp[h] == stamp:
-        k = np.int64(table_slot[h])
-        before = bucket_of(scores[k])
-        scores[k] += added
-        new_label_mass[k] += added
-    else:
-        k = np.int64(count)
-        table_stamp[h], table_key[h], table_slot[h] = stamp, key, k
-        scores[k], new_label_mass[k], new_blank[k] = added, added, 0.0
-        new_keys[k] = key
-    score = scores[k]
-    if score > best:
-        best = score
-        limit = max(limit, best * keep)
-    b = bucket_of(score)
-    if before >= floor:
-        histogram[before] -= 1
-        histogram[b] += 1
-    elif b >= floor:
-        histogram[b] += 1
-        above += 1
-        lowest = min(lowest, b)
-    if above >= width:
-        floor = max(floor, lowest)  # nothing is below
-    while above - histogram[floor] >= width:
-        above -= histogram[floor]
-        floor += 1
-        limit = max(limit, bucket_floor(floor))
-    return k, best, limit, lowest, floor, above
-
-
-@njit(nogil=True, cache=True, _nrt=False)
-def _record_label(
-    children_from: np.ndarray,
-    symbol_to: np.ndarray,
-    first: np.ndarray,
-    spelling: np.ndarray,
-    counts: np.ndarray,
-    trace_parent: np.ndarray,
-    trace_symbol: np.ndarray,
-    trace_frame: np.ndarray,
-    trace: int,
-    node: int,
-    spelled: int,
-    c: int,
-    frame: int,
-) -> int:
-    """The records of a label's symbols outside the tree."""
-    at, outside = np.int64(node), spelled
-    for k in range(first[c], first[c + 1]):
-        symbol = spelling[k]
-        if outside == _NONE:
-            to = step(children_from, symbol_to, at, symbol)
-            if to >= 0:
-                at = to
-                continue
-        trace = record_symbol(
-            counts, trace_parent, trace_symbol, trace_frame, trace, at, outside, np.int64(symbol), frame
-        )
-        if outside == _NONE:
-            outside = leave_tree(at)
-    return trace
-
-
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def advance_pieces(
     log_probs: np.ndarray,
     start: int,
@@ -218,7 +54,7 @@ def advance_pieces(
     labels: Labels,
     weights: Weights,
     beam: Beam,
-) -> int:
+) -> Any:
     """Go on with frames from `start`; the frame before which the trace is full, else the number of frames."""
     width = weights.beam_width
     # Every array by a name of its own: compiled code would copy the whole tuple at every use and call.
@@ -228,48 +64,19 @@ def advance_pieces(
     first, spelling = labels.first, labels.spelling
     arc, arc_label, arc_child, root_child = tree.arc, tree.arc_label, tree.arc_child, tree.root_child
     children_from, symbol_to = tree.child, tree.symbol
-    depths = tree.depth
-    entries = tree.entry
-    next_entry = tree.next_entry
-    text_of = tree.text
-    lm_word = tree.lm_word
-    hot_following = hot.following
-    hot_credit = hot.credit
-    hot_reward = hot.reward
-    keys = beam.key
-    histories = beam.history
-    spellings = beam.spelled
-    nodes = beam.node
-    last_labels = beam.label
-    states = beam.state
-    hotword_states = beam.hotword
-    traces = beam.trace
-    blanks = beam.blank
-    label_masses = beam.label_mass
-    endings = beam.ending
-    ending_states = beam.ending_state
-    new_blank = beam.new_blank
-    new_label_mass = beam.new_label_mass
-    scores = beam.score
+    depths, entries, next_entry, text_of = tree.depth, tree.entry, tree.next_entry, tree.text
+    lm_word, hot_following, hot_credit, hot_reward = tree.lm_word, hot.following, hot.credit, hot.reward
+    keys, histories, spellings, nodes, last_labels = beam.key, beam.history, beam.spelled, beam.node, beam.label
+    states, hotword_states, traces, blanks = beam.state, beam.hotword, beam.trace, beam.blank
+    label_masses, endings, ending_states = beam.label_mass, beam.ending, beam.ending_state
+    new_blank, new_label_mass, scores = beam.new_blank, beam.new_label_mass, beam.score
     table_key, table_slot, table_stamp = beam.table_key, beam.table_slot, beam.table_stamp
-    sources = beam.source
-    by_label = beam.by_label
-    to_node = beam.to_node
-    to_state_of = beam.to_state
-    new_keys = beam.new_key
-    new_histories = beam.new_history
-    new_spellings = beam.new_spelled
-    to_hotwords = beam.to_hotword
-    ended_words = beam.ended
-    histogram = beam.histogram
-    probability = beam.probability
-    active_labels = beam.active
-    active_score = beam.active_score
-    trace_parent = beam.trace_parent
-    trace_symbol = beam.trace_symbol
-    trace_frame = beam.trace_frame
-    counts = beam.counts
-    scales = beam.scale
+    sources, by_label, to_node, to_state_of = beam.source, beam.by_label, beam.to_node, beam.to_state
+    new_keys, new_histories, new_spellings = beam.new_key, beam.new_history, beam.new_spelled
+    to_hotwords, ended_words, histogram = beam.to_hotword, beam.ended, beam.histogram
+    probability, active_labels, active_score = beam.probability, beam.active, beam.active_score
+    trace_parent, trace_symbol, trace_frame = beam.trace_parent, beam.trace_symbol, beam.trace_frame
+    counts, scales = beam.counts, beam.scale
     separator = weights.separator
     size, side = counts[SIZE], counts[SIDE]
     pending, stamp = counts[PENDING], counts[STAMP]
@@ -316,7 +123,7 @@ def advance_pieces(
             total = blanks[s] + label_masses[s]
             # after a separator another one changes nothing
             mass = p * (total if nodes[s] == 0 and spellings[s] == _NONE else label_masses[s])
-            k, best, limit, lowest, floor, above = _offer(
+            k, best, limit, lowest, floor, above = offer(
                 table_key,
                 table_slot,
                 table_stamp,
@@ -368,23 +175,23 @@ def advance_pieces(
                     continue  # inside a word the LM's factors are at most 1
                 to, outside = np.int64(-1), _NONE
                 if spelled == _NONE:
-                    to = _arc(arc, arc_label, arc_child, root_child, node, c)
+                    to = arc_from(arc, arc_label, arc_child, root_child, node, c)
                 if to >= 0:
                     factor = lookahead[to] / lookahead[node]
                 elif not open_vocabulary:
                     continue
                 else:
-                    to, outside = _leave(children_from, symbol_to, first, spelling, node, spelled, c)
+                    to, outside = leave_by(children_from, symbol_to, first, spelling, node, spelled, c)
                     factor = outside_factor * np.exp(weights.unknown_symbol * (first[c + 1] - first[c]))
                 to_heard = heard
                 if has_hotwords:
-                    to_heard, reward = _listen(hot_following, hot_reward, first, spelling, heard, c)
+                    to_heard, reward = listen(hot_following, hot_reward, first, spelling, heard, c)
                     factor *= reward * hot_credit[to_heard] * lent
                 score = source * probability[c] * factor
                 if score < limit or score <= 0.0:
                     continue
                 history = histories[s]
-                k, best, limit, lowest, floor, above = _offer(
+                k, best, limit, lowest, floor, above = offer(
                     table_key,
                     table_slot,
                     table_stamp,
@@ -456,19 +263,19 @@ def advance_pieces(
                         elif not open_vocabulary:
                             continue
                         else:
-                            to, outside = _leave(children_from, symbol_to, first, spelling, 0, _NONE, c)
+                            to, outside = leave_by(children_from, symbol_to, first, spelling, 0, _NONE, c)
                             size_of = first[c + 1] - first[c]
                             said = weights.unknown_lookahead + weights.unknown_word + weights.unknown_symbol * size_of
                             factor = np.exp(said)
                     if has_hotwords:
                         reward = 1.0
                         if c != separator:
-                            to_heard, reward = _listen(hot_following, hot_reward, first, spelling, ended_heard, c)
+                            to_heard, reward = listen(hot_following, hot_reward, first, spelling, ended_heard, c)
                         factor *= ended_reward * reward * hot_credit[to_heard] * lent
                     score = source * factor
                     if score < limit or score <= 0.0:
                         continue
-                    k, best, limit, lowest, floor, above = _offer(
+                    k, best, limit, lowest, floor, above = offer(
                         table_key,
                         table_slot,
                         table_stamp,
@@ -541,7 +348,7 @@ def advance_pieces(
                 )
                 node, spelled = np.int64(0), _NONE
             if new_spellings[k] != _NONE:
-                trace = _record_label(
+                trace = record_label(
                     children_from,
                     symbol_to,
                     first,

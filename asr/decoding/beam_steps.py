@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types, uint64
+from numba import types, uint64
 from numba.extending import intrinsic
 
+from asr.decoding.kernels import inlined, kernel
 from asr.decoding.ngram_kernel import LMArrays, lm_step
 from asr.decoding.search_arrays import BUCKET_SHIFT, END, NODE, SYMBOL, TRACES, WORD, Beam
 
+_intrinsic: Any = intrinsic  # its type has the context as an argument of the caller's
 _A = np.uint64(0x9E3779B97F4A7C15)
 _B = np.uint64(0xBF58476D1CE4E5B9)
 _C = np.uint64(0x94D049BB133111EB)
@@ -21,7 +23,7 @@ LEAST_PROBABILITY = -80.0  # natural log; keeps blanks from becoming 0 so that a
 SMALL, LARGE = 1e-90, 1e90  # when all scores are this small they are multiplied by the other
 
 
-@intrinsic
+@_intrinsic
 def popcount(context: Any, bits: Any) -> Any:
     """Number of bits set."""
 
@@ -31,7 +33,7 @@ def popcount(context: Any, bits: Any) -> Any:
     return types.uint64(types.uint64), generate
 
 
-@intrinsic
+@_intrinsic
 def lowest_bit(context: Any, bits: Any) -> Any:
     """Place of the lowest bit set; `bits` is not 0."""
 
@@ -43,59 +45,59 @@ def lowest_bit(context: Any, bits: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-@njit(nogil=True, cache=True, _nrt=False, inline="always")
-def mix(x: int) -> int:
+@inlined
+def mix(x: int) -> Any:
     """A hash of 64 bits (the finalizer of Steele et al. 2014, SplitMix)."""
     x = (x ^ (x >> _S30)) * _B
     x = (x ^ (x >> _S29)) * _C
     return x ^ (x >> _S32)
 
 
-@njit(nogil=True, cache=True, _nrt=False, inline="always")
-def key_of(history: int, node: int, spelled: int) -> int:
+@inlined
+def key_of(history: int, node: int, spelled: int) -> Any:
     """The hash of a text prefix: finished words, and where the word begun is."""
     if spelled != np.uint64(0):
         return mix(history + spelled * _A)
     return mix(history + (uint64(node) + _ONE) * _C)
 
 
-@njit(nogil=True, cache=True, _nrt=False, inline="always")
-def leave_tree(node: int) -> int:
+@inlined
+def leave_tree(node: int) -> Any:
     """The hash of a beginning that is not in the tree, its longest beginning that is being `node`."""
     return mix((uint64(node) + _ONE) * _B + _A)
 
 
-@njit(nogil=True, cache=True, _nrt=False, inline="always")
-def spell_on(spelled: int, symbol: int) -> int:
+@inlined
+def spell_on(spelled: int, symbol: int) -> Any:
     """The hash of one more symbol."""
     return mix(spelled + (uint64(symbol) + _ONE) * _A)
 
 
-@njit(nogil=True, cache=True, _nrt=False, inline="always")
-def history_with_word(history: int, text: int) -> int:
+@inlined
+def history_with_word(history: int, text: int) -> Any:
     """The hash of one more word, of the tree."""
     return mix(history ^ ((uint64(text) + _ONE) * _B))
 
 
-@njit(nogil=True, cache=True, _nrt=False, inline="always")
-def history_with_unknown(history: int, spelled: int) -> int:
+@inlined
+def history_with_unknown(history: int, spelled: int) -> Any:
     """The hash of one more word, spelled out."""
     return mix(history ^ (spelled * _C))
 
 
-@njit(nogil=True, cache=True, _nrt=False, inline="always")
-def bucket_of(score: float) -> int:
+@inlined
+def bucket_of(score: float) -> Any:
     """Scores in buckets of an eighth of a power of two."""
     return np.float64(score).view(np.int64) >> BUCKET_SHIFT
 
 
-@njit(nogil=True, cache=True, _nrt=False, inline="always")
-def bucket_floor(bucket: int) -> float:
+@inlined
+def bucket_floor(bucket: int) -> Any:
     """The least score of a bucket."""
     return np.int64(bucket << BUCKET_SHIFT).view(np.float64)
 
 
-@njit(nogil=True, cache=True, _nrt=False, inline="always")
+@inlined
 def admit(
     histogram: np.ndarray,
     width: int,
@@ -127,7 +129,7 @@ def admit(
     return best, limit, lowest, floor, above
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def read_frame(
     log_probs: np.ndarray,
     t: int,
@@ -137,7 +139,7 @@ def read_frame(
     active: np.ndarray,
     active_score: np.ndarray,
     probability: np.ndarray,
-) -> int:
+) -> Any:
     """Fill `active` with the labels that a frame may be, `probability` with theirs; the number of labels.
 
     Those below `least` are left out, the best one never; of more than `most` the best are kept.
@@ -169,11 +171,12 @@ def read_frame(
             count = 1
     for k in range(count):
         probability[active[k]] = np.exp(np.float64(active_score[k]))
-    probability[0] = np.exp(max(np.float64(log_probs[t, 0]), LEAST_PROBABILITY))
+    blank: Any = max(np.float64(log_probs[t, 0]), LEAST_PROBABILITY)
+    probability[0] = np.exp(blank)
     return count
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def say_word(lm: LMArrays, state: int, word: int, alpha: float, beta: float, unknown_least: float) -> Any:
     """The factor of a whole word after `state`, and the next state."""
     logp, following = lm_step(lm, state, word)
@@ -182,7 +185,7 @@ def say_word(lm: LMArrays, state: int, word: int, alpha: float, beta: float, unk
     return np.exp(alpha * logp + beta), following
 
 
-@njit(nogil=True, cache=True, _nrt=False, inline="always")
+@inlined
 def record(
     counts: np.ndarray,
     trace_parent: np.ndarray,
@@ -191,7 +194,7 @@ def record(
     before: int,
     symbol: int,
     frame: int,
-) -> int:
+) -> Any:
     """One more record in the trace."""
     at = counts[TRACES]
     trace_parent[at], trace_symbol[at], trace_frame[at] = before, symbol, frame
@@ -199,7 +202,7 @@ def record(
     return at
 
 
-@njit(nogil=True, cache=True, _nrt=False, inline="always")
+@inlined
 def record_end(
     counts: np.ndarray,
     trace_parent: np.ndarray,
@@ -210,7 +213,7 @@ def record_end(
     node: int,
     spelled: int,
     frame: int,
-) -> int:
+) -> Any:
     """The record of a word's end: of the tree's word `ended`, or (below 0) of one that is spelled out."""
     if ended >= 0:
         at = record(counts, trace_parent, trace_symbol, trace_frame, before, (ended << 2) | WORD, frame)
@@ -222,7 +225,7 @@ def record_end(
     return at
 
 
-@njit(nogil=True, cache=True, _nrt=False, inline="always")
+@inlined
 def record_symbol(
     counts: np.ndarray,
     trace_parent: np.ndarray,
@@ -233,7 +236,7 @@ def record_symbol(
     spelled: int,
     symbol: int,
     frame: int,
-) -> int:
+) -> Any:
     """The record of a symbol outside the tree; the first one of a word is preceded by where it left."""
     at = np.int64(before)
     if spelled == np.uint64(0):
@@ -241,7 +244,7 @@ def record_symbol(
     return record(counts, trace_parent, trace_symbol, trace_frame, at, (symbol << 2) | SYMBOL, frame)
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def forget_dead_traces(beam: Beam, first: int, size: int, moved: np.ndarray) -> None:
     """Keep only the records that the hypotheses `first` to `first + size` lead back to."""
     count = beam.counts[TRACES]

@@ -10,7 +10,7 @@ import numpy as np
 
 from asr.decoding.alphabet import Alphabet
 from asr.decoding.beam_kernel import advance_characters
-from asr.decoding.beam_kernel_pieces import advance_pieces, piece_key
+from asr.decoding.beam_kernel_pieces import advance_pieces
 from asr.decoding.beam_steps import EMPTY_HISTORY, forget_dead_traces, key_of
 from asr.decoding.compiling import announce
 from asr.decoding.emissions import TOLERANCE, check_emissions
@@ -27,6 +27,7 @@ from asr.decoding.finish import (
 )
 from asr.decoding.lexicon import Lexicon
 from asr.decoding.ngram_kernel import LMArrays
+from asr.decoding.piece_steps import piece_key
 from asr.decoding.search_arrays import (
     FRAMES,
     LOG_SCALE,
@@ -139,7 +140,7 @@ class BeamStream:
     def _begin(self) -> None:
         """The beam that holds the empty text."""
         beam, setting = self._work.beam, self.setting
-        root = np.uint64(0)
+        root: Any = np.uint64(0)
         beam.counts[SIZE], beam.counts[SIDE], beam.counts[PENDING] = 1, 0, 0
         beam.counts[TRACES], beam.counts[FRAMES] = 0, 0
         beam.scale[LOG_SCALE] = 0.0

@@ -36,7 +36,7 @@ def _is_kept() -> bool:
     from asr.decoding.beam_kernel import advance_characters
 
     try:
-        cache: Any = advance_characters._cache  # type: ignore[attr-defined]
+        cache: Any = advance_characters._cache
         folder = Path(cache.cache_path)
         sources = sorted(Path(__file__).parent.glob("*.py"))
         digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()

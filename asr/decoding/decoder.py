@@ -1,17 +1,22 @@
-"""What every decoder does, and how one is chosen by name."""
+"""What every decoder does, and how one is made from the options of the command line."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from asr.errors import UsageError
+from asr.errors import AsrError, UsageError
 from asr.transcript import Hypothesis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asr.decoding.ngram import NGramLM
+
 DECODERS = ("greedy", "beam", "flashlight", "pyctcdecode")
-AVAILABLE = ("greedy",)
+OOV = ("allow", "penalise", "forbid")
 
 
 class Tokenizer(Protocol):
@@ -22,28 +27,166 @@ class Tokenizer(Protocol):
     @property
     def vocab_size(self) -> int: ...
 
+    def encode(self, text: str) -> list[int]: ...
+
     def decode(self, ids: Sequence[int]) -> str: ...
 
     def words(self, ids: Sequence[int]) -> list[tuple[str, int, int]]: ...
 
 
 class Decoder(Protocol):
-    """Emissions to text."""
+    """Emissions to text. One that can decode several utterances at once has `decode_many`, as BeamSearch."""
 
     def decode(self, log_probs: Any) -> list[Hypothesis]:
         """Hypotheses of one utterance, best first, from (time, vocab) natural log-probabilities; never empty."""
         ...
 
 
-def check_available(name: str) -> None:
-    """Raise UsageError, naming what there is, for a decoder that this version does not have."""
-    if name not in AVAILABLE:
-        raise UsageError(f"decoder '{name}' is not in this version (available: {', '.join(AVAILABLE)})")
+@dataclass(frozen=True)
+class DecodingConfig:
+    """How to decode. None stands for the decoder's default, or what was tuned for the language model.
+
+    `hotwords` is a file of phrases or "w1,w2 w3", `lexicon` a file of words, `lm` an ARPA file or a binary of ours
+    (for flashlight and pyctcdecode an ARPA file).
+    """
+
+    decoder: str = "beam"
+    beam_width: int | None = None
+    lm: str | None = None
+    alpha: float | None = None
+    beta: float | None = None
+    hotwords: str | None = None
+    hotword_weight: float = 10.0
+    lexicon: str | None = None
+    oov: str | None = None
+    nbest: int = 1
+    jobs: int | None = None
+
+    def check(self) -> None:
+        """Raise UsageError for options that do not go together, before any work."""
+        if self.decoder not in DECODERS:
+            raise UsageError(f"decoder '{self.decoder}' is not one of {', '.join(DECODERS)}")
+        useless = {
+            "greedy": ("beam_width", "lm", "alpha", "beta", "hotwords", "lexicon", "oov"),
+            "flashlight": ("hotwords", "oov"),
+            "pyctcdecode": ("lexicon", "oov"),
+            "beam": (),
+        }[self.decoder]
+        for name in useless:
+            if getattr(self, name) is not None:
+                flag = "--" + name.replace("_", "-")
+                raise UsageError(f"{flag} has no meaning for --decoder {self.decoder}")
+        if self.lm is None and (self.alpha is not None or self.beta is not None):
+            raise UsageError("--alpha and --beta weigh a language model: give --lm")
+        if self.oov == "forbid" and self.lm is None and self.lexicon is None:
+            raise UsageError("--oov forbid needs words: give --lm or --lexicon")
 
 
-def make_decoder(name: str, tokenizer: Tokenizer, frame_seconds: float) -> Decoder:
-    """The decoder called `name`; raises UsageError as `check_available` does."""
-    check_available(name)
-    from asr.decoding.greedy import GreedyDecoder
+def default_jobs() -> int:
+    """Threads for decoding: one where there are at most two processors, the recognizer needs the other."""
+    processors = os.cpu_count() or 1
+    return 1 if processors <= 2 else min(4, processors // 2)
 
-    return GreedyDecoder(tokenizer, frame_seconds)
+
+def make_decoder(
+    config: DecodingConfig,
+    tokenizer: Tokenizer,
+    frame_seconds: float,
+    warn: Callable[[str], None] = lambda message: None,
+) -> Decoder:
+    """The decoder of these options; `warn` is given a line for words that cannot be spelled, and the like.
+
+    Raises UsageError, and AsrError for files that cannot be read or do not go with the model.
+    """
+    config.check()
+    if config.decoder == "greedy":
+        from asr.decoding.greedy import GreedyDecoder
+
+        return GreedyDecoder(tokenizer, frame_seconds)
+    lm = _read_lm(config.lm)
+    if config.decoder == "beam":
+        return _beam(config, tokenizer, frame_seconds, lm, warn)
+    tuned = lm.tuned if lm else None
+    words = lm.words if lm else ()
+    alpha = config.alpha if config.alpha is not None else tuned.alpha if tuned else 0.5
+    beta = config.beta if config.beta is not None else tuned.beta if tuned else 1.5
+    if config.decoder == "flashlight":
+        from asr.decoding.flashlight_backend import FlashlightDecoder
+
+        flashlight = FlashlightDecoder(
+            tokenizer.labels,
+            config.lm,
+            lm_words=words,
+            lexicon=config.lexicon,
+            encode=tokenizer.encode,
+            alpha=alpha,
+            beta=beta,
+            beam_width=config.beam_width or 50,
+            nbest=config.nbest,
+            frame_seconds=frame_seconds,
+        )
+        _warn_of("words of the lexicon", flashlight.unspellable_words, warn)
+        return flashlight
+    from asr.decoding.hotwords import read_hotwords
+    from asr.decoding.pyctcdecode_backend import PyctcdecodeDecoder
+
+    return PyctcdecodeDecoder(
+        tokenizer.labels,
+        config.lm,
+        lm_words=words,
+        alpha=alpha,
+        beta=beta,
+        beam_width=config.beam_width or 100,
+        hotwords=read_hotwords(config.hotwords, config.hotword_weight) if config.hotwords else (),
+        hotword_weight=config.hotword_weight,
+        nbest=config.nbest,
+        frame_seconds=frame_seconds,
+    )
+
+
+def _beam(
+    config: DecodingConfig,
+    tokenizer: Tokenizer,
+    frame_seconds: float,
+    lm: NGramLM | None,
+    warn: Callable[[str], None],
+) -> Decoder:
+    from asr.decoding.beam import BeamSearch
+    from asr.decoding.hotwords import read_hotwords
+
+    hotwords = read_hotwords(config.hotwords, config.hotword_weight) if config.hotwords else {}
+    search = BeamSearch(
+        tokenizer.labels,
+        lm,
+        alpha=config.alpha,
+        beta=config.beta,
+        beam_width=config.beam_width,
+        lexicon=config.lexicon,
+        hotwords=hotwords,
+        hotword_weight=config.hotword_weight,
+        nbest=config.nbest,
+        jobs=config.jobs or default_jobs(),
+        frame_seconds=frame_seconds,
+        oov=config.oov,
+    )
+    _warn_of("hotwords", search.unspellable_hotwords, warn)
+    if hotwords and len(search.unspellable_hotwords) == len(hotwords):
+        raise AsrError("no hotword can be spelled with the model's alphabet: wrong case?")
+    _warn_of(
+        "words of the lexicon" if config.lexicon else "words of the language model", search.unspellable_words, warn
+    )
+    return search
+
+
+def _read_lm(path: str | None) -> NGramLM | None:
+    if path is None:
+        return None
+    from asr.decoding.ngram import NGramLM
+
+    return NGramLM.read(path)
+
+
+def _warn_of(what: str, words: Sequence[str], warn: Callable[[str], None]) -> None:
+    if words:
+        shown = ", ".join(f"'{word}'" for word in words[:5]) + (", ..." if len(words) > 5 else "")
+        warn(f"{len(words)} {what} cannot be spelled with the model's alphabet and are left out: {shown}")

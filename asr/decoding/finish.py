@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 
 from asr.decoding.beam_steps import (
     history_with_unknown,
@@ -13,6 +13,7 @@ from asr.decoding.beam_steps import (
     leave_tree,
     say_word,
 )
+from asr.decoding.kernels import kernel
 from asr.decoding.lexicon import Tree
 from asr.decoding.ngram_kernel import LMArrays, lm_step
 from asr.decoding.search_arrays import (
@@ -34,7 +35,7 @@ _ONE = np.uint64(1)
 SPELLED, NOTHING, DROPPED, PARTIAL = -1, -2, -3, -4  # how a hypothesis ends, where not in a word of the tree
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def final_texts(
     tree: Tree,
     lm: LMArrays,
@@ -45,7 +46,7 @@ def final_texts(
     slots: np.ndarray,
     ends: np.ndarray,
     masses: np.ndarray,
-) -> int:
+) -> Any:
     """The different texts if the utterance ends here, with </s>: hypothesis, its end and mass of each; their number.
 
     The end is a word of the tree, SPELLED, or NOTHING between words. Without the open vocabulary, beginnings of words
@@ -106,7 +107,7 @@ def final_texts(
     return count
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def best_prefix(weights: Weights, beam: Beam) -> Any:
     """The hypothesis of the greatest mass, and the mass."""
     size, base = beam.counts[SIZE], beam.counts[SIDE] * weights.beam_width
@@ -118,8 +119,8 @@ def best_prefix(weights: Weights, beam: Beam) -> Any:
     return best, most
 
 
-@njit(nogil=True, cache=True, _nrt=False)
-def common_trace(weights: Weights, beam: Beam) -> int:
+@kernel
+def common_trace(weights: Weights, beam: Beam) -> Any:
     """The last record that all hypotheses lead back to, -1; records are younger than those before them."""
     size, base = beam.counts[SIZE], beam.counts[SIDE] * weights.beam_width
     common = np.int64(beam.trace[base])
@@ -133,8 +134,8 @@ def common_trace(weights: Weights, beam: Beam) -> int:
     return common
 
 
-@njit(nogil=True, cache=True, _nrt=False)
-def _append_path(tree: Tree, node: int, symbols: np.ndarray, count: int) -> int:
+@kernel
+def _append_path(tree: Tree, node: int, symbols: np.ndarray, count: int) -> Any:
     depth = tree.depth[node]
     at = node
     for i in range(depth - 1, -1, -1):
@@ -144,7 +145,7 @@ def _append_path(tree: Tree, node: int, symbols: np.ndarray, count: int) -> int:
     return count + depth
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def spell_out(
     tree: Tree,
     beam: Beam,
@@ -227,7 +228,7 @@ def spell_out(
     return count, words
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def language_score(
     tree: Tree,
     lm: LMArrays,
@@ -239,9 +240,10 @@ def language_score(
     entries: np.ndarray,
     words: int,
     ended: bool,
-) -> float:
+) -> Any:
     """What language model, word penalties and hotwords add to a text's score: natural log, weighted."""
-    total, state = 0.0, np.int64(begin)
+    total = 0.0
+    state: Any = np.int64(begin)
     for w in range(words):
         word = np.int64(0) if entries[w] < 0 else np.int64(tree.lm_word[entries[w]])
         logp, state = lm_step(lm, state, word)
@@ -260,7 +262,7 @@ def language_score(
     return total
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def read_out(
     tree: Tree,
     lm: LMArrays,
@@ -295,7 +297,7 @@ def read_out(
     return count, words, score
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def finish_best(
     tree: Tree,
     lm: LMArrays,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 
 from asr.decoding.alphabet import Alphabet
 from asr.decoding.emissions import check_emissions
-from asr.decoding.label_words import words_of_labels
 from asr.decoding.lexicon import read_words
+from asr.decoding.word_times import align_text, labels_by_symbol
 from asr.errors import AsrError, UsageError
 from asr.text.tokenizer import WORD_MARK
 from asr.transcript import Hypothesis
@@ -50,6 +51,7 @@ class FlashlightDecoder:
         ctc_decoder = _import_ctc_decoder()
         self.alphabet = Alphabet(labels)
         self.labels = list(labels)
+        self._by_symbol = labels_by_symbol(self.alphabet)
         self.frame_seconds = frame_seconds
         separator = self.alphabet.separator
         if separator >= len(self.labels):
@@ -61,6 +63,7 @@ class FlashlightDecoder:
         else:
             words = list(lexicon if lexicon is not None else lm_words)
             spellings = words
+        self._has_lexicon = bool(words)
         self.unspellable_words: list[str] = []
         with tempfile.TemporaryDirectory() as folder:
             path = None
@@ -98,14 +101,13 @@ class FlashlightDecoder:
         [results] = self._decoder(torch.from_numpy(np.concatenate((array, ending))[None]))
         found = []
         for result in results:
-            kept = result.timesteps.numpy() < len(array)
-            ids = _spoken(result.tokens.tolist())[: len(kept)]
-            frames = result.timesteps.tolist()
-            pairs = [(c, t) for c, t in zip(ids, frames, strict=False) if t < len(array)]
-            words = words_of_labels(self.alphabet, pairs, array, self.frame_seconds)
-            text = " ".join(result.words) if result.words else " ".join(word.word for word in words)
+            text = " ".join(result.words) if self._has_lexicon else self._text(result.tokens.tolist())
+            words = align_text(self.alphabet, self._by_symbol, array, text, self.frame_seconds)
             found.append(Hypothesis(text, float(result.score), float(result.score), 0.0, words))
         return found or [Hypothesis("", 0.0, 0.0)]
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return " ".join("".join(self.labels[i] for i in ids).replace(WORD_MARK, " ").split())
 
     def _lexicon(
         self,
@@ -131,17 +133,11 @@ class FlashlightDecoder:
         return "".join(lines)
 
 
-def _spoken(ids: list[int]) -> list[int]:
-    return [c for c in ids if c != 0]
-
-
 def _import_ctc_decoder() -> Any:
     try:
-        import flashlight.lib.text.decoder
+        import_module("flashlight.lib.text.decoder")
     except ImportError as error:
         raise UsageError(f"--decoder flashlight needs flashlight-text: {PIP_LINE}") from error
-    from asr.audio._torchaudio import torchaudio  # the one place that imports torchaudio
-
-    from importlib import import_module
+    from asr.audio._torchaudio import torchaudio  # the one place that imports it
 
     return import_module(f"{torchaudio.__name__}.models.decoder").ctc_decoder

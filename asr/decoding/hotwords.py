@@ -17,7 +17,7 @@ import numpy as np
 
 from asr.decoding.alphabet import Alphabet
 from asr.decoding.search_arrays import HotwordArrays
-from asr.errors import AsrError, UsageError
+from asr.errors import UsageError
 
 BOUNDARY = 0  # the symbol before, between and after words
 
@@ -90,13 +90,6 @@ def compile_hotwords(alphabet: Alphabet, phrases: Iterable[str] | Mapping[str, f
     return Hotwords(arrays, len(spelled), tuple(words), tuple(unspellable), boost)
 
 
-def check_spelled(hotwords: Hotwords) -> None:
-    """Raise AsrError where there were phrases and none can be spelled."""
-    if hotwords.unspellable and not hotwords.count:
-        shown = ", ".join(f"'{phrase}'" for phrase in hotwords.unspellable[:5])
-        raise AsrError(f"no hotword can be spelled with the model's alphabet: {shown}: wrong case?")
-
-
 def _automaton(phrases: Mapping[tuple[int, ...], float], symbols: int) -> tuple[HotwordArrays, float]:
     """States are beginnings of phrases; from each, for every symbol, the longest one that the text then ends with."""
     children: list[dict[int, int]] = [{}]
@@ -114,23 +107,23 @@ def _automaton(phrases: Mapping[tuple[int, ...], float], symbols: int) -> tuple[
                 lent.append(0.0)
             state = following
         reward[state] += weight
-    following = np.zeros((len(children), symbols), np.int32)
+    table = np.zeros((len(children), symbols), np.int32)
     fallback = [0] * len(children)
     queue: deque[int] = deque()
     for symbol, state in children[0].items():
-        following[0, symbol] = state
+        table[0, symbol] = state
         queue.append(state)
     while queue:
         state = queue.popleft()
         back = fallback[state]
         reward[state] += reward[back]
         lent[state] = max(lent[state], lent[back])
-        following[state] = following[back]
+        table[state] = table[back]
         for symbol, child in children[state].items():
-            fallback[child] = int(following[back, symbol])
-            following[state, symbol] = child
+            fallback[child] = int(table[back, symbol])
+            table[state, symbol] = child
             queue.append(child)
     lend = np.array(lent)
-    gains = np.array(reward)[following] + lend[following] - lend[:, None]
-    arrays = HotwordArrays(following, np.exp(lend), np.exp(np.array(reward)))
+    gains = np.array(reward)[table] + lend[table] - lend[:, None]
+    arrays = HotwordArrays(table, np.exp(lend), np.exp(np.array(reward)))
     return arrays, float(np.exp(max(gains.max(), 0.0)))

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from asr.decoding.alphabet import Alphabet
+from asr.decoding.kernels import kernel
 from asr.errors import AsrError
 
 UNKNOWN = 0  # the LM's id of words it does not know
@@ -53,7 +53,7 @@ class Lexicon:
         self,
         alphabet: Alphabet,
         words: Sequence[str],
-        lm_words: Sequence[int] | None = None,
+        lm_words: Sequence[int] | np.ndarray | None = None,
         scores: np.ndarray | None = None,
         spellings: Sequence[str] | None = None,
     ) -> None:
@@ -190,8 +190,8 @@ def _with_label_arcs(tree: Tree, alphabet: Alphabet) -> Tree:
     return tree._replace(arc=arc, arc_label=arc_label, arc_child=arc_child, root_child=root_child)
 
 
-@njit(nogil=True, cache=True)
-def step(child: np.ndarray, symbol: np.ndarray, node: int, wanted: int) -> int:
+@kernel
+def step(child: np.ndarray, symbol: np.ndarray, node: int, wanted: int) -> Any:
     """The child of `node` by a symbol, -1 where there is none."""
     low, high = np.int64(child[node]), np.int64(child[node + 1])
     while low < high:
@@ -205,8 +205,8 @@ def step(child: np.ndarray, symbol: np.ndarray, node: int, wanted: int) -> int:
     return np.int64(-1)
 
 
-@njit(nogil=True, cache=True)
-def _walk(child: np.ndarray, symbol: np.ndarray, node: int, symbols: np.ndarray) -> int:
+@kernel
+def _walk(child: np.ndarray, symbol: np.ndarray, node: int, symbols: np.ndarray) -> Any:
     at = np.int64(node)
     for s in symbols:
         at = step(child, symbol, at, s)
@@ -215,7 +215,7 @@ def _walk(child: np.ndarray, symbol: np.ndarray, node: int, symbols: np.ndarray)
     return at
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def label_arcs(
     child: np.ndarray,
     symbol: np.ndarray,
@@ -224,7 +224,7 @@ def label_arcs(
     labels: np.ndarray,
     root_child: np.ndarray,
     longest: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> Any:
     """For every node that labels can reach, the labels that go on from it and where to: arrays of `Tree`.
 
     Label `labels[k]` spells `flat[starts[k]:starts[k + 1]]`; the spellings are sorted, so that those with a common
@@ -254,8 +254,8 @@ def label_arcs(
         begin = count
         if reached[node] and child[node] < child[node + 1]:
             path[0] = node
-            known = np.int64(0)  # so many symbols of label k have been walked
-            k = np.int64(0)
+            known: Any = np.int64(0)  # so many symbols of label k have been walked
+            k: Any = np.int64(0)
             while k < labels.shape[0]:
                 length = starts[k + 1] - starts[k]
                 while known < length:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from asr.decoding.alphabet import Alphabet
+from asr.decoding.kernels import kernel
+from asr.transcript import Word
 
 _NEVER = np.float32(-1e30)
 IMPOSSIBLE = -1e29  # natural log
@@ -71,7 +72,7 @@ def word_times(
     search took it as ended in frame `ended[w]`. A text too long for one alignment is cut after every 50 words where the
     search ended the word, and pieced together; where a part does not fit between its cuts, it is joined with the next.
     """
-    begins, ends, confidences = np.empty(words, np.int64), np.empty(words, np.int64), np.empty(words)
+    begins, ends, confidences = np.full(words, -1, np.int64), np.full(words, -1, np.int64), np.zeros(words)
     part = words if len(rows) * int(starts[words]) * 2 <= _LARGEST else _PART
     word, row = 0, 0
     while word < words:
@@ -117,7 +118,29 @@ def word_times(
     return begins, ends, confidences
 
 
-@njit(nogil=True, cache=True)
+def align_text(
+    alphabet: Alphabet, labels: LabelsBySymbol, log_probs: np.ndarray, text: str, frame_seconds: float
+) -> tuple[Word, ...]:
+    """The words of a text with times (seconds) and confidences; none where they do not fit into the emissions.
+
+    `log_probs` (time, vocab) natural log; for decoders that do not tell times themselves.
+    """
+    words = text.split()
+    if not words or any(symbol not in alphabet.index for word in words for symbol in word):
+        return ()
+    symbols = np.array([alphabet.index[c] if c != " " else 0 for c in " ".join(words)], np.int32)
+    starts = np.zeros(len(words) + 3, np.int64)
+    starts[1 : len(words) + 1] = np.cumsum([len(word) + 1 for word in words])
+    rows = np.arange(len(log_probs))
+    ended = np.full(len(words), -1, np.int64)
+    begins, ends, confidences = word_times(log_probs, rows, rows, symbols, starts, ended, len(words), labels)
+    if begins[0] < 0:
+        return ()
+    times = (begins * frame_seconds).tolist(), (ends * frame_seconds).tolist()
+    return tuple(map(Word, words, *times, confidences.tolist()))
+
+
+@kernel
 def kept_frames(log_probs: np.ndarray, blank_skip: float, in_blanks: bool, kept: np.ndarray) -> Any:
     """The frames that an alignment needs: of a run of blanks that the search skipped, the first one.
 
@@ -133,7 +156,7 @@ def kept_frames(log_probs: np.ndarray, blank_skip: float, in_blanks: bool, kept:
     return count, in_blanks
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _lattice(symbols: np.ndarray, starts: np.ndarray, words: int, labels: LabelsBySymbol) -> Any:
     """Arcs of labels between the places of a text: source, target, label, word (-1: none), sorted by target.
 
@@ -182,14 +205,14 @@ def _lattice(symbols: np.ndarray, starts: np.ndarray, words: int, labels: Labels
     return source[:count][order], target[:count][order], label[:count][order], word[:count][order], length + 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _grown(array: np.ndarray, size: int) -> np.ndarray:
     larger = np.empty(size, array.dtype)
     larger[: array.shape[0]] = array
     return larger
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def align_pieces(
     log_probs: np.ndarray,
     rows: np.ndarray,
@@ -201,7 +224,7 @@ def align_pieces(
     word_start: np.ndarray,
     word_end: np.ndarray,
     confidence: np.ndarray,
-) -> float:
+) -> Any:
     """Align `words` words to the given rows of `log_probs`, row `rows[t]` being frame `frames[t]`.
 
     Fills first frame, one past the last frame and confidence (a probability) of each word; returns the best path's
@@ -268,7 +291,7 @@ def align_pieces(
     return np.float64(best)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def align_characters(
     log_probs: np.ndarray,
     rows: np.ndarray,
@@ -280,7 +303,7 @@ def align_characters(
     word_start: np.ndarray,
     word_end: np.ndarray,
     confidence: np.ndarray,
-) -> float:
+) -> Any:
     """The same where each label is a character: the text is a chain, with a separator that may be before and after.
 
     Step j of the chain is label `chain[j + 1]`; `on` are the paths whose last label is that, `after` those with a blank

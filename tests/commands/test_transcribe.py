@@ -12,6 +12,7 @@ import soundfile
 
 import asr
 from asr.__main__ import main
+from asr.decoding.decoder import DecodingConfig, make_decoder
 from asr.recognizer import Recognizer
 from asr.writers import WRITERS
 
@@ -38,6 +39,7 @@ def talk(write_audio, tmp_path):
 def text_of(tiny_model):
     """`text_of(path)`: what the library hears."""
     model = asr.load(tiny_model)
+    model.decoder = make_decoder(DecodingConfig(), model.tokenizer, model.frame_seconds)
     return lambda path: model.transcribe(path).text
 
 
@@ -255,8 +257,10 @@ def test_progress_is_shown_only_when_asked_for_or_on_a_terminal(run, talk):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--decoder", "beam"], "decoder 'beam' is not in this version (available: greedy)"),
-        (["--decoder", "flashlight"], "available: greedy"),
+        (["--decoder", "greedy", "--beam-width", "9"], "--beam-width has no meaning for --decoder greedy"),
+        (["--decoder", "flashlight", "--hotwords", "a"], "--hotwords has no meaning for --decoder flashlight"),
+        (["--alpha", "0.5"], "give --lm"),
+        (["--oov", "forbid"], "give --lm or --lexicon"),
         (["-f", "docx"], "unknown output format 'docx'"),
         (["-f", "txt,srt"], "give -o DIR"),
         (["--resume"], "give -o DIR"),

@@ -1,0 +1,175 @@
+"""What the search over pieces is made of besides beam_steps.py: labels of several characters, candidates added up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import uint64
+
+from asr.decoding.beam_steps import bucket_floor, bucket_of, key_of, leave_tree, mix, record_symbol, spell_on
+from asr.decoding.kernels import inlined, kernel
+from asr.decoding.lexicon import step
+
+_ONE = np.uint64(1)
+_NONE = np.uint64(0)
+_LABEL = np.uint64(0xD6E8FEB86659FD93)
+
+
+@inlined
+def piece_key(history: int, node: int, spelled: int, label: int) -> Any:
+    """The hash of a text prefix and its last label."""
+    return mix(key_of(history, node, spelled) + (uint64(label) + _ONE) * _LABEL)
+
+
+@inlined
+def arc_from(
+    arc: np.ndarray, arc_label: np.ndarray, arc_child: np.ndarray, root_child: np.ndarray, node: int, c: int
+) -> Any:
+    """The node that a label leads to inside the tree, -1."""
+    to = np.int64(-1)
+    if node == 0:
+        to = np.int64(root_child[c])
+    else:
+        low, high = np.int64(arc[node]), np.int64(arc[node + 1])
+        end = high
+        while low < high:
+            middle = (low + high) >> 1
+            if arc_label[middle] < c:
+                low = middle + 1
+            else:
+                high = middle
+        if low < end and arc_label[low] == c:
+            to = np.int64(arc_child[low])
+    return to
+
+
+@kernel
+def leave_by(
+    children_from: np.ndarray,
+    symbol_to: np.ndarray,
+    first: np.ndarray,
+    spelling: np.ndarray,
+    node: int,
+    spelled: int,
+    c: int,
+) -> Any:
+    """Where a label leads that the tree has no arc for: the last node of the tree, and the hash outside."""
+    at, outside = np.int64(node), spelled
+    for k in range(first[c], first[c + 1]):
+        symbol = spelling[k]
+        if outside == _NONE:
+            to = step(children_from, symbol_to, at, symbol)
+            if to >= 0:
+                at = to
+                continue
+            outside = leave_tree(at)
+        outside = spell_on(outside, symbol)
+    return at, outside
+
+
+@kernel
+def listen(
+    following: np.ndarray, rewards: np.ndarray, first: np.ndarray, spelling: np.ndarray, state: Any, c: int
+) -> Any:
+    """The hotword automaton's state after a label's symbols, and the factor of all that was completed."""
+    reward = 1.0
+    for k in range(first[c], first[c + 1]):
+        state = np.int64(following[state, spelling[k]])
+        reward *= rewards[state]
+    return state, reward
+
+
+@inlined
+def offer(
+    table_key: np.ndarray,
+    table_slot: np.ndarray,
+    table_stamp: np.ndarray,
+    scores: np.ndarray,
+    new_label_mass: np.ndarray,
+    new_blank: np.ndarray,
+    new_keys: np.ndarray,
+    histogram: np.ndarray,
+    width: int,
+    keep: float,
+    key: int,
+    added: float,
+    stamp: int,
+    count: int,
+    best: float,
+    limit: float,
+    lowest: int,
+    floor: int,
+    above: int,
+) -> Any:
+    """Add mass to the candidate with this key, or make it the candidate `count`; which one, and the running limits.
+
+    The histogram counts every candidate in the bucket `floor` or higher.
+    """
+    mask = uint64(table_key.shape[0] - 1)
+    h = key & mask
+    while table_stamp[h] == stamp and table_key[h] != key:
+        h = (h + _ONE) & mask
+    before = np.int64(-1)
+    if table_stamp[h] == stamp:
+        k = np.int64(table_slot[h])
+        before = bucket_of(scores[k])
+        scores[k] += added
+        new_label_mass[k] += added
+    else:
+        k = np.int64(count)
+        table_stamp[h], table_key[h], table_slot[h] = stamp, key, k
+        scores[k], new_label_mass[k], new_blank[k] = added, added, 0.0
+        new_keys[k] = key
+    score = scores[k]
+    if score > best:
+        best = score
+        limit = max(limit, best * keep)
+    b = bucket_of(score)
+    if before >= floor:
+        histogram[before] -= 1
+        histogram[b] += 1
+    elif b >= floor:
+        histogram[b] += 1
+        above += 1
+        lowest = min(lowest, b)
+    if above >= width:
+        floor = max(floor, lowest)  # nothing is below
+    while above - histogram[floor] >= width:
+        above -= histogram[floor]
+        floor += 1
+        limit = max(limit, bucket_floor(floor))
+    return k, best, limit, lowest, floor, above
+
+
+@kernel
+def record_label(
+    children_from: np.ndarray,
+    symbol_to: np.ndarray,
+    first: np.ndarray,
+    spelling: np.ndarray,
+    counts: np.ndarray,
+    trace_parent: np.ndarray,
+    trace_symbol: np.ndarray,
+    trace_frame: np.ndarray,
+    trace: int,
+    node: int,
+    spelled: int,
+    c: int,
+    frame: int,
+) -> Any:
+    """The records of a label's symbols outside the tree."""
+    at, outside = np.int64(node), spelled
+    for k in range(first[c], first[c + 1]):
+        symbol = spelling[k]
+        if outside == _NONE:
+            to = step(children_from, symbol_to, at, symbol)
+            if to >= 0:
+                at = to
+                continue
+        trace = record_symbol(
+            counts, trace_parent, trace_symbol, trace_frame, trace, at, outside, np.int64(symbol), frame
+        )
+        if outside == _NONE:
+            outside = leave_tree(at)
+    return trace
