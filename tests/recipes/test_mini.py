@@ -114,7 +114,7 @@ def test_the_recipe_from_nothing_to_a_transcript(corpus: Path, tmp_path: Path) -
     assert rest.splitlines()[0] == str(tmp_path / "model.asr")
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert again.stdout == first.stdout
-    assert again.stderr.count("up to date") == 4
+    assert again.stderr.count("up to date") == 5
 
     import asr
 
