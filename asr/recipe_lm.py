@@ -18,7 +18,7 @@ def has_language_model(config: TrainConfig) -> bool:
     return bool(config.lm.order or config.lm.file)
 
 
-def make_language_model(config: TrainConfig, path: Path, warn: Callable[[str], object]) -> None:
+def make_language_model(config: TrainConfig, path: Path, warn: Callable[[str], None]) -> None:
     """Write the binary language model `path`: that of `lm.file`, or one of `lm.order` from the training transcripts.
 
     `lm.text` are further texts (a sentence a line) to learn from; all goes through the recipe's normalizer.
@@ -40,7 +40,7 @@ def make_language_model(config: TrainConfig, path: Path, warn: Callable[[str], o
 
 
 def tune_language_model(
-    config: TrainConfig, model_file: Path, path: Path, folder: Path, warn: Callable[[str], object]
+    config: TrainConfig, model_file: Path, path: Path, folder: Path, warn: Callable[[str], None]
 ) -> Tuning:
     """Choose alpha, beta and beam width on the dev set and store them beside the language model; trials in `folder`."""
     import asr
