@@ -2,7 +2,7 @@
 
 CTC prefix beam search (Hannun et al. 2014, arXiv 1408.2873): a hypothesis is a text prefix and sums over its
 alignments, apart for those that end in a blank and in its last label. Scores are probabilities times the language
-model's weighted factors, in the linear domain, made larger together before they get too small.
+model's weighted factors, in the linear domain, scaled together before they get too small or too large.
 """
 
 from __future__ import annotations
@@ -292,9 +292,9 @@ def advance_characters(
         limit = max(limit, best * keep)
         spare = histogram[floor] - max(above - width, 0)  # of the lowest bucket so many still fit
         scale = 1.0
-        if best < SMALL:
-            scale = LARGE
-            log_scale -= np.log(LARGE)
+        if best < SMALL or best > LARGE:
+            scale = 1.0 / best
+            log_scale += np.log(best)
         next_base = (1 - side) * width
         kept = 0
         for k in range(count):

@@ -309,9 +309,9 @@ def advance_pieces(
         limit = max(limit, best * keep)
         spare = histogram[floor] - max(above - width, 0)  # of the lowest bucket so many still fit
         scale = 1.0
-        if best < SMALL:
-            scale = LARGE
-            log_scale -= np.log(LARGE)
+        if best < SMALL or best > LARGE:
+            scale = 1.0 / best
+            log_scale += np.log(best)
         next_base = (1 - side) * width
         kept = 0
         for k in range(count):

@@ -20,7 +20,7 @@ _S32, _S29, _S30 = np.uint64(32), np.uint64(29), np.uint64(30)
 _ONE = np.uint64(1)
 EMPTY_HISTORY = np.uint64(0x632BE59BD9B4E019)
 LEAST_PROBABILITY = -80.0  # natural log; keeps blanks from becoming 0 so that a beam never dies
-SMALL, LARGE = 1e-90, 1e90  # when all scores are this small they are multiplied by the other
+SMALL, LARGE = 1e-90, 1e90  # when the best score leaves this range, all are divided by it
 
 
 @_intrinsic
@@ -122,6 +122,7 @@ def admit(
     lowest = min(lowest, b)
     if above >= width:
         floor = max(floor, lowest)  # nothing is below
+        limit = max(limit, bucket_floor(floor))
     while above - histogram[floor] >= width:
         above -= histogram[floor]
         floor += 1

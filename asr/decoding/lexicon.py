@@ -238,14 +238,14 @@ def label_arcs(
     # where to go on after label k failed at its symbol d: the next label that does not share d + 1 symbols with it
     shared = np.zeros(labels.shape[0] + 1, np.int64)  # symbols that label k shares with the one before
     jump = np.empty(flat.shape[0], np.int64)
-    for k in range(labels.shape[0] - 1, -1, -1):
-        length = starts[k + 1] - starts[k]
-        if k > 0:
-            most = min(length, starts[k] - starts[k - 1])
-            while shared[k] < most and flat[starts[k] + shared[k]] == flat[starts[k - 1] + shared[k]]:
-                shared[k] += 1
+    for i in range(labels.shape[0] - 1, -1, -1):
+        length = starts[i + 1] - starts[i]
+        if i > 0:
+            most = min(length, starts[i] - starts[i - 1])
+            while shared[i] < most and flat[starts[i] + shared[i]] == flat[starts[i - 1] + shared[i]]:
+                shared[i] += 1
         for d in range(length):
-            jump[starts[k] + d] = jump[starts[k + 1] + d] if shared[k + 1] > d else k + 1
+            jump[starts[i] + d] = jump[starts[i + 1] + d] if shared[i + 1] > d else i + 1
     arc = np.zeros(nodes + 1, np.int32)
     found_label, found_child = np.empty(1024, np.int32), np.empty(1024, np.int32)
     count = 0

@@ -135,6 +135,7 @@ def offer(
         lowest = min(lowest, b)
     if above >= width:
         floor = max(floor, lowest)  # nothing is below
+        limit = max(limit, bucket_floor(floor))
     while above - histogram[floor] >= width:
         above -= histogram[floor]
         floor += 1

@@ -1,0 +1,97 @@
+"""The tree of words: every word found where it is spelled, label arcs, look-ahead, homographs, files of words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from beam_oracle import emissions
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asr.decoding.alphabet import Alphabet, LabelError
+from asr.decoding.beam import BeamSearch, Pruning
+from asr.decoding.lexicon import Lexicon, LexiconError, read_words
+
+CHARACTERS = ["", " ", *"abc"]
+PIECES = ["", "\u2581", "a", "b", "c", "\u2581a", "ab", "abc", "bc", "\u2581ca", "cab"]
+words_of = st.lists(st.text("abcd", min_size=1, max_size=6), max_size=30, unique=True)
+
+
+def paths(alphabet, tree):
+    spelled = [""] * len(tree.symbol)
+    for node in range(1, len(tree.symbol)):
+        spelled[node] = spelled[tree.parent[node]] + alphabet.symbols[tree.symbol[node]]
+    return spelled
+
+
+@settings(max_examples=100, deadline=None)
+@given(words_of, st.sampled_from([CHARACTERS, PIECES]))
+def test_the_tree_holds_every_word_and_what_labels_do_in_it(words, labels):
+    alphabet = Alphabet(labels)
+    scores = np.array([-float(i + 1) for i in range(len(words))], np.float32)
+    lexicon = Lexicon(alphabet, words, range(len(words)), scores)
+    tree, spelled = lexicon.tree, paths(alphabet, lexicon.tree)
+    known = {word: i for i, word in enumerate(words) if "d" not in word}
+    assert sorted(lexicon.unspellable) == sorted(word for word in words if "d" in word)
+    assert sorted(spelled) == sorted({word[:n] for word in known for n in range(len(word) + 1)} | {""})
+    at = {path: node for node, path in enumerate(spelled)}
+    for node, path in enumerate(spelled):
+        entry = tree.entry[node]
+        assert (path in known) == (entry >= 0)
+        if entry >= 0:
+            assert lexicon.words[entry] == path
+            assert tree.lm_word[entry] == known[path]
+        children = range(tree.child[node], tree.child[node + 1])
+        assert {spelled[child] for child in children} == {p for p in at if len(p) == len(path) + 1 and p[:-1] == path}
+        if path:
+            assert lexicon.lookahead[node] == max(-1.0 - i for word, i in known.items() if word.startswith(path))
+    if labels is CHARACTERS:
+        bits = [sum(1 << int(tree.symbol[c]) for c in range(tree.child[n], tree.child[n + 1])) for n in range(len(at))]
+        assert tree.mask.tolist() == bits
+        return
+    texts = [label.removeprefix("\u2581") for label in labels]
+    assert tree.root_child.tolist() == [at.get(text, -1) if text else -1 for text in texts]
+    reached = set(tree.root_child.tolist()) - {-1}
+    for node in range(1, len(at)):
+        arcs = slice(tree.arc[node], tree.arc[node + 1])
+        found = dict(zip(tree.arc_label[arcs].tolist(), tree.arc_child[arcs].tolist(), strict=True))
+        inside = [(c, spelled[node] + texts[c]) for c in range(2, len(labels)) if texts[c] == labels[c]]
+        assert found == ({c: at[path] for c, path in inside if path in at} if node in reached else {})
+        assert list(found) == sorted(found)
+        reached.update(found.values())
+
+
+@pytest.mark.parametrize("labels", [CHARACTERS, PIECES])
+def test_words_of_one_spelling_are_all_found(labels, tmp_path):
+    path = tmp_path / "lexicon.txt"
+    path.write_text("AB a b |\nab\nCab\tc a b\ncab\nCab\n", encoding="utf-8")
+    search = BeamSearch(labels, lexicon=path, nbest=50, beam_width=500, pruning=Pruning.nothing())
+    found = {h.text: h.score for h in search.decode(emissions(np.random.default_rng(1), 5, len(labels)))}
+    assert {"AB", "ab", "Cab", "cab", ""} <= set(found)
+    assert found["AB"] == pytest.approx(found["ab"])
+
+
+def test_files_of_words_are_read_or_refused_by_name(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("\ufeffab\nab\n\ncab c a b |\n", encoding="utf-8")
+    assert read_words(path) == (["ab", "cab"], ["ab", "cab"])
+    path.write_text("\n", encoding="utf-8")
+    with pytest.raises(LexiconError, match="holds no words"):
+        read_words(path)
+    with pytest.raises(LexiconError, match="cannot be read"):
+        read_words(tmp_path / "missing.txt")
+    with pytest.raises(LexiconError, match="none of the lexicon's 2 words"):
+        BeamSearch(CHARACTERS, lexicon=["XY", "Z"])
+
+
+def test_labels_that_do_not_spell_are_refused():
+    for labels, message in ((["", "ab"], "one character"), (["", "a", "a"], "twice"), ([""], "at least one")):
+        with pytest.raises(LabelError, match=message):
+            Alphabet(labels)
+    alphabet = Alphabet(["", "<unk>", "\u2581a", "b"])
+    assert alphabet.silent.tolist() == [0, 1, 0, 0]
+
+
+def test_an_unknown_label_is_never_output():
+    log_probs = np.log(np.array([[0.005, 0.9, 0.005, 0.09]] * 4, np.float32))
+    assert BeamSearch(["", "<unk>", "\u2581a", "b"]).decode(log_probs)[0].text == "b"
