@@ -18,6 +18,7 @@ from asr.errors import AsrError, ConfigError, UsageError
 COMMANDS: dict[str, tuple[str, str]] = {
     "transcribe": ("asr.commands.transcribe", "audio files, folders or a manifest to text"),
     "evaluate": ("asr.commands.evaluate", "word error rate of a model on a manifest"),
+    "align": ("asr.commands.align", "when each word of a known text was spoken"),
     "train": ("asr.commands.train", "train a model from a recipe"),
     "data": ("asr.commands.data", "check, summarize or convert a manifest"),
     "info": ("asr.commands.info", "what is in a model file"),

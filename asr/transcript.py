@@ -31,7 +31,10 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Transcript:
-    """The recognition of one recording (or one channel of it). `duration` is in seconds."""
+    """The recognition of one recording (or one channel of it). `duration` is in seconds.
+
+    `tokens` are the model's labels in time; only forced alignment gives them.
+    """
 
     text: str
     words: tuple[Word, ...]
@@ -42,6 +45,7 @@ class Transcript:
     confidence: float = 0.0
     nbest: tuple[Hypothesis, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    tokens: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True)

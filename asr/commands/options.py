@@ -13,6 +13,7 @@ from asr.errors import UsageError
 
 if TYPE_CHECKING:
     from asr.audio.read import RawFormat
+    from asr.long_form import Windows
     from asr.recognizer import Recognizer
 
 
@@ -31,6 +32,35 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--progress", action=argparse.BooleanOptionalAction, help="progress bar on stderr (default: on terminals)"
     )
+
+
+def add_window_options(parser: argparse.ArgumentParser) -> None:
+    """--chunk-length and --chunk-overlap, for long recordings."""
+    group = parser.add_argument_group("long recordings")
+    group.add_argument(
+        "--chunk-length",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="recordings longer than this and two overlaps are recognized in windows of S seconds, and their emissions "
+        "decoded as one (default: 30; 0: always in one piece)",
+    )
+    group.add_argument(
+        "--chunk-overlap",
+        type=float,
+        metavar="S",
+        help="context on both sides of a window (default: 5, at most the window's length)",
+    )
+
+
+def windows(args: argparse.Namespace) -> Windows | None:
+    """What --chunk-length and --chunk-overlap say; None: recordings in one piece."""
+    from asr.long_form import Windows
+
+    if args.chunk_length == 0:
+        return None
+    overlap = min(Windows.overlap, args.chunk_length) if args.chunk_overlap is None else args.chunk_overlap
+    return Windows(args.chunk_length, overlap)
 
 
 def add_raw_options(parser: argparse.ArgumentParser) -> None:

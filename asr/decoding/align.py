@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class Alignment:
 
 def needed_frames(tokens: Sequence[int]) -> int:
     """The fewest frames that CTC can spell `tokens` in: one each, and a blank between equal neighbours."""
-    return len(tokens) + sum(a == b for a, b in zip(tokens, tokens[1:], strict=False))
+    return len(tokens) + sum(a == b for a, b in pairwise(tokens))
 
 
 def align(log_probs: Any, tokens: Sequence[int], beam: float = BEAM) -> Alignment:
@@ -48,7 +49,7 @@ def align(log_probs: Any, tokens: Sequence[int], beam: float = BEAM) -> Alignmen
     a bound, never by a guess. A first pass keeps what is within `beam` nats of the best state of each frame and gives a
     path; where the bound does not prove it best, a second pass keeps every state that could still beat it. Time is at
     worst O(time * tokens), usually far less; memory O(sqrt(time) * tokens). Raises AlignmentError for no tokens, for
-    labels outside the vocabulary and for a text too long for the frames; EmissionError for what is no log-probabilities.
+    labels outside the vocabulary and for a text too long for the frames; EmissionError for other arrays.
     """
     array = check_emissions(log_probs)
     labels = np.asarray(tokens, dtype=np.int64)
@@ -102,9 +103,7 @@ def _step(
 
 
 @njit(nogil=True, cache=True)
-def _forward(
-    array: np.ndarray, labels: np.ndarray, rest: np.ndarray, beam: float, floor: float, block: int
-) -> Any:
+def _forward(array: np.ndarray, labels: np.ndarray, rest: np.ndarray, beam: float, floor: float, block: int) -> Any:
     """Scores of the best path; returns what the best path left out could have scored, its score, and saved rows.
 
     A state at the edge of the kept range is left out where it is `beam` behind the best or where even the best rest
@@ -211,9 +210,9 @@ def _came_from(labels: np.ndarray, row: np.ndarray, low: int, high: int, state: 
         best = row[state - low]
     if low <= state - 1 <= high and row[state - 1 - low] > best:
         best, source = row[state - 1 - low], state - 1
-    if state % 2 and state > 1 and labels[state // 2] != labels[state // 2 - 1]:
-        if low <= state - 2 <= high and row[state - 2 - low] > best:
-            source = state - 2
+    skips = state % 2 and state > 1 and labels[state // 2] != labels[state // 2 - 1]
+    if skips and low <= state - 2 <= high and row[state - 2 - low] > best:
+        source = state - 2
     return source
 
 
