@@ -45,7 +45,7 @@ def _without_gaps(words: Sequence[Word], duration: float) -> list[tuple[str, str
     at = _seconds(0.0)
     for word in words:
         start, end = _seconds(word.start), _seconds(word.end)
-        if float(end) <= float(at):  # of no width once rounded
+        if float(end) <= max(float(start), float(at)):  # of no width once rounded
             continue
         if float(start) > float(at):
             intervals.append((at, start, ""))

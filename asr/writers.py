@@ -36,6 +36,16 @@ def txt(transcript: Transcript) -> str:
     return transcript.text + "\n"
 
 
+def flagged(below: float) -> Callable[[Transcript], str]:
+    """`txt` with the words of a confidence below `below` marked: the [cat?] sat."""
+
+    def write(transcript: Transcript) -> str:
+        words = [f"[{w.word}?]" if w.confidence < below else w.word for w in transcript.words]
+        return " ".join(words) + "\n" if words else txt(transcript)
+
+    return write
+
+
 def json_(transcript: Transcript) -> str:
     """One JSON object, indented: text, words with start, end (seconds) and confidence, duration."""
     return json.dumps(to_dict(transcript), ensure_ascii=False, indent=2) + "\n"

@@ -99,6 +99,8 @@ class Progress(Protocol):
 
     def update(self) -> object: ...
 
+    def set_postfix_str(self, s: str, refresh: bool = True) -> object: ...
+
 
 @contextmanager
 def progress_bar(args: argparse.Namespace, total: int, unit: str) -> Iterator[Progress]:
@@ -115,6 +117,9 @@ def progress_bar(args: argparse.Namespace, total: int, unit: str) -> Iterator[Pr
 
 class _NoProgress:
     def update(self) -> None:
+        return None
+
+    def set_postfix_str(self, s: str, refresh: bool = True) -> None:
         return None
 
 
