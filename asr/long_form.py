@@ -1,8 +1,9 @@
 """Recordings of any length in bounded memory: overlapping windows, their emissions joined, one decode over all.
 
-Each window is recognized with some context on both sides, whose emissions are thrown away: what is kept was heard with
-both sides known, as in the middle of a recording. Windows begin at whole strides of the model, so that frames of
-neighbouring windows fall on the same times, and part, where they can, in the quietest moment near their end.
+Models are trained on utterances, so windows are utterances wherever pauses allow: they begin and end in a pause, and
+what of a long pause lies between them is blank. Where nobody pauses, windows overlap: each is recognized with context
+on both sides, whose emissions are thrown away, so that what is kept was heard as in the middle of a recording, and they
+part in the quietest moment near their end. All windows begin at whole strides of the model: their frames fit together.
 """
 
 from __future__ import annotations
@@ -17,19 +18,21 @@ from asr.decoding.streams import begin_stream
 from asr.errors import AsrError, UsageError
 from asr.loading import Samples, open_samples
 from asr.transcript import Hypothesis
+from asr.windows import Grid, Window, cut_windows
 
 if TYPE_CHECKING:
     from asr.audio.read import RawFormat
     from asr.recognizer import Recognizer
     from asr.recordings import Recording
 
-SMOOTHING = 0.2  # seconds over which loudness is averaged to find a pause
-EARLIEST_CUT = 0.6  # share of a window after which it may end at a pause
+USUAL_UTTERANCE = 10.0  # seconds; of models that do not say what they were trained on
+SHORTEST_UTTERANCE = 0.4  # seconds
+CERTAIN = 1.0 - 1e-6  # the probability of a blank, or of the space between utterances, that no model emitted
 
 
 @dataclass(frozen=True)
 class Windows:
-    """`length` seconds are kept of each window, at most; `overlap` seconds of context on each side are not.
+    """Windows of at most `length` seconds, and `overlap` seconds more on sides where there is no pause.
 
     Recordings of up to `longest` seconds are recognized in one piece. Raises UsageError for what cannot work.
     """
@@ -108,12 +111,12 @@ def emissions_of(
 def stitched(
     recognizer: Recognizer, samples: Samples | Iterator[np.ndarray], windows: Windows, batch_seconds: float
 ) -> Iterator[np.ndarray]:
-    """Log-probabilities (time, vocab) of the windows without their overlaps: joined, those of the whole recording.
+    """Log-probabilities (time, vocab) of successive windows: joined, as many as of the whole recording.
 
     `samples` are blocks (time,) at the model's rate; what is held of them is bounded by the batch.
     """
-    batch: list[_Window] = []
-    for window in _cut(iter(samples), recognizer, windows):
+    batch: list[Window] = []
+    for window in cut_windows(iter(samples), grid_of(recognizer, windows)):
         longest = max(len(w.samples) for w in [*batch, window])
         if batch and longest * (len(batch) + 1) > batch_seconds * recognizer.rate:
             yield from _kept(recognizer, batch)
@@ -123,55 +126,40 @@ def stitched(
         yield from _kept(recognizer, batch)
 
 
-@dataclass(frozen=True)
-class _Window:
-    """Samples to recognize, and which of the frames to keep: `first` to `last` (None: to the end)."""
-
-    samples: np.ndarray
-    first: int
-    last: int | None
-
-
-def _cut(blocks: Iterator[np.ndarray], recognizer: Recognizer, windows: Windows) -> Iterator[_Window]:
-    stride = recognizer.stride
-    length = max(1, round(windows.length * recognizer.rate / stride))  # in frames of the model, as all below
-    overlap = round(windows.overlap * recognizer.rate / stride)
-    held = np.zeros(0, dtype=np.float32)  # the samples from frame `origin` on
-    parts: list[np.ndarray] = []
-    waiting = 0
-    origin = begin = 0  # `begin`: the first frame not yet given out
-    for block in blocks:
-        parts.append(block)
-        waiting += len(block)
-        # One stride more than the window shows that the recording goes on after it.
-        while waiting >= (begin - origin + length + overlap + 1) * stride:
-            held = np.concatenate([held, *parts]) if parts else held
-            parts = []
-            quiet = _quietest(held[(begin - origin) * stride : (begin - origin + length) * stride], stride, recognizer)
-            end = begin + quiet
-            yield _Window(held[: (end + overlap - origin) * stride], begin - origin, end - origin)
-            kept = max(origin, end - overlap)
-            held = held[(kept - origin) * stride :]
-            waiting, origin, begin = len(held), kept, end
-    held = np.concatenate([held, *parts])
-    if recognizer.acoustic_model.output_length(len(held)) > begin - origin:
-        yield _Window(held, begin - origin, None)
+def grid_of(recognizer: Recognizer, windows: Windows) -> Grid:
+    """The sizes of windows in frames of the model; utterances not much shorter than those that it was trained on."""
+    stride, rate = recognizer.stride, recognizer.rate
+    training = recognizer.model_file.training
+    usual = USUAL_UTTERANCE
+    if training.get("train_utterances") and training.get("train_hours"):
+        usual = 3600.0 * float(training["train_hours"]) / float(training["train_utterances"])
+    length = max(1, round(windows.length * rate / stride))
+    shortest = max(1, round(max(SHORTEST_UTTERANCE, usual / 8) * rate / stride))
+    return Grid(rate, stride, length, round(windows.overlap * rate / stride), min(shortest, length // 2))
 
 
-def _quietest(samples: np.ndarray, stride: int, recognizer: Recognizer) -> int:
-    """After how many frames to end a window: at the least energy in its last part, late rather than early."""
-    frames = len(samples) // stride
-    energy = np.square(samples[: frames * stride].reshape(frames, stride), dtype=np.float64).mean(axis=1)
-    width = max(1, round(SMOOTHING * recognizer.rate / stride))
-    smooth = np.convolve(energy, np.full(width, 1.0 / width), mode="same")
-    first = min(int(EARLIEST_CUT * frames), frames - 1)
-    last = max(first + 1, frames - width // 2)  # at its very end the average lacks its other half
-    return last - int(np.argmin(smooth[first:last][::-1]))
+def _kept(recognizer: Recognizer, batch: list[Window]) -> Iterator[np.ndarray]:
+    spoken = [window.samples for window in batch if len(window.samples)]
+    results = iter(recognizer.emissions_in_memory(spoken) if spoken else [])
+    labels = recognizer.tokenizer.labels
+    blank = _certain(0, len(labels))
+    space = _certain(labels.index(" "), len(labels)) if " " in labels else None
+    for window in batch:
+        parts = [np.repeat(blank, window.before, axis=0)]
+        if len(window.samples):
+            log_probs = next(results)
+            if isinstance(log_probs, AsrError):
+                raise AsrError(f"{log_probs}; choose shorter windows (--chunk-length)")
+            parts.append(log_probs[window.first : window.last])
+        joined = np.concatenate([*parts, np.repeat(blank, window.after, axis=0)])
+        if window.ends_in_pause and space is not None and len(joined):
+            joined[-1:] = space  # utterances begin and end without a space: it stands between them
+        if len(joined):
+            yield joined
 
 
-def _kept(recognizer: Recognizer, batch: list[_Window]) -> Iterator[np.ndarray]:
-    results = recognizer.emissions_in_memory([window.samples for window in batch])
-    for window, log_probs in zip(batch, results, strict=True):
-        if isinstance(log_probs, AsrError):
-            raise AsrError(f"{log_probs}; choose shorter windows (--chunk-length)")
-        yield log_probs[window.first : window.last]
+def _certain(label: int, labels: int) -> np.ndarray:
+    """A frame (1, vocab) of which no model needs to be asked."""
+    row = np.full((1, labels), np.log((1.0 - CERTAIN) / (labels - 1)), dtype=np.float32)
+    row[0, label] = np.log(CERTAIN)
+    return row
