@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("asr.commands.train", "train a model from a recipe"),
     "data": ("asr.commands.data", "check, summarize or convert a manifest"),
     "info": ("asr.commands.info", "what is in a model file"),
+    "bench": ("asr.commands.bench", "how fast transcribing, training and decoding are on this machine"),
     "doctor": ("asr.commands.doctor", "what is installed, what is missing, the line that mends it"),
 }
 

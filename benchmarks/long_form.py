@@ -2,10 +2,10 @@
 
     python benchmarks/long_form.py MODEL MANIFEST [--hours 2] [--output benchmarks/results/long_form.json]
 
-The utterances of a manifest of real speech are concatenated in several random orders, with half a second of faint noise
-XX
-rates are compared with that of the utterances one by one. Then a file of `--hours` hours is transcribed by the command in
-a process of its own, whose peak memory is measured. Fails beyond 0.3 % absolute or 1.5 GB.
+The utterances of a manifest of real speech are concatenated in several random orders, with half a second of faint
+noise between them, and recognized as one recording: in windows, as `asr transcribe` does it, and in one piece. The word
+error rates are compared with that of the utterances one by one. Then a file of `--hours` hours is transcribed by the
+command in a process of its own, whose peak memory is measured. Fails beyond 0.3 % absolute or 1.5 GB.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python benchmarks/word_times.py MODEL [--output benchmarks/results/word_times.json]
 
 MODEL is one of the mini recipe, whose voices these are (the test set's). eSpeak NG reports the sample at which each
-word and each phoneme begins; a word ends where the next one or a pause begins. Needs the extra `demo`. Words that eSpeak
-runs together into one ("of the") have no boundary between them and are left out there. Fails if the mean absolute error
-of the aligned boundaries is not below 80 ms.
+word and each phoneme begins; a word ends where the next one or a pause begins. Needs the extra `demo`. Words that
+eSpeak runs together into one ("of the") have no boundary between them and are left out there. Fails if the mean
+absolute error of the aligned boundaries is not below 80 ms.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class TimedSynthesizer(synthesize.Synthesizer):
         self.events: list[tuple[int, int, int, bytes]] = []  # type, text position, sample, phoneme
 
     def _receive(self, samples: object, count: int, events: object) -> int:
-        pointer = ctypes.cast(events, ctypes.POINTER(Event))
+        pointer = ctypes.cast(events, ctypes.POINTER(Event))  # type: ignore[arg-type]
         i = 0
         while pointer[i].type:
             event = pointer[i]

@@ -22,7 +22,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--model", required=True, metavar="MODEL", help="model file (.asr)")
     parser.add_argument("--decoder", choices=DECODERS, default="greedy", help="default: greedy")
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads for the model")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads for the model")
     parser.add_argument(
         "--batch-seconds",
         type=float,
@@ -66,12 +66,12 @@ def windows(args: argparse.Namespace) -> Windows | None:
 def add_raw_options(parser: argparse.ArgumentParser) -> None:
     """--raw-rate and its companions, for audio without a header."""
     group = parser.add_argument_group("audio without a header")
-    group.add_argument("--raw-rate", type=_positive, metavar="HZ", help="samples per second; makes all inputs raw")
+    group.add_argument("--raw-rate", type=positive, metavar="HZ", help="samples per second; makes all inputs raw")
     group.add_argument(
         "--raw-encoding", default="s16", choices=["s8", "u8", "s16", "s24", "s32", "f32", "f64"], help="default: s16"
     )
     group.add_argument("--raw-byte-order", default="little", choices=["little", "big"], help="default: little")
-    group.add_argument("--raw-channels", type=_positive, default=1, metavar="N", help="default: 1")
+    group.add_argument("--raw-channels", type=positive, default=1, metavar="N", help="default: 1")
 
 
 def raw_format(args: argparse.Namespace) -> RawFormat | None:
@@ -141,7 +141,8 @@ def note_rates(recognizer: Recognizer) -> None:
             print(f"asr: {many} resampled from {rate} Hz to {recognizer.rate} Hz", file=sys.stderr)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """For argparse: a whole number from 1 on."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, found {value}")
