@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from asr.audio.read import Audio, RawFormat
+from asr.decoding.confidence import calibration_from_dict
 from asr.decoding.decoder import Decoder, make_decoder
 from asr.errors import AsrError, UsageError
 from asr.loading import Loaded, channels_of, failure, load_recording, name_of, read_recording, rereadable
@@ -39,6 +40,7 @@ class Recognizer:
         self.frame_seconds = model.model.frame_seconds
         self.stride = model.feature_config.hop_samples * model.model_config.subsampling  # samples per output frame
         self.decoder = decoder or make_decoder("greedy", model.tokenizer, self.frame_seconds)
+        self.calibration = calibration_from_dict(model.training.get("confidence"))  # of word confidences
         self.windows: Windows | None = Windows()  # of long recordings; None: every recording in one piece
         self.on_text: Callable[[Recording, str], None] | None = None  # called as a long recording's text grows
         self.source_rates: Counter[int] = Counter()  # recordings read at each rate, to say what was resampled
@@ -258,6 +260,12 @@ class Recognizer:
         hypotheses = self.decoder.decode(log_probs)[: max(nbest, 1)]
         return self._finished(recording, audio.duration, audio.warnings, hypotheses, channel)
 
+    def _calibrated(self, words: tuple[Word, ...]) -> tuple[Word, ...]:
+        calibration = self.calibration
+        if calibration is None:
+            return words
+        return tuple(replace(word, confidence=calibration(word.confidence)) for word in words)
+
     def _finished(
         self,
         recording: Recording,
@@ -266,7 +274,7 @@ class Recognizer:
         hypotheses: list[Hypothesis],
         channel: int | None,
     ) -> Transcript:
-        hypotheses = [replace(h, words=fit_words(h.words, duration)) for h in hypotheses]
+        hypotheses = [replace(h, words=self._calibrated(fit_words(h.words, duration))) for h in hypotheses]
         best = hypotheses[0]
         return Transcript(
             text=best.text,

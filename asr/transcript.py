@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 class Word:
     """A recognized word; `start` and `end` are seconds in the source recording, `confidence` lies in [0, 1].
 
-    Times come from CTC peaks and are approximate. The confidence is acoustic (no language model) and uncalibrated.
+    Times come from CTC peaks and are approximate. The confidence is acoustic (no language model), and calibrated where
+    the model file holds a calibration (`asr calibrate`).
     """
 
     word: str

@@ -12,7 +12,7 @@ from asr.audio.pauses import find_pauses, level_range
 
 SMOOTHING = 0.2  # seconds over which loudness is averaged to find the quietest moment
 EARLIEST_CUT = 0.6  # share of a window after which it may end in its quietest moment
-KEPT_PAUSE = 0.15  # seconds of a pause that are recognized with the speech before it and after it
+KEPT_PAUSE = 0.25  # seconds of a pause that are recognized with the speech before it and after it
 FADING = 6.0  # decibels by which speech may become quieter from one stretch to the next and is no pause
 
 
