@@ -1,4 +1,4 @@
-"""A transcript as txt, json, jsonl, srt, vtt, tsv, ctm or trn: one function each, from Transcript to file content."""
+"""A transcript as txt, json, jsonl, srt, vtt, tsv, ctm, trn, textgrid: a function each, from Transcript to content."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from asr.config import nearest
 from asr.errors import UsageError
+from asr.textgrid import textgrid as textgrid_
 from asr.transcript import Failure, Transcript, Word
 
 # Subtitles as broadcasters' guides ask for them: two lines of 42 characters, shown for at most 7 seconds.
@@ -33,6 +34,16 @@ class Cue:
 def txt(transcript: Transcript) -> str:
     """The text, one line."""
     return transcript.text + "\n"
+
+
+def flagged(below: float) -> Callable[[Transcript], str]:
+    """`txt` with the words of a confidence below `below` marked: the [cat?] sat."""
+
+    def write(transcript: Transcript) -> str:
+        words = [f"[{w.word}?]" if w.confidence < below else w.word for w in transcript.words]
+        return " ".join(words) + "\n" if words else txt(transcript)
+
+    return write
 
 
 def json_(transcript: Transcript) -> str:
@@ -100,6 +111,12 @@ def trn(transcript: Transcript) -> str:
     return trn_line(transcript.text, transcript.id + channel)
 
 
+def textgrid(transcript: Transcript) -> str:
+    """Praat's TextGrid: a tier of words, and one of tokens where they were aligned."""
+    tiers = {"words": transcript.words} | ({"tokens": transcript.tokens} if transcript.tokens else {})
+    return textgrid_(transcript.duration, tiers)
+
+
 def trn_line(text: str, utterance_id: str) -> str:
     """One line of a trn file."""
     return f"{text} ({nist_id(utterance_id)})\n"
@@ -114,6 +131,7 @@ WRITERS: dict[str, Callable[[Transcript], str]] = {
     "tsv": tsv,
     "ctm": ctm,
     "trn": trn,
+    "textgrid": textgrid,
 }
 
 
@@ -143,6 +161,8 @@ def to_dict(result: Transcript | Failure) -> dict[str, Any]:
         "confidence": round(result.confidence, 4),
         "words": [_word_dict(word) for word in result.words],
     }
+    if result.tokens:
+        row["tokens"] = [_word_dict(token) for token in result.tokens]
     if len(result.nbest) > 1:
         row["nbest"] = [
             {

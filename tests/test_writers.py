@@ -18,6 +18,7 @@ from asr.writers import (
     LONGEST_CUE,
     WRITERS,
     cues,
+    flagged,
     json_line,
     parse_formats,
     to_dict,
@@ -180,3 +181,10 @@ def test_format_lists():
         parse_formats("txt,sr")
     with pytest.raises(UsageError, match="no output format"):
         parse_formats(",")
+
+
+def test_doubtful_words_are_marked_in_txt():
+    assert flagged(0.6)(HELLO) == "hello [wörld?]\n"
+    assert flagged(0.5)(HELLO) == WRITERS["txt"](HELLO)
+    assert flagged(0.6)(SILENCE) == "\n"
+    assert flagged(0.6)(Transcript("no times", (), 1.0)) == "no times\n"
