@@ -12,8 +12,8 @@ import soundfile
 
 import asr
 from asr.__main__ import main
+from asr.decoding.beam_stream import BeamStream
 from asr.decoding.decoder import DecodingConfig, make_decoder
-from asr.decoding.greedy import GreedyStream
 from asr.long_form import Windows
 from asr.recognizer import Recognizer
 from asr.writers import WRITERS
@@ -337,7 +337,7 @@ def test_long_recordings_come_out_as_they_are_heard(run, write_audio, tmp_path, 
     assert run(path, *options)[:2] == (0, expected + "\n")
     assert rows(run(path, "--json", *options)[1])[0]["text"] == expected
     model.windows = None
-    assert run(path, "--chunk-length", "0")[:2] == (0, model.transcribe(path).text + "\n")
+    assert run(path, "--chunk-length", "0", "--decoder", "greedy")[:2] == (0, model.transcribe(path).text + "\n")
 
 
 def test_text_is_printed_while_a_recording_is_read(run, talk, text_of, monkeypatch):
@@ -345,11 +345,11 @@ def test_text_is_printed_while_a_recording_is_read(run, talk, text_of, monkeypat
     text = text_of(talk)
     monkeypatch.setattr("asr.long_form.Windows.longest", 0.1)
     grown = [text[: len(text) // 3], text[: len(text) // 2]]
-    feed = GreedyStream.stable
+    feed = BeamStream.stable
     seen = iter(grown)
-    monkeypatch.setattr(GreedyStream, "stable", lambda self: next(seen, grown[-1]))
+    monkeypatch.setattr(BeamStream, "stable", lambda self: next(seen, grown[-1]))
     assert run(talk)[:2] == (0, text + "\n")
-    monkeypatch.setattr(GreedyStream, "stable", feed)
+    monkeypatch.setattr(BeamStream, "stable", feed)
     assert run(talk)[:2] == (0, text + "\n")
 
 
