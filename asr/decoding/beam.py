@@ -23,6 +23,7 @@ from asr.errors import AsrError, UsageError
 from asr.transcript import Hypothesis
 
 UNKNOWN_SYMBOL = -3.0  # nats; a penalty per word alone glues words together
+_CHANGEABLE = ("alpha", "beta", "beam_width", "nbest", "jobs", "times", "pruning", "unk_score_offset", "unk_char_score")
 LEAST_LOG = -300.0  # of what a word begun is given in advance, so that e to it stays a number
 
 
@@ -56,7 +57,8 @@ class BeamSearch:
     `unk_score_offset` more and `unk_char_score` more per character; "allow" adds neither, "forbid" allows only the
     lexicon, or the LM's words. A lexicon (words, or a file of them) forbids others unless `oov` says otherwise.
     `hotwords` (phrases, or phrases with weights in nats) raise the score of texts that hold them as whole words; those
-    that cannot be spelled are in `unspellable_hotwords`. Thread-safe; one object may decode in many threads.
+    that cannot be spelled are in `unspellable_hotwords`. Without `times` hypotheses have no words with times, which
+    saves their alignment. Thread-safe; one object may decode in many threads.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class BeamSearch:
         hotword_weight: float = 10.0,
         nbest: int = 1,
         jobs: int = 1,
+        times: bool = True,
         frame_seconds: float = 0.04,
         oov: str | None = None,
         unk_score_offset: float = 0.0,
@@ -93,6 +96,7 @@ class BeamSearch:
         _check(jobs >= 1, f"jobs must be at least 1, found {jobs}")
         self.nbest = nbest
         self.jobs = jobs
+        self.times = times
         self.frame_seconds = frame_seconds
         self.unk_score_offset, self.unk_char_score = unk_score_offset, unk_char_score
         self.pruning = pruning
@@ -110,7 +114,7 @@ class BeamSearch:
         other = object.__new__(BeamSearch)
         other.__dict__.update(self.__dict__)
         for name, value in changes.items():
-            if name not in ("alpha", "beta", "beam_width", "nbest", "pruning", "unk_score_offset", "unk_char_score"):
+            if name not in _CHANGEABLE:
                 raise TypeError(f"'{name}' cannot be changed: make a new BeamSearch")
             setattr(other, name, value)
         other._prepare()
@@ -237,6 +241,7 @@ class BeamSearch:
             labels=Labels(alphabet.first, alphabet.spelling, alphabet.starts_word, alphabet.silent, lookahead),
             frame_seconds=self.frame_seconds,
             by_symbol=self._by_symbol,
+            times=self.times,
         )
         self._free: list[Workspace] = []
 

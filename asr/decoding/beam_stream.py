@@ -58,6 +58,7 @@ class Setting:
     labels: Labels
     frame_seconds: float
     by_symbol: LabelsBySymbol
+    times: bool
 
 
 class Workspace:
@@ -157,18 +158,13 @@ class BeamStream:
 
     def _checked(self, log_probs: Any) -> np.ndarray:
         width = len(self.setting.alphabet.labels)
-        if (
-            type(log_probs) is np.ndarray
-            and log_probs.dtype == np.float32
-            and log_probs.ndim == 2
-            and log_probs.shape[1] == width
-            and log_probs.shape[0] > 0
-            and log_probs.flags.c_contiguous
-            and log_probs.flags.writeable
-        ):
+        if isinstance(log_probs, np.ndarray) and log_probs.dtype == np.float32 and log_probs.ndim == 2:
+            # compiled code is made for plain arrays that may be written, and memory-mapped ones may not
+            plain = type(log_probs) is np.ndarray and log_probs.flags.c_contiguous and log_probs.flags.writeable
+            array = log_probs if plain else np.array(log_probs)
             announce()
-            if sums_to_one(log_probs, TOLERANCE):
-                return log_probs
+            if array.shape[0] > 0 and array.shape[1] == width and sums_to_one(array, TOLERANCE):
+                return array
         array = check_emissions(log_probs, width)
         return array if array.flags.writeable else array.copy()
 
@@ -232,7 +228,7 @@ class BeamStream:
         score = math.log(mass) + float(work.beam.scale[LOG_SCALE]) if mass > 0.0 else -math.inf
         texts = self._texts(words)
         timed: tuple[Word, ...] = ()
-        if words:
+        if words and setting.times:
             begins, ends, confidences = word_times(
                 *self._kept(), work.symbols, work.starts, work.ends_at, words, setting.by_symbol
             )

@@ -11,6 +11,19 @@ from typing import Any
 SECONDS = 30  # on the machine it was written on
 
 _STAMP = "beam-search.sources"
+_COMPILED = (  # the modules whose code ends up in one another
+    "beam_kernel",
+    "beam_kernel_pieces",
+    "beam_steps",
+    "emissions_kernel",
+    "finish",
+    "kernels",
+    "lexicon",
+    "ngram_kernel",
+    "piece_steps",
+    "search_arrays",
+    "word_times",
+)
 _lock = threading.Lock()
 _ready = False
 
@@ -38,7 +51,7 @@ def _is_kept() -> bool:
     try:
         cache: Any = advance_characters._cache
         folder = Path(cache.cache_path)
-        sources = sorted(Path(__file__).parent.glob("*.py"))
+        sources = [Path(__file__).with_name(f"{name}.py") for name in _COMPILED]
         digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
         stamp = folder / _STAMP
         if not stamp.is_file() or stamp.read_text(encoding="utf-8") != digest:

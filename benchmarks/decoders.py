@@ -1,0 +1,451 @@
+"""Time against word error rate of the beam search, flashlight and pyctcdecode: same emissions, LM, words, one thread.
+
+    python benchmarks/decoders.py [--npz FILE --lm FILE.arpa] [--utterances 150] [--output benchmarks/results]
+
+Emissions are synthetic, peaky and noisy (benchmarks/synthetic_emissions.py), and those of an .npz file: arrays
+`labels`, `references` and `emission_0`, `emission_1`, ... Every decoder runs over a grid of its settings; what counts
+is the lower edge of its points. Times are CPU seconds of the calling process. "search" is the search alone: our call
+without word times, and flashlight's C++ call without torchaudio's making of Python results; "call" is the whole call of
+each library, ours with word times and confidences. flashlight gets a separator after each utterance, without which it
+loses the last word, and is also measured with the frames dropped that our search skips.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from synthetic_emissions import LABELS, STYLES, TextSource, emissions
+
+from asr.decoding.arpa_write import write_arpa
+from asr.decoding.beam import BeamSearch, Pruning
+from asr.decoding.flashlight_backend import FlashlightDecoder
+from asr.decoding.kneser_ney import estimate
+from asr.decoding.ngram import NGramLM
+from asr.decoding.ngram_count import read_corpus
+from asr.decoding.pyctcdecode_backend import PyctcdecodeDecoder
+from asr.scoring.edits import score
+
+BLANK_SKIP = Pruning().blank_skip
+COLOURS = {
+    "ours": "tab:red",
+    "flashlight": "tab:blue",
+    "flashlight, blanks dropped": "tab:cyan",
+    "pyctcdecode": "tab:green",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Utterances with references, and the language model that all decoders use."""
+
+    name: str
+    labels: list[str]
+    references: list[str]
+    arrays: list[np.ndarray]
+    lm: Path
+    alpha: float
+    beta: float
+
+    @property
+    def frames(self) -> int:
+        return sum(map(len, self.arrays))
+
+    def describe(self) -> dict[str, Any]:
+        """Its size and difficulty."""
+        rows = np.concatenate(self.arrays)
+        greedy = ["".join(self.labels[c] for c, _ in itertools.groupby(a.argmax(axis=1).tolist())) for a in self.arrays]
+        return {
+            "frames": self.frames,
+            "utterances": len(self.references),
+            "words": sum(len(text.split()) for text in self.references),
+            "labels": len(self.labels),
+            "blank_above_0.999": round(float((rows[:, 0] > np.log(BLANK_SKIP)).mean()), 4),
+            "greedy_wer": round(score(self.references, [" ".join(t.split()) for t in greedy]).rate, 4),
+        }
+
+
+@dataclass(frozen=True)
+class Point:
+    """A setting of a decoder: word error rate, and CPU microseconds per frame; `whole` makes the whole calls."""
+
+    decoder: str
+    setting: str
+    wer: float
+    search: float
+    whole: Callable[[], Any]
+    call: float = float("inf")  # measured only where it matters
+
+
+def cpu(work: Callable[[], Any], repeats: int) -> tuple[float, Any]:
+    """Least CPU seconds of `work` over its repeats, and its result."""
+    best, result = float("inf"), None
+    for _ in range(repeats):
+        begun = time.process_time()
+        result = work()
+        best = min(best, time.process_time() - begun)
+    return best, result
+
+
+def ours(problem: Problem, search: BeamSearch, repeats: int, quick: bool) -> Iterable[Point]:
+    """Our points."""
+    widths = (5, 20, 50) if quick else (3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 50, 100, 200)
+    least = (-3.5, -5.0) if quick else (-2.5, -3.5, -5.0, -7.0)
+    for width, label, keep in itertools.product(widths, least, (8.0,) if quick else (4.0, 6.0, 8.0, 10.0, 14.0)):
+        if width >= 50 and keep < 8.0:
+            continue  # such a beam is never full
+        setting = Pruning(label=label, score=keep)
+        decoder = search.reweighted(beam_width=width, pruning=setting)
+        bare = decoder.reweighted(times=False)
+
+        def search_only(bare: BeamSearch = bare) -> list[str]:
+            return [bare.decode(a)[0].text for a in problem.arrays]
+
+        def whole(decoder: BeamSearch = decoder) -> Any:
+            return [decoder.decode(a) for a in problem.arrays]
+
+        bare.decode(problem.arrays[0])
+        decoder.decode(problem.arrays[0])
+        seconds, found = cpu(search_only, repeats)
+        yield _point(problem, "ours", f"width {width}, label {label:g}, score {keep:g}", found, seconds, whole)
+
+
+def flashlight(problem: Problem, words: Sequence[str], dropped: bool, repeats: int, quick: bool) -> Iterable[Point]:
+    """flashlight's points, at its best: beam, labels per frame, threshold, sum or maximum of alignments."""
+    import torch
+    from flashlight.lib.text.decoder import LexiconDecoder
+
+    torch.set_num_threads(1)
+    ending = np.full((1, len(problem.labels)), -30.0, np.float32)
+    ending[0, problem.labels.index(" ")] = 0.0
+    arrays = [_without_blanks(a) if dropped else a for a in problem.arrays]
+    tensors = [torch.from_numpy(np.concatenate((a, ending))[None]) for a in arrays]
+    name = "flashlight, blanks dropped" if dropped else "flashlight"
+    widths, most_labels = ((5, 20), (4,)) if quick else ((3, 5, 8, 12, 20, 35, 60), (2, 3, 4, 6))
+    thresholds = (9.0,) if quick else (5.0, 7.0, 9.0, 12.0, 16.0)
+    grid = itertools.product(widths, most_labels, thresholds, (False,) if quick else (False, True))
+    decoder: Any = FlashlightDecoder(problem.labels, problem.lm, lm_words=words)._decoder
+    trie = _trie(decoder, words)
+    blank, unknown = decoder.blank, decoder.word_dict.get_index("<unk>")
+    for width, most, threshold, add in grid:
+        options = _flashlight_options(problem, width, most, threshold, add)
+        separator = decoder.tokens_dict.get_index("<space>")
+        inner = LexiconDecoder(options, trie, decoder.lm, separator, blank, unknown, [], False)
+
+        def search_only(inner: Any = inner) -> list[Any]:
+            return [inner.decode(t.data_ptr(), t.shape[1], t.shape[2])[0] for t in tensors]
+
+        def whole(inner: Any = inner) -> Any:
+            decoder.decoder = inner
+            return [decoder(t) for t in tensors]
+
+        seconds, spoken = cpu(search_only, repeats)
+        found = [" ".join(decoder.word_dict.get_entry(w) for w in best.words if w >= 0) for best in spoken]
+        label = f"beam {width}, labels {most}, threshold {threshold:g}{', sum' if add else ''}"
+        yield _point(problem, name, label, found, seconds, whole)
+
+
+def pyctcdecode(problem: Problem, words: Sequence[str], share: float, quick: bool) -> Iterable[Point]:
+    """pyctcdecode's points, on a share of the utterances."""
+    count = _part(problem, share)
+    part = Problem(
+        problem.name,
+        problem.labels,
+        problem.references[:count],
+        problem.arrays[:count],
+        problem.lm,
+        problem.alpha,
+        problem.beta,
+    )
+    decoder = PyctcdecodeDecoder(
+        part.labels, part.lm, lm_words=words, alpha=part.alpha, beta=part.beta, score_threshold=10.0
+    )
+    widths = (15,) if quick else (5, 15, 50, 150)
+    least, scores = ((-5.0,), (10.0,)) if quick else ((-3.0, -5.0, -7.0), (6.0, 10.0, 15.0))
+    for width, label, keep in itertools.product(widths, least, scores):
+        inner = decoder._decoder
+
+        def decode(width: int = width, label: float = label, keep: float = keep, inner: Any = inner) -> list[str]:
+            return [
+                inner.decode_beams(a, beam_width=width, token_min_logp=label, beam_prune_logp=-keep)[0][0]
+                for a in part.arrays
+            ]
+
+        seconds, found = cpu(decode, 1)
+        setting = f"width {width}, label {label:g}, score {keep:g} ({count} utterances)"
+        yield _point(part, "pyctcdecode", setting, found, seconds, decode)
+
+
+def _flashlight_options(problem: Problem, width: int, most: int, threshold: float, add: bool) -> Any:
+    from flashlight.lib.text.decoder import CriterionType, LexiconDecoderOptions
+
+    return LexiconDecoderOptions(
+        beam_size=width,
+        beam_size_token=min(most, len(problem.labels)),
+        beam_threshold=threshold,
+        lm_weight=problem.alpha * float(np.log(10.0)),
+        word_score=problem.beta,
+        unk_score=-float("inf"),
+        sil_score=0.0,
+        log_add=add,
+        criterion_type=CriterionType.CTC,
+    )
+
+
+def _trie(decoder: Any, words: Sequence[str]) -> Any:
+    """The words with their unigram scores smeared over the tree, as torchaudio builds it."""
+    from flashlight.lib.text.decoder import SmearingMode, Trie
+
+    separator = decoder.tokens_dict.get_index("<space>")
+    trie = Trie(decoder.tokens_dict.index_size(), separator)
+    start = decoder.lm.start(False)
+    for word in words:
+        index = decoder.word_dict.get_index(word)
+        spelling = [*(decoder.tokens_dict.get_index(letter) for letter in word), separator]
+        trie.insert(spelling, index, decoder.lm.score(start, index)[1])
+    trie.smear(SmearingMode.MAX)
+    return trie
+
+
+def _without_blanks(array: np.ndarray) -> np.ndarray:
+    """Without the frames that our search skips; of a run of them the first is kept."""
+    blank = array[:, 0] > np.log(BLANK_SKIP)
+    keep = np.ones(len(array), bool)
+    keep[1:] = ~(blank[1:] & blank[:-1])
+    return np.ascontiguousarray(array[keep])
+
+
+def _point(
+    problem: Problem, decoder: str, setting: str, found: Sequence[str], seconds: float, whole: Callable[[], Any]
+) -> Point:
+    rate = score(problem.references, [" ".join(text.split()) for text in found]).rate
+    return Point(decoder, setting, rate, seconds / problem.frames * 1e6, whole)
+
+
+def edge(points: Sequence[Point], kind: str) -> list[Point]:
+    """The points than which none is both faster and better, fastest first."""
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda p: (getattr(p, kind), p.wer)):
+        if not kept or point.wer < kept[-1].wer:
+            kept.append(point)
+    return kept
+
+
+def with_calls(points: Sequence[Point], problem: Problem, args: argparse.Namespace) -> list[Point]:
+    """The points with the times of whole calls, of those that are on the edge or nearly so."""
+    measured = []
+    for name in dict.fromkeys(p.decoder for p in points):
+        own = [p for p in points if p.decoder == name]
+        share = args.share if name == "pyctcdecode" else 1.0
+        frames = problem.frames if share == 1.0 else sum(map(len, problem.arrays[: _part(problem, share)]))
+        for point in own:
+            best = fastest(own, point.wer, "search")
+            if best is not None and point.search <= 1.15 * best.search:
+                seconds, _ = cpu(point.whole, args.repeats if share == 1.0 else 1)
+                point = replace(point, call=seconds / frames * 1e6)
+            measured.append(point)
+    return measured
+
+
+def _part(problem: Problem, share: float) -> int:
+    return max(5, round(len(problem.arrays) * share))
+
+
+def fastest(points: Sequence[Point], wer: float, kind: str) -> Point | None:
+    """The fastest point with at most this word error rate."""
+    good = [p for p in points if p.wer <= wer + 1e-9]
+    return min(good, key=lambda p: getattr(p, kind)) if good else None
+
+
+def compare(points: Sequence[Point], kind: str) -> list[dict[str, Any]]:
+    """For every point on another decoder's edge: how much faster ours is at equal or lower word error rate."""
+    mine = [p for p in points if p.decoder == "ours"]
+    rows = []
+    for name in dict.fromkeys(p.decoder for p in points if p.decoder != "ours"):
+        for point in edge([p for p in points if p.decoder == name], kind):
+            best = fastest(mine, point.wer, kind)
+            rows.append(
+                {
+                    "decoder": name,
+                    "kind": kind,
+                    "wer": round(point.wer, 5),
+                    "microseconds": round(getattr(point, kind), 3),
+                    "setting": point.setting,
+                    "ours_microseconds": round(getattr(best, kind), 3) if best else None,
+                    "ours_wer": round(best.wer, 5) if best else None,
+                    "ours_setting": best.setting if best else None,
+                    "times_faster": round(getattr(point, kind) / getattr(best, kind), 2) if best else None,
+                }
+            )
+    return rows
+
+
+def side_figures(problem: Problem, search: BeamSearch) -> dict[str, Any]:
+    """Two threads against one, and 1,000 hotwords against none, at the default settings."""
+    search.decode(problem.arrays[0])
+    figures: dict[str, Any] = {}
+    for jobs in (1, 2):
+        best = float("inf")
+        for _ in range(3):
+            begun = time.perf_counter()
+            search.decode_many(problem.arrays, jobs=jobs)
+            best = min(best, time.perf_counter() - begun)
+        figures[f"seconds_{jobs}_threads"] = round(best, 4)
+    figures["speed_up_2_threads"] = round(figures["seconds_1_threads"] / figures["seconds_2_threads"], 2)
+    rng = np.random.default_rng(0)
+    known = search.lm.words[3:] if search.lm else []
+    hotwords = [
+        *("".join(rng.choice(LABELS[2:], size=8)) for _ in range(500)),  # unknown names
+        *(" ".join(rng.choice(known, size=2)) for _ in range(250)),
+        *rng.choice(known, size=250).tolist(),
+    ]
+    hot = BeamSearch(problem.labels, search.lm, alpha=search.alpha, beta=search.beta, hotwords=hotwords, oov=search.oov)
+    hot.decode(problem.arrays[0])
+    plain_seconds, _ = cpu(lambda: [search.decode(a) for a in problem.arrays], 3)
+    hot_seconds, _ = cpu(lambda: [hot.decode(a) for a in problem.arrays], 3)
+    figures["hotwords"] = len(hot._hotwords.words) and 1000
+    figures["hotwords_time_ratio"] = round(hot_seconds / plain_seconds, 3)
+    return figures
+
+
+def synthetic(folder: Path, utterances: int, words: int, sentences: int) -> list[Problem]:
+    """The peaky and the noisy problem, and the language model trained on text of the same source."""
+    source = TextSource(words)
+    model = estimate(read_corpus(source.sentences(sentences, seed=1)), 3)
+    lm = folder / "synthetic.arpa"
+    write_arpa(lm, model.tables)
+    texts = source.sentences(utterances, seed=2)
+    problems = []
+    for name, style in STYLES.items():
+        rng = np.random.default_rng(5)
+        problems.append(Problem(name, LABELS, texts, [emissions(t, style, rng) for t in texts], lm, 0.7, 1.0))
+    return problems
+
+
+def real(path: Path, lm: Path, alpha: float, beta: float) -> Problem:
+    """The problem of an .npz file."""
+    with np.load(path) as data:
+        labels, references = data["labels"].tolist(), data["references"].tolist()
+        arrays = [np.ascontiguousarray(data[f"emission_{i}"], np.float32) for i in range(len(references))]
+    return Problem(path.stem, labels, references, arrays, lm, alpha, beta)
+
+
+def measure(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
+    """All points of a problem, and what they come to."""
+    lm = NGramLM.read(problem.lm)
+    search = BeamSearch(problem.labels, lm, alpha=problem.alpha, beta=problem.beta, oov="forbid")
+    words = lm.words[3:]
+    points = [*ours(problem, search, args.repeats, args.quick)]
+    if not args.only_ours:
+        for dropped in (False, True):
+            points += flashlight(problem, words, dropped, args.repeats, args.quick)
+        points += pyctcdecode(problem, words, args.share, args.quick)
+    points = with_calls(points, problem, args)
+    rows = [*compare(points, "search"), *compare(points, "call")]
+    report = {
+        "problem": problem.describe() | {"lm_ngrams": list(lm.counts), "alpha": problem.alpha, "beta": problem.beta},
+        "edges": {
+            name: [_values(p) for p in edge([p for p in points if p.decoder == name], "search")]
+            for name in dict.fromkeys(p.decoder for p in points)
+        },
+        "comparison": rows,
+        **side_figures(problem, search),
+    }
+    print(f"\n{problem.name}: {json.dumps(report['problem'])}")
+    for name, kept in report["edges"].items():
+        for p in kept:
+            print(f"  {name:28s} {p['wer']:7.2%} {p['search']:8.2f} us/frame  (call {p['call']:8.2f})  {p['setting']}")
+    for row in rows:
+        if row["times_faster"]:
+            print(
+                f"  {row['kind']:6s} {row['decoder']:28s} {row['wer']:7.2%} {row['microseconds']:8.2f} us, ours "
+                f"{row['ours_wer']:7.2%} {row['ours_microseconds']:7.2f} us: {row['times_faster']:6.1f}x"
+            )
+    print(f"  two threads: {report['speed_up_2_threads']}x; 1,000 hotwords: {report['hotwords_time_ratio']}x the time")
+    if args.output:
+        args.output.mkdir(parents=True, exist_ok=True)
+        plot(problem, points, args.output / f"decoders-{problem.name}.png")
+    return report
+
+
+def _values(point: Point) -> dict[str, Any]:
+    return {
+        "setting": point.setting,
+        "wer": round(point.wer, 5),
+        "search": round(point.search, 3),
+        "call": round(point.call, 3),
+    }
+
+
+def plot(problem: Problem, points: Sequence[Point], path: Path) -> None:
+    """Time against word error rate, the edges as lines."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5))
+    for name, colour in COLOURS.items():
+        kept = edge([p for p in points if p.decoder == name], "search")
+        axes.plot([p.search for p in kept], [100 * p.wer for p in kept], "o-", color=colour, label=name, markersize=4)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("CPU microseconds per frame, search alone, one thread")
+    axes.set_ylabel("word error rate, %")
+    axes.set_title(f"{problem.name}: {problem.frames} frames, {len(problem.labels)} labels, 3-gram LM")
+    axes.grid(True, which="both", alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--npz", type=Path, action="append", default=[], help="emissions of a real model")
+    parser.add_argument("--lm", type=Path, help="ARPA file for --npz")
+    parser.add_argument("--alpha", type=float, default=0.7, help="for --npz")
+    parser.add_argument("--beta", type=float, default=1.0, help="for --npz")
+    parser.add_argument("--utterances", type=int, default=150)
+    parser.add_argument("--words", type=int, default=20000, help="of the synthetic vocabulary")
+    parser.add_argument("--sentences", type=int, default=150000, help="that the synthetic language model is trained on")
+    parser.add_argument("--share", type=float, default=0.1, help="of the utterances, for pyctcdecode")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--only", choices=[*STYLES, "npz"], help="one kind of emissions")
+    parser.add_argument("--quick", action="store_true", help="a coarse grid, to see that all works")
+    parser.add_argument("--only-ours", action="store_true")
+    parser.add_argument("--output", type=Path, help="folder for decoders.json and the plots")
+    args = parser.parse_args()
+    if args.npz and args.lm is None:
+        parser.error("--npz needs --lm")
+    reports: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        problems: list[Problem] = []
+        if args.only != "npz":
+            problems += synthetic(Path(folder), args.utterances, args.words, args.sentences)
+        problems += [real(path, args.lm, args.alpha, args.beta) for path in args.npz]
+        for problem in problems:
+            if args.only in (None, problem.name) or (args.only == "npz" and problem.name not in STYLES):
+                reports[problem.name] = measure(problem, args)
+    if args.output:
+        from importlib.metadata import version
+
+        from asr.training.provenance import provenance
+
+        libraries = ("numba", "flashlight-text", "pyctcdecode", "kenlm")
+        about = provenance()
+        about["versions"] |= {name: version(name) for name in libraries}
+        path = args.output / "decoders.json"
+        path.write_text(json.dumps(about | {"results": reports}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
