@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asr.audio.pauses import find_pauses, level_range
+from asr.audio.pauses import LEAST_RANGE, find_pauses, level_range
 
 SMOOTHING = 0.2  # seconds over which loudness is averaged to find the quietest moment
 EARLIEST_CUT = 0.6  # share of a window after which it may end in its quietest moment
 KEPT_PAUSE = 0.25  # seconds of a pause that are recognized with the speech before it and after it
-FADING = 6.0  # decibels by which speech may become quieter from one stretch to the next and is no pause
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class _Cutter:
         self.origin = 0
         self.silent = 0  # how many frames from `begin` on are silence
         self.in_pause = True  # whether `begin` lies in a pause, and needs no context before it
-        self.loud = -np.inf  # decibels
+        self.loud = -np.inf  # decibels: of the last stretch that had both speech and silence
         self._parts: list[np.ndarray] = []
         self._samples = 0
 
@@ -90,8 +89,8 @@ class _Cutter:
             window = self._at_pause(pause)
             if window is not None:
                 yield window
-        if self.silent >= limit - self.begin:  # nothing but silence
-            yield self._silence(limit - self.begin)
+        if self.begin == began and self.silent:
+            yield self._silence(min(self.silent, limit - self.begin))
         elif self.begin == began:
             end = self.begin + self._quietest(limit)
             yield self._window(end, end + self.grid.overlap)
@@ -120,8 +119,10 @@ class _Cutter:
         stride = self.grid.stride
         samples = self._held()[(self.begin - self.origin) * stride :]
         quiet, loud = level_range(samples, self.grid.rate)
-        self.loud = max(loud, self.loud - FADING)
-        found = find_pauses(samples, self.grid.rate, (quiet, self.loud))
+        if loud - quiet >= LEAST_RANGE:
+            self.loud = loud
+        # A stretch without a range of its own is silence if it is far below the speech before it.
+        found = find_pauses(samples, self.grid.rate, (quiet, max(loud, self.loud)))
         frames = [(self.begin + -(-first // stride), self.begin + last // stride) for first, last in found]
         return [(first, min(last, limit)) for first, last in frames if first < limit]
 

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 from asr.config import nearest
@@ -20,6 +21,7 @@ LINES = 2
 LONGEST_CUE = 7.0
 SHORTEST_CUE = 1.0  # CTC words are short peaks; a cue is kept on screen this long where the next one leaves room
 PAUSE = 1.0  # silence that ends a cue
+BREATH = 0.15  # silence at which a cue that is full may end before its last word
 
 
 @dataclass(frozen=True)
@@ -182,12 +184,17 @@ def to_dict(result: Transcript | Failure) -> dict[str, Any]:
 def cues(words: Sequence[Word], duration: float) -> list[Cue]:
     """Group words into subtitle cues: LINES lines of LINE_WIDTH and LONGEST_CUE seconds at most, split at pauses.
 
-    A cue stays for SHORTEST_CUE seconds where the next cue and the end of the recording leave room.
+    A pause of PAUSE seconds ends a cue. A full one ends at the longest pause of its second half, of BREATH seconds at
+    least, or where nobody draws breath after its last word. A cue stays for SHORTEST_CUE seconds where the next cue and
+    the end of the recording leave room.
     """
     groups: list[list[Word]] = []
     for word in words:
         if groups and _fits(groups[-1], word):
             groups[-1].append(word)
+        elif groups and word.start - groups[-1][-1].end < PAUSE and (carried := _after_breath(groups[-1], word)):
+            groups[-1] = groups[-1][: -len(carried)]
+            groups.append([*carried, word])
         else:
             groups.append([word])
     result = []
@@ -196,6 +203,16 @@ def cues(words: Sequence[Word], duration: float) -> list[Cue]:
         end = max(group[-1].end, min(group[0].start + SHORTEST_CUE, limit))
         result.append(Cue(group[0].start, end, " ".join(word.word for word in group)))
     return result
+
+
+def _after_breath(group: Sequence[Word], word: Word) -> list[Word]:
+    """The words at the end of a full cue that `word` should stand with; none where there is no better place to part."""
+    gaps = [after.start - before.end for before, after in pairwise([*group, word])]
+    second_half = range(max(1, len(group) // 2), len(group))
+    best = max(second_half, key=lambda i: gaps[i - 1], default=0)
+    if not best or gaps[best - 1] < BREATH or gaps[best - 1] <= gaps[-1] or not _fits(group[best:], word):
+        return []
+    return list(group[best:])
 
 
 def _fits(group: Sequence[Word], word: Word) -> bool:
