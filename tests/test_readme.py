@@ -101,7 +101,9 @@ def test_every_command_is_of_a_tested_kind() -> None:
     for command in COMMANDS:
         known: tuple[Callable[[str], object], ...] = (
             lambda c: c.startswith("make "),
-            lambda c: re.search(r"\basr (transcribe|evaluate|score|compare|align|calibrate|bench|data|train|lm|info|doctor)\b", c),
+            lambda c: re.search(
+                r"\basr (transcribe|evaluate|score|compare|align|calibrate|bench|data|train|lm|info|doctor)\b", c
+            ),
             lambda c: c.startswith("pip install"),  # .ci/run installs
             lambda c: c.startswith("python recipes/"),  # tests/recipes
         )
