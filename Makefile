@@ -31,7 +31,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/python recipes/mini/run.py
-	$(BIN)/asr transcribe data/mini/audio/test/test-0000.wav -m exp/mini/model.asr
+	$(BIN)/asr transcribe data/mini/audio/test/test-0001.wav -m exp/mini/model.asr --lm exp/mini/words.lm
 
 test: setup
 	$(BIN)/python -m pytest

@@ -18,10 +18,15 @@ from asr.errors import AsrError, ConfigError, UsageError
 COMMANDS: dict[str, tuple[str, str]] = {
     "transcribe": ("asr.commands.transcribe", "audio files, folders or a manifest to text"),
     "evaluate": ("asr.commands.evaluate", "word error rate of a model on a manifest"),
+    "score": ("asr.commands.score", "error rates of any hypotheses against references"),
+    "compare": ("asr.commands.compare", "is system B really better than system A?"),
+    "align": ("asr.commands.align", "when each word of a known text was spoken"),
     "train": ("asr.commands.train", "train a model from a recipe"),
     "data": ("asr.commands.data", "check, summarize or convert a manifest"),
     "lm": ("asr.commands.lm", "train, convert, inspect or measure a language model"),
     "info": ("asr.commands.info", "what is in a model file"),
+    "bench": ("asr.commands.bench", "how fast transcribing, training and decoding are on this machine"),
+    "calibrate": ("asr.commands.calibrate", "make word confidences mean what they say, on a dev set"),
     "doctor": ("asr.commands.doctor", "what is installed, what is missing, the line that mends it"),
 }
 

@@ -92,7 +92,7 @@ def emissions(
     return _split(joined, lengths, failures)
 
 
-def _read(folder: Path, key: dict[str, object]) -> Emissions | None:
+def _read(folder: Path, key: dict[str, str]) -> Emissions | None:
     try:
         stored = json.loads((folder / "emissions.json").read_text(encoding="utf-8"))
         if stored["key"] != key:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,14 +16,16 @@ import numpy as np
 from asr.corpus.manifest import Manifest, Utterance, manifest_row
 from asr.outputs import write_text
 from asr.recordings import as_recording
-from asr.scoring.edits import Score, score
+from asr.scoring.edits import Score
+from asr.scoring.scored import ScoredSet, rate_line, scored, write_summary
+from asr.scoring.texts import Line
 from asr.text.normalize import normalize, versioned
 from asr.transcript import Failure, Transcript
-from asr.writers import trn_line
 
 if TYPE_CHECKING:
     from asr.recognizer import Recognizer
 
+MOST_WORDS = 200  # in the lists of the summary
 UNKNOWN_SHARE_LIMIT = 0.05  # of reference characters; beyond it the WER says more about spelling than about hearing
 
 
@@ -30,21 +33,38 @@ UNKNOWN_SHARE_LIMIT = 0.05  # of reference characters; beyond it the WER says mo
 class Evaluation:
     """The result of a model on a manifest; all lists are in manifest order.
 
-    `references` and `hypotheses` went through the normalizer, `results` are as recognized. An utterance whose audio
-    could not be read has a Failure there and counts as an empty hypothesis. `unknown_symbols` counts the reference
-    characters that the model cannot spell, most frequent first.
+    `scored` holds references and hypotheses after the normalizer and their scores, `results` are as recognized. An
+    utterance whose audio could not be read has a Failure there and counts as an empty hypothesis. `unknown_symbols`
+    counts the reference characters that the model cannot spell, most frequent first.
     """
 
     manifest: str
-    normalizer: str
     utterances: tuple[Utterance, ...]
     results: tuple[Transcript | Failure, ...]
-    references: tuple[str, ...]
-    hypotheses: tuple[str, ...]
-    wer: Score
-    cer: Score
+    scored: ScoredSet
     unknown_symbols: dict[str, int]
     seconds: float
+
+    @property
+    def normalizer(self) -> str:
+        return self.scored.normalizer
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        return self.scored.references
+
+    @property
+    def hypotheses(self) -> tuple[str, ...]:
+        return self.scored.hypotheses
+
+    @property
+    def wer(self) -> Score:
+        return self.scored.words
+
+    @property
+    def cer(self) -> Score:
+        assert self.scored.characters is not None
+        return self.scored.characters
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -69,9 +89,10 @@ class Evaluation:
     def warnings(self) -> tuple[str, ...]:
         """What makes the rates doubtful, one line each."""
         if self.unknown_share <= UNKNOWN_SHARE_LIMIT:
-            return ()
+            return self.scored.warnings
         most = ", ".join(map(repr, list(self.unknown_symbols)[:8]))
         return (
+            *self.scored.warnings,
             f"{self.unknown_share:.1%} of the reference characters are outside the model's alphabet (most often "
             f"{most}): wrong case or normalizer? The references were normalized with '{self.normalizer}'",
         )
@@ -82,11 +103,7 @@ class Evaluation:
             "manifest": self.manifest,
             "utterances": len(self.utterances),
             "unreadable": len(self.failures),
-            "normalizer": self.normalizer,
-            "wer": _rates(self.wer),
-            "cer": _rates(self.cer),
-            "sentence_error_rate": self.wer.sentence_error_rate,
-            "sentence_errors": self.wer.sentence_errors,
+            **self.scored.summary(limit=MOST_WORDS),
             "audio_seconds": round(self.audio_seconds, 3),
             "seconds": round(self.seconds, 3),
             "real_time_factor": round(self.real_time_factor, 5),
@@ -105,23 +122,20 @@ class Evaluation:
         return (
             f"{self.manifest}: {len(self.hypotheses)} of {total} utterances{unread}, "
             f"{words.reference_length} words, {self.audio_seconds / 60:.1f} min\n"
-            f"{_rate_line('WER', words)}   normalizer {self.normalizer}\n"
-            f"{_rate_line('CER', characters)}\n"
+            f"{rate_line('WER', words)}   normalizer {self.normalizer}\n"
+            f"{rate_line('CER', characters)}\n"
             f"SER {words.sentence_error_rate:7.2%}  ({words.sentence_errors} of {total} utterances with an error)\n"
             f"RTF {self.real_time_factor:.4f}{speed}"
         )
 
     def write(self, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
-        """Write hyp.trn, ref.trn, hypotheses.jsonl (manifest rows with pred_text) and summary.json (with `extra`)."""
+        """Write what ScoredSet.write does, hypotheses.jsonl (rows with pred_text) and summary.json (with `extra`)."""
         folder = Path(folder)
-        ids = [utterance.id for utterance in self.utterances]
-        write_text(folder / "ref.trn", "".join(map(trn_line, self.references, ids)))
-        write_text(folder / "hyp.trn", "".join(map(trn_line, self.hypotheses, ids)))
+        self.scored.write(folder)
         rows = map(_row, self.utterances, self.results)
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_text(folder / "hypotheses.jsonl", "".join(lines))
-        summary = {**(extra or {}), **self.summary()}
-        write_text(folder / "summary.json", json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
+        write_summary(folder, {**(extra or {}), **self.summary()})
 
 
 def evaluate(
@@ -157,15 +171,13 @@ def evaluate(
     complete = tuple(result for result in results if result is not None)
     references = tuple(normalize(utterance.text, name) for utterance in utterances)
     hypotheses = tuple(normalize(_text(result), name) for result in complete)
+    lines = [_line(utterance, result) for utterance, result in zip(utterances, complete, strict=True)]
+    spoken = [Line(result.id, _text(result), words=_words(result)) for result in complete]
     return Evaluation(
         manifest=manifest.path,
-        normalizer=name,
         utterances=utterances,
         results=complete,
-        references=references,
-        hypotheses=hypotheses,
-        wer=score(references, hypotheses, "word"),
-        cer=score(references, hypotheses, "char"),
+        scored=scored(name, lines, spoken, references, hypotheses, characters=True),
         unknown_symbols=_unknown_symbols(recognizer, references),
         seconds=seconds,
     )
@@ -173,6 +185,27 @@ def evaluate(
 
 def _text(result: Transcript | Failure) -> str:
     return result.text if isinstance(result, Transcript) else ""
+
+
+def _line(utterance: Utterance, result: Transcript | Failure) -> Line:
+    snr = utterance.extra.get("snr")
+    return Line(
+        utterance.id,
+        utterance.text,
+        speaker=utterance.speaker,
+        duration=result.duration if isinstance(result, Transcript) else utterance.duration,
+        snr=float(snr) if isinstance(snr, int | float) and math.isfinite(snr) else None,
+        audio_filepath=utterance.audio_filepath,
+        offset=utterance.offset,
+        segment=utterance.segment,
+        channel=utterance.channel,
+    )
+
+
+def _words(result: Transcript | Failure) -> tuple[tuple[str, float, float, float], ...]:
+    if isinstance(result, Failure):
+        return ()
+    return tuple((word.word, word.start, word.end, word.confidence) for word in result.words)
 
 
 def _unknown_symbols(recognizer: Recognizer, references: tuple[str, ...]) -> dict[str, int]:
@@ -190,23 +223,3 @@ def _row(utterance: Utterance, result: Transcript | Failure) -> dict[str, Any]:
     if isinstance(result, Failure):
         row["error"] = result.error
     return row
-
-
-def _rates(result: Score) -> dict[str, Any]:
-    counts = result.counts
-    return {
-        "rate": result.rate,
-        "interval_95": list(result.interval),
-        "substitutions": counts.substitutions,
-        "deletions": counts.deletions,
-        "insertions": counts.insertions,
-        "reference_length": counts.reference_length,
-    }
-
-
-def _rate_line(label: str, result: Score) -> str:
-    counts, (low, high) = result.counts, result.interval
-    return (
-        f"{label} {result.rate:7.2%}  95 % interval {low:.2%} to {high:.2%}  "
-        f"(S {counts.substitutions}, D {counts.deletions}, I {counts.insertions}, N {counts.reference_length})"
-    )

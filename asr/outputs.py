@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from asr.errors import AsrError, UsageError
@@ -21,8 +21,16 @@ class OutputFolder:
     An existing file is an OutputError unless `overwrite`. Raises UsageError where the folder cannot be made.
     """
 
-    def __init__(self, folder: str | Path, formats: Sequence[str], *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        formats: Sequence[str],
+        *,
+        overwrite: bool = False,
+        writers: Mapping[str, Callable[[Transcript], str]] = WRITERS,
+    ) -> None:
         self.folder = Path(folder)
+        self.writers = writers
         self.formats = tuple(formats)
         self.overwrite = overwrite
         self._owners: dict[str, str] = {}  # file stem: the recording it belongs to
@@ -58,7 +66,7 @@ class OutputFolder:
                 if only_missing:
                     continue
                 raise exists_error(path)
-            write_text(path, WRITERS[name](transcript))
+            write_text(path, self.writers[name](transcript))
 
 
 def exists_error(path: Path) -> OutputError:

@@ -55,7 +55,7 @@ def _parse(folder: Path, preparation: Preparation, argv: Sequence[str]) -> argpa
 
 
 def _config(folder: Path, args: argparse.Namespace) -> TrainConfig:
-    """The configuration with `--data` and `--output` put in; sets `args.data` and `args.manifests`."""
+    """The configuration with `--data` and `--output` put in; sets `args.data`, `args.manifests`, `args.lm_file`."""
     from asr.config import apply_overrides
     from asr.training.config import parse_config, read_extended, with_output
 
@@ -68,10 +68,13 @@ def _config(folder: Path, args: argparse.Namespace) -> TrainConfig:
     values = read_extended(path)
     default = Path("data") / folder.name
     args.data = args.data or default
-    values["data"] = _moved(values.get("data", {}), default, args.data)
+    for section in ("data", "lm"):
+        values[section] = _moved(values.get(section, {}), default, args.data)
     config = parse_config(apply_overrides(values, args.overrides))
     config = with_output(config, args.output) if args.output else config
     args.manifests = [path for path in _manifests(config) if path.is_relative_to(args.data)]
+    lm_file = Path(config.lm.file)
+    args.lm_file = lm_file if config.lm.file and lm_file.is_relative_to(args.data) else None
     return config
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from asr.audio.read import Audio, RawFormat, from_array, read
+from asr.audio.read import Audio, RawFormat
+from asr.decoding.confidence import calibration_from_dict
 from asr.decoding.decoder import Decoder, DecodingConfig, make_decoder
 from asr.errors import AsrError, UsageError
+from asr.loading import Loaded, channels_of, failure, load_recording, name_of, read_recording, rereadable
+from asr.long_form import Emissions, Windows, emissions_of, recognize_long
 from asr.model.checkpoint import ModelFile, load_model
 from asr.read_ahead import read_ahead
 from asr.recordings import Recording, as_recording
@@ -35,7 +38,11 @@ class Recognizer:
         self.normalizer = model.normalizer
         self.rate = model.feature_config.rate
         self.frame_seconds = model.model.frame_seconds
+        self.stride = model.feature_config.hop_samples * model.model_config.subsampling  # samples per output frame
         self.decoder = decoder or make_decoder(DecodingConfig(decoder="greedy"), model.tokenizer, self.frame_seconds)
+        self.calibration = calibration_from_dict(model.training.get("confidence"))  # of word confidences
+        self.windows: Windows | None = Windows()  # of long recordings; None: every recording in one piece
+        self.on_text: Callable[[Recording, str], None] | None = None  # called as a long recording's text grows
         self.source_rates: Counter[int] = Counter()  # recordings read at each rate, to say what was resampled
 
     @classmethod
@@ -50,6 +57,11 @@ class Recognizer:
     @property
     def device(self) -> torch.device:
         return next(self.acoustic_model.parameters()).device
+
+    @property
+    def longest(self) -> float | None:
+        """Seconds of a recording that is recognized in one piece, at most; None: any."""
+        return None if self.windows is None else self.windows.longest
 
     def transcribe(
         self,
@@ -68,7 +80,10 @@ class Recognizer:
         channel = channel if recording.channel is None else recording.channel
         if channel == "each":
             raise UsageError("transcribe() returns one transcript: use transcribe_many(..., channel='each')")
-        audio = _read(recording, self.rate, channel, raw)
+        recording = rereadable(recording)
+        audio = read_recording(recording, self.rate, channel, raw, self.longest)
+        if audio is None:
+            return self._transcribe_long(recording, channel, None, nbest, raw, BATCH_SECONDS[self.device.type])
         self.source_rates[audio.source_rate] += 1
         [log_probs] = self.emissions([audio.samples])
         return self._transcript(recording, audio, self.decoder.decode(log_probs), None, nbest)
@@ -120,14 +135,19 @@ class Recognizer:
         window_seconds = seconds * WINDOW_BATCHES
         loaded = read_ahead(
             recordings,
-            lambda recording: _load(recording, self.rate, channel, raw),
+            lambda recording: load_recording(recording, self.rate, channel, raw, self.longest),
             cost=lambda item: item.seconds + 0.1,  # so that failures and the shortest clips fill a window, too
             limit=window_seconds,
             workers=workers or min(4, os.cpu_count() or 1),
         )
-        window: list[_Loaded] = []
+        window: list[Loaded] = []
         waiting = 0.0
         for item in loaded:
+            if item.audio is None:  # too long for a batch: by itself, after what came before it
+                yield from self._recognize_window(window, seconds, nbest)
+                window, waiting = [], 0.0
+                yield item.recording, self._recognize_long(item.recording, channel, nbest, raw, seconds)
+                continue
             window.append(item)
             waiting += item.seconds + 0.1
             if waiting >= window_seconds:
@@ -146,8 +166,54 @@ class Recognizer:
         arrays = log_probs.float().cpu().numpy()
         return [array[:count] for array, count in zip(arrays, frames.tolist(), strict=True)]
 
+    def emissions_of(self, source: Any, *, channel: str | int = "mix", raw: RawFormat | None = None) -> Emissions:
+        """Log-probabilities of one channel of a recording of any length, read window by window where it is long."""
+        recording = as_recording(source)
+        channel = channel if recording.channel is None else recording.channel
+        return emissions_of(self, rereadable(recording), name=name_of(recording), channel=channel, raw=raw)
+
+    def _recognize_long(
+        self, recording: Recording, channel: str | int, nbest: int, raw: RawFormat | None, batch_seconds: float
+    ) -> list[Transcript] | Failure:
+        chosen = channel if recording.channel is None else recording.channel
+        try:
+            channels: list[int | None] = [None]
+            if chosen == "each":
+                channels = [*range(channels_of(recording, raw))]
+            return [
+                self._transcribe_long(recording, chosen if c is None else c, c, nbest, raw, batch_seconds)
+                for c in channels
+            ]
+        except AsrError as error:
+            name = name_of(recording)
+            return failure(recording, str(error) if str(error).startswith(f"{name}: ") else f"{name}: {error}")
+
+    def _transcribe_long(
+        self,
+        recording: Recording,
+        read_channel: str | int,
+        channel: int | None,
+        nbest: int,
+        raw: RawFormat | None,
+        batch_seconds: float,
+    ) -> Transcript:
+        on_text = self.on_text
+        result = recognize_long(
+            self,
+            recording,
+            name=name_of(recording),
+            channel=read_channel,
+            nbest=nbest,
+            raw=raw,
+            batch_seconds=batch_seconds,
+            on_text=None if on_text is None else lambda text: on_text(recording, text),
+        )
+        if not channel:  # once for all channels
+            self.source_rates[result.source_rate] += 1
+        return self._finished(recording, result.duration, result.warnings, result.hypotheses, channel)
+
     def _recognize_window(
-        self, window: list[_Loaded], batch_seconds: float, nbest: int
+        self, window: list[Loaded], batch_seconds: float, nbest: int
     ) -> Iterator[tuple[Recording, list[Transcript] | Failure]]:
         waveforms = [
             (item, channel, samples) for item in window for channel, samples in item.waveforms()
@@ -155,7 +221,7 @@ class Recognizer:
         waveforms.sort(key=lambda entry: -len(entry[2]))
         results: dict[tuple[int, int | None], Transcript | Failure] = {}
         for batch in _batches(waveforms, batch_seconds * self.rate):
-            emissions = self._emissions_in_memory([samples for _, _, samples in batch])
+            emissions = self.emissions_in_memory([samples for _, _, samples in batch])
             for (item, channel, _), hypotheses in zip(batch, self._decoded(emissions), strict=True):
                 results[id(item), channel] = self._result(item, channel, hypotheses, nbest)
         for item in window:
@@ -163,7 +229,7 @@ class Recognizer:
                 self.source_rates[item.audio.source_rate] += 1
             yield item.recording, _joined(item, [results[id(item), c] for c, _ in item.waveforms()])
 
-    def _emissions_in_memory(self, samples: list[np.ndarray]) -> list[np.ndarray | AsrError]:
+    def emissions_in_memory(self, samples: list[np.ndarray]) -> list[np.ndarray | AsrError]:
         """The emissions of a batch; where memory is short, one by one, and an error for those that still do not fit."""
         try:
             return [*self.emissions(samples)]
@@ -173,7 +239,7 @@ class Recognizer:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(samples) > 1:
-            return [result for waveform in samples for result in self._emissions_in_memory([waveform])]
+            return [result for waveform in samples for result in self.emissions_in_memory([waveform])]
         minutes = len(samples[0]) / self.rate / 60
         return [AsrError(f"not enough memory on {self.device.type} for {minutes:.1f} minutes in one piece")]
 
@@ -191,48 +257,45 @@ class Recognizer:
         return results
 
     def _result(
-        self, item: _Loaded, channel: int | None, hypotheses: list[Hypothesis] | AsrError, nbest: int
+        self, item: Loaded, channel: int | None, hypotheses: list[Hypothesis] | AsrError, nbest: int
     ) -> Transcript | Failure:
         assert isinstance(item.audio, Audio)
         if isinstance(hypotheses, AsrError):
-            return _failure(item.recording, f"{_name(item.recording)}: {hypotheses}")
+            return failure(item.recording, f"{name_of(item.recording)}: {hypotheses}")
         return self._transcript(item.recording, item.audio, hypotheses, channel, nbest)
 
     def _transcript(
         self, recording: Recording, audio: Audio, hypotheses: list[Hypothesis], channel: int | None, nbest: int
     ) -> Transcript:
-        hypotheses = hypotheses[: max(nbest, 1)]
-        hypotheses = [replace(h, words=fit_words(h.words, audio.duration)) for h in hypotheses]
+        return self._finished(recording, audio.duration, audio.warnings, hypotheses[: max(nbest, 1)], channel)
+
+    def _calibrated(self, words: tuple[Word, ...]) -> tuple[Word, ...]:
+        calibration = self.calibration
+        if calibration is None:
+            return words
+        return tuple(replace(word, confidence=calibration(word.confidence)) for word in words)
+
+    def _finished(
+        self,
+        recording: Recording,
+        duration: float,
+        warnings: tuple[str, ...],
+        hypotheses: list[Hypothesis],
+        channel: int | None,
+    ) -> Transcript:
+        hypotheses = [replace(h, words=self._calibrated(fit_words(h.words, duration))) for h in hypotheses]
         best = hypotheses[0]
         return Transcript(
             text=best.text,
             words=best.words,
-            duration=audio.duration,
+            duration=duration,
             id=recording.id,
             audio_filepath=recording.audio_filepath,
             channel=channel,
             confidence=_mean_confidence(best),
             nbest=tuple(hypotheses),
-            warnings=audio.warnings,
+            warnings=warnings,
         )
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    recording: Recording
-    audio: Audio | Failure
-
-    @property
-    def seconds(self) -> float:
-        """Of samples in memory, over all channels."""
-        return 0.0 if isinstance(self.audio, Failure) else self.audio.samples.size / self.audio.rate
-
-    def waveforms(self) -> list[tuple[int | None, np.ndarray]]:
-        if isinstance(self.audio, Failure):
-            return []
-        if self.audio.samples.ndim == 1:
-            return [(None, self.audio.samples)]
-        return list(enumerate(self.audio.samples))
 
 
 def choose_device(name: str) -> str:
@@ -264,39 +327,11 @@ def fit_words(words: Sequence[Word], duration: float) -> tuple[Word, ...]:
     return tuple(reversed(fitted))
 
 
-def _load(recording: Recording, rate: int, channel: str | int, raw: RawFormat | None) -> _Loaded:
-    try:
-        chosen = channel if recording.channel is None else recording.channel
-        return _Loaded(recording, _read(recording, rate, chosen, raw))
-    except AsrError as error:
-        return _Loaded(recording, _failure(recording, str(error)))
-
-
-def _read(recording: Recording, rate: int, channel: str | int, raw: RawFormat | None) -> Audio:
-    source = recording.source
-    if isinstance(source, tuple):
-        samples, source_rate = source
-        first = round(recording.offset * source_rate)
-        last = None if recording.duration is None else first + round(recording.duration * source_rate)
-        if first or last is not None:
-            samples = np.asarray(samples)[..., first:last]
-        return from_array(samples, source_rate, target_rate=rate, channel=channel, name=_name(recording))
-    return read(
-        source,
-        rate=rate,
-        channel=channel,
-        offset=recording.offset,
-        duration=recording.duration,
-        raw=raw,
-        name=None if isinstance(source, str | Path) else _name(recording),
-    )
-
-
 def _batches(
-    waveforms: list[tuple[_Loaded, int | None, np.ndarray]], most_samples: float
-) -> Iterator[list[tuple[_Loaded, int | None, np.ndarray]]]:
+    waveforms: list[tuple[Loaded, int | None, np.ndarray]], most_samples: float
+) -> Iterator[list[tuple[Loaded, int | None, np.ndarray]]]:
     """Consecutive runs of waveforms, sorted longest first, whose padded size stays within `most_samples`."""
-    batch: list[tuple[_Loaded, int | None, np.ndarray]] = []
+    batch: list[tuple[Loaded, int | None, np.ndarray]] = []
     for entry in waveforms:
         if batch and len(batch[0][2]) * (len(batch) + 1) > most_samples:
             yield batch
@@ -306,7 +341,7 @@ def _batches(
         yield batch
 
 
-def _joined(item: _Loaded, results: list[Transcript | Failure]) -> list[Transcript] | Failure:
+def _joined(item: Loaded, results: list[Transcript | Failure]) -> list[Transcript] | Failure:
     """The transcripts of a recording's channels, or what failed."""
     if isinstance(item.audio, Failure):
         return item.audio
@@ -316,16 +351,6 @@ def _joined(item: _Loaded, results: list[Transcript | Failure]) -> list[Transcri
             return result
         transcripts.append(result)
     return transcripts
-
-
-def _failure(recording: Recording, error: str) -> Failure:
-    return Failure(recording.id, recording.audio_filepath, error)
-
-
-def _name(recording: Recording) -> str:
-    if recording.audio_filepath == "-":
-        return "stdin"
-    return recording.audio_filepath or recording.id
 
 
 def _mean_confidence(hypothesis: Hypothesis) -> float:

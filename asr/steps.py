@@ -1,4 +1,4 @@
-"""The steps of a recipe: prepare, tokenizer, train, average, evaluate; each is skipped when it is up to date."""
+"""The steps of a recipe: prepare, tokenizer, train, average, lm, evaluate; each is skipped when it is up to date."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from asr.config import to_dict
 from asr.corpus.download import file_digest
+from asr.decoding.lm_tuned import tuned_path
 from asr.errors import AudioError, ConfigError, UsageError
 from asr.stamps import Stamp, as_json, differences, file_state
 
 if TYPE_CHECKING:
     from asr.training.config import TrainConfig
 
-STEPS = ("prepare", "tokenizer", "train", "average", "evaluate")
+STEPS = ("prepare", "tokenizer", "train", "average", "lm", "evaluate")
 PREVIOUS = "previous"
 
 # Settings that do not change what is learned: with another value a finished run is still up to date. Manifests count by
 # their content, not by where they lie.
 _INCIDENTAL = (
-    *("name", "output", "checkpoint_minutes", "blank_plateau_epochs", "text.tokenizer_file", "averaging.last_k"),
+    *("name", "output", "checkpoint_minutes", "blank_plateau_epochs", "text.tokenizer_file", "averaging.last_k", "lm"),
     *(f"data.{key}" for key in ("train", "dev", "test", "workers", "cache_audio", "eval_batch_seconds")),
     *(f"trainer.{key}" for key in ("devices", "accelerator", "num_nodes", "strategy")),
     *(f"trainer.{key}" for key in ("log_every_n_steps", "enable_progress_bar")),
@@ -34,7 +35,7 @@ _INCIDENTAL = (
 # Settings with which an earlier run can be continued, rather than begun again.
 _CONTINUED = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "early_stopping")
 # Arguments that every recipe has; the others are its preparation's own.
-_SHARED_ARGUMENTS = {"config", "data", "output", "steps", "force", "overrides", "manifests"}
+_SHARED_ARGUMENTS = {"config", "data", "output", "steps", "force", "overrides", "manifests", "lm_file"}
 
 
 class Preparation(Protocol):
@@ -47,7 +48,11 @@ class Preparation(Protocol):
         """The files or folders that are read: when one changes, the preparation is done again."""
 
     def prepare(self, args: argparse.Namespace) -> None:
-        """Write audio and manifests below `args.data`; `args.manifests` are those that the configuration names."""
+        """Write audio and manifests below `args.data`.
+
+        `args.manifests` are those that the configuration names; `args.lm_file` is the language model that it names, if
+        that lies below `args.data`, else None.
+        """
 
 
 @dataclass
@@ -75,7 +80,7 @@ class Run:
 
     def prepare(self, force: bool) -> None:
         """Audio and manifests."""
-        wanted = self.args.manifests
+        wanted = [*self.args.manifests, *([self.args.lm_file] if self.args.lm_file else [])]
         chosen = {k: str(v) for k, v in vars(self.args).items() if k not in _SHARED_ARGUMENTS and v is not None}
         inputs = {
             "arguments": chosen,
@@ -176,36 +181,62 @@ class Run:
         self._averaged().write(inputs)
         _say("average", f"{self.model_file} is the mean of {len(chosen)} checkpoints")
 
+    def lm(self, force: bool) -> None:
+        """The language model of the beam search, and its weights, tuned on the dev set."""
+        from asr.recipe_lm import has_language_model, make_language_model, tune_language_model
+        from asr.training.config import manifests
+
+        config = self.config
+        if not has_language_model(config):
+            return _say("lm", "nothing to do (lm.order is 0)")
+        texts = [config.lm.file] if config.lm.file else [*manifests(config.data.train), *manifests(config.lm.text)]
+        inputs = {
+            "lm": to_dict(config.lm),
+            "normalizer": config.text.normalizer,
+            "texts": self._hashes(texts),
+            "dev": self._hashes(manifests(config.data.dev)),
+            "model": self._hashes([str(self.model_file)]),
+        }
+        stamp = Stamp(self._stamps / "lm.json")
+        if not self._due("lm", stamp, inputs, [self.lm_file], force):
+            return
+
+        def warn(message: str) -> None:
+            _say("lm", f"warning: {message}")
+
+        make_language_model(config, self.lm_file, warn)
+        tuning = tune_language_model(config, self.model_file, self.lm_file, self.output / "tuning", warn)
+        best = tuning.best
+        stamp.write(inputs)
+        _say(
+            "lm",
+            f"alpha {best.alpha:g}, beta {best.beta:g}, beam width {best.beam_width}: dev WER {tuning.wer(best):.2%}",
+        )
+
     def evaluate(self, force: bool) -> None:
         """Each test set on its own, then the table and how to go on."""
-        import asr
-        from asr.evaluation import evaluate
+        from asr.recipe_results import GREEDY, evaluate_sets, result_folders, results_table
 
         tests = self.config.data.test
         if not tests:
             return _say("evaluate", "nothing to do (data.test names no test set)")
+        lm = self._lm_in_use()
         inputs = {
             "model": file_digest(self.model_file) if self.model_file.exists() else "",
+            "lm": [file_digest(path) for path in (lm, tuned_path(lm))] if lm else [],
             "tests": {name: self._hashes([path]) for name, path in tests.items()},
         }
         stamp = Stamp(self._stamps / "evaluate.json")
-        if self._due("evaluate", stamp, inputs, [self.results / name / "summary.json" for name in tests], force):
-            recognizer = asr.load(self.model_file)
-            summaries = {}
-            for name, path in tests.items():
-                evaluation = evaluate(recognizer, path)
-                evaluation.write(self.results / name, {"model": str(self.model_file), "decoder": "greedy"})
-                for warning in evaluation.warnings:
-                    _say("evaluate", f"warning: {name}: {warning}")
-                for failure in evaluation.failures:
-                    _say("evaluate", f"error: {name}: {failure.id}: {failure.error}")
-                summaries[name] = evaluation.summary()
-            stamp.write(inputs, result=summaries)
-        summaries = stamp.read()["result"]
-        print("\n".join(_table(summaries)))
+        summaries = [folder / "summary.json" for folder in result_folders(self.results, tests, lm).values()]
+        if self._due("evaluate", stamp, inputs, summaries, force):
+            rows = evaluate_sets(self.model_file, tests, self.results, lm, lambda line: _say("evaluate", line))
+            stamp.write(inputs, result=rows)
+        rows = stamp.read()["result"]
+        print(results_table(rows))
         print(f"model: {self.model_file}")
-        print(f"transcribe with: asr transcribe AUDIO -m {shlex.quote(str(self.model_file))}")
-        unreadable = sum(summary["unreadable"] for summary in summaries.values())
+        language_model = f" --lm {shlex.quote(str(lm))}" if lm else ""
+        print(f"transcribe with: asr transcribe AUDIO -m {shlex.quote(str(self.model_file))}{language_model}")
+        unreadable = sum(row["unreadable"] for row in rows if row["decoding"] == GREEDY)
         if unreadable:
             raise AudioError(f"{unreadable} recordings of the test sets cannot be read; they count as not recognized")
 
@@ -216,6 +247,16 @@ class Run:
     @property
     def model_file(self) -> Path:
         return self.output / "model.asr"
+
+    @property
+    def lm_file(self) -> Path:
+        return self.output / "words.lm"
+
+    def _lm_in_use(self) -> Path | None:
+        """The language model, where the recipe wants one and has tuned it."""
+        from asr.recipe_lm import has_language_model
+
+        return self.lm_file if has_language_model(self.config) and tuned_path(self.lm_file).exists() else None
 
     @property
     def results(self) -> Path:
@@ -270,21 +311,6 @@ def _without(settings: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
         below = [k.partition(".")[2] for k in keys if k.startswith(key + ".")]
         result[key] = _without(value, below) if below and isinstance(value, dict) else value
     return result
-
-
-def _table(summaries: dict[str, dict[str, Any]]) -> list[str]:
-    """One line for each test set, under a heading."""
-    width = max([len("test set"), *map(len, summaries)])
-    lines = [f"{'test set':{width}}  utterances     WER   95 % interval      CER    words   sub   del   ins"]
-    for name, summary in summaries.items():
-        wer, cer = summary["wer"], summary["cer"]
-        low, high = wer["interval_95"]
-        lines.append(
-            f"{name:{width}}  {summary['utterances']:10d}  {wer['rate']:6.2%}  {low:6.2%} - {high:6.2%}  "
-            f"{cer['rate']:6.2%}  {wer['reference_length']:7d}  {wer['substitutions']:4d}  {wer['deletions']:4d}  "
-            f"{wer['insertions']:4d}"
-        )
-    return lines
 
 
 def _wer_in(name: str) -> tuple[float, str]:

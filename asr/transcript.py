@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 class Word:
     """A recognized word; `start` and `end` are seconds in the source recording, `confidence` lies in [0, 1].
 
-    Times come from CTC peaks and are approximate. The confidence is acoustic (no language model) and uncalibrated.
+    Times come from CTC peaks and are approximate. The confidence is acoustic (no language model), and calibrated where
+    the model file holds a calibration (`asr calibrate`).
     """
 
     word: str
@@ -31,7 +32,10 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Transcript:
-    """The recognition of one recording (or one channel of it). `duration` is in seconds."""
+    """The recognition of one recording (or one channel of it). `duration` is in seconds.
+
+    `tokens` are the model's labels in time; only forced alignment gives them.
+    """
 
     text: str
     words: tuple[Word, ...]
@@ -42,6 +46,7 @@ class Transcript:
     confidence: float = 0.0
     nbest: tuple[Hypothesis, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    tokens: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A transcript as txt, json, jsonl, srt, vtt, tsv, ctm or trn: one function each, from Transcript to file content."""
+"""A transcript as txt, json, jsonl, srt, vtt, tsv, ctm, trn, textgrid: a function each, from Transcript to content."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 from asr.config import nearest
 from asr.errors import UsageError
+from asr.textgrid import textgrid as textgrid_
 from asr.transcript import Failure, Transcript, Word
 
 # Subtitles as broadcasters' guides ask for them: two lines of 42 characters, shown for at most 7 seconds.
@@ -19,6 +21,7 @@ LINES = 2
 LONGEST_CUE = 7.0
 SHORTEST_CUE = 1.0  # CTC words are short peaks; a cue is kept on screen this long where the next one leaves room
 PAUSE = 1.0  # silence that ends a cue
+BREATH = 0.15  # silence at which a cue that is full may end before its last word
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,16 @@ class Cue:
 def txt(transcript: Transcript) -> str:
     """The text, one line."""
     return transcript.text + "\n"
+
+
+def flagged(below: float) -> Callable[[Transcript], str]:
+    """`txt` with the words of a confidence below `below` marked: the [cat?] sat."""
+
+    def write(transcript: Transcript) -> str:
+        words = [f"[{w.word}?]" if w.confidence < below else w.word for w in transcript.words]
+        return " ".join(words) + "\n" if words else txt(transcript)
+
+    return write
 
 
 def json_(transcript: Transcript) -> str:
@@ -84,7 +97,7 @@ def tsv(transcript: Transcript) -> str:
 
 def ctm(transcript: Transcript) -> str:
     """NIST time-marked conversation, a row per word: recording, channel (from 1), begin, duration, word, confidence."""
-    recording = _nist_id(transcript.id)
+    recording = nist_id(transcript.id)
     channel = 1 if transcript.channel is None else transcript.channel + 1
     rows = []
     for word in transcript.words:
@@ -100,9 +113,15 @@ def trn(transcript: Transcript) -> str:
     return trn_line(transcript.text, transcript.id + channel)
 
 
+def textgrid(transcript: Transcript) -> str:
+    """Praat's TextGrid: a tier of words, and one of tokens where they were aligned."""
+    tiers = {"words": transcript.words} | ({"tokens": transcript.tokens} if transcript.tokens else {})
+    return textgrid_(transcript.duration, tiers)
+
+
 def trn_line(text: str, utterance_id: str) -> str:
     """One line of a trn file."""
-    return f"{text} ({_nist_id(utterance_id)})\n"
+    return f"{text} ({nist_id(utterance_id)})\n"
 
 
 WRITERS: dict[str, Callable[[Transcript], str]] = {
@@ -114,6 +133,7 @@ WRITERS: dict[str, Callable[[Transcript], str]] = {
     "tsv": tsv,
     "ctm": ctm,
     "trn": trn,
+    "textgrid": textgrid,
 }
 
 
@@ -143,6 +163,8 @@ def to_dict(result: Transcript | Failure) -> dict[str, Any]:
         "confidence": round(result.confidence, 4),
         "words": [_word_dict(word) for word in result.words],
     }
+    if result.tokens:
+        row["tokens"] = [_word_dict(token) for token in result.tokens]
     if len(result.nbest) > 1:
         row["nbest"] = [
             {
@@ -162,12 +184,17 @@ def to_dict(result: Transcript | Failure) -> dict[str, Any]:
 def cues(words: Sequence[Word], duration: float) -> list[Cue]:
     """Group words into subtitle cues: LINES lines of LINE_WIDTH and LONGEST_CUE seconds at most, split at pauses.
 
-    A cue stays for SHORTEST_CUE seconds where the next cue and the end of the recording leave room.
+    A pause of PAUSE seconds ends a cue. A full one ends at the longest pause of its second half, of BREATH seconds at
+    least, or where nobody draws breath after its last word. A cue stays for SHORTEST_CUE seconds where the next cue and
+    the end of the recording leave room.
     """
     groups: list[list[Word]] = []
     for word in words:
         if groups and _fits(groups[-1], word):
             groups[-1].append(word)
+        elif groups and word.start - groups[-1][-1].end < PAUSE and (carried := _after_breath(groups[-1], word)):
+            groups[-1] = groups[-1][: -len(carried)]
+            groups.append([*carried, word])
         else:
             groups.append([word])
     result = []
@@ -176,6 +203,16 @@ def cues(words: Sequence[Word], duration: float) -> list[Cue]:
         end = max(group[-1].end, min(group[0].start + SHORTEST_CUE, limit))
         result.append(Cue(group[0].start, end, " ".join(word.word for word in group)))
     return result
+
+
+def _after_breath(group: Sequence[Word], word: Word) -> list[Word]:
+    """The words at the end of a full cue that `word` should stand with; none where there is no better place to part."""
+    gaps = [after.start - before.end for before, after in pairwise([*group, word])]
+    second_half = range(max(1, len(group) // 2), len(group))
+    best = max(second_half, key=lambda i: gaps[i - 1], default=0)
+    if not best or gaps[best - 1] < BREATH or gaps[best - 1] <= gaps[-1] or not _fits(group[best:], word):
+        return []
+    return list(group[best:])
 
 
 def _fits(group: Sequence[Word], word: Word) -> bool:
@@ -204,7 +241,7 @@ def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _nist_id(name: str) -> str:
+def nist_id(name: str) -> str:
     """White space and parentheses end an id in the NIST formats."""
     return "".join("_" if c.isspace() or c in "()" else c for c in name) or "utterance"
 

@@ -80,7 +80,7 @@ def compare(cell: str, args: argparse.Namespace) -> dict[str, float]:
     packed.to(device)
 
     samples = round(args.seconds * 16000)
-    lengths = torch.linspace(0.6 * samples, samples, args.batch, device=device).long()
+    lengths = torch.linspace(args.shortest * samples, samples, args.batch, device=device).long()
     waveforms = torch.randn(args.batch, samples, device=device) * 0.1
     token_lengths = (lengths // 1600).long()
     tokens = torch.randint(1, args.vocab, (int(token_lengths.sum()),), device=device)
@@ -122,6 +122,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument(
         "--seconds", type=float, default=16.0, help="of the longest utterance; x4 subsampling: 400 frames"
+    )
+    parser.add_argument(
+        "--shortest", type=float, default=0.9, help="shortest utterance relative to the longest, as in length buckets"
     )
     parser.add_argument("--vocab", type=int, default=29)
     parser.add_argument("--rounds", type=int, default=3)

@@ -55,6 +55,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "my.yaml").write_text(small, encoding="utf-8")
     row = {"audio_filepath": "a.wav", "duration": 0.9, "text": "abc"}
     (folder / "test.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    (folder / "corpus.txt").write_text("abc cab\nbac abc\ncab bac\n" * 5, encoding="utf-8")
+    (folder / "other.trn").write_text("abc (a)\n", encoding="utf-8")
     return folder
 
 
@@ -83,7 +85,7 @@ def test_commands_and_python_in_the_order_a_reader_would_type_them(folder: Path)
     for command in rest:
         run(command, folder)
     assert (folder / "out/sub/y.srt").exists()
-    [code] = [text for language, text in BLOCKS if language == "python"]
+    code = "\n".join(text for language, text in BLOCKS if language == "python")
     (folder / "example.py").write_text(code, encoding="utf-8")
     assert " 0.9\n" in run(f"{sys.executable} example.py", folder)
 
@@ -99,7 +101,9 @@ def test_every_command_is_of_a_tested_kind() -> None:
     for command in COMMANDS:
         known: tuple[Callable[[str], object], ...] = (
             lambda c: c.startswith("make "),
-            lambda c: re.search(r"\basr (transcribe|evaluate|data|train|info|doctor)\b", c),
+            lambda c: re.search(
+                r"\basr (transcribe|evaluate|score|compare|align|calibrate|bench|data|train|lm|info|doctor)\b", c
+            ),
             lambda c: c.startswith("pip install"),  # .ci/run installs
             lambda c: c.startswith("python recipes/"),  # tests/recipes
         )

@@ -18,6 +18,7 @@ from asr.writers import (
     LONGEST_CUE,
     WRITERS,
     cues,
+    flagged,
     json_line,
     parse_formats,
     to_dict,
@@ -180,3 +181,24 @@ def test_format_lists():
         parse_formats("txt,sr")
     with pytest.raises(UsageError, match="no output format"):
         parse_formats(",")
+
+
+def test_doubtful_words_are_marked_in_txt():
+    assert flagged(0.6)(HELLO) == "hello [wörld?]\n"
+    assert flagged(0.5)(HELLO) == WRITERS["txt"](HELLO)
+    assert flagged(0.6)(SILENCE) == "\n"
+    assert flagged(0.6)(Transcript("no times", (), 1.0)) == "no times\n"
+
+
+def test_full_cues_end_where_the_speaker_draws_breath():
+    """Words of 0.4 s without gaps but for one of 0.3 s: the cue that is full ends there, not in mid-phrase."""
+    words, at = [], 0.0
+    for i in range(30):
+        at += 0.3 if i == 13 else 0.0
+        words.append(Word(f"w{i}", at, at + 0.4, 1.0))
+        at += 0.4
+    found = cues(words, at)
+    assert found[0].text.split()[-1] == "w12"
+    assert found[1].text.split()[0] == "w13"
+    assert " ".join(cue.text for cue in found).split() == [word.word for word in words]
+    assert all(cue.end - cue.start <= LONGEST_CUE + 1e-9 for cue in found)

@@ -49,14 +49,20 @@ def probe(source: Source, raw: RawFormat | None = None) -> AudioInfo:
 
     A recording whose header does not say how long it is gets decoded to find out. Raises AudioError as `read` does.
     """
-    with _opened(source, raw, None) as (decoder, label):
+    with opened(source, raw, None) as (decoder, label):
         info = decoder.info
         if info.frames < 0:
-            frames = sum(len(block) for block in _guarded(decoder.blocks(0, None), label))
+            frames = sum(len(block) for block in guarded(decoder.blocks(0, None), label))
             info = replace(info, frames=frames, duration=frames / info.rate)
         if not info.frames:
             raise AudioError(f"{label}: {'; '.join(['holds no samples', *decoder.warnings])}")
         return info
+
+
+def channel_count(source: Source, raw: RawFormat | None = None) -> int:
+    """How many channels a recording has, from its header. Raises AudioError as `read` does."""
+    with opened(source, raw, None) as (decoder, _):
+        return decoder.info.channels
 
 
 def read(
@@ -79,22 +85,51 @@ def read(
     NaN or infinite samples, no such channel, or a window outside the recording. A truncated or damaged recording is
     read as far as it goes, with a warning in `Audio.warnings`.
     """
-    with _opened(source, raw, name) as (decoder, label):
-        start, stop = _window(offset, duration, decoder.info, label)
-        picker = _Picker(channel, decoder.info.channels, label)
-        parts = [picker(block) for block in _guarded(decoder.blocks(start, stop), label)]
-        info, warnings = decoder.info, decoder.warnings
+    audio = read_unless_longer(
+        source, None, rate=rate, channel=channel, offset=offset, duration=duration, raw=raw, name=name
+    )
+    assert audio is not None
+    return audio
+
+
+def read_unless_longer(
+    source: Source,
+    longest: float | None,
+    *,
+    rate: int | None = 16000,
+    channel: str | int = "mix",
+    offset: float = 0.0,
+    duration: float | None = None,
+    raw: RawFormat | None = None,
+    name: str | None = None,
+) -> Audio | None:
+    """As `read`, but None for more than `longest` seconds, or for what may be more: such a source is not decoded."""
+    with opened(source, raw, name) as (decoder, label):
+        start, stop = window_frames(offset, duration, decoder.info, label)
+        picker = ChannelPicker(channel, decoder.info.channels, label)
+        info = decoder.info
+        if longest is not None:
+            last = info.frames if info.frames >= 0 else math.inf
+            if min(last, math.inf if stop is None else stop) - start > longest * info.rate:
+                return None
+        parts = [picker(block) for block in guarded(decoder.blocks(start, stop), label)]
         frames = sum(part.shape[-1] for part in parts)
         if not frames:
-            if decoder.damage or 0 < start < info.frames:
-                because = decoder.damage or f"the header promises {info.duration:.2f} s"
-                raise AudioError(f"{label}: cut off or damaged, nothing can be read at {offset:g} s ({because})")
-            if start:
-                raise AudioError(f"{label}: offset {offset:g} s lies beyond the end of the recording{_length(info)}")
-            raise AudioError(f"{label}: {'; '.join(['holds no samples', *warnings])}")
+            raise nothing_read(offset, start, decoder, label)
         samples = np.concatenate(parts, axis=-1)
-        warnings += _shortage(start, stop, frames, decoder)
+        warnings = [*decoder.warnings, *shortage(start, stop, frames, decoder)]
     return _finish(samples, info.rate, rate, info.channels, [*warnings, *picker.warnings()], label)
+
+
+def nothing_read(offset: float, start: int, decoder: Decoder, label: str) -> AudioError:
+    """Why a recording, or a window of it from frame `start` on, gave no samples."""
+    info = decoder.info
+    if decoder.damage or 0 < start < info.frames:
+        because = decoder.damage or f"the header promises {info.duration:.2f} s"
+        return AudioError(f"{label}: cut off or damaged, nothing can be read at {offset:g} s ({because})")
+    if start:
+        return AudioError(f"{label}: offset {offset:g} s lies beyond the end of the recording{_length(info)}")
+    return AudioError(f"{label}: {'; '.join(['holds no samples', *decoder.warnings])}")
 
 
 def from_array(
@@ -115,7 +150,7 @@ def from_array(
         raise AudioError(f"{name}: shape {array.shape} means {channels} channels of {frames} samples: pass samples.T")
     if int(rate) != rate or rate < 1:
         raise AudioError(f"{name}: the rate must be a positive whole number of hertz, found {rate}")
-    picker = _Picker(channel, channels, name)
+    picker = ChannelPicker(channel, channels, name)
     picked = picker(_to_float(array, name).T)
     return _finish(picked, int(rate), target_rate, channels, picker.warnings(), name)
 
@@ -134,27 +169,36 @@ def _to_float(array: np.ndarray, name: str) -> np.ndarray:
 def _finish(
     samples: np.ndarray, source_rate: int, rate: int | None, channels: int, warnings: list[str], label: str
 ) -> Audio:
-    finite = np.isfinite(samples)
-    if not finite.all():
-        first = int(np.argmin(finite.all(axis=0) if finite.ndim == 2 else finite))
-        raise AudioError(f"{label}: holds NaN or infinite samples (the first at {first / source_rate:.3f} s)")
-    peak = float(np.abs(samples).max())
-    if peak > _MAX_PEAK:
-        warnings = [*warnings, f"samples reach {peak:.0f}: floating-point audio belongs in [-1, 1]"]
+    peak = finite_peak(samples, source_rate, label)
+    warnings = [*warnings, *quality_warnings(peak, source_rate, rate)]
     duration = samples.shape[-1] / source_rate
     if rate is not None and rate != source_rate:
-        if source_rate < rate:
-            warnings = [
-                *warnings,
-                f"recorded at {source_rate} Hz, below the {rate} Hz asked for: "
-                f"frequencies above {source_rate / 2:g} Hz are missing",
-            ]
         samples = resample(samples, source_rate, rate)
     samples = np.ascontiguousarray(samples, dtype=np.float32)
     return Audio(samples, rate or source_rate, duration, source_rate, channels, tuple(warnings))
 
 
-class _Picker:
+def finite_peak(samples: np.ndarray, rate: int, label: str, before: int = 0) -> float:
+    """The largest magnitude of `(..., time)`, `before` samples into a recording; AudioError where one is not finite."""
+    finite = np.isfinite(samples)
+    if not finite.all():
+        first = before + int(np.argmin(finite.all(axis=0) if finite.ndim == 2 else finite))
+        raise AudioError(f"{label}: holds NaN or infinite samples (the first at {first / rate:.3f} s)")
+    return float(np.abs(samples).max(initial=0.0))
+
+
+def quality_warnings(peak: float, source_rate: int, rate: int | None) -> list[str]:
+    """What a recording's level and rate make doubtful."""
+    found = [f"samples reach {peak:.0f}: floating-point audio belongs in [-1, 1]"] if peak > _MAX_PEAK else []
+    if rate is not None and source_rate < rate:
+        found.append(
+            f"recorded at {source_rate} Hz, below the {rate} Hz asked for: "
+            f"frequencies above {source_rate / 2:g} Hz are missing"
+        )
+    return found
+
+
+class ChannelPicker:
     """Takes the channels asked for out of `(frames, channels)` blocks."""
 
     def __init__(self, channel: str | int, channels: int, label: str) -> None:
@@ -186,7 +230,7 @@ class _Picker:
         return []
 
 
-def _window(offset: float, duration: float | None, info: AudioInfo, label: str) -> tuple[int, int | None]:
+def window_frames(offset: float, duration: float | None, info: AudioInfo, label: str) -> tuple[int, int | None]:
     """The frames of a window in seconds; adjacent windows meet without gap or overlap."""
     if not (math.isfinite(offset) and offset >= 0):
         raise AudioError(f"{label}: offset must be 0 s or more, found {offset:g}")
@@ -201,7 +245,7 @@ def _window(offset: float, duration: float | None, info: AudioInfo, label: str) 
     return start, stop
 
 
-def _shortage(start: int, stop: int | None, frames: int, decoder: Decoder) -> list[str]:
+def shortage(start: int, stop: int | None, frames: int, decoder: Decoder) -> list[str]:
     """Says so where fewer frames came than the header, or the caller, had reason to expect."""
     info, end = decoder.info, start + frames
     promised = max(info.frames, decoder.promised_frames)
@@ -221,7 +265,7 @@ def _length(info: AudioInfo) -> str:
     return f" ({info.duration:.2f} s long)" if info.frames >= 0 else ""
 
 
-def _guarded(blocks: Iterator[np.ndarray], label: str) -> Iterator[np.ndarray]:
+def guarded(blocks: Iterator[np.ndarray], label: str) -> Iterator[np.ndarray]:
     try:
         yield from blocks
     except Undecodable as error:
@@ -231,7 +275,7 @@ def _guarded(blocks: Iterator[np.ndarray], label: str) -> Iterator[np.ndarray]:
 
 
 @contextmanager
-def _opened(source: Source, raw: RawFormat | None, name: str | None) -> Iterator[tuple[Decoder, str]]:
+def opened(source: Source, raw: RawFormat | None, name: str | None) -> Iterator[tuple[Decoder, str]]:
     with ExitStack() as stack:
         file, label, path = _binary(source, name, stack)
         try:

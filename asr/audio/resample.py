@@ -21,12 +21,10 @@ def resample(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndar
 
     Frequencies above half the lower rate are removed. Only the ratio of the rates matters.
     """
-    divisor = gcd(source_rate, target_rate)
-    source, target = source_rate // divisor, target_rate // divisor
+    source, target = reduced_rates(source_rate, target_rate)
     if source == target or samples.shape[-1] == 0:
         return samples
-    width = _FILTER_WIDTH * source / (min(source, target) * _ROLLOFF)
-    if target * (source + 2 * width) > _MAX_KERNEL:
+    if target * (source + 2 * _width(source, target)) > _MAX_KERNEL:
         return _resample_fft(samples, source, target)
 
     import torch
@@ -34,6 +32,25 @@ def resample(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndar
     with torch.no_grad():
         resampled = _resampler(source, target)(torch.from_numpy(np.ascontiguousarray(samples)))
     return resampled.numpy()
+
+
+def reduced_rates(source_rate: int, target_rate: int) -> tuple[int, int]:
+    """The rates without their common divisor: so many samples of the one last as long as so many of the other."""
+    divisor = gcd(source_rate, target_rate)
+    return source_rate // divisor, target_rate // divisor
+
+
+def filter_reach(source_rate: int, target_rate: int) -> int:
+    """How many source samples away a sample can change a resampled one (by an FFT: by more than 1e-4 of it)."""
+    source, target = reduced_rates(source_rate, target_rate)
+    width = _width(source, target)
+    by_fft = target * (source + 2 * width) > _MAX_KERNEL
+    return int(width * (16 if by_fft else 1)) + 1
+
+
+def _width(source: int, target: int) -> float:
+    """Source samples in half of the filter."""
+    return _FILTER_WIDTH * source / (min(source, target) * _ROLLOFF)
 
 
 @lru_cache(maxsize=32)

@@ -5,9 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from asr.commands import options
+from asr.commands import html, options
+from asr.errors import UsageError
 from asr.transcript import Failure, Transcript
+
+if TYPE_CHECKING:
+    from asr.evaluation import Evaluation
+    from asr.recognizer import Recognizer
+
+TABLE_ROWS = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,16 +26,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_decoding_options(parser)
     parser.add_argument("--normalizer", metavar="NAME", help="none, basic or librispeech (default: the model's own)")
     parser.add_argument("--json", action="store_true", help="the figures as one JSON object on stdout")
+    parser.add_argument("--tables", action="store_true", help="sclite's row, errors by speaker and length, confusions")
+    html.add_report_options(parser)
+    parser.add_argument(
+        "--posteriorgrams",
+        type=int,
+        default=8,
+        metavar="N",
+        help="with --html: the model's posteriors for the N utterances with most errors (default: 8)",
+    )
     parser.add_argument(
         "-o",
         "--output",
         metavar="DIR",
-        help="write hyp.trn, ref.trn, hypotheses.jsonl and summary.json here (replacing those of an earlier run)",
+        help="write hyp.trn, ref.trn, alignments.txt, hypotheses.jsonl, summary.json and, with word times, hyp.ctm and "
+        "ref.stm here (replacing those of an earlier run)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     options.decoding_config(args)
+    html.check_report_options(args)
+    if args.posteriorgrams < 0:
+        raise UsageError(f"--posteriorgrams must be 0 or more, found {args.posteriorgrams}")
     from asr.corpus.manifest import Manifest
     from asr.evaluation import evaluate
     from asr.outputs import OutputFolder
@@ -51,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
             batch_seconds=args.batch_seconds,
             on_result=on_result,
         )
+    if args.snr:
+        evaluation = replace(evaluation, scored=html.with_estimated_snr(evaluation.scored))
     model = {"model": args.model, "decoder": args.decoder, "device": str(recognizer.device)}
     if args.output:
         evaluation.write(args.output, model)
@@ -58,7 +83,33 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({**model, **evaluation.summary()}, ensure_ascii=False))
     else:
         print(evaluation.text())
+        if args.tables:
+            print(f"\n{evaluation.scored.sclite_text(TABLE_ROWS)}\n\n{evaluation.scored.tables(TABLE_ROWS)}")
+    if args.html:
+        for problem in _report(args, evaluation, recognizer):
+            options.say(f"asr: warning: {problem}")
     for warning in evaluation.warnings:
         print(f"asr: warning: {warning}", file=sys.stderr)
     options.note_rates(recognizer)
     return 1 if evaluation.failures else 0
+
+
+def _report(args: argparse.Namespace, evaluation: Evaluation, recognizer: Recognizer) -> list[str]:
+    from asr.scoring.clips import read_clip
+    from asr.scoring.report import Strip, most_errors
+
+    strips = {}
+    for i in most_errors(evaluation.scored, args.posteriorgrams):
+        if isinstance(evaluation.results[i], Transcript):
+            samples, _ = read_clip(evaluation.scored.lines[i], recognizer.rate)
+            [log_probs] = recognizer.emissions([samples])
+            strips[i] = Strip(log_probs, recognizer.tokenizer.labels, recognizer.frame_seconds)
+    return html.write(
+        args,
+        [evaluation.scored],
+        title=f"{Path(args.model).name} on {', '.join(Path(name).name for name in args.manifest)}",
+        facts=[f"decoder {args.decoder}", f"real-time factor {evaluation.real_time_factor:.3f}"],
+        warnings=evaluation.warnings,
+        missing=[failure.id for failure in evaluation.failures],
+        strips=strips,
+    )

@@ -23,12 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lm", required=True, metavar="LM", help="language model, ARPA or binary")
     parser.add_argument("--alpha", default="0:3", metavar="LOW:HIGH", help="bounds of the search (default: 0:3)")
     parser.add_argument("--beta", default="-1:5", metavar="LOW:HIGH", help="bounds of the search (default: -1:5)")
-    parser.add_argument("--beam-width", type=options._positive, metavar="N", help="keep this width (default: choose)")
+    parser.add_argument("--beam-width", type=options.positive, metavar="N", help="keep this width (default: choose)")
     parser.add_argument("--lexicon", metavar="FILE", help="allow only these words")
-    parser.add_argument("--jobs", type=options._positive, default=1, metavar="N", help="decoding threads (default: 1)")
+    parser.add_argument("--jobs", type=options.positive, default=1, metavar="N", help="decoding threads (default: 1)")
     parser.add_argument("-o", "--output", metavar="DIR", help="for table, picture, emissions (default: LM.tuning)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
-    parser.add_argument("--threads", type=options._positive, metavar="N", help="CPU threads for the model")
+    parser.add_argument("--threads", type=options.positive, metavar="N", help="CPU threads for the model")
     parser.add_argument("--batch-seconds", type=float, metavar="S", help="padded audio per batch of the model")
     parser.add_argument(
         "--progress", action=argparse.BooleanOptionalAction, help="progress bar on stderr (default: on terminals)"

@@ -13,6 +13,7 @@ from asr.errors import UsageError
 
 if TYPE_CHECKING:
     from asr.audio.read import RawFormat
+    from asr.long_form import Windows
     from asr.recognizer import Recognizer
 
 
@@ -20,7 +21,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """-m/--model, --device, --threads, --batch-seconds, --progress."""
     parser.add_argument("-m", "--model", required=True, metavar="MODEL", help="model file (.asr)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads for the model")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads for the model")
     parser.add_argument(
         "--batch-seconds",
         type=float,
@@ -36,7 +37,7 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     """--decoder and what it can be told."""
     group = parser.add_argument_group("decoding")
     group.add_argument("--decoder", choices=DECODERS, default="beam", help="default: beam")
-    group.add_argument("--beam-width", type=_positive, metavar="N", help="hypotheses kept (default: 50, or as tuned)")
+    group.add_argument("--beam-width", type=positive, metavar="N", help="hypotheses kept (default: 50, or as tuned)")
     group.add_argument("--lm", metavar="LM", help="word n-gram model: ARPA (.gz too) or the binary of `asr lm`")
     group.add_argument("--alpha", type=float, metavar="A", help="weight of the LM (default: as tuned for it, else 0.5)")
     group.add_argument("--beta", type=float, metavar="B", help="bonus per word (default: as tuned, else 1.5)")
@@ -48,7 +49,7 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--oov", choices=OOV, help="words the LM does not know (default: penalise; forbid with --lexicon)"
     )
-    group.add_argument("--jobs", type=_positive, metavar="N", help="threads that decode (default: by processors)")
+    group.add_argument("--jobs", type=positive, metavar="N", help="threads that decode (default: by processors)")
 
 
 def decoding_config(args: argparse.Namespace) -> DecodingConfig:
@@ -70,15 +71,44 @@ def decoding_config(args: argparse.Namespace) -> DecodingConfig:
     return config
 
 
+def add_window_options(parser: argparse.ArgumentParser) -> None:
+    """--chunk-length and --chunk-overlap, for long recordings."""
+    group = parser.add_argument_group("long recordings")
+    group.add_argument(
+        "--chunk-length",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="recordings longer than this and two overlaps are recognized in windows of S seconds, and their emissions "
+        "decoded as one (default: 30; 0: always in one piece)",
+    )
+    group.add_argument(
+        "--chunk-overlap",
+        type=float,
+        metavar="S",
+        help="context on both sides of a window (default: 5, at most the window's length)",
+    )
+
+
+def windows(args: argparse.Namespace) -> Windows | None:
+    """What --chunk-length and --chunk-overlap say; None: recordings in one piece."""
+    from asr.long_form import Windows
+
+    if args.chunk_length == 0:
+        return None
+    overlap = min(Windows.overlap, args.chunk_length) if args.chunk_overlap is None else args.chunk_overlap
+    return Windows(args.chunk_length, overlap)
+
+
 def add_raw_options(parser: argparse.ArgumentParser) -> None:
     """--raw-rate and its companions, for audio without a header."""
     group = parser.add_argument_group("audio without a header")
-    group.add_argument("--raw-rate", type=_positive, metavar="HZ", help="samples per second; makes all inputs raw")
+    group.add_argument("--raw-rate", type=positive, metavar="HZ", help="samples per second; makes all inputs raw")
     group.add_argument(
         "--raw-encoding", default="s16", choices=["s8", "u8", "s16", "s24", "s32", "f32", "f64"], help="default: s16"
     )
     group.add_argument("--raw-byte-order", default="little", choices=["little", "big"], help="default: little")
-    group.add_argument("--raw-channels", type=_positive, default=1, metavar="N", help="default: 1")
+    group.add_argument("--raw-channels", type=positive, default=1, metavar="N", help="default: 1")
 
 
 def raw_format(args: argparse.Namespace) -> RawFormat | None:
@@ -90,6 +120,35 @@ def raw_format(args: argparse.Namespace) -> RawFormat | None:
     from asr.audio.read import RawFormat
 
     return RawFormat(args.raw_rate, args.raw_channels, args.raw_encoding, args.raw_byte_order)
+
+
+def add_text_options(parser: argparse.ArgumentParser) -> None:
+    """--normalize, --speakers, --format, --strict: how references and hypotheses are read and paired."""
+    parser.add_argument(
+        "--normalize",
+        default="none",
+        metavar="N[,N]",
+        help="none (default), basic, librispeech: one or several side by side; both sides are normalized alike",
+    )
+    parser.add_argument(
+        "--speakers",
+        metavar="FILE",
+        help="manifest or utt2spk with the speakers; `prefix` takes them from the ids, up to the first - or _",
+    )
+    parser.add_argument("--format", choices=["trn", "jsonl", "txt"], help="of all files (default: as they look)")
+    parser.add_argument("--strict", action="store_true", help="missing and extra utterances are an error")
+
+
+def normalizer_names(text: str) -> list[str]:
+    """The names of a comma-separated list; raises ConfigError for an unknown one, UsageError for none."""
+    from asr.text.normalize import normalizer
+
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        normalizer(name)
+    if not names:
+        raise UsageError("no normalizer given (valid: none, basic, librispeech)")
+    return names
 
 
 def load_recognizer(args: argparse.Namespace) -> Recognizer:
@@ -111,6 +170,8 @@ class Progress(Protocol):
 
     def update(self) -> object: ...
 
+    def set_postfix_str(self, s: str, refresh: bool = True) -> object: ...
+
 
 @contextmanager
 def progress_bar(args: argparse.Namespace, total: int, unit: str) -> Iterator[Progress]:
@@ -127,6 +188,9 @@ def progress_bar(args: argparse.Namespace, total: int, unit: str) -> Iterator[Pr
 
 class _NoProgress:
     def update(self) -> None:
+        return None
+
+    def set_postfix_str(self, s: str, refresh: bool = True) -> None:
         return None
 
 
@@ -148,7 +212,8 @@ def note_rates(recognizer: Recognizer) -> None:
             print(f"asr: {many} resampled from {rate} Hz to {recognizer.rate} Hz", file=sys.stderr)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """For argparse: a whole number from 1 on."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, found {value}")

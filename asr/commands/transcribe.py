@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from asr.errors import AsrError, UsageError
 from asr.outputs import OutputFolder, exists_error
 from asr.recordings import Recording, find_recordings, is_single
 from asr.transcript import Failure, Transcript
-from asr.writers import WRITERS, json_line, parse_formats, word_lines
+from asr.writers import WRITERS, flagged, json_line, parse_formats, word_lines
 
+Show = Callable[[Transcript | Failure], str]
 STREAMED = ("jsonl", "ctm", "trn")  # formats that stay valid when several files follow one another on stdout
 
 EXAMPLES = """\
@@ -25,6 +26,8 @@ examples:
   asr transcribe recordings/ -m model.asr -f srt -o out  a subtitle file per recording, the folders mirrored
   asr transcribe test.jsonl -m model.asr > results.jsonl one JSON line per manifest row
   sox x.wav -t wav - | asr transcribe - -m model.asr     audio on stdin
+  asr transcribe corpus/ -m model.asr -o out --shard 2/8 --resume
+                                                         the second of eight jobs, going on where it was stopped
 """
 
 
@@ -49,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="skip recordings whose output files exist")
     parser.add_argument("--force", action="store_true", help="overwrite output files")
+    parser.add_argument("--shard", type=_shard, metavar="I/N", help="only the I-th of N equal parts of the inputs")
+    parser.add_argument(
+        "--flag-below", type=float, metavar="C", help="mark words of lower confidence in txt, as [word?]; 0.6 for one"
+    )
+    options.add_window_options(parser)
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first recording that fails")
     options.add_raw_options(parser)
 
@@ -72,12 +80,32 @@ class Tally:
             parts.append(f"{self.failed} failed")
         text = ", ".join(parts)
         if self.audio_seconds:
-            factor = self.seconds / self.audio_seconds
-            text += (
-                f": {_clock(self.audio_seconds)} of audio in {self.seconds:.1f} s, real-time factor {factor:.3f} "
-                f"({1 / factor:.0f}x real time)"
-            )
+            text += f": {_clock(self.audio_seconds)} of audio in {self.seconds:.1f} s, {self.speed()}"
         return text
+
+    def speed(self) -> str:
+        """Seconds of work per second of audio, "" before the first result."""
+        if not self.audio_seconds:
+            return ""
+        factor = self.seconds / self.audio_seconds
+        return f"real-time factor {factor:.3f} ({1 / factor:.0f}x real time)"
+
+
+class _LiveText:
+    """Prints the text of one recording, where it is long, while it is recognized."""
+
+    def __init__(self) -> None:
+        self.printed = ""
+
+    def __call__(self, recording: Recording, text: str) -> None:
+        _print(text[len(self.printed) :])
+        self.printed = text
+
+    def rest(self, show: Show) -> Show:
+        """What is left to print of a result; of a failure, the end of the line."""
+        if not self.printed:
+            return show
+        return lambda result: show(result).removeprefix(self.printed) or "\n"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,8 +114,15 @@ def run(args: argparse.Namespace) -> int:
     formats = parse_formats(args.format) if args.format else ()
     single = is_single(args.inputs)
     _check_output(args, formats, single)
-    folder = OutputFolder(args.output, formats or ("txt",), overwrite=args.force) if args.output else None
-    show = _stdout_form(args, formats, single)
+    writers = WRITERS if args.flag_below is None else {**WRITERS, "txt": flagged(args.flag_below)}
+    windows = options.windows(args)
+    folder = None
+    if args.output:
+        folder = OutputFolder(args.output, formats or ("txt",), overwrite=args.force, writers=writers)
+    show = _stdout_form(args, formats, single, writers)
+    live = _live_text(args, formats, single)
+    if live is not None and args.progress is None:
+        args.progress = False  # the text itself shows how far the work is
     tally = Tally()
     plan = _plan(args, folder, tally)
     todo = [item for item in plan if isinstance(item, Recording)]
@@ -99,14 +134,17 @@ def run(args: argparse.Namespace) -> int:
             results: Iterator[tuple[Recording, list[Transcript] | Failure]] = iter(())
             if todo:
                 recognizer = options.load_recognizer(args)
+                recognizer.windows = windows
+                recognizer.on_text = live
                 started = time.perf_counter()
                 results = recognizer.recognize(
                     todo, channel=args.channel, nbest=args.nbest, raw=raw, batch_seconds=args.batch_seconds
                 )
             for item in plan:
                 result = item if isinstance(item, Failure) else _written(*next(results), folder, args.resume)
-                _report(result, show, tally)
+                _report(result, live.rest(show) if live else show, tally)
                 tally.seconds = time.perf_counter() - started
+                bar.set_postfix_str(tally.speed(), refresh=False)
                 bar.update()
                 if isinstance(result, Failure) and args.fail_fast:
                     break
@@ -126,7 +164,11 @@ def run(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace, folder: OutputFolder | None, tally: Tally) -> list[Recording | Failure]:
     """The recordings to do, in order, without those that are done and with a Failure for those that must not be."""
     plan: list[Recording | Failure] = []
-    for item in find_recordings(args.inputs):
+    found = find_recordings(args.inputs)
+    if args.shard:
+        number, count = args.shard
+        found = found[number - 1 :: count]
+    for item in found:
         if isinstance(item, Failure) or folder is None:
             plan.append(item)
             continue
@@ -170,6 +212,12 @@ def _written(
 def _check_output(args: argparse.Namespace, formats: tuple[str, ...], single: bool) -> None:
     if args.nbest < 1:
         raise UsageError(f"--nbest must be at least 1, found {args.nbest}")
+    if args.flag_below is not None:
+        if not 0.0 < args.flag_below <= 1.0:
+            raise UsageError(f"--flag-below must lie between 0 and 1, found {args.flag_below:g}")
+        plain = not (args.words or (args.json and not args.output))
+        if not plain or "txt" not in (formats or (("txt",) if single or args.output else ())):
+            raise UsageError("--flag-below marks words in txt; the other formats that hold confidences tell them all")
     if args.output is None:
         if args.resume or args.force:
             raise UsageError("--resume and --force are about output files: give -o DIR")
@@ -185,18 +233,24 @@ def _check_output(args: argparse.Namespace, formats: tuple[str, ...], single: bo
 
 
 def _stdout_form(
-    args: argparse.Namespace, formats: tuple[str, ...], single: bool
-) -> Callable[[Transcript | Failure], str]:
+    args: argparse.Namespace, formats: tuple[str, ...], single: bool, writers: Mapping[str, Callable[[Transcript], str]]
+) -> Show:
     """How a result looks on stdout; "" for nothing."""
     if args.json or (args.output is None and not single and not formats):
         return json_line
     if args.output is not None:
         return lambda result: ""
-    writer = word_lines if args.words and not formats else WRITERS[formats[0] if formats else "txt"]
+    writer = word_lines if args.words and not formats else writers[formats[0] if formats else "txt"]
     return lambda result: "" if isinstance(result, Failure) else writer(result)
 
 
-def _report(result: list[Transcript] | Failure, show: Callable[[Transcript | Failure], str], tally: Tally) -> None:
+def _live_text(args: argparse.Namespace, formats: tuple[str, ...], single: bool) -> _LiveText | None:
+    """For one recording whose text goes to stdout as it is."""
+    plain = not (args.output or args.json or args.words or args.flag_below) and formats in ((), ("txt",))
+    return _LiveText() if single and plain and args.channel != "each" else None
+
+
+def _report(result: list[Transcript] | Failure, show: Show, tally: Tally) -> None:
     """Print a recording's results and count them."""
     if isinstance(result, Failure):
         tally.failed += 1
@@ -225,6 +279,13 @@ def _channel(text: str) -> str | int:
     if text.isdecimal():
         return int(text)
     raise argparse.ArgumentTypeError(f"'{text}' is not mix, each or a channel number from 0")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a part of a whole: 1/8 is the first of eight, 8/8 the last")
+    return int(number), int(count)
 
 
 def _clock(seconds: float) -> str:

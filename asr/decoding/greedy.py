@@ -8,6 +8,7 @@ import numpy as np
 
 from asr.decoding.decoder import Tokenizer
 from asr.decoding.emissions import check_emissions
+from asr.errors import AsrError
 from asr.transcript import Hypothesis, Word
 
 
@@ -26,25 +27,13 @@ class GreedyDecoder:
         doubtful letter makes the word doubtful. The score is the log-probability of the best path. Raises
         EmissionError.
         """
-        log_probs = check_emissions(log_probs, self.tokenizer.vocab_size)
-        best = log_probs.argmax(axis=1)
-        path = log_probs[np.arange(len(best)), best]
-        starts, ends = _runs(best)
-        peaks = np.exp(np.maximum.reduceat(path, starts))
-        spoken = best[starts] != 0
-        starts, ends, peaks = starts[spoken], ends[spoken], peaks[spoken]
-        ids = best[starts].tolist()
-        words = tuple(
-            Word(
-                word=word,
-                start=float(starts[first] * self.frame_seconds),
-                end=float(ends[last - 1] * self.frame_seconds),
-                confidence=float(min(1.0, peaks[first:last].min())),
-            )
-            for word, first, last in self.tokenizer.words(ids)
-        )
-        score = float(path.sum(dtype=np.float64))
-        return [Hypothesis(text=self.tokenizer.decode(ids), score=score, acoustic_score=score, words=words)]
+        stream = self.stream()
+        stream.feed(log_probs)
+        return stream.finish()
+
+    def stream(self) -> GreedyStream:
+        """For frames that come in pieces; ends in the hypothesis that `decode` gives for all of them."""
+        return GreedyStream(self.tokenizer, self.frame_seconds)
 
     def decode_ids(self, log_probs: Any) -> tuple[list[int], list[int]]:
         """The token ids of the best path and the frame at which each begins."""
@@ -52,6 +41,66 @@ class GreedyDecoder:
         starts, _ = _runs(best)
         starts = starts[best[starts] != 0]
         return best[starts].tolist(), starts.tolist()
+
+
+class GreedyStream:
+    """`feed` any number of times, then `finish`. Holds the runs of equal labels, not the frames."""
+
+    def __init__(self, tokenizer: Tokenizer, frame_seconds: float) -> None:
+        self.tokenizer = tokenizer
+        self.frame_seconds = frame_seconds
+        self._frames = 0
+        self._score = 0.0
+        self._last = 0  # label of the last frame
+        self._ids: list[int] = []
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self._peaks: list[float] = []  # natural log
+        self._finished = False
+
+    def feed(self, log_probs: Any) -> None:
+        """Go on with frames (time, vocab), natural log-probabilities. Raises EmissionError."""
+        if self._finished:
+            raise AsrError("this stream is finished: begin another one")
+        log_probs = check_emissions(log_probs, self.tokenizer.vocab_size)
+        best = log_probs.argmax(axis=1)
+        path = log_probs[np.arange(len(best)), best]
+        starts, ends = _runs(best)
+        peaks = np.maximum.reduceat(path, starts)
+        labels = best[starts]
+        if labels[0] != 0 and labels[0] == self._last:  # the run goes on that the frames before ended in
+            self._ends[-1] = self._frames + int(ends[0])
+            self._peaks[-1] = max(self._peaks[-1], float(peaks[0]))
+            labels = labels.copy()
+            labels[0] = 0
+        spoken = labels != 0
+        self._ids += labels[spoken].tolist()
+        self._starts += (starts[spoken] + self._frames).tolist()
+        self._ends += (ends[spoken] + self._frames).tolist()
+        self._peaks += peaks[spoken].tolist()
+        self._last = int(best[-1])
+        self._frames += len(best)
+        self._score += float(path.sum(dtype=np.float64))
+
+    def stable(self) -> str:
+        """The words so far without the last one, which may go on."""
+        return " ".join(word for word, _, _ in self.tokenizer.words(self._ids)[:-1])
+
+    def finish(self, nbest: int = 1) -> list[Hypothesis]:
+        """The only hypothesis, in a list; the stream takes no frames afterwards."""
+        self._finished = True
+        peaks = np.exp(np.asarray(self._peaks, dtype=np.float32))
+        words = tuple(
+            Word(
+                word=word,
+                start=float(self._starts[first] * self.frame_seconds),
+                end=float(self._ends[last - 1] * self.frame_seconds),
+                confidence=float(min(1.0, peaks[first:last].min())),
+            )
+            for word, first, last in self.tokenizer.words(self._ids)
+        )
+        text = self.tokenizer.decode(self._ids)
+        return [Hypothesis(text=text, score=self._score, acoustic_score=self._score, words=words)]
 
 
 def _runs(best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

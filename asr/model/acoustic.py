@@ -63,6 +63,10 @@ class AcousticModel(nn.Module):
             features, frames = self.features(waveforms, lengths)
             if augment is not None:
                 features = augment(features, frames)
+        return self.recognize(features, frames)
+
+    def recognize(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, from features (batch, frames, mels) and their lengths (batch,)."""
         x, frames = self.subsampling(features, frames)
         logits = self.output(self.recurrent(x, frames))
         # Half precision would round the log-probabilities that CTC sums over thousands of frames.

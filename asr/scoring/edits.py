@@ -1,4 +1,4 @@
-"""Word and character error rates from summed edit counts, with an interval; jiwer aligns behind it."""
+"""Word and character error rates from summed edit counts; jiwer aligns behind it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
+
+from asr.scoring.significance import blocks, bootstrap_interval
 
 Unit = Literal["word", "char"]
 
@@ -55,11 +57,12 @@ class EditCounts:
 class Score:
     """The error rate of a test set: counts summed over all utterances and divided once.
 
-    `utterances` holds the counts of each utterance in input order.
+    `utterances` holds the counts of each utterance in input order, `speakers` their speakers where these are known.
     """
 
     unit: Unit
     utterances: tuple[EditCounts, ...]
+    speakers: tuple[str, ...] = ()
 
     @cached_property
     def counts(self) -> EditCounts:
@@ -114,27 +117,53 @@ class Score:
     def sentence_error_rate(self) -> float:
         return self.sentence_errors / max(len(self.utterances), 1)
 
-    @cached_property
+    @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % bootstrap interval of `rate` over utterances; computed when first asked for."""
-        errors = np.array([counts.errors for counts in self.utterances], dtype=np.int64)
-        lengths = np.array([counts.reference_length for counts in self.utterances], dtype=np.int64)
-        return bootstrap_interval(errors, lengths)
+        """The 95 % bootstrap interval of `rate`, over speakers where these are known; computed when first asked for."""
+        return self._interval[0]
+
+    @property
+    def interval_units(self) -> str:
+        """What was resampled for the interval: "speakers" or "utterances"."""
+        return self._interval[1]
+
+    @cached_property
+    def errors_and_lengths(self) -> np.ndarray:
+        """Errors and reference tokens of each utterance, (utterances, 2) int64."""
+        rows = [(counts.errors, counts.reference_length) for counts in self.utterances]
+        return np.array(rows, dtype=np.int64).reshape(-1, 2)
+
+    @cached_property
+    def _interval(self) -> tuple[tuple[float, float], str]:
+        units, name = blocks(self.errors_and_lengths, self.speakers)
+        return bootstrap_interval(units[:, 0], units[:, 1]), name
 
 
-def score(references: Sequence[str], hypotheses: Sequence[str], unit: Unit = "word") -> Score:
+def score(
+    references: Sequence[str], hypotheses: Sequence[str], unit: Unit = "word", *, speakers: Sequence[str] = ()
+) -> Score:
     """Align each hypothesis with the reference at the same position and count edits.
 
     Words are what stands between white space; characters include one space between words. An empty reference
     is allowed: every token of its hypothesis is an insertion. Nothing is normalized: do that before, to both
-    sides alike. Raises ValueError when the two lists differ in length.
+    sides alike. With `speakers`, one per utterance, the interval is over speakers. Raises ValueError when the lists
+    differ in length.
     """
+    return count(align_texts(references, hypotheses, unit), unit, speakers)
+
+
+def align_texts(references: Sequence[str], hypotheses: Sequence[str], unit: Unit = "word") -> list[list[Edit]]:
+    """The alignments that `score` counts. Raises ValueError when the lists differ in length."""
     if len(references) != len(hypotheses):
         raise ValueError(f"{len(references)} references but {len(hypotheses)} hypotheses")
-    split_references = [tokens(text, unit) for text in references]
-    split_hypotheses = [tokens(text, unit) for text in hypotheses]
-    alignments = align(split_references, split_hypotheses)
-    return Score(unit, tuple(map(_count, alignments)))
+    return align([tokens(text, unit) for text in references], [tokens(text, unit) for text in hypotheses])
+
+
+def count(alignments: Sequence[Sequence[Edit]], unit: Unit = "word", speakers: Sequence[str] = ()) -> Score:
+    """The score of utterances that are aligned already. Raises ValueError when the lists differ in length."""
+    if speakers and len(speakers) != len(alignments):
+        raise ValueError(f"{len(alignments)} utterances but {len(speakers)} speakers")
+    return Score(unit, tuple(map(_count, alignments)), tuple(speakers))
 
 
 def tokens(text: str, unit: Unit) -> list[str]:
@@ -149,11 +178,8 @@ def tokens(text: str, unit: Unit) -> list[str]:
 def align(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]]) -> list[list[Edit]]:
     """A minimum edit alignment (all edits cost 1) of each pair of token sequences."""
     # jiwer below 4 refuses empty references and all versions are spared trivial work: those are settled here
-    alignments: list[list[Edit]] = [
-        [Edit("insert", 0, 0, 0, len(hypothesis))] if hypothesis and not reference else []
-        for reference, hypothesis in zip(references, hypotheses, strict=True)
-    ]
-    filled = [i for i, reference in enumerate(references) if reference]
+    alignments = [_trivial(reference, hypothesis) for reference, hypothesis in zip(references, hypotheses, strict=True)]
+    filled = [i for i, reference in enumerate(references) if reference and not alignments[i]]
     if not filled:
         return alignments
     import jiwer
@@ -172,40 +198,18 @@ def align(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str
     return alignments
 
 
-def bootstrap_interval(
-    errors: np.ndarray, lengths: np.ndarray, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 1
-) -> tuple[float, float]:
-    """Percentile bootstrap of sum(errors) / sum(lengths) over units drawn with replacement.
-
-    `errors` and `lengths`, both (units,), are per utterance, or summed per speaker for a bootstrap blocked by
-    speaker (Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation",
-    ICASSP 2004). The seed is fixed so that a report can be repeated.
-    """
-    units = len(errors)
-    if units == 0:
-        return (0.0, 0.0)
-    generator = np.random.default_rng(seed)
-    both = np.stack([np.asarray(errors), np.asarray(lengths)], axis=1).astype(np.float64)
-    rates = np.empty(resamples)
-    rows = max(1, 1_000_000 // units)  # bounds the memory of one block of draws
-    for first in range(0, resamples, rows):
-        count = min(rows, resamples - first)
-        drawn = generator.integers(0, units, size=(count, units), dtype=np.int32)
-        # how often each unit was drawn, then one product gives both sums: faster than gathering twice
-        offsets = np.arange(count, dtype=np.int64)[:, None] * units
-        weights = np.bincount((drawn + offsets).ravel(), minlength=count * units).reshape(count, units)
-        sums = weights @ both
-        rates[first : first + count] = sums[:, 0] / np.maximum(sums[:, 1], 1.0)
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(rates, [tail, 1.0 - tail])
-    return (float(low), float(high))
+def _trivial(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Edit]:
+    """The alignment where one look shows it, else an empty one."""
+    if not reference:
+        return [Edit("insert", 0, 0, 0, len(hypothesis))] if hypothesis else []
+    return [Edit("equal", 0, len(reference), 0, len(hypothesis))] if reference == hypothesis else []
 
 
 def _as_given(sentences: list[list[str]]) -> list[list[str]]:
     return sentences
 
 
-def _count(alignment: list[Edit]) -> EditCounts:
+def _count(alignment: Sequence[Edit]) -> EditCounts:
     lengths = {"equal": 0, "substitute": 0, "delete": 0, "insert": 0}
     for edit in alignment:
         from_hypothesis = edit.kind == "insert"

@@ -78,6 +78,19 @@ class AveragingConfig:
 
 
 @dataclass(frozen=True)
+class LanguageModelConfig:
+    """The word n-gram model that a recipe makes after the training, tunes on the dev set and evaluates with.
+
+    It has n-grams up to `order` words (0: no language model) of the training transcripts and of `text`, further files
+    with a sentence a line; or it is an existing one, `file` (ARPA or binary). `asr train` makes none.
+    """
+
+    order: int = 0
+    text: str | tuple[str, ...] = ()
+    file: str = ""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A training run. `trainer` goes to `pytorch_lightning.Trainer` as it is (max_epochs, devices, precision, ...).
 
@@ -95,6 +108,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     averaging: AveragingConfig = field(default_factory=AveragingConfig)
+    lm: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     early_stopping: int = 0
     checkpoint_minutes: float = 10.0
     blank_plateau_epochs: int = 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,8 @@ from asr.corpus.manifest import write_manifest
 from asr.errors import AsrError, UsageError
 
 BASE_URL = "https://www.openslr.org/resources/12"
+LM_URL = "https://www.openslr.org/resources/11"
+LANGUAGE_MODELS = ("3-gram.pruned.3e-7", "3-gram.pruned.1e-7", "3-gram", "4-gram")  # NAME.arpa.gz
 # The MD5 sums that openslr.org publishes, and the size of each archive in GB.
 SPLITS = {
     "dev-clean": ("42e2234ba48799c1f50f24a7926300a1", 0.3),
@@ -35,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--archive-dir", type=Path, metavar="DIR", help="a folder with the official *.tar.gz archives")
     where.add_argument("--download", action="store_true", help="fetch the archives (100 h: 7 GB; 960 h: 61 GB)")
     parser.add_argument("--base-url", default=BASE_URL, metavar="URL", help="a mirror (default: %(default)s)")
+    parser.add_argument("--lm-url", default=LM_URL, metavar="URL", help="the same for language models (%(default)s)")
     parser.add_argument("--no-checksum", action="store_true", help="accept archives other than the official ones")
 
 
@@ -45,6 +49,8 @@ def sources(args: argparse.Namespace) -> list[Path]:
 
 def prepare(args: argparse.Namespace) -> None:
     """Write `SPLIT.jsonl` below `args.data` for every split among `args.manifests`; finished splits are left alone."""
+    if args.lm_file and not args.lm_file.exists():
+        _fetch_language_model(args)
     splits = [path.stem for path in args.manifests]
     unknown = [split for split in splits if split not in SPLITS]
     if unknown:
@@ -91,6 +97,20 @@ def _from_archive(split: str, args: argparse.Namespace) -> Path:
     return args.data / "LibriSpeech"
 
 
+def _fetch_language_model(args: argparse.Namespace) -> None:
+    """The official language model that `lm.file` names, from the archives' folder or by download."""
+    name = args.lm_file.name
+    if name.removesuffix(".arpa.gz") not in LANGUAGE_MODELS:
+        official = ", ".join(f"{known}.arpa.gz" for known in LANGUAGE_MODELS)
+        raise UsageError(f"{args.lm_file} does not exist, and is no official language model (those are: {official})")
+    if args.archive_dir and (args.archive_dir / name).is_file():
+        shutil.copyfile(args.archive_dir / name, args.lm_file)
+    elif args.download:
+        download(f"{args.lm_url.rstrip('/')}/{name}", args.lm_file)
+    else:
+        raise UsageError(f"{args.lm_file} does not exist: say --download, or --archive-dir with {name} in it")
+
+
 def _unpacked(folder: Path) -> Path:
     """The LibriSpeech folder itself, also when the one above it was named."""
     return folder / "LibriSpeech" if (folder / "LibriSpeech").is_dir() else folder
@@ -125,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("splits", nargs="+", metavar="SPLIT", help=f"of {', '.join(SPLITS)}")
     add_arguments(parser)
     args = parser.parse_args(argv)
-    args.manifests = [args.data / f"{split}.jsonl" for split in args.splits]
+    args.manifests, args.lm_file = [args.data / f"{split}.jsonl" for split in args.splits], None
     args.data.mkdir(parents=True, exist_ok=True)
     prepare(args)
 

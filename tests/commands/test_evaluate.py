@@ -127,7 +127,9 @@ def test_files_written_hold_every_utterance_and_score_to_the_same_rate(test_set,
     for _ in range(2):  # a second run replaces the first
         assert main(["evaluate", str(test_set), "-m", str(tiny_model), "-o", str(out), "--json"]) == 1
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert sorted(path.name for path in out.iterdir()) == ["hyp.trn", "hypotheses.jsonl", "ref.trn", "summary.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "alignments.txt", "hyp.ctm", "hyp.trn", "hypotheses.jsonl", "ref.stm", "ref.trn", "summary.json"
+    ]  # fmt: skip
 
     def texts(name):
         lines = (out / name).read_text(encoding="utf-8").splitlines()
@@ -165,6 +167,39 @@ def test_a_bad_manifest_is_one_line_that_names_it(tiny_model, tmp_path, capsys, 
     assert captured.err.startswith("asr: error: ")
     assert "bad.jsonl" in captured.err
     assert captured.err.count("\n") == 1
+
+
+def test_the_report_has_strips_players_and_everything_of_the_summary(test_set, tiny_model, tmp_path, capsys):
+    page = tmp_path / "report.html"
+    options = ["--html", str(page), "--audio", "3", "--posteriorgrams", "2", "--snr", "--tables"]
+    assert main(["evaluate", str(test_set), "-m", str(tiny_model), *options]) == 0
+    captured = capsys.readouterr()
+    assert "Sum/Avg" in captured.out and "SNR" in captured.out and "below 2 s" in captured.out
+    assert f"report written to {page}" in captured.err
+    text = page.read_text(encoding="utf-8")
+    found = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+    assert found["title"] == "tiny.asr on test.jsonl"
+    assert len(found["strips"]) == 2 and len(found["audio"]) == 3
+    assert set(found["strips"]) <= {"3", "5"} == set(list(found["audio"])[:2])
+    assert all(utterance["q"] is not None for utterance in found["utterances"])
+
+
+def test_speakers_in_the_manifest_block_the_interval(test_set, tiny_model, capsys):
+    rows = [row | {"speaker": f"s{i % 6}"} for i, row in enumerate(read_rows(test_set))]
+    write_rows(test_set, rows)
+    assert main(["evaluate", str(test_set), "-m", str(tiny_model), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["wer"]["interval_over"] == "speakers"
+    assert [group["name"] for group in summary["speakers"]] == [f"s{i}" for i in range(6)]
+    assert summary["sclite"]["snt"] == 8 and summary["sclite"]["s_err"] == 2
+
+
+@pytest.mark.parametrize(
+    "options", [["--audio", "3"], ["--html", ".", "--audio"], ["--html", "x.html", "--audio", "-1"]]
+)
+def test_report_options_that_cannot_work_are_said_before_the_work(test_set, capsys, options):
+    assert main(["evaluate", str(test_set), "-m", "nowhere.asr", *options]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_decoding_options_are_checked_before_the_work(test_set, capsys):

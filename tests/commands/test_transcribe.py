@@ -12,7 +12,9 @@ import soundfile
 
 import asr
 from asr.__main__ import main
+from asr.decoding.beam_stream import BeamStream
 from asr.decoding.decoder import DecodingConfig, make_decoder
+from asr.long_form import Windows
 from asr.recognizer import Recognizer
 from asr.writers import WRITERS
 
@@ -268,6 +270,11 @@ def test_progress_is_shown_only_when_asked_for_or_on_a_terminal(run, talk):
         (["--nbest", "0"], "--nbest must be at least 1"),
         (["--batch-seconds", "0"], "batch seconds must be positive"),
         (["--device", "tpu"], "not one of auto, cpu, cuda"),
+        (["--flag-below", "0"], "must lie between 0 and 1"),
+        (["--flag-below", "0.5", "-f", "srt"], "marks words in txt"),
+        (["--flag-below", "0.5", "--json"], "marks words in txt"),
+        (["--chunk-length", "0.5"], "at least 1 s"),
+        (["--chunk-overlap", "31"], "between 0 and their length"),
         (["--words", "-o", "DIR"], "--words shapes text on stdout"),
     ],
 )
@@ -297,3 +304,60 @@ def test_a_file_that_is_no_model_is_one_line(talk, tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith(f"asr: error: {tmp_path / 'x.asr'}: not an asr-ctc model file")
+
+
+def test_shards_share_the_inputs_out(run, write_audio, tmp_path):
+    for i in range(5):
+        write_audio(tmp_path / "in" / f"{i}.wav", 0.3, seed=i)
+    _, out, _ = run(tmp_path / "in")
+    whole = rows(out)
+    parts = [rows(run(tmp_path / "in", "--shard", f"{i}/3")[1]) for i in (1, 2, 3)]
+    assert [len(part) for part in parts] == [2, 2, 1]
+    texts = {row["id"]: row["text"] for part in parts for row in part}
+    assert texts == {row["id"]: row["text"] for row in whole}
+    for i in (1, 2, 3, 1):
+        run(tmp_path / "in", "--shard", f"{i}/3", "-o", tmp_path / "out", "--resume")
+    assert files(tmp_path / "out") == [f"{i}.txt" for i in range(5)]
+    assert rows(run(tmp_path / "in" / "0.wav", "--shard", "2/2", "--json")[1]) == []
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "1/", "a/b", "-1/2"])
+def test_a_shard_is_a_part_of_a_whole(run, talk, shard):
+    with pytest.raises(SystemExit) as stop:
+        run(talk, f"--shard={shard}")
+    assert stop.value.code == 2
+
+
+def test_long_recordings_come_out_as_they_are_heard(run, write_audio, tmp_path, tiny_model):
+    path = write_audio(tmp_path / "long.wav", 7.0, seed=7)
+    options = ("--chunk-length", "2", "--chunk-overlap", "0.5", "--decoder", "greedy")
+    model = asr.load(tiny_model)
+    model.windows = Windows(2.0, 0.5)
+    expected = model.transcribe(path).text
+    assert run(path, *options)[:2] == (0, expected + "\n")
+    assert rows(run(path, "--json", *options)[1])[0]["text"] == expected
+    model.windows = None
+    assert run(path, "--chunk-length", "0", "--decoder", "greedy")[:2] == (0, model.transcribe(path).text + "\n")
+
+
+def test_text_is_printed_while_a_recording_is_read(run, talk, text_of, monkeypatch):
+    """The decoder's certain words come first, the rest with the result; together they are the text."""
+    text = text_of(talk)
+    monkeypatch.setattr("asr.long_form.Windows.longest", 0.1)
+    grown = [text[: len(text) // 3], text[: len(text) // 2]]
+    feed = BeamStream.stable
+    seen = iter(grown)
+    monkeypatch.setattr(BeamStream, "stable", lambda self: next(seen, grown[-1]))
+    assert run(talk)[:2] == (0, text + "\n")
+    monkeypatch.setattr(BeamStream, "stable", feed)
+    assert run(talk)[:2] == (0, text + "\n")
+
+
+def test_doubtful_words_can_be_marked(run, talk, tmp_path, text_of):
+    _, out, _ = run(talk, "--flag-below", "1.0")
+    assert out.split() == [f"[{word}?]" for word in text_of(talk).split()]
+    _, out, _ = run(talk, "--flag-below", "0.000001")
+    assert out == text_of(talk) + "\n"
+    run(talk, "--flag-below", "1", "-o", tmp_path / "out", "-f", "txt,json")
+    assert (tmp_path / "out" / "talk.txt").read_text(encoding="utf-8").startswith("[")
+    assert json.loads((tmp_path / "out" / "talk.json").read_text(encoding="utf-8"))["text"] == text_of(talk)

@@ -126,10 +126,11 @@ def test_memory_does_not_grow_over_utterances(searches, alphabet):
 
     tracemalloc.start()
     try:
-        before = held_after(2000)  # free lists and the like have been filled
-        assert held_after(3000) - before < 30_000
+        held = [held_after(1500) for _ in range(4)]
     finally:
         tracemalloc.stop()
+    # A leak grows in every round; what other threads of this process allocate comes and goes.
+    assert min(after - before for before, after in itertools.pairwise(held)) < 15_000
 
 
 @pytest.mark.parametrize("alphabet", ["characters", "pieces"])

@@ -41,6 +41,7 @@ def arguments() -> Callable[..., argparse.Namespace]:
         module.add_arguments(parser)
         args = parser.parse_args(argv)
         args.data, args.manifests = data, [data / f"{name}.jsonl" for name in manifests]
+        args.lm_file = None
         data.mkdir(parents=True, exist_ok=True)
         return args
 

@@ -167,3 +167,33 @@ def test_every_configuration_is_valid_and_its_own() -> None:
     for name, config in configs.items():
         assert list(config.data.test) == ["test-clean", "test-other"]
         assert name == "recipe" or config.name == f"librispeech-{name}"
+
+
+def test_official_language_model(
+    recipe_module: Callable,
+    arguments: Callable,
+    served: str,
+    librispeech_archives: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    prepare, data = recipe_module("librispeech", "prepare"), tmp_path / "data"
+    official(monkeypatch, prepare, librispeech_archives)
+    name = "3-gram.pruned.3e-7.arpa.gz"
+    (librispeech_archives / name).write_bytes(b"a language model")
+
+    def run(lm: str, *argv: str) -> bytes:
+        args = arguments(prepare, data, *argv)
+        args.lm_file = data / lm
+        prepare.prepare(args)
+        return (data / lm).read_bytes()
+
+    with pytest.raises(UsageError, match=r"no official language model .*4-gram"):
+        run("mine.arpa", "--download")
+    with pytest.raises(UsageError, match="does not exist: say --download"):
+        run(name, "--archive-dir", str(tmp_path))
+    assert run(name, "--download", "--lm-url", served) == b"a language model"
+    assert Quiet.asked == [f"/{name}"]
+    assert run(name) == b"a language model" and len(Quiet.asked) == 1  # it is there
+    (data / name).unlink()
+    assert run(name, "--archive-dir", str(librispeech_archives)) == b"a language model" and len(Quiet.asked) == 1

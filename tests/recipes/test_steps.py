@@ -118,10 +118,11 @@ def test_everything_once_and_then_nothing(toy: Toy, capsys: pytest.CaptureFixtur
     second = capsys.readouterr()
     assert first.out == second.out
     lines = first.out.splitlines()
-    assert lines[1].split()[:3] == ["one", "7", "12.50%"] and lines[2].startswith("two")
+    assert lines[1].split()[:4] == ["one", "greedy", "7", "12.50%"] and lines[2].startswith("two")
     assert "exp/toy/model.asr" in lines[-2] and lines[-1].startswith("transcribe with: asr transcribe")
     assert [line for line in second.err.splitlines() if "up to date" not in line] == [
-        "[average] nothing to do (averaging.kind is ema)"
+        "[average] nothing to do (averaging.kind is ema)",
+        "[lm] nothing to do (lm.order is 0)",
     ]
 
 

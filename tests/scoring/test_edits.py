@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.scoring import EditCounts, score
-from asr.scoring.edits import align, bootstrap_interval, tokens
+from asr.scoring.edits import align, tokens
+from asr.scoring.significance import bootstrap_interval
 
 sentences = st.lists(st.sampled_from(["a", "b", "c", "dd"]), max_size=7).map(" ".join)
 

@@ -1,0 +1,1 @@
+"""Measuring speed: transcription by its parts, training steps, decoders; reports as JSON, table and picture."""

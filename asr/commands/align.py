@@ -1,0 +1,155 @@
+"""`asr align`: the times of the words of a text that is known, by CTC forced alignment."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from asr.commands import options
+from asr.errors import AsrError, UsageError
+from asr.outputs import OutputFolder, exists_error
+from asr.recordings import MANIFEST_SUFFIXES, STDIN, Recording, as_recording
+from asr.transcript import Failure, Transcript
+from asr.writers import WRITERS, json_line, parse_formats
+
+FORMATS = ("json", "jsonl", "ctm", "srt", "vtt", "tsv", "textgrid")
+STREAMED = ("jsonl", "ctm")  # formats in which several recordings can follow one another on stdout
+_TEXT_SUFFIXES = frozenset([".txt", ".text", ".lab", ".trn", ".md"])
+
+EXAMPLES = """\
+examples:
+  asr align talk.wav talk.txt -m model.asr -f srt > talk.srt   subtitles of a text in a file
+  asr align a.wav "the words in it" -m model.asr               words and tokens as JSON
+  asr align test.jsonl -m model.asr -f textgrid -o out         a TextGrid per row of a manifest
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLES
+    parser.add_argument("input", metavar="AUDIO|MANIFEST", help="audio file, - for stdin; or a manifest with texts")
+    parser.add_argument("text", nargs="?", metavar="TEXT", help="a text file, - for stdin, or the words themselves")
+    parser.add_argument("-m", "--model", required=True, metavar="MODEL", help="model file (.asr)")
+    parser.add_argument("-f", "--format", metavar="F[,F]", help=f"{', '.join(FORMATS)} (default: json; several: -o)")
+    parser.add_argument("-o", "--output", metavar="DIR", help="write files here, named after the recordings")
+    parser.add_argument("--force", action="store_true", help="overwrite output files")
+    parser.add_argument("--channel", metavar="C", default="mix", help="mix (default) or a number from 0")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads for the model")
+    options.add_window_options(parser)
+    parser.add_argument(
+        "--progress", action=argparse.BooleanOptionalAction, help="progress bar on stderr (default: on terminals)"
+    )
+    options.add_raw_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    raw = options.raw_format(args)
+    windows = options.windows(args)
+    several = Path(args.input).suffix.lower() in MANIFEST_SUFFIXES
+    formats = _formats(args, several)
+    if args.channel != "mix" and not args.channel.isdecimal():
+        raise UsageError(f"--channel must be mix or a number from 0, found '{args.channel}'")
+    folder = OutputFolder(args.output, formats, overwrite=args.force) if args.output else None
+    work, bad_rows = _of_manifest(args) if several else ([_single(args)], 0)
+    failed = 0
+
+    import asr
+    from asr.alignment import align_recording
+
+    recognizer = asr.load(args.model, device=args.device, threads=args.threads)
+    recognizer.windows = windows
+    with options.progress_bar(args, total=len(work), unit="file") as bar:
+        for recording, text in work:
+            try:
+                if folder is not None and (path := folder.existing(recording.id)):
+                    raise exists_error(path)
+                transcript = align_recording(recognizer, recording, text, channel=args.channel, raw=raw)
+                _deliver(transcript, folder, formats)
+            except AsrError as error:
+                failed += 1
+                options.say(f"asr: error: {error}")
+                if several and formats == ("jsonl",) and folder is None:
+                    sys.stdout.write(json_line(Failure(recording.id, recording.audio_filepath, str(error))))
+            bar.update()
+    if several:
+        rest = f", {failed + bad_rows} failed" if failed + bad_rows else ""
+        print(f"asr: {len(work) - failed} aligned{rest}", file=sys.stderr)
+    return 1 if failed + bad_rows else 0
+
+
+def _deliver(transcript: Transcript, folder: OutputFolder | None, formats: tuple[str, ...]) -> None:
+    if folder is not None:
+        folder.write(transcript, transcript.id)
+    else:
+        sys.stdout.write(WRITERS[formats[0]](transcript))
+        sys.stdout.flush()
+    for warning in transcript.warnings:
+        options.say(f"asr: warning: {transcript.audio_filepath or transcript.id}: {warning}")
+
+
+def _formats(args: argparse.Namespace, several: bool) -> tuple[str, ...]:
+    """The formats asked for; raises UsageError for those that have no times, or no place to go to."""
+    default = "jsonl" if several and not args.output else "json"
+    names = FORMATS if args.format == "all" else parse_formats(args.format or default)
+    for name in names:
+        if name not in FORMATS:
+            raise UsageError(f"-f {name} holds no times: choose from {', '.join(FORMATS)}")
+    if not args.output:
+        if args.force:
+            raise UsageError("--force is about output files: give -o DIR")
+        if len(names) > 1:
+            raise UsageError(f"{len(names)} formats need files to go to: give -o DIR")
+        if several and names[0] not in STREAMED:
+            raise UsageError(
+                f"-f {names[0]} for a manifest needs -o DIR (on stdout only {', '.join(STREAMED)} can follow one "
+                "another)"
+            )
+    return names
+
+
+def _single(args: argparse.Namespace) -> tuple[Recording, str]:
+    if args.text is None:
+        raise UsageError("what is said in it? asr align AUDIO TEXT, where TEXT is a file, - or the words themselves")
+    if args.input == STDIN:
+        if args.text == STDIN:
+            raise UsageError("stdin ('-') can be read only once")
+        return Recording(sys.stdin.buffer, id="stdin", audio_filepath=STDIN), _text(args.text)
+    return as_recording(args.input), _text(args.text)
+
+
+def _text(argument: str) -> str:
+    """The content of a text file or of stdin, or the argument itself."""
+    if argument == STDIN:
+        return _decoded(sys.stdin.buffer.read(), "stdin")
+    path = Path(argument)
+    try:
+        is_file = path.is_file()
+    except (OSError, ValueError):  # too long for a file name: words
+        is_file = False
+    if is_file:
+        return _decoded(path.read_bytes(), argument)
+    if path.suffix.lower() in _TEXT_SUFFIXES and len(argument.split()) == 1:
+        raise UsageError(f"{argument}: no such text file")
+    return argument
+
+
+def _decoded(content: bytes, name: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name}: not a UTF-8 text (byte {error.start}): save it as UTF-8") from error
+
+
+def _of_manifest(args: argparse.Namespace) -> tuple[list[tuple[Recording, str]], int]:
+    """The rows of a manifest, and how many of them are malformed."""
+    if args.text is not None:
+        raise UsageError(f"{args.input} is a manifest, whose rows have their own texts: leave TEXT out")
+    from asr.corpus.manifest import Manifest
+    from asr.errors import ManifestError
+
+    bad_rows: list[ManifestError] = []
+    manifest = Manifest.read(args.input, bad_rows=bad_rows)
+    for error in bad_rows:
+        options.say(f"asr: error: {error}")
+    return [(as_recording(utterance), utterance.text) for utterance in manifest], len(bad_rows)

@@ -1,0 +1,140 @@
+"""`asr compare`: is system B really better than system A?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from asr.commands import options
+from asr.errors import UsageError
+
+if TYPE_CHECKING:
+    from asr.scoring.comparison import Comparison
+    from asr.scoring.edits import Unit
+    from asr.scoring.texts import TestSet
+
+EXAMPLES = """\
+examples:
+  asr compare ref.trn greedy.trn beam.trn
+  asr compare test.jsonl a/hypotheses.jsonl b/hypotheses.jsonl --normalize basic
+
+The interval and the first p come from a paired bootstrap over speakers, where every utterance has one, or else over
+utterances; the second p from the matched-pairs test on sentence segments (NIST's MAPSSWE). 95 % of such intervals hold
+the true difference.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLES
+    parser.add_argument("reference", metavar="REF", help="references: trn, jsonl or txt; - for stdin")
+    parser.add_argument("hypothesis_a", metavar="HYP_A", help="hypotheses of system A")
+    parser.add_argument("hypothesis_b", metavar="HYP_B", help="hypotheses of system B")
+    options.add_text_options(parser)
+    parser.add_argument("--cer", action="store_true", help="compare character error rates instead of words")
+    parser.add_argument(
+        "--limit", type=int, default=5, metavar="N", help="utterances shown that B wins and loses (default: 5; 0: all)"
+    )
+    parser.add_argument("--json", action="store_true", help="all figures as one JSON object on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    names = options.normalizer_names(args.normalize)
+    if args.limit < 0:
+        raise UsageError(f"--limit must be 0 or more, found {args.limit}")
+    if [args.reference, args.hypothesis_a, args.hypothesis_b].count("-") > 1:
+        raise UsageError("stdin ('-') can be read only once")
+    from asr.commands.score import pair_with, read_references
+    from asr.scoring.comparison import compare
+    from asr.text.normalize import normalize, versioned
+
+    references = read_references(args)
+    sets = [pair_with(references, args.hypothesis_a, args), pair_with(references, args.hypothesis_b, args)]
+    warnings = [warning for test_set in sets for warning in test_set.warnings]
+    if args.strict and warnings:
+        raise UsageError(f"--strict: {warnings[0]}")
+    speakers = [line.speaker for line in references.lines]
+    unit: Unit = "char" if args.cer else "word"
+    results: list[tuple[str, Comparison]] = []
+    for name in names:
+        texts = [[normalize(line.text or "", name) for line in references.lines]]
+        texts += [[normalize(line.text or "", name) for line in test_set.hypotheses] for test_set in sets]
+        known = speakers if any(speakers) else ()
+        results.append((versioned(name), compare(texts[0], texts[1], texts[2], unit, speakers=known)))
+    if args.json:
+        print(json.dumps(summary(sets, results, warnings), ensure_ascii=False))
+    else:
+        print(text(sets, results, args.limit or None))
+    for warning in warnings:
+        print(f"asr: warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def summary(sets: list[TestSet], results: list[tuple[str, Comparison]], warnings: list[str]) -> dict[str, Any]:
+    """Everything as JSON-able values; an utterance's `gain` is the errors that B makes fewer than A."""
+    from asr.scoring.scored import rates
+
+    lines = sets[0].references
+    comparisons = []
+    for name, result in results:
+        gains = {line.id: int(gain) for line, gain in zip(lines, result.gains, strict=True) if gain}
+        comparisons.append(
+            {"normalizer": name, "unit": result.a.unit, "a": rates(result.a), "b": rates(result.b)}
+            | result.summary()
+            | {"gains": gains}
+        )
+    return {
+        "reference": sets[0].reference_path,
+        "hypothesis_a": sets[0].hypothesis_path,
+        "hypothesis_b": sets[1].hypothesis_path,
+        "utterances": len(lines),
+        "missing_a": list(sets[0].missing),
+        "missing_b": list(sets[1].missing),
+        "comparisons": comparisons,
+        "warnings": warnings,
+    }
+
+
+def text(sets: list[TestSet], results: list[tuple[str, Comparison]], limit: int | None) -> str:
+    """The figures for people: rates and verdict per normalizer, then where the first normalizer's B wins and loses."""
+    from asr.scoring.comparison import p_text
+    from asr.scoring.scored import rate_line
+
+    first = results[0][1]
+    lines = [
+        f"A {sets[0].hypothesis_path}, B {sets[1].hypothesis_path} against {sets[0].reference_path}: "
+        f"{len(sets[0].references)} utterances"
+    ]
+    for name, result in results:
+        label = "WER" if result.a.unit == "word" else "CER"
+        lines += [f"normalizer {name}", f"  A {rate_line(label, result.a)}", f"  B {rate_line(label, result.b)}"]
+        lines.append(f"  {result.verdict()}")
+        lines.append(f"  paired bootstrap over {result.interval_units}{_matched(result, p_text)}")
+    gains = first.gains
+    wins, losses = int((gains > 0).sum()), int((gains < 0).sum())
+    lines.append(f"B has fewer errors in {wins} utterances, more in {losses}, as many in {len(gains) - wins - losses}")
+    lines += _utterances("B wins", sets, gains, limit)
+    lines += _utterances("B loses", sets, -gains, limit)
+    return "\n".join(lines)
+
+
+def _matched(result: Comparison, p_text: Any) -> str:
+    if result.matched is None:
+        return ""
+    return f"; matched pairs of {result.matched.segments} segments: {p_text(result.matched.p)}"
+
+
+def _utterances(title: str, sets: list[TestSet], gains: Any, limit: int | None) -> list[str]:
+    order = sorted((i for i in range(len(gains)) if gains[i] > 0), key=lambda i: (-gains[i], i))
+    lines = []
+    for i in order[:limit]:
+        lines += [
+            f"\n{title} {sets[0].references[i].id} by {gains[i]}",
+            f"  REF {sets[0].references[i].text}",
+            f"  A   {sets[0].hypotheses[i].text or ''}".rstrip(),
+            f"  B   {sets[1].hypotheses[i].text or ''}".rstrip(),
+        ]
+    if len(order) > len(order[:limit]):
+        lines.append(f"... and {len(order) - len(order[:limit])} more utterances that {title} (--limit)")
+    return lines

@@ -1,0 +1,103 @@
+"""The --html report of `asr score` and `asr evaluate`: its options, and the audio that goes into it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asr.errors import AsrError, UsageError
+
+if TYPE_CHECKING:
+    from asr.scoring.report import Strip
+    from asr.scoring.scored import ScoredSet
+
+PLAYERS = 30  # a minute of speech is about 0.3 MB in the page
+
+
+def add_report_options(parser: argparse.ArgumentParser) -> None:
+    """--html, --audio, --snr."""
+    group = parser.add_argument_group("report")
+    group.add_argument("--html", metavar="FILE", help="write a report to look at: one page, no other files")
+    group.add_argument(
+        "--audio",
+        type=int,
+        nargs="?",
+        const=PLAYERS,
+        default=0,
+        metavar="N",
+        help=f"with --html: players for the N utterances with most errors (without N: {PLAYERS})",
+    )
+    group.add_argument("--snr", action="store_true", help="estimate signal-to-noise ratios from the audio (rough)")
+
+
+def check_report_options(args: argparse.Namespace) -> None:
+    """Raise UsageError for what cannot work, before the work."""
+    if args.audio < 0:
+        raise UsageError(f"--audio must be 0 or more, found {args.audio}")
+    if args.audio and not args.html:
+        raise UsageError("--audio puts players into a report: give --html FILE, too")
+    if args.html and Path(args.html).is_dir():
+        raise UsageError(f"--html {args.html}: a folder; name the file to write")
+
+
+def with_estimated_snr(scored: ScoredSet) -> ScoredSet:
+    """The set with a signal-to-noise ratio for every utterance whose audio can be read and that has none."""
+    from asr.scoring.clips import estimated_snr, read_clip
+
+    _need_audio(scored, "--snr")
+    lines = []
+    for line in scored.lines:
+        if line.snr is None and line.audio_filepath:
+            with contextlib.suppress(AsrError):  # unknown, then; a player that is asked for says why
+                line = replace(line, snr=estimated_snr(*read_clip(line)))
+        lines.append(line)
+    return replace(scored, lines=tuple(lines))
+
+
+def write(
+    args: argparse.Namespace,
+    sets: Sequence[ScoredSet],
+    *,
+    title: str,
+    facts: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+    missing: Sequence[str] = (),
+    strips: Mapping[int, Strip] | None = None,
+) -> list[str]:
+    """Write the report that --html asks for; returns what went wrong with single recordings, one line each."""
+    from asr import __version__
+    from asr.scoring.clips import data_uri, read_clip
+    from asr.scoring.report import most_errors, write_report
+
+    players: dict[int, str] = {}
+    problems: list[str] = []
+    if args.audio:
+        _need_audio(sets[0], "--audio")
+        for i in dict.fromkeys([*most_errors(sets[0], args.audio), *(strips or {})]):
+            try:
+                players[i] = data_uri(*read_clip(sets[0].lines[i]))
+            except AsrError as error:
+                problems.append(f"no player for {sets[0].lines[i].id}: {error}")
+    write_report(
+        args.html,
+        sets,
+        title=title,
+        facts=facts,
+        warnings=warnings,
+        missing=missing,
+        audio=players,
+        strips=strips,
+        footer=f"Written by asr {__version__}. Intervals are 95 % bootstrap intervals, of groups over utterances.",
+    )
+    print(f"asr: report written to {args.html}", file=sys.stderr)
+    return problems
+
+
+def _need_audio(scored: ScoredSet, option: str) -> None:
+    if not any(line.audio_filepath for line in scored.lines):
+        raise UsageError(f"{option}: the references name no audio; give a manifest as REF, or as --speakers")

@@ -1,0 +1,142 @@
+"""`asr score`: error rates of hypotheses against references, whatever system they come from."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asr.commands import html, options
+from asr.errors import UsageError
+
+if TYPE_CHECKING:
+    from asr.scoring.scored import ScoredSet
+    from asr.scoring.texts import TestSet, Texts
+
+EXAMPLES = """\
+examples:
+  asr score ref.trn hyp.trn                              paired by utterance id
+  asr score test.jsonl results.jsonl --normalize basic   a manifest and what `asr transcribe --json` printed for it
+  asr score hypotheses.jsonl                             rows with text and pred_text, as `asr evaluate -o` writes them
+  asr score ref.txt hyp.txt --normalize none,basic       paired line by line, two normalizers side by side
+
+A reference without a hypothesis counts as an empty hypothesis, a hypothesis without a reference is not scored; both are
+counted and named on stderr, and with --strict an error.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLES
+    parser.add_argument("reference", metavar="REF", help="references: trn, jsonl or txt; - for stdin")
+    parser.add_argument("hypothesis", metavar="HYP", nargs="?", help="hypotheses (default: pred_text of REF's rows)")
+    options.add_text_options(parser)
+    parser.add_argument("--cer", action="store_true", help="character error rates, too")
+    parser.add_argument("--limit", type=int, default=10, metavar="N", help="rows per table (default: 10; 0: all)")
+    parser.add_argument("--json", action="store_true", help="all figures as one JSON object on stdout")
+    html.add_report_options(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        help="write summary.json, alignments.txt, ref.trn and hyp.trn (with word times hyp.ctm and ref.stm, too) here, "
+        "each normalizer but the first in a folder of its own",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    names = options.normalizer_names(args.normalize)
+    if args.limit < 0:
+        raise UsageError(f"--limit must be 0 or more, found {args.limit}")
+    html.check_report_options(args)
+    from asr.scoring.scored import score_set, write_summary
+
+    if args.reference == "-" and args.hypothesis in ("-", None):
+        raise UsageError("stdin ('-') can be read only once")
+    references = read_references(args)
+    if args.hypothesis is None and not references.predicted:
+        raise UsageError(f"{args.reference}: no row has 'pred_text': give the file of the hypotheses, too")
+    test_set = pair_with(references, args.hypothesis or args.reference, args)
+    warnings = list(test_set.warnings)
+    if args.strict and warnings:
+        raise UsageError(f"--strict: {warnings[0]}")
+    sets = [score_set(test_set.references, test_set.hypotheses, name, characters=args.cer) for name in names]
+    if args.snr:
+        sets = [html.with_estimated_snr(sets[0]), *sets[1:]]
+    warnings += sets[0].warnings
+    if args.output:
+        for number, scored in enumerate(sets):
+            folder = args.output if number == 0 else f"{args.output}/{names[number]}"
+            warnings += scored.write(folder)
+        write_summary(args.output, summary(test_set, sets, warnings))
+    if args.html:
+        title = Path(test_set.hypothesis_path).name + " against " + Path(test_set.reference_path).name
+        warnings += html.write(args, sets, title=title, warnings=warnings, missing=test_set.missing)
+    if args.json:
+        print(json.dumps(summary(test_set, sets, warnings), ensure_ascii=False))
+    else:
+        print(text(test_set, sets, args.limit or None))
+    for warning in warnings:
+        print(f"asr: warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def read_references(args: argparse.Namespace) -> Texts:
+    """The references, with the speakers that --speakers gives."""
+    from asr.scoring.texts import read_texts, with_speakers
+
+    references = read_texts(args.reference, format=args.format)
+    return with_speakers(references, args.speakers) if args.speakers else references
+
+
+def pair_with(references: Texts, hypothesis: str, args: argparse.Namespace) -> TestSet:
+    """The references with the hypotheses of a file."""
+    from asr.scoring.texts import pair, read_texts
+
+    return pair(references, read_texts(hypothesis, hypotheses=True, format=args.format))
+
+
+def summary(test_set: TestSet, sets: list[ScoredSet], warnings: list[str]) -> dict[str, Any]:
+    """Everything as JSON-able values."""
+    return {
+        "reference": test_set.reference_path,
+        "hypothesis": test_set.hypothesis_path,
+        "utterances": len(test_set.references),
+        "missing": list(test_set.missing),
+        "extra": list(test_set.extra),
+        "scores": [scored.summary() for scored in sets],
+        "warnings": warnings,
+    }
+
+
+def text(test_set: TestSet, sets: list[ScoredSet], limit: int | None) -> str:
+    """The figures for people: one line per normalizer and unit, then the first normalizer's tables."""
+    first = sets[0]
+    facts = [f"{len(test_set.references)} utterances", f"{first.words.reference_length} words"]
+    if first.speakers:
+        facts.append(f"{len(first.speakers)} speakers")
+    if test_set.missing:
+        facts.append(f"{len(test_set.missing)} without a hypothesis")
+    if test_set.extra:
+        facts.append(f"{len(test_set.extra)} extra not scored")
+    lines = [f"{test_set.hypothesis_path} against {test_set.reference_path}: {', '.join(facts)}", *rate_table(sets), ""]
+    lines += [first.sclite_text(limit), "", first.tables(limit)]
+    return "\n".join(lines).rstrip()
+
+
+def rate_table(sets: list[ScoredSet]) -> list[str]:
+    """A line per normalizer and unit."""
+    lines = [f"{'':4}{'normalizer':14}    rate   95 % interval        sub    del    ins  reference       SER"]
+    for scored in sets:
+        for label, score in (("WER", scored.words), ("CER", scored.characters)):
+            if score is None:
+                continue
+            c, (low, high) = score.counts, score.interval
+            ser = f"{score.sentence_error_rate:8.2%}" if label == "WER" else ""
+            lines.append(
+                f"{label:4}{scored.normalizer:14} {score.rate:7.2%}   {f'{low:.2%} to {high:.2%}':<17}"
+                f"{c.substitutions:7d}{c.deletions:7d}{c.insertions:7d} {c.reference_length:10d}  {ser}".rstrip()
+            )
+    lines.append(f"    (intervals: bootstrap over {sets[0].words.interval_units})")
+    return lines

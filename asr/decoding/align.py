@@ -1,0 +1,231 @@
+"""Forced alignment: the best path of a known text through the emissions (CTC Viterbi, exact), in numba."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from asr.decoding.emissions import check_emissions
+from asr.errors import AsrError
+
+BEAM = 200.0  # nats behind the best state of a frame: how far the first, quick pass looks
+_NEVER = -np.inf
+
+
+class AlignmentError(AsrError):
+    """A text cannot be aligned to a recording. The message says why, without the recording's name."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The best path: token `i` fills frames `starts[i]` to `ends[i]` (exclusive), blanks lie between.
+
+    `posteriors[i]` is the token's highest posterior in its frames, `score` the natural log-probability of the path.
+    """
+
+    tokens: tuple[int, ...]
+    starts: np.ndarray
+    ends: np.ndarray
+    posteriors: np.ndarray
+    score: float
+    frames: int
+
+
+def needed_frames(tokens: Sequence[int]) -> int:
+    """The fewest frames that CTC can spell `tokens` in: one each, and a blank between equal neighbours."""
+    return len(tokens) + sum(a == b for a, b in pairwise(tokens))
+
+
+def align(log_probs: Any, tokens: Sequence[int], beam: float = BEAM) -> Alignment:
+    """The most probable CTC path of (time, vocab) natural log-probabilities that collapses to `tokens` (no blanks).
+
+    Exact (Graves et al. 2006, Viterbi instead of the sum): states that cannot be part of the best path are left out by
+    a bound, never by a guess. A first pass keeps what is within `beam` nats of the best state of each frame and gives a
+    path; where the bound does not prove it best, a second pass keeps every state that could still beat it. Time is at
+    worst O(time * tokens), usually far less; memory O(sqrt(time) * tokens). Raises AlignmentError for no tokens, for
+    labels outside the vocabulary and for a text too long for the frames; EmissionError for other arrays.
+    """
+    array = check_emissions(log_probs)
+    labels = np.asarray(tokens, dtype=np.int64)
+    if not len(labels):
+        raise AlignmentError("the text is empty: there is nothing to align")
+    if labels.min() < 1 or labels.max() >= array.shape[1]:
+        raise AlignmentError(f"tokens must lie in 1 to {array.shape[1] - 1} (0 is the blank)")
+    needed = needed_frames(tokens)
+    if len(array) < needed:
+        raise AlignmentError(f"the text needs at least {needed} frames, the recording has {len(array)}")
+    rest = _best_rest(array, np.unique(labels))
+    states, score = _best_path(array, labels, rest, beam)
+    starts, ends, peaks = _spans(array, labels, states)
+    return Alignment(tuple(int(t) for t in labels), starts, ends, np.exp(peaks), score, len(array))
+
+
+def _best_path(array: np.ndarray, labels: np.ndarray, rest: np.ndarray, beam: float) -> tuple[np.ndarray, float]:
+    """State of every frame (2 i + 1: token i; even: blank), and the path's log-probability."""
+    block = max(32, math.isqrt(len(array)))
+    lost, score, saved = _forward(array, labels, rest, beam, _NEVER, block)
+    if lost > score:  # something left out could have led to a better path
+        slack = 1e-9 * max(1.0, abs(score)) if score > _NEVER else 0.0
+        _, score, saved = _forward(array, labels, rest, np.inf, score - slack, block)
+    return _backward(array, labels, block, *saved), score
+
+
+def _best_rest(array: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(time + 1,): no path made of these labels and blanks scores more than rest[t] in the frames from t on."""
+    best = np.maximum(array[:, labels].max(axis=1), array[:, 0]).astype(np.float64)
+    return np.concatenate((np.cumsum(best[::-1])[::-1], [0.0]))
+
+
+@njit(nogil=True, cache=True)
+def _step(
+    row: np.ndarray, labels: np.ndarray, before: np.ndarray, low: int, high: int, after: np.ndarray, to: int, end: int
+) -> None:
+    """One frame: scores `before` of states low..high (the first at index 0) to `after` of states to..end."""
+    for state in range(to, end + 1):
+        best = -np.inf
+        if low <= state <= high:
+            best = before[state - low]
+        if low <= state - 1 <= high and before[state - 1 - low] > best:
+            best = before[state - 1 - low]
+        label = 0
+        if state % 2:
+            i = state // 2
+            label = labels[i]
+            if low <= state - 2 <= high and label != labels[i - 1] and before[state - 2 - low] > best:
+                best = before[state - 2 - low]
+        after[state - to] = best + row[label]
+
+
+@njit(nogil=True, cache=True)
+def _forward(array: np.ndarray, labels: np.ndarray, rest: np.ndarray, beam: float, floor: float, block: int) -> Any:
+    """Scores of the best path; returns what the best path left out could have scored, its score, and saved rows.
+
+    A state at the edge of the kept range is left out where it is `beam` behind the best or where even the best rest
+    would bring it below `floor`. Rows are saved every `block` frames, ranges for every frame.
+    """
+    frames, count = array.shape[0], labels.shape[0]
+    states = 2 * count + 1
+    lows, highs = np.zeros(frames, np.int64), np.zeros(frames, np.int64)
+    offsets = np.zeros((frames - 1) // block + 2, np.int64)
+    store = np.empty(min(states, 4096) * 2, np.float64)
+    before, after = np.empty(states, np.float64), np.empty(states, np.float64)
+    lost = -np.inf
+    low, high = 0, 1
+    for t in range(frames):
+        if t == 0:
+            to, end = 0, 1
+            after[0], after[1] = array[0, 0], array[0, labels[0]]
+        else:
+            to, end = low, min(high + 2, states - 1)
+            _step(array[t], labels, before, low, high, after, to, end)
+        best = -np.inf
+        for s in range(end - to + 1):
+            best = max(best, after[s])
+        # What cannot reach the last token in the frames left needs no bound: it is impossible.
+        first = max(to, states - 2 - 2 * (frames - 1 - t))
+        last = end
+        limit = max(best - beam, floor - rest[t + 1])
+        while first < last and after[first - to] < limit:
+            lost = max(lost, after[first - to] + rest[t + 1])
+            first += 1
+        while last > first and after[last - to] < limit:
+            lost = max(lost, after[last - to] + rest[t + 1])
+            last -= 1
+        if first > last:  # only where the beam lost the way: the best states were too far behind to arrive
+            return np.inf, -np.inf, (lows, highs, offsets, store)
+        lows[t], highs[t] = first, last
+        width = last - first + 1
+        for s in range(width):
+            before[s] = after[s + first - to]
+        low, high = first, last
+        if t % block == 0:
+            at = offsets[t // block]
+            if at + width > store.shape[0]:
+                grown = np.empty(2 * (at + width), np.float64)
+                grown[:at] = store[:at]
+                store = grown
+            store[at : at + width] = before[:width]
+            offsets[t // block + 1] = at + width
+    score = -np.inf
+    for state in (states - 2, states - 1):
+        if low <= state <= high:
+            score = max(score, before[state - low])
+    return lost, score, (lows, highs, offsets, store)
+
+
+@njit(nogil=True, cache=True)
+def _backward(
+    array: np.ndarray,
+    labels: np.ndarray,
+    block: int,
+    lows: np.ndarray,
+    highs: np.ndarray,
+    offsets: np.ndarray,
+    store: np.ndarray,
+) -> np.ndarray:
+    """The states of the best path, last frame first: each block's rows are computed again from the row saved."""
+    frames, states = array.shape[0], 2 * labels.shape[0] + 1
+    path = np.empty(frames, np.int64)
+    state = -1
+    for b in range((frames - 1) // block, -1, -1):
+        first, stop = b * block, min((b + 1) * block, frames)
+        begins = np.zeros(stop - first + 1, np.int64)
+        for t in range(first, stop):
+            begins[t - first + 1] = begins[t - first] + highs[t] - lows[t] + 1
+        rows = np.empty(begins[-1], np.float64)
+        rows[: begins[1]] = store[offsets[b] : offsets[b] + begins[1]]
+        for t in range(first + 1, stop):
+            i = t - first
+            _step(
+                array[t], labels, rows[begins[i - 1] : begins[i]], lows[t - 1], highs[t - 1],
+                rows[begins[i] : begins[i + 1]], lows[t], highs[t],
+            )  # fmt: skip
+        if state < 0:
+            final = rows[begins[-2] :]
+            low, high = lows[frames - 1], highs[frames - 1]
+            state = states - 2 if low <= states - 2 else states - 1
+            if low <= states - 2 and high == states - 1 and final[states - 1 - low] > final[states - 2 - low]:
+                state = states - 1
+        else:  # the step from this block's last frame to the first of the next
+            state = _came_from(labels, rows[begins[-2] :], lows[stop - 1], highs[stop - 1], state)
+        path[stop - 1] = state
+        for t in range(stop - 2, first - 1, -1):
+            i = t - first
+            state = _came_from(labels, rows[begins[i] : begins[i + 1]], lows[t], highs[t], state)
+            path[t] = state
+    return path
+
+
+@njit(nogil=True, cache=True)
+def _came_from(labels: np.ndarray, row: np.ndarray, low: int, high: int, state: int) -> int:
+    """The state before `state`, by the scores of the frame before; staying wins a tie."""
+    best, source = -np.inf, state
+    if low <= state <= high:
+        best = row[state - low]
+    if low <= state - 1 <= high and row[state - 1 - low] > best:
+        best, source = row[state - 1 - low], state - 1
+    skips = state % 2 and state > 1 and labels[state // 2] != labels[state // 2 - 1]
+    if skips and low <= state - 2 <= high and row[state - 2 - low] > best:
+        source = state - 2
+    return source
+
+
+@njit(nogil=True, cache=True)
+def _spans(array: np.ndarray, labels: np.ndarray, path: np.ndarray) -> Any:
+    """First frame, one past the last, and the highest log-posterior of each token."""
+    count = labels.shape[0]
+    starts, ends, peaks = np.full(count, -1, np.int64), np.zeros(count, np.int64), np.full(count, -np.inf)
+    for t in range(path.shape[0]):
+        if path[t] % 2:
+            i = path[t] // 2
+            if starts[i] < 0:
+                starts[i] = t
+            ends[i] = t + 1
+            peaks[i] = max(peaks[i], array[t, labels[i]])
+    return starts, ends, peaks

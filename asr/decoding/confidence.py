@@ -1,0 +1,101 @@
+"""Word confidences that mean what they say: calibration by temperature and offset, and how good it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from asr.errors import AsrError
+
+BINS = 15  # of equal width, as in Guo et al. 2017
+_LEAST = 1e-6  # distance of a confidence from 0 and 1
+_PRIOR = 1.0  # pulls towards no change, with the weight of some words, where there are few
+_SMALLEST_SLOPE = 0.01
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """`sigmoid(logit(confidence) / temperature + offset)` (Platt 1999; Guo et al. 2017, arXiv 1706.04599).
+
+    Order is kept: what was more confident stays so. Without change: temperature 1, offset 0.
+    """
+
+    temperature: float = 1.0
+    offset: float = 0.0
+
+    def __call__(self, confidence: float) -> float:
+        """The calibrated confidence of one in [0, 1]."""
+        return 1.0 / (1.0 + math.exp(-(_logit(confidence) / self.temperature + self.offset)))
+
+    def to_dict(self) -> dict[str, float]:
+        return {"temperature": self.temperature, "offset": self.offset}
+
+
+def calibration_from_dict(values: Any) -> Calibration | None:
+    """What `to_dict` gave, None for anything that is no calibration."""
+    try:
+        found = Calibration(float(values["temperature"]), float(values["offset"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return found if found.temperature > 0 and math.isfinite(found.offset) else None
+
+
+def fit_calibration(confidences: Sequence[float], correct: Sequence[bool]) -> Calibration:
+    """The most probable calibration of words with these confidences, of which these were right. AsrError for none."""
+    if not len(confidences):
+        raise AsrError("no recognized words to calibrate confidences on")
+    x = np.array([_logit(c) for c in confidences])
+    y = np.asarray(correct, dtype=np.float64)
+    inputs = np.stack([x, np.ones_like(x)], axis=1)
+    at, prior = np.array([1.0, 0.0]), np.array([1.0, 0.0])
+
+    def cost(weights: np.ndarray) -> float:
+        z = inputs @ weights
+        return float((np.logaddexp(0.0, z) - y * z).sum() + 0.5 * _PRIOR * np.square(weights - prior).sum())
+
+    for _ in range(100):  # Newton's method; the cost is convex
+        p = 1.0 / (1.0 + np.exp(-np.clip(inputs @ at, -500, 500)))
+        gradient = inputs.T @ (p - y) + _PRIOR * (at - prior)
+        hessian = inputs.T @ (inputs * (p * (1 - p))[:, None]) + _PRIOR * np.eye(2)
+        step = np.linalg.solve(hessian, gradient)
+        length = 1.0
+        while cost(at - length * step) > cost(at) and length > 1e-6:
+            length /= 2
+        at = at - length * step
+        if np.abs(length * step).max() < 1e-9:
+            break
+    return Calibration(1.0 / max(float(at[0]), _SMALLEST_SLOPE), float(at[1]))
+
+
+def expected_calibration_error(confidences: Sequence[float], correct: Sequence[bool], bins: int = BINS) -> float:
+    """How far, on average over the words, the confidences of a bin lie from the share that was right there."""
+    c, y = np.asarray(confidences, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    if not len(c):
+        return 0.0
+    where = np.minimum((c * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(where, c, bins) - np.bincount(where, y, bins)
+    return float(np.abs(gaps).sum() / len(c))
+
+
+def normalized_cross_entropy(confidences: Sequence[float], correct: Sequence[bool]) -> float | None:
+    """NIST's measure: 1 for certainty that is always right, 0 for the overall share as every word's confidence.
+
+    Below 0 the confidences mislead. None where all words were right, or none: there is nothing to tell apart.
+    """
+    c = np.clip(np.asarray(confidences, dtype=np.float64), _LEAST, 1.0 - _LEAST)
+    y = np.asarray(correct, dtype=bool)
+    share = float(y.mean()) if len(y) else 0.0
+    if share in (0.0, 1.0):
+        return None
+    most = -len(y) * (share * math.log2(share) + (1 - share) * math.log2(1 - share))
+    found = -float(np.log2(np.where(y, c, 1.0 - c)).sum())
+    return (most - found) / most
+
+
+def _logit(confidence: float) -> float:
+    clipped = min(max(confidence, _LEAST), 1.0 - _LEAST)
+    return math.log(clipped / (1.0 - clipped))

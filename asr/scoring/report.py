@@ -1,0 +1,221 @@
+"""The HTML report: one page that holds everything, opens from disk and loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asr.outputs import write_text
+from asr.scoring import breakdown
+from asr.scoring.breakdown import Group
+from asr.scoring.edits import Edit
+from asr.scoring.sclite import sclite_rows
+from asr.scoring.scored import ScoredSet
+
+MOST_UTTERANCES = 20_000  # beyond it, a page takes seconds to open: those with most errors are kept
+MOST_WORDS = 200
+MOST_SPEAKERS = 200  # with rows of their own
+MOST_LABELS = 48
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A posteriorgram: `log_probs` (time, vocab) natural log, `labels[0]` the blank, seconds from frame to frame."""
+
+    log_probs: np.ndarray
+    labels: Sequence[str]
+    frame_seconds: float
+
+
+def write_report(
+    path: str | Path,
+    sets: Sequence[ScoredSet],
+    *,
+    title: str,
+    facts: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+    missing: Sequence[str] = (),
+    audio: Mapping[int, str] | None = None,
+    strips: Mapping[int, Strip] | None = None,
+    footer: str = "",
+) -> None:
+    """Write the page for the first of `sets`, with the rates of the others beside it. Raises OutputError.
+
+    `audio` (data URIs) and `strips` are by position in the set; `missing` are ids without a hypothesis.
+    """
+    first = sets[0]
+    order = _kept(first)
+    speakers = [line.speaker for line in first.lines]
+    data = {
+        "title": title,
+        "facts": [*_facts(first), *facts],
+        "warnings": list(warnings),
+        "rate": first.words.rate,
+        "cards": _cards(first),
+        "policies": [_policy(s, label) for s in sets for label in ("WER", "CER") if label == "WER" or s.characters],
+        "charts": _charts(first),
+        **_words(first),
+        "total": len(first.references),
+        "utterances": [_utterance(first, i, frozenset(missing)) for i in order],
+        "audio": {str(i): uri for i, uri in (audio or {}).items()},
+        "strips": {str(i): strip_data(strip) for i, strip in (strips or {}).items()},
+        "sclite": [
+            {"name": row.name, "sentences": row.sentences, "words": row.words, "figures": list(row.percentages())}
+            for row in sclite_rows(first.sclite_counts, speakers if len(set(speakers)) <= MOST_SPEAKERS else ())
+        ],
+        "footer": footer,
+    }
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    # inside a script element only "</" and "<!--" could end the data
+    text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    page = files("asr.scoring").joinpath("report.html").read_text(encoding="utf-8")
+    write_text(Path(path), page.replace("@TITLE@", escape(title)).replace("@DATA@", text))
+
+
+def most_errors(scored: ScoredSet, count: int) -> list[int]:
+    """Positions of the utterances with most errors, at most `count`; without errors the first in order."""
+    errors = scored.words.errors_and_lengths[:, 0]
+    return [int(i) for i in np.argsort(-errors, kind="stable")[:count]]
+
+
+def strip_data(strip: Strip) -> dict[str, Any]:
+    """Posteriors of the labels that matter as bytes, label by label; the blank comes last."""
+    posteriors = np.exp(np.asarray(strip.log_probs, dtype=np.float64))
+    peaks = posteriors.max(axis=0)
+    peaks[0] = 0.0
+    chosen = np.flatnonzero(peaks > 0.1)
+    if len(chosen) > MOST_LABELS:
+        chosen = np.sort(chosen[np.argsort(-peaks[chosen], kind="stable")[:MOST_LABELS]])
+    if len(strip.labels) > 100:  # word pieces have no order that means anything: by when they are said
+        chosen = chosen[np.argsort(posteriors[:, chosen].argmax(axis=0), kind="stable")]
+    rows = [*chosen.tolist(), 0]
+    shown = np.rint(255 * posteriors[:, rows].T).clip(0, 255).astype(np.uint8)
+    return {
+        "labels": ["blank" if k == 0 else "space" if strip.labels[k] == " " else strip.labels[k] for k in rows],
+        "step": strip.frame_seconds,
+        "data": base64.b64encode(np.ascontiguousarray(shown).tobytes()).decode("ascii"),
+    }
+
+
+def _kept(scored: ScoredSet) -> list[int]:
+    if len(scored.references) <= MOST_UTTERANCES:
+        return list(range(len(scored.references)))
+    return sorted(most_errors(scored, MOST_UTTERANCES))
+
+
+def _facts(scored: ScoredSet) -> list[str]:
+    facts = [f"{len(scored.references):,} utterances", f"{scored.words.reference_length:,} words"]
+    if scored.speakers:
+        facts.append(f"{len({line.speaker for line in scored.lines if line.speaker}):,} speakers")
+    seconds = [line.duration for line in scored.lines if line.duration is not None]
+    if seconds:
+        total = sum(seconds)
+        facts.append(f"{total / 3600:.2f} h of audio" if total >= 3600 else f"{total / 60:.1f} min of audio")
+    return [*facts, f"normalizer {scored.normalizer}", f"intervals over {scored.words.interval_units}"]
+
+
+def _cards(scored: ScoredSet) -> list[dict[str, Any]]:
+    cards = []
+    for label, score in (("Word error rate", scored.words), ("Character error rate", scored.characters)):
+        if score is None:
+            continue
+        (low, high), c = score.interval, score.counts
+        cards.append(
+            {
+                "label": label,
+                "value": f"{score.rate:.2%}".replace("%", " %"),
+                "lines": [
+                    f"95 % interval {100 * low:.2f} – {100 * high:.2f}",
+                    f"{c.substitutions:,} sub · {c.deletions:,} del · {c.insertions:,} ins",
+                ],
+            }
+        )
+    wrong, total = scored.words.sentence_errors, len(scored.references)
+    cards.append(
+        {
+            "label": "Sentence error rate",
+            "value": f"{scored.words.sentence_error_rate:.1%}".replace("%", " %"),
+            "lines": [f"{wrong:,} of {total:,} utterances"],
+        }
+    )
+    return cards
+
+
+def _policy(scored: ScoredSet, label: str) -> dict[str, Any]:
+    score = scored.words if label == "WER" else scored.characters
+    assert score is not None
+    c, (low, high) = score.counts, score.interval
+    return {
+        "normalizer": scored.normalizer,
+        "label": label,
+        "rate": score.rate,
+        "low": low,
+        "high": high,
+        "counts": [c.substitutions, c.deletions, c.insertions, c.reference_length],
+    }
+
+
+def _charts(scored: ScoredSet) -> list[dict[str, Any]]:
+    timed = any(line.duration is not None for line in scored.lines)
+    worst_first = sorted(scored.speakers, key=lambda group: -group.rate)
+    title = "WER by duration" if timed else "WER by length of the reference"
+    charts = [(0, title, scored.durations), (1, "WER by speaker", tuple(worst_first))]
+    charts.append((0 if worst_first else 1, "WER by signal-to-noise ratio", scored.noise))
+    return [{"side": s, "title": t, "groups": [_group(g) for g in groups]} for s, t, groups in charts if groups]
+
+
+def _group(group: Group) -> dict[str, Any]:
+    low, high = group.interval
+    return {
+        "name": group.name,
+        "rate": round(group.rate, 6),
+        "low": round(low, 6),
+        "high": round(high, 6),
+        "words": group.counts.reference_length,
+    }
+
+
+def _words(scored: ScoredSet) -> dict[str, Any]:
+    found = scored.confusions
+    pairs = sorted(found.substituted.items(), key=lambda item: (-item[1], item[0]))[:MOST_WORDS]
+    return {
+        "confused": [{"r": pair[0], "h": pair[1], "n": n} for pair, n in pairs],
+        "deleted": [{"r": word, "h": "", "n": n} for word, n in breakdown.ranked(found.deleted, MOST_WORDS)],
+        "inserted": [{"r": "", "h": word, "n": n} for word, n in breakdown.ranked(found.inserted, MOST_WORDS)],
+    }
+
+
+def _utterance(scored: ScoredSet, i: int, missing: frozenset[str]) -> dict[str, Any]:
+    line = scored.lines[i]
+    return {
+        "k": i,
+        "id": line.id,
+        "p": line.speaker,
+        "t": None if line.duration is None else round(line.duration, 2),
+        "q": None if line.snr is None else round(line.snr, 1),
+        "w": scored.words.utterances[i].reference_length,
+        "m": int(line.id in missing),
+        "a": _parts(scored.references[i].split(), scored.hypotheses[i].split(), scored.alignments[i]),
+    }
+
+
+def _parts(reference: list[str], hypothesis: list[str], edits: Sequence[Edit]) -> list[str | list[str]]:
+    """The alignment as the page wants it: right words as one string, every edit as [reference, hypothesis]."""
+    parts: list[str | list[str]] = []
+    for edit in edits:
+        ours = reference[edit.reference_start : edit.reference_end]
+        theirs = hypothesis[edit.hypothesis_start : edit.hypothesis_end]
+        if edit.kind == "equal":
+            parts.append(" ".join(ours))
+        else:
+            blank = [""] * max(len(ours), len(theirs))
+            parts += [list(pair) for pair in zip(ours or blank, theirs or blank, strict=True)]
+    return parts

@@ -1,0 +1,285 @@
+"""A scored test set: rates, intervals and tables under one normalizer, for people, for programs and for sclite."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from asr.outputs import write_text
+from asr.scoring import breakdown
+from asr.scoring.breakdown import Confusions, Group
+from asr.scoring.edits import Edit, Score, align_texts, count
+from asr.scoring.edits import score as score_texts
+from asr.scoring.sclite import (
+    ctm_lines,
+    misread_by_sclite,
+    sclite_counts,
+    sclite_row,
+    sclite_rows,
+    sclite_table,
+    stm_line,
+)
+from asr.text.normalize import normalize, versioned
+from asr.writers import trn_line
+
+if TYPE_CHECKING:
+    from asr.scoring.texts import Line
+
+
+@dataclass(frozen=True)
+class ScoredSet:
+    """References and hypotheses of a test set after one normalizer, and their scores.
+
+    `lines` say what is known of the utterances (speaker, duration, ...), `spoken` are the hypotheses' lines where
+    these have word times. `characters` is None unless asked for.
+    """
+
+    normalizer: str
+    lines: tuple[Line, ...]
+    spoken: tuple[Line, ...]
+    references: tuple[str, ...]
+    hypotheses: tuple[str, ...]
+    alignments: tuple[list[Edit], ...]
+    words: Score
+    characters: Score | None = None
+
+    @cached_property
+    def sclite_counts(self) -> np.ndarray:
+        """See asr.scoring.sclite.sclite_counts."""
+        return sclite_counts(self.references, self.hypotheses)
+
+    @cached_property
+    def speakers(self) -> tuple[Group, ...]:
+        """A group per speaker, () where none is known."""
+        names = [line.speaker for line in self.lines]
+        return breakdown.by_name(self.words.utterances, names, self._durations) if any(names) else ()
+
+    @cached_property
+    def durations(self) -> tuple[Group, ...]:
+        """Groups by seconds of audio; where no duration is known, by words of the reference."""
+        if any(value is not None for value in self._durations):
+            return breakdown.by_duration(self.words.utterances, self._durations)
+        return breakdown.by_length(self.words.utterances)
+
+    @cached_property
+    def noise(self) -> tuple[Group, ...]:
+        """Groups by signal-to-noise ratio, () where none is known."""
+        ratios = [line.snr for line in self.lines]
+        return breakdown.by_snr(self.words.utterances, ratios) if any(r is not None for r in ratios) else ()
+
+    @cached_property
+    def confusions(self) -> Confusions:
+        return breakdown.confusions(
+            [text.split() for text in self.references], [text.split() for text in self.hypotheses], self.alignments
+        )
+
+    @property
+    def _durations(self) -> list[float | None]:
+        return [line.duration for line in self.lines]
+
+    def summary(self, limit: int | None = None) -> dict[str, Any]:
+        """All figures as JSON-able values; rates are fractions. `limit` cuts the lists of words."""
+        row = sclite_row("Sum/Avg", self.sclite_counts)
+        found = self.confusions
+        return {
+            "normalizer": self.normalizer,
+            "wer": rates(self.words),
+            **({} if self.characters is None else {"cer": rates(self.characters)}),
+            "sentence_errors": self.words.sentence_errors,
+            "sentence_error_rate": self.words.sentence_error_rate,
+            "sclite": {
+                "snt": row.sentences,
+                "wrd": row.words,
+                "corr": row.correct,
+                "sub": row.substitutions,
+                "del": row.deletions,
+                "ins": row.insertions,
+                "err": row.errors,
+                "s_err": row.sentence_errors,
+            },
+            "speakers": [_group_dict(group) for group in self.speakers],
+            "durations": [_group_dict(group) for group in self.durations],
+            "snr": [_group_dict(group) for group in self.noise],
+            "confused": [
+                {"reference": pair[0], "hypothesis": pair[1], "count": number}
+                for pair, number in sorted(found.substituted.items(), key=lambda item: (-item[1], item[0]))[:limit]
+            ],
+            "deleted": dict(breakdown.ranked(found.deleted, limit)),
+            "inserted": dict(breakdown.ranked(found.inserted, limit)),
+        }
+
+    def sclite_text(self, limit: int | None = None) -> str:
+        """The rows of sclite's summary, per speaker where there are at most `limit`."""
+        speakers = [line.speaker for line in self.lines]
+        few = limit is None or len(set(speakers)) <= limit
+        text = sclite_table(sclite_rows(self.sclite_counts, speakers if few else ()))
+        above = int(self.sclite_counts[:, 1:].sum()) - self.words.counts.errors
+        if above:
+            text += f"\n(sclite's weighted alignment finds {above} more errors than the fewest possible, above)"
+        return text
+
+    def tables(self, limit: int | None = None) -> str:
+        """Errors by speaker, duration and noise, and the words in them, for people."""
+        parts = [
+            breakdown.group_table(title, groups, limit)
+            for title, groups in (("speaker", self.speakers), ("length", self.durations), ("SNR", self.noise))
+            if groups
+        ]
+        return "\n\n".join(filter(None, [*parts, breakdown.confusion_table(self.confusions, limit)]))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes the figures doubtful, one line each."""
+        lines = []
+        empty = sum(1 for counts in self.words.utterances if not counts.reference_length)
+        if empty:
+            lines.append(
+                f"{empty} of {len(self.references)} references are empty: all words recognized there count as inserted"
+            )
+        known = {line.speaker for line in self.lines if line.speaker}
+        if known and self.words.interval_units == "utterances":
+            lines.append(
+                f"the intervals are over utterances: {len(known)} speaker{'s are' if len(known) > 1 else ' is'} known, "
+                "too few (or not of all utterances) to resample"
+            )
+        return tuple(lines)
+
+    def write(self, folder: str | Path) -> tuple[str, ...]:
+        """Write ref.trn, hyp.trn and alignments.txt, with word times hyp.ctm and ref.stm, too; return warnings.
+
+        sclite reads them: `sclite -s -r ref.trn trn -h hyp.trn trn -i spu_id` (-s: as they stand, in their case).
+        """
+        folder = Path(folder)
+        ids = [line.id for line in self.lines]
+        write_text(folder / "ref.trn", "".join(map(trn_line, self.references, ids)))
+        write_text(folder / "hyp.trn", "".join(map(trn_line, self.hypotheses, ids)))
+        write_text(folder / "alignments.txt", "".join(self.alignment_text(i) for i in range(len(ids))))
+        if self._timed:
+            order = sorted(range(len(ids)), key=lambda i: ids[i].encode())
+            stm = (stm_line(self.lines[i], self.references[i]) for i in order)
+            ctm = (ctm_lines(self.spoken[i], self.hypotheses[i].split()) for i in order)
+            write_text(folder / "ref.stm", "".join(stm))
+            write_text(folder / "hyp.ctm", "".join(ctm))
+        markup = [ids[i] for i in range(len(ids)) if misread_by_sclite(self.references[i] + " " + self.hypotheses[i])]
+        if not markup:
+            return ()
+        return (f"{len(markup)} texts (e.g. of '{markup[0]}') hold {{, }}, @ or ;;, which sclite reads as markup",)
+
+    @property
+    def _timed(self) -> bool:
+        """Whether all words of all hypotheses have times, after the normalizer as before it."""
+        return all(line.duration is not None for line in self.lines) and all(
+            len(line.words) == len(text.split()) for line, text in zip(self.spoken, self.hypotheses, strict=True)
+        )
+
+    def alignment_text(self, i: int) -> str:
+        """Reference over hypothesis, the edits marked below, in the form of sclite's `pra`."""
+        reference, hypothesis = self.references[i].split(), self.hypotheses[i].split()
+        columns: list[tuple[str, str, str]] = []
+        for edit in self.alignments[i]:
+            ours = reference[edit.reference_start : edit.reference_end]
+            theirs = hypothesis[edit.hypothesis_start : edit.hypothesis_end]
+            mark = {"equal": "", "substitute": "S", "delete": "D", "insert": "I"}[edit.kind]
+            for k in range(max(len(ours), len(theirs))):
+                columns.append((ours[k] if ours else "", theirs[k] if theirs else "", mark))
+        widths = [max(map(len, column)) for column in columns]
+        rows = []
+        for title, k in (("REF:  ", 0), ("HYP:  ", 1), ("Eval: ", 2)):
+            cells = [
+                f"{column[k] or ('*' * width if k < 2 else ''):<{width}}"
+                for column, width in zip(columns, widths, strict=True)
+            ]
+            rows.append((title + " ".join(cells)).rstrip())
+        c = self.words.utterances[i]
+        head = (
+            f"id: ({self.lines[i].id})\nScores: (#C #S #D #I) {c.hits} {c.substitutions} {c.deletions} {c.insertions}"
+        )
+        return "\n".join([head, *rows]) + "\n\n"
+
+
+def score_set(
+    lines: Sequence[Line],
+    hypotheses: Sequence[Line],
+    normalizer: str,
+    *,
+    characters: bool = False,
+) -> ScoredSet:
+    """Normalize both sides alike and score; a hypothesis without text counts as empty. Raises ConfigError."""
+    name = versioned(normalizer)
+    references = tuple(normalize(line.text or "", name) for line in lines)
+    texts = tuple(normalize(line.text or "", name) for line in hypotheses)
+    return scored(name, lines, hypotheses, references, texts, characters=characters)
+
+
+def scored(
+    normalizer: str,
+    lines: Sequence[Line],
+    spoken: Sequence[Line],
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    *,
+    characters: bool = False,
+) -> ScoredSet:
+    """Score texts that went through the normalizer called `normalizer` already."""
+    speakers = [line.speaker for line in lines]
+    known = speakers if any(speakers) else ()
+    alignments = align_texts(references, hypotheses)
+    return ScoredSet(
+        normalizer,
+        tuple(lines),
+        tuple(spoken),
+        tuple(references),
+        tuple(hypotheses),
+        tuple(alignments),
+        count(alignments, speakers=known),
+        score_texts(references, hypotheses, "char", speakers=known) if characters else None,
+    )
+
+
+def rates(result: Score) -> dict[str, Any]:
+    """A score as JSON-able values."""
+    counts = result.counts
+    return {
+        "rate": result.rate,
+        "interval_95": list(result.interval),
+        "interval_over": result.interval_units,
+        "substitutions": counts.substitutions,
+        "deletions": counts.deletions,
+        "insertions": counts.insertions,
+        "reference_length": counts.reference_length,
+    }
+
+
+def rate_line(label: str, result: Score) -> str:
+    """A score for people, one line."""
+    counts, (low, high) = result.counts, result.interval
+    return (
+        f"{label} {result.rate:7.2%}  95 % interval {low:.2%} to {high:.2%}  "
+        f"(S {counts.substitutions}, D {counts.deletions}, I {counts.insertions}, N {counts.reference_length})"
+    )
+
+
+def _group_dict(group: Group) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "utterances": group.utterances,
+        "sentence_errors": group.sentence_errors,
+        "seconds": group.seconds if group.seconds is None else round(group.seconds, 3),
+        "rate": group.rate,
+        "interval_95": list(group.interval),
+        "substitutions": group.counts.substitutions,
+        "deletions": group.counts.deletions,
+        "insertions": group.counts.insertions,
+        "reference_length": group.counts.reference_length,
+    }
+
+
+def write_summary(folder: str | Path, summary: dict[str, Any]) -> None:
+    """Write summary.json."""
+    write_text(Path(folder) / "summary.json", json.dumps(summary, ensure_ascii=False, indent=2) + "\n")

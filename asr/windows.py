@@ -1,0 +1,179 @@
+"""Where to cut a long recording into windows for the acoustic model: in pauses, else in the quietest moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from asr.audio.pauses import LEAST_RANGE, find_pauses, level_range
+
+SMOOTHING = 0.2  # seconds over which loudness is averaged to find the quietest moment
+EARLIEST_CUT = 0.6  # share of a window after which it may end in its quietest moment
+KEPT_PAUSE = 0.25  # seconds of a pause that are recognized with the speech before it and after it
+
+
+@dataclass(frozen=True)
+class Window:
+    """Samples to recognize (maybe none), and which of their frames to keep: `first` to `last` (None: to the end).
+
+    `before` and `after` are frames of silence around those, which need not be recognized. `ends_in_pause` says that
+    what follows is another utterance.
+    """
+
+    samples: np.ndarray
+    first: int
+    last: int | None
+    before: int
+    after: int
+    ends_in_pause: bool
+
+
+class Grid(NamedTuple):
+    """The frames of a model and the sizes of windows in them. `rate` in hertz, `stride` in samples per frame."""
+
+    rate: int
+    stride: int
+    length: int
+    overlap: int
+    shortest: int  # of an utterance, so that pauses closer to each other are not heeded
+
+
+def cut_windows(blocks: Iterator[np.ndarray], grid: Grid) -> Iterator[Window]:
+    """Windows whose kept frames and silences follow one another without gaps, from blocks (time,) of samples.
+
+    A window begins and ends in a pause where there is one in `grid.length` frames; otherwise it has `grid.overlap`
+    frames more on that side. At most `length + 2 * overlap` frames and one block are held.
+    """
+    cutter = _Cutter(grid)
+    for block in blocks:
+        cutter.add(block)
+        # One frame more than the window shows that the recording goes on after it.
+        while cutter.ahead > grid.length + grid.overlap:
+            yield from cutter.take(cutter.begin + grid.length)
+    yield from cutter.rest()
+
+
+class _Cutter:
+    """Frames count from the start of the recording. Held are the samples from frame `origin` on."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self.begin = 0  # the first frame that is in no window yet
+        self.origin = 0
+        self.silent = 0  # how many frames from `begin` on are silence
+        self.in_pause = True  # whether `begin` lies in a pause, and needs no context before it
+        self.loud = -np.inf  # decibels: of the last stretch that had both speech and silence
+        self._parts: list[np.ndarray] = []
+        self._samples = 0
+
+    @property
+    def _kept_pause(self) -> int:
+        return max(1, round(KEPT_PAUSE * self.grid.rate / self.grid.stride))
+
+    @property
+    def ahead(self) -> int:
+        """Whole frames held after `begin`."""
+        return self._samples // self.grid.stride - (self.begin - self.origin)
+
+    def add(self, block: np.ndarray) -> None:
+        self._parts.append(block)
+        self._samples += len(block)
+
+    def take(self, limit: int) -> Iterator[Window]:
+        """The windows up to a frame not beyond `limit`: at least one."""
+        began = self.begin
+        for pause in self._pauses(limit):
+            window = self._at_pause(pause)
+            if window is not None:
+                yield window
+        if self.begin == began and self.silent:
+            yield self._silence(min(self.silent, limit - self.begin))
+        elif self.begin == began:
+            end = self.begin + self._quietest(limit)
+            yield self._window(end, end + self.grid.overlap)
+            self._advance(end, in_pause=False)
+        self._forget()
+
+    def rest(self) -> Iterator[Window]:
+        """The windows up to the end of the recording."""
+        if not self._samples:
+            return
+        end = self.origin + -(-self._samples // self.grid.stride)
+        for pause in self._pauses(end):
+            if pause[1] < end and (window := self._at_pause(pause)) is not None:
+                yield window
+        # The model tells how many frames the last samples make, so some must be left to it; more, to hear a silence in.
+        self.silent = max(0, min(self.silent, end - self.begin - 2 * self._kept_pause))
+        yield self._window(None, None)
+
+    def _held(self) -> np.ndarray:
+        if len(self._parts) != 1:
+            self._parts = [np.concatenate(self._parts)] if self._parts else [np.zeros(0, dtype=np.float32)]
+        return self._parts[0]
+
+    def _pauses(self, limit: int) -> list[tuple[int, int]]:
+        """Pauses between `begin` and `limit` as first frame and one past the last."""
+        stride = self.grid.stride
+        samples = self._held()[(self.begin - self.origin) * stride :]
+        quiet, loud = level_range(samples, self.grid.rate)
+        if loud - quiet >= LEAST_RANGE:
+            self.loud = loud
+        # A stretch without a range of its own is silence if it is far below the speech before it.
+        found = find_pauses(samples, self.grid.rate, (quiet, max(loud, self.loud)))
+        frames = [(self.begin + -(-first // stride), self.begin + last // stride) for first, last in found]
+        return [(first, min(last, limit)) for first, last in frames if first < limit]
+
+    def _at_pause(self, pause: tuple[int, int]) -> Window | None:
+        """The window that ends in this pause; None where it would be too short."""
+        first, last = pause
+        kept = self._kept_pause
+        if first <= self.begin + self.silent:  # the pause that it begins in goes on
+            if self.in_pause:
+                self.silent = max(self.silent, last - kept - self.begin)
+            return None
+        if first - self.begin - self.silent < self.grid.shortest:
+            return None
+        cut = (first + last) // 2
+        window = self._window(cut, min(first + kept, cut))
+        self._advance(cut, in_pause=True)
+        self.silent = max(0, last - kept - cut)
+        return window
+
+    def _window(self, end: int | None, stop: int | None) -> Window:
+        """The frames from `begin` to `end` with samples up to frame `stop` (None: all there are)."""
+        stride, held = self.grid.stride, self._held()
+        start = self.begin + self.silent if self.in_pause else max(self.origin, self.begin - self.grid.overlap)
+        silent = self.silent if self.in_pause else 0
+        samples = held[(start - self.origin) * stride : None if stop is None else (stop - self.origin) * stride]
+        first = self.begin + silent - start
+        if end is None or stop is None:
+            return Window(samples, first, None, silent, 0, False)
+        return Window(samples, first, min(end, stop) - start, silent, max(0, end - stop), stop <= end)
+
+    def _silence(self, frames: int) -> Window:
+        self.begin += frames
+        self.silent -= frames
+        return Window(np.zeros(0, dtype=np.float32), 0, 0, frames, 0, False)
+
+    def _advance(self, frame: int, *, in_pause: bool) -> None:
+        self.begin, self.silent, self.in_pause = frame, 0, in_pause
+
+    def _forget(self) -> None:
+        """What no window needs any more."""
+        first = self.begin if self.in_pause else max(self.origin, self.begin - self.grid.overlap)
+        self._parts = [self._held()[(first - self.origin) * self.grid.stride :].copy()]
+        self._samples, self.origin = len(self._parts[0]), first
+
+    def _quietest(self, limit: int) -> int:
+        """After how many frames to end a window: at the least energy in its last part, late rather than early."""
+        stride, frames = self.grid.stride, limit - self.begin
+        samples = self._held()[(self.begin - self.origin) * stride :][: frames * stride]
+        energy = np.square(samples.reshape(frames, stride), dtype=np.float64).mean(axis=1)
+        width = max(1, round(SMOOTHING * self.grid.rate / stride))
+        smooth = np.convolve(energy, np.full(width, 1.0 / width), mode="same")
+        first = min(int(EARLIEST_CUT * frames), frames - 1)
+        last = max(first + 1, frames - width // 2)  # at its very end the average lacks its other half
+        return last - int(np.argmin(smooth[first:last][::-1]))

@@ -1,0 +1,184 @@
+"""Counts, table and files against NIST's sclite, where Debian's package sctk is installed."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from asr.scoring import compare, score
+from asr.scoring.sclite import misread_by_sclite, sclite_counts, sclite_row, sclite_rows, sclite_table
+from asr.scoring.scored import score_set
+from asr.scoring.texts import Line
+
+needs_sclite = pytest.mark.skipif(
+    shutil.which("sctk") is None, reason="sclite is not installed (Debian: apt-get install sctk)"
+)
+
+
+def sclite(folder, *options):
+    done = subprocess.run(
+        ["sctk", "sclite", "-s", *options], cwd=folder, capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout
+
+
+def random_texts(count, seed, longest=14):
+    generator = random.Random(seed)
+    texts = []
+    for _ in range(2 * count):
+        words = ["aa", "b", "cc", "d"][: generator.randint(2, 4)]
+        texts.append(" ".join(generator.choice(words) for _ in range(generator.randint(0, longest))))
+    return texts[:count], texts[count:]
+
+
+def weighted_cost(reference, hypothesis):
+    """The cheapest alignment at sclite's costs, by the textbook recursion."""
+    table = np.zeros((len(reference) + 1, len(hypothesis) + 1), dtype=int)
+    table[:, 0] = 3 * np.arange(len(reference) + 1)
+    table[0, :] = 3 * np.arange(len(hypothesis) + 1)
+    for i in range(1, len(reference) + 1):
+        for j in range(1, len(hypothesis) + 1):
+            swap = table[i - 1, j - 1] + 4 * (reference[i - 1] != hypothesis[j - 1])
+            table[i, j] = min(swap, table[i - 1, j] + 3, table[i, j - 1] + 3)
+    return table[-1, -1]
+
+
+def test_counts_are_those_of_a_cheapest_alignment_at_sclites_costs():
+    references, hypotheses = random_texts(200, seed=2)
+    counts = sclite_counts(references, hypotheses)
+    fewest = score(references, hypotheses).errors_and_lengths[:, 0]
+    for reference, hypothesis, (right, swapped, lost, made), few in zip(
+        references, hypotheses, counts, fewest, strict=True
+    ):
+        assert right + swapped + lost == len(reference.split())
+        assert right + swapped + made == len(hypothesis.split())
+        assert 4 * swapped + 3 * (lost + made) == weighted_cost(reference.split(), hypothesis.split())
+        assert swapped + lost + made >= few
+
+
+def test_five_swaps_are_dearer_than_three_deletions_and_insertions():
+    """Where sclite's number of errors is not the smallest: 6 where 5 would do."""
+    counts = sclite_counts(["a b c d e"], ["d e x y z"])
+    assert counts.tolist() == [[2, 0, 3, 3]]
+    assert score(["a b c d e"], ["d e x y z"]).counts.errors == 5
+    scored = score_set([Line("u", "a b c d e")], [Line("u", "d e x y z")], "none")
+    assert "1 more errors than the fewest possible" in scored.sclite_text()
+
+
+@needs_sclite
+def test_a_thousand_random_pairs_and_the_summary_equal_sclites(tmp_path):
+    references, hypotheses = random_texts(1000, seed=1)
+    lines = [Line(f"s{i % 7}-{i}", text, speaker=f"s{i % 7}") for i, text in enumerate(references)]
+    spoken = [Line(line.id, text) for line, text in zip(lines, hypotheses, strict=True)]
+    scored = score_set(lines, spoken, "none")
+    assert scored.write(tmp_path) == ()
+    files = ["-r", "ref.trn", "trn", "-h", "hyp.trn", "trn", "-i", "spu_id"]
+    out = sclite(tmp_path, *files, "-o", "pra", "sum", "rsum", "stdout")
+    found = re.findall(r"id: \(s\d-(\d+)\)\nScores: \(#C #S #D #I\) (\d+) (\d+) (\d+) (\d+)", out)
+    assert len(found) == 1000
+    for number, *counts in found:
+        assert [int(c) for c in counts] == scored.sclite_counts[int(number)].tolist()
+
+    def cells(table):
+        rows = [re.findall(r"[\w./]+", row) for row in table.splitlines()]
+        return [row for row in rows if row and re.fullmatch(r"s\d|Sum/Avg", row[0])]
+
+    ours = cells(scored.sclite_text())
+    theirs = cells(out)
+    assert len(ours) == 8
+    assert ours == [row for row in theirs if "." in row[-1]][:8]  # rsum has counts, its rows end without a point
+    row = sclite_row("Sum", scored.sclite_counts)
+    raw = next(line for line in out.splitlines() if "| Sum  " in line)
+    expected = [row.sentences, row.words, row.correct, row.substitutions, row.deletions, row.insertions, row.errors]
+    assert [int(n) for n in re.findall(r"\d+", raw)] == [*expected, row.sentence_errors]
+
+
+@needs_sclite
+def test_sclite_reads_the_ctm_and_stm_and_agrees(tmp_path):
+    references, hypotheses = random_texts(60, seed=4)
+    lines, spoken = [], []
+    for i, (reference, hypothesis) in enumerate(zip(references, hypotheses, strict=True)):
+        words = hypothesis.split()
+        times = tuple((word, 0.2 * k, 0.2 * k + 0.15, 0.5) for k, word in enumerate(words))
+        lines.append(Line(f"u {i}", reference or "a", speaker=f"s{i % 3}", duration=10.0))
+        spoken.append(Line(f"u {i}", hypothesis, words=times))
+    scored = score_set(lines, spoken, "none")
+    scored.write(tmp_path)
+    out = sclite(tmp_path, "-r", "ref.stm", "stm", "-h", "hyp.ctm", "ctm", "-o", "rsum", "stdout")
+    raw = next(line for line in out.splitlines() if "| Sum  " in line)
+    row = sclite_row("Sum", scored.sclite_counts)
+    found = [int(n) for n in re.findall(r"\d+", raw)]
+    assert found[1:7] == [row.words, row.correct, row.substitutions, row.deletions, row.insertions, row.errors]
+
+
+@needs_sclite
+def test_matched_pairs_equal_sc_stats(tmp_path):
+    generator = random.Random(5)
+
+    def corrupted(words, share):
+        out = []
+        for word in words:
+            draw = generator.random() / share
+            if draw < 1 / 3:
+                continue
+            out.append(f"z{generator.randrange(10**6)}" if draw < 2 / 3 else word)
+            if 2 / 3 <= draw < 1:
+                out.append(f"y{generator.randrange(10**6)}")
+        return out
+
+    references = [[f"w{i}x{j}" for j in range(generator.randint(1, 25))] for i in range(200)]  # all words differ
+    a, b = ([corrupted(words, share) for words in references] for share in (0.2, 0.15))
+    for name, texts in (("ref", references), ("a", a), ("b", b)):
+        rows = "".join(f"{' '.join(text)} (s{i % 5}-{i})\n" for i, text in enumerate(texts))
+        (tmp_path / name).write_text(rows, encoding="utf-8")
+    piped = sclite(tmp_path, "-r", "ref", "trn", "-h", "a", "trn", "-h", "b", "trn", "-i", "spu_id", "-p")
+    # Debian's sclite writes an alignment's fields on lines of their own, which its own sc_stats cannot read
+    joined = re.sub(
+        r"(<PATH[^\n]*\n)(.*?)\n(</PATH>)",
+        lambda m: m[1] + re.sub(r"([^\n]*)\n([^\n]*)\n([^\n]*)(\n|$)", r"\1,\2,\3:", m[2])[:-1] + "\n" + m[3],
+        piped,
+        flags=re.DOTALL,
+    )
+    report = subprocess.run(
+        ["sctk", "sc_stats", "-p", "-t", "mapsswe", "-v", "-n", "-"],
+        input=joined,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    found = re.search(r"# segs: (\d+)\).*mean: ([-\d.]+)\).*Z Stat: ([-\d.]+)\)", report)
+    assert found is not None
+    ours = compare(*([" ".join(words) for words in texts] for texts in (references, a, b))).matched
+    assert ours is not None
+    assert int(found[1]) == ours.segments
+    assert float(found[2]) == pytest.approx(ours.mean, abs=0.0006)
+    assert float(found[3]) == pytest.approx(ours.z, abs=0.0006)
+
+
+def test_the_table_has_a_row_per_speaker_and_a_total():
+    counts = sclite_counts(["a b", "c d", ""], ["a b", "c", "x"])
+    table = sclite_table(sclite_rows(counts, ["one", "two", ""])).splitlines()
+    assert [row.split("|")[1].strip() for row in table if "%" not in row and row[2].isalpha()] == [
+        "SPKR", "one", "two", "Sum/Avg"
+    ]  # fmt: skip
+    assert table[-1].split("|")[2].split() == ["3", "4"]
+    assert table[-1].split("|")[3].split() == ["75.0", "0.0", "25.0", "25.0", "50.0", "66.7"]
+    assert "(unknown)" in "\n".join(table)
+
+
+def test_characters_and_empty_sides():
+    assert sclite_counts(["ab c"], ["ab d"], "char").tolist() == [[3, 1, 0, 0]]
+    assert sclite_counts(["", "a b", ""], ["", "", "x"]).tolist() == [[0, 0, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]
+    assert sclite_counts([], []).shape == (0, 4)
+
+
+def test_texts_that_sclite_would_misread_are_named(tmp_path):
+    assert [misread_by_sclite(t) for t in ("a { b / c }", "a @ b", ";; a", "a b", "a@b")] == [True] * 3 + [False] * 2
+    scored = score_set([Line("u1", "a @ b")], [Line("u1", "a")], "none")
+    [warning] = scored.write(tmp_path)
+    assert "u1" in warning and "markup" in warning
