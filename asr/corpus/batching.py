@@ -198,10 +198,10 @@ class EvaluationBatchSampler:
         while offsets[-1] < len(seconds):
             size = _batch_size(sorted_seconds[offsets[-1]], batch_seconds, max_batch_size)
             offsets.append(min(offsets[-1] + size, len(seconds)))
+        while len(offsets) - 1 < min(world_size, len(seconds)):  # too few batches for the ranks: halve the largest
+            largest = int(np.argmax(np.diff(offsets)))
+            offsets.insert(largest + 1, (offsets[largest] + offsets[largest + 1]) // 2)
         self._offsets = np.array(offsets)
-        if len(offsets) - 1 < world_size:  # too few batches for the ranks: one part each, smaller than allowed
-            parts = min(world_size, len(seconds))
-            self._offsets = np.arange(parts + 1) * len(seconds) // parts
 
     def __len__(self) -> int:
         return len(range(self.rank, len(self._offsets) - 1, self.world_size))

@@ -9,7 +9,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asr.corpus.batching import BatchSampler, EvaluationBatchSampler
@@ -210,6 +210,7 @@ def test_batches_of_one_step_have_like_lengths_on_all_ranks(durations):
 
 @settings(max_examples=150, deadline=None)
 @given(DURATIONS, st.floats(1, 120), WORLD_SIZES, st.sampled_from([0, 1, 5]))
+@example([1.0, 1.0, 1.0, 1.0, 1.0, 3.0], 5.0, 3, 0)  # fewer batches than ranks, of unlike lengths
 def test_evaluation_runs_every_utterance_exactly_once(durations, batch_seconds, world_size, max_batch_size):
     samplers = [
         EvaluationBatchSampler(durations, batch_seconds, rank=r, world_size=world_size, max_batch_size=max_batch_size)
