@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asr.decoding.alphabet import Alphabet
-from asr.decoding.beam_stream import BeamStream, Setting, Workspace
+from asr.decoding.beam_batch import MOST_FRAMES, MOST_UTTERANCES, decode_batch
+from asr.decoding.beam_steps import EMPTY_HISTORY, key_of
+from asr.decoding.beam_stream import BeamStream
+from asr.decoding.compiling import announce
 from asr.decoding.decoder import OOV
 from asr.decoding.hotwords import Hotwords, compile_hotwords
 from asr.decoding.lexicon import UNKNOWN, Lexicon, LexiconError, read_words
 from asr.decoding.ngram import LMError, NGramLM
 from asr.decoding.ngram_kernel import LMArrays
+from asr.decoding.piece_steps import piece_key
 from asr.decoding.search_arrays import Labels, Weights
+from asr.decoding.search_setting import Setting, Workspace
 from asr.decoding.word_times import labels_by_symbol
 from asr.errors import AsrError, UsageError
 from asr.transcript import Hypothesis
@@ -126,11 +132,7 @@ class BeamSearch:
         Times are seconds from the first frame (CTC peaks, approximate). `score` is what the search ranked by,
         `lm_score` the part of it that came from LM, word bonus and hotwords, `acoustic_score` the rest.
         """
-        workspace = self._take()
-        try:
-            return BeamStream(self._setting, workspace).decode(log_probs, self.nbest)
-        finally:
-            self._free.append(workspace)
+        return self._decode_some([log_probs], errors_as_values=False)[0]
 
     def decode_many(
         self, emissions: Iterable[Any], jobs: int | None = None, errors_as_values: bool = False
@@ -141,20 +143,51 @@ class BeamSearch:
         """
         jobs = self.jobs if jobs is None else jobs
         _check(jobs >= 1, f"jobs must be at least 1, found {jobs}")
-
-        def decode(log_probs: Any) -> list[Hypothesis] | AsrError:
-            if isinstance(log_probs, AsrError):
-                return log_probs
-            try:
-                return self.decode(log_probs)
-            except AsrError as error:
-                return error
-
-        one = decode if errors_as_values else self.decode
+        remaining = iter(emissions)
+        parts = iter(lambda: list(itertools.islice(remaining, MOST_UTTERANCES)), [])
         if jobs == 1:
-            return [one(log_probs) for log_probs in emissions]
-        with ThreadPoolExecutor(jobs) as pool:
-            return list(pool.map(one, emissions))
+            found = [self._decode_some(part, errors_as_values) for part in parts]
+        else:
+            with ThreadPoolExecutor(jobs) as pool:
+                found = list(pool.map(self._decode_some, parts, itertools.repeat(errors_as_values)))
+        return list(itertools.chain.from_iterable(found))
+
+    def _decode_some(self, emissions: list[Any], errors_as_values: bool) -> list[Any]:
+        """`decode_many` in this thread: together what can be, the others one by one."""
+        workspace = self._take()
+        try:
+            found: list[Any] = [None] * len(emissions)
+            if self.nbest == 1 and self.lexicon.one_way:
+                announce()
+                plain = [i for i, log_probs in enumerate(emissions) if self._is_plain(log_probs)]
+                together = decode_batch(self._setting, workspace, [emissions[i] for i in plain]) if plain else []
+                for i, hypothesis in zip(plain, together, strict=True):
+                    found[i] = [hypothesis] if hypothesis is not None else None
+            for i, log_probs in enumerate(emissions):
+                if found[i] is not None:
+                    continue
+                try:
+                    if isinstance(log_probs, AsrError):
+                        raise log_probs
+                    found[i] = BeamStream(self._setting, workspace).decode(log_probs, self.nbest)
+                except AsrError as error:
+                    if not errors_as_values:
+                        raise
+                    found[i] = error
+            return found
+        finally:
+            self._free.append(workspace)
+
+    def _is_plain(self, log_probs: Any) -> bool:
+        """Whether an utterance can be decoded with others, as far as its form shows."""
+        return (
+            isinstance(log_probs, np.ndarray)
+            and log_probs.dtype == np.float32
+            and log_probs.ndim == 2
+            and 0 < log_probs.shape[0] <= MOST_FRAMES
+            and log_probs.shape[1] == len(self.alphabet.labels)
+            and log_probs.flags.c_contiguous
+        )
 
     def stream(self) -> BeamStream:
         """A search that is fed frames as they come; ends in the same hypotheses as `decode` of all of them."""
@@ -230,12 +263,17 @@ class BeamSearch:
         lookahead = np.exp(np.maximum(alpha * self.lexicon.lookahead.astype(np.float64), LEAST_LOG))
         if len(self.lexicon) == 0:
             lookahead[:] = 1.0
-        alphabet = self.alphabet
+        alphabet, nothing = self.alphabet, np.uint64(0)
+        if self.lexicon.one_way:
+            root = key_of(EMPTY_HISTORY, 0, nothing)
+        else:
+            root = piece_key(EMPTY_HISTORY, 0, nothing, alphabet.separator)
         self._setting = Setting(
             alphabet=alphabet,
             lexicon=self.lexicon,
             lm=self._lm_arrays,
             begin=self._begin,
+            root=np.uint64(root),
             hotwords=self._hotwords.arrays,
             weights=weights,
             labels=Labels(alphabet.first, alphabet.spelling, alphabet.starts_word, alphabet.silent, lookahead),

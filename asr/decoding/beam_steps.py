@@ -10,7 +10,21 @@ from numba.extending import intrinsic
 
 from asr.decoding.kernels import inlined, kernel
 from asr.decoding.ngram_kernel import LMArrays, lm_step
-from asr.decoding.search_arrays import BUCKET_SHIFT, END, NODE, SYMBOL, TRACES, WORD, Beam
+from asr.decoding.search_arrays import (
+    BUCKET_SHIFT,
+    END,
+    FRAMES,
+    LOG_SCALE,
+    NODE,
+    PENDING,
+    SIDE,
+    SIZE,
+    SYMBOL,
+    TRACES,
+    WORD,
+    Beam,
+    HotwordArrays,
+)
 
 _intrinsic: Any = intrinsic  # its type has the context as an argument of the caller's
 _A = np.uint64(0x9E3779B97F4A7C15)
@@ -128,6 +142,20 @@ def admit(
         floor += 1
         limit = max(limit, bucket_floor(floor))
     return best, limit, lowest, floor, above
+
+
+@kernel
+def begin_beam(beam: Beam, hot: HotwordArrays, separator: int, begin: int, root: int) -> None:
+    """The beam that holds the empty text, of key `root`, after which the language model is in state `begin`."""
+    beam.counts[SIZE], beam.counts[SIDE], beam.counts[PENDING] = 1, 0, 0
+    beam.counts[TRACES], beam.counts[FRAMES] = 0, 0
+    beam.scale[LOG_SCALE] = 0.0
+    beam.key[0], beam.history[0] = root, EMPTY_HISTORY
+    beam.parent[0], beam.spelled[0] = np.uint64(0), np.uint64(0)
+    beam.node[0], beam.label[0], beam.state[0] = 0, separator, begin
+    beam.hotword[0] = hot.following[0, 0]
+    beam.trace[0] = -1
+    beam.blank[0], beam.label_mass[0], beam.entered[0], beam.ending[0] = 1.0, 0.0, 1.0, -1.0
 
 
 @kernel
