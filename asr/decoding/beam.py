@@ -20,7 +20,7 @@ from asr.decoding.decoder import OOV
 from asr.decoding.hotwords import Hotwords, compile_hotwords
 from asr.decoding.lexicon import UNKNOWN, Lexicon, LexiconError, read_words
 from asr.decoding.ngram import LMError, NGramLM
-from asr.decoding.ngram_kernel import LMArrays
+from asr.decoding.ngram_kernel import ARC, STATE, UNIGRAM, LMArrays
 from asr.decoding.piece_steps import piece_key
 from asr.decoding.search_arrays import Labels, Weights
 from asr.decoding.search_setting import Setting, Workspace
@@ -106,7 +106,7 @@ class BeamSearch:
         self.frame_seconds = frame_seconds
         self.unk_score_offset, self.unk_char_score = unk_score_offset, unk_char_score
         self.pruning = pruning
-        self._lm_arrays, self._begin = (_writable(lm.arrays), lm.begin_state) if lm else (_no_lm(), 0)
+        self._lm_arrays, self._begin = (lm.arrays, lm.begin_state) if lm else (_no_lm(), 0)
         phrases = compile_hotwords(self.alphabet, hotwords, hotword_weight)
         self.unspellable_hotwords = phrases.unspellable
         self._hotwords = phrases
@@ -213,7 +213,7 @@ class BeamSearch:
         if self.lm is not None:
             index = self.lm.index
             ids = np.fromiter((index.get(word, UNKNOWN) for word in chosen), np.int32, len(chosen))
-            scores = np.asarray(self.lm.arrays.unigram_logp)[ids]
+            scores = self.lm.arrays.unigram["logp"][ids]
             scores[ids == UNKNOWN] = self._unknown_logp()[0]
         lexicon = Lexicon(self.alphabet, chosen, ids, scores, spellings)
         if words is not None and not len(lexicon):
@@ -225,7 +225,7 @@ class BeamSearch:
     def _unknown_logp(self) -> tuple[float, float]:
         """Of <unk> in the empty context, and the least it gets in any: an LM without <unk> must not forbid words."""
         assert self.lm is not None
-        unigrams = np.asarray(self.lm.arrays.unigram_logp)
+        unigrams = self.lm.arrays.unigram["logp"]
         least = float(unigrams[3:].min()) if len(unigrams) > 3 else float(unigrams.min())
         least = max(least, -50.0)
         return max(float(unigrams[UNKNOWN]), least), least
@@ -260,9 +260,6 @@ class BeamSearch:
             boost=self._hotwords.boost,
             has_hotwords=self._hotwords.count > 0,
         )
-        lookahead = np.exp(np.maximum(alpha * self.lexicon.lookahead.astype(np.float64), LEAST_LOG))
-        if len(self.lexicon) == 0:
-            lookahead[:] = 1.0
         alphabet, nothing = self.alphabet, np.uint64(0)
         if self.lexicon.one_way:
             root = key_of(EMPTY_HISTORY, 0, nothing)
@@ -271,12 +268,13 @@ class BeamSearch:
         self._setting = Setting(
             alphabet=alphabet,
             lexicon=self.lexicon,
+            tree=self.lexicon.weighted(alpha, LEAST_LOG),
             lm=self._lm_arrays,
             begin=self._begin,
             root=np.uint64(root),
             hotwords=self._hotwords.arrays,
             weights=weights,
-            labels=Labels(alphabet.first, alphabet.spelling, alphabet.starts_word, alphabet.silent, lookahead),
+            labels=Labels(alphabet.first, alphabet.spelling, alphabet.starts_word, alphabet.silent),
             frame_seconds=self.frame_seconds,
             by_symbol=self._by_symbol,
             times=self.times,
@@ -310,25 +308,6 @@ def _mismatch(lm: NGramLM, alphabet: Alphabet, lexicon: Lexicon) -> str:
 
 def _no_lm() -> LMArrays:
     """A model to which every word is certain."""
-    return LMArrays(
-        unigram_logp=np.zeros(1, np.float32),
-        unigram_next=np.zeros(1, np.int32),
-        arc_hash=np.full(1, -1, np.int64),
-        arc_logp=np.zeros(1, np.float32),
-        arc_next=np.zeros(1, np.int32),
-        backoff=np.zeros(1, np.float32),
-        backoff_state=np.zeros(1, np.int32),
-    )
-
-
-class _View:
-    def __init__(self, array: np.ndarray) -> None:
-        interface = dict(array.__array_interface__)
-        interface["data"] = (interface["data"][0], False)
-        self.__array_interface__ = interface
-        self.array = array  # keeps the memory
-
-
-def _writable(arrays: LMArrays) -> LMArrays:
-    """The arrays as plain writable ones: compiled code is made anew for each kind, and never writes to these."""
-    return LMArrays(*(np.asarray(a if a.flags.writeable and type(a) is np.ndarray else _View(a)) for a in arrays))
+    arcs = np.zeros(1, ARC)
+    arcs["key"] = -1
+    return LMArrays(np.zeros(1, UNIGRAM), arcs, np.zeros(1, STATE))

@@ -1,4 +1,4 @@
-"""Several utterances of a character model in one compiled call: to hand over the arrays takes as long as many frames."""
+"""Several utterances of a character model in one compiled call: handing over arrays takes as long as many frames."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _intrinsic: Any = intrinsic  # its type has the context as an argument of the ca
 
 @_intrinsic
 def _float32_at(context: Any, address: Any) -> Any:
-    """The pointer to a number, for arrays that are handed over by their addresses: a list of arrays takes far longer."""
+    """The pointer at an address: arrays are handed over by theirs, since a list of arrays takes far longer."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
@@ -121,7 +121,7 @@ def decode_batch(setting: Setting, work: Workspace, arrays: Sequence[np.ndarray]
             lengths,
             begun,
             TOLERANCE,
-            setting.lexicon.tree,
+            setting.tree,
             setting.lm,
             setting.hotwords,
             setting.labels,

@@ -9,16 +9,18 @@ from numba import types, uint64
 from numba.extending import intrinsic
 
 from asr.decoding.kernels import inlined, kernel
-from asr.decoding.ngram_kernel import LMArrays, lm_step
+from asr.decoding.ngram_kernel import LMArrays, hash_slot, lm_step
 from asr.decoding.search_arrays import (
     BUCKET_SHIFT,
     END,
     FRAMES,
     LOG_SCALE,
+    MOST_STAMPS,
     NODE,
     PENDING,
     SIDE,
     SIZE,
+    STAMP,
     SYMBOL,
     TRACES,
     WORD,
@@ -57,6 +59,25 @@ def lowest_bit(context: Any, bits: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.uint64), generate
+
+
+@_intrinsic
+def prefetch(context: Any, array: Any, index: Any) -> Any:
+    """Have an element brought into the cache while other work is done; it takes as long as hundreds of steps."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        from llvmlite import ir
+
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        byte = ir.IntType(8).as_pointer()
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        place = builder.bitcast(builder.gep(array.data, [arguments[1]]), byte)
+        builder.call(function, [place, number(0), number(3), number(1)])  # to read, into all caches, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
 
 
 @inlined
@@ -150,12 +171,14 @@ def begin_beam(beam: Beam, hot: HotwordArrays, separator: int, begin: int, root:
     beam.counts[SIZE], beam.counts[SIDE], beam.counts[PENDING] = 1, 0, 0
     beam.counts[TRACES], beam.counts[FRAMES] = 0, 0
     beam.scale[LOG_SCALE] = 0.0
-    beam.key[0], beam.history[0] = root, EMPTY_HISTORY
-    beam.parent[0], beam.spelled[0] = np.uint64(0), np.uint64(0)
-    beam.node[0], beam.label[0], beam.state[0] = 0, separator, begin
-    beam.hotword[0] = hot.following[0, 0]
-    beam.trace[0] = -1
-    beam.blank[0], beam.label_mass[0], beam.entered[0], beam.ending[0] = 1.0, 0.0, 1.0, -1.0
+    if beam.counts[STAMP] > MOST_STAMPS:
+        beam.counts[STAMP] = 0
+        for h in range(beam.table.shape[0]):
+            beam.table[h].stamp = 0
+    hyp = beam.hypothesis[0]
+    hyp.key, hyp.history, hyp.parent, hyp.spelled = root, EMPTY_HISTORY, np.uint64(0), np.uint64(0)
+    hyp.node, hyp.label, hyp.state, hyp.hotword, hyp.trace = 0, separator, begin, hot.following[0, 0], -1
+    hyp.blank, hyp.label_mass, hyp.entered, hyp.ending = 1.0, 0.0, 1.0, -1.0
 
 
 @kernel
@@ -205,6 +228,27 @@ def read_frame(
     return count
 
 
+@inlined
+def foresee(
+    nodes: np.ndarray,
+    entries: np.ndarray,
+    arcs: np.ndarray,
+    states: np.ndarray,
+    vocabulary: int,
+    node: int,
+    state: int,
+) -> None:
+    """Prefetch what a hypothesis that has come to `node` will need: its children and, if a word ends, the LM's arcs."""
+    prefetch(nodes, np.int64(nodes[node].child))
+    entry = np.int64(nodes[node].entry)
+    if entry >= 0:
+        prefetch(entries, entry)
+        word, mask = np.int64(nodes[node].word), arcs.shape[0] - 1
+        prefetch(arcs, hash_slot(np.int64(state) * vocabulary + word, mask))
+        shorter = np.int64(states[state].next)
+        prefetch(arcs, hash_slot(shorter * vocabulary + word, mask))
+
+
 @kernel
 def say_word(lm: LMArrays, state: int, word: int, alpha: float, beta: float, unknown_least: float) -> Any:
     """The factor of a whole word after `state`, and the next state."""
@@ -217,16 +261,14 @@ def say_word(lm: LMArrays, state: int, word: int, alpha: float, beta: float, unk
 @inlined
 def record(
     counts: np.ndarray,
-    trace_parent: np.ndarray,
-    trace_symbol: np.ndarray,
-    trace_frame: np.ndarray,
+    records: np.ndarray,
     before: int,
     symbol: int,
     frame: int,
 ) -> Any:
     """One more record in the trace."""
     at = counts[TRACES]
-    trace_parent[at], trace_symbol[at], trace_frame[at] = before, symbol, frame
+    records[at].parent, records[at].symbol, records[at].frame = before, symbol, frame
     counts[TRACES] = at + 1
     return at
 
@@ -234,9 +276,7 @@ def record(
 @inlined
 def record_end(
     counts: np.ndarray,
-    trace_parent: np.ndarray,
-    trace_symbol: np.ndarray,
-    trace_frame: np.ndarray,
+    records: np.ndarray,
     before: int,
     ended: int,
     node: int,
@@ -245,21 +285,19 @@ def record_end(
 ) -> Any:
     """The record of a word's end: of the tree's word `ended`, or (below 0) of one that is spelled out."""
     if ended >= 0:
-        at = record(counts, trace_parent, trace_symbol, trace_frame, before, (ended << 2) | WORD, frame)
+        at = record(counts, records, before, (ended << 2) | WORD, frame)
     else:
         at = np.int64(before)
         if spelled == np.uint64(0):
-            at = record(counts, trace_parent, trace_symbol, trace_frame, at, (node << 2) | NODE, frame)
-        at = record(counts, trace_parent, trace_symbol, trace_frame, at, END, frame)
+            at = record(counts, records, at, (node << 2) | NODE, frame)
+        at = record(counts, records, at, END, frame)
     return at
 
 
 @inlined
 def record_symbol(
     counts: np.ndarray,
-    trace_parent: np.ndarray,
-    trace_symbol: np.ndarray,
-    trace_frame: np.ndarray,
+    records: np.ndarray,
     before: int,
     node: int,
     spelled: int,
@@ -269,8 +307,8 @@ def record_symbol(
     """The record of a symbol outside the tree; the first one of a word is preceded by where it left."""
     at = np.int64(before)
     if spelled == np.uint64(0):
-        at = record(counts, trace_parent, trace_symbol, trace_frame, at, (node << 2) | NODE, frame)
-    return record(counts, trace_parent, trace_symbol, trace_frame, at, (symbol << 2) | SYMBOL, frame)
+        at = record(counts, records, at, (node << 2) | NODE, frame)
+    return record(counts, records, at, (symbol << 2) | SYMBOL, frame)
 
 
 @kernel
@@ -279,20 +317,19 @@ def forget_dead_traces(beam: Beam, first: int, size: int, moved: np.ndarray) -> 
     count = beam.counts[TRACES]
     moved[:count] = 0
     for s in range(first, first + size):
-        at = beam.trace[s]
+        at = np.int64(beam.hypothesis[s].trace)
         while at >= 0 and moved[at] == 0:
             moved[at] = 1
-            at = beam.trace_parent[at]
+            at = np.int64(beam.record[at].parent)
     kept = 0
     for at in range(count):
         if moved[at] != 0:
-            before = beam.trace_parent[at]
-            beam.trace_parent[kept] = moved[before] if before >= 0 else -1
-            beam.trace_symbol[kept] = beam.trace_symbol[at]
-            beam.trace_frame[kept] = beam.trace_frame[at]
+            before = beam.record[at].parent
+            beam.record[kept] = beam.record[at]
+            beam.record[kept].parent = moved[before] if before >= 0 else -1
             moved[at] = kept
             kept += 1
     for s in range(first, first + size):
-        if beam.trace[s] >= 0:
-            beam.trace[s] = moved[beam.trace[s]]
+        if beam.hypothesis[s].trace >= 0:
+            beam.hypothesis[s].trace = moved[beam.hypothesis[s].trace]
     beam.counts[TRACES] = kept

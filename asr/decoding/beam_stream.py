@@ -84,7 +84,7 @@ class BeamStream:
             t = advance(
                 array,
                 t,
-                setting.lexicon.tree,
+                setting.tree,
                 setting.lm,
                 setting.hotwords,
                 setting.labels,
@@ -100,18 +100,13 @@ class BeamStream:
         beam, weights = self._work.beam, self.setting.weights
         first = int(beam.counts[SIDE]) * weights.beam_width
         forget_dead_traces(beam, first, int(beam.counts[SIZE]), np.empty(int(beam.counts[TRACES]), np.int64))
-        size = len(beam.trace_parent)
-        if beam.counts[TRACES] > size // 2:
-            grown = [
-                np.concatenate((a, np.zeros(size, np.int32)))
-                for a in (beam.trace_parent, beam.trace_symbol, beam.trace_frame)
-            ]
-            self._work.beam = beam._replace(trace_parent=grown[0], trace_symbol=grown[1], trace_frame=grown[2])
+        if beam.counts[TRACES] > len(beam.record) // 2:
+            self._work.beam = beam._replace(record=np.concatenate((beam.record, np.zeros_like(beam.record))))
 
     def _hypotheses(self, nbest: int) -> list[Hypothesis]:
         setting, work = self.setting, self._work
         count = final_texts(
-            setting.lexicon.tree,
+            setting.tree,
             setting.lm,
             setting.hotwords,
             setting.labels,
@@ -154,7 +149,7 @@ class BeamStream:
         setting, work = self.setting, self._work
         while True:
             symbols, words, lm_score = read_out(
-                setting.lexicon.tree,
+                setting.tree,
                 setting.lm,
                 setting.hotwords,
                 setting.weights,
@@ -173,7 +168,7 @@ class BeamStream:
         work = self._work
         while True:
             symbols, words = spell_out(
-                self.setting.lexicon.tree,
+                self.setting.tree,
                 work.beam,
                 trace,
                 0,

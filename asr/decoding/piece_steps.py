@@ -46,7 +46,7 @@ def arc_from(
 
 @kernel
 def leave_by(
-    children_from: np.ndarray,
+    nodes: np.ndarray,
     symbol_to: np.ndarray,
     first: np.ndarray,
     spelling: np.ndarray,
@@ -59,7 +59,7 @@ def leave_by(
     for k in range(first[c], first[c + 1]):
         symbol = spelling[k]
         if outside == _NONE:
-            to = step(children_from, symbol_to, at, symbol)
+            to = step(nodes, symbol_to, at, symbol)
             if to >= 0:
                 at = to
                 continue
@@ -82,13 +82,8 @@ def listen(
 
 @inlined
 def offer(
-    table_key: np.ndarray,
-    table_slot: np.ndarray,
-    table_stamp: np.ndarray,
-    scores: np.ndarray,
-    new_label_mass: np.ndarray,
-    new_blank: np.ndarray,
-    new_keys: np.ndarray,
+    table: np.ndarray,
+    candidates: np.ndarray,
     histogram: np.ndarray,
     width: int,
     keep: float,
@@ -106,22 +101,22 @@ def offer(
 
     The histogram counts every candidate in the bucket `floor` or higher.
     """
-    mask = uint64(table_key.shape[0] - 1)
+    mask = uint64(table.shape[0] - 1)
     h = key & mask
-    while table_stamp[h] == stamp and table_key[h] != key:
+    while table[h].stamp == stamp and table[h].key != key:
         h = (h + _ONE) & mask
     before = np.int64(-1)
-    if table_stamp[h] == stamp:
-        k = np.int64(table_slot[h])
-        before = bucket_of(scores[k])
-        scores[k] += added
-        new_label_mass[k] += added
+    if table[h].stamp == stamp:
+        k = np.int64(table[h].slot)
+        before = bucket_of(candidates[k].score)
+        candidates[k].score += added
+        candidates[k].label_mass += added
     else:
         k = np.int64(count)
-        table_stamp[h], table_key[h], table_slot[h] = stamp, key, k
-        scores[k], new_label_mass[k], new_blank[k] = added, added, 0.0
-        new_keys[k] = key
-    score = scores[k]
+        place, fresh = table[h], candidates[k]
+        place.stamp, place.key, place.slot = stamp, key, k
+        fresh.score, fresh.label_mass, fresh.blank, fresh.key = added, added, 0.0, key
+    score = candidates[k].score
     if score > best:
         best = score
         limit = max(limit, best * keep)
@@ -145,14 +140,12 @@ def offer(
 
 @kernel
 def record_label(
-    children_from: np.ndarray,
+    nodes: np.ndarray,
     symbol_to: np.ndarray,
     first: np.ndarray,
     spelling: np.ndarray,
     counts: np.ndarray,
-    trace_parent: np.ndarray,
-    trace_symbol: np.ndarray,
-    trace_frame: np.ndarray,
+    records: np.ndarray,
     trace: int,
     node: int,
     spelled: int,
@@ -164,13 +157,11 @@ def record_label(
     for k in range(first[c], first[c + 1]):
         symbol = spelling[k]
         if outside == _NONE:
-            to = step(children_from, symbol_to, at, symbol)
+            to = step(nodes, symbol_to, at, symbol)
             if to >= 0:
                 at = to
                 continue
-        trace = record_symbol(
-            counts, trace_parent, trace_symbol, trace_frame, trace, at, outside, np.int64(symbol), frame
-        )
+        trace = record_symbol(counts, records, trace, at, outside, np.int64(symbol), frame)
         if outside == _NONE:
             outside = leave_tree(at)
     return trace

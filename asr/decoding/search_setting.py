@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from asr.decoding.alphabet import Alphabet
-from asr.decoding.lexicon import Lexicon
+from asr.decoding.lexicon import Lexicon, Tree
 from asr.decoding.ngram_kernel import LMArrays
 from asr.decoding.search_arrays import HotwordArrays, Labels, Weights, allocate
 from asr.decoding.word_times import LabelsBySymbol
@@ -21,6 +21,7 @@ class Setting:
 
     alphabet: Alphabet
     lexicon: Lexicon
+    tree: Tree  # the lexicon's, weighted
     lm: LMArrays
     begin: int  # the LM's state at the beginning of a sentence
     root: np.uint64  # the key of the empty text
@@ -74,8 +75,6 @@ def word_texts(setting: Setting, symbols: np.ndarray, starts: Sequence[int], ent
     """The texts of words that were read out, as in `Texts`."""
     known, of_symbol = setting.lexicon.words, setting.alphabet.symbols
     return [
-        known[entry]
-        if entry >= 0
-        else "".join([of_symbol[s] for s in symbols[starts[i] : starts[i + 1] - 1].tolist()])
+        known[entry] if entry >= 0 else "".join([of_symbol[s] for s in symbols[starts[i] : starts[i + 1] - 1].tolist()])
         for i, entry in enumerate(entries)
     ]
