@@ -5,7 +5,7 @@
 Emissions are synthetic, peaky and noisy (benchmarks/synthetic_emissions.py), and those of an .npz file: arrays
 `labels`, `references` and `emission_0`, `emission_1`, ... Every decoder runs over a grid of its settings; what counts
 is the lower edge of its points. Times are CPU seconds of the calling process. "search" is the search alone: our call
-without word times, and flashlight's C++ call without torchaudio's making of Python results; "call" is the whole call of
+(`decode_many` of all utterances) without word times, and flashlight's C++ call without torchaudio's making of Python results; "call" is the whole call of
 each library, ours with word times and confidences. flashlight gets a separator after each utterance, without which it
 loses the last word, and is also measured with the frames dropped that our search skips.
 """
@@ -107,10 +107,10 @@ def ours(problem: Problem, search: BeamSearch, repeats: int, quick: bool) -> Ite
         bare = decoder.reweighted(times=False)
 
         def search_only(bare: BeamSearch = bare) -> list[str]:
-            return [bare.decode(a)[0].text for a in problem.arrays]
+            return [found[0].text for found in bare.decode_many(problem.arrays, jobs=1)]
 
         def whole(decoder: BeamSearch = decoder) -> Any:
-            return [decoder.decode(a) for a in problem.arrays]
+            return decoder.decode_many(problem.arrays, jobs=1)
 
         bare.decode(problem.arrays[0])
         decoder.decode(problem.arrays[0])
@@ -309,8 +309,8 @@ def side_figures(problem: Problem, search: BeamSearch) -> dict[str, Any]:
     ]
     hot = BeamSearch(problem.labels, search.lm, alpha=search.alpha, beta=search.beta, hotwords=hotwords, oov=search.oov)
     hot.decode(problem.arrays[0])
-    plain_seconds, _ = cpu(lambda: [search.decode(a) for a in problem.arrays], 3)
-    hot_seconds, _ = cpu(lambda: [hot.decode(a) for a in problem.arrays], 3)
+    plain_seconds, _ = cpu(lambda: search.decode_many(problem.arrays, jobs=1), 3)
+    hot_seconds, _ = cpu(lambda: hot.decode_many(problem.arrays, jobs=1), 3)
     figures["hotwords"] = len(hot._hotwords.words) and 1000
     figures["hotwords_time_ratio"] = round(hot_seconds / plain_seconds, 3)
     return figures

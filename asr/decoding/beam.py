@@ -36,9 +36,10 @@ LEAST_LOG = -300.0  # of what a word begun is given in advance, so that e to it 
 class Pruning(NamedTuple):
     """What the search leaves out, apart from the width of the beam. Natural logarithms.
 
-    Labels below `label` in a frame are taken as impossible there (the best one never is); of more than `most_labels`
-    the best are kept. Hypotheses worse than the best one by more than `score` are dropped. Frames whose blank is above
-    `blank_skip` are taken as blanks: each changes the probability of an alignment by less than 1 - blank.
+    Labels below `label` in a frame are taken as impossible there (the best one of all, blank included, never is); of
+    more than `most_labels` the best are kept. Hypotheses worse than the best one by more than `score` are dropped.
+    Frames whose blank is above `blank_skip` are taken as blanks: each changes the probability of an alignment by less
+    than 1 - blank.
     """
 
     label: float = -7.0

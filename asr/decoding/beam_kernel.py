@@ -14,6 +14,7 @@ from numba import uint64
 
 from asr.decoding.beam_steps import (
     LARGE,
+    LEAST_PROBABILITY,
     SMALL,
     admit,
     bucket_of,
@@ -115,6 +116,11 @@ def advance_characters(
             active_score,
             probability,
         )
+        if active == 0:
+            pending = 1
+            log_scale += max(log_probs[t, 0], LEAST_PROBABILITY)
+            t += 1
+            continue
         active_bits = _NONE
         for k in range(active):
             if active_labels[k] != separator:

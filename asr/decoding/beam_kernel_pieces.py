@@ -12,6 +12,7 @@ import numpy as np
 
 from asr.decoding.beam_steps import (
     LARGE,
+    LEAST_PROBABILITY,
     SMALL,
     bucket_of,
     history_with_unknown,
@@ -97,6 +98,11 @@ def advance_pieces(
             active_score,
             probability,
         )
+        if active == 0:
+            pending = 1
+            log_scale += max(log_probs[t, 0], LEAST_PROBABILITY)
+            t += 1
+            continue
         p_blank = probability[0]
         most = 0.0
         for k in range(active):

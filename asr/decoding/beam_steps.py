@@ -194,7 +194,8 @@ def read_frame(
 ) -> Any:
     """Fill `active` with the labels that a frame may be, `probability` with theirs; the number of labels.
 
-    Those below `least` are left out, the best one never; of more than `most` the best are kept.
+    Those below `least` are left out, but never the best one of all, blank included: 0 if the frame can be nothing but
+    a blank. Of more than `most` the best are kept.
     """
     width = log_probs.shape[1]
     threshold = np.float32(least)
@@ -214,13 +215,14 @@ def read_frame(
         if value > active_score[worst]:
             active[worst], active_score[worst] = c, value
     if count == 0:
-        best, best_score = -1, np.float32(-np.inf)
+        best, best_score = 0, log_probs[t, 0]
         for c in range(1, width):
             if log_probs[t, c] > best_score and silent[c] == 0:
                 best, best_score = c, log_probs[t, c]
-        if best >= 0:
-            active[0], active_score[0] = best, best_score
-            count = 1
+        if best == 0:
+            return 0
+        active[0], active_score[0] = best, best_score
+        count = 1
     for k in range(count):
         probability[active[k]] = np.exp(np.float64(active_score[k]))
     blank: Any = max(np.float64(log_probs[t, 0]), LEAST_PROBABILITY)
@@ -324,9 +326,9 @@ def forget_dead_traces(beam: Beam, first: int, size: int, moved: np.ndarray) -> 
     kept = 0
     for at in range(count):
         if moved[at] != 0:
-            before = beam.record[at].parent
             beam.record[kept] = beam.record[at]
-            beam.record[kept].parent = moved[before] if before >= 0 else -1
+            if beam.record[at].parent >= 0:
+                beam.record[kept].parent = moved[beam.record[at].parent]
             moved[at] = kept
             kept += 1
     for s in range(first, first + size):
