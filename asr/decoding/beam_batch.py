@@ -19,7 +19,7 @@ from asr.decoding.lexicon import Tree
 from asr.decoding.ngram_kernel import LMArrays
 from asr.decoding.search_arrays import FRAMES, LOG_SCALE, Beam, HotwordArrays, Labels, Weights
 from asr.decoding.search_setting import Setting, Texts, Workspace, word_texts
-from asr.decoding.word_times import align_characters, kept_frames
+from asr.decoding.word_kernel import align_characters, kept_frames
 from asr.transcript import Hypothesis, Word
 
 MOST_UTTERANCES = 32  # of a call; from there on it costs nothing

@@ -66,12 +66,8 @@ def advance_pieces(
     arc, arc_label, arc_child = tree.arc, tree.arc_label, tree.arc_child
     hot_following, hot_credit, hot_reward = hot.following, hot.credit, hot.reward
     hyps, candidates, table, records = beam.hypothesis, beam.candidate, beam.table, beam.record
-    histogram, probability, active_labels, active_score = (
-        beam.histogram,
-        beam.probability,
-        beam.active,
-        beam.active_score,
-    )
+    histogram, probability = beam.histogram, beam.probability
+    active_labels, active_score = beam.active, beam.active_score
     counts, scales = beam.counts, beam.scale
     separator = weights.separator
     size, side = counts[SIZE], counts[SIDE]
@@ -89,14 +85,7 @@ def advance_pieces(
         if counts[TRACES] > trace_room:
             break
         active = read_frame(
-            log_probs,
-            t,
-            weights.least_label,
-            weights.most_labels,
-            silent,
-            active_labels,
-            active_score,
-            probability,
+            log_probs, t, weights.least_label, weights.most_labels, silent, active_labels, active_score, probability
         )
         if active == 0:
             pending = 1

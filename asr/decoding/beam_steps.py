@@ -324,12 +324,12 @@ def forget_dead_traces(beam: Beam, first: int, size: int, moved: np.ndarray) -> 
             moved[at] = 1
             at = np.int64(beam.record[at].parent)
     kept = 0
-    for at in range(count):
-        if moved[at] != 0:
-            beam.record[kept] = beam.record[at]
-            if beam.record[at].parent >= 0:
-                beam.record[kept].parent = moved[beam.record[at].parent]
-            moved[at] = kept
+    for i in range(count):
+        if moved[i] != 0:
+            beam.record[kept] = beam.record[i]
+            if beam.record[i].parent >= 0:
+                beam.record[kept].parent = moved[beam.record[i].parent]
+            moved[i] = kept
             kept += 1
     for s in range(first, first + size):
         if beam.hypothesis[s].trace >= 0:

@@ -15,7 +15,8 @@ from asr.decoding.emissions import check_emissions
 from asr.decoding.finish import DROPPED, PARTIAL, best_prefix, common_trace, final_texts, read_out, spell_out
 from asr.decoding.search_arrays import FRAMES, LOG_SCALE, SIDE, SIZE, TRACES
 from asr.decoding.search_setting import Setting, Workspace, word_texts
-from asr.decoding.word_times import kept_frames, word_times
+from asr.decoding.word_kernel import kept_frames
+from asr.decoding.word_times import word_times
 from asr.errors import AsrError
 from asr.transcript import Hypothesis, Word
 

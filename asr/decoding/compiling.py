@@ -23,7 +23,7 @@ _COMPILED = (  # the modules whose code ends up in one another
     "ngram_kernel",
     "piece_steps",
     "search_arrays",
-    "word_times",
+    "word_kernel",
 )
 _lock = threading.Lock()
 _ready = False

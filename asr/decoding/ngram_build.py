@@ -45,12 +45,13 @@ def build_automaton(model: NGramTables) -> tuple[LMArrays, np.ndarray]:
     chosen = np.flatnonzero(is_state)
 
     slots = table_size(sum(len(table.logp) for table in tables[1:]))
-    arrays = LMArrays(np.empty(vocabulary, UNIGRAM), np.zeros(slots, ARC), np.empty(len(chosen), STATE))
+    # np.empty, since numpy asks for huge pages for it, and not for np.zeros: fewer misses of addresses, too
+    arrays = LMArrays(np.empty(vocabulary, UNIGRAM), np.empty(slots, ARC), np.empty(len(chosen), STATE))
     arrays.unigram["logp"], arrays.unigram["next"] = (
         _natural(nodes.logp[1 : vocabulary + 1]),
         state_of[1 : vocabulary + 1],
     )
-    arrays.arc["key"] = -1
+    arrays.arc[:] = np.array((-1, 0.0, 0), ARC)
     arrays.state["backoff"], arrays.state["next"] = _natural(nodes.backoff[chosen]), state_of[nodes.suffix[chosen]]
     for k in range(2, len(tables) + 1):
         sources, words = state_of[nodes.parents[k - 2]], np.ascontiguousarray(tables[k - 1].words[:, -1])

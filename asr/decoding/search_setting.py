@@ -12,7 +12,7 @@ from asr.decoding.alphabet import Alphabet
 from asr.decoding.lexicon import Lexicon, Tree
 from asr.decoding.ngram_kernel import LMArrays
 from asr.decoding.search_arrays import HotwordArrays, Labels, Weights, allocate
-from asr.decoding.word_times import LabelsBySymbol
+from asr.decoding.word_kernel import LabelsBySymbol
 
 
 @dataclass(frozen=True)
