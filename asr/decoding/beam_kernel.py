@@ -17,7 +17,6 @@ from asr.decoding.beam_steps import (
     LEAST_PROBABILITY,
     SMALL,
     admit,
-    bucket_of,
     foresee,
     history_with_unknown,
     history_with_word,
@@ -31,6 +30,7 @@ from asr.decoding.beam_steps import (
     record_symbol,
     say_word,
     spell_on,
+    survivors,
 )
 from asr.decoding.kernels import inlined, kernel
 from asr.decoding.lexicon import Tree
@@ -85,7 +85,7 @@ def advance_characters(
     hyps, candidates, table, records = beam.hypothesis, beam.candidate, beam.table, beam.record
     histogram, probability = beam.histogram, beam.probability
     active_labels, active_score = beam.active, beam.active_score
-    counts, scales = beam.counts, beam.scale
+    chosen, counts, scales = beam.chosen, beam.counts, beam.scale
     separator = weights.separator
     table_mask = uint64(table.shape[0] - 1)
     size, side = counts[SIZE], counts[SIDE]
@@ -288,25 +288,17 @@ def advance_characters(
 
         # The best of them become the next generation.
         limit = max(limit, best * keep)
-        spare = histogram[floor] - max(above - width, 0)  # of the lowest bucket so many still fit
         scale = 1.0
         if best < SMALL or best > LARGE:
             scale = 1.0 / best
             log_scale += np.log(best)
         next_base = (1 - side) * width
-        kept = 0
-        for k in range(count):
-            score = candidates[k].score
-            if score < limit or score <= 0.0:
-                continue
-            if above > width and bucket_of(score) == floor:
-                if spare <= 0:
-                    continue
-                spare -= 1
-            hyp, candidate = hyps[next_base + kept], candidates[k]
-            kept += 1
+        kept = survivors(candidates, count, histogram, width, best, limit, lowest, floor, above, chosen)
+        for d in range(kept):
+            k = int(chosen[d])
+            hyp, candidate = hyps[next_base + d], candidates[k]
             if k < size:
-                hyps[next_base + kept - 1] = hyps[base + k]
+                hyps[next_base + d] = hyps[base + k]
                 hyp.blank, hyp.label_mass = candidate.blank * scale, candidate.label_mass * scale
                 continue
             source = hyps[base + candidate.source]
@@ -341,9 +333,7 @@ def advance_characters(
             hyp.spelled, hyp.node, hyp.label = spelled, to, c
             hyp.state, hyp.hotword, hyp.trace = state, candidate.hotword, trace
             hyp.entered, hyp.ending = candidate.factor, -1.0
-            hyp.blank, hyp.label_mass = 0.0, score * scale
-        for b in range(uint64(lowest), uint64(bucket_of(best) + 1)):  # unsigned, or no block is written at once
-            histogram[b] = 0
+            hyp.blank, hyp.label_mass = 0.0, candidate.score * scale
         for k in range(active):
             probability[active_labels[k]] = 0.0
         size, side = kept, 1 - side

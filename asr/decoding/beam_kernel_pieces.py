@@ -14,13 +14,13 @@ from asr.decoding.beam_steps import (
     LARGE,
     LEAST_PROBABILITY,
     SMALL,
-    bucket_of,
     history_with_unknown,
     history_with_word,
     leave_tree,
     read_frame,
     record_end,
     say_word,
+    survivors,
 )
 from asr.decoding.kernels import kernel
 from asr.decoding.lexicon import Tree
@@ -68,7 +68,7 @@ def advance_pieces(
     hyps, candidates, table, records = beam.hypothesis, beam.candidate, beam.table, beam.record
     histogram, probability = beam.histogram, beam.probability
     active_labels, active_score = beam.active, beam.active_score
-    counts, scales = beam.counts, beam.scale
+    chosen, counts, scales = beam.chosen, beam.counts, beam.scale
     separator = weights.separator
     size, side = counts[SIZE], counts[SIDE]
     pending, stamp = counts[PENDING], counts[STAMP]
@@ -284,26 +284,18 @@ def advance_pieces(
 
         # The best of them become the next generation.
         limit = max(limit, best * keep)
-        spare = histogram[floor] - max(above - width, 0)  # of the lowest bucket so many still fit
         scale = 1.0
         if best < SMALL or best > LARGE:
             scale = 1.0 / best
             log_scale += np.log(best)
         next_base = (1 - side) * width
-        kept = 0
-        for k in range(count):
-            score = candidates[k].score
-            if score < limit or score <= 0.0:
-                continue
-            if above > width and bucket_of(score) == floor:
-                if spare <= 0:
-                    continue
-                spare -= 1
-            hyp, candidate = hyps[next_base + kept], candidates[k]
-            kept += 1
+        kept = survivors(candidates, count, histogram, width, best, limit, lowest, floor, above, chosen)
+        for d in range(kept):
+            k = int(chosen[d])
+            hyp, candidate = hyps[next_base + d], candidates[k]
             source = hyps[base + (k if k < size else np.int64(candidate.source))]
             if k < size:
-                hyps[next_base + kept - 1] = source
+                hyps[next_base + d] = source
             hyp.blank, hyp.label_mass = candidate.blank * scale, candidate.label_mass * scale
             if k < size:
                 continue
@@ -338,8 +330,6 @@ def advance_pieces(
             hyp.node, hyp.label, hyp.state = candidate.node, c, candidate.state
             hyp.hotword, hyp.trace = candidate.hotword, trace
             hyp.ending = -1.0
-        for b in range(lowest, bucket_of(best) + 1):
-            histogram[b] = 0
         for k in range(active):
             probability[active_labels[k]] = 0.0
         size, side = kept, 1 - side

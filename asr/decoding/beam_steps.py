@@ -133,6 +133,19 @@ def bucket_floor(bucket: int) -> Any:
 
 
 @inlined
+def raised(histogram: np.ndarray, width: int, limit: float, lowest: int, floor: int, above: int) -> Any:
+    """The limit below which others cannot be among the best `width` any more, and the bucket that it is in."""
+    if above >= width:
+        floor = max(floor, lowest)  # nothing is below
+        limit = max(limit, bucket_floor(floor))
+    while above - histogram[floor] >= width:
+        above -= histogram[floor]
+        floor += 1
+        limit = max(limit, bucket_floor(floor))
+    return limit, floor, above
+
+
+@inlined
 def admit(
     histogram: np.ndarray,
     width: int,
@@ -144,7 +157,7 @@ def admit(
     floor: int,
     above: int,
 ) -> Any:
-    """Count a candidate, and raise the limit below which others cannot be among the best `width` any more.
+    """Count a candidate, and raise the limit.
 
     `above` candidates are in the bucket `floor` or higher.
     """
@@ -155,14 +168,39 @@ def admit(
     histogram[b] += 1
     above += 1
     lowest = min(lowest, b)
-    if above >= width:
-        floor = max(floor, lowest)  # nothing is below
-        limit = max(limit, bucket_floor(floor))
-    while above - histogram[floor] >= width:
-        above -= histogram[floor]
-        floor += 1
-        limit = max(limit, bucket_floor(floor))
+    limit, floor, above = raised(histogram, width, limit, lowest, floor, above)
     return best, limit, lowest, floor, above
+
+
+@inlined
+def survivors(
+    candidates: np.ndarray,
+    count: int,
+    histogram: np.ndarray,
+    width: int,
+    best: float,
+    limit: float,
+    lowest: int,
+    floor: int,
+    above: int,
+    chosen: np.ndarray,
+) -> Any:
+    """The places of the candidates that make the next generation, into `chosen`; their number. Clears the histogram."""
+    spare = histogram[floor] - max(above - width, 0)  # of the lowest bucket so many still fit
+    kept = 0
+    for k in range(count):
+        score = candidates[k].score
+        if score < limit or score <= 0.0:
+            continue
+        if above > width and bucket_of(score) == floor:
+            if spare <= 0:
+                continue
+            spare -= 1
+        chosen[kept] = k
+        kept += 1
+    for b in range(uint64(lowest), uint64(bucket_of(best) + 1)):  # unsigned, or no block is written at once
+        histogram[b] = 0
+    return kept
 
 
 @kernel

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import uint64
 
-from asr.decoding.beam_steps import bucket_floor, bucket_of, key_of, leave_tree, mix, record_symbol, spell_on
+from asr.decoding.beam_steps import bucket_of, key_of, leave_tree, mix, raised, record_symbol, spell_on
 from asr.decoding.kernels import inlined, kernel
 from asr.decoding.lexicon import step
 
@@ -128,13 +128,7 @@ def offer(
         histogram[b] += 1
         above += 1
         lowest = min(lowest, b)
-    if above >= width:
-        floor = max(floor, lowest)  # nothing is below
-        limit = max(limit, bucket_floor(floor))
-    while above - histogram[floor] >= width:
-        above -= histogram[floor]
-        floor += 1
-        limit = max(limit, bucket_floor(floor))
+    limit, floor, above = raised(histogram, width, limit, lowest, floor, above)
     return k, best, limit, lowest, floor, above
 
 

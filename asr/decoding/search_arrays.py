@@ -110,6 +110,7 @@ class Beam(NamedTuple):
     candidate: np.ndarray  # CANDIDATE: what may be a hypothesis of the next frame
     table: np.ndarray  # PLACE: open addressing
     record: np.ndarray  # RECORD: the trace
+    chosen: np.ndarray  # int32: which candidates become hypotheses
     histogram: np.ndarray  # int32: candidates by the leading bits of their score
     probability: np.ndarray  # float64: of each label in the frame, 0 for those left out
     active: np.ndarray  # int32: the labels not left out
@@ -140,6 +141,7 @@ def allocate(
         candidate=np.zeros(candidates, CANDIDATE),
         table=np.zeros(table, PLACE),
         record=np.zeros(trace, RECORD),
+        chosen=np.zeros(beam_width, np.int32),
         histogram=np.zeros(BUCKETS, np.int32),
         probability=np.zeros(labels + 1),
         active=np.zeros(labels + 1, np.int32),
