@@ -188,6 +188,7 @@ class BeamSearch:
             and 0 < log_probs.shape[0] <= MOST_FRAMES
             and log_probs.shape[1] == len(self.alphabet.labels)
             and log_probs.flags.c_contiguous
+            and log_probs.flags.aligned
         )
 
     def stream(self) -> BeamStream:

@@ -109,7 +109,7 @@ def _decode(
 def decode_batch(setting: Setting, work: Workspace, arrays: Sequence[np.ndarray]) -> list[Hypothesis | None]:
     """The best hypothesis of each of the arrays (time, vocab), contiguous float32; None for those left to a stream."""
     count = len(arrays)
-    addresses = np.array([a.__array_interface__["data"][0] for a in arrays], np.int64)
+    addresses = np.array([a.ctypes.data for a in arrays], np.int64)
     lengths = np.array([len(a) for a in arrays], np.int64)
     kept = np.empty(int(lengths.max(initial=0)), np.int64)
     words_of, scores = np.empty(count, np.int64), np.empty((count, 2))
