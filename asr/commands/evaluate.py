@@ -108,7 +108,13 @@ def _report(args: argparse.Namespace, evaluation: Evaluation, recognizer: Recogn
         args,
         [evaluation.scored],
         title=f"{Path(args.model).name} on {', '.join(Path(name).name for name in args.manifest)}",
-        facts=[f"decoder {args.decoder}", f"real-time factor {evaluation.real_time_factor:.3f}"],
+        facts=[
+            f"decoder {args.decoder}",
+            f"real-time factor {evaluation.real_time_factor:.3f}",
+            f"confidences calibrated on {recognizer.model_file.training['confidence'].get('manifest', 'other data')}"
+            if recognizer.calibration
+            else "confidences not calibrated",
+        ],
         warnings=evaluation.warnings,
         missing=[failure.id for failure in evaluation.failures],
         strips=strips,
