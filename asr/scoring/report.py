@@ -137,8 +137,8 @@ def _cards(scored: ScoredSet) -> list[dict[str, Any]]:
                 "label": label,
                 "value": f"{score.rate:.2%}".replace("%", " %"),
                 "lines": [
-                    f"95 % interval {100 * low:.2f} – {100 * high:.2f}",
-                    f"{c.substitutions:,} sub · {c.deletions:,} del · {c.insertions:,} ins",
+                    f"95 % interval {100 * low:.2f}\u00a0–\u00a0{100 * high:.2f}",
+                    f"{c.substitutions:,}\u00a0sub · {c.deletions:,}\u00a0del · {c.insertions:,}\u00a0ins",
                 ],
             }
         )
@@ -161,11 +161,11 @@ def _confidence_card(scored: ScoredSet, flag_below: float | None) -> list[dict[s
     entropy = figures["normalized_cross_entropy"]
     lines = [
         f"normalized cross entropy {'undefined' if entropy is None else format(entropy, '.3f')}",
-        f"mean confidence {100 * figures['mean_confidence']:.1f} %, {100 * figures['right']:.1f} % right",
+        f"mean {100 * figures['mean_confidence']:.1f} %, right {100 * figures['right']:.1f} %",
     ]
     if flag_below is not None:
         doubtful, wrong = scored.recognized.below(flag_below)
-        lines.append(f"{doubtful:,} words below {flag_below:g}, {wrong:,} of them wrong")
+        lines.append(f"{doubtful:,} below {flag_below:g}, {wrong:,} of them wrong")
     value = f"{100 * figures['expected_calibration_error']:.1f} %"
     return [{"label": "Calibration error of confidences", "value": value, "lines": lines}]
 

@@ -93,7 +93,7 @@ def test_confidences_are_measured_and_doubtful_words_named(page, scored, tmp_pat
     figures = scored.recognized.quality()
     assert card["value"] == f"{100 * figures['expected_calibration_error']:.1f} %"
     assert card["lines"][0] == f"normalized cross entropy {figures['normalized_cross_entropy']:.3f}"
-    assert card["lines"][2] == "208 words below 0.6, 120 of them wrong"
+    assert card["lines"][2] == "208 below 0.6, 120 of them wrong"
     assert sum(count for _, _, count in data["reliability"]) == figures["words"]
     both = [[2, 0.55], [9, 0.4]]
     assert [u["f"] for u in data["utterances"][:4]] == [both, both, both[:1], both]
