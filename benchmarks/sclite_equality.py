@@ -1,4 +1,4 @@
-"""`asr score` against sclite and jiwer on the hypotheses of real models: every utterance, every speaker's row, the totals.
+"""`asr score` against sclite and jiwer on hypotheses of real models: every utterance, every speaker's row, the totals.
 
     python benchmarks/sclite_equality.py NAME=hypotheses.jsonl ... [--output benchmarks/results/sclite_equality.json]
 
