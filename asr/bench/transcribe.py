@@ -48,7 +48,7 @@ def bench_transcribe(
                 if precision == "float32" and "wer" in row:
                     exact = row["wer"]
                 if exact is not None:
-                    row["wer_change"] = round(row["wer"] - exact, 5)
+                    row["wer_change"] = round(row["wer"] - exact, 8)
                 yield {"precision": precision, "threads": count, "batch_size": size, **row}
     finally:
         torch.set_num_threads(before)
@@ -87,7 +87,7 @@ def _measure(
     if all(clip.text for clip in clips):
         references = [normalize(clip.text, file.normalizer) for clip in clips]
         hypotheses = [normalize(text, file.normalizer) for text in texts]
-        row["wer"] = round(score(references, hypotheses, "word").rate, 5)
+        row["wer"] = round(score(references, hypotheses, "word").rate, 8)
     return row
 
 
