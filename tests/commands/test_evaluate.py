@@ -192,6 +192,17 @@ def test_the_report_has_strips_players_and_everything_of_the_summary(test_set, t
     assert any(utterance["f"] for utterance in found["utterances"])
 
 
+def test_posteriorgrams_of_chosen_utterances(test_set, tiny_model, tmp_path, capsys):
+    page = tmp_path / "report.html"
+    options = ["evaluate", str(test_set), "-m", str(tiny_model), "--html", str(page), "--posteriorgrams"]
+    assert main([*options, "u6,u1"]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert set(json.loads(text.partition('id="data">')[2].partition("</script>")[0])["strips"]) == {"1", "6"}
+    capsys.readouterr()
+    assert main([*options, "u1,u99"]) == 2
+    assert "no utterance has the id 'u99'" in capsys.readouterr().err
+
+
 def test_speakers_in_the_manifest_block_the_interval(test_set, tiny_model, capsys):
     rows = [row | {"speaker": f"s{i % 6}"} for i, row in enumerate(read_rows(test_set))]
     write_rows(test_set, rows)
