@@ -102,7 +102,8 @@ def main() -> int:
     if args.output:
         from asr.training.provenance import provenance
 
-        report = provenance() | {"results": results}
+        command = "python benchmarks/sclite_equality.py " + " ".join(f"{name}=hypotheses.jsonl" for name in results)
+        report = provenance() | {"command": command, "results": results}
         args.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     wrong = [r for r in results.values() if r["utterances_that_differ"] or r["rows_that_differ"]]
     return int(bool(wrong) or any(r["fewest_errors"] != r["jiwer_errors"] for r in results.values()))
