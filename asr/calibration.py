@@ -1,58 +1,38 @@
-"""Which recognized words were right, and how well their confidences say so; models that carry a calibration."""
+"""Confidences under calibrations that have not seen them; models that carry a calibration."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from asr.decoding.confidence import Calibration, expected_calibration_error, normalized_cross_entropy
+from asr.decoding.confidence import Calibration, fit_calibration
 from asr.model.checkpoint import load_model, save_model
-from asr.scoring.edits import align
-from asr.text.normalize import normalize
-from asr.transcript import Word
+from asr.scoring.confidences import Judged, together
 
 KEY = "confidence"  # in a model file's training summary
+FOLDS = 5
 
 
-def judged_words(
-    references: Sequence[str], recognized: Iterable[Sequence[Word]], normalizer: str
-) -> tuple[list[float], list[bool]]:
-    """The confidence of every recognized word, and whether it stands in the reference where it was recognized.
+def held_out(utterances: Sequence[Judged], speakers: Sequence[str]) -> Judged | None:
+    """The words with the confidences of calibrations fitted on other utterances (cross-validation in FOLDS parts).
 
-    Texts and words are normalized; where a word becomes several, each has its confidence.
+    A speaker's utterances stay together where all are known and there are enough; None for a single utterance. The
+    figures of a calibration on the words it was fitted on would flatter it.
     """
-    spoken = [normalize(text, normalizer).split() for text in references]
-    heard: list[list[Word]] = [
-        [replace(word, word=part) for word in words for part in normalize(word.word, normalizer).split()]
-        for words in recognized
-    ]
-    confidences: list[float] = []
-    correct: list[bool] = []
-    for words, edits in zip(heard, align(spoken, [[w.word for w in words] for words in heard]), strict=True):
-        right = [False] * len(words)
-        for edit in edits:
-            if edit.kind == "equal":
-                right[edit.hypothesis_start : edit.hypothesis_end] = [True] * (
-                    edit.hypothesis_end - edit.hypothesis_start
-                )
-        confidences += [word.confidence for word in words]
-        correct += right
-    return confidences, correct
-
-
-def quality(confidences: Sequence[float], correct: Sequence[bool]) -> dict[str, Any]:
-    """Words, share of right ones, mean confidence, ECE and normalized cross entropy (None: undefined), as JSON."""
-    cross_entropy = normalized_cross_entropy(confidences, correct)
-    count = max(len(confidences), 1)
-    return {
-        "words": len(confidences),
-        "right": round(sum(correct) / count, 5),
-        "mean_confidence": round(sum(confidences) / count, 5),
-        "expected_calibration_error": round(expected_calibration_error(confidences, correct), 5),
-        "normalized_cross_entropy": None if cross_entropy is None else round(cross_entropy, 5),
-    }
+    several = all(speakers) and len(set(speakers)) >= FOLDS
+    names = list(speakers) if several else [str(i) for i in range(len(utterances))]
+    place = {name: i % FOLDS for i, name in enumerate(dict.fromkeys(names))}
+    if len(place) < 2:
+        return None
+    found = []
+    for fold in sorted(set(place.values())):
+        rest = together([u for u, name in zip(utterances, names, strict=True) if place[name] != fold])
+        change = fit_calibration(rest.confidences, rest.correct) if rest.confidences else Calibration()
+        here = together([u for u, name in zip(utterances, names, strict=True) if place[name] == fold])
+        found.append(replace(here, confidences=tuple(map(change, here.confidences))))
+    return together(found)
 
 
 def write_calibrated(model: str | Path, target: str | Path, calibration: Calibration, summary: dict[str, Any]) -> Path:

@@ -16,11 +16,13 @@ import numpy as np
 from asr.corpus.manifest import Manifest, Utterance, manifest_row
 from asr.outputs import write_text
 from asr.recordings import as_recording
+from asr.scoring.confidences import quality_line
 from asr.scoring.edits import Score
 from asr.scoring.scored import ScoredSet, rate_line, scored, write_summary
 from asr.scoring.texts import Line
 from asr.text.normalize import normalize, versioned
 from asr.transcript import Failure, Transcript
+from asr.writers import to_dict
 
 if TYPE_CHECKING:
     from asr.recognizer import Recognizer
@@ -115,7 +117,7 @@ class Evaluation:
 
     def text(self) -> str:
         """The figures for people, a few lines."""
-        words, characters = self.wer, self.cer
+        words, characters, judged = self.wer, self.cer, self.scored.recognized
         unread = f", {len(self.failures)} of them unreadable and counted as empty" if self.failures else ""
         total = len(self.utterances)
         speed = f" ({1 / self.real_time_factor:.0f}x real time)" if self.real_time_factor else ""
@@ -126,6 +128,7 @@ class Evaluation:
             f"{rate_line('CER', characters)}\n"
             f"SER {words.sentence_error_rate:7.2%}  ({words.sentence_errors} of {total} utterances with an error)\n"
             f"RTF {self.real_time_factor:.4f}{speed}"
+            + (f"\nconfidences: {quality_line(judged.quality())}" if judged else "")
         )
 
     def write(self, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
@@ -217,9 +220,7 @@ def _unknown_symbols(recognizer: Recognizer, references: tuple[str, ...]) -> dic
 
 
 def _row(utterance: Utterance, result: Transcript | Failure) -> dict[str, Any]:
-    """The manifest row with its path made usable from anywhere, and what was recognized."""
+    """The manifest row with its path made usable from anywhere, what was recognized, and the words with confidences."""
     row = manifest_row(utterance, utterance.audio_filepath)
-    row["pred_text"] = _text(result)
-    if isinstance(result, Failure):
-        row["error"] = result.error
-    return row
+    found = to_dict(result)
+    return row | {"pred_text": _text(result)} | {key: found[key] for key in ("words", "error") if key in found}

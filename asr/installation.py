@@ -54,6 +54,7 @@ PARTS: tuple[Part, ...] = (
     Part("soundfile", "soundfile", "soundfile>=0.12", "reading audio"),
     Part("sentencepiece", "sentencepiece", "sentencepiece>=0.2.1", "BPE and unigram tokenizers"),
     Part("jiwer", "jiwer", "jiwer>=3.0.1", "word error rates"),
+    Part("rapidfuzz", "rapidfuzz", "rapidfuzz>=3", "character error rates"),
     Part("safetensors", "safetensors", "safetensors>=0.4.3", "model files"),
     Part("numba", "numba", "numba>=0.60", "fast decoding"),
     Part("pyyaml", "yaml", "pyyaml>=6.0", "recipes"),

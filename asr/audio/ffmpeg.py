@@ -7,14 +7,17 @@ import json
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from asr.audio.decoders import AudioInfo, Decoder, PcmDecoder, Undecodable, open_wav
+from asr.audio.pcm import WavHeader, decode, parse_wav
 
 _SEEK_BEYOND = 60.0  # seconds; a window that starts earlier is decoded from the start, which is exact
+_PIPED = 1 << 20  # bytes taken from the pipe at once
 _LEAD = 1.0  # seconds decoded before a window that is sought: lossy codecs need some packets to settle
 
 
@@ -34,7 +37,7 @@ class FfmpegDecoder(Decoder):
             super().__init__(info)
             self.tolerance = info.rate // 10  # containers count in packets and round
             return
-        self._whole = self._decode(0.0, None)
+        self._whole = self._decode()
         super().__init__(self._whole.info)
         self.warnings = self._whole.warnings
 
@@ -45,26 +48,72 @@ class FfmpegDecoder(Decoder):
         rate = self.info.rate
         lead = round(_LEAD * rate) if start > _SEEK_BEYOND * rate else start
         seconds = None if stop is None else (stop - start + lead) / rate
-        part = self._decode((start - lead) / rate, seconds)
-        self.warnings.extend(part.warnings)
-        yield from part.blocks(lead, None if stop is None else stop - start + lead)
+        left = None if stop is None else stop - start
+        for block in self._piped((start - lead) / rate, seconds):
+            wanted = block[lead:] if left is None else block[lead : lead + left]
+            lead = max(0, lead - len(block))
+            left = None if left is None else left - len(wanted)
+            if len(wanted):
+                yield wanted
 
-    def _decode(self, offset: float, seconds: float | None) -> PcmDecoder:
-        window = ["-ss", f"{offset:.6f}"] if offset else []
-        window += ["-t", f"{seconds:.6f}"] if seconds is not None else []
-        # After a seek the first packets may give nothing: silence in their place keeps the time true to some ms.
-        align = ["-af", "aresample=async=1:first_pts=0"] if offset else []
-        output = ["-map", "a:0", *align, "-c:a", "pcm_f32le", "-f", "wav", "-"]
-        done = _run("ffmpeg", "-nostdin", *window, "-i", f"file:{self.path}", *output)
+    def _piped(self, offset: float, seconds: float | None) -> Iterator[np.ndarray]:
+        """Blocks as ffmpeg decodes them: hours of audio need no more memory than a block."""
+        with tempfile.TemporaryFile() as complaints:
+            try:
+                process = subprocess.Popen(
+                    self._command(offset, seconds), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints
+                )
+            except OSError as error:
+                raise Undecodable(f"ffmpeg cannot be started: {error.strerror or error}") from error
+            with process:
+                assert process.stdout is not None
+                try:
+                    data = process.stdout.read(_PIPED)
+                    if data:
+                        header = _header(data)
+                        data = data[header.data_offset :]
+                    while data:
+                        rest = len(data) % header.layout.frame_bytes
+                        yield decode(data, header.layout)
+                        more = process.stdout.read(_PIPED)
+                        data = data[len(data) - rest :] + more if more else b""
+                    status = process.wait()
+                finally:
+                    process.kill()  # where nobody wants the rest
+            complaints.seek(0)
+            self.warnings.extend(_remarks(status, _last_line(complaints.read())))
+
+    def _decode(self) -> PcmDecoder:
+        """All of it in memory, for where there is no ffprobe to tell its length."""
+        done = _run(*self._command(0.0, None))
         complaint = _last_line(done.stderr)
         try:
             decoder = open_wav(io.BytesIO(done.stdout), len(done.stdout))
         except Undecodable as error:
             raise Undecodable(f"ffmpeg: {complaint or error}") from error
-        if done.returncode or complaint:
-            complaint = complaint or f"exit status {done.returncode}"
-            decoder.warnings.append(f"ffmpeg: {complaint}; read as far as possible")
+        decoder.warnings.extend(_remarks(done.returncode, complaint))
         return decoder
+
+    def _command(self, offset: float, seconds: float | None) -> list[str]:
+        window = ["-ss", f"{offset:.6f}"] if offset else []
+        window += ["-t", f"{seconds:.6f}"] if seconds is not None else []
+        # After a seek the first packets may give nothing: silence in their place keeps the time true to some ms.
+        align = ["-af", "aresample=async=1:first_pts=0"] if offset else []
+        output = ["-map", "a:0", *align, "-c:a", "pcm_f32le", "-f", "wav", "-"]
+        return ["ffmpeg", "-v", "error", "-nostdin", *window, "-i", f"file:{self.path}", *output]
+
+
+def _header(data: bytes) -> WavHeader:
+    try:
+        return parse_wav(io.BytesIO(data), len(data))
+    except ValueError as error:
+        raise Undecodable(f"ffmpeg: {error}") from error
+
+
+def _remarks(status: int, complaint: str) -> list[str]:
+    if not status and not complaint:
+        return []
+    return [f"ffmpeg: {complaint or f'exit status {status}'}; read as far as possible"]
 
 
 def _probe(path: Path) -> AudioInfo | None:
@@ -72,7 +121,9 @@ def _probe(path: Path) -> AudioInfo | None:
     if shutil.which("ffprobe") is None:
         return None
     entries = "stream=sample_rate,channels,duration,codec_name:format=duration,format_name"
-    done = _run("ffprobe", "-select_streams", "a:0", "-show_entries", entries, "-of", "json", f"file:{path}")
+    done = _run(
+        "ffprobe", "-v", "error", "-select_streams", "a:0", "-show_entries", entries, "-of", "json", f"file:{path}"
+    )
     try:
         found = json.loads(done.stdout)
         stream, container = found["streams"][0], found["format"]
@@ -84,12 +135,11 @@ def _probe(path: Path) -> AudioInfo | None:
     return AudioInfo(duration, rate, channels, round(duration * rate), name, codec) if rate > 0 else None
 
 
-def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+def _run(*command: str) -> subprocess.CompletedProcess[bytes]:
     try:
-        command = [program, "-v", "error", *arguments]
         return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     except OSError as error:
-        raise Undecodable(f"{program} cannot be started: {error.strerror or error}") from error
+        raise Undecodable(f"{command[0]} cannot be started: {error.strerror or error}") from error
 
 
 def _last_line(output: bytes) -> str:

@@ -54,5 +54,5 @@ def _measure(decoder: Any, emissions: Sequence[np.ndarray], file: ModelFile, cli
     }
     if all(clip.text for clip in clips):
         references = [normalize(clip.text, file.normalizer) for clip in clips]
-        row["wer"] = round(score(references, [normalize(text, file.normalizer) for text in texts], "word").rate, 5)
+        row["wer"] = round(score(references, [normalize(text, file.normalizer) for text in texts], "word").rate, 8)
     return row

@@ -74,6 +74,9 @@ def clips_of(manifest: str | None, limit: int, folder: Path, rate: int, seconds:
 def with_precision(model: AcousticModel, precision: str) -> AcousticModel:
     """A copy of a model for inference: weights and activations in bfloat16, or weights in int8 (LSTM, GRU and linear
     layers, activations quantized as they come; CPU only). Features and log-probabilities stay float32.
+
+    int8 is the one precision without batch invariance: PyTorch takes the scale of the activations over the whole batch,
+    padding included, so that log-probabilities of an utterance depend on its neighbours. Alone it is deterministic.
     """
     if precision == "float32":
         return model

@@ -13,6 +13,7 @@ _COLUMNS: dict[str, tuple[str, str]] = {
     "threads": ("threads", "{}"),
     "batch_size": ("batch", "{}"),
     "real_time_factor": ("RTF", "{:.5f}"),
+    "cpu_factor": ("CPU s/s", "{:.5f}"),
     "speed": ("x real time", "{:.0f}"),
     "reading": ("reading", "{:.5f}"),
     "features": ("features", "{:.5f}"),

@@ -33,7 +33,8 @@ def bench_transcribe(
     """A row of figures for each combination; real-time factors are seconds of work per second of audio.
 
     Everything runs one after the other, so the parts add up (`asr transcribe` reads ahead, too). Latency is that of
-    one file by itself, from opening it to its text; it is measured with batch size 1. `wer` (a fraction) where the
+    one file by itself, from opening it to its text; it is measured with batch size 1. `cpu_factor` is CPU time of all
+    threads per second of audio, which other programs on the machine disturb less. `wer` (a fraction) where the
     clips have texts, `wer_change` against float32 where that is among the precisions.
     """
     device = next(file.model.parameters()).device
@@ -48,7 +49,7 @@ def bench_transcribe(
                 if precision == "float32" and "wer" in row:
                     exact = row["wer"]
                 if exact is not None:
-                    row["wer_change"] = round(row["wer"] - exact, 5)
+                    row["wer_change"] = round(row["wer"] - exact, 8)
                 yield {"precision": precision, "threads": count, "batch_size": size, **row}
     finally:
         torch.set_num_threads(before)
@@ -61,7 +62,7 @@ def _measure(
     rate = file.feature_config.rate
     _recognize(model, [_samples(clip, rate) for clip in clips[:size]], device, Stopwatch(device))  # warm
     reset_peak(device)
-    clock, audio_seconds = Stopwatch(device), 0.0
+    clock, audio_seconds, used = Stopwatch(device), 0.0, time.process_time()
     latencies: list[float] = []
     texts: list[str] = []
     for first in range(0, len(clips), size):
@@ -73,11 +74,12 @@ def _measure(
             texts += [decoder.decode(log_probs)[0].text for log_probs in emissions]
         latencies.append(time.perf_counter() - started)
         audio_seconds += sum(map(len, waveforms)) / rate
-    total = sum(clock.seconds.values())
+    total, used = sum(clock.seconds.values()), time.process_time() - used
     row: dict[str, Any] = {
         "audio_seconds": round(audio_seconds, 2),
         "seconds": round(total, 4),
         "real_time_factor": round(total / audio_seconds, 6),
+        "cpu_factor": round(used / audio_seconds, 6),
         "parts": {part: round(clock.seconds[part] / audio_seconds, 6) for part in PARTS},
         "peak_bytes": peak_bytes(device),
     }
@@ -87,7 +89,7 @@ def _measure(
     if all(clip.text for clip in clips):
         references = [normalize(clip.text, file.normalizer) for clip in clips]
         hypotheses = [normalize(text, file.normalizer) for text in texts]
-        row["wer"] = round(score(references, hypotheses, "word").rate, 5)
+        row["wer"] = round(score(references, hypotheses, "word").rate, 8)
     return row
 
 

@@ -30,10 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     html.add_report_options(parser)
     parser.add_argument(
         "--posteriorgrams",
-        type=int,
-        default=8,
-        metavar="N",
-        help="with --html: the model's posteriors for the N utterances with most errors (default: 8)",
+        default="8",
+        metavar="N|ID[,ID]",
+        help="with --html: the model's posteriors for the N utterances with most errors (default: 8), or for these",
     )
     parser.add_argument(
         "-o",
@@ -47,8 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     options.decoding_config(args)
     html.check_report_options(args)
-    if args.posteriorgrams < 0:
-        raise UsageError(f"--posteriorgrams must be 0 or more, found {args.posteriorgrams}")
     from asr.corpus.manifest import Manifest
     from asr.evaluation import evaluate
     from asr.outputs import OutputFolder
@@ -57,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if args.normalizer:
         normalizer(args.normalizer)  # an unknown name is said now, not after the work
     manifest = Manifest.read(args.manifest)
+    chosen = None if args.posteriorgrams.isdecimal() else _places(args.posteriorgrams, [u.id for u in manifest])
     if args.output:
         OutputFolder(args.output, ())  # as is a folder that cannot be made
     recognizer = options.load_recognizer(args)
@@ -86,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         if args.tables:
             print(f"\n{evaluation.scored.sclite_text(TABLE_ROWS)}\n\n{evaluation.scored.tables(TABLE_ROWS)}")
     if args.html:
-        for problem in _report(args, evaluation, recognizer):
+        for problem in _report(args, evaluation, recognizer, chosen):
             options.say(f"asr: warning: {problem}")
     for warning in evaluation.warnings:
         print(f"asr: warning: {warning}", file=sys.stderr)
@@ -94,12 +92,23 @@ def run(args: argparse.Namespace) -> int:
     return 1 if evaluation.failures else 0
 
 
-def _report(args: argparse.Namespace, evaluation: Evaluation, recognizer: Recognizer) -> list[str]:
+def _places(names: str, ids: list[str]) -> list[int]:
+    """Where the utterances of a comma-separated list are in the manifest."""
+    places = {name: i for i, name in enumerate(ids)}
+    unknown = [name for name in names.split(",") if name not in places]
+    if unknown:
+        raise UsageError(f"--posteriorgrams: no utterance has the id '{unknown[0]}' (give a number, or ids)")
+    return [places[name] for name in names.split(",")]
+
+
+def _report(
+    args: argparse.Namespace, evaluation: Evaluation, recognizer: Recognizer, chosen: list[int] | None
+) -> list[str]:
     from asr.scoring.clips import read_clip
     from asr.scoring.report import Strip, most_errors
 
     strips = {}
-    for i in most_errors(evaluation.scored, args.posteriorgrams):
+    for i in most_errors(evaluation.scored, int(args.posteriorgrams)) if chosen is None else chosen:
         if isinstance(evaluation.results[i], Transcript):
             samples, _ = read_clip(evaluation.scored.lines[i], recognizer.rate)
             [log_probs] = recognizer.emissions([samples])
@@ -108,7 +117,13 @@ def _report(args: argparse.Namespace, evaluation: Evaluation, recognizer: Recogn
         args,
         [evaluation.scored],
         title=f"{Path(args.model).name} on {', '.join(Path(name).name for name in args.manifest)}",
-        facts=[f"decoder {args.decoder}", f"real-time factor {evaluation.real_time_factor:.3f}"],
+        facts=[
+            f"decoder {args.decoder}",
+            f"real-time factor {evaluation.real_time_factor:.3f}",
+            f"confidences calibrated on {recognizer.model_file.training['confidence'].get('manifest', 'other data')}"
+            if recognizer.calibration
+            else "confidences not calibrated",
+        ],
         warnings=evaluation.warnings,
         missing=[failure.id for failure in evaluation.failures],
         strips=strips,

@@ -20,7 +20,7 @@ PLAYERS = 30  # a minute of speech is about 0.3 MB in the page
 
 
 def add_report_options(parser: argparse.ArgumentParser) -> None:
-    """--html, --audio, --snr."""
+    """--html, --audio, --flag-below, --snr."""
     group = parser.add_argument_group("report")
     group.add_argument("--html", metavar="FILE", help="write a report to look at: one page, no other files")
     group.add_argument(
@@ -32,6 +32,12 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"with --html: players for the N utterances with most errors (without N: {PLAYERS})",
     )
+    group.add_argument(
+        "--flag-below",
+        type=float,
+        metavar="C",
+        help="with --html: mark recognized words of lower confidence; 0.6 for one",
+    )
     group.add_argument("--snr", action="store_true", help="estimate signal-to-noise ratios from the audio (rough)")
 
 
@@ -41,6 +47,10 @@ def check_report_options(args: argparse.Namespace) -> None:
         raise UsageError(f"--audio must be 0 or more, found {args.audio}")
     if args.audio and not args.html:
         raise UsageError("--audio puts players into a report: give --html FILE, too")
+    if args.flag_below is not None and not args.html:
+        raise UsageError("--flag-below marks words in a report: give --html FILE, too")
+    if args.flag_below is not None and not 0.0 < args.flag_below <= 1.0:
+        raise UsageError(f"--flag-below must lie between 0 and 1, found {args.flag_below:g}")
     if args.html and Path(args.html).is_dir():
         raise UsageError(f"--html {args.html}: a folder; name the file to write")
 
@@ -54,7 +64,7 @@ def with_estimated_snr(scored: ScoredSet) -> ScoredSet:
     for line in scored.lines:
         if line.snr is None and line.audio_filepath:
             with contextlib.suppress(AsrError):  # unknown, then; a player that is asked for says why
-                line = replace(line, snr=estimated_snr(*read_clip(line)))
+                line = replace(line, snr=estimated_snr(*read_clip(line)), snr_estimated=True)
         lines.append(line)
     return replace(scored, lines=tuple(lines))
 
@@ -74,6 +84,8 @@ def write(
     from asr.scoring.clips import data_uri, read_clip
     from asr.scoring.report import most_errors, write_report
 
+    if args.flag_below is not None and sets[0].recognized is None:
+        raise UsageError("--flag-below: the hypotheses have no words with confidences; give JSONL with `words`")
     players: dict[int, str] = {}
     problems: list[str] = []
     if args.audio:
@@ -92,6 +104,7 @@ def write(
         missing=missing,
         audio=players,
         strips=strips,
+        flag_below=args.flag_below,
         footer=f"Written by asr {__version__}. Intervals are 95 % bootstrap intervals, of groups over utterances.",
     )
     print(f"asr: report written to {args.html}", file=sys.stderr)

@@ -71,7 +71,9 @@ def run(args: argparse.Namespace) -> int:
             warnings += scored.write(folder)
         write_summary(args.output, summary(test_set, sets, warnings))
     if args.html:
-        title = Path(test_set.hypothesis_path).name + " against " + Path(test_set.reference_path).name
+        title = " against ".join(
+            dict.fromkeys([Path(test_set.hypothesis_path).name, Path(test_set.reference_path).name])
+        )
         warnings += html.write(args, sets, title=title, warnings=warnings, missing=test_set.missing)
     if args.json:
         print(json.dumps(summary(test_set, sets, warnings), ensure_ascii=False))

@@ -32,17 +32,7 @@ def data_uri(samples: np.ndarray, rate: int) -> str:
 
     buffer = io.BytesIO()
     clipped = np.clip(samples, -1.0, 1.0)
-    mp3 = "MP3" in soundfile.available_formats() and rate in (
-        8000,
-        11025,
-        12000,
-        16000,
-        22050,
-        24000,
-        32000,
-        44100,
-        48000,
-    )
+    mp3 = "MP3" in soundfile.available_formats() and rate in MP3_RATES
     if mp3:
         soundfile.write(buffer, clipped, rate, format="MP3", subtype="MPEG_LAYER_III")
     else:

@@ -45,11 +45,13 @@ def write_report(
     missing: Sequence[str] = (),
     audio: Mapping[int, str] | None = None,
     strips: Mapping[int, Strip] | None = None,
+    flag_below: float | None = None,
     footer: str = "",
 ) -> None:
     """Write the page for the first of `sets`, with the rates of the others beside it. Raises OutputError.
 
-    `audio` (data URIs) and `strips` are by position in the set; `missing` are ids without a hypothesis.
+    `audio` (data URIs) and `strips` are by position in the set; `missing` are ids without a hypothesis. Words whose
+    confidence is below `flag_below` are marked.
     """
     first = sets[0]
     order = _kept(first)
@@ -59,12 +61,14 @@ def write_report(
         "facts": [*_facts(first), *facts],
         "warnings": list(warnings),
         "rate": first.words.rate,
-        "cards": _cards(first),
+        "cards": [*_cards(first), *_confidence_card(first, flag_below)],
         "policies": [_policy(s, label) for s in sets for label in ("WER", "CER") if label == "WER" or s.characters],
         "charts": _charts(first),
+        "reliability": [list(bin) for bin in first.recognized.bins()] if first.recognized else [],
+        "flag": flag_below,
         **_words(first),
         "total": len(first.references),
-        "utterances": [_utterance(first, i, frozenset(missing)) for i in order],
+        "utterances": [_utterance(first, i, frozenset(missing), flag_below) for i in order],
         "audio": {str(i): uri for i, uri in (audio or {}).items()},
         "strips": {str(i): strip_data(strip) for i, strip in (strips or {}).items()},
         "sclite": [
@@ -133,8 +137,8 @@ def _cards(scored: ScoredSet) -> list[dict[str, Any]]:
                 "label": label,
                 "value": f"{score.rate:.2%}".replace("%", " %"),
                 "lines": [
-                    f"95 % interval {100 * low:.2f} – {100 * high:.2f}",
-                    f"{c.substitutions:,} sub · {c.deletions:,} del · {c.insertions:,} ins",
+                    f"95 % interval {100 * low:.2f}\u00a0–\u00a0{100 * high:.2f}",
+                    f"{c.substitutions:,}\u00a0sub · {c.deletions:,}\u00a0del · {c.insertions:,}\u00a0ins",
                 ],
             }
         )
@@ -147,6 +151,23 @@ def _cards(scored: ScoredSet) -> list[dict[str, Any]]:
         }
     )
     return cards
+
+
+def _confidence_card(scored: ScoredSet, flag_below: float | None) -> list[dict[str, Any]]:
+    """What the confidences of the first set's words are worth; none where no word has one."""
+    if scored.recognized is None:
+        return []
+    figures = scored.recognized.quality()
+    entropy = figures["normalized_cross_entropy"]
+    lines = [
+        f"normalized cross entropy {'undefined' if entropy is None else format(entropy, '.3f')}",
+        f"mean {100 * figures['mean_confidence']:.1f} %, right {100 * figures['right']:.1f} %",
+    ]
+    if flag_below is not None:
+        doubtful, wrong = scored.recognized.below(flag_below)
+        lines.append(f"{doubtful:,} below {flag_below:g}, {wrong:,} of them wrong")
+    value = f"{100 * figures['expected_calibration_error']:.1f} %"
+    return [{"label": "Calibration error of confidences", "value": value, "lines": lines}]
 
 
 def _policy(scored: ScoredSet, label: str) -> dict[str, Any]:
@@ -168,7 +189,7 @@ def _charts(scored: ScoredSet) -> list[dict[str, Any]]:
     worst_first = sorted(scored.speakers, key=lambda group: -group.rate)
     title = "WER by duration" if timed else "WER by length of the reference"
     charts = [(0, title, scored.durations), (1, "WER by speaker", tuple(worst_first))]
-    charts.append((0 if worst_first else 1, "WER by signal-to-noise ratio", scored.noise))
+    charts.append((0 if worst_first else 1, f"WER by signal-to-noise ratio{scored.estimated}", scored.noise))
     return [{"side": s, "title": t, "groups": [_group(g) for g in groups]} for s, t, groups in charts if groups]
 
 
@@ -193,14 +214,17 @@ def _words(scored: ScoredSet) -> dict[str, Any]:
     }
 
 
-def _utterance(scored: ScoredSet, i: int, missing: frozenset[str]) -> dict[str, Any]:
-    line = scored.lines[i]
+def _utterance(scored: ScoredSet, i: int, missing: frozenset[str], flag_below: float | None) -> dict[str, Any]:
+    line, judged = scored.lines[i], scored.judged[i]
+    doubtful = enumerate(judged.confidences) if judged and flag_below is not None else ()
     return {
         "k": i,
         "id": line.id,
         "p": line.speaker,
         "t": None if line.duration is None else round(line.duration, 2),
         "q": None if line.snr is None else round(line.snr, 1),
+        "e": int(line.snr_estimated),
+        "f": [[k, round(c, 2)] for k, c in doubtful if c < (flag_below or 0.0)],
         "w": scored.words.utterances[i].reference_length,
         "m": int(line.id in missing),
         "a": _parts(scored.references[i].split(), scored.hypotheses[i].split(), scored.alignments[i]),

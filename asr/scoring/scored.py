@@ -14,6 +14,7 @@ import numpy as np
 from asr.outputs import write_text
 from asr.scoring import breakdown
 from asr.scoring.breakdown import Confusions, Group
+from asr.scoring.confidences import Judged, judged, together
 from asr.scoring.edits import Edit, Score, align_texts, count
 from asr.scoring.edits import score as score_texts
 from asr.scoring.sclite import (
@@ -73,11 +74,30 @@ class ScoredSet:
         ratios = [line.snr for line in self.lines]
         return breakdown.by_snr(self.words.utterances, ratios) if any(r is not None for r in ratios) else ()
 
+    @property
+    def estimated(self) -> str:
+        """What to write after "SNR": " (estimated)" where any was made of the audio and not given, else nothing."""
+        return " (estimated)" if any(line.snr_estimated for line in self.lines) else ""
+
     @cached_property
     def confusions(self) -> Confusions:
         return breakdown.confusions(
             [text.split() for text in self.references], [text.split() for text in self.hypotheses], self.alignments
         )
+
+    @cached_property
+    def judged(self) -> tuple[Judged | None, ...]:
+        """The recognized words of each utterance with their confidences; None where these are not known."""
+        return tuple(
+            judged(line, text, self.normalizer, edits)
+            for line, text, edits in zip(self.spoken, self.hypotheses, self.alignments, strict=True)
+        )
+
+    @cached_property
+    def recognized(self) -> Judged | None:
+        """All recognized words with confidences; None where there is none."""
+        found = together(self.judged)
+        return found if found.confidences else None
 
     @property
     def _durations(self) -> list[float | None]:
@@ -106,6 +126,7 @@ class ScoredSet:
             "speakers": [_group_dict(group) for group in self.speakers],
             "durations": [_group_dict(group) for group in self.durations],
             "snr": [_group_dict(group) for group in self.noise],
+            "confidence": self.recognized and self.recognized.quality(),
             "confused": [
                 {"reference": pair[0], "hypothesis": pair[1], "count": number}
                 for pair, number in sorted(found.substituted.items(), key=lambda item: (-item[1], item[0]))[:limit]
@@ -128,7 +149,11 @@ class ScoredSet:
         """Errors by speaker, duration and noise, and the words in them, for people."""
         parts = [
             breakdown.group_table(title, groups, limit)
-            for title, groups in (("speaker", self.speakers), ("length", self.durations), ("SNR", self.noise))
+            for title, groups in (
+                ("speaker", self.speakers),
+                ("length", self.durations),
+                (f"SNR{self.estimated}", self.noise),
+            )
             if groups
         ]
         return "\n\n".join(filter(None, [*parts, breakdown.confusion_table(self.confusions, limit)]))

@@ -38,6 +38,7 @@ class Line:
     speaker: str = ""
     duration: float | None = None
     snr: float | None = None
+    snr_estimated: bool = False
     audio_filepath: str = ""
     offset: float = 0.0
     segment: bool = False

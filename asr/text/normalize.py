@@ -17,6 +17,7 @@ from asr.errors import ConfigError
 
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\uff07": "'", "`": "'", "\u00b4": "'"})
 _DASH_LIKE = frozenset("/\\_\u2026\u2212")  # read as a pause between words, as every dash (category Pd) is
+_DOUBTFUL = re.compile(r"[^\w\s]|_")  # all but letters, digits and spaces: those stay whatever is beside them
 _READ_ALOUD = frozenset("%&@")  # punctuation by category, words by sound: kept, so that the check reports them
 
 
@@ -77,21 +78,18 @@ def versioned(name: str) -> str:
 
 
 def _without_punctuation(text: str, keeps_apostrophe: Callable[[str, int], bool]) -> str:
-    kept: list[str] = []
-    for i, c in enumerate(text):
+    def kept(found: re.Match[str]) -> str:
+        c, i = found[0], found.start()
         if c == "'":
-            if keeps_apostrophe(text, i):
-                kept.append(c)
-            continue
+            return c if keeps_apostrophe(text, i) else ""
         category = unicodedata.category(c)
         if category == "Pd" or c in _DASH_LIKE:
-            kept.append(" ")
-        elif category == "Sk" or (category.startswith("P") and c not in _READ_ALOUD):
-            if _between(text, i, str.isdigit):
-                kept.append(c)
-        elif category not in ("Cc", "Cf") or c.isspace():
-            kept.append(c)
-    return "".join(kept)
+            return " "
+        if category == "Sk" or (category.startswith("P") and c not in _READ_ALOUD):
+            return c if _between(text, i, str.isdigit) else ""
+        return "" if category in ("Cc", "Cf") else c
+
+    return _DOUBTFUL.sub(kept, text)
 
 
 def _between(text: str, i: int, test: Callable[[str], bool]) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from asr.audio import ffmpeg
 from asr.audio.read import probe, read
 from asr.errors import AudioError
 
@@ -93,10 +94,32 @@ def test_a_late_window_is_sought(
     np.testing.assert_allclose(part.samples, long[round(65.5 * 16000) : round(66.5 * 16000)], atol=2**-15)
 
 
-def test_what_ffmpeg_complains_of_is_passed_on(
-    programs: Callable[..., None], tmp_path: Path, voice: np.ndarray, encode: Encode
+def test_more_than_a_pipe_holds_comes_in_blocks_and_may_be_left_unread(
+    programs: Callable[..., None], tmp_path: Path, voice: np.ndarray, encode: Encode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    programs(ffprobe=False)
+    programs(ffprobe=True)
+    monkeypatch.setattr(ffmpeg, "_PIPED", 10_007)  # no multiple of a frame
+    three = np.stack([voice, 0.5 * voice, -voice], axis=1)
+    path = tmp_path / "three.m4a"
+    path.write_bytes(M4A + encode(three, "FLAC"))
+    np.testing.assert_allclose(read(path, channel="each").samples, three.T, atol=2**-15)
+    part = read(path, channel=1, offset=0.3, duration=0.9)
+    np.testing.assert_allclose(part.samples, three[4800:19200, 1], atol=2**-15)
+    started = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
+    decoder = ffmpeg.FfmpegDecoder(path)
+    blocks = decoder.blocks(0, None)
+    assert 0 < len(next(blocks)) < 1000
+    blocks.close()
+    assert started[-1].poll() is not None and decoder.warnings == []
+
+
+@pytest.mark.parametrize("ffprobe", [True, False])
+def test_what_ffmpeg_complains_of_is_passed_on(
+    programs: Callable[..., None], tmp_path: Path, voice: np.ndarray, encode: Encode, ffprobe: bool
+) -> None:
+    programs(ffprobe=ffprobe)
     path = tmp_path / "talk.m4a"
     path.write_bytes(M4A + encode(voice, "FLAC") + b"DAMAGED")
     (warning,) = read(path).warnings

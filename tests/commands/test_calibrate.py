@@ -8,16 +8,22 @@ import pytest
 
 import asr
 from asr.__main__ import main
-from asr.calibration import judged_words
-from asr.transcript import Word
+from asr.calibration import held_out
+from asr.decoding.confidence import fit_calibration
+from asr.scoring.confidences import Judged, together
 
 
-def test_words_are_right_where_the_reference_has_them():
-    words = [Word(w, i, i + 0.5, 0.1 * i) for i, w in enumerate(["The", "Twenty-one", "cat", "sat"])]
-    confidences, correct = judged_words(["the twenty two cats sat down"], [words], "basic")
-    assert confidences == pytest.approx([0.0, 0.1, 0.1, 0.2, 0.3])
-    assert correct == [True, True, False, False, True]
-    assert judged_words(["a", ""], [[], [Word("b", 0, 1, 0.5)]], "basic") == ([0.5], [False])
+def test_held_out_words_are_measured_under_calibrations_that_have_not_seen_them():
+    utterances = [Judged((0.9, 0.8), (i % 2 == 0, True)) for i in range(10)]
+    odd = Judged((0.9, 0.9), (False, False))
+    speakers = [f"s{i // 2}" for i in range(10)]
+    found = held_out([*utterances, odd], [*speakers, "odd"])
+    assert sorted(found.correct) == sorted(together([*utterances, odd]).correct)
+    unseen = together(utterances[2:10])  # s0 and odd, the first and the sixth speaker, are one fold
+    change = fit_calibration(unseen.confidences, unseen.correct)
+    assert found.confidences[:6] == pytest.approx([change(c) for c in (0.9, 0.8, 0.9, 0.8, 0.9, 0.9)])
+    assert held_out([odd], ["s"]) is None
+    assert len(held_out([odd, Judged()], ["", ""]).confidences) == 2
 
 
 @pytest.fixture
@@ -38,9 +44,7 @@ def test_a_calibrated_model(dev, tiny_model, tmp_path, capsys):
     new = tmp_path / "new.asr"
     assert main(["calibrate", str(dev), "-m", str(tiny_model), "-o", str(new), "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures["before"]["words"] == figures["after"]["words"] > 0
-    entropies = [figures[k]["normalized_cross_entropy"] for k in ("before", "after")]
-    assert entropies[1] >= entropies[0]
+    assert figures["before"]["words"] == figures["held_out"]["words"] > 0
     plain, calibrated = asr.load(tiny_model), asr.load(new)
     one, other = plain.transcribe(tmp_path / "1.wav"), calibrated.transcribe(tmp_path / "1.wav")
     assert other.text == one.text
@@ -50,6 +54,7 @@ def test_a_calibrated_model(dev, tiny_model, tmp_path, capsys):
     assert plain.calibration is None
     assert main(["calibrate", str(dev), "-m", str(new)]) == 0  # starts from the model's own confidences
     out = capsys.readouterr().out
+    assert "\nbefore  " in out and "\nafter   " in out
     assert out.startswith(f"temperature {figures['temperature']:.3f}, offset {figures['offset']:+.3f}\n")
     assert main(["calibrate", str(dev), "-m", str(tiny_model), "-o", str(new)]) == 2
     assert "exists already" in capsys.readouterr().err

@@ -138,6 +138,11 @@ def test_files_written_hold_every_utterance_and_score_to_the_same_rate(test_set,
 
     assert score(texts("ref.trn"), texts("hyp.trn")).wer == pytest.approx(printed["wer"]["rate"])
     rows = read_rows(out / "hypotheses.jsonl")
+    page = tmp_path / "again.html"
+    assert main(["score", str(out / "hypotheses.jsonl"), "--normalize", "basic", "--html", str(page), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)["scores"][0]
+    assert again["wer"] == printed["wer"]
+    assert again["confidence"] == pytest.approx(printed["confidence"], abs=1e-3)  # four decimals in the file
     for row, original in zip(rows, read_rows(test_set), strict=True):
         assert row["text"] == original["text"]
         assert row["take"] == original["take"]
@@ -171,17 +176,31 @@ def test_a_bad_manifest_is_one_line_that_names_it(tiny_model, tmp_path, capsys, 
 
 def test_the_report_has_strips_players_and_everything_of_the_summary(test_set, tiny_model, tmp_path, capsys):
     page = tmp_path / "report.html"
-    options = ["--html", str(page), "--audio", "3", "--posteriorgrams", "2", "--snr", "--tables"]
+    options = ["--html", str(page), "--audio", "3", "--posteriorgrams", "2", "--snr", "--tables", "--flag-below", "1"]
     assert main(["evaluate", str(test_set), "-m", str(tiny_model), *options]) == 0
     captured = capsys.readouterr()
-    assert "Sum/Avg" in captured.out and "SNR" in captured.out and "below 2 s" in captured.out
+    assert "Sum/Avg" in captured.out and "SNR (estimated)" in captured.out and "below 2 s" in captured.out
     assert f"report written to {page}" in captured.err
     text = page.read_text(encoding="utf-8")
     found = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
     assert found["title"] == "tiny.asr on test.jsonl"
     assert len(found["strips"]) == 2 and len(found["audio"]) == 3
     assert set(found["strips"]) <= {"3", "5"} == set(list(found["audio"])[:2])
-    assert all(utterance["q"] is not None for utterance in found["utterances"])
+    assert all(utterance["q"] is not None and utterance["e"] for utterance in found["utterances"])
+    assert "confidences not calibrated" in found["facts"]
+    assert "ECE" in captured.out and found["cards"][-1]["label"] == "Calibration error of confidences"
+    assert any(utterance["f"] for utterance in found["utterances"])
+
+
+def test_posteriorgrams_of_chosen_utterances(test_set, tiny_model, tmp_path, capsys):
+    page = tmp_path / "report.html"
+    options = ["evaluate", str(test_set), "-m", str(tiny_model), "--html", str(page), "--posteriorgrams"]
+    assert main([*options, "u6,u1"]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert set(json.loads(text.partition('id="data">')[2].partition("</script>")[0])["strips"]) == {"1", "6"}
+    capsys.readouterr()
+    assert main([*options, "u1,u99"]) == 2
+    assert "no utterance has the id 'u99'" in capsys.readouterr().err
 
 
 def test_speakers_in_the_manifest_block_the_interval(test_set, tiny_model, capsys):
@@ -195,7 +214,14 @@ def test_speakers_in_the_manifest_block_the_interval(test_set, tiny_model, capsy
 
 
 @pytest.mark.parametrize(
-    "options", [["--audio", "3"], ["--html", ".", "--audio"], ["--html", "x.html", "--audio", "-1"]]
+    "options",
+    [
+        ["--audio", "3"],
+        ["--flag-below", "0.5"],
+        ["--html", "x.html", "--flag-below", "0"],
+        ["--html", ".", "--audio"],
+        ["--html", "x.html", "--audio", "-1"],
+    ],
 )
 def test_report_options_that_cannot_work_are_said_before_the_work(test_set, capsys, options):
     assert main(["evaluate", str(test_set), "-m", "nowhere.asr", *options]) == 2

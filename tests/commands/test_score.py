@@ -85,6 +85,7 @@ def test_txt_files_are_paired_by_line(tmp_path, asr_command):
         (["ref.trn", "hyp.trn", "--normalize", "basics"], 2, "did you mean 'basic'?"),
         (["ref.trn", "hyp.trn", "--normalize", ","], 2, "no normalizer given"),
         (["ref.trn", "hyp.trn", "--limit", "-1"], 2, "--limit must be 0 or more"),
+        (["ref.trn", "hyp.trn", "--html", "x.html", "--flag-below", "0.6"], 2, "no words with confidences"),
         (["ref.trn"], 2, "no row has 'pred_text'"),
         (["-", "-"], 2, "stdin"),
         (["ref.trn", "nowhere.trn"], 1, "cannot be read"),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.scoring import EditCounts, score
-from asr.scoring.edits import align, tokens
+from asr.scoring.edits import align, align_texts, tokens
 from asr.scoring.significance import bootstrap_interval
 
 sentences = st.lists(st.sampled_from(["a", "b", "c", "dd"]), max_size=7).map(" ".join)
@@ -63,6 +63,14 @@ def test_an_alignment_covers_both_sides_once_and_in_order(reference, hypothesis)
         if edit.kind == "equal":
             assert reference.split()[edit.reference_start : r] == hypothesis.split()[edit.hypothesis_start : h]
     assert (r, h) == (len(reference.split()), len(hypothesis.split()))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(sentences, sentences), min_size=1, max_size=4))
+def test_characters_are_aligned_as_the_lists_of_them_are(pairs):
+    references, hypotheses = zip(*pairs, strict=True)
+    lists = ([tokens(text, "char") for text in texts] for texts in (references, hypotheses))
+    assert align_texts(references, hypotheses, "char") == align(*lists)
 
 
 def test_the_corpus_rate_is_not_the_mean_of_rates():

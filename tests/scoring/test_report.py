@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ RATE = 16000
 def scored():
     """120 utterances of 8 speakers; number i has i % 4 errors, one of each kind, number 7 has a name full of markup."""
     lines, spoken = [], []
+    confidences = (0.95, 0.9, 0.55, 0.99, 0.9, 0.97, 0.8, 0.9, 0.7, 0.4)
     for i in range(120):
         words = [f"w{i}", "the", "cat", "sat", "on", "the", "old", "mat", "until", "noon"]
         heard = list(words)
@@ -32,7 +34,10 @@ def scored():
         name = f"<img src=x onerror=alert(1)>-{i}" if i == 7 else f"s{i % 8}-{i:03d}"
         snr = 5.0 + i % 30 if i else None
         lines.append(Line(name, " ".join(words), speaker=f"s{i % 8}", duration=1.0 + i % 13, snr=snr))
-        spoken.append(Line(name, None if i == 12 else " ".join(heard)))
+        times = tuple(
+            (word, k / 10, k / 10 + 0.1, c) for k, (word, c) in enumerate(zip(heard, confidences, strict=False))
+        )
+        spoken.append(Line(name, None) if i == 12 else Line(name, " ".join(heard), words=times))
     return score_set(lines, spoken, "none", characters=True)
 
 
@@ -52,6 +57,7 @@ def page(scored, tmp_path_factory):
         missing=[scored.lines[12].id],
         audio={i: data_uri(tone, RATE) for i in worst},
         strips={worst[0]: Strip(log_probs, ["", " ", "a", "b"], 0.02)},
+        flag_below=0.6,
         footer="the end",
     )
     return path
@@ -79,6 +85,33 @@ def test_the_page_is_one_file_that_holds_every_utterance_and_escapes_names(page,
         ["WER by duration", "WER by speaker", "WER by signal-to-noise ratio"], 1200
     )
     assert {row["r"]: row["n"] for row in data["confused"]} == {"cat": 90}
+
+
+def test_confidences_are_measured_and_doubtful_words_named(page, scored, tmp_path):
+    data = data_of(page)
+    card = data["cards"][-1]
+    figures = scored.recognized.quality()
+    assert card["value"] == f"{100 * figures['expected_calibration_error']:.1f} %"
+    assert card["lines"][0] == f"normalized cross entropy {figures['normalized_cross_entropy']:.3f}"
+    assert card["lines"][2] == "208 below 0.6, 120 of them wrong"
+    assert sum(count for _, _, count in data["reliability"]) == figures["words"]
+    both = [[2, 0.55], [9, 0.4]]
+    assert [u["f"] for u in data["utterances"][:4]] == [both, both, both[:1], both]
+    write_report(tmp_path / "r.html", [scored], title="t")
+    plain = data_of(tmp_path / "r.html")
+    assert plain["flag"] is None and not any(u["f"] for u in plain["utterances"])
+    bare = score_set(scored.lines, scored.lines, "none")
+    write_report(tmp_path / "b.html", [bare], title="t")
+    assert data_of(tmp_path / "b.html")["reliability"] == [] and len(data_of(tmp_path / "b.html")["cards"]) == 2
+
+
+def test_estimated_ratios_are_called_so(scored, tmp_path):
+    lines = [replace(line, snr_estimated=True) for line in scored.lines]
+    estimated = score_set(lines, scored.spoken, "none")
+    write_report(tmp_path / "r.html", [estimated], title="t")
+    titles = [chart["title"] for chart in data_of(tmp_path / "r.html")["charts"]]
+    assert "WER by signal-to-noise ratio (estimated)" in titles
+    assert "SNR (estimated)" in estimated.tables() and "estimated" not in scored.tables()
 
 
 def test_only_the_worst_utterances_of_a_huge_set_are_kept(scored, tmp_path, monkeypatch):
@@ -169,12 +202,26 @@ def test_words_lead_to_their_utterances(browser, page):
     assert browser.errors == []
 
 
+def test_doubtful_words_are_marked_where_they_stand(browser, page):
+    browser.open(page)
+    choose(browser, "sort", "order")
+    marked = "[...document.querySelectorAll('.utt')].map(n => [...n.querySelectorAll('.f')].map(f => f.textContent))"
+    assert browser.run(marked)[:4] == [["cat", "noon"], ["hat", "noon"], ["hat"], ["hat", "uh"]]
+    assert browser.run("document.querySelector('.utt .f').title") == "confidence 0.55"
+    assert browser.run("document.getElementById('doubtful').textContent") == "confidence below 0.6"
+    choose(browser, "filter", "doubtful")
+    assert browser.run("document.getElementById('count').textContent").startswith("119 of 120 utterances")
+    assert browser.run("document.querySelectorAll('svg.plot circle.bin').length") > 3
+    assert browser.errors == []
+
+
 def test_players_play_and_the_strip_is_drawn_and_leads_to_its_place(browser, page):
     browser.open(page)
     assert browser.run("document.querySelectorAll('audio').length") == 2
     played = browser.run(
         "(async () => { const a = document.querySelector('audio'); await a.play();"
-        " await new Promise(r => setTimeout(r, 400)); const t = a.currentTime; a.pause(); return [t, a.duration]; })()"
+        " for (let i = 0; i < 200 && a.currentTime < 0.1; i++) await new Promise(r => setTimeout(r, 20));"
+        " const t = a.currentTime; a.pause(); return [t, a.duration]; })()"
     )
     assert played[0] > 0.05 and played[1] == pytest.approx(1.0, abs=0.15)
     colours = browser.run(
@@ -197,7 +244,7 @@ def test_the_page_fits_every_width_in_light_and_dark(browser, page, width, dark)
     browser.open(page, width=width, dark=dark)
     browser.run("new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
     assert browser.run("document.documentElement.scrollWidth") <= width
-    assert browser.run("document.querySelectorAll('svg.plot').length") == 3
+    assert browser.run("document.querySelectorAll('svg.plot').length") == 4
     # every text stands out from what is behind it (WCAG: 4.5 for body text)
     contrast = """(() => {
       const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number).map(v => v / 255)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from asr.scoring import compare, score
-from asr.scoring.sclite import misread_by_sclite, sclite_counts, sclite_row, sclite_rows, sclite_table
+from asr.scoring.sclite import Row, misread_by_sclite, sclite_counts, sclite_row, sclite_rows, sclite_table
 from asr.scoring.scored import score_set
 from asr.scoring.texts import Line
 
@@ -68,6 +68,36 @@ def test_five_swaps_are_dearer_than_three_deletions_and_insertions():
     assert score(["a b c d e"], ["d e x y z"]).counts.errors == 5
     scored = score_set([Line("u", "a b c d e")], [Line("u", "d e x y z")], "none")
     assert "1 more errors than the fewest possible" in scored.sclite_text()
+
+
+def test_halves_of_a_tenth_are_rounded_as_sclite_does():
+    # of 80 words 69 right, 10 swapped and one lost: 86.25, 12.5, 1.25 and 13.75 %
+    assert Row("s", 8, 80, 69, 10, 1, 0, 5).percentages() == (86.3, 12.5, 1.3, 0.0, 13.8, 62.5)
+    assert Row("s", 16, 160, 58, 102, 0, 0, 15).percentages() == (36.3, 63.7, 0.0, 0.0, 63.7, 93.8)
+
+
+@needs_sclite
+def test_percentages_are_rounded_as_sclites(tmp_path):
+    lines, spoken = [], []
+    for words in (16, 80, 112, 160, 200):
+        for wrong in range(words + 1):
+            name = f"{words}w{wrong}"
+            lines.append(Line(f"{name}-1", " ".join(f"w{k}" for k in range(words)), speaker=name))
+            spoken.append(Line(f"{name}-1", " ".join(f"{'x' * (k < wrong)}w{k}" for k in range(words))))
+    for wrong in range(17):  # sentences
+        for k in range(16):
+            lines.append(Line(f"w{wrong}-{k}", "a", speaker=f"w{wrong}"))
+            spoken.append(Line(f"w{wrong}-{k}", "b" if k < wrong else "a"))
+    scored = score_set(lines, spoken, "none")
+    scored.write(tmp_path)
+    out = sclite(tmp_path, "-r", "ref.trn", "trn", "-h", "hyp.trn", "trn", "-i", "spu_id", "-o", "sum", "stdout")
+    ours, theirs = (
+        {row.split("|")[1].strip(): row.split("|")[2:4] for row in text.splitlines() if "w" in row}
+        for text in (scored.sclite_text(), out)
+    )
+    assert len(ours) > 500
+    for name, cells in ours.items():
+        assert [cell.split() for cell in theirs[name]] == [cell.split() for cell in cells]
 
 
 @needs_sclite
