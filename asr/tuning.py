@@ -154,8 +154,8 @@ def tune_on_manifest(
     refuse_test_set(manifest)
     labels = recognizer.tokenizer.labels
     language_model = NGramLM.read(lm)
-    for remark in check_lm(language_model, labels):
-        warn(f"{lm}: {remark}")
+    for remark in check_lm(language_model, labels, lexicon):
+        warn(remark)
     search = BeamSearch(labels, language_model, lexicon=lexicon, frame_seconds=recognizer.frame_seconds)
     found = emissions(recognizer, model, manifest, folder, batch_seconds=batch_seconds, on_result=on_result)
     for name, error in found.failures.items():

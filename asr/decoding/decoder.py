@@ -103,7 +103,7 @@ def make_decoder(
         from asr.decoding.greedy import GreedyDecoder
 
         return GreedyDecoder(tokenizer, frame_seconds)
-    lm = _read_lm(config.lm)
+    lm = _read_lm(config, tokenizer.labels, warn)
     if config.decoder == "beam":
         return _beam(config, tokenizer, frame_seconds, lm, warn)
     tuned = lm.tuned if lm else None
@@ -178,12 +178,16 @@ def _beam(
     return search
 
 
-def _read_lm(path: str | None) -> NGramLM | None:
-    if path is None:
+def _read_lm(config: DecodingConfig, labels: Sequence[str], warn: Callable[[str], None]) -> NGramLM | None:
+    if config.lm is None:
         return None
+    from asr.decoding.lm_check import check_lm
     from asr.decoding.ngram import NGramLM
 
-    return NGramLM.read(path)
+    lm = NGramLM.read(config.lm)
+    for remark in check_lm(lm, labels, config.lexicon):
+        warn(remark)
+    return lm
 
 
 def _warn_of(what: str, words: Sequence[str], warn: Callable[[str], None]) -> None:

@@ -12,7 +12,7 @@ from beam_oracle import arpa
 from asr.decoding.beam import BeamSearch
 from asr.decoding.decoder import DecodingConfig, make_decoder
 from asr.decoding.greedy import GreedyDecoder
-from asr.decoding.ngram import LMError, NGramLM
+from asr.decoding.ngram import NGramLM
 from asr.errors import UsageError
 from asr.scoring.edits import score
 from asr.text.tokenizer import CharTokenizer, train_sentencepiece
@@ -145,13 +145,6 @@ def test_the_weights_tuned_for_a_language_model_are_taken(lm_path, tmp_path):
     assert (search.alpha, search.beta, search.beam_width) == (0.1, -0.5, 7)
     search = make("beam", lm=lm_path)
     assert (search.alpha, search.beta, search.beam_width) == (0.5, 1.5, 50)
-
-
-def test_a_language_model_in_the_other_case_is_refused(tmp_path):
-    path = tmp_path / "upper.arpa"
-    path.write_text(arpa(random.Random(2), [word.upper() for word in WORDS]), encoding="utf-8")
-    with pytest.raises(LMError, match="it is in upper case, the model in lower case"):
-        make("beam", lm=str(path))
 
 
 def test_words_that_cannot_be_spelled_are_reported(tmp_path):
