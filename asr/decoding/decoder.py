@@ -12,6 +12,7 @@ from asr.transcript import Hypothesis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from asr.decoding.ngram import NGramLM
 
@@ -46,18 +47,18 @@ class Decoder(Protocol):
 class DecodingConfig:
     """How to decode. None stands for the decoder's default, or what was tuned for the language model.
 
-    `hotwords` is a file of phrases or "w1,w2 w3", `lexicon` a file of words, `lm` an ARPA file or a binary of ours
-    (for flashlight and pyctcdecode an ARPA file).
+    `hotwords` is a file of phrases, "w1,w2 w3", or a list of phrases; `lexicon` a file of words, `lm` an ARPA file or a
+    binary of ours (for flashlight and pyctcdecode an ARPA file).
     """
 
     decoder: str = "beam"
     beam_width: int | None = None
-    lm: str | None = None
+    lm: str | Path | None = None
     alpha: float | None = None
     beta: float | None = None
-    hotwords: str | None = None
+    hotwords: str | Sequence[str] | None = None
     hotword_weight: float = 10.0
-    lexicon: str | None = None
+    lexicon: str | Path | None = None
     oov: str | None = None
     nbest: int = 1
     jobs: int | None = None
