@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,6 +58,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="leave out n-grams seen at most N times: a number per order, the last for all further ones (0 0 1)",
     )
+    _add_prune_entropy(parser, "")
     parser.add_argument("--limit-vocab", metavar="FILE", help="leave out n-grams with words not in this list")
     _add_normalizer(parser)
     parser.add_argument(
@@ -96,6 +98,10 @@ def _train(args: argparse.Namespace) -> int:
         fallback=fallback,
         warn=lambda message: _say(f"warning: {message}"),
     )
+    if args.prune_entropy:
+        from asr.decoding.lm_prune import prune_entropy
+
+        result = replace(result, tables=prune_entropy(result.tables, args.prune_entropy, corpus))
     write(result.tables)
     print(_statistics(args.output, result))
     return 0
@@ -105,6 +111,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="LM", help="an ARPA file, plain or gzip, or a binary of asr")
     parser.add_argument("target", metavar="NEW", help=_SUFFIXES)
     parser.add_argument("--case", choices=["lower", "upper"], help="write the words in this case")
+    _add_prune_entropy(parser, "; better told at training, by the text")
     parser.add_argument("--force", action="store_true", help="replace NEW if it exists")
 
 
@@ -118,6 +125,10 @@ def _convert(args: argparse.Namespace) -> int:
     tables = list_ngrams(read_binary(args.source)) if is_binary(args.source) else read_arpa(args.source)
     if args.case:
         tables = with_case(tables, getattr(str, args.case))
+    if args.prune_entropy:
+        from asr.decoding.lm_prune import prune_entropy
+
+        tables = prune_entropy(tables, args.prune_entropy)
     write(tables)
     tuned = read_tuned(args.source)
     if tuned is not None:
@@ -205,7 +216,7 @@ def _perplexity(args: argparse.Namespace) -> int:
 
 ACTIONS: dict[str, Action] = {
     "train": Action("estimate a language model from text", _add_train, _train),
-    "convert": Action("ARPA to binary and back; the case of the words", _add_convert, _convert),
+    "convert": Action("ARPA to binary and back; the case of the words; pruning", _add_convert, _convert),
     "info": Action("what is in a language model", _add_info, _info),
     "tune": Action(lm_tune.SUMMARY, lm_tune.add_arguments, lm_tune.run),
     "perplexity": Action("perplexity of a language model on text", _add_perplexity, _perplexity),
@@ -232,6 +243,23 @@ def _writer(path: str, force: bool) -> Callable[[NGramTables], None]:
             write_arpa(path, tables)
 
     return write
+
+
+def _add_prune_entropy(parser: argparse.ArgumentParser, hint: str) -> None:
+    parser.add_argument(
+        "--prune-entropy",
+        type=_threshold,
+        metavar="T",
+        help="leave out n-grams whose loss raises the perplexity by less than this share, for example 1e-7 (Stolcke "
+        f"1998, as SRILM's -prune{hint})",
+    )
+
+
+def _threshold(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"a share from 0 on, well below 1, expected (for example 1e-7), found {text}")
+    return value
 
 
 def _add_normalizer(parser: argparse.ArgumentParser) -> None:

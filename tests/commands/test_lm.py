@@ -71,6 +71,19 @@ def test_train_normalizes_as_a_model_does(asr_command: Command, tmp_path: Path, 
     assert 0.5 < shown["spelled_share"] < 1 and shown["remarks"] == []
 
 
+def test_pruning_by_entropy(asr_command: Command, tmp_path: Path) -> None:
+    full, small, smaller = tmp_path / "full.lm", tmp_path / "small.arpa", tmp_path / "smaller.lm"
+    assert asr_command("lm", "train", TEXT, "-o", full).returncode == 0
+    done = asr_command("lm", "train", TEXT, "-o", small, "--prune-entropy", "1e-4")
+    assert done.returncode == 0
+    sizes = [int(line.split()[1].replace(",", "")) for line in done.stdout.splitlines()[1:]]
+    assert tuple(sizes) == NGramLM.read(small).counts and sum(sizes) < sum(NGramLM.read(full).counts)
+    assert asr_command("lm", "convert", full, smaller, "--prune-entropy", "1e-2").returncode == 0
+    assert sum(NGramLM.read(smaller).counts) < sum(sizes)
+    wrong = asr_command("lm", "train", TEXT, "-o", small, "--force", "--prune-entropy", "3")
+    assert wrong.returncode == 2 and "well below 1, expected (for example 1e-7), found 3" in wrong.stderr
+
+
 def test_usage_errors(asr_command: Command, tmp_path: Path) -> None:
     for arguments, message in [
         (["train", TEXT, "-o", tmp_path / "x.txt"], "ends in .lm, .arpa or .arpa.gz"),
