@@ -153,7 +153,7 @@ def tune_on_manifest(
 
     refuse_test_set(manifest)
     labels = recognizer.tokenizer.labels
-    language_model = NGramLM.read(lm)
+    language_model = NGramLM.read(lm, verify=True)
     for remark in check_lm(language_model, labels, lexicon):
         warn(remark)
     search = BeamSearch(labels, language_model, lexicon=lexicon, frame_seconds=recognizer.frame_seconds)

@@ -185,7 +185,7 @@ def _read_lm(config: DecodingConfig, labels: Sequence[str], warn: Callable[[str]
     from asr.decoding.lm_check import check_lm
     from asr.decoding.ngram import NGramLM
 
-    lm = NGramLM.read(config.lm)
+    lm = NGramLM.read(config.lm, verify=True)
     for remark in check_lm(lm, labels, config.lexicon):
         warn(remark)
     return lm
