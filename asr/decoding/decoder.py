@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from asr.errors import AsrError, UsageError
@@ -12,7 +15,6 @@ from asr.transcript import Hypothesis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from asr.decoding.ngram import NGramLM
 
@@ -48,7 +50,7 @@ class DecodingConfig:
     """How to decode. None stands for the decoder's default, or what was tuned for the language model.
 
     `hotwords` is a file of phrases, "w1,w2 w3", or a list of phrases; `lexicon` a file of words, `lm` an ARPA file or a
-    binary of ours (for flashlight and pyctcdecode an ARPA file).
+    binary of ours.
     """
 
     decoder: str = "beam"
@@ -111,38 +113,39 @@ def make_decoder(
     words = lm.words if lm else ()
     alpha = config.alpha if config.alpha is not None else tuned.alpha if tuned else 0.5
     beta = config.beta if config.beta is not None else tuned.beta if tuned else 1.5
-    if config.decoder == "flashlight":
-        from asr.decoding.flashlight_backend import FlashlightDecoder
+    with _for_kenlm(config.lm, lm) as path:
+        if config.decoder == "flashlight":
+            from asr.decoding.flashlight_backend import FlashlightDecoder
 
-        flashlight = FlashlightDecoder(
+            flashlight = FlashlightDecoder(
+                tokenizer.labels,
+                path,
+                lm_words=words,
+                lexicon=config.lexicon,
+                encode=tokenizer.encode,
+                alpha=alpha,
+                beta=beta,
+                beam_width=config.beam_width or 50,
+                nbest=config.nbest,
+                frame_seconds=frame_seconds,
+            )
+            _warn_of("words of the lexicon", flashlight.unspellable_words, warn)
+            return flashlight
+        from asr.decoding.hotwords import read_hotwords
+        from asr.decoding.pyctcdecode_backend import PyctcdecodeDecoder
+
+        return PyctcdecodeDecoder(
             tokenizer.labels,
-            config.lm,
+            path,
             lm_words=words,
-            lexicon=config.lexicon,
-            encode=tokenizer.encode,
             alpha=alpha,
             beta=beta,
-            beam_width=config.beam_width or 50,
+            beam_width=config.beam_width or 100,
+            hotwords=read_hotwords(config.hotwords, config.hotword_weight) if config.hotwords else (),
+            hotword_weight=config.hotword_weight,
             nbest=config.nbest,
             frame_seconds=frame_seconds,
         )
-        _warn_of("words of the lexicon", flashlight.unspellable_words, warn)
-        return flashlight
-    from asr.decoding.hotwords import read_hotwords
-    from asr.decoding.pyctcdecode_backend import PyctcdecodeDecoder
-
-    return PyctcdecodeDecoder(
-        tokenizer.labels,
-        config.lm,
-        lm_words=words,
-        alpha=alpha,
-        beta=beta,
-        beam_width=config.beam_width or 100,
-        hotwords=read_hotwords(config.hotwords, config.hotword_weight) if config.hotwords else (),
-        hotword_weight=config.hotword_weight,
-        nbest=config.nbest,
-        frame_seconds=frame_seconds,
-    )
 
 
 def _beam(
@@ -189,6 +192,23 @@ def _read_lm(config: DecodingConfig, labels: Sequence[str], warn: Callable[[str]
     for remark in check_lm(lm, labels, config.lexicon):
         warn(remark)
     return lm
+
+
+@contextmanager
+def _for_kenlm(path: str | Path | None, lm: NGramLM | None) -> Iterator[str | Path | None]:
+    """A language model as a file that KenLM reads whole while it is opened: `path`, or an ARPA file of our binary."""
+    from asr.decoding.lm_binary import is_binary
+
+    if path is None or lm is None or not is_binary(path):
+        yield path
+        return
+    from asr.decoding.arpa_write import write_arpa
+    from asr.decoding.ngram_list import list_ngrams
+
+    with tempfile.TemporaryDirectory() as folder:
+        arpa = Path(folder) / "lm.arpa"
+        write_arpa(arpa, list_ngrams(lm))
+        yield arpa
 
 
 def _warn_of(what: str, words: Sequence[str], warn: Callable[[str], None]) -> None:
