@@ -16,6 +16,7 @@ from asr.errors import UsageError
 
 if TYPE_CHECKING:
     from asr.decoding.kneser_ney import Estimate
+    from asr.decoding.lm_tuned import Tuned
     from asr.decoding.ngram import NGramLM
     from asr.decoding.ngram_tables import NGramTables
 
@@ -102,7 +103,7 @@ def _train(args: argparse.Namespace) -> int:
         from asr.decoding.lm_prune import prune_entropy
 
         result = replace(result, tables=prune_entropy(result.tables, args.prune_entropy, corpus))
-    write(result.tables)
+    write(result.tables, None)
     print(_statistics(args.output, result))
     return 0
 
@@ -118,7 +119,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 def _convert(args: argparse.Namespace) -> int:
     from asr.decoding.arpa import read_arpa
     from asr.decoding.lm_binary import is_binary, read_binary
-    from asr.decoding.lm_tuned import read_tuned, write_tuned
+    from asr.decoding.lm_tuned import read_tuned
     from asr.decoding.ngram_list import list_ngrams, with_case
 
     write = _writer(args.target, args.force)
@@ -129,10 +130,7 @@ def _convert(args: argparse.Namespace) -> int:
         from asr.decoding.lm_prune import prune_entropy
 
         tables = prune_entropy(tables, args.prune_entropy)
-    write(tables)
-    tuned = read_tuned(args.source)
-    if tuned is not None:
-        write_tuned(args.target, tuned)
+    write(tables, read_tuned(args.source))
     return 0
 
 
@@ -217,22 +215,28 @@ ACTIONS: dict[str, Action] = {
 _SUFFIXES = "by its name: .lm (binary, opens at once), .arpa or .arpa.gz"
 
 
-def _writer(path: str, force: bool) -> Callable[[NGramTables], None]:
-    """How to write a model to `path`, decided and checked before any work."""
+def _writer(path: str, force: bool) -> Callable[[NGramTables, Tuned | None], None]:
+    """How to write a model with its weights to `path`, decided and checked before any work."""
     name = path.lower()
     if not name.endswith((".lm", ".arpa", ".arpa.gz")):
         raise UsageError(f"{path}: the name of a language model ends in .lm, .arpa or .arpa.gz")
     if Path(path).exists() and not force:
         raise UsageError(f"{path}: exists already; --force replaces it")
 
-    def write(tables: NGramTables) -> None:
+    def write(tables: NGramTables, tuned: Tuned | None) -> None:
         from asr.decoding.arpa_write import write_arpa
+        from asr.decoding.lm_tuned import tuned_path, write_tuned
         from asr.decoding.ngram import NGramLM
 
         if name.endswith(".lm"):
             NGramLM.from_tables(tables).write_binary(path)
         else:
             write_arpa(path, tables)
+        if tuned is not None:
+            write_tuned(path, tuned)
+        elif tuned_path(path).exists():
+            tuned_path(path).unlink()
+            _say(f"{tuned_path(path)} was of the language model replaced and is deleted: run `asr lm tune` again")
 
     return write
 
@@ -240,14 +244,15 @@ def _writer(path: str, force: bool) -> Callable[[NGramTables], None]:
 def _add_prune_entropy(parser: argparse.ArgumentParser, hint: str) -> None:
     parser.add_argument(
         "--prune-entropy",
-        type=_threshold,
+        type=share,
         metavar="T",
         help="leave out n-grams whose loss raises the perplexity by less than this share, for example 1e-7 (Stolcke "
         f"1998, as SRILM's -prune{hint})",
     )
 
 
-def _threshold(text: str) -> float:
+def share(text: str) -> float:
+    """For argparse: a number from 0 on, below 1."""
     value = float(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"a share from 0 on, well below 1, expected (for example 1e-7), found {text}")

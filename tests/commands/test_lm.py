@@ -125,6 +125,17 @@ def test_convert_there_and_back_takes_the_tuned_weights_along(asr_command: Comma
     assert NGramLM.read(upper).score("THE OF") == pytest.approx(NGramLM.read(source).score("the of"))
 
 
+def test_weights_of_a_model_that_is_replaced_go_with_it(asr_command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "x.lm"
+    assert asr_command("lm", "train", TEXT, "-o", path).returncode == 0
+    write_tuned(path, Tuned(0.5, 1.0, 20))
+    assert asr_command("lm", "convert", path, path, "--force").returncode == 0
+    assert read_tuned(path) == Tuned(0.5, 1.0, 20)
+    again = asr_command("lm", "train", TEXT, "-o", path, "--force")
+    assert again.returncode == 0 and "x.lm.tuned.json was of the language model replaced" in again.stderr
+    assert read_tuned(path) is None
+
+
 def test_info(asr_command: Command, tmp_path: Path) -> None:
     binary = tmp_path / "x.lm"
     NGramLM.read(EXAMPLES / "pruned.arpa").write_binary(binary)
