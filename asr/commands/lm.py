@@ -155,7 +155,7 @@ def _info(args: argparse.Namespace) -> int:
         "ngrams": list(lm.counts),
         "words": lm.vocab_size,
         "memory_bytes": sum(array.nbytes for array in (*lm.arrays, lm.state_length)),
-        "unk_log10": float(lm.arrays.unigram_logp[0] / math.log(10)),
+        "unk_log10": float(lm.arrays.unigram["logp"][0] / math.log(10)),
         "tuned": lm.tuned and {"alpha": lm.tuned.alpha, "beta": lm.tuned.beta, "beam_width": lm.tuned.beam_width},
     }
     if args.model:

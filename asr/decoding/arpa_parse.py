@@ -114,6 +114,24 @@ def _rest_of_row(data: np.ndarray, at: int, highest: bool, backoff: np.ndarray, 
 
 
 @njit(cache=True)
+def _begin_row(data: np.ndarray, at: int, row: int, logp: np.ndarray) -> tuple[int, int, int]:
+    """Parse a row's probability: why there is none or -1, the position (of the offender), the end of the number."""
+    stop = _line_start(data, at)
+    if stop >= 0:
+        return stop, at, at
+    if row == logp.shape[0]:
+        return FULL, at, at
+    start, end = _token(data, at)
+    value, good = _number(data, start, end)
+    if not good:
+        return BAD_NUMBER, start, end
+    if value > 0.0:
+        return POSITIVE, start, end
+    logp[row] = value
+    return -1, start, end
+
+
+@njit(cache=True)
 def parse_unigrams(
     data: np.ndarray,
     at: int,
@@ -130,18 +148,9 @@ def parse_unigrams(
     data[starts[i]:ends[i]].
     """
     while True:
-        stop = _line_start(data, at)
+        stop, at, end = _begin_row(data, at, row, logp)
         if stop >= 0:
             return stop, at, row
-        if row == logp.shape[0]:
-            return FULL, at, row
-        start, end = _token(data, at)
-        value, good = _number(data, start, end)
-        if not good:
-            return BAD_NUMBER, start, row
-        if value > 0.0:
-            return POSITIVE, start, row
-        logp[row] = value
         start, end = _token(data, end)
         if start == end:
             return TOO_FEW, start, row
@@ -168,18 +177,9 @@ def parse_ngrams(
     """As `parse_unigrams`, for rows of words.shape[1] words, which are looked up in the word table."""
     order = words.shape[1]
     while True:
-        stop = _line_start(data, at)
+        stop, at, end = _begin_row(data, at, row, logp)
         if stop >= 0:
             return stop, at, row
-        if row == logp.shape[0]:
-            return FULL, at, row
-        start, end = _token(data, at)
-        value, good = _number(data, start, end)
-        if not good:
-            return BAD_NUMBER, start, row
-        if value > 0.0:
-            return POSITIVE, start, row
-        logp[row] = value
         for j in range(order):
             start, end = _token(data, end)
             if start == end:

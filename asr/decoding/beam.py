@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asr.decoding.alphabet import Alphabet
-from asr.decoding.beam_stream import BeamStream, Setting, Workspace
+from asr.decoding.beam_batch import MOST_FRAMES, MOST_UTTERANCES, decode_batch
+from asr.decoding.beam_steps import EMPTY_HISTORY, key_of
+from asr.decoding.beam_stream import BeamStream
+from asr.decoding.compiling import announce
 from asr.decoding.decoder import OOV
 from asr.decoding.hotwords import Hotwords, compile_hotwords
 from asr.decoding.lexicon import UNKNOWN, Lexicon, LexiconError, read_words
 from asr.decoding.ngram import LMError, NGramLM
-from asr.decoding.ngram_kernel import LMArrays
+from asr.decoding.ngram_kernel import ARC, STATE, UNIGRAM, LMArrays
+from asr.decoding.piece_steps import piece_key
 from asr.decoding.search_arrays import Labels, Weights
+from asr.decoding.search_setting import Setting, Workspace
 from asr.decoding.word_times import labels_by_symbol
 from asr.errors import AsrError, UsageError
 from asr.transcript import Hypothesis
@@ -30,9 +36,10 @@ LEAST_LOG = -300.0  # of what a word begun is given in advance, so that e to it 
 class Pruning(NamedTuple):
     """What the search leaves out, apart from the width of the beam. Natural logarithms.
 
-    Labels below `label` in a frame are taken as impossible there (the best one never is); of more than `most_labels`
-    the best are kept. Hypotheses worse than the best one by more than `score` are dropped. Frames whose blank is above
-    `blank_skip` are taken as blanks: each changes the probability of an alignment by less than 1 - blank.
+    Labels below `label` in a frame are taken as impossible there (the best one of all, blank included, never is); of
+    more than `most_labels` the best are kept. Hypotheses worse than the best one by more than `score` are dropped.
+    Frames whose blank is above `blank_skip` are taken as blanks: each changes the probability of an alignment by less
+    than 1 - blank.
     """
 
     label: float = -7.0
@@ -100,7 +107,7 @@ class BeamSearch:
         self.frame_seconds = frame_seconds
         self.unk_score_offset, self.unk_char_score = unk_score_offset, unk_char_score
         self.pruning = pruning
-        self._lm_arrays, self._begin = (_writable(lm.arrays), lm.begin_state) if lm else (_no_lm(), 0)
+        self._lm_arrays, self._begin = (lm.arrays, lm.begin_state) if lm else (_no_lm(), 0)
         phrases = compile_hotwords(self.alphabet, hotwords, hotword_weight)
         self.unspellable_hotwords = phrases.unspellable
         self._hotwords = phrases
@@ -126,11 +133,7 @@ class BeamSearch:
         Times are seconds from the first frame (CTC peaks, approximate). `score` is what the search ranked by,
         `lm_score` the part of it that came from LM, word bonus and hotwords, `acoustic_score` the rest.
         """
-        workspace = self._take()
-        try:
-            return BeamStream(self._setting, workspace).decode(log_probs, self.nbest)
-        finally:
-            self._free.append(workspace)
+        return self._decode_some([log_probs], errors_as_values=False)[0]
 
     def decode_many(
         self, emissions: Iterable[Any], jobs: int | None = None, errors_as_values: bool = False
@@ -141,20 +144,52 @@ class BeamSearch:
         """
         jobs = self.jobs if jobs is None else jobs
         _check(jobs >= 1, f"jobs must be at least 1, found {jobs}")
-
-        def decode(log_probs: Any) -> list[Hypothesis] | AsrError:
-            if isinstance(log_probs, AsrError):
-                return log_probs
-            try:
-                return self.decode(log_probs)
-            except AsrError as error:
-                return error
-
-        one = decode if errors_as_values else self.decode
+        remaining = iter(emissions)
+        parts = iter(lambda: list(itertools.islice(remaining, MOST_UTTERANCES)), [])
         if jobs == 1:
-            return [one(log_probs) for log_probs in emissions]
-        with ThreadPoolExecutor(jobs) as pool:
-            return list(pool.map(one, emissions))
+            found = [self._decode_some(part, errors_as_values) for part in parts]
+        else:
+            with ThreadPoolExecutor(jobs) as pool:
+                found = list(pool.map(self._decode_some, parts, itertools.repeat(errors_as_values)))
+        return list(itertools.chain.from_iterable(found))
+
+    def _decode_some(self, emissions: list[Any], errors_as_values: bool) -> list[Any]:
+        """`decode_many` in this thread: together what can be, the others one by one."""
+        workspace = self._take()
+        try:
+            found: list[Any] = [None] * len(emissions)
+            if self.nbest == 1 and self.lexicon.one_way:
+                announce()
+                plain = [i for i, log_probs in enumerate(emissions) if self._is_plain(log_probs)]
+                together = decode_batch(self._setting, workspace, [emissions[i] for i in plain]) if plain else []
+                for i, hypothesis in zip(plain, together, strict=True):
+                    found[i] = [hypothesis] if hypothesis is not None else None
+            for i, log_probs in enumerate(emissions):
+                if found[i] is not None:
+                    continue
+                try:
+                    if isinstance(log_probs, AsrError):
+                        raise log_probs
+                    found[i] = BeamStream(self._setting, workspace).decode(log_probs, self.nbest)
+                except AsrError as error:
+                    if not errors_as_values:
+                        raise
+                    found[i] = error
+            return found
+        finally:
+            self._free.append(workspace)
+
+    def _is_plain(self, log_probs: Any) -> bool:
+        """Whether an utterance can be decoded with others, as far as its form shows."""
+        return (
+            isinstance(log_probs, np.ndarray)
+            and log_probs.dtype == np.float32
+            and log_probs.ndim == 2
+            and 0 < log_probs.shape[0] <= MOST_FRAMES
+            and log_probs.shape[1] == len(self.alphabet.labels)
+            and log_probs.flags.c_contiguous
+            and log_probs.flags.aligned
+        )
 
     def stream(self) -> BeamStream:
         """A search that is fed frames as they come; ends in the same hypotheses as `decode` of all of them."""
@@ -180,7 +215,7 @@ class BeamSearch:
         if self.lm is not None:
             index = self.lm.index
             ids = np.fromiter((index.get(word, UNKNOWN) for word in chosen), np.int32, len(chosen))
-            scores = np.asarray(self.lm.arrays.unigram_logp)[ids]
+            scores = self.lm.arrays.unigram["logp"][ids]
             scores[ids == UNKNOWN] = self._unknown_logp()[0]
         lexicon = Lexicon(self.alphabet, chosen, ids, scores, spellings)
         if words is not None and not len(lexicon):
@@ -192,7 +227,7 @@ class BeamSearch:
     def _unknown_logp(self) -> tuple[float, float]:
         """Of <unk> in the empty context, and the least it gets in any: an LM without <unk> must not forbid words."""
         assert self.lm is not None
-        unigrams = np.asarray(self.lm.arrays.unigram_logp)
+        unigrams = self.lm.arrays.unigram["logp"]
         least = float(unigrams[3:].min()) if len(unigrams) > 3 else float(unigrams.min())
         least = max(least, -50.0)
         return max(float(unigrams[UNKNOWN]), least), least
@@ -227,18 +262,21 @@ class BeamSearch:
             boost=self._hotwords.boost,
             has_hotwords=self._hotwords.count > 0,
         )
-        lookahead = np.exp(np.maximum(alpha * self.lexicon.lookahead.astype(np.float64), LEAST_LOG))
-        if len(self.lexicon) == 0:
-            lookahead[:] = 1.0
-        alphabet = self.alphabet
+        alphabet, nothing = self.alphabet, np.uint64(0)
+        if self.lexicon.one_way:
+            root = key_of(EMPTY_HISTORY, 0, nothing)
+        else:
+            root = piece_key(EMPTY_HISTORY, 0, nothing, alphabet.separator)
         self._setting = Setting(
             alphabet=alphabet,
             lexicon=self.lexicon,
+            tree=self.lexicon.weighted(alpha, LEAST_LOG),
             lm=self._lm_arrays,
             begin=self._begin,
+            root=np.uint64(root),
             hotwords=self._hotwords.arrays,
             weights=weights,
-            labels=Labels(alphabet.first, alphabet.spelling, alphabet.starts_word, alphabet.silent, lookahead),
+            labels=Labels(alphabet.first, alphabet.spelling, alphabet.starts_word, alphabet.silent),
             frame_seconds=self.frame_seconds,
             by_symbol=self._by_symbol,
             times=self.times,
@@ -272,25 +310,6 @@ def _mismatch(lm: NGramLM, alphabet: Alphabet, lexicon: Lexicon) -> str:
 
 def _no_lm() -> LMArrays:
     """A model to which every word is certain."""
-    return LMArrays(
-        unigram_logp=np.zeros(1, np.float32),
-        unigram_next=np.zeros(1, np.int32),
-        arc_hash=np.full(1, -1, np.int64),
-        arc_logp=np.zeros(1, np.float32),
-        arc_next=np.zeros(1, np.int32),
-        backoff=np.zeros(1, np.float32),
-        backoff_state=np.zeros(1, np.int32),
-    )
-
-
-class _View:
-    def __init__(self, array: np.ndarray) -> None:
-        interface = dict(array.__array_interface__)
-        interface["data"] = (interface["data"][0], False)
-        self.__array_interface__ = interface
-        self.array = array  # keeps the memory
-
-
-def _writable(arrays: LMArrays) -> LMArrays:
-    """The arrays as plain writable ones: compiled code is made anew for each kind, and never writes to these."""
-    return LMArrays(*(np.asarray(a if a.flags.writeable and type(a) is np.ndarray else _View(a)) for a in arrays))
+    arcs = np.zeros(1, ARC)
+    arcs["key"] = -1
+    return LMArrays(np.zeros(1, UNIGRAM), arcs, np.zeros(1, STATE))

@@ -14,20 +14,23 @@ from numba import uint64
 
 from asr.decoding.beam_steps import (
     LARGE,
+    LEAST_PROBABILITY,
     SMALL,
     admit,
-    bucket_of,
+    foresee,
     history_with_unknown,
     history_with_word,
     key_of,
     leave_tree,
     lowest_bit,
     popcount,
+    prefetch,
     read_frame,
     record_end,
     record_symbol,
     say_word,
     spell_on,
+    survivors,
 )
 from asr.decoding.kernels import inlined, kernel
 from asr.decoding.lexicon import Tree
@@ -52,14 +55,12 @@ _KNOWN, _OUTSIDE, _END_KNOWN, _END_UNKNOWN = 0, -1, -2, -3  # what a candidate i
 
 
 @inlined
-def _find(
-    table_key: np.ndarray, table_slot: np.ndarray, table_stamp: np.ndarray, key: int, stamp: int, mask: int
-) -> Any:
+def _find(table: np.ndarray, key: int, stamp: int, mask: int) -> Any:
     """The hypothesis with this key, -1."""
     h = key & mask
-    while table_stamp[h] == stamp and table_key[h] != key:
+    while table[h].stamp == stamp and table[h].key != key:
         h = (h + _ONE) & mask
-    return np.int64(table_slot[h]) if table_stamp[h] == stamp else np.int64(-1)
+    return np.int64(table[h].slot) if table[h].stamp == stamp else np.int64(-1)
 
 
 @kernel
@@ -78,25 +79,19 @@ def advance_characters(
     # Every array by a name of its own: compiled code would copy the whole tuple at every use and call.
     keep, boost, unknown_least = weights.keep, weights.boost, weights.unknown_least
     has_hotwords, open_vocabulary = weights.has_hotwords, weights.open_vocabulary
-    lookahead, silent = labels.lookahead, labels.silent
-    children_from, child_bits, depths, entries = tree.child, tree.mask, tree.depth, tree.entry
-    next_entry, text_of, lm_word, hot_following = tree.next_entry, tree.text, tree.lm_word, hot.following
-    hot_credit, hot_reward, keys, parents, histories = hot.credit, hot.reward, beam.key, beam.parent, beam.history
-    spellings, nodes, last_labels, states = beam.spelled, beam.node, beam.label, beam.state
-    hotword_states, traces, blanks, label_masses = beam.hotword, beam.trace, beam.blank, beam.label_mass
-    entered, endings, ending_states, present = beam.entered, beam.ending, beam.ending_state, beam.present
-    new_blank, new_label_mass, scores, sources = beam.new_blank, beam.new_label_mass, beam.score, beam.source
-    by_label, to_node, factors, to_state_of = beam.by_label, beam.to_node, beam.factor, beam.to_state
-    to_hotwords, ended_words, table_key, table_slot = beam.to_hotword, beam.ended, beam.table_key, beam.table_slot
-    table_stamp, histogram, probability = beam.table_stamp, beam.histogram, beam.probability
-    active_labels, active_score, trace_parent = beam.active, beam.active_score, beam.trace_parent
-    trace_symbol, trace_frame, counts, scales = beam.trace_symbol, beam.trace_frame, beam.counts, beam.scale
+    silent, nodes, entries = labels.silent, tree.node, tree.entry
+    arcs, lm_states, vocabulary = lm.arc, lm.state, lm.unigram.shape[0]
+    hot_following, hot_credit, hot_reward = hot.following, hot.credit, hot.reward
+    hyps, candidates, table, records = beam.hypothesis, beam.candidate, beam.table, beam.record
+    histogram, probability = beam.histogram, beam.probability
+    active_labels, active_score = beam.active, beam.active_score
+    chosen, counts, scales = beam.chosen, beam.counts, beam.scale
     separator = weights.separator
-    table_mask = uint64(table_key.shape[0] - 1)
+    table_mask = uint64(table.shape[0] - 1)
     size, side = counts[SIZE], counts[SIDE]
     pending, stamp = counts[PENDING], counts[STAMP]
     log_scale = scales[LOG_SCALE]
-    trace_room = trace_parent.shape[0] - width * weights.most_records
+    trace_room = records.shape[0] - width * weights.most_records
     frames = log_probs.shape[0]
     t = start
     while t < frames:
@@ -108,15 +103,13 @@ def advance_characters(
         if counts[TRACES] > trace_room:
             break
         active = read_frame(
-            log_probs,
-            t,
-            weights.least_label,
-            weights.most_labels,
-            silent,
-            active_labels,
-            active_score,
-            probability,
+            log_probs, t, weights.least_label, weights.most_labels, silent, active_labels, active_score, probability
         )
+        if active == 0:
+            pending = 1
+            log_scale += max(log_probs[t, 0], LEAST_PROBABILITY)
+            t += 1
+            continue
         active_bits = _NONE
         for k in range(active):
             if active_labels[k] != separator:
@@ -127,40 +120,40 @@ def advance_characters(
         frame = counts[FRAMES] + t
         stamp += 1
         for i in range(size):
-            s = base + i
+            hyp = hyps[base + i]
             if pending:
-                blanks[s] += label_masses[s]
-                label_masses[s] = 0.0
-            h = keys[s] & table_mask
-            while table_stamp[h] == stamp:
+                hyp.blank += hyp.label_mass
+                hyp.label_mass = 0.0
+            h = hyp.key & table_mask
+            while table[h].stamp == stamp:
                 h = (h + _ONE) & table_mask
-            table_stamp[h], table_key[h], table_slot[h] = stamp, keys[s], i
-            present[i] = _NONE
+            place = table[h]
+            place.stamp, place.key, place.slot = stamp, hyp.key, i
+            hyp.present = _NONE
         pending = 0
 
         # Prefixes that stay as they are, and what flows into them from their parents.
         best, limit = 0.0, 0.0
         lowest, floor, above = np.int64(histogram.shape[0]), np.int64(0), 0
         for i in range(size):
-            s = base + i
-            c = np.int64(last_labels[s])
+            hyp = hyps[base + i]
+            c = np.int64(hyp.label)
             p = probability[c]
-            total = blanks[s] + label_masses[s]
+            total = hyp.blank + hyp.label_mass
             mass = 0.0
             if p > 0.0:
                 # after a separator another one changes nothing
-                mass = p * (total if nodes[s] == 0 and spellings[s] == _NONE else label_masses[s])
-                if parents[s] != _NONE:
-                    q = _find(table_key, table_slot, table_stamp, parents[s], stamp, table_mask)
+                mass = p * (total if hyp.node == 0 and hyp.spelled == _NONE else hyp.label_mass)
+                if hyp.parent != _NONE:
+                    q = _find(table, hyp.parent, stamp, table_mask)
                     if q >= 0:
-                        u = base + q
-                        source = blanks[u] + (label_masses[u] if last_labels[u] != c else 0.0)
-                        mass += source * p * entered[s]
-                        present[q] |= _ONE << uint64(c)
-            new_blank[i] = total * p_blank
-            new_label_mass[i] = mass
+                        parent = hyps[base + q]
+                        flow = parent.blank + (parent.label_mass if parent.label != c else 0.0)
+                        mass += flow * p * hyp.entered
+                        parent.present |= _ONE << uint64(c)
             score = total * p_blank + mass
-            scores[i] = score
+            stay = candidates[i]
+            stay.blank, stay.label_mass, stay.score = total * p_blank, mass, score
             if score >= limit and score > 0.0:
                 best, limit, lowest, floor, above = admit(
                     histogram, width, keep, score, best, limit, lowest, floor, above
@@ -169,24 +162,24 @@ def advance_characters(
 
         # Prefixes that grow by a label.
         for i in range(size):
-            s = base + i
-            blank_mass = blanks[s]
-            total = blank_mass + label_masses[s]
-            node = np.int64(nodes[s])
-            outside = spellings[s] != _NONE
-            last = last_labels[s]
-            state = hotword_states[s]
+            hyp = hyps[base + i]
+            blank_mass = hyp.blank
+            total = blank_mass + hyp.label_mass
+            node = np.int64(hyp.node)
+            outside = hyp.spelled != _NONE
+            last = hyp.label
+            state = hyp.hotword
             lent = 1.0
             if has_hotwords:
                 lent = 1.0 / hot_credit[state]
             inside = _NONE
             if not outside:
-                children = child_bits[node]
+                children = nodes[node].mask
                 inside = children & active_bits
-                todo = inside & ~present[i]
+                todo = inside & ~hyp.present
                 if todo != _NONE:
-                    scaled = lent / lookahead[node]
-                    first = np.int64(children_from[node])
+                    scaled = lent / nodes[node].lookahead
+                    first = np.int64(nodes[node].child)
                     while todo != _NONE:
                         c = lowest_bit(todo)
                         bit = _ONE << uint64(c)
@@ -195,7 +188,7 @@ def advance_characters(
                         if score * boost < limit:
                             continue
                         to = first + np.int64(popcount(children & (bit - _ONE)))
-                        factor = lookahead[to] * scaled
+                        factor = nodes[to].lookahead * scaled
                         to_hotword = np.int32(0)
                         if has_hotwords:
                             to_hotword = hot_following[state, c]
@@ -203,24 +196,27 @@ def advance_characters(
                         score *= factor
                         if score < limit or score <= 0.0:
                             continue
-                        scores[count], sources[count], by_label[count] = score, i, c
-                        to_node[count], factors[count] = to, factor
-                        to_hotwords[count], ended_words[count] = to_hotword, _KNOWN
+                        grown = candidates[count]
+                        grown.score, grown.source, grown.label = score, i, c
+                        grown.node, grown.factor = to, factor
+                        grown.hotword, grown.ended = to_hotword, _KNOWN
                         count += 1
                         best, limit, lowest, floor, above = admit(
                             histogram, width, keep, score, best, limit, lowest, floor, above
                         )
             if open_vocabulary:
-                grown = weights.unknown_symbol
+                symbol_score = weights.unknown_symbol
                 if outside:
-                    step_factor = np.exp(grown) * lent
+                    step_factor = np.exp(symbol_score) * lent
                 else:
                     step_factor = (
-                        np.exp(weights.unknown_lookahead + weights.unknown_word + grown * (depths[node] + 1))
-                        / lookahead[node]
+                        np.exp(
+                            weights.unknown_lookahead + weights.unknown_word + symbol_score * (nodes[node].depth + 1)
+                        )
+                        / nodes[node].lookahead
                         * lent
                     )
-                todo = active_bits & ~inside & ~present[i]
+                todo = active_bits & ~inside & ~hyp.present
                 while todo != _NONE:
                     c = lowest_bit(todo)
                     todo &= todo - _ONE
@@ -234,36 +230,37 @@ def advance_characters(
                         score *= change
                     if score < limit or score <= 0.0:
                         continue
-                    scores[count], sources[count], by_label[count] = score, i, c
-                    to_node[count], factors[count] = node, factor
-                    to_hotwords[count], ended_words[count] = to_hotword, _OUTSIDE
+                    grown = candidates[count]
+                    grown.score, grown.source, grown.label = score, i, c
+                    grown.node, grown.factor = node, factor
+                    grown.hotword, grown.ended = to_hotword, _OUTSIDE
                     count += 1
                     best, limit, lowest, floor, above = admit(
                         histogram, width, keep, score, best, limit, lowest, floor, above
                     )
             if p_separator > 0.0 and (outside or node != 0):
                 # no word is likelier than 1: spares most looks into the LM
-                said = weights.unknown_lookahead_factor if outside else lookahead[node]
+                said = weights.unknown_lookahead_factor if outside else nodes[node].lookahead
                 if total * p_separator * boost * weights.word_factor < limit * said:
                     continue
-                entry = np.int64(-1) if outside else np.int64(entries[node])
+                entry = np.int64(-1) if outside else np.int64(nodes[node].entry)
                 if entry < 0 and not open_vocabulary:
                     continue
                 while True:
-                    following = entry if entry < 0 else np.int64(next_entry[entry])
-                    only = entry < 0 or (following < 0 and entries[node] == entry)
-                    factor, to_state = endings[s], np.int64(ending_states[s])
+                    following = entry if entry < 0 else np.int64(entries[entry].next)
+                    only = entry < 0 or (following < 0 and nodes[node].entry == entry)
+                    factor, to_state = hyp.ending, np.int64(hyp.ending_state)
                     if not only or factor < 0.0:
-                        word = np.int64(0) if entry < 0 else np.int64(lm_word[entry])
-                        factor, to_state = say_word(lm, states[s], word, weights.alpha, weights.beta, unknown_least)
+                        word = np.int64(0) if entry < 0 else np.int64(entries[entry].word)
+                        factor, to_state = say_word(lm, hyp.state, word, weights.alpha, weights.beta, unknown_least)
                         if outside:
                             factor /= weights.unknown_lookahead_factor
                         else:
-                            factor /= lookahead[node]
+                            factor /= nodes[node].lookahead
                             if entry < 0:
-                                factor *= np.exp(weights.unknown_word + weights.unknown_symbol * depths[node])
+                                factor *= np.exp(weights.unknown_word + weights.unknown_symbol * nodes[node].depth)
                         if only:
-                            endings[s], ending_states[s] = factor, to_state
+                            hyp.ending, hyp.ending_state = factor, to_state
                     to_hotword = np.int32(0)
                     if has_hotwords:
                         to_hotword = hot_following[state, 0]
@@ -271,15 +268,16 @@ def advance_characters(
                     score = total * p_separator * factor
                     if score >= limit and score > 0.0:
                         if entry >= 0:
-                            history = history_with_word(histories[s], text_of[entry])
+                            history = history_with_word(hyp.history, entries[entry].text)
                         else:
-                            spelled = spellings[s] if outside else leave_tree(node)
-                            history = history_with_unknown(histories[s], spelled)
-                        if _find(table_key, table_slot, table_stamp, key_of(history, 0, _NONE), stamp, table_mask) < 0:
-                            scores[count], sources[count], by_label[count] = score, i, separator
-                            to_node[count], factors[count] = entry, factor
-                            to_state_of[count], to_hotwords[count] = to_state, to_hotword
-                            ended_words[count] = _END_KNOWN if entry >= 0 else _END_UNKNOWN
+                            spelled = hyp.spelled if outside else leave_tree(node)
+                            history = history_with_unknown(hyp.history, spelled)
+                        if _find(table, key_of(history, 0, _NONE), stamp, table_mask) < 0:
+                            grown = candidates[count]
+                            grown.score, grown.source, grown.label = score, i, separator
+                            grown.node, grown.factor = entry, factor
+                            grown.state, grown.hotword = to_state, to_hotword
+                            grown.ended = _END_KNOWN if entry >= 0 else _END_UNKNOWN
                             count += 1
                             best, limit, lowest, floor, above = admit(
                                 histogram, width, keep, score, best, limit, lowest, floor, above
@@ -290,66 +288,52 @@ def advance_characters(
 
         # The best of them become the next generation.
         limit = max(limit, best * keep)
-        spare = histogram[floor] - max(above - width, 0)  # of the lowest bucket so many still fit
         scale = 1.0
         if best < SMALL or best > LARGE:
             scale = 1.0 / best
             log_scale += np.log(best)
         next_base = (1 - side) * width
-        kept = 0
-        for k in range(count):
-            score = scores[k]
-            if score < limit or score <= 0.0:
-                continue
-            if above > width and bucket_of(score) == floor:
-                if spare <= 0:
-                    continue
-                spare -= 1
-            d = next_base + kept
-            kept += 1
+        kept = survivors(candidates, count, histogram, width, best, limit, lowest, floor, above, chosen)
+        for d in range(kept):
+            k = int(chosen[d])
+            hyp, candidate = hyps[next_base + d], candidates[k]
             if k < size:
-                s = base + k
-                keys[d], parents[d], histories[d] = keys[s], parents[s], histories[s]
-                spellings[d], nodes[d], last_labels[d] = spellings[s], nodes[s], last_labels[s]
-                states[d], hotword_states[d], traces[d] = states[s], hotword_states[s], traces[s]
-                entered[d], endings[d] = entered[s], endings[s]
-                ending_states[d] = ending_states[s]
-                blanks[d] = new_blank[k] * scale
-                label_masses[d] = new_label_mass[k] * scale
+                hyps[next_base + d] = hyps[base + k]
+                hyp.blank, hyp.label_mass = candidate.blank * scale, candidate.label_mass * scale
                 continue
-            s = base + sources[k]
-            kind = ended_words[k]
-            to, c = np.int64(to_node[k]), np.int64(by_label[k])
-            history, spelled, trace = histories[s], spellings[s], traces[s]
-            state = states[s]
+            source = hyps[base + candidate.source]
+            kind = candidate.ended
+            to, c = np.int64(candidate.node), np.int64(candidate.label)
+            history, spelled, trace = source.history, source.spelled, source.trace
+            state = source.state
             if kind == _OUTSIDE:
-                trace = record_symbol(counts, trace_parent, trace_symbol, trace_frame, trace, to, spelled, c, frame)
+                trace = record_symbol(counts, records, trace, to, spelled, c, frame)
                 spelled = spell_on(spelled if spelled != _NONE else leave_tree(to), c)
             elif kind != _KNOWN:
                 trace = record_end(
                     counts,
-                    trace_parent,
-                    trace_symbol,
-                    trace_frame,
+                    records,
                     trace,
                     to if kind == _END_KNOWN else -1,
-                    nodes[s],
+                    source.node,
                     spelled,
                     frame,
                 )
                 if kind == _END_KNOWN:
-                    history = history_with_word(history, text_of[to])
+                    history = history_with_word(history, entries[to].text)
                 else:
-                    history = history_with_unknown(history, spelled if spelled != _NONE else leave_tree(nodes[s]))
+                    history = history_with_unknown(history, spelled if spelled != _NONE else leave_tree(source.node))
                 spelled, to = _NONE, np.int64(0)
-                state = to_state_of[k]
-            keys[d], parents[d], histories[d] = key_of(history, to, spelled), keys[s], history
-            spellings[d], nodes[d], last_labels[d] = spelled, to, c
-            states[d], hotword_states[d], traces[d] = state, to_hotwords[k], trace
-            entered[d], endings[d] = factors[k], -1.0
-            blanks[d], label_masses[d] = 0.0, score * scale
-        for b in range(lowest, bucket_of(best) + 1):
-            histogram[b] = 0
+                state = candidate.state
+            hyp.key, hyp.parent, hyp.history = key_of(history, to, spelled), source.key, history
+            if kind == _KNOWN:
+                foresee(nodes, entries, arcs, lm_states, vocabulary, to, state)
+            elif kind != _OUTSIDE:
+                prefetch(lm_states, np.int64(state))
+            hyp.spelled, hyp.node, hyp.label = spelled, to, c
+            hyp.state, hyp.hotword, hyp.trace = state, candidate.hotword, trace
+            hyp.entered, hyp.ending = candidate.factor, -1.0
+            hyp.blank, hyp.label_mass = 0.0, candidate.score * scale
         for k in range(active):
             probability[active_labels[k]] = 0.0
         size, side = kept, 1 - side

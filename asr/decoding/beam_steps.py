@@ -9,8 +9,24 @@ from numba import types, uint64
 from numba.extending import intrinsic
 
 from asr.decoding.kernels import inlined, kernel
-from asr.decoding.ngram_kernel import LMArrays, lm_step
-from asr.decoding.search_arrays import BUCKET_SHIFT, END, NODE, SYMBOL, TRACES, WORD, Beam
+from asr.decoding.ngram_kernel import LMArrays, hash_slot, lm_step
+from asr.decoding.search_arrays import (
+    BUCKET_SHIFT,
+    END,
+    FRAMES,
+    LOG_SCALE,
+    MOST_STAMPS,
+    NODE,
+    PENDING,
+    SIDE,
+    SIZE,
+    STAMP,
+    SYMBOL,
+    TRACES,
+    WORD,
+    Beam,
+    HotwordArrays,
+)
 
 _intrinsic: Any = intrinsic  # its type has the context as an argument of the caller's
 _A = np.uint64(0x9E3779B97F4A7C15)
@@ -43,6 +59,25 @@ def lowest_bit(context: Any, bits: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.uint64), generate
+
+
+@_intrinsic
+def prefetch(context: Any, array: Any, index: Any) -> Any:
+    """Have an element brought into the cache while other work is done; it takes as long as hundreds of steps."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        from llvmlite import ir
+
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        byte = ir.IntType(8).as_pointer()
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        place = builder.bitcast(builder.gep(array.data, [arguments[1]]), byte)
+        builder.call(function, [place, number(0), number(3), number(1)])  # to read, into all caches, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
 
 
 @inlined
@@ -98,6 +133,19 @@ def bucket_floor(bucket: int) -> Any:
 
 
 @inlined
+def raised(histogram: np.ndarray, width: int, limit: float, lowest: int, floor: int, above: int) -> Any:
+    """The limit below which others cannot be among the best `width` any more, and the bucket that it is in."""
+    if above >= width:
+        floor = max(floor, lowest)  # nothing is below
+        limit = max(limit, bucket_floor(floor))
+    while above - histogram[floor] >= width:
+        above -= histogram[floor]
+        floor += 1
+        limit = max(limit, bucket_floor(floor))
+    return limit, floor, above
+
+
+@inlined
 def admit(
     histogram: np.ndarray,
     width: int,
@@ -109,7 +157,7 @@ def admit(
     floor: int,
     above: int,
 ) -> Any:
-    """Count a candidate, and raise the limit below which others cannot be among the best `width` any more.
+    """Count a candidate, and raise the limit.
 
     `above` candidates are in the bucket `floor` or higher.
     """
@@ -120,14 +168,55 @@ def admit(
     histogram[b] += 1
     above += 1
     lowest = min(lowest, b)
-    if above >= width:
-        floor = max(floor, lowest)  # nothing is below
-        limit = max(limit, bucket_floor(floor))
-    while above - histogram[floor] >= width:
-        above -= histogram[floor]
-        floor += 1
-        limit = max(limit, bucket_floor(floor))
+    limit, floor, above = raised(histogram, width, limit, lowest, floor, above)
     return best, limit, lowest, floor, above
+
+
+@inlined
+def survivors(
+    candidates: np.ndarray,
+    count: int,
+    histogram: np.ndarray,
+    width: int,
+    best: float,
+    limit: float,
+    lowest: int,
+    floor: int,
+    above: int,
+    chosen: np.ndarray,
+) -> Any:
+    """The places of the candidates that make the next generation, into `chosen`; their number. Clears the histogram."""
+    spare = histogram[floor] - max(above - width, 0)  # of the lowest bucket so many still fit
+    kept = 0
+    for k in range(count):
+        score = candidates[k].score
+        if score < limit or score <= 0.0:
+            continue
+        if above > width and bucket_of(score) == floor:
+            if spare <= 0:
+                continue
+            spare -= 1
+        chosen[kept] = k
+        kept += 1
+    for b in range(uint64(lowest), uint64(bucket_of(best) + 1)):  # unsigned, or no block is written at once
+        histogram[b] = 0
+    return kept
+
+
+@kernel
+def begin_beam(beam: Beam, hot: HotwordArrays, separator: int, begin: int, root: int) -> None:
+    """The beam that holds the empty text, of key `root`, after which the language model is in state `begin`."""
+    beam.counts[SIZE], beam.counts[SIDE], beam.counts[PENDING] = 1, 0, 0
+    beam.counts[TRACES], beam.counts[FRAMES] = 0, 0
+    beam.scale[LOG_SCALE] = 0.0
+    if beam.counts[STAMP] > MOST_STAMPS:
+        beam.counts[STAMP] = 0
+        for h in range(beam.table.shape[0]):
+            beam.table[h].stamp = 0
+    hyp = beam.hypothesis[0]
+    hyp.key, hyp.history, hyp.parent, hyp.spelled = root, EMPTY_HISTORY, np.uint64(0), np.uint64(0)
+    hyp.node, hyp.label, hyp.state, hyp.hotword, hyp.trace = 0, separator, begin, hot.following[0, 0], -1
+    hyp.blank, hyp.label_mass, hyp.entered, hyp.ending = 1.0, 0.0, 1.0, -1.0
 
 
 @kernel
@@ -143,7 +232,8 @@ def read_frame(
 ) -> Any:
     """Fill `active` with the labels that a frame may be, `probability` with theirs; the number of labels.
 
-    Those below `least` are left out, the best one never; of more than `most` the best are kept.
+    Those below `least` are left out, but never the best one of all, blank included: 0 if the frame can be nothing but
+    a blank. Of more than `most` the best are kept.
     """
     width = log_probs.shape[1]
     threshold = np.float32(least)
@@ -163,18 +253,40 @@ def read_frame(
         if value > active_score[worst]:
             active[worst], active_score[worst] = c, value
     if count == 0:
-        best, best_score = -1, np.float32(-np.inf)
+        best, best_score = 0, log_probs[t, 0]
         for c in range(1, width):
             if log_probs[t, c] > best_score and silent[c] == 0:
                 best, best_score = c, log_probs[t, c]
-        if best >= 0:
-            active[0], active_score[0] = best, best_score
-            count = 1
+        if best == 0:
+            return 0
+        active[0], active_score[0] = best, best_score
+        count = 1
     for k in range(count):
         probability[active[k]] = np.exp(np.float64(active_score[k]))
     blank: Any = max(np.float64(log_probs[t, 0]), LEAST_PROBABILITY)
     probability[0] = np.exp(blank)
     return count
+
+
+@inlined
+def foresee(
+    nodes: np.ndarray,
+    entries: np.ndarray,
+    arcs: np.ndarray,
+    states: np.ndarray,
+    vocabulary: int,
+    node: int,
+    state: int,
+) -> None:
+    """Prefetch what a hypothesis that has come to `node` will need: its children and, if a word ends, the LM's arcs."""
+    prefetch(nodes, np.int64(nodes[node].child))
+    entry = np.int64(nodes[node].entry)
+    if entry >= 0:
+        prefetch(entries, entry)
+        word, mask = np.int64(nodes[node].word), arcs.shape[0] - 1
+        prefetch(arcs, hash_slot(np.int64(state) * vocabulary + word, mask))
+        shorter = np.int64(states[state].next)
+        prefetch(arcs, hash_slot(shorter * vocabulary + word, mask))
 
 
 @kernel
@@ -189,16 +301,14 @@ def say_word(lm: LMArrays, state: int, word: int, alpha: float, beta: float, unk
 @inlined
 def record(
     counts: np.ndarray,
-    trace_parent: np.ndarray,
-    trace_symbol: np.ndarray,
-    trace_frame: np.ndarray,
+    records: np.ndarray,
     before: int,
     symbol: int,
     frame: int,
 ) -> Any:
     """One more record in the trace."""
     at = counts[TRACES]
-    trace_parent[at], trace_symbol[at], trace_frame[at] = before, symbol, frame
+    records[at].parent, records[at].symbol, records[at].frame = before, symbol, frame
     counts[TRACES] = at + 1
     return at
 
@@ -206,9 +316,7 @@ def record(
 @inlined
 def record_end(
     counts: np.ndarray,
-    trace_parent: np.ndarray,
-    trace_symbol: np.ndarray,
-    trace_frame: np.ndarray,
+    records: np.ndarray,
     before: int,
     ended: int,
     node: int,
@@ -217,21 +325,19 @@ def record_end(
 ) -> Any:
     """The record of a word's end: of the tree's word `ended`, or (below 0) of one that is spelled out."""
     if ended >= 0:
-        at = record(counts, trace_parent, trace_symbol, trace_frame, before, (ended << 2) | WORD, frame)
+        at = record(counts, records, before, (ended << 2) | WORD, frame)
     else:
         at = np.int64(before)
         if spelled == np.uint64(0):
-            at = record(counts, trace_parent, trace_symbol, trace_frame, at, (node << 2) | NODE, frame)
-        at = record(counts, trace_parent, trace_symbol, trace_frame, at, END, frame)
+            at = record(counts, records, at, (node << 2) | NODE, frame)
+        at = record(counts, records, at, END, frame)
     return at
 
 
 @inlined
 def record_symbol(
     counts: np.ndarray,
-    trace_parent: np.ndarray,
-    trace_symbol: np.ndarray,
-    trace_frame: np.ndarray,
+    records: np.ndarray,
     before: int,
     node: int,
     spelled: int,
@@ -241,8 +347,8 @@ def record_symbol(
     """The record of a symbol outside the tree; the first one of a word is preceded by where it left."""
     at = np.int64(before)
     if spelled == np.uint64(0):
-        at = record(counts, trace_parent, trace_symbol, trace_frame, at, (node << 2) | NODE, frame)
-    return record(counts, trace_parent, trace_symbol, trace_frame, at, (symbol << 2) | SYMBOL, frame)
+        at = record(counts, records, at, (node << 2) | NODE, frame)
+    return record(counts, records, at, (symbol << 2) | SYMBOL, frame)
 
 
 @kernel
@@ -251,20 +357,19 @@ def forget_dead_traces(beam: Beam, first: int, size: int, moved: np.ndarray) -> 
     count = beam.counts[TRACES]
     moved[:count] = 0
     for s in range(first, first + size):
-        at = beam.trace[s]
+        at = np.int64(beam.hypothesis[s].trace)
         while at >= 0 and moved[at] == 0:
             moved[at] = 1
-            at = beam.trace_parent[at]
+            at = np.int64(beam.record[at].parent)
     kept = 0
-    for at in range(count):
-        if moved[at] != 0:
-            before = beam.trace_parent[at]
-            beam.trace_parent[kept] = moved[before] if before >= 0 else -1
-            beam.trace_symbol[kept] = beam.trace_symbol[at]
-            beam.trace_frame[kept] = beam.trace_frame[at]
-            moved[at] = kept
+    for i in range(count):
+        if moved[i] != 0:
+            beam.record[kept] = beam.record[i]
+            if beam.record[i].parent >= 0:
+                beam.record[kept].parent = moved[beam.record[i].parent]
+            moved[i] = kept
             kept += 1
     for s in range(first, first + size):
-        if beam.trace[s] >= 0:
-            beam.trace[s] = moved[beam.trace[s]]
+        if beam.hypothesis[s].trace >= 0:
+            beam.hypothesis[s].trace = moved[beam.hypothesis[s].trace]
     beam.counts[TRACES] = kept

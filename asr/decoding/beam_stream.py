@@ -3,87 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from asr.decoding.alphabet import Alphabet
 from asr.decoding.beam_kernel import advance_characters
 from asr.decoding.beam_kernel_pieces import advance_pieces
-from asr.decoding.beam_steps import EMPTY_HISTORY, forget_dead_traces, key_of
+from asr.decoding.beam_steps import begin_beam, forget_dead_traces
 from asr.decoding.compiling import announce
-from asr.decoding.emissions import TOLERANCE, check_emissions
-from asr.decoding.emissions_kernel import sums_to_one
-from asr.decoding.finish import (
-    DROPPED,
-    PARTIAL,
-    best_prefix,
-    common_trace,
-    final_texts,
-    finish_best,
-    read_out,
-    spell_out,
-)
-from asr.decoding.lexicon import Lexicon
-from asr.decoding.ngram_kernel import LMArrays
-from asr.decoding.one_shot import decode_characters
-from asr.decoding.piece_steps import piece_key
-from asr.decoding.search_arrays import (
-    FRAMES,
-    LOG_SCALE,
-    PENDING,
-    SIDE,
-    SIZE,
-    TRACES,
-    HotwordArrays,
-    Labels,
-    Weights,
-    allocate,
-)
-from asr.decoding.word_times import LabelsBySymbol, kept_frames, word_times
+from asr.decoding.emissions import check_emissions
+from asr.decoding.finish import DROPPED, PARTIAL, best_prefix, common_trace, final_texts, read_out, spell_out
+from asr.decoding.search_arrays import FRAMES, LOG_SCALE, SIDE, SIZE, TRACES
+from asr.decoding.search_setting import Setting, Workspace, word_texts
+from asr.decoding.word_kernel import kept_frames
+from asr.decoding.word_times import word_times
 from asr.errors import AsrError
 from asr.transcript import Hypothesis, Word
-
-
-@dataclass(frozen=True)
-class Setting:
-    """All that a search reads and never writes."""
-
-    alphabet: Alphabet
-    lexicon: Lexicon
-    lm: LMArrays
-    begin: int  # the LM's state at the beginning of a sentence
-    hotwords: HotwordArrays
-    weights: Weights
-    labels: Labels
-    frame_seconds: float
-    by_symbol: LabelsBySymbol
-    times: bool
-
-
-class Workspace:
-    """The arrays that a search writes, for one utterance at a time."""
-
-    def __init__(self, setting: Setting) -> None:
-        weights, lexicon = setting.weights, setting.lexicon
-        self.beam = allocate(
-            weights.beam_width,
-            weights.most_labels,
-            lexicon.homographs,
-            len(setting.alphabet.labels),
-            weights.most_records,
-            segmentations=not lexicon.one_way,
-        )
-        most = weights.beam_width * lexicon.homographs + 1
-        self.slots, self.ends, self.masses = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most)
-        self.resize_text(1024, 256)
-
-    def resize_text(self, symbols: int, words: int) -> None:
-        """Room for a text to be read out."""
-        self.symbols = np.empty(symbols + 1, np.int32)
-        self.starts, self.entries = np.zeros(words + 3, np.int64), np.empty(words + 3, np.int64)
-        self.ends_at = np.empty(words + 3, np.int64)
 
 
 class BeamStream:
@@ -97,7 +32,7 @@ class BeamStream:
         self._whole: np.ndarray | None = None  # the emissions, where they were fed at once
         self._in_blanks = False
         self._finished = False
-        self._begin()
+        begin_beam(workspace.beam, setting.hotwords, setting.weights.separator, setting.begin, setting.root)
 
     def feed(self, log_probs: Any) -> None:
         """Go on with frames (time, vocab), natural log-probabilities. Raises EmissionError."""
@@ -106,7 +41,10 @@ class BeamStream:
     def _feed(self, log_probs: Any, keep: bool) -> None:
         if self._finished:
             raise AsrError("this stream is finished: begin another one")
-        array = self._checked(log_probs)
+        array = check_emissions(log_probs, len(self.setting.alphabet.labels))
+        if not array.flags.writeable:  # code is compiled anew for such
+            array = array.copy()
+        announce()
         frames = len(array)
         begun = int(self._work.beam.counts[FRAMES])
         kept = np.empty(frames, np.int64)
@@ -136,84 +74,10 @@ class BeamStream:
 
     def decode(self, log_probs: Any, nbest: int) -> list[Hypothesis]:
         """All at once; the same as `feed` and `finish`."""
-        if nbest == 1 and self.setting.lexicon.one_way:
-            array = self._plain(log_probs)
-            if array is not None:
-                found = self._decode_at_once(array)
-                if found is not None:
-                    return [found]
-                self._begin()
         self._feed(log_probs, keep=False)
         return self.finish(nbest)
 
-    def _decode_at_once(self, array: np.ndarray) -> Hypothesis | None:
-        """The best hypothesis in one compiled call; None where that is not enough, and it has to be done in steps."""
-        setting, work = self.setting, self._work
-        kept = np.empty(len(array), np.int64)
-        reached, count, best, *read = decode_characters(
-            array,
-            TOLERANCE,
-            setting.lexicon.tree,
-            setting.lm,
-            setting.hotwords,
-            setting.labels,
-            setting.weights,
-            work.beam,
-            setting.begin,
-            work.slots,
-            work.ends,
-            work.masses,
-            work.symbols,
-            work.starts,
-            work.entries,
-            work.ends_at,
-            kept,
-        )
-        if reached < len(array):
-            return None
-        self._whole, self._frames = array, [kept[:count]]
-        return self._hypothesis(int(work.slots[best]), int(work.ends[best]), float(work.masses[best]), read)
-
-    def _begin(self) -> None:
-        """The beam that holds the empty text."""
-        beam, setting = self._work.beam, self.setting
-        root: Any = np.uint64(0)
-        beam.counts[SIZE], beam.counts[SIDE], beam.counts[PENDING] = 1, 0, 0
-        beam.counts[TRACES], beam.counts[FRAMES] = 0, 0
-        beam.scale[LOG_SCALE] = 0.0
-        beam.history[0] = EMPTY_HISTORY
-        if setting.lexicon.one_way:
-            beam.key[0] = key_of(EMPTY_HISTORY, 0, root)
-        else:
-            beam.key[0] = piece_key(EMPTY_HISTORY, 0, root, setting.weights.separator)
-        beam.parent[0], beam.spelled[0] = root, root
-        beam.node[0], beam.label[0], beam.state[0] = 0, setting.weights.separator, setting.begin
-        beam.hotword[0] = setting.hotwords.following[0, 0]
-        beam.trace[0] = -1
-        beam.blank[0], beam.label_mass[0], beam.entered[0], beam.ending[0] = 1.0, 0.0, 1.0, -1.0
-
-    def _checked(self, log_probs: Any) -> np.ndarray:
-        width = len(self.setting.alphabet.labels)
-        array = self._plain(log_probs)
-        if array is not None and sums_to_one(array, TOLERANCE):
-            return array
-        array = check_emissions(log_probs, width)
-        return array if array.flags.writeable else array.copy()
-
-    def _plain(self, log_probs: Any) -> np.ndarray | None:
-        """The array, where it is of the kind that code is compiled for: plain, and not protected from writing."""
-        if not isinstance(log_probs, np.ndarray) or log_probs.dtype != np.float32 or log_probs.ndim != 2:
-            return None
-        if log_probs.shape[0] == 0 or log_probs.shape[1] != len(self.setting.alphabet.labels):
-            return None
-        announce()
-        flags = log_probs.flags
-        if type(log_probs) is np.ndarray and flags.c_contiguous and flags.writeable:
-            return log_probs
-        return np.array(log_probs, order="C")
-
     def _advance(self, array: np.ndarray) -> None:
-        announce()
         setting, work = self.setting, self._work
         advance = advance_characters if setting.lexicon.one_way else advance_pieces
         t = 0
@@ -221,7 +85,7 @@ class BeamStream:
             t = advance(
                 array,
                 t,
-                setting.lexicon.tree,
+                setting.tree,
                 setting.lm,
                 setting.hotwords,
                 setting.labels,
@@ -237,23 +101,22 @@ class BeamStream:
         beam, weights = self._work.beam, self.setting.weights
         first = int(beam.counts[SIDE]) * weights.beam_width
         forget_dead_traces(beam, first, int(beam.counts[SIZE]), np.empty(int(beam.counts[TRACES]), np.int64))
-        size = len(beam.trace_parent)
-        if beam.counts[TRACES] > size // 2:
-            grown = [
-                np.concatenate((a, np.zeros(size, np.int32)))
-                for a in (beam.trace_parent, beam.trace_symbol, beam.trace_frame)
-            ]
-            self._work.beam = beam._replace(trace_parent=grown[0], trace_symbol=grown[1], trace_frame=grown[2])
+        if beam.counts[TRACES] > len(beam.record) // 2:
+            self._work.beam = beam._replace(record=np.concatenate((beam.record, np.zeros_like(beam.record))))
 
     def _hypotheses(self, nbest: int) -> list[Hypothesis]:
         setting, work = self.setting, self._work
-        arrays = setting.lexicon.tree, setting.lm, setting.hotwords, setting.labels, setting.weights, work.beam
-        found_arrays = work.slots, work.ends, work.masses
-        text_arrays = work.symbols, work.starts, work.entries, work.ends_at
-        if nbest == 1:
-            best, *read = finish_best(*arrays, setting.begin, *found_arrays, *text_arrays)
-            return [self._hypothesis(int(work.slots[best]), int(work.ends[best]), float(work.masses[best]), read)]
-        count = final_texts(*arrays, *found_arrays)
+        count = final_texts(
+            setting.tree,
+            setting.lm,
+            setting.hotwords,
+            setting.labels,
+            setting.weights,
+            work.beam,
+            work.slots,
+            work.ends,
+            work.masses,
+        )
         found: list[Hypothesis] = []
         texts: set[str] = set()
         for i in np.argsort(-work.masses[:count], kind="stable").tolist():
@@ -265,79 +128,65 @@ class BeamStream:
                 break
         return found
 
-    def _hypothesis(self, slot: int, end: int, mass: float, read: Any = None) -> Hypothesis:
-        """`read`: what was read out of the hypothesis already."""
+    def _hypothesis(self, slot: int, end: int, mass: float) -> Hypothesis:
         setting, work = self.setting, self._work
-        words, lm_score = self._read_out(slot, end, read)
+        words, lm_score = self._read_out(slot, end)
         score = math.log(mass) + float(work.beam.scale[LOG_SCALE]) if mass > 0.0 else -math.inf
-        texts = self._texts(words)
+        spelled = self._texts(words)
         timed: tuple[Word, ...] = ()
         if words and setting.times:
+            texts = work.texts
             begins, ends, confidences = word_times(
-                *self._kept(), work.symbols, work.starts, work.ends_at, words, setting.by_symbol
+                *self._kept(), texts.symbols, texts.starts, texts.ends_at, words, setting.by_symbol
             )
             seconds = setting.frame_seconds
             timed = tuple(
-                map(Word, texts, (begins * seconds).tolist(), (ends * seconds).tolist(), confidences.tolist())
+                map(Word, spelled, (begins * seconds).tolist(), (ends * seconds).tolist(), confidences.tolist())
             )
-        return Hypothesis(" ".join(texts), score, score - lm_score, lm_score, timed)
+        return Hypothesis(" ".join(spelled), score, score - lm_score, lm_score, timed)
 
-    def _read_out(self, slot: int, end: int, read: Any) -> tuple[int, float]:
+    def _read_out(self, slot: int, end: int) -> tuple[int, float]:
         """The words of a hypothesis into the workspace: their number, and the score of the language model."""
         setting, work = self.setting, self._work
         while True:
-            if read is None:
-                read = read_out(
-                    setting.lexicon.tree,
-                    setting.lm,
-                    setting.hotwords,
-                    setting.weights,
-                    work.beam,
-                    setting.begin,
-                    slot,
-                    end,
-                    work.symbols,
-                    work.starts,
-                    work.entries,
-                    work.ends_at,
-                )
-            symbols, words, lm_score = read
-            if symbols < len(work.symbols) and words < len(work.starts) - 2:
+            symbols, words, lm_score = read_out(
+                setting.tree,
+                setting.lm,
+                setting.hotwords,
+                setting.weights,
+                work.beam,
+                setting.begin,
+                slot,
+                end,
+                *work.texts[:4],
+            )
+            if symbols < len(work.texts.symbols) and words < len(work.texts.starts) - 2:
                 return words, lm_score
-            work.resize_text(2 * symbols, 2 * words)
-            read = None
+            work.make_room_for_text(2 * symbols, 2 * words)
 
     def _spell(self, trace: int) -> int:
         """Read the finished words up to a record out into the workspace; their number."""
         work = self._work
         while True:
             symbols, words = spell_out(
-                self.setting.lexicon.tree,
+                self.setting.tree,
                 work.beam,
                 trace,
                 0,
                 np.uint64(0),
                 DROPPED,
-                work.symbols,
-                work.starts,
-                work.entries,
-                work.ends_at,
+                *work.texts[:4],
             )
-            if symbols < len(work.symbols) and words < len(work.starts) - 2:
+            if symbols < len(work.texts.symbols) and words < len(work.texts.starts) - 2:
                 return words
-            work.resize_text(2 * symbols, 2 * words)
+            work.make_room_for_text(2 * symbols, 2 * words)
 
     def _texts(self, words: int) -> list[str]:
         """The texts of the words that were read out."""
-        work, known, symbols = self._work, self.setting.lexicon.words, self.setting.alphabet.symbols
-        starts = work.starts[: words + 1].tolist()
-        texts = []
-        for i, entry in enumerate(work.entries[:words].tolist()):
-            if entry >= 0:
-                texts.append(known[entry])
-            else:
-                texts.append("".join(symbols[s] for s in work.symbols[starts[i] : starts[i + 1] - 1].tolist()))
-        return texts
+        texts = self._work.texts
+        return word_texts(
+            self.setting, texts.symbols, texts.starts[: words + 1].tolist(), texts.entries[:words].tolist()
+        )
 
     def _kept(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Emissions, the rows of them that an alignment needs, and their frames."""

@@ -12,6 +12,7 @@ SECONDS = 30  # on the machine it was written on
 
 _STAMP = "beam-search.sources"
 _COMPILED = (  # the modules whose code ends up in one another
+    "beam_batch",
     "beam_kernel",
     "beam_kernel_pieces",
     "beam_steps",
@@ -20,10 +21,9 @@ _COMPILED = (  # the modules whose code ends up in one another
     "kernels",
     "lexicon",
     "ngram_kernel",
-    "one_shot",
     "piece_steps",
     "search_arrays",
-    "word_times",
+    "word_kernel",
 )
 _lock = threading.Lock()
 _ready = False

@@ -52,52 +52,53 @@ def final_texts(
     The end is a word of the tree, SPELLED, or NOTHING between words. Without the open vocabulary, beginnings of words
     are no texts; where nothing else is left, the best one without its beginning is returned (DROPPED).
     """
-    mask = uint64(beam.table_key.shape[0] - 1)
+    mask = uint64(beam.table.shape[0] - 1)
     size, base = beam.counts[SIZE], beam.counts[SIDE] * weights.beam_width
     beam.counts[STAMP] += 1
     stamp = beam.counts[STAMP]
     count = 0
     for s in range(base, base + size):
-        node, spelled = np.int64(beam.node[s]), beam.spelled[s]
+        hyp = beam.hypothesis[s]
+        node, spelled = np.int64(hyp.node), hyp.spelled
         between = node == 0 and spelled == _NONE
-        entry = np.int64(-1) if between or spelled != _NONE else np.int64(tree.entry[node])
+        entry = np.int64(-1) if between or spelled != _NONE else np.int64(tree.node[node].entry)
         if entry < 0 and not between and not weights.open_vocabulary:
             continue
         while True:
-            factor, state, history, end = 1.0, np.int64(beam.state[s]), beam.history[s], entry
+            factor, state, history, end = 1.0, np.int64(hyp.state), hyp.history, entry
             if between:
                 end = np.int64(NOTHING)
             elif entry >= 0:
                 factor, state = say_word(
-                    lm, state, tree.lm_word[entry], weights.alpha, weights.beta, weights.unknown_least
+                    lm, state, tree.entry[entry].word, weights.alpha, weights.beta, weights.unknown_least
                 )
-                factor /= labels.lookahead[node]
-                history = history_with_word(history, tree.text[entry])
+                factor /= tree.node[node].lookahead
+                history = history_with_word(history, tree.entry[entry].text)
             else:
                 end = np.int64(SPELLED)
                 factor, state = say_word(lm, state, 0, weights.alpha, weights.beta, weights.unknown_least)
                 if spelled != _NONE:
                     factor /= weights.unknown_lookahead_factor
                 else:
-                    factor *= np.exp(weights.unknown_word + weights.unknown_symbol * tree.depth[node])
-                    factor /= labels.lookahead[node]
+                    factor *= np.exp(weights.unknown_word + weights.unknown_symbol * tree.node[node].depth)
+                    factor /= tree.node[node].lookahead
                 history = history_with_unknown(history, spelled if spelled != _NONE else leave_tree(node))
             if weights.end_word >= 0:
                 factor *= np.exp(weights.alpha * lm_step(lm, state, weights.end_word)[0])
             if weights.has_hotwords:
-                at = beam.hotword[s]
+                at = hyp.hotword
                 factor *= (hot.reward[hot.following[at, 0]] if not between else 1.0) / hot.credit[at]
-            mass = (beam.blank[s] + beam.label_mass[s]) * factor
+            mass = (hyp.blank + hyp.label_mass) * factor
             h = history & mask
-            while beam.table_stamp[h] == stamp and beam.table_key[h] != history:
+            while beam.table[h].stamp == stamp and beam.table[h].key != history:
                 h = (h + _ONE) & mask
-            if beam.table_stamp[h] == stamp:
-                masses[beam.table_slot[h]] += mass
+            if beam.table[h].stamp == stamp:
+                masses[beam.table[h].slot] += mass
             else:
-                beam.table_stamp[h], beam.table_key[h], beam.table_slot[h] = stamp, history, count
+                beam.table[h].stamp, beam.table[h].key, beam.table[h].slot = stamp, history, count
                 slots[count], ends[count], masses[count] = s, end, mass
                 count += 1
-            entry = np.int64(-1) if entry < 0 else np.int64(tree.next_entry[entry])
+            entry = np.int64(-1) if entry < 0 else np.int64(tree.entry[entry].next)
             if entry < 0:
                 break
     if count == 0:
@@ -113,7 +114,7 @@ def best_prefix(weights: Weights, beam: Beam) -> Any:
     size, base = beam.counts[SIZE], beam.counts[SIDE] * weights.beam_width
     best, most = base, -1.0
     for s in range(base, base + size):
-        mass = beam.blank[s] + beam.label_mass[s]
+        mass = beam.hypothesis[s].blank + beam.hypothesis[s].label_mass
         if mass > most:
             best, most = s, mass
     return best, most
@@ -123,20 +124,20 @@ def best_prefix(weights: Weights, beam: Beam) -> Any:
 def common_trace(weights: Weights, beam: Beam) -> Any:
     """The last record that all hypotheses lead back to, -1; records are younger than those before them."""
     size, base = beam.counts[SIZE], beam.counts[SIDE] * weights.beam_width
-    common = np.int64(beam.trace[base])
+    common = np.int64(beam.hypothesis[base].trace)
     for s in range(base + 1, base + size):
-        at = np.int64(beam.trace[s])
+        at = np.int64(beam.hypothesis[s].trace)
         while at != common:
             if at > common:
-                at = np.int64(beam.trace_parent[at])
+                at = np.int64(beam.record[at].parent)
             else:
-                common = np.int64(beam.trace_parent[common])
+                common = np.int64(beam.record[common].parent)
     return common
 
 
 @kernel
 def _append_path(tree: Tree, node: int, symbols: np.ndarray, count: int) -> Any:
-    depth = tree.depth[node]
+    depth = tree.node[node].depth
     at = node
     for i in range(depth - 1, -1, -1):
         if count + i < symbols.shape[0]:
@@ -169,20 +170,20 @@ def spell_out(
     length, at = 0, np.int64(trace)
     while at >= 0:
         length += 1
-        at = beam.trace_parent[at]
+        at = beam.record[at].parent
     order = np.empty(length, np.int64)
     at = np.int64(trace)
     for i in range(length - 1, -1, -1):
         order[i] = at
-        at = beam.trace_parent[at]
+        at = beam.record[at].parent
     count, words, fresh = 0, 0, True
     room = starts.shape[0] - 2
     for i in range(length + 1):
         if i < length:
             kind, value, frame = (
-                beam.trace_symbol[order[i]] & 3,
-                np.int64(beam.trace_symbol[order[i]] >> 2),
-                beam.trace_frame[order[i]],
+                beam.record[order[i]].symbol & 3,
+                np.int64(beam.record[order[i]].symbol >> 2),
+                beam.record[order[i]].frame,
             )
         elif end >= 0:
             kind, value, frame = WORD, np.int64(end), np.int32(-1)
@@ -204,7 +205,7 @@ def spell_out(
             words += 1
             fresh = False
         if kind == WORD:
-            count = _append_path(tree, tree.end[value], symbols, count)
+            count = _append_path(tree, tree.entry[value].end, symbols, count)
             if words <= room:
                 entries[words - 1] = value
         elif kind == NODE:
@@ -245,7 +246,7 @@ def language_score(
     total = 0.0
     state: Any = np.int64(begin)
     for w in range(words):
-        word = np.int64(0) if entries[w] < 0 else np.int64(tree.lm_word[entries[w]])
+        word = np.int64(0) if entries[w] < 0 else np.int64(tree.entry[entries[w]].word)
         logp, state = lm_step(lm, state, word)
         if word == 0:
             logp = max(logp, weights.unknown_least)
@@ -281,9 +282,9 @@ def read_out(
     count, words = spell_out(
         tree,
         beam,
-        beam.trace[slot],
-        np.int64(beam.node[slot]),
-        beam.spelled[slot],
+        beam.hypothesis[slot].trace,
+        np.int64(beam.hypothesis[slot].node),
+        beam.hypothesis[slot].spelled,
         end,
         symbols,
         starts,

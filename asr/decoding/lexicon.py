@@ -24,22 +24,39 @@ class LexiconError(AsrError):
     """A list of words cannot be read or holds none that the model can spell; the message names file and line."""
 
 
+# What is read together lies together: large trees are in no cache.
+NODE = np.dtype(
+    [
+        ("lookahead", "f8"),  # e^(alpha * best unigram score of the words below)
+        ("mask", "u8"),  # bit s for a child by symbol s; all 0 where symbols do not fit
+        ("child", "i4"),  # the first child; the children end where those of the next node begin
+        ("entry", "i4"),  # the first word spelled by the path to here, -1
+        ("word", "i4"),  # its id in the language model
+        ("depth", "i4"),
+    ],
+    align=True,
+)
+ENTRY = np.dtype(
+    [
+        ("end", "i4"),  # the node where the word ends
+        ("next", "i4"),  # another word of the same spelling, -1
+        ("word", "i4"),  # its id in the language model
+        ("text", "i4"),  # words of different spelling that are written the same have the same number
+    ],
+    align=True,
+)
+
+
 class Tree(NamedTuple):
     """The arrays that compiled code walks. Node 0 is the root; children follow one another, in order of symbol.
 
-    N nodes, E words (entries), A label arcs. The children of node n are `child[n]` up to `child[n + 1]`.
+    N nodes, E words (entries), A label arcs.
     """
 
-    child: np.ndarray  # (N + 1,) int32
+    node: np.ndarray  # (N + 1,) NODE
     symbol: np.ndarray  # (N,) int32: the symbol that leads here
     parent: np.ndarray  # (N,) int32
-    depth: np.ndarray  # (N,) int32
-    mask: np.ndarray  # (N,) uint64: bit s for a child by symbol s; all 0 where symbols do not fit
-    entry: np.ndarray  # (N,) int32: the first word spelled by the path to here, -1
-    end: np.ndarray  # (E,) int32: the node where a word ends
-    next_entry: np.ndarray  # (E,) int32: another word of the same spelling, -1
-    lm_word: np.ndarray  # (E,) int32: its id in the language model
-    text: np.ndarray  # (E,) int32: words of different spelling that are written the same have the same number
+    entry: np.ndarray  # (E,) ENTRY
     arc: np.ndarray  # (N + 1,) int32: where a node's label arcs begin
     arc_label: np.ndarray  # (A,) int32, increasing within a node: labels that go on inside a word
     arc_child: np.ndarray  # (A,) int32
@@ -73,12 +90,20 @@ class Lexicon:
         ids = np.zeros(len(words), np.int32) if lm_words is None else np.asarray(lm_words, np.int32)
         values = np.zeros(len(words), np.float32) if scores is None else np.asarray(scores, np.float32)
         tree, self.lookahead = _build(alphabet, [encoded[i] for i in order], ids[chosen], values[chosen])
-        tree = tree._replace(text=texts if len(texts) else np.zeros(1, np.int32))
+        tree.entry["text"][: len(texts)] = texts
         self.tree = tree if self.one_way else _with_label_arcs(tree, alphabet)
-        self.homographs = _longest_chain(self.tree.next_entry)
+        self.homographs = _longest_chain(self.tree.entry["next"])
 
     def __len__(self) -> int:
         return len(self.words)
+
+    def weighted(self, alpha: float, least: float) -> Tree:
+        """The tree with look-ahead: e^(`alpha` * score), at least e^`least`."""
+        nodes = self.tree.node.copy()
+        nodes["lookahead"][:-1] = (
+            np.exp(np.maximum(alpha * self.lookahead.astype(np.float64), least)) if len(self) else 1.0
+        )
+        return self.tree._replace(node=nodes)
 
 
 def read_words(path: str | Path) -> tuple[list[str], list[str]]:
@@ -136,10 +161,15 @@ def _build(alphabet: Alphabet, encoded: list[str], lm_words: np.ndarray, scores:
     mask = np.zeros(nodes, np.uint64)
     if alphabet.fits_bits:
         np.bitwise_or.at(mask, parent[1:], np.uint64(1) << symbol[1:].astype(np.uint64))
-    entry = np.full(nodes, -1, np.int64)
-    entry[end[::-1]] = np.arange(len(encoded))[::-1]
-    following = np.full(len(encoded), -1, np.int64)
-    following[:-1][end[1:] == end[:-1]] = np.flatnonzero(end[1:] == end[:-1]) + 1
+    node = np.zeros(nodes + 1, NODE)
+    node["child"], node["mask"][:-1], node["entry"], node["lookahead"] = child, mask, -1, 1.0
+    node["depth"][:-1] = np.repeat(np.arange(len(counts)), counts)
+    entry = np.zeros(max(len(encoded), 1), ENTRY)  # compiled code takes no empty array
+    entry["next"] = -1
+    if len(encoded):
+        entry["end"], entry["word"] = end, lm_words
+        entry["next"][:-1][end[1:] == end[:-1]] = np.flatnonzero(end[1:] == end[:-1]) + 1
+        node["entry"][end[::-1]], node["word"][end[::-1]] = np.arange(len(encoded))[::-1], lm_words[::-1]
     lookahead = np.full(nodes, -np.inf, np.float32)
     np.maximum.at(lookahead, end, scores)
     last = nodes
@@ -149,16 +179,10 @@ def _build(alphabet: Alphabet, encoded: list[str], lm_words: np.ndarray, scores:
         last -= count
     lookahead[0] = 0.0  # nothing is known of a word before its first symbol
     tree = Tree(
-        child=child.astype(np.int32),
+        node=node,
         symbol=symbol.astype(np.int32),
         parent=parent.astype(np.int32),
-        depth=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
-        mask=mask,
-        entry=entry.astype(np.int32),
-        end=end.astype(np.int32) if len(encoded) else np.zeros(1, np.int32),
-        next_entry=following.astype(np.int32) if len(encoded) else np.full(1, -1, np.int32),
-        lm_word=lm_words if len(encoded) else np.zeros(1, np.int32),
-        text=np.zeros(1, np.int32),
+        entry=entry,
         arc=np.zeros(1, np.int32),
         arc_label=np.zeros(1, np.int32),
         arc_child=np.zeros(1, np.int32),
@@ -178,38 +202,38 @@ def _with_label_arcs(tree: Tree, alphabet: Alphabet) -> Tree:
     root_child = np.full(len(alphabet.labels), -1, np.int32)
     for label in range(1, len(alphabet.labels)):
         if first[label] < first[label + 1]:
-            root_child[label] = _walk(tree.child, tree.symbol, 0, spelling[first[label] : first[label + 1]])
+            root_child[label] = _walk(tree.node, tree.symbol, 0, spelling[first[label] : first[label + 1]])
     inner = [i for i in range(1, len(alphabet.labels)) if not alphabet.starts_word[i] and first[i] < first[i + 1]]
     texts = ["".join(chr(s + 32) for s in spelling[first[i] : first[i + 1]]) for i in inner]
     order = sorted(range(len(inner)), key=texts.__getitem__)
     sorted_labels = np.array([inner[i] for i in order], np.int32)
     flat, starts = alphabet.codes([texts[i] for i in order])
     arc, arc_label, arc_child = label_arcs(
-        tree.child, tree.symbol, flat, starts, sorted_labels, root_child, int(np.diff(starts).max(initial=1))
+        tree.node, tree.symbol, flat, starts, sorted_labels, root_child, int(np.diff(starts).max(initial=1))
     )
     return tree._replace(arc=arc, arc_label=arc_label, arc_child=arc_child, root_child=root_child)
 
 
 @kernel
-def step(child: np.ndarray, symbol: np.ndarray, node: int, wanted: int) -> Any:
+def step(nodes: np.ndarray, symbol: np.ndarray, node: int, wanted: int) -> Any:
     """The child of `node` by a symbol, -1 where there is none."""
-    low, high = np.int64(child[node]), np.int64(child[node + 1])
+    low, high = np.int64(nodes[node].child), np.int64(nodes[node + 1].child)
     while low < high:
         middle = (low + high) >> 1
         if symbol[middle] < wanted:
             low = middle + 1
         else:
             high = middle
-    if low < child[node + 1] and symbol[low] == wanted:
+    if low < nodes[node + 1].child and symbol[low] == wanted:
         return low
     return np.int64(-1)
 
 
 @kernel
-def _walk(child: np.ndarray, symbol: np.ndarray, node: int, symbols: np.ndarray) -> Any:
+def _walk(nodes: np.ndarray, symbol: np.ndarray, node: int, symbols: np.ndarray) -> Any:
     at = np.int64(node)
     for s in symbols:
-        at = step(child, symbol, at, s)
+        at = step(nodes, symbol, at, s)
         if at < 0:
             return np.int64(-1)
     return at
@@ -217,7 +241,7 @@ def _walk(child: np.ndarray, symbol: np.ndarray, node: int, symbols: np.ndarray)
 
 @kernel
 def label_arcs(
-    child: np.ndarray,
+    tree: np.ndarray,
     symbol: np.ndarray,
     flat: np.ndarray,
     starts: np.ndarray,
@@ -230,7 +254,7 @@ def label_arcs(
     Label `labels[k]` spells `flat[starts[k]:starts[k + 1]]`; the spellings are sorted, so that those with a common
     beginning are neighbours and are walked together.
     """
-    nodes = child.shape[0] - 1
+    nodes = tree.shape[0] - 1
     reached = np.zeros(nodes, np.bool_)
     for c in root_child:
         if c >= 0:
@@ -252,14 +276,14 @@ def label_arcs(
     path = np.empty(longest + 1, np.int64)
     for node in range(1, nodes):
         begin = count
-        if reached[node] and child[node] < child[node + 1]:
+        if reached[node] and tree[node].child < tree[node + 1].child:
             path[0] = node
             known: Any = np.int64(0)  # so many symbols of label k have been walked
             k: Any = np.int64(0)
             while k < labels.shape[0]:
                 length = starts[k + 1] - starts[k]
                 while known < length:
-                    following = step(child, symbol, path[known], flat[starts[k] + known])
+                    following = step(tree, symbol, path[known], flat[starts[k] + known])
                     if following < 0:
                         break
                     known += 1

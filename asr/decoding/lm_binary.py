@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asr import __version__
-from asr.decoding.ngram_kernel import LMArrays
+from asr.decoding.ngram_kernel import ARC, STATE, UNIGRAM, LMArrays
 from asr.decoding.ngram_tables import LMError
 from asr.decoding.word_list import WordList
 
@@ -27,21 +27,18 @@ if TYPE_CHECKING:
     from asr.decoding.ngram import NGramLM
 
 MAGIC = b"\x89ASRLM\r\n"  # a byte above 127 and a line end, so that a transfer as text is noticed
-VERSION = 1
+VERSION = 2  # 1 had an array per field
 _START = struct.Struct("<8sIII")
 _ALIGNMENT = 64
 _TYPES = {
-    "unigram_logp": "<f4",
-    "unigram_next": "<i4",
-    "arc_hash": "<i8",
-    "arc_logp": "<f4",
-    "arc_next": "<i4",
-    "backoff": "<f4",
-    "backoff_state": "<i4",
-    "state_length": "<i1",
-    "word_offsets": "<i8",
-    "word_block": "<u1",
+    "unigram": UNIGRAM,
+    "arc": ARC,
+    "state": STATE,
+    "state_length": np.dtype("<i1"),
+    "word_offsets": np.dtype("<i8"),
+    "word_block": np.dtype("<u1"),
 }
+_NAMES = {name: str(dtype.descr if dtype.names else dtype.str) for name, dtype in _TYPES.items()}  # in the header
 
 
 def is_binary(path: str | Path) -> bool:
@@ -61,7 +58,7 @@ def write_binary(lm: NGramLM, path: str | Path) -> None:
     arrays = {name: np.ascontiguousarray(arrays[name], dtype) for name, dtype in _TYPES.items()}
     entries: dict[str, dict[str, Any]] = {}
     for name, array in arrays.items():
-        entries[name] = {"length": len(array), "type": _TYPES[name], "offset": 10**15, "blake2b": _digest(array)}
+        entries[name] = {"length": len(array), "type": _NAMES[name], "offset": 10**15, "blake2b": _digest(array)}
     header = {"written_by": f"asr {__version__}", "counts": list(lm.counts), "arrays": entries, "bytes": 10**15}
     at = _aligned(_START.size + len(_encoded(header)))  # the placeholders are as long as any number put there
     for name, array in arrays.items():
@@ -79,7 +76,7 @@ def write_binary(lm: NGramLM, path: str | Path) -> None:
                 file.write(_START.pack(MAGIC, VERSION, len(encoded), zlib.crc32(encoded)) + encoded)
                 for name, array in arrays.items():
                     file.write(b"\0" * (entries[name]["offset"] - file.tell()))
-                    file.write(memoryview(array).cast("B") if array.size else b"")
+                    file.write(array.view(np.uint8).data if array.size else b"")
             partial.replace(target)
         except BaseException:
             partial.unlink(missing_ok=True)
@@ -156,19 +153,16 @@ def _header(path: str | Path, start: bytes, read: Any, size: int) -> dict[str, A
         raise LMError(
             f"{path}: {size:,} bytes where {header['bytes']:,} were written: convert or fetch the language model again"
         )
-    if {name: entry["type"] for name, entry in header["arrays"].items()} != _TYPES:
+    if {name: entry["type"] for name, entry in header["arrays"].items()} != _NAMES:
         raise damaged
     return header
 
 
 def _check_lengths(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
     """The lengths agree with one another, so that no index computed from one leaves another."""
-    words, slots, states = (len(arrays[name]) for name in ("unigram_logp", "arc_hash", "backoff"))
+    words, slots, states = (len(arrays[name]) for name in ("unigram", "arc", "state"))
     good = (
-        {len(arrays["unigram_next"]), len(arrays["word_offsets"]) - 1} == {words}
-        and {len(arrays["arc_logp"]), len(arrays["arc_next"])} == {slots}
-        and {len(arrays["backoff_state"]), len(arrays["state_length"])} == {states}
-        and slots & (slots - 1) == 0
+        len(arrays["word_offsets"]) - 1 == words and len(arrays["state_length"]) == states and slots & (slots - 1) == 0
     )
     if not good or words < 3 or not slots or not states:
         raise LMError(f"{path}: the arrays do not fit together: convert or fetch the language model again")

@@ -87,7 +87,7 @@ def _why(words: list[str], weights: np.ndarray, symbols: frozenset[str], share: 
 
 def _weights(lm: NGramLM) -> np.ndarray:
     """The unigram probabilities of the words but the special ones."""
-    return np.exp(lm.arrays.unigram_logp[EOS + 1 :].astype(np.float64))
+    return np.exp(lm.arrays.unigram["logp"][EOS + 1 :].astype(np.float64))
 
 
 def _share(words: list[str], weights: np.ndarray, symbols: frozenset[str]) -> float:

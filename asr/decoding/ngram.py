@@ -41,7 +41,7 @@ class NGramLM:
         self.name = name
         self.tuned = tuned
         self._words = words
-        self.begin_state = int(arrays.unigram_next[BOS])
+        self.begin_state = int(arrays.unigram["next"][BOS])
 
     @classmethod
     def from_tables(cls, tables: NGramTables, name: str = "language model") -> NGramLM:
@@ -75,7 +75,7 @@ class NGramLM:
     @property
     def vocab_size(self) -> int:
         """Number of words, <unk>, <s> and </s> among them."""
-        return len(self.arrays.unigram_logp)
+        return len(self.arrays.unigram)
 
     @cached_property
     def words(self) -> list[str]:

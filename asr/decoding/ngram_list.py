@@ -17,18 +17,18 @@ def list_ngrams(lm: NGramLM) -> NGramTables:
     Numbers are as exact as float32 is after a change of the logarithm's base (1e-7 of the value).
     """
     arrays, lengths = lm.arrays, lm.state_length
-    vocabulary = len(arrays.unigram_logp)
-    used = np.flatnonzero(arrays.arc_hash >= 0)
-    source, word = np.divmod(arrays.arc_hash[used], vocabulary)
+    vocabulary = len(arrays.unigram)
+    used = np.flatnonzero(arrays.arc["key"] >= 0)
+    source, word = np.divmod(arrays.arc["key"][used], vocabulary)
     order = lengths[source].astype(np.int64) + 1
-    after = arrays.arc_next[used]
+    after = arrays.arc["next"][used]
 
     ids = np.arange(vocabulary, dtype=np.int32)
-    backoff = np.where(arrays.unigram_next > 0, arrays.backoff[arrays.unigram_next], np.float32(0))
-    tables = [NGramTable(ids[:, None], _log10(arrays.unigram_logp), _log10(backoff))]
+    backoff = np.where(arrays.unigram["next"] > 0, arrays.state["backoff"][arrays.unigram["next"]], np.float32(0))
+    tables = [NGramTable(ids[:, None], _log10(arrays.unigram["logp"]), _log10(backoff))]
     history = np.zeros((len(lengths), max(1, lm.order - 1)), np.int32)  # the words of every state
-    histories = np.flatnonzero(arrays.unigram_next)
-    history[arrays.unigram_next[histories], 0] = histories
+    histories = np.flatnonzero(arrays.unigram["next"])
+    history[arrays.unigram["next"][histories], 0] = histories
     for k in range(2, lm.order + 1):
         arcs = np.flatnonzero(order == k)
         words = np.concatenate([history[source[arcs], : k - 1], word[arcs, None].astype(np.int32)], axis=1)
@@ -36,8 +36,8 @@ def list_ngrams(lm: NGramLM) -> NGramTables:
         is_state = lengths[after[arcs]] == k
         if k < lm.order:
             history[after[arcs][is_state], :k] = words[is_state]
-        backoff = np.where(is_state, arrays.backoff[after[arcs]], np.float32(0))
-        tables.append(NGramTable(words, _log10(arrays.arc_logp[used[arcs]]), _log10(backoff)))
+        backoff = np.where(is_state, arrays.state["backoff"][after[arcs]], np.float32(0))
+        tables.append(NGramTable(words, _log10(arrays.arc["logp"][used[arcs]]), _log10(backoff)))
     return NGramTables(lm.words, tables)
 
 

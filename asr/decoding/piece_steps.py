@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import uint64
 
-from asr.decoding.beam_steps import bucket_floor, bucket_of, key_of, leave_tree, mix, record_symbol, spell_on
+from asr.decoding.beam_steps import bucket_of, key_of, leave_tree, mix, raised, record_symbol, spell_on
 from asr.decoding.kernels import inlined, kernel
 from asr.decoding.lexicon import step
 
@@ -46,7 +46,7 @@ def arc_from(
 
 @kernel
 def leave_by(
-    children_from: np.ndarray,
+    nodes: np.ndarray,
     symbol_to: np.ndarray,
     first: np.ndarray,
     spelling: np.ndarray,
@@ -59,7 +59,7 @@ def leave_by(
     for k in range(first[c], first[c + 1]):
         symbol = spelling[k]
         if outside == _NONE:
-            to = step(children_from, symbol_to, at, symbol)
+            to = step(nodes, symbol_to, at, symbol)
             if to >= 0:
                 at = to
                 continue
@@ -82,13 +82,8 @@ def listen(
 
 @inlined
 def offer(
-    table_key: np.ndarray,
-    table_slot: np.ndarray,
-    table_stamp: np.ndarray,
-    scores: np.ndarray,
-    new_label_mass: np.ndarray,
-    new_blank: np.ndarray,
-    new_keys: np.ndarray,
+    table: np.ndarray,
+    candidates: np.ndarray,
     histogram: np.ndarray,
     width: int,
     keep: float,
@@ -106,22 +101,22 @@ def offer(
 
     The histogram counts every candidate in the bucket `floor` or higher.
     """
-    mask = uint64(table_key.shape[0] - 1)
+    mask = uint64(table.shape[0] - 1)
     h = key & mask
-    while table_stamp[h] == stamp and table_key[h] != key:
+    while table[h].stamp == stamp and table[h].key != key:
         h = (h + _ONE) & mask
     before = np.int64(-1)
-    if table_stamp[h] == stamp:
-        k = np.int64(table_slot[h])
-        before = bucket_of(scores[k])
-        scores[k] += added
-        new_label_mass[k] += added
+    if table[h].stamp == stamp:
+        k = np.int64(table[h].slot)
+        before = bucket_of(candidates[k].score)
+        candidates[k].score += added
+        candidates[k].label_mass += added
     else:
         k = np.int64(count)
-        table_stamp[h], table_key[h], table_slot[h] = stamp, key, k
-        scores[k], new_label_mass[k], new_blank[k] = added, added, 0.0
-        new_keys[k] = key
-    score = scores[k]
+        place, fresh = table[h], candidates[k]
+        place.stamp, place.key, place.slot = stamp, key, k
+        fresh.score, fresh.label_mass, fresh.blank, fresh.key = added, added, 0.0, key
+    score = candidates[k].score
     if score > best:
         best = score
         limit = max(limit, best * keep)
@@ -133,26 +128,18 @@ def offer(
         histogram[b] += 1
         above += 1
         lowest = min(lowest, b)
-    if above >= width:
-        floor = max(floor, lowest)  # nothing is below
-        limit = max(limit, bucket_floor(floor))
-    while above - histogram[floor] >= width:
-        above -= histogram[floor]
-        floor += 1
-        limit = max(limit, bucket_floor(floor))
+    limit, floor, above = raised(histogram, width, limit, lowest, floor, above)
     return k, best, limit, lowest, floor, above
 
 
 @kernel
 def record_label(
-    children_from: np.ndarray,
+    nodes: np.ndarray,
     symbol_to: np.ndarray,
     first: np.ndarray,
     spelling: np.ndarray,
     counts: np.ndarray,
-    trace_parent: np.ndarray,
-    trace_symbol: np.ndarray,
-    trace_frame: np.ndarray,
+    records: np.ndarray,
     trace: int,
     node: int,
     spelled: int,
@@ -164,13 +151,11 @@ def record_label(
     for k in range(first[c], first[c + 1]):
         symbol = spelling[k]
         if outside == _NONE:
-            to = step(children_from, symbol_to, at, symbol)
+            to = step(nodes, symbol_to, at, symbol)
             if to >= 0:
                 at = to
                 continue
-        trace = record_symbol(
-            counts, trace_parent, trace_symbol, trace_frame, trace, at, outside, np.int64(symbol), frame
-        )
+        trace = record_symbol(counts, records, trace, at, outside, np.int64(symbol), frame)
         if outside == _NONE:
             outside = leave_tree(at)
     return trace

@@ -1,7 +1,7 @@
 """The memory of a beam search as flat arrays: what compiled code is given, and how it is allocated once.
 
-A hypothesis of the beam is a text prefix: finished words and the beginning of one more. Its fields lie in the same
-place of the arrays of `Beam`, which hold two generations: the present frame's and the next one's.
+A hypothesis of the beam is a text prefix: finished words and the beginning of one more. `Beam` holds two generations of
+them: the present frame's and the next one's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LOG_SCALE = 0
 
 
 class Weights(NamedTuple):
-    """What a search is set to. Scores are natural logarithms; `lookahead` is e to them, per node of the tree."""
+    """What a search is set to. Scores are natural logarithms."""
 
     alpha: float
     beta: float
@@ -50,7 +50,6 @@ class Labels(NamedTuple):
     spelling: np.ndarray
     starts_word: np.ndarray
     silent: np.ndarray
-    lookahead: np.ndarray  # (N,) float64: e^(alpha * best unigram score below a node of the tree)
 
 
 class HotwordArrays(NamedTuple):
@@ -61,47 +60,61 @@ class HotwordArrays(NamedTuple):
     reward: np.ndarray  # (states,) float64: e^(the weights of the phrases completed on arriving here)
 
 
-class Beam(NamedTuple):
-    """The hypotheses, twice `beam_width` each, and the work space of a frame."""
+HYPOTHESIS = np.dtype(
+    [
+        ("key", "u8"),  # hash of the text prefix (with its last label where segmentations differ)
+        ("parent", "u8"),  # key of the prefix one label shorter, 0 for none
+        ("history", "u8"),  # hash of the finished words
+        ("spelled", "u8"),  # hash of the word begun once it has left the tree, else 0
+        ("blank", "f8"),  # probability of the paths that end in a blank, times the LM's factors
+        ("label_mass", "f8"),  # the same of those that end in `label`
+        ("entered", "f8"),  # the LM's factor in the step from the parent
+        ("ending", "f8"),  # its factor if the word ends here, -1 before it is known
+        ("present", "u8"),  # labels by which its child is in the beam already
+        ("ending_state", "i4"),  # the LM's state if the word ends here
+        ("state", "i4"),  # the LM's state after the finished words
+        ("node", "i4"),  # where in the tree the word begun is, or left it
+        ("label", "i4"),  # the last label
+        ("hotword", "i4"),  # state of the hotword automaton
+        ("trace", "i4"),  # last record of what was spelled
+    ],
+    align=True,
+)
+CANDIDATE = np.dtype(
+    [
+        ("score", "f8"),  # the sum of the next two
+        ("blank", "f8"),
+        ("label_mass", "f8"),
+        ("factor", "f8"),  # of the language model and the hotwords
+        ("key", "u8"),  # this and the next two where segmentations differ
+        ("history", "u8"),
+        ("spelled", "u8"),
+        ("source", "i4"),  # which hypothesis it comes from
+        ("label", "i4"),
+        ("node", "i4"),
+        ("state", "i4"),
+        ("hotword", "i4"),
+        ("ended", "i4"),  # what ends in this step
+    ],
+    align=True,
+)
+PLACE = np.dtype([("key", "u8"), ("stamp", "i4"), ("slot", "i4")], align=True)  # valid where `stamp` is the frame's
+RECORD = np.dtype([("parent", "i4"), ("symbol", "i4"), ("frame", "i4")], align=True)
+MOST_STAMPS = 1 << 30
 
-    key: np.ndarray  # uint64: hash of the text prefix (with its last label where segmentations differ)
-    parent: np.ndarray  # uint64: key of the prefix one label shorter, 0 for none
-    history: np.ndarray  # uint64: hash of the finished words
-    spelled: np.ndarray  # uint64: hash of the word begun once it has left the tree, else 0
-    node: np.ndarray  # int32: where in the tree the word begun is, or left it
-    label: np.ndarray  # int32: the last label
-    state: np.ndarray  # int32: of the LM, after the finished words
-    hotword: np.ndarray  # int32: state of the hotword automaton
-    trace: np.ndarray  # int32: last record of what was spelled
-    blank: np.ndarray  # float64: probability of the paths that end in a blank, times the LM's factors
-    label_mass: np.ndarray  # float64: the same of those that end in `label`
-    entered: np.ndarray  # float64: the LM's factor in the step from the parent
-    ending: np.ndarray  # float64: its factor if the word ends here, -1 before it is known
-    ending_state: np.ndarray  # int32: and the LM's state then
-    present: np.ndarray  # (beam_width,) uint64: labels by which a hypothesis's child is in the beam already
-    new_blank: np.ndarray  # (candidates,) float64
-    new_label_mass: np.ndarray  # float64
-    score: np.ndarray  # float64: their sum
-    source: np.ndarray  # int32: which hypothesis it comes from
-    by_label: np.ndarray  # int32
-    to_node: np.ndarray  # int32
-    factor: np.ndarray  # float64
-    to_state: np.ndarray  # int32
-    new_key: np.ndarray  # uint64; used where segmentations differ
-    new_history: np.ndarray  # uint64
-    new_spelled: np.ndarray  # uint64
-    to_hotword: np.ndarray  # int32
-    ended: np.ndarray  # int32: the word that ends in this step, as a record of the trace, -1
-    table_key: np.ndarray  # uint64: open addressing, valid where `table_stamp` is the frame's
-    table_slot: np.ndarray  # int32
-    table_stamp: np.ndarray  # int64
+
+class Beam(NamedTuple):
+    """The hypotheses, twice `beam_width` of them, and the work space of a frame."""
+
+    hypothesis: np.ndarray  # HYPOTHESIS
+    candidate: np.ndarray  # CANDIDATE: what may be a hypothesis of the next frame
+    table: np.ndarray  # PLACE: open addressing
+    record: np.ndarray  # RECORD: the trace
+    chosen: np.ndarray  # int32: which candidates become hypotheses
     histogram: np.ndarray  # int32: candidates by the leading bits of their score
     probability: np.ndarray  # float64: of each label in the frame, 0 for those left out
     active: np.ndarray  # int32: the labels not left out
     active_score: np.ndarray  # float32
-    trace_parent: np.ndarray  # int32
-    trace_symbol: np.ndarray  # int32
-    trace_frame: np.ndarray  # int32
     counts: np.ndarray  # int64
     scale: np.ndarray  # float64
 
@@ -123,52 +136,16 @@ def allocate(
     table = 1 << int(2 * (candidates if segmentations else twice * homographs)).bit_length()
     trace = max(TRACE_RECORDS, 4 * beam_width * most_records)
 
-    def integers(size: int) -> np.ndarray:
-        return np.zeros(size, np.int32)
-
-    def hashes(size: int) -> np.ndarray:
-        return np.zeros(size, np.uint64)
-
-    per_segmentation = candidates if segmentations else 1
     return Beam(
-        key=hashes(twice),
-        parent=hashes(twice),
-        history=hashes(twice),
-        spelled=hashes(twice),
-        node=integers(twice),
-        label=integers(twice),
-        state=integers(twice),
-        hotword=integers(twice),
-        trace=integers(twice),
-        blank=np.zeros(twice),
-        label_mass=np.zeros(twice),
-        entered=np.zeros(twice),
-        ending=np.zeros(twice),
-        ending_state=integers(twice),
-        present=hashes(beam_width),
-        new_blank=np.empty(candidates),
-        new_label_mass=np.empty(candidates),
-        score=np.empty(candidates),
-        source=np.empty(candidates, np.int32),
-        by_label=np.empty(candidates, np.int32),
-        to_node=np.empty(candidates, np.int32),
-        factor=np.empty(candidates),
-        to_state=np.empty(candidates, np.int32),
-        new_key=np.empty(per_segmentation, np.uint64),
-        new_history=np.empty(per_segmentation, np.uint64),
-        new_spelled=np.empty(per_segmentation, np.uint64),
-        to_hotword=np.empty(candidates, np.int32),
-        ended=np.empty(candidates, np.int32),
-        table_key=hashes(table),
-        table_slot=integers(table),
-        table_stamp=np.zeros(table, np.int64),
-        histogram=integers(BUCKETS),
+        hypothesis=np.zeros(twice, HYPOTHESIS),
+        candidate=np.zeros(candidates, CANDIDATE),
+        table=np.zeros(table, PLACE),
+        record=np.zeros(trace, RECORD),
+        chosen=np.zeros(beam_width, np.int32),
+        histogram=np.zeros(BUCKETS, np.int32),
         probability=np.zeros(labels + 1),
-        active=integers(labels + 1),
+        active=np.zeros(labels + 1, np.int32),
         active_score=np.zeros(labels + 1, np.float32),
-        trace_parent=integers(trace),
-        trace_symbol=integers(trace),
-        trace_frame=integers(trace),
         counts=np.zeros(8, np.int64),
         scale=np.zeros(2),
     )

@@ -26,7 +26,7 @@ def lm(tmp_path_factory):
 
 
 def least_score(lm):
-    return float(np.asarray(lm.arrays.unigram_logp)[3:].min())
+    return float(lm.arrays.unigram["logp"][3:].min())
 
 
 def assert_equal_to(hypotheses, expected):

@@ -36,18 +36,21 @@ def test_the_tree_holds_every_word_and_what_labels_do_in_it(words, labels):
     assert sorted(spelled) == sorted({word[:n] for word in known for n in range(len(word) + 1)} | {""})
     at = {path: node for node, path in enumerate(spelled)}
     for node, path in enumerate(spelled):
-        entry = tree.entry[node]
+        entry = tree.node[node]["entry"]
         assert (path in known) == (entry >= 0)
         if entry >= 0:
             assert lexicon.words[entry] == path
-            assert tree.lm_word[entry] == known[path]
-        children = range(tree.child[node], tree.child[node + 1])
+            assert tree.entry[entry]["word"] == known[path]
+        children = range(tree.node["child"][node], tree.node["child"][node + 1])
         assert {spelled[child] for child in children} == {p for p in at if len(p) == len(path) + 1 and p[:-1] == path}
         if path:
             assert lexicon.lookahead[node] == max(-1.0 - i for word, i in known.items() if word.startswith(path))
     if labels is CHARACTERS:
-        bits = [sum(1 << int(tree.symbol[c]) for c in range(tree.child[n], tree.child[n + 1])) for n in range(len(at))]
-        assert tree.mask.tolist() == bits
+        bits = [
+            sum(1 << int(tree.symbol[c]) for c in range(tree.node["child"][n], tree.node["child"][n + 1]))
+            for n in range(len(at))
+        ]
+        assert tree.node["mask"][:-1].tolist() == bits
         return
     texts = [label.removeprefix("\u2581") for label in labels]
     assert tree.root_child.tolist() == [at.get(text, -1) if text else -1 for text in texts]
