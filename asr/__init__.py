@@ -20,14 +20,17 @@ __version__ = "0.1.0"  # a test holds it equal to pyproject.toml; reading instal
 __all__ = ["AsrError", "Failure", "Hypothesis", "Recognizer", "Transcript", "Word", "__version__", "load"]
 
 
-def load(path: str | Path, device: str = "auto", threads: int | None = None) -> Recognizer:
+def load(path: str | Path, device: str = "auto", threads: int | None = None, **decoding: Any) -> Recognizer:
     """Open a model file; `device` is auto, cpu or cuda, `threads` caps PyTorch's threads on the CPU.
 
-    Raises ModelFileError for a file that is not a model of ours, UsageError for a device that is not there.
+    `decoding` are the fields of asr.decoding.decoder.DecodingConfig, as the options of `asr transcribe`: lm="words.lm",
+    hotwords=["ada"], nbest=5, decoder="greedy"; the default is the beam search. What a language model or hotwords have
+    that the model cannot spell is a warning. Raises ModelFileError for a file that is not a model of ours, UsageError
+    for a device that is not there and options that do not go together, LMError.
     """
     from asr.recognizer import Recognizer
 
-    return Recognizer.load(path, device=device, threads=threads)
+    return Recognizer.load(path, device=device, threads=threads, **decoding)
 
 
 def __getattr__(name: str) -> Any:

@@ -27,7 +27,7 @@ def make_language_model(config: TrainConfig, path: Path, warn: Callable[[str], N
 
     path.parent.mkdir(parents=True, exist_ok=True)
     if config.lm.file:
-        NGramLM.read(config.lm.file).write_binary(path)
+        NGramLM.read(config.lm.file, verify=True).write_binary(path)
         return
     from asr.decoding.kneser_ney import estimate
     from asr.decoding.lm_text import read_sentences

@@ -25,7 +25,7 @@ def evaluate_sets(
     import asr
     from asr.evaluation import evaluate
 
-    recognizer = asr.load(model_file)
+    recognizer = asr.load(model_file, decoder="greedy")
     rows = []
     for (name, decoding), folder in result_folders(results, tests, lm).items():
         if decoding != GREEDY:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -29,7 +30,7 @@ MINIMUM_WORD = 0.001  # seconds; a word squeezed against the end of its recordin
 
 
 class Recognizer:
-    """A model file on a device, with a decoder (greedy unless another is given)."""
+    """A model file on a device, with a decoder (the beam search unless another is given)."""
 
     def __init__(self, model: ModelFile, decoder: Decoder | None = None) -> None:
         self.model_file = model
@@ -39,20 +40,36 @@ class Recognizer:
         self.rate = model.feature_config.rate
         self.frame_seconds = model.model.frame_seconds
         self.stride = model.feature_config.hop_samples * model.model_config.subsampling  # samples per output frame
-        self.decoder = decoder or make_decoder(DecodingConfig(decoder="greedy"), model.tokenizer, self.frame_seconds)
+        self._decoder = decoder
         self.calibration = calibration_from_dict(model.training.get("confidence"))  # of word confidences
         self.windows: Windows | None = Windows()  # of long recordings; None: every recording in one piece
         self.on_text: Callable[[Recording, str], None] | None = None  # called as a long recording's text grows
         self.source_rates: Counter[int] = Counter()  # recordings read at each rate, to say what was resampled
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto", threads: int | None = None) -> Recognizer:
+    def load(cls, path: str | Path, device: str = "auto", threads: int | None = None, **decoding: Any) -> Recognizer:
         """Open a model file; see asr.load."""
+        config = DecodingConfig(**decoding)
+        config.check()
         if threads is not None:
             if threads < 1:
                 raise UsageError(f"threads must be at least 1, found {threads}")
             torch.set_num_threads(threads)
-        return cls(load_model(path, choose_device(device)))
+        recognizer = cls(load_model(path, choose_device(device)))
+        if decoding:
+            recognizer.decoder = make_decoder(config, recognizer.tokenizer, recognizer.frame_seconds, warnings.warn)
+        return recognizer
+
+    @property
+    def decoder(self) -> Decoder:
+        """What turns emissions into text; the default is made when it is first asked for, and imports numba."""
+        if self._decoder is None:
+            self._decoder = make_decoder(DecodingConfig(), self.tokenizer, self.frame_seconds)
+        return self._decoder
+
+    @decoder.setter
+    def decoder(self, decoder: Decoder) -> None:
+        self._decoder = decoder
 
     @property
     def device(self) -> torch.device:

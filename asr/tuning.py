@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 ALPHAS, BETAS = (0.0, 3.0), (-1.0, 5.0)
 COARSE = 7  # points per axis of the first grid
 REFINEMENTS = 3  # times that the step is halved around the best
+_TEST_FILE = re.compile(r"test([^a-z]|$)", re.IGNORECASE)
 WIDTHS = (8, 16, 32, 64, 128, 256)
 
 
@@ -49,12 +51,18 @@ class Tuning:
 
 
 def refuse_test_set(manifest: Manifest) -> None:
-    """Raise UsageError when rows of a manifest belong to a test set: tuning on it falsifies results."""
+    """Raise UsageError when rows of a manifest belong to a test set: tuning on it falsifies results.
+
+    Their `split` says so or, where they have none, the name of the file: test.jsonl, test-clean.jsonl.
+    """
+    advice = "tune on a development set, or the results on this test set mean nothing"
+    named = next((path for path in manifest.path.split(", ") if _TEST_FILE.match(Path(path).name)), None)
     for utterance in manifest:
         if (utterance.split or "").lower().startswith("test"):
+            raise UsageError(f"{manifest.path}: {utterance.id} belongs to the split '{utterance.split}': {advice}")
+        if named and not utterance.split:
             raise UsageError(
-                f"{manifest.path}: {utterance.id} belongs to the split '{utterance.split}': tune on a "
-                "development set, or the results on this test set mean nothing"
+                f"{named}: by its name a test set, and {utterance.id} has no 'split' to say else: {advice}"
             )
 
 
@@ -153,9 +161,9 @@ def tune_on_manifest(
 
     refuse_test_set(manifest)
     labels = recognizer.tokenizer.labels
-    language_model = NGramLM.read(lm)
-    for remark in check_lm(language_model, labels):
-        warn(f"{lm}: {remark}")
+    language_model = NGramLM.read(lm, verify=True)
+    for remark in check_lm(language_model, labels, lexicon):
+        warn(remark)
     search = BeamSearch(labels, language_model, lexicon=lexicon, frame_seconds=recognizer.frame_seconds)
     found = emissions(recognizer, model, manifest, folder, batch_seconds=batch_seconds, on_result=on_result)
     for name, error in found.failures.items():

@@ -230,6 +230,28 @@ def test_another_decoder_can_be_put_in(recognizer, tiny_model, noise):
     assert len(loud.transcribe((noise(1.0), 16000)).nbest) == 1
 
 
+def test_the_default_decoder_is_that_of_the_commands_and_options_are_theirs(tiny_model, noise, tmp_path, asr_command):
+    audio = tmp_path / "a.wav"
+    soundfile.write(audio, noise(1.5), 16000)
+    words = tmp_path / "words.txt"
+    words.write_text("a\nd\nbad\nddd\ndbd\n", encoding="utf-8")
+    for options, arguments in (
+        ({}, ()),
+        ({"decoder": "greedy"}, ("--decoder", "greedy")),
+        ({"lexicon": words, "hotwords": ["d dbd"]}, ("--lexicon", words, "--hotwords", "d dbd")),
+    ):
+        model = asr.load(tiny_model, device="cpu", **options)
+        done = asr_command("transcribe", audio, "-m", tiny_model, "--device", "cpu", *arguments)
+        assert done.stdout == model.transcribe(audio).text + "\n" != "\n"
+    assert len(asr.load(tiny_model, nbest=3).transcribe(audio, nbest=3).nbest) == 3
+    with pytest.warns(UserWarning, match="1 hotwords cannot be spelled .*'xyz'"):
+        asr.load(tiny_model, hotwords=["cab", "xyz"])
+    with pytest.raises(UsageError, match="--hotwords has no meaning for --decoder greedy"):
+        asr.load("nowhere.asr", decoder="greedy", hotwords=["cab"])
+    with pytest.raises(TypeError, match="decodr"):
+        asr.load(tiny_model, decodr="greedy")
+
+
 def test_source_rates_are_counted_by_recording(tiny_model, noise):
     fresh = asr.load(tiny_model)
     list(fresh.transcribe_many([(noise(0.5, rate=8000), 8000), (noise(0.5), 16000), (noise(0.5, rate=8000), 8000)]))

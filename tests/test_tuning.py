@@ -105,6 +105,18 @@ def test_a_test_set_is_refused(split: str) -> None:
     refuse_test_set(Manifest.from_utterances(rows[:1]))
 
 
+@pytest.mark.parametrize("name", ["test.jsonl", "Test-clean.jsonl", "test_2.jsonl"])
+def test_a_file_named_as_a_test_set_is_refused_unless_its_rows_say_else(name: str, tmp_path: Path) -> None:
+    row = {"audio_filepath": "a.wav", "duration": 1.0, "text": "x", "id": "a"}
+    for path, split in ((tmp_path / "testimony.jsonl", None), (tmp_path / name, "dev"), (tmp_path / name, None)):
+        path.write_text(json.dumps(row | ({"split": split} if split else {})) + "\n", encoding="utf-8")
+        if path.name == name and not split:
+            with pytest.raises(UsageError, match=rf"{name}: by its name a test set, and a has no 'split'.*development"):
+                refuse_test_set(Manifest.read(path))
+        else:
+            refuse_test_set(Manifest.read(path))
+
+
 def test_report(tmp_path: Path) -> None:
     trials = (Trial(0, 0, 64, 9), Trial(1, 0, 64, 3), Trial(0, 1, 64, 5), Trial(1, 1, 64, 4), Trial(1, 0, 16, 3))
     tuning = Tuning(trials, trials[4], 60, 7)

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +16,7 @@ from asr.errors import UsageError
 
 if TYPE_CHECKING:
     from asr.decoding.kneser_ney import Estimate
+    from asr.decoding.lm_tuned import Tuned
     from asr.decoding.ngram import NGramLM
     from asr.decoding.ngram_tables import NGramTables
 
@@ -57,6 +59,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="leave out n-grams seen at most N times: a number per order, the last for all further ones (0 0 1)",
     )
+    _add_prune_entropy(parser, "")
     parser.add_argument("--limit-vocab", metavar="FILE", help="leave out n-grams with words not in this list")
     _add_normalizer(parser)
     parser.add_argument(
@@ -96,7 +99,11 @@ def _train(args: argparse.Namespace) -> int:
         fallback=fallback,
         warn=lambda message: _say(f"warning: {message}"),
     )
-    write(result.tables)
+    if args.prune_entropy:
+        from asr.decoding.lm_prune import prune_entropy
+
+        result = replace(result, tables=prune_entropy(result.tables, args.prune_entropy, corpus))
+    write(result.tables, None)
     print(_statistics(args.output, result))
     return 0
 
@@ -105,30 +112,31 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="LM", help="an ARPA file, plain or gzip, or a binary of asr")
     parser.add_argument("target", metavar="NEW", help=_SUFFIXES)
     parser.add_argument("--case", choices=["lower", "upper"], help="write the words in this case")
+    _add_prune_entropy(parser, "; better told at training, by the text")
     parser.add_argument("--force", action="store_true", help="replace NEW if it exists")
 
 
 def _convert(args: argparse.Namespace) -> int:
     from asr.decoding.arpa import read_arpa
     from asr.decoding.lm_binary import is_binary, read_binary
-    from asr.decoding.lm_tuned import read_tuned, write_tuned
+    from asr.decoding.lm_tuned import read_tuned
     from asr.decoding.ngram_list import list_ngrams, with_case
 
     write = _writer(args.target, args.force)
-    tables = list_ngrams(read_binary(args.source)) if is_binary(args.source) else read_arpa(args.source)
+    tables = list_ngrams(read_binary(args.source, verify=True)) if is_binary(args.source) else read_arpa(args.source)
     if args.case:
         tables = with_case(tables, getattr(str, args.case))
-    write(tables)
-    tuned = read_tuned(args.source)
-    if tuned is not None:
-        write_tuned(args.target, tuned)
+    if args.prune_entropy:
+        from asr.decoding.lm_prune import prune_entropy
+
+        tables = prune_entropy(tables, args.prune_entropy)
+    write(tables, read_tuned(args.source))
     return 0
 
 
 def _add_info(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("lm", metavar="LM", help="an ARPA file, plain or gzip, or a binary of asr")
     parser.add_argument("-m", "--model", metavar="MODEL", help="tell too how much of it this model can spell")
-    parser.add_argument("--verify", action="store_true", help="read all of a binary and compare its checksums")
     parser.add_argument("--json", action="store_true", help="as one JSON object")
 
 
@@ -137,7 +145,7 @@ def _info(args: argparse.Namespace) -> int:
     from asr.decoding.lm_check import token_level
     from asr.decoding.ngram import NGramLM
 
-    lm = NGramLM.read(args.lm)
+    lm = NGramLM.read(args.lm, verify=True)
     binary = is_binary(args.lm)
     values: dict[str, Any] = {
         "path": args.lm,
@@ -154,15 +162,8 @@ def _info(args: argparse.Namespace) -> int:
         values |= _fit(lm, args.model)
     elif level := token_level(lm):
         values["remarks"] = [f"looks like a model of {level}, not of words"]
-    status = 0
-    if args.verify:
-        values["damaged"] = _verify(args.lm) if binary else []
-        status = 1 if values["damaged"] else 0
     print(json.dumps(values, ensure_ascii=False) if args.json else _described(values))
-    if status:
-        print(f"asr: error: {args.lm}: damaged ({', '.join(values['damaged'])}): convert or fetch it again",
-              file=sys.stderr)  # fmt: skip
-    return status
+    return 0
 
 
 def _add_perplexity(parser: argparse.ArgumentParser) -> None:
@@ -178,7 +179,7 @@ def _perplexity(args: argparse.Namespace) -> int:
     from asr.decoding.ngram import NGramLM
 
     normalize = _normalizer(args)
-    found = perplexity(NGramLM.read(args.lm), read_sentences(args.texts, normalize))
+    found = perplexity(NGramLM.read(args.lm, verify=True), read_sentences(args.texts, normalize))
     if not found.tokens:
         raise UsageError("no text to score: not a single line")
     if args.json:
@@ -205,7 +206,7 @@ def _perplexity(args: argparse.Namespace) -> int:
 
 ACTIONS: dict[str, Action] = {
     "train": Action("estimate a language model from text", _add_train, _train),
-    "convert": Action("ARPA to binary and back; the case of the words", _add_convert, _convert),
+    "convert": Action("ARPA to binary and back; the case of the words; pruning", _add_convert, _convert),
     "info": Action("what is in a language model", _add_info, _info),
     "tune": Action(lm_tune.SUMMARY, lm_tune.add_arguments, lm_tune.run),
     "perplexity": Action("perplexity of a language model on text", _add_perplexity, _perplexity),
@@ -214,24 +215,48 @@ ACTIONS: dict[str, Action] = {
 _SUFFIXES = "by its name: .lm (binary, opens at once), .arpa or .arpa.gz"
 
 
-def _writer(path: str, force: bool) -> Callable[[NGramTables], None]:
-    """How to write a model to `path`, decided and checked before any work."""
+def _writer(path: str, force: bool) -> Callable[[NGramTables, Tuned | None], None]:
+    """How to write a model with its weights to `path`, decided and checked before any work."""
     name = path.lower()
     if not name.endswith((".lm", ".arpa", ".arpa.gz")):
         raise UsageError(f"{path}: the name of a language model ends in .lm, .arpa or .arpa.gz")
     if Path(path).exists() and not force:
         raise UsageError(f"{path}: exists already; --force replaces it")
 
-    def write(tables: NGramTables) -> None:
+    def write(tables: NGramTables, tuned: Tuned | None) -> None:
         from asr.decoding.arpa_write import write_arpa
+        from asr.decoding.lm_tuned import tuned_path, write_tuned
         from asr.decoding.ngram import NGramLM
 
         if name.endswith(".lm"):
             NGramLM.from_tables(tables).write_binary(path)
         else:
             write_arpa(path, tables)
+        if tuned is not None:
+            write_tuned(path, tuned)
+        elif tuned_path(path).exists():
+            tuned_path(path).unlink()
+            _say(f"{tuned_path(path)} was of the language model replaced and is deleted: run `asr lm tune` again")
 
     return write
+
+
+def _add_prune_entropy(parser: argparse.ArgumentParser, hint: str) -> None:
+    parser.add_argument(
+        "--prune-entropy",
+        type=share,
+        metavar="T",
+        help="leave out n-grams whose loss raises the perplexity by less than this share, for example 1e-7 (Stolcke "
+        f"1998, as SRILM's -prune{hint})",
+    )
+
+
+def share(text: str) -> float:
+    """For argparse: a number from 0 on, below 1."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"a share from 0 on, well below 1, expected (for example 1e-7), found {text}")
+    return value
 
 
 def _add_normalizer(parser: argparse.ArgumentParser) -> None:
@@ -282,12 +307,6 @@ def _fit(lm: NGramLM, model: str) -> dict[str, Any]:
     return {"spelled_share": spelled_share(lm, labels), "remarks": remarks}
 
 
-def _verify(path: str) -> list[str]:
-    from asr.decoding.lm_binary import damaged_arrays
-
-    return damaged_arrays(path)
-
-
 def _statistics(path: str, result: Estimate) -> str:
     lines = [f"{path}: order, n-grams, discounts D1 D2 D3+"]
     for k, (count, discounts) in enumerate(zip(result.tables.counts, result.discounts, strict=True), 1):
@@ -310,8 +329,6 @@ def _described(values: dict[str, Any]) -> str:
     if "spelled_share" in values:
         rows.append(("can be spelled", f"{values['spelled_share']:.1%} of the words, by probability"))
     rows += [("remark", remark) for remark in values.get("remarks", ())]
-    if "damaged" in values:
-        rows.append(("contents", f"damaged: {', '.join(values['damaged'])}" if values["damaged"] else "as written"))
     width = max(len(label) for label, _ in rows)
     return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
 

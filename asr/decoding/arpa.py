@@ -89,7 +89,8 @@ class _Reader:
                 ids = np.empty((count, k), np.int32)
                 rows = self._ngrams(logp, backoff, ids, vocabulary, highest)
             if rows < count:
-                self._fail(f"\\{k}-grams: ends after {rows:,} n-grams; the header says {count:,}")
+                cut = "" if self._more() else "; is the file cut off?"
+                self._fail(f"\\{k}-grams: ends after {rows:,} n-grams; the header says {count:,}{cut}")
             if vocabulary is None:
                 vocabulary = _Vocabulary(words, self.path, self.first_line[1])
                 logp, backoff = vocabulary.arrange(logp, OOV_LOG10), vocabulary.arrange(backoff, 0.0)
@@ -188,11 +189,12 @@ class _Reader:
             arpa_parse.BAD_NUMBER: f"'{token}' is no log-probability",
             arpa_parse.BAD_BACKOFF: f"'{token}' is no back-off weight: expected are log10 p, {words}, and that weight",
             arpa_parse.POSITIVE: f"log10 p = {token} is above 0",
-            arpa_parse.TOO_FEW: f"less than {words} in a row of \\{order}-grams:",
+            arpa_parse.TOO_FEW: f"less than {words} in a row of the {order}-grams",
             arpa_parse.TOO_MANY: f"'{token}' is too much: expected are log10 p, {words}, and a back-off weight",
             arpa_parse.UNKNOWN_WORD: f"the word '{token}' is not among the 1-grams",
         }
-        self._fail(reasons[stop])
+        last = 10 not in self.data[self.at : -1] and not len(next(self.pieces, ""))
+        self._fail(reasons[stop] + ("; is the file cut off?" if last else ""))
 
     def _end(self) -> None:
         while (line := self._line()) == b"":

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from asr.errors import AsrError, UsageError
@@ -46,18 +49,18 @@ class Decoder(Protocol):
 class DecodingConfig:
     """How to decode. None stands for the decoder's default, or what was tuned for the language model.
 
-    `hotwords` is a file of phrases or "w1,w2 w3", `lexicon` a file of words, `lm` an ARPA file or a binary of ours
-    (for flashlight and pyctcdecode an ARPA file).
+    `hotwords` is a file of phrases, "w1,w2 w3", or a list of phrases; `lexicon` a file of words, `lm` an ARPA file or a
+    binary of ours.
     """
 
     decoder: str = "beam"
     beam_width: int | None = None
-    lm: str | None = None
+    lm: str | Path | None = None
     alpha: float | None = None
     beta: float | None = None
-    hotwords: str | None = None
+    hotwords: str | Sequence[str] | None = None
     hotword_weight: float = 10.0
-    lexicon: str | None = None
+    lexicon: str | Path | None = None
     oov: str | None = None
     nbest: int = 1
     jobs: int | None = None
@@ -103,45 +106,46 @@ def make_decoder(
         from asr.decoding.greedy import GreedyDecoder
 
         return GreedyDecoder(tokenizer, frame_seconds)
-    lm = _read_lm(config.lm)
+    lm = _read_lm(config, tokenizer.labels, warn)
     if config.decoder == "beam":
         return _beam(config, tokenizer, frame_seconds, lm, warn)
     tuned = lm.tuned if lm else None
     words = lm.words if lm else ()
     alpha = config.alpha if config.alpha is not None else tuned.alpha if tuned else 0.5
     beta = config.beta if config.beta is not None else tuned.beta if tuned else 1.5
-    if config.decoder == "flashlight":
-        from asr.decoding.flashlight_backend import FlashlightDecoder
+    with _for_kenlm(config.lm, lm) as path:
+        if config.decoder == "flashlight":
+            from asr.decoding.flashlight_backend import FlashlightDecoder
 
-        flashlight = FlashlightDecoder(
+            flashlight = FlashlightDecoder(
+                tokenizer.labels,
+                path,
+                lm_words=words,
+                lexicon=config.lexicon,
+                encode=tokenizer.encode,
+                alpha=alpha,
+                beta=beta,
+                beam_width=config.beam_width or 50,
+                nbest=config.nbest,
+                frame_seconds=frame_seconds,
+            )
+            _warn_of("words of the lexicon", flashlight.unspellable_words, warn)
+            return flashlight
+        from asr.decoding.hotwords import read_hotwords
+        from asr.decoding.pyctcdecode_backend import PyctcdecodeDecoder
+
+        return PyctcdecodeDecoder(
             tokenizer.labels,
-            config.lm,
+            path,
             lm_words=words,
-            lexicon=config.lexicon,
-            encode=tokenizer.encode,
             alpha=alpha,
             beta=beta,
-            beam_width=config.beam_width or 50,
+            beam_width=config.beam_width or 100,
+            hotwords=read_hotwords(config.hotwords, config.hotword_weight) if config.hotwords else (),
+            hotword_weight=config.hotword_weight,
             nbest=config.nbest,
             frame_seconds=frame_seconds,
         )
-        _warn_of("words of the lexicon", flashlight.unspellable_words, warn)
-        return flashlight
-    from asr.decoding.hotwords import read_hotwords
-    from asr.decoding.pyctcdecode_backend import PyctcdecodeDecoder
-
-    return PyctcdecodeDecoder(
-        tokenizer.labels,
-        config.lm,
-        lm_words=words,
-        alpha=alpha,
-        beta=beta,
-        beam_width=config.beam_width or 100,
-        hotwords=read_hotwords(config.hotwords, config.hotword_weight) if config.hotwords else (),
-        hotword_weight=config.hotword_weight,
-        nbest=config.nbest,
-        frame_seconds=frame_seconds,
-    )
 
 
 def _beam(
@@ -178,12 +182,33 @@ def _beam(
     return search
 
 
-def _read_lm(path: str | None) -> NGramLM | None:
-    if path is None:
+def _read_lm(config: DecodingConfig, labels: Sequence[str], warn: Callable[[str], None]) -> NGramLM | None:
+    if config.lm is None:
         return None
+    from asr.decoding.lm_check import check_lm
     from asr.decoding.ngram import NGramLM
 
-    return NGramLM.read(path)
+    lm = NGramLM.read(config.lm, verify=True)
+    for remark in check_lm(lm, labels, config.lexicon):
+        warn(remark)
+    return lm
+
+
+@contextmanager
+def _for_kenlm(path: str | Path | None, lm: NGramLM | None) -> Iterator[str | Path | None]:
+    """A language model as a file that KenLM reads whole while it is opened: `path`, or an ARPA file of our binary."""
+    from asr.decoding.lm_binary import is_binary
+
+    if path is None or lm is None or not is_binary(path):
+        yield path
+        return
+    from asr.decoding.arpa_write import write_arpa
+    from asr.decoding.ngram_list import list_ngrams
+
+    with tempfile.TemporaryDirectory() as folder:
+        arpa = Path(folder) / "lm.arpa"
+        write_arpa(arpa, list_ngrams(lm))
+        yield arpa
 
 
 def _warn_of(what: str, words: Sequence[str], warn: Callable[[str], None]) -> None:

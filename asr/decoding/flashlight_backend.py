@@ -13,6 +13,7 @@ import numpy as np
 from asr.decoding.alphabet import Alphabet
 from asr.decoding.emissions import check_emissions
 from asr.decoding.lexicon import read_words
+from asr.decoding.pyctcdecode_backend import KENLM_LINE
 from asr.decoding.word_times import align_text, labels_by_symbol
 from asr.errors import AsrError, UsageError
 from asr.text.tokenizer import WORD_MARK
@@ -48,7 +49,7 @@ class FlashlightDecoder:
         frame_seconds: float = 0.04,
     ) -> None:
         """`encode` gives the label ids of a word among SentencePiece pieces: flashlight knows one spelling of each."""
-        ctc_decoder = _import_ctc_decoder()
+        ctc_decoder = _import_ctc_decoder(with_lm=lm is not None)
         self.alphabet = Alphabet(labels)
         self.labels = list(labels)
         self._by_symbol = labels_by_symbol(self.alphabet)
@@ -133,11 +134,16 @@ class FlashlightDecoder:
         return "".join(lines)
 
 
-def _import_ctc_decoder() -> Any:
+def _import_ctc_decoder(with_lm: bool) -> Any:
     try:
         import_module("flashlight.lib.text.decoder")
     except ImportError as error:
         raise UsageError(f"--decoder flashlight needs flashlight-text: {PIP_LINE}") from error
+    try:
+        if with_lm:
+            import_module("flashlight.lib.text.decoder.kenlm")
+    except ImportError as error:
+        raise UsageError(f"--decoder flashlight with a language model needs kenlm: {KENLM_LINE}") from error
     from asr.audio._torchaudio import torchaudio  # the one place that imports it
 
     return import_module(f"{torchaudio.__name__}.models.decoder").ctc_decoder

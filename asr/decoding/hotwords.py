@@ -36,11 +36,13 @@ class Hotwords:
     boost: float
 
 
-def read_hotwords(source: str, weight: float) -> dict[str, float]:
+def read_hotwords(source: str | Iterable[str], weight: float) -> dict[str, float]:
     """Phrases and weights from a file (one phrase per line, a tab and its weight where it has its own) or "w1,w2 w3".
 
-    Raises UsageError.
+    A list of phrases is taken as it is. Raises UsageError.
     """
+    if not isinstance(source, str):
+        return dict.fromkeys(source, weight)
     path = Path(source)
     try:
         is_file = path.is_file()

@@ -58,8 +58,7 @@ def write_binary(lm: NGramLM, path: str | Path) -> None:
     arrays = {name: np.ascontiguousarray(arrays[name], dtype) for name, dtype in _TYPES.items()}
     entries: dict[str, dict[str, Any]] = {}
     for name, array in arrays.items():
-        digest = hashlib.blake2b(array.view(np.uint8) if array.size else b"", digest_size=16).hexdigest()
-        entries[name] = {"length": len(array), "type": _NAMES[name], "offset": 10**15, "blake2b": digest}
+        entries[name] = {"length": len(array), "type": _NAMES[name], "offset": 10**15, "blake2b": _digest(array)}
     header = {"written_by": f"asr {__version__}", "counts": list(lm.counts), "arrays": entries, "bytes": 10**15}
     at = _aligned(_START.size + len(_encoded(header)))  # the placeholders are as long as any number put there
     for name, array in arrays.items():
@@ -86,14 +85,21 @@ def write_binary(lm: NGramLM, path: str | Path) -> None:
         raise LMError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def read_binary(path: str | Path) -> NGramLM:
+def read_binary(path: str | Path, verify: bool = False) -> NGramLM:
     """Open a binary; its arrays are read from disk when they are first touched. Raises LMError.
 
-    The header's checksum and all sizes are verified here, the contents by `damaged_arrays`, which reads all of it.
+    The header's checksum and all sizes are compared always; with `verify` those of the contents too, which reads all of
+    it: compiled code would go astray in damaged arrays.
     """
     from asr.decoding.ngram import NGramLM
 
     header, arrays = _open(path)
+    entries = header["arrays"]
+    damaged = [name for name in arrays if verify and _digest(arrays[name]) != entries[name]["blake2b"]]
+    if damaged:
+        raise LMError(
+            f"{path}: the contents are damaged ({', '.join(damaged)}): convert or fetch the language model again"
+        )
     return NGramLM(
         WordList(arrays.pop("word_block"), arrays.pop("word_offsets")),
         LMArrays(**{name: arrays[name] for name in LMArrays._fields}),
@@ -103,14 +109,8 @@ def read_binary(path: str | Path) -> NGramLM:
     )
 
 
-def damaged_arrays(path: str | Path) -> list[str]:
-    """The names of the arrays whose contents are not what was written. Raises LMError as `read_binary`."""
-    header, arrays = _open(path)
-    return [
-        name
-        for name, array in arrays.items()
-        if hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest() != header["arrays"][name]["blake2b"]
-    ]
+def _digest(array: np.ndarray) -> str:
+    return hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()
 
 
 def _open(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

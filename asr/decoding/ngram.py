@@ -50,16 +50,17 @@ class NGramLM:
         return cls(tables.words, arrays, state_length, tables.counts, name=name)
 
     @classmethod
-    def read(cls, path: str | Path) -> NGramLM:
+    def read(cls, path: str | Path, verify: bool = False) -> NGramLM:
         """An ARPA file (plain or gzip) or a binary of ours, told apart by content; with its tuned weights.
 
+        With `verify`, as in all commands, a binary is read whole and its checksums compared; without, it opens at once.
         Raises LMError with file and line.
         """
         from asr.decoding.arpa import read_arpa_lm
         from asr.decoding.lm_binary import is_binary, read_binary
 
         try:
-            model = read_binary(path) if is_binary(path) else read_arpa_lm(path)
+            model = read_binary(path, verify) if is_binary(path) else read_arpa_lm(path)
         except OSError as error:
             raise LMError(f"{path}: cannot be read: {error.strerror or error}") from error
         model.tuned = read_tuned(path)

@@ -71,6 +71,19 @@ def test_train_normalizes_as_a_model_does(asr_command: Command, tmp_path: Path, 
     assert 0.5 < shown["spelled_share"] < 1 and shown["remarks"] == []
 
 
+def test_pruning_by_entropy(asr_command: Command, tmp_path: Path) -> None:
+    full, small, smaller = tmp_path / "full.lm", tmp_path / "small.arpa", tmp_path / "smaller.lm"
+    assert asr_command("lm", "train", TEXT, "-o", full).returncode == 0
+    done = asr_command("lm", "train", TEXT, "-o", small, "--prune-entropy", "1e-4")
+    assert done.returncode == 0
+    sizes = [int(line.split()[1].replace(",", "")) for line in done.stdout.splitlines()[1:]]
+    assert tuple(sizes) == NGramLM.read(small).counts and sum(sizes) < sum(NGramLM.read(full).counts)
+    assert asr_command("lm", "convert", full, smaller, "--prune-entropy", "1e-2").returncode == 0
+    assert sum(NGramLM.read(smaller).counts) < sum(sizes)
+    wrong = asr_command("lm", "train", TEXT, "-o", small, "--force", "--prune-entropy", "3")
+    assert wrong.returncode == 2 and "well below 1, expected (for example 1e-7), found 3" in wrong.stderr
+
+
 def test_usage_errors(asr_command: Command, tmp_path: Path) -> None:
     for arguments, message in [
         (["train", TEXT, "-o", tmp_path / "x.txt"], "ends in .lm, .arpa or .arpa.gz"),
@@ -112,18 +125,30 @@ def test_convert_there_and_back_takes_the_tuned_weights_along(asr_command: Comma
     assert NGramLM.read(upper).score("THE OF") == pytest.approx(NGramLM.read(source).score("the of"))
 
 
+def test_weights_of_a_model_that_is_replaced_go_with_it(asr_command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "x.lm"
+    assert asr_command("lm", "train", TEXT, "-o", path).returncode == 0
+    write_tuned(path, Tuned(0.5, 1.0, 20))
+    assert asr_command("lm", "convert", path, path, "--force").returncode == 0
+    assert read_tuned(path) == Tuned(0.5, 1.0, 20)
+    again = asr_command("lm", "train", TEXT, "-o", path, "--force")
+    assert again.returncode == 0 and "x.lm.tuned.json was of the language model replaced" in again.stderr
+    assert read_tuned(path) is None
+
+
 def test_info(asr_command: Command, tmp_path: Path) -> None:
     binary = tmp_path / "x.lm"
     NGramLM.read(EXAMPLES / "pruned.arpa").write_binary(binary)
-    shown = asr_command("lm", "info", binary, "--verify")
-    assert shown.returncode == 0 and "77 + 133 + 57 + 15" in shown.stdout and "as written" in shown.stdout
+    shown = asr_command("lm", "info", binary)
+    assert shown.returncode == 0 and "77 + 133 + 57 + 15" in shown.stdout
     values = json.loads(asr_command("lm", "info", EXAMPLES / "pruned.arpa", "--json").stdout)
     assert (values["kind"], values["order"], values["ngrams"]) == ("ARPA", 4, [77, 133, 57, 15])
     data = bytearray(binary.read_bytes())
     data[-1] ^= 1
     binary.write_bytes(data)
-    damaged = asr_command("lm", "info", binary, "--verify")
-    assert damaged.returncode == 1 and "damaged (word_block)" in damaged.stderr
+    for command in (("info", binary), ("perplexity", binary, TEXT), ("convert", binary, tmp_path / "y.lm")):
+        damaged = asr_command("lm", *command)
+        assert damaged.returncode == 1 and "the contents are damaged (word_block)" in damaged.stderr
 
 
 def test_info_tells_models_of_characters(asr_command: Command, tmp_path: Path) -> None:

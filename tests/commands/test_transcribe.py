@@ -13,7 +13,6 @@ import soundfile
 import asr
 from asr.__main__ import main
 from asr.decoding.beam_stream import BeamStream
-from asr.decoding.decoder import DecodingConfig, make_decoder
 from asr.long_form import Windows
 from asr.recognizer import Recognizer
 from asr.writers import WRITERS
@@ -41,7 +40,6 @@ def talk(write_audio, tmp_path):
 def text_of(tiny_model):
     """`text_of(path)`: what the library hears."""
     model = asr.load(tiny_model)
-    model.decoder = make_decoder(DecodingConfig(), model.tokenizer, model.frame_seconds)
     return lambda path: model.transcribe(path).text
 
 
@@ -331,7 +329,7 @@ def test_a_shard_is_a_part_of_a_whole(run, talk, shard):
 def test_long_recordings_come_out_as_they_are_heard(run, write_audio, tmp_path, tiny_model):
     path = write_audio(tmp_path / "long.wav", 7.0, seed=7)
     options = ("--chunk-length", "2", "--chunk-overlap", "0.5", "--decoder", "greedy")
-    model = asr.load(tiny_model)
+    model = asr.load(tiny_model, decoder="greedy")
     model.windows = Windows(2.0, 0.5)
     expected = model.transcribe(path).text
     assert run(path, *options)[:2] == (0, expected + "\n")

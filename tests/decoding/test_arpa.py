@@ -126,7 +126,7 @@ def test_contexts_that_the_file_lacks_are_made_up(path: Path) -> None:
         ("-0.6\ta\t-0.25", "-0.6\ta\tx", "x.arpa:9: 'x' is no back-off weight: expected are log10 p, 1 word, and that"),
         ("-0.6\ta\t-0.25", "-0.6\ta\t-0.25\t7", "x.arpa:9: '7' is too much: expected are log10 p, 1 word"),
         ("-0.6\ta\t-0.25", "-0.6", "x.arpa:9: less than 1 word"),
-        ("-0.2\ta b", "-0.2\ta", r"x.arpa:14: less than 2 words in a row of \\2-grams:"),
+        ("-0.2\ta b", "-0.2\ta", "x.arpa:14: less than 2 words in a row of the 2-grams$"),
         ("-0.2\ta b", "-0.2\ta c", "x.arpa:14: the word 'c' is not among the 1-grams"),
         ("-0.5\tb\t", "-0.5\ta\t", "x.arpa:10: the word 'a' stands there twice"),
         ("-0.3\tb a", "-0.3\ta b", "x.arpa:15: the 2-gram 'a b' stands there twice"),
@@ -138,6 +138,17 @@ def test_errors_name_file_and_line(path: Path, old: str, new: str, message: str)
     with pytest.raises(LMError, match=message) as caught:
         read(path, GOOD.replace(old, new))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_cut_off_anywhere_is_refused(path: Path, packed: bool) -> None:
+    content = gzip.compress(GOOD.encode()) if packed else GOOD.encode().rstrip()
+    for size in range(len(content)):
+        with pytest.raises(LMError) as caught:
+            read(path, content[:size])
+        assert "\n" not in str(caught.value)
+    with pytest.raises(LMError, match=r"x\.arpa:14: less than 2 words in a row of the 2-grams; is the file cut off\?"):
+        read(path, GOOD[: GOOD.index("-0.2\ta b") + 6])
 
 
 @pytest.mark.parametrize(

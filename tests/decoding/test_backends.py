@@ -10,9 +10,10 @@ import pytest
 from beam_oracle import arpa
 
 from asr.decoding.beam import BeamSearch
-from asr.decoding.decoder import DecodingConfig, make_decoder
+from asr.decoding.decoder import DECODERS, DecodingConfig, make_decoder
+from asr.decoding.emissions import EmissionError
 from asr.decoding.greedy import GreedyDecoder
-from asr.decoding.ngram import LMError, NGramLM
+from asr.decoding.ngram import NGramLM
 from asr.errors import UsageError
 from asr.scoring.edits import score
 from asr.text.tokenizer import CharTokenizer, train_sentencepiece
@@ -147,13 +148,6 @@ def test_the_weights_tuned_for_a_language_model_are_taken(lm_path, tmp_path):
     assert (search.alpha, search.beta, search.beam_width) == (0.5, 1.5, 50)
 
 
-def test_a_language_model_in_the_other_case_is_refused(tmp_path):
-    path = tmp_path / "upper.arpa"
-    path.write_text(arpa(random.Random(2), [word.upper() for word in WORDS]), encoding="utf-8")
-    with pytest.raises(LMError, match="it is in upper case, the model in lower case"):
-        make("beam", lm=str(path))
-
-
 def test_words_that_cannot_be_spelled_are_reported(tmp_path):
     said = []
     path = tmp_path / "words.txt"
@@ -165,16 +159,57 @@ def test_words_that_cannot_be_spelled_are_reported(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", DECODERS)
+def test_what_is_no_emission_is_refused_by_all_alike(name):
+    pytest.importorskip({"flashlight": "flashlight.lib.text", "pyctcdecode": "pyctcdecode"}.get(name, "numpy"))
+    decoder = make(name)
+    good = np.log(np.full((3, 7), 1 / 7, np.float32))
+    nan = good.copy()
+    nan[1, 2] = np.nan
+    for array, message in (
+        (nan, "nan at frame 1, label 2; all must be finite"),
+        (good[:, :6], "6 columns but 7 labels"),
+        (good[:0], "no frames to decode"),
+        (np.exp(good), "these are probabilities: pass their natural logarithm"),
+        (good + 1.0, "pass the output of log_softmax"),
+        (good[None], "decode the utterances of a batch one by one"),
+        (np.zeros((3, 7), np.int64), "expected floating-point log-probabilities, found int64"),
+    ):
+        with pytest.raises(EmissionError, match=message):
+            decoder.decode(array)
+    assert decoder.decode(good)  # and the decoder goes on
+
+
+@pytest.mark.parametrize("name", ["flashlight", "pyctcdecode"])
+def test_a_binary_language_model_serves_the_others_too(name, lm_path, tmp_path):
+    pytest.importorskip({"flashlight": "flashlight.lib.text"}.get(name, name))
+    pytest.importorskip("kenlm")
+    NGramLM.read(lm_path).write_binary(tmp_path / "words.lm")
+    one, other = make(name, lm=lm_path, alpha=1.0), make(name, lm=tmp_path / "words.lm", alpha=1.0)
+    for seed in range(5):
+        _, log_probs = peaky(seed)
+        [ours], [theirs] = one.decode(log_probs), other.decode(log_probs)
+        assert (ours.text, ours.words) == (theirs.text, theirs.words)
+        assert ours.score == pytest.approx(theirs.score, abs=1e-3)
+
+
 @pytest.mark.parametrize(
-    ("name", "missing", "line"),
+    ("name", "missing", "line", "with_lm"),
     [
-        ("flashlight", "flashlight", "flashlight-text"),
-        ("pyctcdecode", "pyctcdecode", "pip install pyctcdecode"),
+        ("flashlight", "flashlight", "flashlight-text", False),
+        ("flashlight", "kenlm", "pip install kenlm", True),
+        ("pyctcdecode", "pyctcdecode", "pip install pyctcdecode", False),
+        ("pyctcdecode", "kenlm", "pip install kenlm", True),
     ],
 )
-def test_what_is_not_installed_is_named_with_the_line_that_installs_it(monkeypatch, name, missing, line):
+def test_what_is_not_installed_is_named_with_the_line_that_installs_it(
+    monkeypatch, lm_path, name, missing, line, with_lm
+):
     import sys
 
+    if missing == "kenlm":
+        pytest.importorskip({"flashlight": "flashlight.lib.text"}.get(name, name))
+        monkeypatch.setitem(sys.modules, "flashlight.lib.text.decoder.kenlm", None)
     for module in [m for m in sys.modules if m.partition(".")[0] == missing]:
         monkeypatch.delitem(sys.modules, module)
     real = builtins.__import__
@@ -187,4 +222,4 @@ def test_what_is_not_installed_is_named_with_the_line_that_installs_it(monkeypat
 
     monkeypatch.setattr(builtins, "__import__", fail)
     with pytest.raises(UsageError, match=line):
-        make(name)
+        make(name, lm=lm_path if with_lm else None)

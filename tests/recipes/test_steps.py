@@ -107,7 +107,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     toy = Toy(folder, source)
     monkeypatch.setattr(asr.training.run, "train", toy.train)
     monkeypatch.setattr(asr.evaluation, "evaluate", toy.evaluate)
-    monkeypatch.setattr(asr, "load", lambda path: None)
+    monkeypatch.setattr(asr, "load", lambda path, decoder: None)
     return toy
 
 
