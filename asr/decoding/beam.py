@@ -19,7 +19,8 @@ from asr.decoding.compiling import announce
 from asr.decoding.decoder import OOV
 from asr.decoding.hotwords import Hotwords, compile_hotwords
 from asr.decoding.lexicon import UNKNOWN, Lexicon, LexiconError, read_words
-from asr.decoding.ngram import LMError, NGramLM
+from asr.decoding.lm_check import check_lm
+from asr.decoding.ngram import NGramLM
 from asr.decoding.ngram_kernel import ARC, STATE, UNIGRAM, LMArrays
 from asr.decoding.piece_steps import piece_key
 from asr.decoding.search_arrays import Labels, Weights
@@ -220,8 +221,8 @@ class BeamSearch:
         lexicon = Lexicon(self.alphabet, chosen, ids, scores, spellings)
         if words is not None and not len(lexicon):
             raise LexiconError(f"none of the lexicon's {len(chosen)} words can be spelled with the model's labels")
-        if words is None and self.lm is not None and 2 * len(lexicon.unspellable) > len(chosen):
-            raise LMError(_mismatch(self.lm, self.alphabet, lexicon))
+        if words is None and self.lm is not None:
+            check_lm(self.lm, self.alphabet.labels)
         return lexicon
 
     def _unknown_logp(self) -> tuple[float, float]:
@@ -293,19 +294,6 @@ class BeamSearch:
 def _check(condition: bool, message: str) -> None:
     if not condition:
         raise UsageError(message)
-
-
-def _mismatch(lm: NGramLM, alphabet: Alphabet, lexicon: Lexicon) -> str:
-    words = lexicon.unspellable
-    lower = sum(map(bool, alphabet.encode(word.lower() for word in words)))
-    upper = sum(map(bool, alphabet.encode(word.upper() for word in words)))
-    if 2 * max(lower, upper) > len(words):
-        have, need = ("upper", "lower") if lower > upper else ("lower", "upper")
-        hint = f"it is in {have} case, the model in {need} case: train it on text of the model's normalizer"
-    else:
-        hint = f"e.g. {', '.join(map(repr, words[:4]))}: a model of other units, or of another language?"
-    total = len(words) + len(lexicon)
-    return f"{lm.name}: {len(words)} of {total} words cannot be spelled with the model's labels; {hint}"
 
 
 def _no_lm() -> LMArrays:
