@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -84,7 +84,8 @@ class Batch:
         return self._with(lambda tensor: tensor.pin_memory())
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(**{k: change(v) if isinstance(v, Tensor) else v for k, v in self.__dict__.items()})
+        changed: dict[str, Any] = {k: change(v) for k, v in self.__dict__.items() if isinstance(v, Tensor)}
+        return replace(self, **changed)
 
     def __getstate__(self) -> dict[str, Any]:
         """As arrays where shared memory is scarce: torch sends tensors through it, arrays through a pipe."""
