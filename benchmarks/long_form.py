@@ -105,11 +105,11 @@ class Comparison:
     def agreement(self) -> Score | None:
         """The text of long utterances in short windows against that of the whole; None where there are none."""
         long = [(w, self.rate) for w in self.waveforms if len(w) > 10.0 * self.rate]
-        texts = []
+        texts: list[list[str]] = []
         for windows in (None, SHORT_WINDOWS):
             self.recognizer.windows = windows
             texts.append([self._text(self.recognizer.transcribe(source).text) for source in long])
-        return score(*texts) if long else None
+        return score(texts[0], texts[1]) if long else None
 
     def _text(self, text: str) -> str:
         return normalize(text, self.recognizer.normalizer)
