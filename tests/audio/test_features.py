@@ -158,7 +158,7 @@ def test_digital_silence_around_a_recording_leaves_its_features(before: int, aft
     alone, _ = LogMel()(noise, torch.tensor([16000]))
     within, _ = LogMel()(padded, torch.tensor([padded.shape[1]]))
     found = within[0, before : before + 101]
-    assert (found[2:-2] - alone[0, 2:-2]).abs().max() < 0.3
+    assert (found[2:-2] - alone[0, 2:-2]).abs().max() < 0.5
     assert torch.isfinite(within).all()
     assert torch.equal(within[0].amin(dim=0), found.amin(dim=0))  # nothing is lower than what was recorded
 
