@@ -1,4 +1,4 @@
-"""Augmentation of training data, drawn from (seed, epoch, utterance) alone: speed, reverb, noise, gain, SpecAugment."""
+"""Augmentation of training data, drawn from (seed, epoch, utterance): speed, silence, reverb, noise, gain, masks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ import numpy as np
 
 from asr.audio.read import probe, read
 from asr.audio.resample import resample
+from asr.audio.silence import silence
 from asr.errors import AudioError, ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _ENDINGS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".sph", ".w64"}
+SILENCE_PROBABILITY = 0.5  # at each end, so that utterances as they were recorded are learned too
+JOIN_SECONDS = 0.3  # between joined utterances, at least; long enough for the token or the blank that parts them
 _PEAK = 0.99  # what an augmented waveform is scaled back to where it would leave [-1, 1]
 
 
@@ -29,14 +32,18 @@ _PEAK = 0.99  # what an augmented waveform is scaled back to where it would leav
 class AugmentConfig:
     """What may happen to a training utterance; the defaults change nothing.
 
-    `speed`: factors, one drawn per utterance (pitch changes with it; Ko et al. 2015). `gain_db`: largest change of
-    level. `noise_dir`, `reverb_dir`: folders of recordings, searched with their subfolders; a noise is added at an SNR
-    drawn from `noise_snr_db`, an impulse response convolved, each with its probability. SpecAugment (Park et al.
+    `speed`: factors, one drawn per utterance (pitch changes with it; Ko et al. 2015). `silence`: most seconds of
+    silence put before an utterance, and after it, each with probability 1/2. `join`: share of the batches whose
+    utterances are joined two by two, where `batch_seconds` allows it. `gain_db`: largest change of level. `noise_dir`,
+    `reverb_dir`: folders of recordings, searched with their subfolders; a noise is added at an SNR drawn from
+    `noise_snr_db`, an impulse response convolved, each with its probability. SpecAugment (Park et al.
     2019): `time_masks` each shorter than `time_mask_ratio` of the utterance's own frames, `frequency_masks` each
     narrower than `frequency_mask_width` mel bins. Raises ValueError on values that cannot work.
     """
 
     speed: tuple[float, ...] = ()
+    silence: float = 0.0
+    join: float = 0.0
     gain_db: float = 0.0
     noise_dir: str = ""
     noise_snr_db: tuple[float, float] = (5.0, 20.0)
@@ -52,10 +59,10 @@ class AugmentConfig:
         for factor in self.speed:
             if not 0.5 <= factor <= 2.0:
                 raise ValueError(f"speed factors must lie in [0.5, 2], found {factor:g}")
-        for name in ("noise_probability", "reverb_probability", "time_mask_ratio"):
+        for name in ("join", "noise_probability", "reverb_probability", "time_mask_ratio"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must lie in [0, 1], found {getattr(self, name):g}")
-        for name in ("gain_db", "time_masks", "frequency_masks", "frequency_mask_width"):
+        for name in ("silence", "gain_db", "time_masks", "frequency_masks", "frequency_mask_width"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, found {getattr(self, name):g}")
         if self.noise_snr_db[0] > self.noise_snr_db[1]:
@@ -63,7 +70,7 @@ class AugmentConfig:
 
 
 class WaveAugment:
-    """Speed, then reverberation, then noise, then gain, as a recording comes to be. Can be pickled into workers.
+    """Speed, silence, reverberation, noise, gain, as a recording comes to be. Can be pickled into workers.
 
     The folders are listed once, here; ConfigError if one is missing or holds no recording. The result depends on the
     samples, the configuration and the seed only, not on the process, its history, or other random states.
@@ -77,8 +84,9 @@ class WaveAugment:
     def __call__(self, samples: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
         """Augment `(time,)` float32 with what `seed` = (run seed, epoch, utterance index) draws; the input is kept.
 
-        Length changes only with speed, to `ceil(time / speed)`. Where noise or gain would carry samples out of [-1, 1],
-        the whole is scaled back, so that no clipping arises that the recording did not have.
+        Length changes only with speed, to `ceil(time / speed)`, and by up to twice `silence`. Where noise or gain would
+        carry samples out of [-1, 1], the whole is scaled back, so that no clipping arises that the recording did not
+        have.
         """
         config = self.config
         draw = _generator("wave", seed)
@@ -93,6 +101,8 @@ class WaveAugment:
         result = samples
         if config.speed:
             result = change_speed(result, config.speed[int(which * len(config.speed))])
+        if config.silence and len(result):
+            result = self._within_silence(result, _generator("silence", seed))
         if self.impulses and reverberate:
             path, _ = self.impulses[int(impulse * len(self.impulses))]
             result = reverb(result, _impulse(path, self.rate))
@@ -105,6 +115,22 @@ class WaveAugment:
         if loudest > peak:
             result = result * np.float32(_PEAK * peak / loudest)
         return np.array(result, dtype=np.float32) if result is samples else result.astype(np.float32, copy=False)
+
+    def join(self, waveforms: Sequence[np.ndarray], seed: tuple[int, ...]) -> np.ndarray:
+        """Waveforms `(time,)` one after another, with a silence of `JOIN_SECONDS` to that and `silence` in between."""
+        draw = _generator("join", seed)
+        parts = [waveforms[0]]
+        for waveform in waveforms[1:]:
+            seconds = JOIN_SECONDS + draw.uniform(0.0, self.config.silence)
+            parts += [silence(parts[-1], round(seconds * self.rate), self.rate, draw), waveform]
+        return np.concatenate(parts)
+
+    def _within_silence(self, samples: np.ndarray, draw: random.Random) -> np.ndarray:
+        parts = []
+        for _ in range(2):
+            added, seconds = draw.random() < SILENCE_PROBABILITY, draw.uniform(0.0, self.config.silence)
+            parts.append(silence(samples, round(seconds * self.rate) if added else 0, self.rate, draw))
+        return np.concatenate([parts[0], samples, parts[1]])
 
     def _noise(self, path: str, seconds: float, length: int, place: float) -> np.ndarray:
         """`length` samples of a noise recording from a drawn place in it on; all of it where it is shorter."""
@@ -182,6 +208,11 @@ def _masked(size: int, width: int, masks: int) -> Tensor:
     if masks == 0 or size == 0:
         return torch.ones(size)
     return functional.mask_along_axis_iid(torch.ones(masks, 1, size), width, 0.0, axis=2).amin(dim=(0, 1))
+
+
+def drawn(purpose: str, seed: tuple[int, ...]) -> float:
+    """A number in [0, 1) that depends on purpose and seed only."""
+    return _generator(purpose, seed).random()
 
 
 def _generator(purpose: str, seed: tuple[int, ...]) -> random.Random:

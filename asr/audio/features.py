@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ Count = TypeVar("Count", int, Tensor)
 # Natural-log units; speech has 0.7 to 4. Below it a bin holds rounding noise (up to 2e-6), which a smaller floor would
 # raise above the 1e-4 to which an utterance must be the same alone and in a batch.
 _STD_FLOOR = 0.1
+_FLOOR_TOLERANCE = 1e-3  # natural-log units
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class LogMel(nn.Module):
             frame_lengths = frame_count(lengths, self.config)
             valid = torch.arange(log_mel.shape[1], device=log_mel.device) < frame_lengths[:, None]
             if self.config.normalize == "utterance":
-                log_mel = _normalize(log_mel, valid, frame_lengths)
+                log_mel = _normalize(log_mel, valid, math.log(self.config.log_floor))
             return log_mel.masked_fill(~valid[:, :, None], 0.0), frame_lengths
 
     def _log_mel(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
@@ -155,16 +157,25 @@ class LogMel(nn.Module):
         return self
 
 
-def _normalize(features: Tensor, valid: Tensor, frame_lengths: Tensor) -> Tensor:
-    """Zero mean and unit (biased) variance per utterance and bin, over the valid frames only."""
+def _normalize(features: Tensor, valid: Tensor, floor: float) -> Tensor:
+    """Zero mean and unit (biased) variance per utterance and bin, over the valid frames only.
+
+    Frames of digital silence, at `floor` in all bins, and their neighbours, whose windows hear a little beyond it, do
+    not count: they would shift the statistics of what was recorded. They become no lower than the lowest that counts.
+    """
     if features.shape[1] == 0:
         return features
-    count = frame_lengths.clamp(min=1).to(features.dtype)[:, None, None]
-    # Relative to the first frame a constant bin is exactly zero: digital silence gives no rounding noise.
-    shifted = (features - features[:, :1]).masked_fill(~valid[:, :, None], 0.0)
-    centred = shifted - shifted.sum(dim=1, keepdim=True) / count
-    variance = centred.masked_fill(~valid[:, :, None], 0.0).square().sum(dim=1, keepdim=True) / count
-    return centred / variance.sqrt().clamp(min=_STD_FLOOR)
+    silent = valid & (features.amax(dim=2) <= floor + _FLOOR_TOLERANCE)
+    heard = valid & (nn.functional.max_pool1d(silent.float()[:, None], 3, 1, 1)[:, 0] == 0)
+    counted = torch.where(heard.any(dim=1, keepdim=True), heard, valid)[:, :, None]
+    count = counted.sum(dim=1, keepdim=True).clamp(min=1).to(features.dtype)
+    # Relative to the first frame that counts a constant bin is exactly zero: no rounding noise.
+    first = features.gather(1, counted.int().argmax(dim=1, keepdim=True).expand(-1, -1, features.shape[2]))
+    shifted = (features - first).masked_fill(~counted, 0.0)
+    centred = features - first - shifted.sum(dim=1, keepdim=True) / count
+    variance = centred.masked_fill(~counted, 0.0).square().sum(dim=1, keepdim=True) / count
+    lowest = centred.masked_fill(~counted, torch.inf).amin(dim=1, keepdim=True)
+    return torch.maximum(centred, lowest) / variance.sqrt().clamp(min=_STD_FLOOR)
 
 
 def _filter_bank(config: FeatureConfig) -> tuple[int, Tensor]:

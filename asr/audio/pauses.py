@@ -9,6 +9,7 @@ SMOOTHING_SECONDS = 0.05
 SHORTEST_PAUSE = 0.4  # seconds; closures and hesitations inside words are shorter
 LEVEL = 0.3  # of the way from the quiet to the loud parts, in decibels; what lies below it is a pause
 LEAST_RANGE = 18.0  # decibels between quiet and loud parts; with less there may be no silence in it at all
+WIDEST_RANGE = 50.0  # decibels; quieter than that below the loud parts is no background noise but digital silence
 
 
 def find_pauses(
@@ -32,12 +33,15 @@ def find_pauses(
 
 
 def level_range(samples: np.ndarray, rate: int) -> tuple[float, float]:
-    """The levels, in decibels, that 5 % of the time lie below, and above; of some seconds, or they mean little."""
+    """The levels, in decibels, that 5 % of the time lie below, and above; of some seconds, or they mean little.
+
+    Where a part is digital silence the quiet level is `WIDEST_RANGE` below the loud one: pauses with noise count too.
+    """
     level = _levels(samples, rate)
     if not len(level):
         return 0.0, 0.0
     quiet, loud = np.percentile(level, [5, 95])
-    return float(quiet), float(loud)
+    return max(float(quiet), float(loud) - WIDEST_RANGE), float(loud)
 
 
 def _hop(rate: int) -> int:

@@ -50,6 +50,7 @@ class BatchSampler:
         longest_first: the batch with the most padded seconds runs first in epoch 0, so that a memory failure
             comes in the first minute.
         max_stretch: how much augmentation may lengthen an utterance (speed 0.9 gives 1 / 0.9).
+        max_added: seconds of silence that augmentation may add to an utterance.
 
     Raises ConfigError for settings that cannot work, ManifestError for durations that are not positive.
     """
@@ -67,8 +68,11 @@ class BatchSampler:
         max_batch_size: int = 0,
         longest_first: bool = True,
         max_stretch: float = 1.0,
+        max_added: float = 0.0,
     ) -> None:
         seconds = _checked(durations, batch_seconds, rank, world_size, max_batch_size, max_stretch)
+        if not (max_added >= 0 and math.isfinite(max_added)):
+            raise ConfigError(f"max_added: {max_added} is not a number of seconds")
         if buckets < 1:
             raise ConfigError(f"buckets: {buckets} is not a positive number of length buckets")
         self.batch_seconds, self.buckets, self.max_batch_size = float(batch_seconds), buckets, max_batch_size
@@ -81,9 +85,11 @@ class BatchSampler:
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self.consumed = 0
-        self._plan = _make_plan(seconds * max_stretch, self.batch_seconds, buckets, max_batch_size, world_size)
+        self._plan = _make_plan(
+            seconds * max_stretch + max_added, self.batch_seconds, buckets, max_batch_size, world_size
+        )
         self._seconds = seconds.astype(np.float32)
-        settings = f"{batch_seconds} {buckets} {shuffle} {seed} {world_size} {max_batch_size} {max_stretch}"
+        settings = f"{batch_seconds} {buckets} {shuffle} {seed} {world_size} {max_batch_size} {max_stretch} {max_added}"
         self._fingerprint = hashlib.sha256(self._seconds.tobytes() + settings.encode()).hexdigest()[:16]
 
     def __len__(self) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from asr.audio.augment import AugmentConfig, WaveAugment
+from asr.audio.augment import AugmentConfig, WaveAugment, drawn
 from asr.audio.read import read
 from asr.corpus.manifest import Manifest, Utterance
 from asr.corpus.workers import pass_by_value
@@ -35,7 +36,8 @@ class Tokenizer(Protocol):
 class Sample:
     """One utterance: waveform (samples,) float32, tokens (length,) int64, `duration` the waveform's seconds.
 
-    Where the audio could not be read `failure` says why and both tensors are empty.
+    Where the audio could not be read `failure` says why and both tensors are empty. `utterances` is how many were
+    joined to this one, of which `index` is the first.
     """
 
     index: int
@@ -44,6 +46,7 @@ class Sample:
     duration: float
     epoch: int = 0
     failure: Failure | None = None
+    utterances: int = 1
 
 
 @dataclass
@@ -52,7 +55,8 @@ class Batch:
 
     waveforms (batch, samples) float32, zero beyond each length; lengths (batch,) int64 in samples; tokens
     (sum of token_lengths,) int64, the transcripts one after another; token_lengths (batch,) int64; `indices`
-    the batch's places in the manifest, which with the run's seed and `epoch` seed SpecAugment. Utterances
+    the batch's places in the manifest, which with the run's seed and `epoch` seed SpecAugment; `utterances` more
+    than these where some were joined. Utterances
     that could not be read are not among these but in `failures`, as (index, Failure): evaluation must score
     them as empty hypotheses, training counts them with UnreadableCount. A batch of which nothing could be
     read has len 0: training must still take part in the step (with a zero loss), or the other ranks wait
@@ -66,33 +70,22 @@ class Batch:
     indices: list[int]
     epoch: int = 0
     failures: list[tuple[int, Failure]] = field(default_factory=list)
+    utterances: int = 0
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch with its tensors on `device`."""
-        return Batch(
-            self.waveforms.to(device, non_blocking=non_blocking),
-            self.lengths.to(device, non_blocking=non_blocking),
-            self.tokens.to(device, non_blocking=non_blocking),
-            self.token_lengths.to(device, non_blocking=non_blocking),
-            self.indices,
-            self.epoch,
-            self.failures,
-        )
+        return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, for copies to CUDA that run beside the computation."""
-        return Batch(
-            self.waveforms.pin_memory(),
-            self.lengths.pin_memory(),
-            self.tokens.pin_memory(),
-            self.token_lengths.pin_memory(),
-            self.indices,
-            self.epoch,
-            self.failures,
-        )
+        return self._with(lambda tensor: tensor.pin_memory())
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {k: change(v) for k, v in self.__dict__.items() if isinstance(v, Tensor)}
+        return replace(self, **changed)
 
     def __getstate__(self) -> dict[str, Any]:
         """As arrays where shared memory is scarce: torch sends tensors through it, arrays through a pipe."""
@@ -125,6 +118,7 @@ class SpeechDataset(Dataset[Sample]):
             else 4), up to `cache_limit` bytes. For small sets that are read again each epoch. Every worker
             process has a cache of its own, so with workers it pays only with persistent ones, or after
             `preload` where workers are forked.
+        batch_seconds: bound on the padded seconds of a batch whose utterances `augment` joins.
     """
 
     def __init__(
@@ -139,6 +133,7 @@ class SpeechDataset(Dataset[Sample]):
         *,
         cache_audio: bool = False,
         cache_limit: int = 2 << 30,
+        batch_seconds: float = math.inf,
     ) -> None:
         self.manifest = manifest
         self.tokenizer = tokenizer
@@ -148,6 +143,7 @@ class SpeechDataset(Dataset[Sample]):
         self.training = training
         self.cache_audio = cache_audio
         self.cache_limit = cache_limit
+        self.batch_seconds = batch_seconds
         self._augment = WaveAugment(augment, rate) if training and augment is not None else None
         self._cache: dict[int, np.ndarray] = {}
         self._cached_bytes = 0
@@ -168,6 +164,31 @@ class SpeechDataset(Dataset[Sample]):
         waveform = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
         tokens = torch.tensor(self._tokens(utterance), dtype=torch.int64)
         return Sample(index, waveform, tokens, len(waveform) / self.rate, epoch)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Sample]:
+        """The samples of a batch (DataLoaders ask for them so), joined two by two where `augment.join` draws it."""
+        samples = [self[key] for key in keys]
+        if self._augment is None or not samples or samples[0].failure is not None:
+            return samples
+        seed = (self.seed, samples[0].epoch, samples[0].index)
+        if drawn("batch", seed) >= self._augment.config.join:
+            return samples
+        read_ones = [s for s in samples if s.failure is None]
+        joined = [self._joined(read_ones[i : i + 2]) for i in range(0, len(read_ones), 2)]
+        if max(s.duration for s in joined) * len(joined) > self.batch_seconds:
+            return samples
+        return joined + [s for s in samples if s.failure is not None]
+
+    def _joined(self, samples: Sequence[Sample]) -> Sample:
+        if len(samples) == 1:
+            return samples[0]
+        assert self._augment is not None
+        first = samples[0]
+        wave = self._augment.join([s.waveform.numpy() for s in samples], (self.seed, first.epoch, first.index))
+        text = " ".join(self.reference(s.index) for s in samples)
+        tokens = torch.tensor(self._encoded(text, self.manifest[first.index]), dtype=torch.int64)
+        seconds = len(wave) / self.rate
+        return Sample(first.index, torch.from_numpy(wave), tokens, seconds, first.epoch, utterances=len(samples))
 
     def reference(self, index: int) -> str:
         """The normalized transcript, which hypotheses are scored against."""
@@ -206,9 +227,11 @@ class SpeechDataset(Dataset[Sample]):
         return samples
 
     def _tokens(self, utterance: Utterance) -> list[int]:
+        return self._encoded(normalize(utterance.text, self.normalizer), utterance)
+
+    def _encoded(self, text: str, utterance: Utterance) -> list[int]:
         if self.tokenizer is None:
             return []
-        text = normalize(utterance.text, self.normalizer)
         try:
             return self.tokenizer.encode(text)
         except TextError as error:
@@ -236,6 +259,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         indices=[s.index for s in read_ones],
         epoch=samples[0].epoch if samples else 0,
         failures=[(s.index, s.failure) for s in samples if s.failure is not None],
+        utterances=sum(s.utterances for s in read_ones),
     )
 
 
@@ -257,7 +281,7 @@ class UnreadableCount:
 
     def add(self, batch: Batch) -> None:
         """Take note of a batch. Raises AudioError above the limit."""
-        self.read += len(batch) + len(batch.failures)
+        self.read += batch.utterances + len(batch.failures)
         self.failed += len(batch.failures)
         for index, failure in batch.failures:
             if index not in self.failures:

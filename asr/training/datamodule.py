@@ -52,6 +52,7 @@ class SpeechDataModule(pl.LightningDataModule):
             world_size=self.trainer.world_size,
             max_batch_size=data.max_batch_size,
             max_stretch=max(1.0, 1.0 / min(augment.speed)) if augment.speed else 1.0,
+            max_added=2.0 * augment.silence,
         )
         if self.resume_position is not None:
             self.sampler.load_state_dict(self.resume_position)
@@ -92,6 +93,7 @@ class SpeechDataModule(pl.LightningDataModule):
             normalizer=config.text.normalizer,
             training=training,
             cache_audio=config.data.cache_audio,
+            batch_seconds=config.data.batch_seconds,
         )
 
     def _loader(self, dataset: SpeechDataset, sampler: Any) -> DataLoader:

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.audio.augment import AugmentConfig, WaveAugment, add_noise, change_speed, reverb, spec_augment
+from asr.audio.augment import JOIN_SECONDS, AugmentConfig, WaveAugment, add_noise, change_speed, reverb, spec_augment
 from asr.config import from_dict
 from asr.errors import ConfigError
 
@@ -99,6 +99,34 @@ def test_switching_one_off_leaves_the_others(voice: np.ndarray, folders: tuple[P
     both = AugmentConfig(gain_db=6.0, noise_dir=str(folders[0]), noise_probability=1.0, noise_snr_db=(90.0, 90.0))
     with_noise, without = (WaveAugment(c, RATE)(voice, (3, 1, 4)) for c in (both, AugmentConfig(gain_db=6.0)))
     np.testing.assert_allclose(with_noise, without, atol=1e-3)
+
+
+def test_silence_at_both_ends_leaves_the_utterance(voice: np.ndarray, folders: tuple[Path, Path]) -> None:
+    ends = set()
+    for index in range(40):
+        alone = WaveAugment(AugmentConfig(gain_db=6.0, speed=(0.9, 1.1)), RATE)(voice, (3, 1, index))
+        result = WaveAugment(AugmentConfig(gain_db=6.0, speed=(0.9, 1.1), silence=0.5), RATE)(voice, (3, 1, index))
+        found = np.flatnonzero(np.isclose(result[: len(result) - len(alone) + 1], alone[0], atol=1e-6))
+        [before] = [i for i in found if np.allclose(result[i : i + len(alone)], alone, atol=1e-6)]
+        after = len(result) - before - len(alone)
+        assert 0 <= before <= 0.5 * RATE and 0 <= after <= 0.5 * RATE
+        ends.add((before > 0, after > 0))
+    assert len(ends) == 4  # none, either, both
+
+
+def test_joined_are_all_of_them_with_silence_between(voice: np.ndarray) -> None:
+    augment = WaveAugment(AugmentConfig(silence=0.2), RATE)
+    parts = [voice, voice[:5000], voice[3000:]]
+    lengths = set()
+    for index in range(10):
+        joined = augment.join(parts, (1, 2, index))
+        assert np.array_equal(joined, augment.join(parts, (1, 2, index)))
+        assert np.array_equal(joined[: len(voice)], voice) and np.array_equal(joined[-len(parts[2]) :], parts[2])
+        seconds = (len(joined) - sum(map(len, parts))) / RATE
+        assert 2 * JOIN_SECONDS <= seconds <= 2 * (JOIN_SECONDS + 0.2) + 1e-3
+        lengths.add(len(joined))
+    assert len(lengths) > 5
+    assert np.array_equal(augment.join([voice], (0, 0, 0)), voice)
 
 
 @pytest.mark.parametrize("speed", [0.9, 1.1])
@@ -198,6 +226,8 @@ def test_a_noise_that_vanishes_is_named(voice: np.ndarray, folders: tuple[Path, 
         ({"speed": [0.1]}, "speed"),
         ({"noise_probability": 1.5}, "noise_probability"),
         ({"gain_db": -1.0}, "gain_db"),
+        ({"silence": -0.1}, "silence"),
+        ({"join": 1.1}, "join"),
         ({"noise_snr_db": [20.0, 5.0]}, "noise_snr_db"),
         ({"time_mask_ratio": 2.0}, "time_mask_ratio"),
         ({"time_mask": 2}, "time_masks"),

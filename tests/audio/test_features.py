@@ -149,6 +149,20 @@ def test_silence_gives_zeros_and_no_nan() -> None:
     assert torch.isfinite(LogMel(PLAIN)(silent, torch.tensor([16000, 16000]))[0]).all()
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from([0, 3, 20, 75]), st.sampled_from([0, 3, 20, 75]), st.integers(0, 100))
+def test_digital_silence_around_a_recording_leaves_its_features(before: int, after: int, seed: int) -> None:
+    """Hops of it; the frames at the seams hear both."""
+    noise = 0.01 * torch.randn(1, 16000, generator=torch.Generator().manual_seed(seed))
+    padded = torch.cat([torch.zeros(1, 160 * before), noise, torch.zeros(1, 160 * after)], dim=1)
+    alone, _ = LogMel()(noise, torch.tensor([16000]))
+    within, _ = LogMel()(padded, torch.tensor([padded.shape[1]]))
+    found = within[0, before : before + 101]
+    assert (found[2:-2] - alone[0, 2:-2]).abs().max() < 0.5
+    assert torch.isfinite(within).all()
+    assert torch.equal(within[0].amin(dim=0), found.amin(dim=0))  # nothing is lower than what was recorded
+
+
 def test_constant_offset_and_steady_tone_stay_in_range() -> None:
     time = torch.arange(32000) / 16000
     batch = torch.stack([torch.full((32000,), 0.5), torch.sin(2 * torch.pi * 1000 * time)])

@@ -28,6 +28,15 @@ def test_pauses_are_where_it_is_silent(gain, rate):
         assert last == pytest.approx(expected[1], abs=0.05)
 
 
+def test_pauses_with_noise_count_beside_digital_silence():
+    samples = spoken(3.0, -0.8, 2.0, -0.8, 3.0)
+    samples[round(6.0 * RATE) : round(6.5 * RATE)] = 0.0  # part of the second pause
+    found = [(first / RATE, last / RATE) for first, last in find_pauses(samples, RATE)]
+    for (first, last), expected in zip(found, [(3.0, 3.8), (5.8, 6.6)], strict=True):
+        assert first == pytest.approx(expected[0], abs=0.05)
+        assert last == pytest.approx(expected[1], abs=0.05)
+
+
 def test_none_in_steady_noise_in_digital_silence_or_in_nothing():
     assert find_pauses(spoken(10.0), RATE) == []
     assert find_pauses(np.zeros(5 * RATE, np.float32), RATE) == []

@@ -46,10 +46,11 @@ def durations():
     st.booleans(),
     st.sampled_from([0, 1, 7]),
     st.sampled_from([1.0, 1 / 0.9]),
+    st.sampled_from([0.0, 1.0]),
     st.integers(0, 2),
 )
 def test_every_utterance_once_in_equal_counts_within_the_bound(
-    durations, batch_seconds, world_size, buckets, shuffle, max_batch_size, max_stretch, epoch
+    durations, batch_seconds, world_size, buckets, shuffle, max_batch_size, max_stretch, max_added, epoch
 ):
     samplers = ranks(
         durations,
@@ -59,6 +60,7 @@ def test_every_utterance_once_in_equal_counts_within_the_bound(
         shuffle=shuffle,
         max_batch_size=max_batch_size,
         max_stretch=max_stretch,
+        max_added=max_added,
     )
     for sampler in samplers:
         sampler.set_epoch(epoch)
@@ -68,7 +70,8 @@ def test_every_utterance_once_in_equal_counts_within_the_bound(
     assert all(number == epoch for batch in batches for number, _ in batch)
     for batch in batches:
         assert batch
-        assert len(batch) == 1 or padded(batch, durations) * max_stretch <= batch_seconds * (1 + 1e-6)
+        longest = padded(batch, durations) * max_stretch + len(batch) * max_added
+        assert len(batch) == 1 or longest <= batch_seconds * (1 + 1e-6)
         assert not max_batch_size or len(batch) <= max_batch_size
     seen = Counter(indices(batches))
     assert set(seen) == set(range(len(durations)))
@@ -261,6 +264,7 @@ def test_samplers_survive_pickling_with_their_position(durations):
         ({"buckets": 0}, "buckets"),
         ({"max_batch_size": -1}, "max_batch_size"),
         ({"max_stretch": 0.5}, "max_stretch"),
+        ({"max_added": -1.0}, "max_added"),
         ({"rank": 2, "world_size": 2}, "rank"),
     ],
 )

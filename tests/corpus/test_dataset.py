@@ -14,14 +14,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.audio.augment import AugmentConfig
+from asr.audio.augment import JOIN_SECONDS, AugmentConfig
+from asr.audio.features import FeatureConfig
 from asr.corpus import dataset as dataset_module
 from asr.corpus import workers
 from asr.corpus.batching import BatchSampler, EvaluationBatchSampler
+from asr.corpus.check import frames_needed
 from asr.corpus.dataset import Batch, Sample, SpeechDataset, UnreadableCount, collate
 from asr.corpus.manifest import Manifest
 from asr.corpus.workers import auto_workers, data_loader, prepare_workers
 from asr.errors import AudioError, TextError
+from asr.model.acoustic import output_length
+from asr.model.config import ModelConfig
 from asr.text.tokenizer import train_char
 from asr.transcript import Failure
 
@@ -100,6 +104,67 @@ def test_augmentation_depends_on_seed_epoch_and_index_only_and_is_for_training(f
     assert not torch.equal(waveform(1, 2), waveform(1, 3))
     assert not torch.equal(waveform(1, 2), waveform(2, 2))
     assert torch.equal(waveform(1, 2, training=False), waveform(2, 3, training=False))
+
+
+def test_a_batch_is_joined_two_by_two(folder, tokenizer):
+    augment = AugmentConfig(join=1.0, silence=0.1)
+    apart = make(folder, tokenizer, augment=AugmentConfig(silence=0.1))
+    data = make(folder, tokenizer, augment=augment)
+    [first, second, last] = data.__getitems__([(2, 5), (2, 7), (2, 3), (2, 0), (2, 9)])
+    for joined, indices in ((first, (5, 7)), (second, (3, 0)), (last, (9,))):
+        assert (joined.index, joined.epoch, joined.utterances) == (indices[0], 2, len(indices))
+        assert tokenizer.decode(joined.tokens.tolist()) == " ".join(f"no {i}" for i in indices)
+        parts = [apart[2, i].waveform for i in indices]
+        assert torch.equal(joined.waveform[: len(parts[0])], parts[0])
+        assert torch.equal(joined.waveform[-len(parts[-1]) :], parts[-1])
+        assert joined.duration == len(joined.waveform) / RATE
+    batch = collate([first, second, last])
+    assert (len(batch), batch.utterances, batch.indices) == (3, 5, [5, 3, 9])
+    assert batch.to("cpu").utterances == 5
+    assert [s.utterances for s in make(folder, tokenizer, augment=augment, training=False).__getitems__([3, 4])] == [
+        1,
+        1,
+    ]
+
+
+def test_batches_are_joined_as_often_as_asked_and_only_within_the_bound(folder, tokenizer):
+    keys = [(0, i) for i in range(COUNT)]
+
+    def joined(epoch, **options):
+        samples = make(folder, tokenizer, **options).__getitems__([(epoch, i) for _, i in keys])
+        assert sum(s.utterances for s in samples) == COUNT
+        return len(samples) < COUNT
+
+    assert 20 <= sum(joined(e, augment=AugmentConfig(join=0.5)) for e in range(60)) <= 40
+    assert not joined(0, augment=AugmentConfig())
+    samples = make(folder, tokenizer, augment=AugmentConfig(join=1.0)).__getitems__(keys)
+    needed = len(samples) * max(s.duration for s in samples)
+    assert joined(0, augment=AugmentConfig(join=1.0), batch_seconds=needed + 1e-6)
+    assert not joined(0, augment=AugmentConfig(join=1.0), batch_seconds=needed - 1e-6)
+
+
+def test_what_cannot_be_read_is_not_joined(folder, tokenizer):
+    (folder / "4.wav").unlink()
+    data = make(folder, tokenizer, augment=AugmentConfig(join=1.0))
+    samples = data.__getitems__([(0, 3), (0, 4), (0, 5)])
+    assert [(s.index, s.utterances, s.failure is None) for s in samples] == [(3, 2, True), (4, 1, False)]
+    assert len(data.__getitems__([(0, 4), (0, 3), (0, 5)])) == 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(100, 20_000), st.integers(100, 20_000), st.sampled_from([2, 4, 8]), st.data())
+def test_joined_utterances_are_feasible_where_each_is(first, second, factor, data):
+    """Filled with tokens to the last frame; pieces, where nothing stands between, may repeat across the join."""
+    features, model = FeatureConfig(rate=RATE), ModelConfig(subsampling=factor)
+    texts = []
+    for samples in (first, second):
+        text = data.draw(st.lists(st.integers(1, 3), max_size=40))
+        while text and frames_needed(text) > output_length(samples, features, model):
+            text.pop()
+        texts.append(text)
+    frames = output_length(first + round(JOIN_SECONDS * RATE) + second, features, model)
+    assert frames_needed([*texts[0], *texts[1]]) <= frames
+    assert frames_needed([*texts[0], 4, *texts[1]]) <= frames
 
 
 @settings(max_examples=50, deadline=None)
@@ -231,7 +296,7 @@ def test_text_that_cannot_be_spelled(folder, tokenizer):
 def test_resume_inside_an_epoch_through_workers_that_fetch_ahead(folder, tokenizer, context, request):
     request.addfinalizer(functools.partial(torch.set_num_threads, torch.get_num_threads()))
     torch.set_num_threads(1)  # as in workers: resampling with more threads differs in the last bit
-    data = make(folder, tokenizer, augment=AugmentConfig(speed=(0.9, 1.0, 1.1), gain_db=6.0), seed=4)
+    data = make(folder, tokenizer, augment=AugmentConfig(speed=(0.9, 1.0, 1.1), silence=0.1, join=0.5), seed=4)
 
     def sampler():
         return BatchSampler(data.manifest.durations, 1.3, seed=4)
