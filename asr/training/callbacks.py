@@ -13,7 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, WeightAveraging
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from torch import Tensor
 
 from asr.training.module import CTCModule
@@ -35,8 +35,9 @@ class Interrupted(Exception):
 class SaveOnInterrupt(Callback):
     """Writes `last.ckpt` at a step boundary after SIGINT or SIGTERM, and every `minutes`; a second signal stops hard.
 
-    A signal inside a step must wait for its end: only there are weights, optimizer and position consistent.
-    All ranks agree on it, so that none is left waiting in a collective.
+    A signal inside a step must wait for its end: only there are weights, optimizer and position consistent. After the
+    last step of an epoch the validation comes first, or no run would ever see it, and the first step after that. All
+    ranks agree on it, so that none is left waiting in a collective.
     """
 
     def __init__(self, directory: Path, minutes: float) -> None:
@@ -71,7 +72,7 @@ class SaveOnInterrupt(Callback):
         if received or due:
             trainer.save_checkpoint(self.directory / LAST)
             self._saved_at = time.monotonic()
-        if received:
+        if received and not trainer.is_last_batch:
             raise Interrupted(received, trainer.is_global_zero)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -88,15 +89,18 @@ class SaveOnInterrupt(Callback):
         self._previous = {}
 
 
-class SaveLast(Callback):
-    """Writes `last.ckpt`, a real file, after every validation; Lightning's `save_last` may write a mere link."""
+class KeepBest(ModelCheckpoint):
+    """Keeps the best checkpoints, and then writes `last.ckpt`, a real file, after every validation.
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    Lightning's `save_last` may write a mere link; a callback of its own would run before this one, and `last.ckpt`
+    would name the best checkpoints of the validation before, which may be deleted by now.
+    """
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
         if not trainer.sanity_checking and trainer.state.fn == "fit":
-            trainer.save_checkpoint(self.directory / LAST)
+            assert self.dirpath is not None
+            trainer.save_checkpoint(Path(self.dirpath).parent / LAST)
 
 
 def ema_callback(decay: float) -> WeightAveraging:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -26,7 +26,7 @@ from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import save_model
 from asr.text.tokenizer import Tokenizer, load_tokenizer
 from asr.training.average import average_checkpoints, read_checkpoint
-from asr.training.callbacks import LAST, DataWait, Progress, SaveLast, SaveOnInterrupt, ema_callback
+from asr.training.callbacks import LAST, DataWait, KeepBest, Progress, SaveOnInterrupt, ema_callback
 from asr.training.config import TrainConfig, manifests
 from asr.training.curve import draw_learning_curve, read_metrics
 from asr.training.datamodule import KeepPosition, SpeechDataModule
@@ -75,12 +75,13 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
     pl.seed_everything(config.seed, verbose=False)
     module = CTCModule(config, tokenizer, train_set, dev_set)
     data = SpeechDataModule(config, tokenizer, train_set, dev_set)
-    best = ModelCheckpoint(
+    best = KeepBest(
         dirpath=output / "checkpoints",
         filename="epoch{epoch:03d}-wer{dev/wer:.4f}",
         auto_insert_metric_name=False,
         monitor="dev/wer",
         mode="min",
+        save_on_train_epoch_end=False,
         save_top_k=config.averaging.last_k if config.averaging.kind == "last_k" else 1,
     )
     trainer = _trainer(config, output, best)
@@ -118,14 +119,14 @@ def _tokenizer(config: TrainConfig, train_set: Manifest, output: Path, resumed: 
     return tokenizer
 
 
-def _trainer(config: TrainConfig, output: Path, best: ModelCheckpoint) -> pl.Trainer:
+def _trainer(config: TrainConfig, output: Path, best: KeepBest) -> pl.Trainer:
     callbacks: list[Callback] = [KeepPosition(), DataWait(), Progress(config.blank_plateau_epochs, _say)]
     if config.averaging.kind == "ema":
         callbacks.append(ema_callback(config.averaging.ema_decay))
     if config.early_stopping > 0:
         callbacks.append(EarlyStopping(monitor="dev/wer", mode="min", patience=config.early_stopping))
     # After the averaging callback: a checkpoint must hold the average of the step it was saved at.
-    callbacks += [SaveOnInterrupt(output, config.checkpoint_minutes), SaveLast(output), best]
+    callbacks += [SaveOnInterrupt(output, config.checkpoint_minutes), best]
     settings: dict[str, Any] = {
         "accelerator": "auto",
         "devices": 1,
@@ -162,7 +163,7 @@ def _finish(
     output: Path,
     model: AcousticModel,
     tokenizer: Tokenizer,
-    best: ModelCheckpoint,
+    best: KeepBest,
     trainer: pl.Trainer,
     train_set: Manifest,
     seconds: float,
