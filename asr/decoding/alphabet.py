@@ -12,7 +12,7 @@ from asr.text.tokenizer import WORD_MARK
 SPACE = " "
 _NEVER = frozenset({"<unk>", "<s>", "</s>", "<pad>"})  # in the vocabularies of others; no text holds them
 _CODE_OFFSET = 32  # symbol ids become characters that sort as their ids do; below lies the line feed
-_FEWEST_BITS = 64
+_MOST_BITS = 63  # of 64: one is the separator's where no label is one
 
 
 class LabelError(AsrError, ValueError):
@@ -56,7 +56,7 @@ class Alphabet:
     @property
     def fits_bits(self) -> bool:
         """Whether a set of labels fits in 64 bits, one label spelling one character."""
-        return not self.pieces and len(self.labels) <= _FEWEST_BITS
+        return not self.pieces and len(self.labels) <= _MOST_BITS
 
     def _text(self, label: str) -> str:
         if label in _NEVER:

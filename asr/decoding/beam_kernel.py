@@ -25,7 +25,7 @@ from asr.decoding.beam_steps import (
     lowest_bit,
     popcount,
     prefetch,
-    read_frame,
+    read_bits,
     record_end,
     record_symbol,
     say_word,
@@ -79,14 +79,18 @@ def advance_characters(
     # Every array by a name of its own: compiled code would copy the whole tuple at every use and call.
     keep, boost, unknown_least = weights.keep, weights.boost, weights.unknown_least
     has_hotwords, open_vocabulary = weights.has_hotwords, weights.open_vocabulary
-    silent, nodes, entries = labels.silent, tree.node, tree.entry
+    nodes, entries = tree.node, tree.entry
     arcs, lm_states, vocabulary = lm.arc, lm.state, lm.unigram.shape[0]
     hot_following, hot_credit, hot_reward = hot.following, hot.credit, hot.reward
     hyps, candidates, table, records = beam.hypothesis, beam.candidate, beam.table, beam.record
     histogram, probability = beam.histogram, beam.probability
-    active_labels, active_score = beam.active, beam.active_score
     chosen, counts, scales = beam.chosen, beam.counts, beam.scale
     separator = weights.separator
+    separator_bit = _ONE << uint64(separator)
+    spoken = _NONE
+    for k in range(1, log_probs.shape[1]):
+        if labels.silent[k] == 0:
+            spoken |= _ONE << uint64(k)
     table_mask = uint64(table.shape[0] - 1)
     size, side = counts[SIZE], counts[SIDE]
     pending, stamp = counts[PENDING], counts[STAMP]
@@ -102,18 +106,13 @@ def advance_characters(
             continue
         if counts[TRACES] > trace_room:
             break
-        active = read_frame(
-            log_probs, t, weights.least_label, weights.most_labels, silent, active_labels, active_score, probability
-        )
-        if active == 0:
+        active = read_bits(log_probs, t, weights.least_label, weights.most_labels, spoken, probability)
+        if active == _NONE:
             pending = 1
             log_scale += max(log_probs[t, 0], LEAST_PROBABILITY)
             t += 1
             continue
-        active_bits = _NONE
-        for k in range(active):
-            if active_labels[k] != separator:
-                active_bits |= _ONE << uint64(active_labels[k])
+        active_bits = active & ~separator_bit
         p_blank = probability[0]
         p_separator = probability[separator]
         base = side * width
@@ -334,8 +333,9 @@ def advance_characters(
             hyp.state, hyp.hotword, hyp.trace = state, candidate.hotword, trace
             hyp.entered, hyp.ending = candidate.factor, -1.0
             hyp.blank, hyp.label_mass = 0.0, candidate.score * scale
-        for k in range(active):
-            probability[active_labels[k]] = 0.0
+        while active != _NONE:
+            probability[lowest_bit(active)] = 0.0
+            active &= active - _ONE
         size, side = kept, 1 - side
         t += 1
     counts[SIZE], counts[SIDE] = size, side

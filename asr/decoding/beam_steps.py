@@ -268,6 +268,40 @@ def read_frame(
     return count
 
 
+@kernel
+def read_bits(log_probs: np.ndarray, t: int, least: float, most: int, spoken: int, probability: np.ndarray) -> Any:
+    """`read_frame` for at most 64 labels: the bits of those that a frame may be, of `spoken`, 0 if only a blank."""
+    threshold = np.float32(least)
+    bits: Any = np.uint64(0)
+    for c in range(log_probs.shape[1]):
+        bits |= uint64(log_probs[t, c] >= threshold) << uint64(c)
+    bits &= spoken
+    if bits == np.uint64(0):
+        best = 0
+        for c in range(1, log_probs.shape[1]):
+            if log_probs[t, c] > log_probs[t, best] and (spoken >> uint64(c)) & _ONE:
+                best = c
+        if best == 0:
+            return bits
+        bits = _ONE << uint64(best)
+    while popcount(bits) > uint64(most):
+        worst, todo = lowest_bit(bits), bits
+        while todo != np.uint64(0):
+            c = lowest_bit(todo)
+            todo &= todo - _ONE
+            if log_probs[t, c] < log_probs[t, worst]:
+                worst = c
+        bits ^= _ONE << uint64(worst)
+    todo = bits
+    while todo != np.uint64(0):
+        c = lowest_bit(todo)
+        todo &= todo - _ONE
+        probability[c] = np.exp(np.float64(log_probs[t, c]))
+    blank: Any = max(np.float64(log_probs[t, 0]), LEAST_PROBABILITY)
+    probability[0] = np.exp(blank)
+    return bits
+
+
 @inlined
 def foresee(
     nodes: np.ndarray,

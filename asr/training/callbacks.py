@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -80,8 +81,10 @@ class SaveOnInterrupt(Callback):
             self._restore()
             raise KeyboardInterrupt
         self.received = number
-        if self._speaks:
-            print("interrupted: saving after this step (again to stop at once)", file=sys.stderr, flush=True)
+        if (
+            self._speaks
+        ):  # not by print, which fails inside a handler when the signal came in the midst of another print
+            os.write(2, b"interrupted: saving after this step (again to stop at once)\n")
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
