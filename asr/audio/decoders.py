@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class AudioInfo:
     subtype: str
 
 
-class Decoder:
+class Decoder(ABC):
     """An opened recording; `warnings` grows while it is read.
 
     `info.frames` is -1 where the header does not say. `promised_frames`, where it is more, is what the header of a
@@ -46,9 +47,9 @@ class Decoder:
         self.tolerance = 0
         self.damage = ""
 
+    @abstractmethod
     def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
         """Yield `(frames, channels)` float32 blocks of frames `start` to `stop` (None: the end), as far as it goes."""
-        raise NotImplementedError
 
 
 class Undecodable(Exception):

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import carray, types
-from numba.extending import intrinsic
+from numba import carray
 
 from asr.decoding.beam_kernel import advance_characters
 from asr.decoding.beam_steps import begin_beam
 from asr.decoding.emissions import TOLERANCE
 from asr.decoding.emissions_kernel import sums_to_one
 from asr.decoding.finish import finish_best
+from asr.decoding.instructions import float32_at
 from asr.decoding.kernels import kernel
 from asr.decoding.lexicon import Tree
 from asr.decoding.ngram_kernel import LMArrays
@@ -24,17 +24,6 @@ from asr.transcript import Hypothesis, Word
 
 MOST_UTTERANCES = 32  # of a call; from there on it costs nothing
 MOST_FRAMES = 2048  # of an utterance; the alignment of longer ones takes much memory, and is made in parts
-_intrinsic: Any = intrinsic  # its type has the context as an argument of the caller's
-
-
-@_intrinsic
-def _float32_at(context: Any, address: Any) -> Any:
-    """The pointer at an address: arrays are handed over by theirs, since a list of arrays takes far longer."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(types.float32)(types.int64), generate
 
 
 @kernel
@@ -71,7 +60,7 @@ def _decode(
     word, symbol = 0, 0
     for u in range(first, lengths.shape[0]):
         words_of[u] = -1
-        log_probs = carray(_float32_at(addresses[u]), (lengths[u], width), np.float32)
+        log_probs = carray(float32_at(addresses[u]), (lengths[u], width), np.float32)
         if not sums_to_one(log_probs, tolerance):
             continue
         begin_beam(beam, hot, weights.separator, begin, root)

@@ -14,7 +14,6 @@ from numba import uint64
 
 from asr.decoding.beam_steps import (
     LARGE,
-    LEAST_PROBABILITY,
     SMALL,
     admit,
     foresee,
@@ -22,16 +21,14 @@ from asr.decoding.beam_steps import (
     history_with_word,
     key_of,
     leave_tree,
-    lowest_bit,
-    popcount,
-    prefetch,
-    read_bits,
     record_end,
     record_symbol,
     say_word,
     spell_on,
     survivors,
 )
+from asr.decoding.frame_labels import LEAST_PROBABILITY, read_bits
+from asr.decoding.instructions import lowest_bit, popcount, prefetch
 from asr.decoding.kernels import inlined, kernel
 from asr.decoding.lexicon import Tree
 from asr.decoding.ngram_kernel import LMArrays

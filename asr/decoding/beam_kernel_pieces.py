@@ -12,16 +12,15 @@ import numpy as np
 
 from asr.decoding.beam_steps import (
     LARGE,
-    LEAST_PROBABILITY,
     SMALL,
     history_with_unknown,
     history_with_word,
     leave_tree,
-    read_frame,
     record_end,
     say_word,
     survivors,
 )
+from asr.decoding.frame_labels import LEAST_PROBABILITY, read_frame
 from asr.decoding.kernels import kernel
 from asr.decoding.lexicon import Tree
 from asr.decoding.ngram_kernel import LMArrays

@@ -1,13 +1,13 @@
-"""What both beam searches are made of: hashes of text prefixes, the labels of a frame, ends of words, the trace."""
+"""What both beam searches are made of: hashes of text prefixes, the best candidates, ends of words, the trace."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numba import types, uint64
-from numba.extending import intrinsic
+from numba import uint64
 
+from asr.decoding.instructions import prefetch
 from asr.decoding.kernels import inlined, kernel
 from asr.decoding.ngram_kernel import LMArrays, hash_slot, lm_step
 from asr.decoding.search_arrays import (
@@ -28,56 +28,13 @@ from asr.decoding.search_arrays import (
     HotwordArrays,
 )
 
-_intrinsic: Any = intrinsic  # its type has the context as an argument of the caller's
 _A = np.uint64(0x9E3779B97F4A7C15)
 _B = np.uint64(0xBF58476D1CE4E5B9)
 _C = np.uint64(0x94D049BB133111EB)
 _S32, _S29, _S30 = np.uint64(32), np.uint64(29), np.uint64(30)
 _ONE = np.uint64(1)
 EMPTY_HISTORY = np.uint64(0x632BE59BD9B4E019)
-LEAST_PROBABILITY = -80.0  # natural log; keeps blanks from becoming 0 so that a beam never dies
 SMALL, LARGE = 1e-90, 1e90  # when the best score leaves this range, all are divided by it
-
-
-@_intrinsic
-def popcount(context: Any, bits: Any) -> Any:
-    """Number of bits set."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
-
-    return types.uint64(types.uint64), generate
-
-
-@_intrinsic
-def lowest_bit(context: Any, bits: Any) -> Any:
-    """Place of the lowest bit set; `bits` is not 0."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        from llvmlite import ir
-
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.uint64), generate
-
-
-@_intrinsic
-def prefetch(context: Any, array: Any, index: Any) -> Any:
-    """Have an element brought into the cache while other work is done; it takes as long as hundreds of steps."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        from llvmlite import ir
-
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        byte = ir.IntType(8).as_pointer()
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        place = builder.bitcast(builder.gep(array.data, [arguments[1]]), byte)
-        builder.call(function, [place, number(0), number(3), number(1)])  # to read, into all caches, data
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64), generate
 
 
 @inlined
@@ -217,89 +174,6 @@ def begin_beam(beam: Beam, hot: HotwordArrays, separator: int, begin: int, root:
     hyp.key, hyp.history, hyp.parent, hyp.spelled = root, EMPTY_HISTORY, np.uint64(0), np.uint64(0)
     hyp.node, hyp.label, hyp.state, hyp.hotword, hyp.trace = 0, separator, begin, hot.following[0, 0], -1
     hyp.blank, hyp.label_mass, hyp.entered, hyp.ending = 1.0, 0.0, 1.0, -1.0
-
-
-@kernel
-def read_frame(
-    log_probs: np.ndarray,
-    t: int,
-    least: float,
-    most: int,
-    silent: np.ndarray,
-    active: np.ndarray,
-    active_score: np.ndarray,
-    probability: np.ndarray,
-) -> Any:
-    """Fill `active` with the labels that a frame may be, `probability` with theirs; the number of labels.
-
-    Those below `least` are left out, but never the best one of all, blank included: 0 if the frame can be nothing but
-    a blank. Of more than `most` the best are kept.
-    """
-    width = log_probs.shape[1]
-    threshold = np.float32(least)
-    count = 0
-    for c in range(1, width):
-        value = log_probs[t, c]
-        if value < threshold or silent[c] != 0:
-            continue
-        if count < most:
-            active[count], active_score[count] = c, value
-            count += 1
-            continue
-        worst = 0
-        for k in range(1, count):
-            if active_score[k] < active_score[worst]:
-                worst = k
-        if value > active_score[worst]:
-            active[worst], active_score[worst] = c, value
-    if count == 0:
-        best, best_score = 0, log_probs[t, 0]
-        for c in range(1, width):
-            if log_probs[t, c] > best_score and silent[c] == 0:
-                best, best_score = c, log_probs[t, c]
-        if best == 0:
-            return 0
-        active[0], active_score[0] = best, best_score
-        count = 1
-    for k in range(count):
-        probability[active[k]] = np.exp(np.float64(active_score[k]))
-    blank: Any = max(np.float64(log_probs[t, 0]), LEAST_PROBABILITY)
-    probability[0] = np.exp(blank)
-    return count
-
-
-@kernel
-def read_bits(log_probs: np.ndarray, t: int, least: float, most: int, spoken: int, probability: np.ndarray) -> Any:
-    """`read_frame` for at most 64 labels: the bits of those that a frame may be, of `spoken`, 0 if only a blank."""
-    threshold = np.float32(least)
-    bits: Any = np.uint64(0)
-    for c in range(log_probs.shape[1]):
-        bits |= uint64(log_probs[t, c] >= threshold) << uint64(c)
-    bits &= spoken
-    if bits == np.uint64(0):
-        best = 0
-        for c in range(1, log_probs.shape[1]):
-            if log_probs[t, c] > log_probs[t, best] and (spoken >> uint64(c)) & _ONE:
-                best = c
-        if best == 0:
-            return bits
-        bits = _ONE << uint64(best)
-    while popcount(bits) > uint64(most):
-        worst, todo = lowest_bit(bits), bits
-        while todo != np.uint64(0):
-            c = lowest_bit(todo)
-            todo &= todo - _ONE
-            if log_probs[t, c] < log_probs[t, worst]:
-                worst = c
-        bits ^= _ONE << uint64(worst)
-    todo = bits
-    while todo != np.uint64(0):
-        c = lowest_bit(todo)
-        todo &= todo - _ONE
-        probability[c] = np.exp(np.float64(log_probs[t, c]))
-    blank: Any = max(np.float64(log_probs[t, 0]), LEAST_PROBABILITY)
-    probability[0] = np.exp(blank)
-    return bits
 
 
 @inlined

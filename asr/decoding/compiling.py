@@ -18,6 +18,8 @@ _COMPILED = (  # the modules whose code ends up in one another
     "beam_steps",
     "emissions_kernel",
     "finish",
+    "frame_labels",
+    "instructions",
     "kernels",
     "lexicon",
     "ngram_kernel",
