@@ -32,18 +32,9 @@ def sums_to_one(log_probs: np.ndarray, tolerance: float) -> bool:
         part = x - whole
         cubic = _CUBIC[0] + part * (_CUBIC[1] + part * (_CUBIC[2] + part * _CUBIC[3]))
         exponentials[i] = cubic * np.int32(whole * _EXPONENT).view(np.float32)
-    for t in range(rows):
-        a, b, c, d = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)  # sums that do not wait
-        i = t * columns
-        end = i + columns
-        while i + 4 <= end:
-            a += exponentials[i]
-            b += exponentials[i + 1]
-            c += exponentials[i + 2]
-            d += exponentials[i + 3]
-            i += 4
-        while i < end:
-            a += exponentials[i]
-            i += 1
-        wrong += not low <= (a + b) + (c + d) <= high
+    for row in exponentials.reshape(rows, columns):
+        total = np.float32(0.0)
+        for value in row:
+            total += value
+        wrong += not low <= total <= high
     return wrong == 0
