@@ -218,3 +218,19 @@ def test_weights_can_be_changed_without_building_anew(lm):
     made = BeamSearch(CHARACTERS, lm, alpha=1.1, beta=-0.4, beam_width=9)
     assert_same(changed.decode(log_probs), made.decode(log_probs))
     assert_same(search.decode(log_probs), BeamSearch(CHARACTERS, lm, alpha=0.2, beta=0.1).decode(log_probs))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.sampled_from(["allow", "penalise", "forbid"]))
+def test_pieces_of_one_character_are_decoded_as_characters(lm, seed, frames, oov):
+    """Two searches that share little code: the same texts, scores and times where the labels mean the same."""
+    log_probs = blanky(np.random.default_rng(seed), frames, len(CHARACTERS))
+    common = {"alpha": 0.7, "beta": 0.4, "beam_width": 5000, "nbest": 5, "oov": oov, "hotwords": ["ab c"]}
+    common["pruning"] = Pruning.nothing()
+    pieces = ["", "\u2581", *CHARACTERS[2:]]
+    found, expected = (BeamSearch(labels, lm, **common).decode(log_probs) for labels in (pieces, CHARACTERS))
+    assert [h.text for h in found] == [h.text for h in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.score == pytest.approx(other.score, rel=1e-9)
+        assert one.lm_score == pytest.approx(other.lm_score, rel=1e-9, abs=1e-12)
+        assert [word.word for word in one.words] == [word.word for word in other.words]
