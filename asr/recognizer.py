@@ -6,7 +6,6 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,16 @@ from asr.audio.read import Audio, RawFormat
 from asr.decoding.confidence import calibration_from_dict
 from asr.decoding.decoder import Decoder, DecodingConfig, make_decoder
 from asr.errors import AsrError, UsageError
+from asr.finishing import finished
 from asr.loading import Loaded, channels_of, failure, load_recording, name_of, read_recording, rereadable
 from asr.long_form import Emissions, Windows, emissions_of, recognize_long
 from asr.model.checkpoint import ModelFile, load_model
 from asr.read_ahead import read_ahead
 from asr.recordings import Recording, as_recording
-from asr.transcript import Failure, Hypothesis, Transcript, Word
+from asr.transcript import Failure, Hypothesis, Transcript
 
 BATCH_SECONDS = {"cpu": 60.0, "cuda": 600.0}
 WINDOW_BATCHES = 4  # recordings are sorted by length within this many batches: more padding saved, later results
-MINIMUM_WORD = 0.001  # seconds; a word squeezed against the end of its recording keeps at least this
 
 
 class Recognizer:
@@ -227,7 +226,7 @@ class Recognizer:
         )
         if not channel:  # once for all channels
             self.source_rates[result.source_rate] += 1
-        return self._finished(recording, result.duration, result.warnings, result.hypotheses, channel)
+        return finished(recording, result.duration, result.warnings, result.hypotheses, channel, self.calibration)
 
     def _recognize_window(
         self, window: list[Loaded], batch_seconds: float, nbest: int
@@ -284,35 +283,8 @@ class Recognizer:
     def _transcript(
         self, recording: Recording, audio: Audio, hypotheses: list[Hypothesis], channel: int | None, nbest: int
     ) -> Transcript:
-        return self._finished(recording, audio.duration, audio.warnings, hypotheses[: max(nbest, 1)], channel)
-
-    def _calibrated(self, words: tuple[Word, ...]) -> tuple[Word, ...]:
-        calibration = self.calibration
-        if calibration is None:
-            return words
-        return tuple(replace(word, confidence=calibration(word.confidence)) for word in words)
-
-    def _finished(
-        self,
-        recording: Recording,
-        duration: float,
-        warnings: tuple[str, ...],
-        hypotheses: list[Hypothesis],
-        channel: int | None,
-    ) -> Transcript:
-        hypotheses = [replace(h, words=self._calibrated(fit_words(h.words, duration))) for h in hypotheses]
-        best = hypotheses[0]
-        return Transcript(
-            text=best.text,
-            words=best.words,
-            duration=duration,
-            id=recording.id,
-            audio_filepath=recording.audio_filepath,
-            channel=channel,
-            confidence=_mean_confidence(best),
-            nbest=tuple(hypotheses),
-            warnings=warnings,
-        )
+        best = hypotheses[: max(nbest, 1)]
+        return finished(recording, audio.duration, audio.warnings, best, channel, self.calibration)
 
 
 def choose_device(name: str) -> str:
@@ -325,23 +297,6 @@ def choose_device(name: str) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         raise UsageError("no CUDA device is available to PyTorch: use --device cpu, or see `asr doctor`")
     return name
-
-
-def fit_words(words: Sequence[Word], duration: float) -> tuple[Word, ...]:
-    """Move words that end after `duration` back into the recording, keeping 0 <= start < end <= next start.
-
-    A model's last frames reach past the end of the audio by up to the width of a frame.
-    """
-    if not words or words[-1].end <= duration:
-        return tuple(words)
-    shortest = min(MINIMUM_WORD, duration / len(words))
-    fitted: list[Word] = []
-    limit = duration
-    for word in reversed(words):
-        end = min(word.end, limit)
-        limit = max(min(word.start, end - shortest), 0.0)
-        fitted.append(replace(word, start=limit, end=end))
-    return tuple(reversed(fitted))
 
 
 def _batches(
@@ -368,12 +323,6 @@ def _joined(item: Loaded, results: list[Transcript | Failure]) -> list[Transcrip
             return result
         transcripts.append(result)
     return transcripts
-
-
-def _mean_confidence(hypothesis: Hypothesis) -> float:
-    if not hypothesis.words:
-        return 0.0
-    return sum(word.confidence for word in hypothesis.words) / len(hypothesis.words)
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 import asr
 from asr.corpus.manifest import Manifest
 from asr.errors import AudioError, ModelFileError, UsageError
-from asr.recognizer import Recognizer, choose_device, fit_words
+from asr.finishing import fit_words
+from asr.recognizer import Recognizer, choose_device
 from asr.recordings import Recording
 from asr.transcript import Failure, Transcript, Word
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _ENDINGS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".sph", ".w64"}
 SILENCE_PROBABILITY = 0.5  # at each end, so that utterances as they were recorded are learned too
-JOIN_SECONDS = 0.3  # between joined utterances, at least; long enough for the token or the blank that parts them
 _PEAK = 0.99  # what an augmented waveform is scaled back to where it would leave [-1, 1]
 
 
@@ -34,7 +33,8 @@ class AugmentConfig:
 
     `speed`: factors, one drawn per utterance (pitch changes with it; Ko et al. 2015). `silence`: most seconds of
     silence put before an utterance, and after it, each with probability 1/2. `join`: share of the batches whose
-    utterances are joined two by two, where `batch_seconds` allows it. `gain_db`: largest change of level. `noise_dir`,
+    utterances are joined, by twos up to `join_up_to` as each batch draws, with at most `silence` between, where
+    `batch_seconds` allows it; so that long recordings are no surprise. `gain_db`: largest change of level. `noise_dir`,
     `reverb_dir`: folders of recordings, searched with their subfolders; a noise is added at an SNR drawn from
     `noise_snr_db`, an impulse response convolved, each with its probability. SpecAugment (Park et al.
     2019): `time_masks` each shorter than `time_mask_ratio` of the utterance's own frames, `frequency_masks` each
@@ -44,6 +44,7 @@ class AugmentConfig:
     speed: tuple[float, ...] = ()
     silence: float = 0.0
     join: float = 0.0
+    join_up_to: int = 2
     gain_db: float = 0.0
     noise_dir: str = ""
     noise_snr_db: tuple[float, float] = (5.0, 20.0)
@@ -65,6 +66,8 @@ class AugmentConfig:
         for name in ("silence", "gain_db", "time_masks", "frequency_masks", "frequency_mask_width"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, found {getattr(self, name):g}")
+        if self.join_up_to < 2:
+            raise ValueError(f"join_up_to must be at least 2, found {self.join_up_to}")
         if self.noise_snr_db[0] > self.noise_snr_db[1]:
             raise ValueError(f"noise_snr_db is (lowest, highest), found {self.noise_snr_db}")
 
@@ -117,11 +120,11 @@ class WaveAugment:
         return np.array(result, dtype=np.float32) if result is samples else result.astype(np.float32, copy=False)
 
     def join(self, waveforms: Sequence[np.ndarray], seed: tuple[int, ...]) -> np.ndarray:
-        """Waveforms `(time,)` one after another, with a silence of `JOIN_SECONDS` to that and `silence` in between."""
+        """Waveforms `(time,)` one after another, with up to `silence` seconds between."""
         draw = _generator("join", seed)
         parts = [waveforms[0]]
         for waveform in waveforms[1:]:
-            seconds = JOIN_SECONDS + draw.uniform(0.0, self.config.silence)
+            seconds = draw.uniform(0.0, self.config.silence)
             parts += [silence(parts[-1], round(seconds * self.rate), self.rate, draw), waveform]
         return np.concatenate(parts)
 

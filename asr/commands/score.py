@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 def read_references(args: argparse.Namespace) -> Texts:
     """The references, with the speakers that --speakers gives."""
-    from asr.scoring.texts import read_texts, with_speakers
+    from asr.scoring.text_files import read_texts, with_speakers
 
     references = read_texts(args.reference, format=args.format)
     return with_speakers(references, args.speakers) if args.speakers else references
@@ -94,7 +94,8 @@ def read_references(args: argparse.Namespace) -> Texts:
 
 def pair_with(references: Texts, hypothesis: str, args: argparse.Namespace) -> TestSet:
     """The references with the hypotheses of a file."""
-    from asr.scoring.texts import pair, read_texts
+    from asr.scoring.text_files import read_texts
+    from asr.scoring.texts import pair
 
     return pair(references, read_texts(hypothesis, hypotheses=True, format=args.format))
 

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from asr.audio.augment import AugmentConfig, WaveAugment, drawn
 from asr.audio.read import read
+from asr.corpus.check import frames_needed
 from asr.corpus.manifest import Manifest, Utterance
 from asr.corpus.workers import pass_by_value
 from asr.errors import AudioError, TextError
@@ -119,6 +120,8 @@ class SpeechDataset(Dataset[Sample]):
             process has a cache of its own, so with workers it pays only with persistent ones, or after
             `preload` where workers are forked.
         batch_seconds: bound on the padded seconds of a batch whose utterances `augment` joins.
+        emitted: how many frames the model emits for so many samples; joined are only utterances whose transcripts
+            then fit. None: not known, all fit.
     """
 
     def __init__(
@@ -134,6 +137,7 @@ class SpeechDataset(Dataset[Sample]):
         cache_audio: bool = False,
         cache_limit: int = 2 << 30,
         batch_seconds: float = math.inf,
+        emitted: Callable[[int], int] | None = None,
     ) -> None:
         self.manifest = manifest
         self.tokenizer = tokenizer
@@ -144,6 +148,7 @@ class SpeechDataset(Dataset[Sample]):
         self.cache_audio = cache_audio
         self.cache_limit = cache_limit
         self.batch_seconds = batch_seconds
+        self.emitted = emitted
         self._augment = WaveAugment(augment, rate) if training and augment is not None else None
         self._cache: dict[int, np.ndarray] = {}
         self._cached_bytes = 0
@@ -166,7 +171,7 @@ class SpeechDataset(Dataset[Sample]):
         return Sample(index, waveform, tokens, len(waveform) / self.rate, epoch)
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Sample]:
-        """The samples of a batch (DataLoaders ask for them so), joined two by two where `augment.join` draws it."""
+        """The samples of a batch (DataLoaders ask for them so), some of them joined where `augment.join` draws it."""
         samples = [self[key] for key in keys]
         if self._augment is None or not samples or samples[0].failure is not None:
             return samples
@@ -174,8 +179,9 @@ class SpeechDataset(Dataset[Sample]):
         if drawn("batch", seed) >= self._augment.config.join:
             return samples
         read_ones = [s for s in samples if s.failure is None]
-        joined = [self._joined(read_ones[i : i + 2]) for i in range(0, len(read_ones), 2)]
-        if max(s.duration for s in joined) * len(joined) > self.batch_seconds:
+        together = 2 + int(drawn("together", seed) * (self._augment.config.join_up_to - 1))
+        joined = [self._joined(read_ones[i : i + together]) for i in range(0, len(read_ones), together)]
+        if max(s.duration for s in joined) * len(joined) > self.batch_seconds or not all(map(self._fits, joined)):
             return samples
         return joined + [s for s in samples if s.failure is not None]
 
@@ -189,6 +195,12 @@ class SpeechDataset(Dataset[Sample]):
         tokens = torch.tensor(self._encoded(text, self.manifest[first.index]), dtype=torch.int64)
         seconds = len(wave) / self.rate
         return Sample(first.index, torch.from_numpy(wave), tokens, seconds, first.epoch, utterances=len(samples))
+
+    def _fits(self, sample: Sample) -> bool:
+        """Whether CTC can align what was joined: what stands between the texts needs frames, too."""
+        if self.emitted is None or sample.utterances == 1:
+            return True
+        return frames_needed(sample.tokens.tolist()) <= self.emitted(len(sample.waveform))
 
     def reference(self, index: int) -> str:
         """The normalized transcript, which hypotheses are scored against."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,6 +15,7 @@ from asr.corpus.dataset import SpeechDataset
 from asr.corpus.manifest import Manifest
 from asr.corpus.workers import auto_workers, data_loader
 from asr.errors import ConfigError
+from asr.model.acoustic import output_length
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import TrainConfig
 
@@ -94,6 +96,7 @@ class SpeechDataModule(pl.LightningDataModule):
             training=training,
             cache_audio=config.data.cache_audio,
             batch_seconds=config.data.batch_seconds,
+            emitted=partial(output_length, features=config.features, model=config.model),
         )
 
     def _loader(self, dataset: SpeechDataset, sampler: Any) -> DataLoader:

@@ -6,6 +6,7 @@ import functools
 import json
 import pickle
 import signal
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -14,8 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.audio.augment import JOIN_SECONDS, AugmentConfig
-from asr.audio.features import FeatureConfig
+from asr.audio.augment import AugmentConfig
 from asr.corpus import dataset as dataset_module
 from asr.corpus import workers
 from asr.corpus.batching import BatchSampler, EvaluationBatchSampler
@@ -24,8 +24,6 @@ from asr.corpus.dataset import Batch, Sample, SpeechDataset, UnreadableCount, co
 from asr.corpus.manifest import Manifest
 from asr.corpus.workers import auto_workers, data_loader, prepare_workers
 from asr.errors import AudioError, TextError
-from asr.model.acoustic import output_length
-from asr.model.config import ModelConfig
 from asr.text.tokenizer import train_char
 from asr.transcript import Failure
 
@@ -151,20 +149,27 @@ def test_what_cannot_be_read_is_not_joined(folder, tokenizer):
     assert len(data.__getitems__([(0, 4), (0, 3), (0, 5)])) == 3
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(100, 20_000), st.integers(100, 20_000), st.sampled_from([2, 4, 8]), st.data())
-def test_joined_utterances_are_feasible_where_each_is(first, second, factor, data):
-    """Filled with tokens to the last frame; pieces, where nothing stands between, may repeat across the join."""
-    features, model = FeatureConfig(rate=RATE), ModelConfig(subsampling=factor)
-    texts = []
-    for samples in (first, second):
-        text = data.draw(st.lists(st.integers(1, 3), max_size=40))
-        while text and frames_needed(text) > output_length(samples, features, model):
-            text.pop()
-        texts.append(text)
-    frames = output_length(first + round(JOIN_SECONDS * RATE) + second, features, model)
-    assert frames_needed([*texts[0], *texts[1]]) <= frames
-    assert frames_needed([*texts[0], 4, *texts[1]]) <= frames
+def test_utterances_are_joined_by_twos_up_to_the_most(folder, tokenizer):
+    keys = [(0, i) for i in range(COUNT)]
+    data = make(folder, tokenizer, augment=AugmentConfig(join=1.0, join_up_to=4))
+    sizes = Counter()
+    for epoch in range(30):
+        samples = data.__getitems__([(epoch, i) for _, i in keys])
+        [largest] = {s.utterances for s in samples[:-1]}
+        sizes[largest] += 1
+        spelled = " ".join(tokenizer.decode(s.tokens.tolist()) for s in samples)
+        assert spelled == " ".join(f"no {i}" for i in range(COUNT))
+    assert set(sizes) == {2, 3, 4}
+
+
+def test_only_what_ctc_can_align_is_joined(folder, tokenizer):
+    """As many frames as the texts need when they stand apart are one too few for the space between them."""
+    keys = [(0, 2), (0, 3)]
+    alone = make(folder, tokenizer).__getitems__(keys)
+    needed = sum(frames_needed(s.tokens.tolist()) for s in alone)
+    for frames, utterances in ((needed, [1, 1]), (needed + 1, [2])):
+        data = make(folder, tokenizer, augment=AugmentConfig(join=1.0), emitted=lambda samples, n=frames: n)
+        assert [s.utterances for s in data.__getitems__(keys)] == utterances
 
 
 @settings(max_examples=50, deadline=None)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from asr.errors import UsageError
-from asr.scoring.texts import TextsError, pair, read_texts, with_speakers
+from asr.scoring.text_files import read_texts, with_speakers
+from asr.scoring.texts import TextsError, pair
 
 
 @pytest.fixture
