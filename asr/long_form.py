@@ -1,7 +1,7 @@
 """Recordings of any length in bounded memory: overlapping windows, their emissions joined, one decode over all.
 
-Models are trained on utterances, so windows are utterances wherever pauses allow: they begin and end in a pause, and
-what of a long pause lies between them is blank. Where nobody pauses, windows overlap: each is recognized with context
+Models are trained on utterances, one or several joined, so windows are as long as these wherever pauses allow: they begin
+and end in a pause, and what of a long pause lies between them is blank. Where nobody pauses, windows overlap: each is recognized with context
 on both sides, whose emissions are thrown away, so that what is kept was heard as in the middle of a recording, and they
 part in the quietest moment near their end. All windows begin at whole strides of the model: their frames fit together.
 """
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 USUAL_UTTERANCE = 10.0  # seconds; of models that do not say what they were trained on
 SHORTEST_UTTERANCE = 0.4  # seconds
+SHORT_OF_USUAL = 0.25  # share of the usual length that a window must have
 CERTAIN = 1.0 - 1e-6  # the probability of a blank, or of the space between utterances, that no model emitted
 
 
@@ -127,15 +128,24 @@ def stitched(
 
 
 def grid_of(recognizer: Recognizer, windows: Windows) -> Grid:
-    """The sizes of windows in frames of the model; utterances not much shorter than those that it was trained on."""
+    """The sizes of windows in frames of the model: as long as what it was trained on, joined utterances included."""
     stride, rate = recognizer.stride, recognizer.rate
     training = recognizer.model_file.training
     usual = USUAL_UTTERANCE
     if training.get("train_utterances") and training.get("train_hours"):
         usual = 3600.0 * float(training["train_hours"]) / float(training["train_utterances"])
-    length = max(1, round(windows.length * rate / stride))
-    shortest = max(1, round(max(SHORTEST_UTTERANCE, usual / 8) * rate / stride))
-    return Grid(rate, stride, length, round(windows.overlap * rate / stride), min(shortest, length // 2))
+    augment = training.get("config", {}).get("augment", {})
+    usual *= augment.get("join_up_to", 2) if augment.get("join") else 1
+    length, overlap, shortest, usual_frames = (
+        max(least, round(seconds * rate / stride))
+        for seconds, least in (
+            (windows.length, 1),
+            (windows.overlap, 0),
+            (max(SHORTEST_UTTERANCE, SHORT_OF_USUAL * usual), 1),
+            (usual, 1),
+        )
+    )
+    return Grid(rate, stride, length, overlap, min(shortest, length // 2), min(usual_frames, length))
 
 
 def _kept(recognizer: Recognizer, batch: list[Window]) -> Iterator[np.ndarray]:

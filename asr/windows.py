@@ -39,13 +39,15 @@ class Grid(NamedTuple):
     length: int
     overlap: int
     shortest: int  # of an utterance, so that pauses closer to each other are not heeded
+    usual: int  # up to this length of an utterance the longest pause ends it, beyond it the next one
 
 
 def cut_windows(blocks: Iterator[np.ndarray], grid: Grid) -> Iterator[Window]:
     """Windows whose kept frames and silences follow one another without gaps, from blocks (time,) of samples.
 
-    A window begins and ends in a pause where there is one in `grid.length` frames; otherwise it has `grid.overlap`
-    frames more on that side. At most `length + 2 * overlap` frames and one block are held.
+    A window begins and ends in a pause where there is one in `grid.length` frames: in the longest of those after
+    `grid.shortest` to `grid.usual` frames, else in the next one. Otherwise it has `grid.overlap` frames more on that
+    side. At most `length + 2 * overlap` frames and one block are held.
     """
     cutter = _Cutter(grid)
     for block in blocks:
@@ -83,12 +85,9 @@ class _Cutter:
         self._samples += len(block)
 
     def take(self, limit: int) -> Iterator[Window]:
-        """The windows up to a frame not beyond `limit`: at least one."""
+        """The windows up to a frame not beyond `limit`: at least one, and all for which no later frame matters."""
         began = self.begin
-        for pause in self._pauses(limit):
-            window = self._at_pause(pause)
-            if window is not None:
-                yield window
+        yield from self._utterances(self._pauses(limit), limit)
         if self.begin == began and self.silent:
             yield self._silence(min(self.silent, limit - self.begin))
         elif self.begin == began:
@@ -102,12 +101,32 @@ class _Cutter:
         if not self._samples:
             return
         end = self.origin + -(-self._samples // self.grid.stride)
-        for pause in self._pauses(end):
-            if pause[1] < end and (window := self._at_pause(pause)) is not None:
-                yield window
+        yield from self._utterances([p for p in self._pauses(end) if p[1] < end], None)
         # The model tells how many frames the last samples make, so some must be left to it; more, to hear a silence in.
         self.silent = max(0, min(self.silent, end - self.begin - 2 * self._kept_pause))
         yield self._window(None, None)
+
+    def _utterances(self, pauses: list[tuple[int, int]], limit: int | None) -> Iterator[Window]:
+        """Windows that end in `pauses`, given as first frame and one past the last; `limit`: more may follow there."""
+        while pauses:
+            start = self.begin + self.silent
+            if pauses[0][0] <= start:  # the pause that the window begins in goes on
+                if self.in_pause:
+                    self.silent = max(self.silent, pauses[0][1] - self._kept_pause - self.begin)
+                pauses = pauses[1:]
+                continue
+            late_enough = [p for p in pauses if p[0] - start >= self.grid.shortest]
+            if not late_enough:
+                return
+            if limit is not None and limit < start + self.grid.usual and self.begin + self.grid.length > limit:
+                return
+            usual = [p for p in late_enough if p[0] - start <= self.grid.usual]
+            first, last = max(usual, key=lambda p: p[1] - p[0]) if usual else late_enough[0]
+            cut = (first + last) // 2
+            yield self._window(cut, min(first + self._kept_pause, cut))
+            self._advance(cut, in_pause=True)
+            self.silent = max(0, last - self._kept_pause - cut)
+            pauses = [p for p in pauses if p[0] > first]
 
     def _held(self) -> np.ndarray:
         if len(self._parts) != 1:
@@ -125,22 +144,6 @@ class _Cutter:
         found = find_pauses(samples, self.grid.rate, (quiet, max(loud, self.loud)))
         frames = [(self.begin + -(-first // stride), self.begin + last // stride) for first, last in found]
         return [(first, min(last, limit)) for first, last in frames if first < limit]
-
-    def _at_pause(self, pause: tuple[int, int]) -> Window | None:
-        """The window that ends in this pause; None where it would be too short."""
-        first, last = pause
-        kept = self._kept_pause
-        if first <= self.begin + self.silent:  # the pause that it begins in goes on
-            if self.in_pause:
-                self.silent = max(self.silent, last - kept - self.begin)
-            return None
-        if first - self.begin - self.silent < self.grid.shortest:
-            return None
-        cut = (first + last) // 2
-        window = self._window(cut, min(first + kept, cut))
-        self._advance(cut, in_pause=True)
-        self.silent = max(0, last - kept - cut)
-        return window
 
     def _window(self, end: int | None, stop: int | None) -> Window:
         """The frames from `begin` to `end` with samples up to frame `stop` (None: all there are)."""

@@ -4,7 +4,8 @@
 
 The utterances of a manifest of real speech are concatenated in several random orders, directly and with half a second
 of faint noise after each, and recognized as one recording: in windows, as `asr transcribe` does it, and in one piece.
-The word error rates are compared with that of the utterances one by one, and with how much that itself moves when every
+So are the utterances of each speaker in their own order, as they were spoken, directly one after the other. The word
+error rates are compared with that of the utterances one by one, and with how much that itself moves when every
 utterance begins 5 to 40 ms later or earlier, which no listener would notice. Utterances of more than ten seconds are
 also recognized in windows of eight, their text compared with that of the whole. Then a file of `--hours` hours is
 transcribed by the command in a process of its own, whose peak memory is measured. Fails where windows are more than
@@ -87,6 +88,10 @@ class Comparison:
             read(u.audio_filepath, offset=u.window[0], duration=u.window[1], rate=self.rate).samples for u in utterances
         ]
         self.references = [normalize(u.text, recognizer.normalizer) for u in utterances]
+        speakers: dict[str, list[int]] = {}
+        for i, utterance in enumerate(utterances):
+            speakers.setdefault(utterance.speaker, []).append(i)
+        self.sessions = list(speakers.values())
 
     def apart(self, milliseconds: int = 0) -> Score:
         samples = round(milliseconds * self.rate / 1000)
@@ -94,13 +99,20 @@ class Comparison:
         results = self.recognizer.transcribe_many(waveforms)
         return score(self.references, [self._text(getattr(result, "text", "")) for result in results])
 
-    def together(self, seed: int, gap: float, windows: Windows | None) -> Score:
+    def in_random_order(self, seed: int, gap: float, windows: Windows | None) -> Score:
         order = list(range(len(self.waveforms)))
         random.Random(seed).shuffle(order)
-        recording = concatenated([self.waveforms[i] for i in order], gap, self.rate, seed)
+        return self.together([order], gap, windows, seed)
+
+    def together(self, recordings: list[list[int]], gap: float, windows: Windows | None, seed: int = 0) -> Score:
+        """The score of recordings of the utterances of such indices, one after another."""
         self.recognizer.windows = windows
-        heard = self.recognizer.transcribe((recording, self.rate)).text
-        return score([" ".join(self.references[i] for i in order)], [self._text(heard)])
+        heard, spoken = [], []
+        for order in recordings:
+            recording = concatenated([self.waveforms[i] for i in order], gap, self.rate, seed)
+            heard.append(self._text(self.recognizer.transcribe((recording, self.rate)).text))
+            spoken.append(" ".join(self.references[i] for i in order))
+        return score(spoken, heard)
 
     def agreement(self) -> Score | None:
         """The text of long utterances in short windows against that of the whole; None where there are none."""
@@ -117,10 +129,11 @@ class Comparison:
     def report(self, gaps: list[float], orders: int) -> dict[str, Any]:
         found: dict[str, Any] = {"utterance_wise": rates([self.apart()])}
         found["shifted"] = rates([self.apart(sign * ms) for sign in (1, -1) for ms in SHIFTS])
-        for gap in gaps:
-            for name, windows in (("windows", Windows()), ("one_piece", None)):
-                scores = [self.together(seed, gap, windows) for seed in range(1, orders + 1)]
+        for name, windows in (("windows", Windows()), ("one_piece", None)):
+            for gap in gaps:
+                scores = [self.in_random_order(seed, gap, windows) for seed in range(1, orders + 1)]
                 found[f"{name}_gap_{gap:g}"] = rates(scores)
+            found[f"{name}_speakers"] = rates([self.together(self.sessions, 0.0, windows)])
         agreement = self.agreement()
         return found if agreement is None else found | {"short_windows_against_whole": rates([agreement])}
 
@@ -183,7 +196,7 @@ def main() -> None:
             report["error_rates"].append({"model": "/".join(Path(model).parts[-2:]), "decoder": name} | found)
             show(report["error_rates"][-1])
             apart = found["utterance_wise"]["wer"]
-            worst = max([worst, *(found[f"windows_gap_{gap:g}"]["wer"] - apart for gap in args.gaps)])
+            worst = max([worst, *(f["wer"] - apart for name, f in found.items() if name.startswith("windows_"))])
     if args.hours:
         report["memory"] = memory(args.models[0], args.manifest, args.hours, recognizer.rate)
         print(json.dumps(report["memory"], indent=1))

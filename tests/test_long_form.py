@@ -17,7 +17,7 @@ import asr
 from asr.audio.features import FeatureConfig
 from asr.decoding.greedy import GreedyDecoder
 from asr.errors import UsageError
-from asr.long_form import Windows, recognize_long, stitched
+from asr.long_form import Windows, grid_of, recognize_long, stitched
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import ModelFile
 from asr.model.config import ModelConfig
@@ -197,6 +197,19 @@ def test_a_greedy_stream_ends_where_decoding_at_once_ends(seed, sizes):
     [streamed] = stream.finish()
     assert (streamed.text, streamed.words) == (whole.text, whole.words)
     assert streamed.score == pytest.approx(whole.score, rel=1e-6)
+
+
+def test_windows_are_as_long_as_what_the_model_was_trained_on(exact, monkeypatch):
+    """250 utterances in an hour, 14.4 s each; alone, or up to two of them joined; never above the windows' length."""
+    rows = {"train_utterances": 250, "train_hours": 1.0}
+    joined = {"config": {"augment": {"join": 0.3, "join_up_to": 2}}}
+    apart = {"config": {"augment": {"join": 0.0, "join_up_to": 2}}}
+    for training, shortest, usual in (({}, 2.5, 10.0), (rows | apart, 3.6, 14.4), (rows | joined, 7.2, 28.8)):
+        monkeypatch.setattr(exact.model_file, "training", training)
+        grid = grid_of(exact, Windows(40.0, 5.0))
+        seconds = [frames * exact.frame_seconds for frames in (grid.length, grid.overlap, grid.shortest, grid.usual)]
+        assert seconds == pytest.approx([40.0, 5.0, shortest, usual], abs=0.03)
+    assert grid_of(exact, Windows(20.0, 5.0)).usual == round(20.0 / exact.frame_seconds)
 
 
 def test_windows_that_cannot_work():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from asr.windows import Grid, cut_windows
 
 RATE, STRIDE = 16000, 640
-GRID = Grid(RATE, STRIDE, length=250, overlap=50, shortest=10)  # 10 s, 2 s, 0.4 s
+GRID = Grid(RATE, STRIDE, length=250, overlap=50, shortest=10, usual=10)  # 10 s, 2 s, 0.4 s, 0.4 s
 
 
 def spoken(parts, seed=0):
@@ -49,10 +49,11 @@ def placed(windows, samples):
     parts=st.lists(st.sampled_from([0.3, 1.0, 2.5, 14.0, -0.1, -0.5, -1.5, -25.0]), min_size=1, max_size=12),
     block=st.integers(500, 300_000),
     overlap=st.sampled_from([0, 10, 50]),
+    usual=st.sampled_from([10, 60, 250]),
 )
-def test_every_frame_once_and_in_order(parts, block, overlap):
+def test_every_frame_once_and_in_order(parts, block, overlap, usual):
     samples = spoken(parts)
-    grid = GRID._replace(overlap=overlap)
+    grid = GRID._replace(overlap=overlap, usual=usual)
     windows = list(cut_windows(blocks_of(samples, block), grid))
     _, total = placed(windows, samples)
     assert total == frames_of(len(samples))
@@ -69,6 +70,26 @@ def test_utterances_are_windows_of_their_own():
     for (first, last, _), begin, end in zip(spans, [0.0, *edges[1::2]], edges[::2], strict=True):
         assert first * STRIDE / RATE == pytest.approx(begin - 0.25 if begin else 0.0, abs=0.1)
         assert last * STRIDE / RATE == pytest.approx(end + (0.25 if end < edges[-1] else 0.0), abs=0.1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(block=st.integers(500, 300_000))
+def test_a_window_ends_in_the_longest_pause_of_a_usual_length(block):
+    """Utterances of 1 + 0.5 + 1 s with 0.9 s between: windows of 1.5 to 5 s end there, not in the shorter pauses."""
+    samples = spoken([1.0, -0.5, 1.0, -0.9] * 8)
+    grid = GRID._replace(shortest=38, usual=125)
+    windows = list(cut_windows(blocks_of(samples, block), grid))
+    spans, _ = placed(windows, samples)
+    begins = [first * STRIDE / RATE for first, _, _ in spans]
+    assert begins == pytest.approx([0.0] + [3.4 * i - 0.25 for i in range(1, 8)], abs=0.1)
+
+
+def test_a_usual_length_without_a_pause_ends_in_the_next_one():
+    samples = spoken([6.0, -0.5, 6.0, -0.9, 3.0, -0.5, 3.0])
+    windows = list(cut_windows(blocks_of(samples, 5000), GRID._replace(shortest=38, usual=100)))
+    spans, _ = placed(windows, samples)
+    begins = [first * STRIDE / RATE for first, _, _ in spans]
+    assert begins == pytest.approx([0.0, 6.25, 13.15, 16.65], abs=0.1)
 
 
 def test_long_silence_is_not_recognized():

@@ -79,14 +79,15 @@ def add_window_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=30.0,
         metavar="S",
-        help="recordings longer than this and two overlaps are recognized in windows of S seconds, and their emissions "
-        "decoded as one (default: 30; 0: always in one piece)",
+        help="recordings longer than this and two overlaps are recognized in windows of at most S seconds, which end in "
+        "pauses and are about as long as what the model was trained on, and their emissions decoded as one (default: "
+        "30; 0: always in one piece)",
     )
     group.add_argument(
         "--chunk-overlap",
         type=float,
         metavar="S",
-        help="context on both sides of a window (default: 5, at most the window's length)",
+        help="context on a side of a window where nobody pauses (default: 5, at most the window's length)",
     )
 
 
