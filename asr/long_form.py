@@ -1,9 +1,10 @@
 """Recordings of any length in bounded memory: overlapping windows, their emissions joined, one decode over all.
 
-Models are trained on utterances, one or several joined, so windows are as long as these wherever pauses allow: they begin
-and end in a pause, and what of a long pause lies between them is blank. Where nobody pauses, windows overlap: each is recognized with context
-on both sides, whose emissions are thrown away, so that what is kept was heard as in the middle of a recording, and they
-part in the quietest moment near their end. All windows begin at whole strides of the model: their frames fit together.
+Models are trained on utterances, one or several joined, and windows are as long as these wherever pauses allow: they
+begin and end in a pause, and what of a long pause lies between them is blank. Where nobody pauses, windows overlap:
+each is recognized with context on both sides, whose emissions are thrown away, so that what is kept was heard as in the
+middle of a recording, and they part in the quietest moment near their end. All windows begin at whole strides of the
+model: their frames fit together.
 """
 
 from __future__ import annotations

@@ -187,6 +187,7 @@ def _finish(
         "steps": trainer.global_step,
         "train_utterances": len(train_set),
         "train_hours": round(float(train_set.durations.sum()) / 3600, 3),
+        "train_longest": round(float(train_set.durations.max()), 3),
         "config": to_dict(config),
     }
     path = save_model(output / MODEL, model, tokenizer, config.text.normalizer, summary)
