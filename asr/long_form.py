@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from asr.decoding.streams import begin_stream
 from asr.errors import AsrError, UsageError
-from asr.loading import Samples, open_samples
+from asr.loading import Samples, open_samples, read_recording
 from asr.transcript import Hypothesis
 from asr.windows import Grid, Window, cut_windows
 
@@ -36,7 +36,8 @@ CERTAIN = 1.0 - 1e-6  # the probability of a blank, or of the space between utte
 class Windows:
     """Windows of at most `length` seconds, and `overlap` seconds more on sides where there is no pause.
 
-    Recordings of up to `longest` seconds are recognized in one piece. Raises UsageError for what cannot work.
+    Recordings of up to `longest` seconds may be recognized in one piece, see `longest_piece`. Raises UsageError for
+    what cannot work.
     """
 
     length: float = 30.0
@@ -103,8 +104,11 @@ def recognize_long(
 def emissions_of(
     recognizer: Recognizer, recording: Recording, *, name: str, channel: str | int = "mix", raw: RawFormat | None = None
 ) -> Emissions:
-    """The emissions of one channel of a recording of any length. Raises as `recognize_long` does."""
-    windows = recognizer.windows or Windows(length=1e9)
+    """The emissions that transcribing one channel of a recording decodes. Raises as `recognize_long` does."""
+    audio = read_recording(recording, recognizer.rate, channel, raw, recognizer.longest)
+    if audio is not None:
+        return Emissions(recognizer.emissions([audio.samples])[0], audio.duration, audio.warnings)
+    windows = recognizer.windows or Windows()
     with open_samples(recording, recognizer.rate, channel, raw, name) as samples:
         blocks = list(stitched(recognizer, samples, windows, windows.longest))
         return Emissions(np.concatenate(blocks), samples.duration, samples.warnings)
@@ -128,25 +132,40 @@ def stitched(
         yield from _kept(recognizer, batch)
 
 
+def longest_piece(windows: Windows, training: dict[str, Any]) -> float:
+    """Seconds of a recording that is recognized in one piece, by a model of that training summary.
+
+    What is more than twice as long as anything that the model was trained on is recognized in windows.
+    """
+    if not training.get("train_longest"):
+        return windows.longest
+    return min(windows.longest, 2.0 * float(training["train_longest"]) * _joined_at_most(training))
+
+
 def grid_of(recognizer: Recognizer, windows: Windows) -> Grid:
     """The sizes of windows in frames of the model: as long as what it was trained on, joined utterances included."""
-    stride, rate = recognizer.stride, recognizer.rate
     training = recognizer.model_file.training
     usual = USUAL_UTTERANCE
     if training.get("train_utterances") and training.get("train_hours"):
         usual = 3600.0 * float(training["train_hours"]) / float(training["train_utterances"])
-    augment = training.get("config", {}).get("augment", {})
-    usual *= augment.get("join_up_to", 2) if augment.get("join") else 1
-    length, overlap, shortest, usual_frames = (
-        max(least, round(seconds * rate / stride))
-        for seconds, least in (
-            (windows.length, 1),
-            (windows.overlap, 0),
-            (max(SHORTEST_UTTERANCE, SHORT_OF_USUAL * usual), 1),
-            (usual, 1),
-        )
+    usual *= _joined_at_most(training)
+    per_second = recognizer.rate / recognizer.stride
+    length = max(1, round(windows.length * per_second))
+    shortest = max(1, round(max(SHORTEST_UTTERANCE, SHORT_OF_USUAL * usual) * per_second))
+    return Grid(
+        recognizer.rate,
+        recognizer.stride,
+        length,
+        overlap=round(windows.overlap * per_second),
+        shortest=min(shortest, length // 2),
+        usual=min(round(usual * per_second), length),
     )
-    return Grid(rate, stride, length, overlap, min(shortest, length // 2), min(usual_frames, length))
+
+
+def _joined_at_most(training: dict[str, Any]) -> int:
+    """How many utterances were joined in training, at most."""
+    augment = training.get("config", {}).get("augment", {})
+    return int(augment.get("join_up_to", 2)) if augment.get("join") else 1
 
 
 def _kept(recognizer: Recognizer, batch: list[Window]) -> Iterator[np.ndarray]:

@@ -18,7 +18,7 @@ from asr.decoding.decoder import Decoder, DecodingConfig, make_decoder
 from asr.errors import AsrError, UsageError
 from asr.finishing import finished
 from asr.loading import Loaded, channels_of, failure, load_recording, name_of, read_recording, rereadable
-from asr.long_form import Emissions, Windows, emissions_of, recognize_long
+from asr.long_form import Emissions, Windows, emissions_of, longest_piece, recognize_long
 from asr.model.checkpoint import ModelFile, load_model
 from asr.read_ahead import read_ahead
 from asr.recordings import Recording, as_recording
@@ -77,7 +77,7 @@ class Recognizer:
     @property
     def longest(self) -> float | None:
         """Seconds of a recording that is recognized in one piece, at most; None: any."""
-        return None if self.windows is None else self.windows.longest
+        return None if self.windows is None else longest_piece(self.windows, self.model_file.training)
 
     def transcribe(
         self,

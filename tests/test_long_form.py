@@ -17,7 +17,7 @@ import asr
 from asr.audio.features import FeatureConfig
 from asr.decoding.greedy import GreedyDecoder
 from asr.errors import UsageError
-from asr.long_form import Windows, grid_of, recognize_long, stitched
+from asr.long_form import Windows, grid_of, longest_piece, recognize_long, stitched
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import ModelFile
 from asr.model.config import ModelConfig
@@ -88,6 +88,20 @@ def test_transcripts_of_windows_are_those_of_the_whole(exact, noise):
     assert [(w.word, w.start, w.end) for w in windowed.words] == [(w.word, w.start, w.end) for w in whole.words]
     assert windowed.duration == whole.duration
     assert windowed.confidence == pytest.approx(whole.confidence, abs=1e-3)
+
+
+def test_emissions_are_those_that_transcribing_decodes(recognizer, noise, monkeypatch):
+    """A pause parts windows of a long recording; a short one is recognized in one piece, pauses or not."""
+    samples = noise(9.0, 5)
+    samples[3 * RATE : 4 * RATE] = 0.0
+    [whole] = recognizer.emissions([samples])
+    assert np.array_equal(recognizer.emissions_of((samples, RATE)).log_probs, whole)
+    monkeypatch.setattr(recognizer, "windows", Windows(5.0, 1.0))
+    parted = recognizer.emissions_of((samples, RATE))
+    assert parted.log_probs.shape == whole.shape and parted.duration == 9.0
+    assert np.abs(parted.log_probs - whole).max() > 0.1
+    [decoded] = recognizer.decoder.decode(parted.log_probs)[:1]
+    assert recognizer.transcribe((samples, RATE)).text == decoded.text
 
 
 def test_windows_part_in_the_quietest_moment(exact, noise):
@@ -210,6 +224,25 @@ def test_windows_are_as_long_as_what_the_model_was_trained_on(exact, monkeypatch
         seconds = [frames * exact.frame_seconds for frames in (grid.length, grid.overlap, grid.shortest, grid.usual)]
         assert seconds == pytest.approx([40.0, 5.0, shortest, usual], abs=0.03)
     assert grid_of(exact, Windows(20.0, 5.0)).usual == round(20.0 / exact.frame_seconds)
+
+
+def test_what_is_much_longer_than_all_training_is_not_recognized_in_one_piece(exact, noise, monkeypatch):
+    joined = {"config": {"augment": {"join": 0.3, "join_up_to": 3}}}
+    for training, longest in (
+        ({}, 40.0),
+        ({"train_longest": 6.0}, 12.0),
+        ({"train_longest": 6.0} | joined, 36.0),
+        ({"train_longest": 25.0}, 40.0),
+    ):
+        assert longest_piece(Windows(), training) == longest
+    monkeypatch.setattr(exact.model_file, "training", {"train_longest": 6.0})
+    monkeypatch.setattr(exact, "windows", Windows())
+    seen = []
+    monkeypatch.setattr(exact, "on_text", lambda _, text: seen.append(text))
+    exact.transcribe((noise(11.9, 3), RATE))
+    assert not seen
+    exact.transcribe((noise(30.1, 3), RATE))
+    assert seen
 
 
 def test_windows_that_cannot_work():

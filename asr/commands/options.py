@@ -79,9 +79,9 @@ def add_window_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=30.0,
         metavar="S",
-        help="recordings longer than this and two overlaps are recognized in windows of at most S seconds, which end "
-        "in pauses and are about as long as what the model was trained on, and their emissions decoded as one "
-        "(default: 30; 0: always in one piece)",
+        help="recordings longer than this and two overlaps, or than twice what the model was trained on, are "
+        "recognized in windows of at most S seconds, which end in pauses and are about as long as what it was trained "
+        "on, and their emissions decoded as one (default: 30; 0: always in one piece)",
     )
     group.add_argument(
         "--chunk-overlap",
