@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import soundfile
 
 from asr.corpus.archive import ArchiveError
 from asr.corpus.manifest import Manifest
+from asr.training.config import read_config
 
 
 def test_splits_texts_and_samples(
@@ -78,3 +80,11 @@ def test_a_recording_that_is_missing_is_named(
         add_file(tar, "an4/etc/an4_test.transcription", b"")
     with pytest.raises(ArchiveError, match="an2-fash-b"):
         prepare.prepare(arguments(prepare, tmp_path / "data", "--archive", str(archive)))
+
+
+def test_the_configuration_for_long_recordings_changes_augmentation_only() -> None:
+    folder = Path(__file__).parents[2] / "recipes" / "an4"
+    usual, long = (read_config(folder / f"{name}.yaml") for name in ("recipe", "long"))
+    assert long.augment == replace(usual.augment, silence=0.5, join=0.5, join_up_to=4)
+    assert (long.data, long.model, long.text, long.optimizer) == (usual.data, usual.model, usual.text, usual.optimizer)
+    assert long.output != usual.output
