@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 USUAL_UTTERANCE = 10.0  # seconds; of models that do not say what they were trained on
 SHORTEST_UTTERANCE = 0.4  # seconds
-SHORT_OF_USUAL = 0.25  # share of the usual length that a window must have
+# A window's length, as a share of what is usual in training: it ends in the longest pause between these.
+LEAST_OF_USUAL, MOST_OF_USUAL = 0.25, 2.0
 CERTAIN = 1.0 - 1e-6  # the probability of a blank, or of the space between utterances, that no model emitted
 
 
@@ -151,14 +152,14 @@ def grid_of(recognizer: Recognizer, windows: Windows) -> Grid:
     usual *= _joined_at_most(training)
     per_second = recognizer.rate / recognizer.stride
     length = max(1, round(windows.length * per_second))
-    shortest = max(1, round(max(SHORTEST_UTTERANCE, SHORT_OF_USUAL * usual) * per_second))
+    shortest = max(1, round(max(SHORTEST_UTTERANCE, LEAST_OF_USUAL * usual) * per_second))
     return Grid(
         recognizer.rate,
         recognizer.stride,
         length,
         overlap=round(windows.overlap * per_second),
         shortest=min(shortest, length // 2),
-        usual=min(round(usual * per_second), length),
+        usual=min(round(MOST_OF_USUAL * usual * per_second), length),
     )
 
 

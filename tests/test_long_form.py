@@ -218,11 +218,11 @@ def test_windows_are_as_long_as_what_the_model_was_trained_on(exact, monkeypatch
     rows = {"train_utterances": 250, "train_hours": 1.0}
     joined = {"config": {"augment": {"join": 0.3, "join_up_to": 2}}}
     apart = {"config": {"augment": {"join": 0.0, "join_up_to": 2}}}
-    for training, shortest, usual in (({}, 2.5, 10.0), (rows | apart, 3.6, 14.4), (rows | joined, 7.2, 28.8)):
+    for training, shortest, usual in (({}, 2.5, 20.0), (rows | apart, 3.6, 28.8), (rows | joined, 7.2, 57.6)):
         monkeypatch.setattr(exact.model_file, "training", training)
-        grid = grid_of(exact, Windows(40.0, 5.0))
+        grid = grid_of(exact, Windows(60.0, 5.0))
         seconds = [frames * exact.frame_seconds for frames in (grid.length, grid.overlap, grid.shortest, grid.usual)]
-        assert seconds == pytest.approx([40.0, 5.0, shortest, usual], abs=0.03)
+        assert seconds == pytest.approx([60.0, 5.0, shortest, usual], abs=0.03)
     assert grid_of(exact, Windows(20.0, 5.0)).usual == round(20.0 / exact.frame_seconds)
 
 
