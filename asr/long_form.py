@@ -19,7 +19,7 @@ from asr.decoding.streams import begin_stream
 from asr.errors import AsrError, UsageError
 from asr.loading import Samples, open_samples, read_recording
 from asr.transcript import Hypothesis
-from asr.windows import Grid, Window, cut_windows
+from asr.windows import SHORTEST_UTTERANCE, Grid, Window, cut_windows
 
 if TYPE_CHECKING:
     from asr.audio.read import RawFormat
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from asr.recordings import Recording
 
 USUAL_UTTERANCE = 10.0  # seconds; of models that do not say what they were trained on
-SHORTEST_UTTERANCE = 0.4  # seconds
 # A window's length, as a share of what is usual in training: it ends in the longest pause between these.
 LEAST_OF_USUAL, MOST_OF_USUAL = 0.25, 2.0
 CERTAIN = 1.0 - 1e-6  # the probability of a blank, or of the space between utterances, that no model emitted

@@ -13,6 +13,8 @@ from asr.audio.pauses import LEAST_RANGE, find_pauses, level_range
 SMOOTHING = 0.2  # seconds over which loudness is averaged to find the quietest moment
 EARLIEST_CUT = 0.6  # share of a window after which it may end in its quietest moment
 KEPT_PAUSE = 0.25  # seconds of a pause that are recognized with the speech before it and after it
+LONG_PAUSE = 2.0  # seconds; who was silent for so long has ended what was said, however short it was
+SHORTEST_UTTERANCE = 0.4  # seconds; shorter noises between long pauses are no windows of their own
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ def cut_windows(blocks: Iterator[np.ndarray], grid: Grid) -> Iterator[Window]:
     """Windows whose kept frames and silences follow one another without gaps, from blocks (time,) of samples.
 
     A window begins and ends in a pause where there is one in `grid.length` frames: in the longest of those after
-    `grid.shortest` to `grid.usual` frames, else in the next one. Otherwise it has `grid.overlap` frames more on that
-    side. At most `length + 2 * overlap` frames and one block are held.
+    `grid.shortest` to `grid.usual` frames, else in the next one; a long pause may come earlier. Otherwise it has
+    `grid.overlap` frames more on that side. At most `length + 2 * overlap` frames and one block are held.
     """
     cutter = _Cutter(grid)
     for block in blocks:
@@ -115,7 +117,7 @@ class _Cutter:
                     self.silent = max(self.silent, pauses[0][1] - self._kept_pause - self.begin)
                 pauses = pauses[1:]
                 continue
-            late_enough = [p for p in pauses if p[0] - start >= self.grid.shortest]
+            late_enough = [p for p in pauses if p[0] - start >= self._shortest(p[1] - p[0])]
             if not late_enough:
                 return
             if limit is not None and limit < start + self.grid.usual and self.begin + self.grid.length > limit:
@@ -127,6 +129,12 @@ class _Cutter:
             self._advance(cut, in_pause=True)
             self.silent = max(0, last - self._kept_pause - cut)
             pauses = [p for p in pauses if p[0] > first]
+
+    def _shortest(self, pause: int) -> int:
+        """Frames that must lie before a pause of so many frames for a window to end in it."""
+        if pause < LONG_PAUSE * self.grid.rate / self.grid.stride:
+            return self.grid.shortest
+        return min(self.grid.shortest, round(SHORTEST_UTTERANCE * self.grid.rate / self.grid.stride))
 
     def _held(self) -> np.ndarray:
         if len(self._parts) != 1:

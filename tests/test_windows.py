@@ -99,6 +99,17 @@ def test_long_silence_is_not_recognized():
     assert recognized < 12.0
 
 
+def test_a_long_pause_ends_a_window_however_short():
+    samples = spoken([1.0, -1.0, 1.0, -8.0, 1.0, -8.0, 4.0])
+    windows = list(cut_windows(blocks_of(samples, 20_000), GRID._replace(shortest=75, usual=200)))
+    spans, _ = placed(windows, samples)
+    begins = [
+        first * STRIDE / RATE for (first, _, _), window in zip(spans, windows, strict=True) if len(window.samples)
+    ]
+    assert begins == pytest.approx([0.0, 10.75, 19.75], abs=0.1)
+    assert sum(len(w.samples) for w in windows) / RATE < 10.0
+
+
 def test_without_pauses_windows_overlap():
     samples = spoken([40.0])
     windows = list(cut_windows(blocks_of(samples, 20_000), GRID))
