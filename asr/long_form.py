@@ -107,7 +107,8 @@ def emissions_of(
     """The emissions that transcribing one channel of a recording decodes. Raises as `recognize_long` does."""
     audio = read_recording(recording, recognizer.rate, channel, raw, recognizer.longest)
     if audio is not None:
-        return Emissions(recognizer.emissions([audio.samples])[0], audio.duration, audio.warnings)
+        [log_probs] = recognizer.emissions_in_memory([audio.samples])
+        return Emissions(_checked(log_probs), audio.duration, audio.warnings)
     windows = recognizer.windows or Windows()
     with open_samples(recording, recognizer.rate, channel, raw, name) as samples:
         blocks = list(stitched(recognizer, samples, windows, windows.longest))
@@ -177,15 +178,18 @@ def _kept(recognizer: Recognizer, batch: list[Window]) -> Iterator[np.ndarray]:
     for window in batch:
         parts = [np.repeat(blank, window.before, axis=0)]
         if len(window.samples):
-            log_probs = next(results)
-            if isinstance(log_probs, AsrError):
-                raise AsrError(f"{log_probs}; choose shorter windows (--chunk-length)")
-            parts.append(log_probs[window.first : window.last])
+            parts.append(_checked(next(results))[window.first : window.last])
         joined = np.concatenate([*parts, np.repeat(blank, window.after, axis=0)])
         if window.ends_in_pause and space is not None and len(joined):
             joined[-1:] = space  # utterances begin and end without a space: it stands between them
         if len(joined):
             yield joined
+
+
+def _checked(log_probs: np.ndarray | AsrError) -> np.ndarray:
+    if isinstance(log_probs, AsrError):
+        raise AsrError(f"{log_probs}; choose shorter windows (--chunk-length)")
+    return log_probs
 
 
 def _certain(label: int, labels: int) -> np.ndarray:

@@ -120,6 +120,7 @@ class _Cutter:
             late_enough = [p for p in pauses if p[0] - start >= self._shortest(p[1] - p[0])]
             if not late_enough:
                 return
+            # A longer pause may come within the usual length: wait for it, unless as much is held as may be.
             if limit is not None and limit < start + self.grid.usual and self.begin + self.grid.length > limit:
                 return
             usual = [p for p in late_enough if p[0] - start <= self.grid.usual]

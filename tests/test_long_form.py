@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import asr
 from asr.audio.features import FeatureConfig
 from asr.decoding.greedy import GreedyDecoder
-from asr.errors import UsageError
+from asr.errors import AsrError, UsageError
 from asr.long_form import Windows, grid_of, longest_piece, recognize_long, stitched
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import ModelFile
@@ -180,6 +180,11 @@ def test_channels_and_damage(recognizer, write_audio, noise, tmp_path, monkeypat
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(recognizer, "emissions", memory)
+    for windows in (Windows(2.0, 0.5), None):  # in windows and in one piece
+        monkeypatch.setattr(recognizer, "windows", windows)
+        with pytest.raises(AsrError, match=r"not enough memory on cpu .*; choose shorter windows \(--chunk-length\)"):
+            recognizer.emissions_of(good)
+    monkeypatch.setattr(recognizer, "windows", Windows(2.0, 0.5))
     [failed] = recognizer.transcribe_many([good])
     assert "shorter windows (--chunk-length)" in failed.error
     assert failed.error.startswith(f"{good}: ")
