@@ -29,8 +29,21 @@ from asr.decoding.word_times import labels_by_symbol
 from asr.errors import AsrError, UsageError
 from asr.transcript import Hypothesis
 
+SENTENCE_PAUSE = 0.4  # seconds
+QUIET = 0.5  # frames whose blank and separator are likelier than this are part of a pause
 UNKNOWN_SYMBOL = -3.0  # nats; a penalty per word alone glues words together
-_CHANGEABLE = ("alpha", "beta", "beam_width", "nbest", "jobs", "times", "pruning", "unk_score_offset", "unk_char_score")
+_CHANGEABLE = (
+    "alpha",
+    "beta",
+    "beam_width",
+    "nbest",
+    "jobs",
+    "times",
+    "pruning",
+    "unk_score_offset",
+    "unk_char_score",
+    "sentence_pause",
+)
 LEAST_LOG = -300.0  # of what a word begun is given in advance, so that e to it stays a number
 
 
@@ -87,6 +100,7 @@ class BeamSearch:
         oov: str | None = None,
         unk_score_offset: float = 0.0,
         unk_char_score: float = UNKNOWN_SYMBOL,
+        sentence_pause: float = SENTENCE_PAUSE,
         pruning: Pruning = Pruning(),  # noqa: B008 - immutable
     ) -> None:
         tuned = lm.tuned if lm is not None else None
@@ -107,6 +121,7 @@ class BeamSearch:
         self.times = times
         self.frame_seconds = frame_seconds
         self.unk_score_offset, self.unk_char_score = unk_score_offset, unk_char_score
+        self.sentence_pause = sentence_pause
         self.pruning = pruning
         self._lm_arrays, self._begin = (lm.arrays, lm.begin_state) if lm else (_no_lm(), 0)
         phrases = compile_hotwords(self.alphabet, hotwords, hotword_weight)
@@ -233,6 +248,12 @@ class BeamSearch:
         least = max(least, -50.0)
         return max(float(unigrams[UNKNOWN]), least), least
 
+    def _pause_frames(self) -> int:
+        """The least quiet frames in a row after which a sentence may end; 0 where none do."""
+        if self.lm is None or self.sentence_pause <= 0.0 or not math.isfinite(self.sentence_pause):
+            return 0
+        return max(1, math.ceil(self.sentence_pause / self.frame_seconds - 1e-6))
+
     def _prepare(self) -> None:
         """All that depends on the weights."""
         alpha, beta, unknown, least = 0.0, 0.0, 0.0, 0.0
@@ -245,7 +266,10 @@ class BeamSearch:
         weights = Weights(
             alpha=alpha,
             beta=beta,
+            begin=self._begin,
             end_word=2 if self.lm is not None else -1,
+            pause_frames=self._pause_frames(),
+            quiet=QUIET,
             unknown_least=least,
             unknown_lookahead=max(alpha * unknown, LEAST_LOG),
             unknown_lookahead_factor=math.exp(max(alpha * unknown, LEAST_LOG)),
@@ -259,7 +283,7 @@ class BeamSearch:
             keep=math.exp(-self.pruning.score),
             blank_skip=math.log(self.pruning.blank_skip),
             separator=self.alphabet.separator,
-            most_records=4 + longest,
+            most_records=6 + longest,
             boost=self._hotwords.boost,
             has_hotwords=self._hotwords.count > 0,
         )
@@ -273,7 +297,6 @@ class BeamSearch:
             lexicon=self.lexicon,
             tree=self.lexicon.weighted(alpha, LEAST_LOG),
             lm=self._lm_arrays,
-            begin=self._begin,
             root=np.uint64(root),
             hotwords=self._hotwords.arrays,
             weights=weights,

@@ -11,13 +11,18 @@ from asr.decoding.instructions import prefetch
 from asr.decoding.kernels import inlined, kernel
 from asr.decoding.ngram_kernel import LMArrays, hash_slot, lm_step
 from asr.decoding.search_arrays import (
+    AFTER_LABEL,
+    BEFORE_WORD,
     BUCKET_SHIFT,
     END,
     FRAMES,
+    KIND_BITS,
     LOG_SCALE,
     MOST_STAMPS,
     NODE,
+    PAUSE,
     PENDING,
+    QUIET,
     SIDE,
     SIZE,
     STAMP,
@@ -26,14 +31,17 @@ from asr.decoding.search_arrays import (
     WORD,
     Beam,
     HotwordArrays,
+    Weights,
 )
 
 _A = np.uint64(0x9E3779B97F4A7C15)
 _B = np.uint64(0xBF58476D1CE4E5B9)
 _C = np.uint64(0x94D049BB133111EB)
+_LABEL = np.uint64(0xD6E8FEB86659FD93)
 _S32, _S29, _S30 = np.uint64(32), np.uint64(29), np.uint64(30)
 _ONE = np.uint64(1)
 EMPTY_HISTORY = np.uint64(0x632BE59BD9B4E019)
+_NO_PAUSE_YET = 1 << 40  # quiet frames: nothing was said before that a pause could end
 SMALL, LARGE = 1e-90, 1e90  # when the best score leaves this range, all are divided by it
 
 
@@ -51,6 +59,18 @@ def key_of(history: int, node: int, spelled: int) -> Any:
     if spelled != np.uint64(0):
         return mix(history + spelled * _A)
     return mix(history + (uint64(node) + _ONE) * _C)
+
+
+@inlined
+def key_of_label(key: int, label: int) -> Any:
+    """The hash of a text prefix and its last label."""
+    return mix(key + (uint64(label) + _ONE) * _LABEL)
+
+
+@inlined
+def _key_after_label(key: int) -> Any:
+    """The hash of a text prefix with a long pause after its last label."""
+    return mix(key + _B)
 
 
 @inlined
@@ -163,6 +183,7 @@ def survivors(
 @kernel
 def begin_beam(beam: Beam, hot: HotwordArrays, separator: int, begin: int, root: int) -> None:
     """The beam that holds the empty text, of key `root`, after which the language model is in state `begin`."""
+    beam.counts[QUIET] = _NO_PAUSE_YET
     beam.counts[SIZE], beam.counts[SIDE], beam.counts[PENDING] = 1, 0, 0
     beam.counts[TRACES], beam.counts[FRAMES] = 0, 0
     beam.scale[LOG_SCALE] = 0.0
@@ -172,6 +193,7 @@ def begin_beam(beam: Beam, hot: HotwordArrays, separator: int, begin: int, root:
             beam.table[h].stamp = 0
     hyp = beam.hypothesis[0]
     hyp.key, hyp.history, hyp.parent, hyp.spelled = root, EMPTY_HISTORY, np.uint64(0), np.uint64(0)
+    hyp.pauses, hyp.paused = np.uint64(0), 0
     hyp.node, hyp.label, hyp.state, hyp.hotword, hyp.trace = 0, separator, begin, hot.following[0, 0], -1
     hyp.blank, hyp.label_mass, hyp.entered, hyp.ending = 1.0, 0.0, 1.0, -1.0
 
@@ -198,12 +220,63 @@ def foresee(
 
 
 @kernel
-def say_word(lm: LMArrays, state: int, word: int, alpha: float, beta: float, unknown_least: float) -> Any:
-    """The factor of a whole word after `state`, and the next state."""
+def word_logp(lm: LMArrays, state: int, word: int, paused: int, weights: Weights) -> Any:
+    """Natural log p of a word after `state`, and the next state.
+
+    After a long pause (BEFORE_WORD in `paused`) it is that of </s> and of the word as the first of a sentence, if that
+    is likelier.
+    """
     logp, following = lm_step(lm, state, word)
     if word == 0:
-        logp = max(logp, unknown_least)
-    return np.exp(alpha * logp + beta), following
+        logp = max(logp, weights.unknown_least)
+    if paused & BEFORE_WORD:
+        again, other = lm_step(lm, weights.begin, word)
+        if word == 0:
+            again = max(again, weights.unknown_least)
+        again += lm_step(lm, state, weights.end_word)[0]
+        if again > logp:
+            logp, following = again, other
+    return logp, following
+
+
+@kernel
+def say_word(lm: LMArrays, state: int, word: int, paused: int, weights: Weights) -> Any:
+    """The factor of a whole word after `state`, see `word_logp`, and the next state."""
+    logp, following = word_logp(lm, state, word, paused, weights)
+    return np.exp(weights.alpha * logp + weights.beta), following
+
+
+@inlined
+def pauses_after_word(pauses: int, history: int) -> Any:
+    """The hash of where pauses lie, with one more after all finished words."""
+    return mix(pauses + history * _B) | _ONE
+
+
+@kernel
+def mark_pause(
+    hyps: np.ndarray, base: int, size: int, pieces: bool, separator: int, counts: np.ndarray, records: np.ndarray
+) -> None:
+    """A long pause after what `size` hypotheses from `base` on have said.
+
+    From here on the same text with the pause elsewhere is another hypothesis, as the language model may differ. Between
+    words, the pause is where it would be had the word ended in it: both ways lead to one hypothesis.
+    """
+    for i in range(base, base + size):
+        hyp = hyps[i]
+        if hyp.node != 0 or hyp.spelled != np.uint64(0):
+            if hyp.paused & AFTER_LABEL == 0:
+                hyp.paused |= AFTER_LABEL
+                hyp.key = _key_after_label(hyp.key)
+                hyp.parent = np.uint64(0)  # what the parent grows from now on has its pause one label earlier
+        elif hyp.paused & BEFORE_WORD == 0:
+            hyp.paused = BEFORE_WORD
+            hyp.pauses = pauses_after_word(hyp.pauses, hyp.history)
+            hyp.key = key_of(hyp.history + hyp.pauses, 0, np.uint64(0))
+            if pieces:
+                hyp.key = key_of_label(hyp.key, separator)
+            if hyp.parent != np.uint64(0):
+                hyp.parent = _key_after_label(hyp.parent)
+            hyp.trace = record(counts, records, hyp.trace, PAUSE, 0)
 
 
 @inlined
@@ -233,11 +306,11 @@ def record_end(
 ) -> Any:
     """The record of a word's end: of the tree's word `ended`, or (below 0) of one that is spelled out."""
     if ended >= 0:
-        at = record(counts, records, before, (ended << 2) | WORD, frame)
+        at = record(counts, records, before, (ended << KIND_BITS) | WORD, frame)
     else:
         at = np.int64(before)
         if spelled == np.uint64(0):
-            at = record(counts, records, at, (node << 2) | NODE, frame)
+            at = record(counts, records, at, (node << KIND_BITS) | NODE, frame)
         at = record(counts, records, at, END, frame)
     return at
 
@@ -255,8 +328,8 @@ def record_symbol(
     """The record of a symbol outside the tree; the first one of a word is preceded by where it left."""
     at = np.int64(before)
     if spelled == np.uint64(0):
-        at = record(counts, records, at, (node << 2) | NODE, frame)
-    return record(counts, records, at, (symbol << 2) | SYMBOL, frame)
+        at = record(counts, records, at, (node << KIND_BITS) | NODE, frame)
+    return record(counts, records, at, (symbol << KIND_BITS) | SYMBOL, frame)
 
 
 @kernel

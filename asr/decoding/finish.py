@@ -12,13 +12,17 @@ from asr.decoding.beam_steps import (
     history_with_word,
     leave_tree,
     say_word,
+    word_logp,
 )
 from asr.decoding.kernels import kernel
 from asr.decoding.lexicon import Tree
 from asr.decoding.ngram_kernel import LMArrays, lm_step
 from asr.decoding.search_arrays import (
+    BEFORE_WORD,
     END,
+    KIND_BITS,
     NODE,
+    PAUSE,
     SIDE,
     SIZE,
     STAMP,
@@ -69,14 +73,12 @@ def final_texts(
             if between:
                 end = np.int64(NOTHING)
             elif entry >= 0:
-                factor, state = say_word(
-                    lm, state, tree.entry[entry].word, weights.alpha, weights.beta, weights.unknown_least
-                )
+                factor, state = say_word(lm, state, np.int64(tree.entry[entry].word), hyp.paused, weights)
                 factor /= tree.node[node].lookahead
                 history = history_with_word(history, tree.entry[entry].text)
             else:
                 end = np.int64(SPELLED)
-                factor, state = say_word(lm, state, 0, weights.alpha, weights.beta, weights.unknown_least)
+                factor, state = say_word(lm, state, np.int64(0), hyp.paused, weights)
                 if spelled != _NONE:
                     factor /= weights.unknown_lookahead_factor
                 else:
@@ -93,10 +95,15 @@ def final_texts(
             while beam.table[h].stamp == stamp and beam.table[h].key != history:
                 h = (h + _ONE) & mask
             if beam.table[h].stamp == stamp:
-                masses[beam.table[h].slot] += mass
+                text = beam.table[h].slot
+                masses[text] += mass
+                # Of hypotheses with pauses in other places, the greatest is shown.
+                if hyp.pauses != beam.hypothesis[slots[text]].pauses and mass > beam.candidate[text].score:
+                    slots[text], ends[text], beam.candidate[text].score = s, end, mass
             else:
                 beam.table[h].stamp, beam.table[h].key, beam.table[h].slot = stamp, history, count
                 slots[count], ends[count], masses[count] = s, end, mass
+                beam.candidate[count].score = mass
                 count += 1
             entry = np.int64(-1) if entry < 0 else np.int64(tree.entry[entry].next)
             if entry < 0:
@@ -158,6 +165,7 @@ def spell_out(
     starts: np.ndarray,
     entries: np.ndarray,
     ends_at: np.ndarray,
+    pauses: np.ndarray,
 ) -> Any:
     """The words up to a record of the trace: their symbols one after the other with 0 between, and where each begins.
 
@@ -165,7 +173,7 @@ def spell_out(
 
     Returns the numbers of symbols and of words; where they are more than the arrays hold these are not filled and the
     caller tries again with larger ones. `entries` has each word's entry (-1 where it is spelled out), `ends_at` the
-    frame in which the search first took it as ended.
+    frame in which the search first took it as ended, `pauses` 1 where there was a long pause before it.
     """
     length, at = 0, np.int64(trace)
     while at >= 0:
@@ -176,15 +184,18 @@ def spell_out(
     for i in range(length - 1, -1, -1):
         order[i] = at
         at = beam.record[at].parent
-    count, words, fresh = 0, 0, True
+    count, words, fresh, rested = 0, 0, True, 0
     room = starts.shape[0] - 2
     for i in range(length + 1):
         if i < length:
             kind, value, frame = (
-                beam.record[order[i]].symbol & 3,
-                np.int64(beam.record[order[i]].symbol >> 2),
+                beam.record[order[i]].symbol & ((1 << KIND_BITS) - 1),
+                np.int64(beam.record[order[i]].symbol >> KIND_BITS),
                 beam.record[order[i]].frame,
             )
+            if kind == PAUSE:
+                rested = 1
+                continue
         elif end >= 0:
             kind, value, frame = WORD, np.int64(end), np.int32(-1)
         elif end in (DROPPED, NOTHING):
@@ -201,9 +212,9 @@ def spell_out(
                     symbols[count] = 0
                 count += 1
             if words < room:
-                starts[words], entries[words] = count, -1
+                starts[words], entries[words], pauses[words] = count, -1, rested
             words += 1
-            fresh = False
+            fresh, rested = False, 0
         if kind == WORD:
             count = _append_path(tree, tree.entry[value].end, symbols, count)
             if words <= room:
@@ -235,21 +246,19 @@ def language_score(
     lm: LMArrays,
     hot: HotwordArrays,
     weights: Weights,
-    begin: int,
     symbols: np.ndarray,
     starts: np.ndarray,
     entries: np.ndarray,
+    pauses: np.ndarray,
     words: int,
     ended: bool,
 ) -> Any:
     """What language model, word penalties and hotwords add to a text's score: natural log, weighted."""
     total = 0.0
-    state: Any = np.int64(begin)
+    state: Any = np.int64(weights.begin)
     for w in range(words):
         word = np.int64(0) if entries[w] < 0 else np.int64(tree.entry[entries[w]].word)
-        logp, state = lm_step(lm, state, word)
-        if word == 0:
-            logp = max(logp, weights.unknown_least)
+        logp, state = word_logp(lm, state, word, np.int64(BEFORE_WORD if pauses[w] else 0), weights)
         total += weights.alpha * logp + weights.beta
         if entries[w] < 0:
             total += weights.unknown_word + weights.unknown_symbol * (starts[w + 1] - 1 - starts[w])
@@ -270,13 +279,13 @@ def read_out(
     hot: HotwordArrays,
     weights: Weights,
     beam: Beam,
-    begin: int,
     slot: int,
     end: int,
     symbols: np.ndarray,
     starts: np.ndarray,
     entries: np.ndarray,
     ends_at: np.ndarray,
+    pauses: np.ndarray,
 ) -> Any:
     """`spell_out` and `language_score` of a hypothesis: numbers of symbols and words, score."""
     count, words = spell_out(
@@ -290,11 +299,12 @@ def read_out(
         starts,
         entries,
         ends_at,
+        pauses,
     )
     if count >= symbols.shape[0] or words >= starts.shape[0] - 2:
         return count, words, 0.0
     ended = end not in (PARTIAL, DROPPED)
-    score = language_score(tree, lm, hot, weights, begin, symbols, starts, entries, words, ended)
+    score = language_score(tree, lm, hot, weights, symbols, starts, entries, pauses, words, ended)
     return count, words, score
 
 
@@ -306,7 +316,6 @@ def finish_best(
     labels: Labels,
     weights: Weights,
     beam: Beam,
-    begin: int,
     slots: np.ndarray,
     ends: np.ndarray,
     masses: np.ndarray,
@@ -314,6 +323,7 @@ def finish_best(
     starts: np.ndarray,
     entries: np.ndarray,
     ends_at: np.ndarray,
+    pauses: np.ndarray,
 ) -> Any:
     """`final_texts`, and `read_out` of the best of them, in one call: its place, and what `read_out` returns."""
     found = final_texts(tree, lm, hot, labels, weights, beam, slots, ends, masses)
@@ -322,6 +332,6 @@ def finish_best(
         if masses[i] > masses[best]:
             best = i
     count, words, score = read_out(
-        tree, lm, hot, weights, beam, begin, slots[best], ends[best], symbols, starts, entries, ends_at
+        tree, lm, hot, weights, beam, slots[best], ends[best], symbols, starts, entries, ends_at, pauses
     )
     return best, count, words, score

@@ -10,11 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Kinds of records in the trace, in the two lowest bits; above them a word (entry), a node of the tree or a symbol.
-WORD, NODE, SYMBOL, END = 0, 1, 2, 3
+# Kinds of records in the trace, in the lowest bits; above them a word (entry), a node of the tree or a symbol.
+WORD, NODE, SYMBOL, END, PAUSE = 0, 1, 2, 3, 4
+KIND_BITS = 3
+# Where a hypothesis has seen a long pause: before the word begun or to come; after its last label, inside a word.
+BEFORE_WORD, AFTER_LABEL = 1, 2
 
 # Places in Beam.counts.
-SIZE, SIDE, PENDING, TRACES, STAMP, FRAMES = 0, 1, 2, 3, 4, 5
+SIZE, SIDE, PENDING, TRACES, STAMP, FRAMES, QUIET = 0, 1, 2, 3, 4, 5, 6
 # Places in Beam.scale.
 LOG_SCALE = 0
 
@@ -24,7 +27,10 @@ class Weights(NamedTuple):
 
     alpha: float
     beta: float
+    begin: int  # the LM's state at the beginning of a sentence
     end_word: int  # the LM's </s>, -1 without an LM
+    pause_frames: int  # so many quiet frames may end a sentence; 0: none do
+    quiet: float  # frames whose blank and separator are above it together are quiet
     unknown_least: float  # the least log p that an unknown word gets from the LM
     unknown_lookahead: float  # alpha * its unigram log p
     unknown_lookahead_factor: float  # e to it
@@ -66,6 +72,7 @@ HYPOTHESIS = np.dtype(
         ("parent", "u8"),  # key of the prefix one label shorter, 0 for none
         ("history", "u8"),  # hash of the finished words
         ("spelled", "u8"),  # hash of the word begun once it has left the tree, else 0
+        ("pauses", "u8"),  # hash of where long pauses lie in the text, 0 for none
         ("blank", "f8"),  # probability of the paths that end in a blank, times the LM's factors
         ("label_mass", "f8"),  # the same of those that end in `label`
         ("entered", "f8"),  # the LM's factor in the step from the parent
@@ -77,6 +84,7 @@ HYPOTHESIS = np.dtype(
         ("label", "i4"),  # the last label
         ("hotword", "i4"),  # state of the hotword automaton
         ("trace", "i4"),  # last record of what was spelled
+        ("paused", "i4"),  # BEFORE_WORD, AFTER_LABEL, or both
     ],
     align=True,
 )
