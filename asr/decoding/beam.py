@@ -23,14 +23,13 @@ from asr.decoding.lm_check import check_lm
 from asr.decoding.ngram import NGramLM
 from asr.decoding.ngram_kernel import ARC, STATE, UNIGRAM, LMArrays
 from asr.decoding.piece_steps import piece_key
-from asr.decoding.search_arrays import Labels, Weights
+from asr.decoding.search_arrays import NEVER, Labels, Weights
 from asr.decoding.search_setting import Setting, Workspace
 from asr.decoding.word_times import labels_by_symbol
 from asr.errors import AsrError, UsageError
 from asr.transcript import Hypothesis
 
-SENTENCE_PAUSE = 0.4  # seconds
-QUIET = 0.5  # frames whose blank and separator are likelier than this are part of a pause
+SENTENCE_PAUSE = 0.3  # seconds; LibriSpeech's utterances were cut at silences of this length
 UNKNOWN_SYMBOL = -3.0  # nats; a penalty per word alone glues words together
 _CHANGEABLE = (
     "alpha",
@@ -77,6 +76,10 @@ class BeamSearch:
     Words the LM does not know score as its <unk> (at least as its rarest word) with, for `oov="penalise"`,
     `unk_score_offset` more and `unk_char_score` more per character; "allow" adds neither, "forbid" allows only the
     lexicon, or the LM's words. A lexicon (words, or a file of them) forbids others unless `oov` says otherwise.
+    A pause of `sentence_pause` seconds (frames of blanks and separators) may end a sentence: the word after it gets the
+    LM's probability in the sentence or, where that is higher, that of </s> and of the word as the first of another one.
+    After such a pause only the `nbest` best of what the LM cannot tell apart any more goes on. 0: sentences never end.
+
     `hotwords` (phrases, or phrases with weights in nats) raise the score of texts that hold them as whole words; those
     that cannot be spelled are in `unspellable_hotwords`. Without `times` hypotheses have no words with times, which
     saves their alignment. Thread-safe; one object may decode in many threads.
@@ -116,6 +119,7 @@ class BeamSearch:
         _check(math.isfinite(self.alpha) and self.alpha >= 0, f"alpha must not be negative, found {self.alpha:g}")
         _check(math.isfinite(self.beta), f"beta must be a number, found {self.beta:g}")
         _check(jobs >= 1, f"jobs must be at least 1, found {jobs}")
+        _check(0.0 <= sentence_pause < math.inf, f"sentence pause: at least 0 seconds expected, found {sentence_pause}")
         self.nbest = nbest
         self.jobs = jobs
         self.times = times
@@ -249,10 +253,10 @@ class BeamSearch:
         return max(float(unigrams[UNKNOWN]), least), least
 
     def _pause_frames(self) -> int:
-        """The least quiet frames in a row after which a sentence may end; 0 where none do."""
-        if self.lm is None or self.sentence_pause <= 0.0 or not math.isfinite(self.sentence_pause):
-            return 0
-        return max(1, math.ceil(self.sentence_pause / self.frame_seconds - 1e-6))
+        """So many quiet frames in a row are a pause after which a sentence may end."""
+        if self.lm is None or self.sentence_pause == 0.0:
+            return NEVER
+        return max(1, min(NEVER, math.ceil(self.sentence_pause / self.frame_seconds - 1e-6)))
 
     def _prepare(self) -> None:
         """All that depends on the weights."""
@@ -269,7 +273,6 @@ class BeamSearch:
             begin=self._begin,
             end_word=2 if self.lm is not None else -1,
             pause_frames=self._pause_frames(),
-            quiet=QUIET,
             unknown_least=least,
             unknown_lookahead=max(alpha * unknown, LEAST_LOG),
             unknown_lookahead_factor=math.exp(max(alpha * unknown, LEAST_LOG)),
@@ -278,6 +281,7 @@ class BeamSearch:
             unknown_symbol=float(self.unk_char_score) if penalised else 0.0,
             open_vocabulary=self.oov != "forbid",
             beam_width=int(self.beam_width),
+            nbest=int(self.nbest),
             most_labels=int(min(self.pruning.most_labels, labels)),
             least_label=float(self.pruning.label),
             keep=math.exp(-self.pruning.score),

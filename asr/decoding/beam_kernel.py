@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numba import uint64
 
+from asr.decoding.beam_pauses import carry_pauses, forget_alternatives, mark_pause, pauses_after_word
 from asr.decoding.beam_steps import (
     LARGE,
     SMALL,
@@ -21,8 +22,6 @@ from asr.decoding.beam_steps import (
     history_with_word,
     key_of,
     leave_tree,
-    mark_pause,
-    pauses_after_word,
     record,
     record_end,
     record_symbol,
@@ -37,12 +36,12 @@ from asr.decoding.lexicon import Tree
 from asr.decoding.ngram_kernel import LMArrays
 from asr.decoding.search_arrays import (
     AFTER_LABEL,
-    BEFORE_WORD,
     FRAMES,
     LOG_SCALE,
     PAUSE,
     PENDING,
     QUIET,
+    QUIET_SHARE,
     SIDE,
     SIZE,
     STAMP,
@@ -110,7 +109,11 @@ def advance_characters(
         if not skipped:
             active = read_bits(log_probs, t, weights.least_label, weights.most_labels, spoken, probability)
         quiet += 1
-        if active != _NONE and probability[0] + probability[separator] <= weights.quiet:
+        if active != _NONE and probability[0] + probability[separator] <= QUIET_SHARE:
+            if quiet > pause_frames:  # the pause is over
+                counts[STAMP] = stamp
+                size = forget_alternatives(beam, side * width, size, weights.nbest)
+                stamp = counts[STAMP]
             quiet = 0
         elif quiet == pause_frames:
             mark_pause(hyps, side * width, size, False, separator, counts, records)
@@ -340,14 +343,10 @@ def advance_characters(
                 spelled, to = _NONE, np.int64(0)
                 state = candidate.state
             if paused != 0:
-                if kind in (_KNOWN, _OUTSIDE):
-                    if paused & AFTER_LABEL:  # inside a word it does not matter, but in which hypothesis this is
-                        pauses, paused = source.key, paused & BEFORE_WORD
-                elif paused & AFTER_LABEL:
-                    pauses, paused = pauses_after_word(pauses, history), np.int64(BEFORE_WORD)
+                ends_word = kind not in (_KNOWN, _OUTSIDE)
+                pauses, paused = carry_pauses(pauses, paused, source.key, ends_word, history)
+                if ends_word and paused != 0:
                     trace = record(counts, records, trace, PAUSE, frame)
-                else:
-                    paused = np.int64(0)
             hyp.key, hyp.parent, hyp.history = key_of(history + pauses, to, spelled), source.key, history
             hyp.pauses, hyp.paused = pauses, paused
             if kind == _KNOWN:

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from asr.decoding.beam_pauses import carry_pauses, forget_alternatives, mark_pause, pauses_after_word
 from asr.decoding.beam_steps import (
     LARGE,
     SMALL,
     history_with_unknown,
     history_with_word,
     leave_tree,
-    mark_pause,
-    pauses_after_word,
     record,
     record_end,
     say_word,
@@ -30,12 +29,12 @@ from asr.decoding.ngram_kernel import LMArrays
 from asr.decoding.piece_steps import arc_from, leave_by, listen, offer, piece_key, record_label
 from asr.decoding.search_arrays import (
     AFTER_LABEL,
-    BEFORE_WORD,
     FRAMES,
     LOG_SCALE,
     PAUSE,
     PENDING,
     QUIET,
+    QUIET_SHARE,
     SIDE,
     SIZE,
     STAMP,
@@ -92,7 +91,11 @@ def advance_pieces(
                 log_probs, t, weights.least_label, weights.most_labels, silent, active_labels, active_score, probability
             )
         quiet += 1
-        if active > 0 and probability[0] + probability[separator] <= weights.quiet:
+        if active > 0 and probability[0] + probability[separator] <= QUIET_SHARE:
+            if quiet > pause_frames:  # the pause is over
+                counts[STAMP] = stamp
+                size = forget_alternatives(beam, side * width, size, weights.nbest)
+                stamp = counts[STAMP]
             quiet = 0
         elif quiet == pause_frames:
             mark_pause(hyps, side * width, size, True, separator, counts, records)
@@ -331,13 +334,9 @@ def advance_pieces(
                     frame,
                 )
                 node, spelled = np.int64(0), _NONE
-                if paused & AFTER_LABEL:
-                    pauses, paused = pauses_after_word(pauses, candidate.history), np.int64(BEFORE_WORD)
-                    trace = record(counts, records, trace, PAUSE, frame)
-                else:
-                    paused = np.int64(0)
-            elif paused & AFTER_LABEL:  # inside a word it does not matter, but in which hypothesis this is
-                pauses, paused = source.key, paused & BEFORE_WORD
+            pauses, paused = carry_pauses(pauses, paused, source.key, ended != _NO_WORD, candidate.history)
+            if ended != _NO_WORD and paused != 0:
+                trace = record(counts, records, trace, PAUSE, frame)
             if candidate.spelled != _NONE:
                 trace = record_label(
                     nodes,

@@ -11,7 +11,6 @@ from asr.decoding.instructions import prefetch
 from asr.decoding.kernels import inlined, kernel
 from asr.decoding.ngram_kernel import LMArrays, hash_slot, lm_step
 from asr.decoding.search_arrays import (
-    AFTER_LABEL,
     BEFORE_WORD,
     BUCKET_SHIFT,
     END,
@@ -19,8 +18,8 @@ from asr.decoding.search_arrays import (
     KIND_BITS,
     LOG_SCALE,
     MOST_STAMPS,
+    NEVER,
     NODE,
-    PAUSE,
     PENDING,
     QUIET,
     SIDE,
@@ -41,7 +40,6 @@ _LABEL = np.uint64(0xD6E8FEB86659FD93)
 _S32, _S29, _S30 = np.uint64(32), np.uint64(29), np.uint64(30)
 _ONE = np.uint64(1)
 EMPTY_HISTORY = np.uint64(0x632BE59BD9B4E019)
-_NO_PAUSE_YET = 1 << 40  # quiet frames: nothing was said before that a pause could end
 SMALL, LARGE = 1e-90, 1e90  # when the best score leaves this range, all are divided by it
 
 
@@ -65,12 +63,6 @@ def key_of(history: int, node: int, spelled: int) -> Any:
 def key_of_label(key: int, label: int) -> Any:
     """The hash of a text prefix and its last label."""
     return mix(key + (uint64(label) + _ONE) * _LABEL)
-
-
-@inlined
-def _key_after_label(key: int) -> Any:
-    """The hash of a text prefix with a long pause after its last label."""
-    return mix(key + _B)
 
 
 @inlined
@@ -183,7 +175,7 @@ def survivors(
 @kernel
 def begin_beam(beam: Beam, hot: HotwordArrays, separator: int, begin: int, root: int) -> None:
     """The beam that holds the empty text, of key `root`, after which the language model is in state `begin`."""
-    beam.counts[QUIET] = _NO_PAUSE_YET
+    beam.counts[QUIET] = -NEVER  # nothing was said before that a pause could end
     beam.counts[SIZE], beam.counts[SIDE], beam.counts[PENDING] = 1, 0, 0
     beam.counts[TRACES], beam.counts[FRAMES] = 0, 0
     beam.scale[LOG_SCALE] = 0.0
@@ -244,39 +236,6 @@ def say_word(lm: LMArrays, state: int, word: int, paused: int, weights: Weights)
     """The factor of a whole word after `state`, see `word_logp`, and the next state."""
     logp, following = word_logp(lm, state, word, paused, weights)
     return np.exp(weights.alpha * logp + weights.beta), following
-
-
-@inlined
-def pauses_after_word(pauses: int, history: int) -> Any:
-    """The hash of where pauses lie, with one more after all finished words."""
-    return mix(pauses + history * _B) | _ONE
-
-
-@kernel
-def mark_pause(
-    hyps: np.ndarray, base: int, size: int, pieces: bool, separator: int, counts: np.ndarray, records: np.ndarray
-) -> None:
-    """A long pause after what `size` hypotheses from `base` on have said.
-
-    From here on the same text with the pause elsewhere is another hypothesis, as the language model may differ. Between
-    words, the pause is where it would be had the word ended in it: both ways lead to one hypothesis.
-    """
-    for i in range(base, base + size):
-        hyp = hyps[i]
-        if hyp.node != 0 or hyp.spelled != np.uint64(0):
-            if hyp.paused & AFTER_LABEL == 0:
-                hyp.paused |= AFTER_LABEL
-                hyp.key = _key_after_label(hyp.key)
-                hyp.parent = np.uint64(0)  # what the parent grows from now on has its pause one label earlier
-        elif hyp.paused & BEFORE_WORD == 0:
-            hyp.paused = BEFORE_WORD
-            hyp.pauses = pauses_after_word(hyp.pauses, hyp.history)
-            hyp.key = key_of(hyp.history + hyp.pauses, 0, np.uint64(0))
-            if pieces:
-                hyp.key = key_of_label(hyp.key, separator)
-            if hyp.parent != np.uint64(0):
-                hyp.parent = _key_after_label(hyp.parent)
-            hyp.trace = record(counts, records, hyp.trace, PAUSE, 0)
 
 
 @inlined

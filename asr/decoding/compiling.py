@@ -15,6 +15,7 @@ _COMPILED = (  # the modules whose code ends up in one another
     "beam_batch",
     "beam_kernel",
     "beam_kernel_pieces",
+    "beam_pauses",
     "beam_steps",
     "emissions_kernel",
     "finish",

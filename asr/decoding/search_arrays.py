@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+NEVER = 1 << 40  # frames
+QUIET_SHARE = 0.5  # frames whose blank and separator are likelier than this together are quiet
+
 # Kinds of records in the trace, in the lowest bits; above them a word (entry), a node of the tree or a symbol.
 WORD, NODE, SYMBOL, END, PAUSE = 0, 1, 2, 3, 4
 KIND_BITS = 3
@@ -29,8 +32,7 @@ class Weights(NamedTuple):
     beta: float
     begin: int  # the LM's state at the beginning of a sentence
     end_word: int  # the LM's </s>, -1 without an LM
-    pause_frames: int  # so many quiet frames may end a sentence; 0: none do
-    quiet: float  # frames whose blank and separator are above it together are quiet
+    pause_frames: int  # so many quiet frames in a row are a long pause
     unknown_least: float  # the least log p that an unknown word gets from the LM
     unknown_lookahead: float  # alpha * its unigram log p
     unknown_lookahead_factor: float  # e to it
@@ -39,6 +41,7 @@ class Weights(NamedTuple):
     unknown_symbol: float
     open_vocabulary: bool
     beam_width: int
+    nbest: int  # alternatives of what was said before a long pause that are kept
     most_labels: int
     least_label: float  # labels of a frame below it are left out
     keep: float  # hypotheses below this part of the best one's probability are left out
