@@ -35,7 +35,6 @@ from asr.decoding.kernels import inlined, kernel
 from asr.decoding.lexicon import Tree
 from asr.decoding.ngram_kernel import LMArrays
 from asr.decoding.search_arrays import (
-    AFTER_LABEL,
     FRAMES,
     LOG_SCALE,
     PAUSE,
@@ -286,9 +285,7 @@ def advance_characters(
                         else:
                             spelled = hyp.spelled if outside else leave_tree(node)
                             history = history_with_unknown(hyp.history, spelled)
-                        pauses = hyp.pauses
-                        if hyp.paused & AFTER_LABEL:
-                            pauses = pauses_after_word(pauses, history)
+                        pauses = pauses_after_word(hyp.pauses, hyp.rested, history)
                         if _find(table, key_of(history + pauses, 0, _NONE), stamp, table_mask) < 0:
                             grown = candidates[count]
                             grown.score, grown.source, grown.label = score, i, separator
@@ -342,13 +339,13 @@ def advance_characters(
                     history = history_with_unknown(history, spelled if spelled != _NONE else leave_tree(source.node))
                 spelled, to = _NONE, np.int64(0)
                 state = candidate.state
-            if paused != 0:
+            if paused or source.rested != _NONE:
                 ends_word = kind not in (_KNOWN, _OUTSIDE)
-                pauses, paused = carry_pauses(pauses, paused, source.key, ends_word, history)
-                if ends_word and paused != 0:
+                pauses, paused = carry_pauses(pauses, source.rested, paused, source.key, ends_word, history)
+                if ends_word and paused:
                     trace = record(counts, records, trace, PAUSE, frame)
             hyp.key, hyp.parent, hyp.history = key_of(history + pauses, to, spelled), source.key, history
-            hyp.pauses, hyp.paused = pauses, paused
+            hyp.pauses, hyp.rested, hyp.paused = pauses, _NONE, paused
             if kind == _KNOWN:
                 foresee(nodes, entries, arcs, lm_states, vocabulary, to, state)
             elif kind != _OUTSIDE:

@@ -28,7 +28,6 @@ from asr.decoding.lexicon import Tree
 from asr.decoding.ngram_kernel import LMArrays
 from asr.decoding.piece_steps import arc_from, leave_by, listen, offer, piece_key, record_label
 from asr.decoding.search_arrays import (
-    AFTER_LABEL,
     FRAMES,
     LOG_SCALE,
     PAUSE,
@@ -193,7 +192,7 @@ def advance_pieces(
                 if score < limit or score <= 0.0:
                     continue
                 history = hyp.history
-                pauses = hyp.key if hyp.paused & AFTER_LABEL else hyp.pauses
+                pauses = hyp.key if hyp.rested != _NONE else hyp.pauses
                 k, best, limit, lowest, floor, above = offer(
                     table,
                     candidates,
@@ -243,9 +242,7 @@ def advance_pieces(
                     history = history_with_word(hyp.history, entries[entry].text)
                 else:
                     history = history_with_unknown(hyp.history, spelled if spelled != _NONE else leave_tree(node))
-                pauses = hyp.pauses
-                if hyp.paused & AFTER_LABEL:
-                    pauses = pauses_after_word(pauses, history)
+                pauses = pauses_after_word(hyp.pauses, hyp.rested, history)
                 ended_heard, ended_reward = np.int64(0), 1.0
                 if has_hotwords:
                     ended_heard = np.int64(hot_following[heard, 0])
@@ -334,8 +331,10 @@ def advance_pieces(
                     frame,
                 )
                 node, spelled = np.int64(0), _NONE
-            pauses, paused = carry_pauses(pauses, paused, source.key, ended != _NO_WORD, candidate.history)
-            if ended != _NO_WORD and paused != 0:
+            pauses, paused = carry_pauses(
+                pauses, source.rested, paused, source.key, ended != _NO_WORD, candidate.history
+            )
+            if ended != _NO_WORD and paused:
                 trace = record(counts, records, trace, PAUSE, frame)
             if candidate.spelled != _NONE:
                 trace = record_label(
@@ -354,7 +353,7 @@ def advance_pieces(
             hyp.key, hyp.history, hyp.spelled = candidate.key, candidate.history, candidate.spelled
             hyp.node, hyp.label, hyp.state = candidate.node, c, candidate.state
             hyp.hotword, hyp.trace = candidate.hotword, trace
-            hyp.pauses, hyp.paused = pauses, paused
+            hyp.pauses, hyp.rested, hyp.paused = pauses, _NONE, paused
             hyp.ending = -1.0
         for k in range(active):
             probability[active_labels[k]] = 0.0

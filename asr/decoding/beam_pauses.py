@@ -16,7 +16,7 @@ from numba import uint64
 
 from asr.decoding.beam_steps import key_of, key_of_label, mix, record
 from asr.decoding.kernels import inlined, kernel
-from asr.decoding.search_arrays import AFTER_LABEL, BEFORE_WORD, PAUSE, STAMP, Beam
+from asr.decoding.search_arrays import PAUSE, PAUSES, STAMP, Beam
 
 _A = np.uint64(0x8CB92BA72F3D8DD7)
 _B = np.uint64(0xABC98388FB8FAC03)
@@ -25,28 +25,18 @@ _NONE = np.uint64(0)
 
 
 @inlined
-def _key_after_label(key: int) -> Any:
-    """The hash of a text prefix with a long pause after its last label."""
-    return mix(key + _B)
+def pauses_after_word(pauses: int, rested: int, history: int) -> Any:
+    """The hash of where pauses lie if the word has ended, the finished words now being `history`."""
+    return pauses + rested * (mix(history) | _ONE)
 
 
 @inlined
-def pauses_after_word(pauses: int, history: int) -> Any:
-    """The hash of where pauses lie, with one more after all finished words."""
-    return mix(pauses + history * _B) | _ONE
-
-
-@inlined
-def carry_pauses(pauses: int, paused: int, key: int, ends_word: bool, history: int) -> Any:
+def carry_pauses(pauses: int, rested: int, paused: int, key: int, ends_word: bool, history: int) -> Any:
     """`pauses` and `paused` of what grows from a hypothesis with this key, its finished words then being `history`."""
-    if paused & AFTER_LABEL:
-        if ends_word:
-            pauses, paused = pauses_after_word(pauses, history), np.int64(BEFORE_WORD)
-        else:  # inside a word it does not matter, but in which hypothesis this is
-            pauses, paused = key, paused & BEFORE_WORD
-    elif ends_word:
-        paused = np.int64(0)
-    return pauses, paused
+    if ends_word:
+        return pauses_after_word(pauses, rested, history), np.int64(rested != _NONE)
+    # Inside a word a pause does not matter, but this is another hypothesis than what grew before it.
+    return (key if rested != _NONE else pauses), np.int64(paused)
 
 
 @kernel
@@ -58,21 +48,23 @@ def mark_pause(
     From here on the same text with the pause elsewhere is another hypothesis, as the language model may differ. Between
     words, the pause is where it would be had the word ended in it: both ways lead to one hypothesis.
     """
+    counts[PAUSES] += 1
+    pause = mix(uint64(counts[PAUSES]) * _A)
     for i in range(base, base + size):
         hyp = hyps[i]
         if hyp.node != 0 or hyp.spelled != _NONE:
-            if hyp.paused & AFTER_LABEL == 0:
-                hyp.paused |= AFTER_LABEL
-                hyp.key = _key_after_label(hyp.key)
-                hyp.parent = _NONE  # what the parent grows from now on has its pause one label earlier
-        elif hyp.paused & BEFORE_WORD == 0:
-            hyp.paused = BEFORE_WORD
-            hyp.pauses = pauses_after_word(hyp.pauses, hyp.history)
-            hyp.key = key_of(hyp.history + hyp.pauses, 0, _NONE)
-            if pieces:
-                hyp.key = key_of_label(hyp.key, separator)
-            if hyp.parent != _NONE:
-                hyp.parent = _key_after_label(hyp.parent)
+            hyp.rested += pause
+            hyp.key = mix(hyp.key + pause)
+            hyp.parent = _NONE  # what the parent grows from now on has its pause one label earlier
+            continue
+        hyp.pauses = pauses_after_word(hyp.pauses, pause, hyp.history)
+        hyp.key = key_of(hyp.history + hyp.pauses, 0, _NONE)
+        if pieces:
+            hyp.key = key_of_label(hyp.key, separator)
+        if hyp.parent != _NONE:
+            hyp.parent = mix(hyp.parent + pause)
+        if not hyp.paused:
+            hyp.paused = 1
             hyp.trace = record(counts, records, hyp.trace, PAUSE, 0)
 
 
@@ -93,7 +85,7 @@ def forget_alternatives(beam: Beam, base: int, size: int, most: int) -> Any:
     for i in np.argsort(-masses, kind="mergesort"):
         hyp = hyps[base + i]
         key = key_of(uint64(hyp.state) * _A + uint64(hyp.hotword) * _B, hyp.node, hyp.spelled)
-        key = key_of_label(key, (np.int64(hyp.label) << 2) + hyp.paused)
+        key = key_of_label(key, (np.int64(hyp.label) << 2) + (np.int64(hyp.paused) << 1) + (hyp.rested != _NONE))
         h = key & mask
         while table[h].stamp == stamp and table[h].key != key:
             h = (h + _ONE) & mask

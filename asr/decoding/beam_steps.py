@@ -11,7 +11,6 @@ from asr.decoding.instructions import prefetch
 from asr.decoding.kernels import inlined, kernel
 from asr.decoding.ngram_kernel import LMArrays, hash_slot, lm_step
 from asr.decoding.search_arrays import (
-    BEFORE_WORD,
     BUCKET_SHIFT,
     END,
     FRAMES,
@@ -20,6 +19,7 @@ from asr.decoding.search_arrays import (
     MOST_STAMPS,
     NEVER,
     NODE,
+    PAUSES,
     PENDING,
     QUIET,
     SIDE,
@@ -175,7 +175,7 @@ def survivors(
 @kernel
 def begin_beam(beam: Beam, hot: HotwordArrays, separator: int, begin: int, root: int) -> None:
     """The beam that holds the empty text, of key `root`, after which the language model is in state `begin`."""
-    beam.counts[QUIET] = -NEVER  # nothing was said before that a pause could end
+    beam.counts[QUIET], beam.counts[PAUSES] = -NEVER, 0  # silence before the first word ends no sentence
     beam.counts[SIZE], beam.counts[SIDE], beam.counts[PENDING] = 1, 0, 0
     beam.counts[TRACES], beam.counts[FRAMES] = 0, 0
     beam.scale[LOG_SCALE] = 0.0
@@ -185,7 +185,7 @@ def begin_beam(beam: Beam, hot: HotwordArrays, separator: int, begin: int, root:
             beam.table[h].stamp = 0
     hyp = beam.hypothesis[0]
     hyp.key, hyp.history, hyp.parent, hyp.spelled = root, EMPTY_HISTORY, np.uint64(0), np.uint64(0)
-    hyp.pauses, hyp.paused = np.uint64(0), 0
+    hyp.pauses, hyp.rested, hyp.paused = np.uint64(0), np.uint64(0), 0
     hyp.node, hyp.label, hyp.state, hyp.hotword, hyp.trace = 0, separator, begin, hot.following[0, 0], -1
     hyp.blank, hyp.label_mass, hyp.entered, hyp.ending = 1.0, 0.0, 1.0, -1.0
 
@@ -215,13 +215,13 @@ def foresee(
 def word_logp(lm: LMArrays, state: int, word: int, paused: int, weights: Weights) -> Any:
     """Natural log p of a word after `state`, and the next state.
 
-    After a long pause (BEFORE_WORD in `paused`) it is that of </s> and of the word as the first of a sentence, if that
+    After a long pause (`paused`) it is that of </s> and of the word as the first of a sentence, if that
     is likelier.
     """
     logp, following = lm_step(lm, state, word)
     if word == 0:
         logp = max(logp, weights.unknown_least)
-    if paused & BEFORE_WORD:
+    if paused:
         again, other = lm_step(lm, weights.begin, word)
         if word == 0:
             again = max(again, weights.unknown_least)

@@ -18,7 +18,6 @@ from asr.decoding.kernels import kernel
 from asr.decoding.lexicon import Tree
 from asr.decoding.ngram_kernel import LMArrays, lm_step
 from asr.decoding.search_arrays import (
-    BEFORE_WORD,
     END,
     KIND_BITS,
     NODE,
@@ -258,7 +257,7 @@ def language_score(
     state: Any = np.int64(weights.begin)
     for w in range(words):
         word = np.int64(0) if entries[w] < 0 else np.int64(tree.entry[entries[w]].word)
-        logp, state = word_logp(lm, state, word, np.int64(BEFORE_WORD if pauses[w] else 0), weights)
+        logp, state = word_logp(lm, state, word, pauses[w], weights)
         total += weights.alpha * logp + weights.beta
         if entries[w] < 0:
             total += weights.unknown_word + weights.unknown_symbol * (starts[w + 1] - 1 - starts[w])

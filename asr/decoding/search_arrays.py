@@ -16,11 +16,9 @@ QUIET_SHARE = 0.5  # frames whose blank and separator are likelier than this tog
 # Kinds of records in the trace, in the lowest bits; above them a word (entry), a node of the tree or a symbol.
 WORD, NODE, SYMBOL, END, PAUSE = 0, 1, 2, 3, 4
 KIND_BITS = 3
-# Where a hypothesis has seen a long pause: before the word begun or to come; after its last label, inside a word.
-BEFORE_WORD, AFTER_LABEL = 1, 2
 
 # Places in Beam.counts.
-SIZE, SIDE, PENDING, TRACES, STAMP, FRAMES, QUIET = 0, 1, 2, 3, 4, 5, 6
+SIZE, SIDE, PENDING, TRACES, STAMP, FRAMES, QUIET, PAUSES = 0, 1, 2, 3, 4, 5, 6, 7
 # Places in Beam.scale.
 LOG_SCALE = 0
 
@@ -76,6 +74,7 @@ HYPOTHESIS = np.dtype(
         ("history", "u8"),  # hash of the finished words
         ("spelled", "u8"),  # hash of the word begun once it has left the tree, else 0
         ("pauses", "u8"),  # hash of where long pauses lie in the text, 0 for none
+        ("rested", "u8"),  # hash of those after the last label of the word begun, 0 for none
         ("blank", "f8"),  # probability of the paths that end in a blank, times the LM's factors
         ("label_mass", "f8"),  # the same of those that end in `label`
         ("entered", "f8"),  # the LM's factor in the step from the parent
@@ -87,7 +86,7 @@ HYPOTHESIS = np.dtype(
         ("label", "i4"),  # the last label
         ("hotword", "i4"),  # state of the hotword automaton
         ("trace", "i4"),  # last record of what was spelled
-        ("paused", "i4"),  # BEFORE_WORD, AFTER_LABEL, or both
+        ("paused", "i4"),  # whether there was one before the word begun or to come
     ],
     align=True,
 )
