@@ -80,6 +80,7 @@ def advance_characters(
     width = weights.beam_width
     # Every array by a name of its own: compiled code would copy the whole tuple at every use and call.
     keep, boost, pause_frames = weights.keep, weights.boost, weights.pause_frames
+    unknown_least, begin, end_word = weights.unknown_least, weights.begin, weights.end_word
     has_hotwords, open_vocabulary = weights.has_hotwords, weights.open_vocabulary
     nodes, entries = tree.node, tree.entry
     arcs, lm_states, vocabulary = lm.arc, lm.state, lm.unigram.shape[0]
@@ -265,7 +266,9 @@ def advance_characters(
                     factor, to_state = hyp.ending, np.int64(hyp.ending_state)
                     if not only or factor < 0.0:
                         word = np.int64(0) if entry < 0 else np.int64(entries[entry].word)
-                        factor, to_state = say_word(lm, hyp.state, word, hyp.paused, weights)
+                        factor, to_state = say_word(
+                            lm, hyp.state, word, hyp.paused, weights.alpha, weights.beta, unknown_least, begin, end_word
+                        )
                         if outside:
                             factor /= weights.unknown_lookahead_factor
                         else:
@@ -285,7 +288,9 @@ def advance_characters(
                         else:
                             spelled = hyp.spelled if outside else leave_tree(node)
                             history = history_with_unknown(hyp.history, spelled)
-                        pauses = pauses_after_word(hyp.pauses, hyp.rested, history)
+                        pauses = hyp.pauses
+                        if hyp.rested != _NONE:
+                            pauses = pauses_after_word(pauses, hyp.rested, history)
                         if _find(table, key_of(history + pauses, 0, _NONE), stamp, table_mask) < 0:
                             grown = candidates[count]
                             grown.score, grown.source, grown.label = score, i, separator

@@ -64,6 +64,7 @@ def advance_pieces(
     width = weights.beam_width
     # Every array by a name of its own: compiled code would copy the whole tuple at every use and call.
     keep, boost, pause_frames = weights.keep, weights.boost, weights.pause_frames
+    unknown_least, begin, end_word = weights.unknown_least, weights.begin, weights.end_word
     has_hotwords, open_vocabulary = weights.has_hotwords, weights.open_vocabulary
     silent, starts_word, first, spelling = labels.silent, labels.starts_word, labels.first, labels.spelling
     nodes, entries, symbol_to, root_child = tree.node, tree.entry, tree.symbol, tree.root_child
@@ -229,7 +230,9 @@ def advance_pieces(
                 ending, to_state = hyp.ending, np.int64(hyp.ending_state)
                 if not only or ending < 0.0:
                     word = np.int64(0) if entry < 0 else np.int64(entries[entry].word)
-                    ending, to_state = say_word(lm, hyp.state, word, hyp.paused, weights)
+                    ending, to_state = say_word(
+                        lm, hyp.state, word, hyp.paused, weights.alpha, weights.beta, unknown_least, begin, end_word
+                    )
                     if spelled != _NONE:
                         ending /= weights.unknown_lookahead_factor
                     else:
@@ -242,7 +245,9 @@ def advance_pieces(
                     history = history_with_word(hyp.history, entries[entry].text)
                 else:
                     history = history_with_unknown(hyp.history, spelled if spelled != _NONE else leave_tree(node))
-                pauses = pauses_after_word(hyp.pauses, hyp.rested, history)
+                pauses = hyp.pauses
+                if hyp.rested != _NONE:
+                    pauses = pauses_after_word(pauses, hyp.rested, history)
                 ended_heard, ended_reward = np.int64(0), 1.0
                 if has_hotwords:
                     ended_heard = np.int64(hot_following[heard, 0])

@@ -30,7 +30,6 @@ from asr.decoding.search_arrays import (
     WORD,
     Beam,
     HotwordArrays,
-    Weights,
 )
 
 _A = np.uint64(0x9E3779B97F4A7C15)
@@ -212,30 +211,39 @@ def foresee(
 
 
 @kernel
-def word_logp(lm: LMArrays, state: int, word: int, paused: int, weights: Weights) -> Any:
+def word_logp(lm: LMArrays, state: int, word: int, paused: int, unknown_least: float, begin: int, end_word: int) -> Any:
     """Natural log p of a word after `state`, and the next state.
 
-    After a long pause (`paused`) it is that of </s> and of the word as the first of a sentence, if that
-    is likelier.
+    After a long pause (`paused`) it is that of </s> and of the word as the first of a sentence, if that is likelier.
     """
     logp, following = lm_step(lm, state, word)
     if word == 0:
-        logp = max(logp, weights.unknown_least)
+        logp = max(logp, unknown_least)
     if paused:
-        again, other = lm_step(lm, weights.begin, word)
+        again, other = lm_step(lm, begin, word)
         if word == 0:
-            again = max(again, weights.unknown_least)
-        again += lm_step(lm, state, weights.end_word)[0]
+            again = max(again, unknown_least)
+        again += lm_step(lm, state, end_word)[0]
         if again > logp:
             logp, following = again, other
     return logp, following
 
 
 @kernel
-def say_word(lm: LMArrays, state: int, word: int, paused: int, weights: Weights) -> Any:
+def say_word(
+    lm: LMArrays,
+    state: int,
+    word: int,
+    paused: int,
+    alpha: float,
+    beta: float,
+    unknown_least: float,
+    begin: int,
+    end_word: int,
+) -> Any:
     """The factor of a whole word after `state`, see `word_logp`, and the next state."""
-    logp, following = word_logp(lm, state, word, paused, weights)
-    return np.exp(weights.alpha * logp + weights.beta), following
+    logp, following = word_logp(lm, state, word, paused, unknown_least, begin, end_word)
+    return np.exp(alpha * logp + beta), following
 
 
 @inlined

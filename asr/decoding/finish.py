@@ -59,6 +59,8 @@ def final_texts(
     size, base = beam.counts[SIZE], beam.counts[SIDE] * weights.beam_width
     beam.counts[STAMP] += 1
     stamp = beam.counts[STAMP]
+    alpha, beta, least = weights.alpha, weights.beta, weights.unknown_least
+    begin, end_word = weights.begin, weights.end_word
     count = 0
     for s in range(base, base + size):
         hyp = beam.hypothesis[s]
@@ -72,20 +74,22 @@ def final_texts(
             if between:
                 end = np.int64(NOTHING)
             elif entry >= 0:
-                factor, state = say_word(lm, state, np.int64(tree.entry[entry].word), hyp.paused, weights)
+                factor, state = say_word(
+                    lm, state, np.int64(tree.entry[entry].word), hyp.paused, alpha, beta, least, begin, end_word
+                )
                 factor /= tree.node[node].lookahead
                 history = history_with_word(history, tree.entry[entry].text)
             else:
                 end = np.int64(SPELLED)
-                factor, state = say_word(lm, state, np.int64(0), hyp.paused, weights)
+                factor, state = say_word(lm, state, np.int64(0), hyp.paused, alpha, beta, least, begin, end_word)
                 if spelled != _NONE:
                     factor /= weights.unknown_lookahead_factor
                 else:
                     factor *= np.exp(weights.unknown_word + weights.unknown_symbol * tree.node[node].depth)
                     factor /= tree.node[node].lookahead
                 history = history_with_unknown(history, spelled if spelled != _NONE else leave_tree(node))
-            if weights.end_word >= 0:
-                factor *= np.exp(weights.alpha * lm_step(lm, state, weights.end_word)[0])
+            if end_word >= 0:
+                factor *= np.exp(alpha * lm_step(lm, state, end_word)[0])
             if weights.has_hotwords:
                 at = hyp.hotword
                 factor *= (hot.reward[hot.following[at, 0]] if not between else 1.0) / hot.credit[at]
@@ -257,7 +261,7 @@ def language_score(
     state: Any = np.int64(weights.begin)
     for w in range(words):
         word = np.int64(0) if entries[w] < 0 else np.int64(tree.entry[entries[w]].word)
-        logp, state = word_logp(lm, state, word, pauses[w], weights)
+        logp, state = word_logp(lm, state, word, pauses[w], weights.unknown_least, weights.begin, weights.end_word)
         total += weights.alpha * logp + weights.beta
         if entries[w] < 0:
             total += weights.unknown_word + weights.unknown_symbol * (starts[w + 1] - 1 - starts[w])
