@@ -73,8 +73,6 @@ HYPOTHESIS = np.dtype(
         ("parent", "u8"),  # key of the prefix one label shorter, 0 for none
         ("history", "u8"),  # hash of the finished words
         ("spelled", "u8"),  # hash of the word begun once it has left the tree, else 0
-        ("pauses", "u8"),  # hash of where long pauses lie in the text, 0 for none
-        ("rested", "u8"),  # hash of those after the last label of the word begun, 0 for none
         ("blank", "f8"),  # probability of the paths that end in a blank, times the LM's factors
         ("label_mass", "f8"),  # the same of those that end in `label`
         ("entered", "f8"),  # the LM's factor in the step from the parent
@@ -86,6 +84,8 @@ HYPOTHESIS = np.dtype(
         ("label", "i4"),  # the last label
         ("hotword", "i4"),  # state of the hotword automaton
         ("trace", "i4"),  # last record of what was spelled
+        ("pauses", "u8"),  # hash of where long pauses lie in the text, 0 for none
+        ("rested", "u8"),  # hash of those after the last label of the word begun, 0 for none
         ("paused", "i4"),  # whether there was one before the word begun or to come
     ],
     align=True,
