@@ -28,6 +28,7 @@ from asr.decoding.beam_steps import (
     say_word,
     spell_on,
     survivors,
+    word_logp,
 )
 from asr.decoding.frame_labels import LEAST_PROBABILITY, read_bits
 from asr.decoding.instructions import lowest_bit, popcount, prefetch
@@ -266,9 +267,11 @@ def advance_characters(
                     factor, to_state = hyp.ending, np.int64(hyp.ending_state)
                     if not only or factor < 0.0:
                         word = np.int64(0) if entry < 0 else np.int64(entries[entry].word)
-                        factor, to_state = say_word(
-                            lm, hyp.state, word, hyp.paused, weights.alpha, weights.beta, unknown_least, begin, end_word
-                        )
+                        if hyp.paused:
+                            logp, to_state = word_logp(lm, hyp.state, word, 1, unknown_least, begin, end_word)
+                            factor = np.exp(weights.alpha * logp + weights.beta)
+                        else:
+                            factor, to_state = say_word(lm, hyp.state, word, weights.alpha, weights.beta, unknown_least)
                         if outside:
                             factor /= weights.unknown_lookahead_factor
                         else:

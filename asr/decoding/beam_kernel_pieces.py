@@ -21,6 +21,7 @@ from asr.decoding.beam_steps import (
     record_end,
     say_word,
     survivors,
+    word_logp,
 )
 from asr.decoding.frame_labels import LEAST_PROBABILITY, read_frame
 from asr.decoding.kernels import kernel
@@ -230,9 +231,11 @@ def advance_pieces(
                 ending, to_state = hyp.ending, np.int64(hyp.ending_state)
                 if not only or ending < 0.0:
                     word = np.int64(0) if entry < 0 else np.int64(entries[entry].word)
-                    ending, to_state = say_word(
-                        lm, hyp.state, word, hyp.paused, weights.alpha, weights.beta, unknown_least, begin, end_word
-                    )
+                    if hyp.paused:
+                        logp, to_state = word_logp(lm, hyp.state, word, 1, unknown_least, begin, end_word)
+                        ending = np.exp(weights.alpha * logp + weights.beta)
+                    else:
+                        ending, to_state = say_word(lm, hyp.state, word, weights.alpha, weights.beta, unknown_least)
                     if spelled != _NONE:
                         ending /= weights.unknown_lookahead_factor
                     else:

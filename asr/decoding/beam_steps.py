@@ -230,19 +230,11 @@ def word_logp(lm: LMArrays, state: int, word: int, paused: int, unknown_least: f
 
 
 @kernel
-def say_word(
-    lm: LMArrays,
-    state: int,
-    word: int,
-    paused: int,
-    alpha: float,
-    beta: float,
-    unknown_least: float,
-    begin: int,
-    end_word: int,
-) -> Any:
-    """The factor of a whole word after `state`, see `word_logp`, and the next state."""
-    logp, following = word_logp(lm, state, word, paused, unknown_least, begin, end_word)
+def say_word(lm: LMArrays, state: int, word: int, alpha: float, beta: float, unknown_least: float) -> Any:
+    """The factor of a whole word after `state`, and the next state."""
+    logp, following = lm_step(lm, state, word)
+    if word == 0:
+        logp = max(logp, unknown_least)
     return np.exp(alpha * logp + beta), following
 
 

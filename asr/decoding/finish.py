@@ -11,7 +11,6 @@ from asr.decoding.beam_steps import (
     history_with_unknown,
     history_with_word,
     leave_tree,
-    say_word,
     word_logp,
 )
 from asr.decoding.kernels import kernel
@@ -74,14 +73,15 @@ def final_texts(
             if between:
                 end = np.int64(NOTHING)
             elif entry >= 0:
-                factor, state = say_word(
-                    lm, state, np.int64(tree.entry[entry].word), hyp.paused, alpha, beta, least, begin, end_word
-                )
+                word = np.int64(tree.entry[entry].word)
+                logp, state = word_logp(lm, state, word, hyp.paused, least, begin, end_word)
+                factor = np.exp(alpha * logp + beta)
                 factor /= tree.node[node].lookahead
                 history = history_with_word(history, tree.entry[entry].text)
             else:
                 end = np.int64(SPELLED)
-                factor, state = say_word(lm, state, np.int64(0), hyp.paused, alpha, beta, least, begin, end_word)
+                logp, state = word_logp(lm, state, np.int64(0), hyp.paused, least, begin, end_word)
+                factor = np.exp(alpha * logp + beta)
                 if spelled != _NONE:
                     factor /= weights.unknown_lookahead_factor
                 else:
