@@ -13,7 +13,7 @@ import numpy as np
 
 from asr.corpus.download import file_digest
 from asr.corpus.manifest import Manifest
-from asr.outputs import write_text
+from asr.files import write_text
 from asr.recordings import as_recording
 from asr.stamps import file_state
 from asr.transcript import Failure, Hypothesis

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from asr.errors import AsrError, UsageError
+from asr.errors import UsageError
+from asr.files import OutputError, write_text
 from asr.transcript import Transcript
 from asr.writers import WRITERS
-
-
-class OutputError(AsrError):
-    """An output file exists already or cannot be written. The message names it."""
 
 
 class OutputFolder:
@@ -71,23 +67,6 @@ class OutputFolder:
 
 def exists_error(path: Path) -> OutputError:
     return OutputError(f"{path}: exists already; --resume skips what is finished, --force overwrites it")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file so that it is never there by halves, making its folder. Raises OutputError."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # newline: the same file on every platform; errors: names of audio files need not be UTF-8
-            with partial.open("w", encoding="utf-8", newline="\n", errors="backslashreplace") as file:
-                file.write(text)
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _safe(recording_id: str) -> str:

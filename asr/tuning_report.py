@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.outputs import write_text
+from asr.files import write_text
 from asr.tuning import Tuning
 
 

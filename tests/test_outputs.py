@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from asr.errors import UsageError
-from asr.outputs import OutputError, OutputFolder, write_text
+from asr.files import OutputError, write_text
+from asr.outputs import OutputFolder
 from asr.transcript import Transcript
 
 

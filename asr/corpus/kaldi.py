@@ -8,6 +8,7 @@ from typing import Any
 
 from asr.corpus.manifest import Manifest, full_path
 from asr.errors import ManifestError
+from asr.files import write_text
 
 
 def read_kaldi(folder: Path) -> Iterator[dict[str, Any]]:
@@ -74,13 +75,9 @@ def write_kaldi(folder: Path, manifest: Manifest) -> None:
     for name, speaker in files["utt2spk"].items():
         by_speaker.setdefault(speaker, []).append(name)
     files["spk2utt"] = {speaker: " ".join(sorted(names, key=_bytes)) for speaker, names in by_speaker.items()}
-    folder.mkdir(parents=True, exist_ok=True)
     for file, table in files.items():
         lines = (f"{key} {table[key]}".rstrip() + "\n" for key in sorted(table, key=_bytes))
-        partial = folder / f".{file}.part"
-        with partial.open("w", encoding="utf-8", newline="\n") as out:
-            out.writelines(lines)
-        partial.replace(folder / file)
+        write_text(folder / file, "".join(lines))
     if not segmented:
         (folder / "segments").unlink(missing_ok=True)  # of an earlier conversion, it would not fit
 

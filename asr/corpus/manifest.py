@@ -15,6 +15,7 @@ import numpy as np
 
 from asr.corpus.rows import RowStore, default_id, parse_row, path_id
 from asr.errors import AudioError, ManifestError
+from asr.files import replacing
 
 _LEVELS_UP = 2  # how far "../" a manifest may point before an absolute path is the safer one
 
@@ -238,17 +239,11 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     levels up and across, so that a corpus can be moved as a whole; otherwise absolute.
     """
     target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     written = PathWriter(target.parent)
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            for utterance in utterances:
-                row = manifest_row(utterance, written(utterance.audio_filepath))
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        partial.replace(target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with replacing(target) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        for utterance in utterances:
+            row = manifest_row(utterance, written(utterance.audio_filepath))
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 class PathWriter:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -14,6 +13,7 @@ from typing import Any
 from asr.config import nearest
 from asr.corpus.manifest import Manifest, PathWriter, Utterance, full_path
 from asr.errors import ManifestError, UsageError
+from asr.files import replacing
 
 # our key: what other tools call the column, the likeliest first
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -141,8 +141,7 @@ def _cells(utterance: Utterance, audio_filepath: str) -> dict[str, Any]:
 
 
 def _write(path: Path, header: list[str], rows: Iterator[dict[str, Any]], separator: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with partial.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         if separator == "\t":
             lines = ("\t".join(_literal(_text(row.get(column, ""))) for column in header) for row in rows)
             file.write("\t".join(map(_literal, header)) + "\n")
@@ -151,7 +150,6 @@ def _write(path: Path, header: list[str], rows: Iterator[dict[str, Any]], separa
             writer = csv.writer(file, delimiter=separator, lineterminator="\n")
             writer.writerow(header)
             writer.writerows([_text(row.get(column, "")) for column in header] for row in rows)
-    partial.replace(path)
 
 
 def _text(value: Any) -> str:

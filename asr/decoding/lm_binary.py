@@ -22,6 +22,7 @@ from asr import __version__
 from asr.decoding.ngram_kernel import ARC, STATE, UNIGRAM, LMArrays
 from asr.decoding.ngram_tables import LMError
 from asr.decoding.word_list import WordList
+from asr.files import replacing
 
 if TYPE_CHECKING:
     from asr.decoding.ngram import NGramLM
@@ -66,23 +67,14 @@ def write_binary(lm: NGramLM, path: str | Path) -> None:
         header["bytes"] = at + array.nbytes
         at = _aligned(at + array.nbytes)
 
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("wb") as file:
-                encoded = _encoded(header)
-                file.write(_START.pack(MAGIC, VERSION, len(encoded), zlib.crc32(encoded)) + encoded)
-                for name, array in arrays.items():
-                    file.write(b"\0" * (entries[name]["offset"] - file.tell()))
-                    file.write(array.view(np.uint8).data if array.size else b"")
-            partial.replace(target)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise LMError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with replacing(path, LMError) as partial, partial.open("wb") as file:
+        encoded = _encoded(header)
+        file.write(_START.pack(MAGIC, VERSION, len(encoded), zlib.crc32(encoded)) + encoded)
+        at = _START.size + len(encoded)
+        for name, array in arrays.items():
+            file.write(b"\0" * (entries[name]["offset"] - at))
+            file.write(array.view(np.uint8).data if array.size else b"")
+            at = entries[name]["offset"] + array.nbytes
 
 
 def read_binary(path: str | Path, verify: bool = False) -> NGramLM:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.decoding.ngram_tables import LMError
-from asr.outputs import OutputError, write_text
+from asr.files import write_text
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,5 @@ def read_tuned(lm: str | Path) -> Tuned | None:
 def write_tuned(lm: str | Path, tuned: Tuned) -> Path:
     """Store the weights beside a language model, replacing those there; the path. Raises LMError."""
     path = tuned_path(lm)
-    try:
-        write_text(path, json.dumps(asdict(tuned), ensure_ascii=False, indent=1) + "\n")
-    except OutputError as error:
-        raise LMError(str(error)) from error
+    write_text(path, json.dumps(asdict(tuned), ensure_ascii=False, indent=1) + "\n", LMError, durable=True)
     return path

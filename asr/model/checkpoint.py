@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from asr.audio.features import FeatureConfig
 from asr.config import from_dict, to_dict
 from asr.errors import AsrError, ModelFileError
+from asr.files import replacing
 from asr.model.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -69,16 +68,8 @@ def save_model(
         "asr": json.dumps(description, ensure_ascii=False),
     }
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(save(tensors, metadata))
-        os.chmod(temporary, 0o644)  # noqa: PTH101 - mkstemp makes it private
-        os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as partial:
+        partial.write_bytes(save(tensors, metadata))
     return path
 
 

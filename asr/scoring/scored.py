@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asr.outputs import write_text
+from asr.files import write_text
 from asr.scoring import breakdown
 from asr.scoring.breakdown import Confusions, Group
 from asr.scoring.confidences import Judged, judged, together
