@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import re
 import stat
 import sys
@@ -87,8 +88,10 @@ def _read(path: Path) -> tuple[str, tuple[str, ...]]:
     return hashlib.sha256(content).hexdigest(), tuple(names)
 
 
-class _Kept(caching._Cache):  # type: ignore[misc, unused-ignore]
-    """A function's machine code on disk. Looks for its folder when it is first asked, not when the module is imported.
+class _Kept:
+    """A function's machine code on disk, as numba's dispatchers ask for it.
+
+    The folder is looked for when it is first needed, not when the module is imported.
 
     A compiled function works with or without what is kept: nothing that goes wrong here is an error.
     """
@@ -126,34 +129,29 @@ class _Kept(caching._Cache):  # type: ignore[misc, unused-ignore]
             reason = (isinstance(error, OSError) and error.strerror) or error
             _say(f"warning: compiled code cannot be kept in {self.cache_path} ({reason}): every run compiles it again")
 
-    def enable(self) -> None:
-        self._files.enable()
-
-    def disable(self) -> None:
-        self._files.disable()
-
     def flush(self) -> None:
         self._files.flush()
 
     def _announce(self) -> None:
         """Say that the function is compiled now, and what it costs that it cannot be kept as usual."""
         folder = self.cache_path
+        given = os.environ.get("NUMBA_CACHE_DIR")
+        places = f"NUMBA_CACHE_DIR ({given})" if given else "the package's folder"
+        cost = (
+            "code is compiled again (the beam search: about 30 s). Set NUMBA_CACHE_DIR to a folder that you can write"
+        )
         if folder is None:
-            _say(
-                "warning: no folder can be written to keep compiled code in: every run compiles it again (the beam "
-                "search: about 30 s). Set NUMBA_CACHE_DIR to a folder that you can write"
-            )
+            _say(f"warning: neither {places}, your home nor a temporary folder can be written: in every run {cost}")
         elif isinstance(self._files.locator, _TemporaryLocator):
             _say(
-                f"warning: compiled code is kept in {Path(folder).parent}, as neither the package's folder nor your "
-                "home can be written: once that is emptied, it is compiled again (the beam search: about 30 s). Set "
-                "NUMBA_CACHE_DIR to a folder that lasts"
+                f"warning: neither {places} nor your home can be written: compiled code is in "
+                f"{Path(folder).parent}; once that is gone, {cost}"
             )
         if self._announced:
             _say(f"compiling {self._announced if folder else self._announced.replace(', once', '')}")
 
 
-class _TemporaryLocator(caching.UserWideCacheLocator):  # type: ignore[misc, unused-ignore]
+class _TemporaryLocator(caching.UserWideCacheLocator):
     """Keeps compiled code in `private_folder`."""
 
     def __init__(self, function: Callable[..., Any], file: str) -> None:
@@ -165,11 +163,11 @@ class _TemporaryLocator(caching.UserWideCacheLocator):  # type: ignore[misc, unu
         return super().from_function(function, file) if private_folder() else None
 
 
-class _Implementation(caching.CompileResultCacheImpl):  # type: ignore[misc, unused-ignore]
+class _Implementation(caching.CompileResultCacheImpl):
     _locator_classes = (*caching.CacheImpl._locator_classes, _TemporaryLocator)
 
 
-class _Files(caching.FunctionCache):  # type: ignore[misc, unused-ignore]
+class _Files(caching.FunctionCache):
     _impl_class = _Implementation
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -183,19 +181,23 @@ class _Files(caching.FunctionCache):  # type: ignore[misc, unused-ignore]
         return self._impl.locator
 
 
-class _IndexAndData(caching.IndexDataCacheFile):  # type: ignore[misc, unused-ignore]
-    """numba's two files of a function, index and code; the code knows, too, what it was compiled from.
+class _IndexAndData(caching.IndexDataCacheFile):
+    """numba's two files of a function, index and code; the code knows what it was compiled from, and has a checksum.
 
-    numba writes the index first. A kill or a full disk in between, or two processes at once, would make it lead to the
-    code of another source or another signature.
+    numba writes the index first: after a kill or a full disk in between, or by two processes at once, it leads to the
+    code of another source or another signature. Code that is damaged would end the process, not in an exception.
     """
 
     def save(self, key: Any, data: Any) -> None:
-        super().save(key, (self._source_stamp, key, data))
+        content = self._dump((self._source_stamp, key, data))
+        super().save(key, (hashlib.sha256(content).digest(), content))
 
     def load(self, key: Any) -> Any:
         found = super().load(key)
-        return found[2] if found is not None and found[:2] == (self._source_stamp, key) else None
+        if found is None or len(found) != 2 or hashlib.sha256(found[1]).digest() != found[0]:
+            return None
+        stamp, of_key, data = pickle.loads(found[1])
+        return data if (stamp, of_key) == (self._source_stamp, key) else None
 
 
 def private_folder() -> Path | None:
@@ -208,14 +210,16 @@ def private_folder() -> Path | None:
         return None
     try:
         above = Path(tempfile.gettempdir())
+        mode = above.stat().st_mode
+        if mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:
+            return None
         folder = above / f"asr-compiled-{os.geteuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
-        found, around = folder.lstat(), above.stat()
+        found = folder.lstat()
     except OSError:
         return None
     own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) == 0o700
-    guarded = around.st_mode & stat.S_ISVTX or not around.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return folder if own and guarded else None
+    return folder if own else None
 
 
 def _say(message: str) -> None:
