@@ -197,7 +197,7 @@ class BeamSearch:
     def _make_lexicon(self, words: Sequence[str] | str | Path | None, phrases: Hotwords) -> Lexicon:
         spellings: list[str]
         if isinstance(words, str | Path):
-            chosen, spellings = read_words(words)
+            chosen, spellings = read_words(words, self.alphabet)
         elif words is not None:
             chosen = list(dict.fromkeys(words))
             spellings = chosen
