@@ -151,12 +151,16 @@ class _Kept:
             _say(f"compiling {self._announced if folder else self._announced.replace(', once', '')}")
 
 
-class _TemporaryLocator(caching.UserWideCacheLocator):
+class _TemporaryLocator(caching._SourceFileBackedLocatorMixin, caching._CacheLocator):
     """Keeps compiled code in `private_folder`."""
 
     def __init__(self, function: Callable[..., Any], file: str) -> None:
-        super().__init__(function, file)
+        self._py_file = file
+        self._lineno = function.__code__.co_firstlineno
         self._cache_path = str(Path(private_folder() or "") / self.get_suitable_cache_subpath(file))
+
+    def get_cache_path(self) -> str:
+        return self._cache_path
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], file: str) -> Any:
