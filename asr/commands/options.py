@@ -45,7 +45,11 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--hotword-weight", type=float, default=10.0, metavar="W", help="of each of them, nats (default: 10)"
     )
-    group.add_argument("--lexicon", metavar="FILE", help="the only words that may be recognized, one per line")
+    group.add_argument(
+        "--lexicon",
+        metavar="FILE",
+        help="the only words that may be recognized, one per line; 'word l e t t e r s' spells one otherwise",
+    )
     group.add_argument(
         "--oov", choices=OOV, help="words the LM does not know (default: penalise; forbid with --lexicon)"
     )

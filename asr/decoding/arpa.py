@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import re
 import zlib
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ import numpy as np
 from asr.decoding import arpa_parse
 from asr.decoding.ngram import NGramLM
 from asr.decoding.ngram_build import DuplicateNGram, table_size
-from asr.decoding.ngram_tables import OOV_LOG10, SPECIAL_WORDS, LMError, NGramTable, NGramTables
+from asr.decoding.ngram_tables import OOV_LOG10, SPECIAL_WORDS, UNK, LMError, NGramTable, NGramTables
 from asr.decoding.word_list import WordList
 
 _PIECE = 4 << 20
+_log = logging.getLogger(__name__)
 _KINDS = {  # first bytes of files that people hand over instead
     b"mmap lm http://kheafield.com/code": "a KenLM binary: give the ARPA file it was built from",
     b"BZh": "compressed with bzip2: unpack it, or compress it with gzip",
@@ -236,7 +238,8 @@ class _Reader:
 class _Vocabulary:
     """The words of the 1-grams: `in_file` in the order of the rows, `words` with <unk>, <s> and </s> in front.
 
-    `table` finds rows by spelling. <UNK> is read as <unk>.
+    `table` finds rows by spelling. <UNK>, <S> and </S> are read as <unk>, <s> and </s> where those are missing, as in
+    files that were put in capitals.
     """
 
     def __init__(self, in_file: WordList, path: str | Path, first_line: int) -> None:
@@ -251,8 +254,7 @@ class _Vocabulary:
         again = int(arpa_parse.fill_word_table(self.table, block, offsets))
         if again >= 0:
             raise LMError(f"{path}:{first_line + again}: the word '{in_file[again]}' stands there twice")
-        unk, bos, eos = (self._row(word) for word in SPECIAL_WORDS)
-        unk = self._row("<UNK>") if unk < 0 else unk
+        unk, bos, eos = (self._special_row(word, path) for word in SPECIAL_WORDS)
         for word, row in (("<s>", bos), ("</s>", eos)):
             if row < 0:
                 raise LMError(f"{path}:{first_line}: no {word} among the 1-grams: train the model on whole sentences")
@@ -261,14 +263,23 @@ class _Vocabulary:
         self.rows = np.concatenate([special, np.setdiff1d(np.arange(n), special)]).astype(np.int64)
         self.id_of_row = np.empty(n + 1, np.int32)
         self.id_of_row[self.rows] = np.arange(len(self.rows), dtype=np.int32)
-        name = np.frombuffer(SPECIAL_WORDS[0].encode(), np.uint8)
         starts, ends = np.append(offsets[:-1], 0)[self.rows], np.append(offsets[1:], 0)[self.rows]
-        starts[0], ends[0] = len(block), len(block) + len(name)
-        self.words = WordList(arpa_parse.pieces(np.concatenate([block, name]), starts, ends), _bounds(ends - starts))
+        names = WordList.of(SPECIAL_WORDS)
+        starts[:3], ends[:3] = len(block) + names.offsets[:-1], len(block) + names.offsets[1:]
+        spelled = arpa_parse.pieces(np.concatenate([block, names.block]), starts, ends)
+        self.words = WordList(spelled, _bounds(ends - starts))
 
     def _row(self, word: str) -> int:
         spelled = np.frombuffer(word.encode(), np.uint8)
         return int(arpa_parse.find_word(spelled, 0, len(spelled), self.table, self.in_file.block, self.in_file.offsets))
+
+    def _special_row(self, word: str, path: str | Path) -> int:
+        row = self._row(word)
+        if row < 0:
+            row = self._row(word.upper())
+            if row >= 0 and word != SPECIAL_WORDS[UNK]:
+                _log.warning("asr: warning: %s: %s is read as %s", path, word.upper(), word)
+        return row
 
     def arrange(self, values: np.ndarray, of_unknown: float) -> np.ndarray:
         """Numbers of the rows in the order of the ids; `of_unknown` for the <unk> that the file lacks."""

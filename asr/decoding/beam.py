@@ -15,7 +15,6 @@ from asr.decoding.alphabet import Alphabet
 from asr.decoding.beam_batch import MOST_FRAMES, MOST_UTTERANCES, decode_batch
 from asr.decoding.beam_steps import EMPTY_HISTORY, key_of
 from asr.decoding.beam_stream import BeamStream
-from asr.decoding.compiling import announce
 from asr.decoding.decoder import OOV
 from asr.decoding.hotwords import Hotwords, compile_hotwords
 from asr.decoding.lexicon import UNKNOWN, Lexicon, LexiconError, read_words
@@ -160,7 +159,6 @@ class BeamSearch:
         try:
             found: list[Any] = [None] * len(emissions)
             if self.nbest == 1 and self.lexicon.one_way:
-                announce()
                 plain = [i for i, log_probs in enumerate(emissions) if self._is_plain(log_probs)]
                 together = decode_batch(self._setting, workspace, [emissions[i] for i in plain]) if plain else []
                 for i, hypothesis in zip(plain, together, strict=True):
@@ -199,7 +197,7 @@ class BeamSearch:
     def _make_lexicon(self, words: Sequence[str] | str | Path | None, phrases: Hotwords) -> Lexicon:
         spellings: list[str]
         if isinstance(words, str | Path):
-            chosen, spellings = read_words(words)
+            chosen, spellings = read_words(words, self.alphabet)
         elif words is not None:
             chosen = list(dict.fromkeys(words))
             spellings = chosen

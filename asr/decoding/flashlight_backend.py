@@ -60,7 +60,7 @@ class FlashlightDecoder:
         tokens = [_BLANK, *self.labels[1:]]
         tokens[separator] = _SPACE if not self.alphabet.pieces else WORD_MARK
         if isinstance(lexicon, str | Path):
-            words, spellings = read_words(lexicon)
+            words, spellings = read_words(lexicon, self.alphabet)
         else:
             words = list(lexicon if lexicon is not None else lm_words)
             spellings = words

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asr.decoding.alphabet import Alphabet
 from asr.decoding.lexicon import read_words
 from asr.decoding.ngram import NGramLM
 from asr.decoding.ngram_tables import EOS, LMError
@@ -28,7 +29,7 @@ def check_lm(lm: NGramLM, labels: Sequence[str], lexicon: str | Path | None = No
     them otherwise, when it knows none of the lexicon's words.
     """
     if lexicon is not None:
-        entries, _ = read_words(lexicon)
+        entries, _ = read_words(lexicon, Alphabet(labels))
         if all(word not in lm for word in entries):
             raise LMError(
                 f"{lm.name}: the language model knows none of the {len(entries):,} words of {lexicon}, for example not "

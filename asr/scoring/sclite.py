@@ -120,9 +120,9 @@ def misread_by_sclite(text: str) -> bool:
 
 @cache
 def _kernel() -> Any:
-    from numba import njit
+    from asr.decoding.kernels import kernel
 
-    return njit(cache=True)(_count_all)
+    return kernel(_count_all)
 
 
 def _count_all(
