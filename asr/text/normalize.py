@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from asr.config import nearest
 from asr.errors import ConfigError
-from asr.text.tags import find_tags, without_tags
+from asr.text.tags import count_tags, find_tags, without_tags
 
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\uff07": "'", "`": "'", "\u00b4": "'"})
 _DASH_LIKE = frozenset("/\\_\u2026\u2212")  # read as a pause between words, as every dash (category Pd) is
@@ -37,7 +37,7 @@ def basic(text: str) -> str:
     not lost. Lower case is Unicode's, which is that of no language in particular: I becomes i in Turkish, too. One
     character stays one: \u0130 becomes i, \u00df and ligatures stay.
     """
-    return _settled(text, lambda text: _basic_1(_lower(without_tags(text))))
+    return _settled(text, lambda text: _without_marks(_lower(without_tags(text)), _inside_word))
 
 
 def librispeech(text: str) -> str:
@@ -92,9 +92,22 @@ def recorded(name: str) -> str:
     return name if "@" in name else f"{name}@1"
 
 
-def keeps_tags(name: str) -> bool:
-    """Whether annotators' tags are words, or parts of words, under the normalizer called `name`."""
-    return bool(normalizer(name)("[noise]"))
+def tag_warnings(texts: Iterable[tuple[str, str]], what: str, name: str) -> list[str]:
+    """A line where (id, text) pairs hold annotators' tags: how many, which, and what normalizer `name` makes of them.
+
+    `what` names the texts: "the references".
+    """
+    tags = count_tags(texts)
+    if not tags:
+        return []
+    ids = list(dict.fromkeys(name for names in tags.values() for name in names))
+    kept = normalizer(name)("[noise]")
+    fate = "counts them as words; the normalizer basic leaves them out" if kept else "leaves them out"
+    return [
+        f"{len(ids)} of {what} ({', '.join(ids[:3])}{', ...' * (len(ids) > 3)}) hold tags of annotators: "
+        f"{', '.join(f'{tag} x {len(names)}' for tag, names in list(tags.items())[:5])}{', ...' * (len(tags) > 5)}: "
+        f"{versioned(name)} {fate}"
+    ]
 
 
 def _parsed(name: str) -> tuple[str, int]:
@@ -105,14 +118,14 @@ def _parsed(name: str) -> tuple[str, int]:
     if not version:
         return plain, newest
     if version not in map(str, range(1, newest + 1)):
-        raise ConfigError(f"normalizer '{name}' is newer than '{plain}@{newest}' here: use the asr that wrote it")
+        raise ConfigError(f"normalizer '{name}' differs from '{plain}@{newest}' here: use the asr that wrote it")
     return plain, int(version)
 
 
 def _settled(text: str, rules: Callable[[str], str]) -> str:
-    """The rules applied until nothing changes: marks that go can leave a tag ("<.b>")."""
+    """The rules applied until nothing changes: characters that go can leave a tag (of "<.b>") or join i and a dot."""
     once = rules(text)
-    return once if not find_tags(once) else _settled(once, rules)
+    return _settled(once, rules) if find_tags(once) or "i\u0307" in once else once
 
 
 def _lower(text: str) -> str:

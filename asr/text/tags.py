@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-_ASCII = str.maketrans("（）［］＜＞｛｝【】〔〕", "()[]<>{}[][]")  # noqa: RUF001 - one character for one: places stay
+_ASCII = str.maketrans("（）［］＜＞｛｝【】〔〕", "()[]<>{}[][]")
 # What annotators write between parentheses, by the beginnings of the words.
 _EVENT = r"""(?:
-    (?: laugh | chuckl | giggl | cough | sneez | sniff | sigh | breath | inhal | exhal | gasp | yawn | sobb | groan | moan
-      | whistl | humming | clap(?:s|ping)?\b | applau | aplaus | cheer | musi[ck] | música | nois | static\b | beep | click
-      | bang(?:s|ing)?\b | buzz | knock | silence | pause | inaudib | unintelligib | indistinct | indiscernib
-      | incomprehensib | cross-?talk | overlap | foreign | background | hesitat | smack | lip-?smack | throat | mumbl
-      | grunt | scream | bleep | ring(?:s|ing)\b | crying | singing | vocali[sz]ed | rires?\b | lacht?\b | lachen | risas?\b
-      | risate\b | bruit | ruido | rumore | geräusch | unk(?:nown)?\b | sil\b | spn\b | nsn\b | %\w
+    (?: laugh | chuckl | giggl | cough | sneez | sniff | sigh | breath | inhal | exhal | gasp | yawn | sobb | groan
+      | moan | whistl | humming | clap(?:s|ping)?\b | applau | aplaus | cheer | musi[ck] | música | nois | static\b
+      | beep | click | bang(?:s|ing)?\b | buzz | knock | silence | pause | inaudib | unintelligib | indistinct
+      | indiscernib | incomprehensib | cross-?talk | overlap | foreign | background | hesitat | smack | lip-?smack
+      | throat | mumbl | grunt | scream | bleep | ring(?:s|ing)\b | crying | singing | vocali[sz]ed | rires?\b
+      | lacht?\b | lachen | risas?\b | risate\b | bruit | ruido | rumore | geräusch | unk(?:nown)?\b | sil\b | spn\b
+      | nsn\b | %\w
     )[\w-]*)"""
 _TAG = re.compile(
     rf"""
@@ -44,6 +46,15 @@ def find_tags(text: str) -> list[str]:
 def find_asides(text: str) -> list[str]:
     """The words between parentheses, or in more than 60 characters of brackets, that are no tags: perhaps spoken."""
     return [found[0] for found in _ASIDE.finditer(without_tags(text))]
+
+
+def count_tags(texts: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The tags of (id, text) pairs, the most frequent first, with the id of each occurrence."""
+    found: dict[str, list[str]] = {}
+    for name, text in texts:
+        for tag in find_tags(text):
+            found.setdefault(tag, []).append(name)
+    return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
 
 
 def without_tags(text: str) -> str:
