@@ -21,8 +21,10 @@ _TAG = re.compile(
     \[+ [^\[\]]{{0,60}} \]+                                        # [noise] [speaking French] [laughter-yes]
   | <+ [/|!%]? [^\W\d_] [^<>\s]{{0,40}} >+                         # <unk> <s> <laugh>yes</laugh> <|en|>
   | (?<!\w) <+ [^\W\d_] [^<>]{{0,60}} >+ (?!\w)                    # <foreign language>
+  | < [^\W\d_]+ \s [\w-]+ = [^<>]{{0,60}} >                         # <font color="red">
   | \{{ [^\W\d_] [\w-]{{0,40}} \}}                                 # {{breath}}; not {{a / b}}, sclite's alternatives
   | \+\+ [\w-]{{1,40}} \+\+                                        # ++noise++
+  | \*+ {_EVENT} \*+                                              # *laughs*; others stress a word
   | &= [\w:]{{1,40}}                                               # &=laughs
   | \( [^\w()%]* (?:clears\s+)? {_EVENT}
        (?: [^\w()]+ (?: {_EVENT} | and | in | language | speech | voice | word | \d+ ) )* [^\w()]* \)
@@ -36,9 +38,10 @@ def find_tags(text: str) -> list[str]:
     """The annotators' tags of a text, as they stand there.
 
     Taken for tags are: `[...]` up to 60 characters; `<...>` that begins with a letter, / or |, as in XML; `{word}`,
-    `++word++` and `&=word`; and `(...)` of words for noises or for what could not be understood. Other words in
+    `++word++` and `&=word`; and `(...)` and `*...*` of words for noises or for what could not be understood. Other words in
     parentheses may be spoken (`(and then he said)`, and acronyms in texts read aloud): see `find_asides`. Whisper's
-    normalizers drop these as well, and sclite lets a hypothesis leave them out.
+    normalizers drop these as well, and sclite can let a hypothesis leave them out. A word that was spoken laughing and
+    is written `[laughter-yes]` goes with its tag.
     """
     return [text[found.start() : found.end()] for found in _TAG.finditer(text.translate(_ASCII))]
 

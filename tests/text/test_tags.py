@@ -13,6 +13,7 @@ from asr.text.tags import count_tags, find_asides, find_tags, without_tags
         ("[noise] yes (laughs)", ["[noise]", "(laughs)"]),
         ("<unk> <s> <foreign language> <|en|> </s>", ["<unk>", "<s>", "<foreign language>", "<|en|>", "</s>"]),
         ("<laugh>yes</laugh> hm<noise>", ["<laugh>", "</laugh>", "<noise>"]),
+        ('<font color="red">there</font> *laughs*', ['<font color="red">', "</font>", "*laughs*"]),
         ("[[speaking French]] th[at] [laughter-yes] [0.5]", ["[[speaking French]]", "[at]", "[laughter-yes]", "[0.5]"]),
         ("{breath} ++noise++ &=laughs (%HESITATION)", ["{breath}", "++noise++", "&=laughs", "(%HESITATION)"]),
         ("(Laughter and applause) (clears throat)", ["(Laughter and applause)", "(clears throat)"]),
@@ -21,6 +22,7 @@ from asr.text.tags import count_tags, find_asides, find_tags, without_tags
         # spoken, or markup of another kind
         ("(and then he said) the (FAA) book(s) (musings) (foreigners came)", []),
         ("{ a / b } {a/b} a < b and c > d, 3<4 and 5>2, <3", []),
+        ("*really* 2 * 3 * 4", []),
         ("C++ and D++ R&D a = b", []),
         (f"[{'a long remark ' * 5}]", []),
         ("stray [ and ) and >", []),
