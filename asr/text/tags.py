@@ -38,10 +38,10 @@ def find_tags(text: str) -> list[str]:
     """The annotators' tags of a text, as they stand there.
 
     Taken for tags are: `[...]` up to 60 characters; `<...>` that begins with a letter, / or |, as in XML; `{word}`,
-    `++word++` and `&=word`; and `(...)` and `*...*` of words for noises or for what could not be understood. Other words in
-    parentheses may be spoken (`(and then he said)`, and acronyms in texts read aloud): see `find_asides`. Whisper's
-    normalizers drop these as well, and sclite can let a hypothesis leave them out. A word that was spoken laughing and
-    is written `[laughter-yes]` goes with its tag.
+    `++word++` and `&=word`; and `(...)` and `*...*` of words for noises or for what could not be understood. Other
+    words in parentheses may be spoken (`(and then he said)`, and acronyms in texts read aloud): see `find_asides`.
+    Whisper's normalizers drop these as well, and sclite can let a hypothesis leave them out. A word that was spoken
+    laughing and is written `[laughter-yes]` goes with its tag.
     """
     return [text[found.start() : found.end()] for found in _TAG.finditer(text.translate(_ASCII))]
 
