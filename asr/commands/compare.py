@@ -47,13 +47,16 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("stdin ('-') can be read only once")
     from asr.commands.score import pair_with, read_references
     from asr.scoring.comparison import compare
-    from asr.text.normalize import normalize, versioned
+    from asr.text.normalize import normalize, tag_warnings, versioned
 
     references = read_references(args)
     sets = [pair_with(references, args.hypothesis_a, args), pair_with(references, args.hypothesis_b, args)]
     warnings = [warning for test_set in sets for warning in test_set.warnings]
     if args.strict and warnings:
         raise UsageError(f"--strict: {warnings[0]}")
+    sides = [(references.lines, "the references"), (sets[0].hypotheses, "A's hypotheses")]
+    for lines, what in [*sides, (sets[1].hypotheses, "B's hypotheses")]:
+        warnings += tag_warnings(((line.id, line.text or "") for line in lines), what, names[0])
     speakers = [line.speaker for line in references.lines]
     unit: Unit = "char" if args.cer else "word"
     results: list[tuple[str, Comparison]] = []

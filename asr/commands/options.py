@@ -133,7 +133,8 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
         "--normalize",
         default="none",
         metavar="N[,N]",
-        help="none (default), basic, librispeech: one or several side by side; both sides are normalized alike",
+        help="none (default), basic, librispeech: one or several side by side, both sides alike; basic and librispeech "
+        "leave annotators' tags out ([noise], <unk>, (laughs)), basic@1 and librispeech@1 make words of them",
     )
     parser.add_argument(
         "--speakers",

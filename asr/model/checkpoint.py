@@ -12,6 +12,7 @@ from asr.config import from_dict, to_dict
 from asr.errors import AsrError, ModelFileError
 from asr.files import replacing
 from asr.model.config import ModelConfig
+from asr.text.normalize import recorded, versioned
 
 if TYPE_CHECKING:
     from asr.model.acoustic import AcousticModel
@@ -57,7 +58,7 @@ def save_model(
         "model": to_dict(model.config),
         "features": to_dict(model.feature_config),
         "tokenizer": tokenizer.to_dict(),
-        "normalizer": normalizer,
+        "normalizer": versioned(normalizer),
         "vocab_size": model.vocab_size,
         "training": training or {},
         "written_by": f"asr-ctc {__version__}",
@@ -74,7 +75,8 @@ def save_model(
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The description in a model file, without loading a tensor: keys model, features, tokenizer, normalizer, training.
+    """The description in a model file, without loading a tensor: keys model, features, tokenizer, normalizer (with
+    its version), training.
 
     Raises ModelFileError, in one line, when the file is missing, is not a model of ours, or is of a newer format.
     """
@@ -101,6 +103,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         )
     try:
         description = json.loads(metadata["asr"])
+        description["normalizer"] = recorded(description["normalizer"])
         description["tensors"] = {k: v["shape"] for k, v in header.items() if k != "__metadata__"}
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: the model's description is damaged ({error}); copy the file again") from error

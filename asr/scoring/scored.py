@@ -26,7 +26,7 @@ from asr.scoring.sclite import (
     sclite_table,
     stm_line,
 )
-from asr.text.normalize import normalize, versioned
+from asr.text.normalize import normalize, tag_warnings, versioned
 from asr.writers import trn_line
 
 if TYPE_CHECKING:
@@ -173,6 +173,8 @@ class ScoredSet:
                 f"the intervals are over utterances: {len(known)} speaker{'s are' if len(known) > 1 else ' is'} known, "
                 "too few (or not of all utterances) to resample"
             )
+        for texts, what in ((self.lines, "the references"), (self.spoken, "the hypotheses")):
+            lines += tag_warnings(((line.id, line.text or "") for line in texts), what, self.normalizer)
         return tuple(lines)
 
     def write(self, folder: str | Path) -> tuple[str, ...]:

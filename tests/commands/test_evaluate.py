@@ -52,7 +52,7 @@ def test_known_errors_are_counted(test_set, tiny_model):
     assert result.cer.counts.errors > 0
     assert len(seen) == len(result.results) == 8
     assert [r.id for r in result.results] == [u.id for u in result.utterances] == [f"u{i}" for i in range(8)]
-    assert result.normalizer == "basic@1"
+    assert result.normalizer == "basic@2"
     assert result.unknown_share == 0.0
     assert result.real_time_factor > 0
 
@@ -82,7 +82,7 @@ def test_the_report_names_normalizer_counts_and_interval(test_set, tiny_model, c
     assert main(["evaluate", str(test_set), "-m", str(tiny_model)]) == 0
     out = capsys.readouterr().out
     assert "8 of 8 utterances" in out
-    assert "normalizer basic@1" in out
+    assert "normalizer basic@2" in out
     assert "S 0, D 1, I 1, N " in out
     assert "95 % interval" in out
     assert "2 of 8 utterances with an error" in out
@@ -93,7 +93,7 @@ def test_another_normalizer_changes_both_sides_and_is_named(test_set, tiny_model
     assert main(["evaluate", str(test_set), "-m", str(tiny_model), "--normalizer", "librispeech", "--json"]) == 0
     captured = capsys.readouterr()
     summary = json.loads(captured.out)
-    assert summary["normalizer"] == "librispeech@1"
+    assert summary["normalizer"] == "librispeech@2"
     assert summary["wer"]["deletions"] + summary["wer"]["insertions"] == 2
     assert summary["unknown_share"] == 1.0  # upper-case references, lower-case alphabet
     assert "outside the model's alphabet" in captured.err

@@ -7,6 +7,8 @@ import json
 import jiwer
 import pytest
 
+from asr.__main__ import main
+
 REFERENCE = "The cat sat. (s1-1)\na dog ran home (s1-2)\n(s2-1)\nit was late (s2-2)\n"
 HYPOTHESIS = "the cat sat (s1-1)\na dog run (s1-2)\nuh (s2-1)\nextra (x-9)\n"
 
@@ -26,7 +28,7 @@ def test_figures_tables_and_warnings(files, asr_command):
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("WER", "CER"))]
     assert [row[:3] for row in rows] == [
         ["WER", "none@1", "80.00%"], ["CER", "none@1", "56.76%"],
-        ["WER", "basic@1", "60.00%"], ["CER", "basic@1", "52.78%"],
+        ["WER", "basic@2", "60.00%"], ["CER", "basic@2", "52.78%"],
     ]  # fmt: skip
     assert jiwer.cer(["the cat sat", "a dog ran home", "", "it was late"], ["the cat sat", "a dog run", "uh", ""]) == (
         pytest.approx(19 / 36)
@@ -101,6 +103,28 @@ def test_what_cannot_work_is_one_clear_line(files, asr_command, arguments, statu
     assert message in done.stderr
 
 
+def test_tags_of_either_side_are_reported_whatever_becomes_of_them(tmp_path, capsys):
+    """Kind: what annotators wrote counted as speech in silence."""
+    ref, hyp = tmp_path / "ref.jsonl", tmp_path / "hyp.jsonl"
+    ref.write_text('{"id":"u1","text":"[noise] yes (laughs)"}\n{"id":"u2","text":"\u0130stanbul"}\n', encoding="utf-8")
+    hyp.write_text('{"id":"u1","text":"yes"}\n{"id":"u2","text":"istanbul <unk>"}\n', encoding="utf-8")
+    ours = "1 of the references (u1) hold tags of annotators: (laughs) x 1, [noise] x 1: "
+    theirs = "(u2) hold tags of annotators: <unk> x 1: "
+    fates = {
+        "basic": "basic@2 leaves them out",
+        "none": "none@1 counts them as words; the normalizer basic leaves them",
+    }
+    for name, fate in fates.items():
+        assert main(["score", str(ref), str(hyp), "--normalize", name, "--json"]) == 0
+        out, err = capsys.readouterr()
+        [scored] = json.loads(out)["scores"]
+        assert scored["wer"]["rate"] == (0.0 if name == "basic" else 1.0)
+        assert ours + fate in err and f"1 of the hypotheses {theirs}{fate}" in err
+    assert main(["compare", str(ref), str(ref), str(hyp), "--normalize", "basic"]) == 0
+    err = capsys.readouterr().err
+    assert "1 of A's hypotheses (u1) hold" in err and f"1 of B's hypotheses {theirs}basic@2 leaves them out" in err
+
+
 @pytest.fixture
 def systems(tmp_path):
     """A test set on which B is clearly better than A, but loses one utterance."""
@@ -131,7 +155,7 @@ def test_compare_in_json_over_speakers_and_characters(systems, asr_command):
     done = asr_command("compare", *systems, "--json", "--speakers", "prefix", "--normalize", "none,basic")
     printed = json.loads(done.stdout)
     first, second = printed["comparisons"]
-    assert (first["normalizer"], second["normalizer"]) == ("none@1", "basic@1")
+    assert (first["normalizer"], second["normalizer"]) == ("none@1", "basic@2")
     assert first["interval_over"] == "speakers" and first["difference"] < 0 and first["wins"] == 44
     assert first["gains"]["s0-30"] == -8 and first["gains"]["s1-1"] == 1
     characters = json.loads(asr_command("compare", *systems, "--json", "--cer").stdout)["comparisons"][0]

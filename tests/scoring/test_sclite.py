@@ -61,6 +61,66 @@ def test_counts_are_those_of_a_cheapest_alignment_at_sclites_costs():
         assert swapped + lost + made >= few
 
 
+def full_table(reference, hypothesis):
+    """Correct, substituted, deleted and inserted tokens by every cell of the table: swap, then insert, then delete."""
+    above = [(3 * j, 0, 0, 0, j) for j in range(len(hypothesis) + 1)]
+    for i, word in enumerate(reference, 1):
+        row = [(3 * i, 0, 0, i, 0)]
+        for j, other in enumerate(hypothesis, 1):
+            same = word == other
+            cost, c, s, d, k = above[j - 1]
+            swap = (cost + 4 * (not same), 0, (c + same, s + (not same), d, k))
+            cost, c, s, d, k = row[j - 1]
+            insert = (cost + 3, 1, (c, s, d, k + 1))
+            cost, c, s, d, k = above[j]
+            delete = (cost + 3, 2, (c, s, d + 1, k))
+            best = min(swap, insert, delete)
+            row.append((best[0], *best[2]))
+        above = row
+    return list(above[-1][1:])
+
+
+def far_apart(count, seed, longest):
+    """Pairs whose best alignment leaves a narrow band: blocks lost, made up, replaced, moved; few words, or none."""
+    generator = random.Random(seed)
+    pairs = [("a b " * 60, "b a " * 50), ("a " * 90, "a " * 30 + "b " * 70), ("", "a b"), ("a b", ""), ("", "")]
+    pairs += [("a " * 40 + "b " * 40, "b " * 40 + "a " * 40), ("a b c d " * 25, "x y z " * 40)]
+    for _ in range(count):
+        vocabulary = [f"w{i}" for i in range(generator.choice([1, 2, 3, 8, 100]))]
+        reference = generator.choices(vocabulary, k=generator.randint(0, longest))
+        hypothesis = list(reference)
+        for _ in range(generator.randint(0, 4)):
+            at, length = generator.randrange(len(hypothesis) + 1), generator.randint(1, 50)
+            new = generator.choices([*vocabulary, "new"], k=length)
+            change = generator.choice(["lose", "add", "replace", "turn"])
+            if change == "turn":
+                hypothesis = hypothesis[at:] + hypothesis[:at]
+            else:
+                hypothesis[at : at + length * (change != "add")] = [] if change == "lose" else new
+        pairs.append((" ".join(reference), " ".join(hypothesis)))
+    return [list(texts) for texts in zip(*pairs, strict=True)]
+
+
+def test_the_band_gives_what_the_full_table_gives():
+    """Kind: an exact answer from a part of the table; every choice among equal alignments is the same."""
+    references, hypotheses = far_apart(150, seed=6, longest=110)
+    expected = [full_table(r.split(), h.split()) for r, h in zip(references, hypotheses, strict=True)]
+    assert sclite_counts(references, hypotheses).tolist() == expected
+
+
+def test_a_line_of_two_hundred_thousand_words_is_counted():
+    """Kind: work with the square of a line's length; the full table would take minutes."""
+    words = [f"w{i}" for i in range(200_000)]
+    heard = [word for i, word in enumerate(words) if not 1000 <= i < 1700]
+    heard[::50] = ["x"] * len(heard[::50])
+    heard[5000:5000] = [f"y{i}" for i in range(300)]
+    swapped = len(range(0, 199_300, 50))
+    counts = sclite_counts([" ".join(words)], [" ".join(heard)])
+    assert counts.tolist() == [[199_300 - swapped, swapped, 700, 300]]
+    nothing = " ".join(f"z{word}" for word in words)
+    assert sclite_counts([" ".join(words)], [nothing]).tolist() == [[0, 200_000, 0, 0]]
+
+
 def test_five_swaps_are_dearer_than_three_deletions_and_insertions():
     """Where sclite's number of errors is not the smallest: 6 where 5 would do."""
     counts = sclite_counts(["a b c d e"], ["d e x y z"])
