@@ -1,4 +1,4 @@
-"""Texts that leave a choice of wordings, `i've { um / uh / @ } done`: read as sclite does, settled by the other side."""
+"""Texts that leave a choice of wordings, `i've { um / uh / @ } done`: read and settled as sclite does."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def read_markup(text: str) -> str | Wordings:
 def settled(
     references: Sequence[str | Wordings], hypotheses: Sequence[str | Wordings]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Plain texts: of every pair the wordings with the cheapest alignment at sclite's costs, those that sclite takes."""
+    """Plain texts: of every pair the wordings that sclite takes, those with the cheapest alignment at its costs."""
     pairs = [
         (ours, theirs) if isinstance(ours, str) and isinstance(theirs, str) else _cheapest(ours, theirs)
         for ours, theirs in zip(references, hypotheses, strict=True)
@@ -162,7 +162,10 @@ def _cheapest(reference: str | Wordings, hypothesis: str | Wordings) -> tuple[st
     spoken: tuple[list[str], list[str]] = ([], [])
     while a or b:
         before_a, before_b = map(int, back[a, b])
-        for words, word, moved in ((spoken[0], ours.words[a], before_a != a), (spoken[1], theirs.words[b], before_b != b)):
+        for words, word, moved in (
+            (spoken[0], ours.words[a], before_a != a),
+            (spoken[1], theirs.words[b], before_b != b),
+        ):
             if moved and word is not None:
                 words.append(word)
         a, b = before_a, before_b
