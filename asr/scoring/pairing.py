@@ -107,9 +107,11 @@ def with_first_word_as_id(texts: Texts) -> Texts:
         raise TextsError(
             f"{texts.path}: each line of Kaldi's text begins with an id of its own, and here two are equal"
         )
-    split = [(line, *(line.text or "").split(maxsplit=1), "")[:3] for line in texts.lines]
-    lines = tuple(replace(line, id=name, text=text) for line, name, text in split)
-    return replace(texts, format="kaldi", lines=lines, numbered=False)
+    lines = []
+    for line in texts.lines:
+        name, *text = (line.text or "").split(maxsplit=1)
+        lines.append(replace(line, id=name, text="".join(text)))
+    return replace(texts, format="kaldi", lines=tuple(lines), numbered=False)
 
 
 def look_like_ids(names: Sequence[str]) -> Literal["yes", "perhaps", "no"]:

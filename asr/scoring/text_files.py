@@ -169,7 +169,7 @@ def _plain(content: str, keep_empty: bool = False) -> tuple[Line, ...]:
 
 def _subtitles(content: str) -> str:
     """The words of SubRip or WebVTT cues, in order, without times, styles and notes."""
-    said = []
+    said: list[str] = []
     for block in re.split(r"\n\s*\n", content):
         rows = block.strip().split("\n")
         at = next((i for i, row in enumerate(rows) if _CUE.match(row)), None)

@@ -14,7 +14,7 @@ from asr.scoring import compare, score
 from asr.scoring.nist_files import read_stm, read_trn
 from asr.scoring.pairing import pair
 from asr.scoring.sclite import Row, sclite_counts, sclite_row, sclite_rows, sclite_table, stm_line
-from asr.scoring.scored import score_set
+from asr.scoring.scored import normalized_pairs, score_set
 from asr.scoring.text_files import read_texts
 from asr.scoring.texts import Line
 from asr.writers import has_look_alikes, trn_line
@@ -256,6 +256,75 @@ def test_the_text_of_an_stm_is_never_a_label():
     [line], _ = read_stm("a.stm", written)
     assert line.text == "<unk> a"
     assert stm_line(Line(";;1", "", duration=1.0), "").startswith("_;1 1 ")  # no comment
+
+
+def wordings(markup):
+    """Every plain text that alternatives allow, by another way: one by one, outer choices first."""
+    start = markup.find("{")
+    if start < 0:
+        return {" ".join(word for word in markup.split() if word != "@")}
+    depth, pieces = 0, [""]
+    for end, letter in enumerate(markup[start:], start):
+        depth += (letter == "{") - (letter == "}")
+        if not depth:
+            break
+        if letter == "/" and depth == 1:
+            pieces.append("")
+        else:
+            pieces[-1] += letter if end > start else ""
+    return {text for piece in pieces for text in wordings(f"{markup[:start]} {piece} {markup[end + 1 :]}")}
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "expected"),
+    [  # what sclite says, with the number of words that it counts
+        ("a {b/c} d", "a c d", [3, 0, 0, 0]),
+        ("a b {c / d} e", "a b d e", [4, 0, 0, 0]),
+        ("{the / this} is it", "this is it", [3, 0, 0, 0]),
+        ("a {b / @} c", "a x c", [2, 0, 0, 1]),
+        ("a {b {c / d} / e} f", "a b d f", [4, 0, 0, 0]),
+        ("a @ c", "a c", [2, 0, 0, 0]),
+        ("a c", "a {b / c} c", [2, 0, 0, 1]),
+        ("{a}c", "a c", [2, 0, 0, 0]),
+        ("{ / b} c", "c", [1, 0, 1, 0]),
+        ("{ @ / @ } c", "c", [1, 0, 0, 0]),
+        ("a } b/c (d) e-", "a } b/c e", [3, 1, 1, 0]),
+    ],
+)
+def test_a_choice_of_wordings_is_settled_by_the_other_side(reference, hypothesis, expected):
+    """Kind: markup recognized only as whole words."""
+    [one], [other] = read_trn("r", f"{reference} (u)"), read_trn("h", f"{hypothesis} (u)")
+    assert score_set([one], [other], "none").sclite_counts.tolist() == [expected]
+    assert one.wordings is None or one.text == reference
+    plain = score_set([Line("u", reference)], [Line("u", hypothesis)], "none")  # as JSONL and txt are read
+    assert plain.references == (reference,)
+
+
+def test_no_other_wording_is_cheaper_and_all_figures_are_of_that_one():
+    generator = random.Random(9)
+    references = [alternatives(generator, 2, 7) for _ in range(150)]
+    spoken = [Line(str(i), alternatives(generator, 0, 7).replace("@", "e")) for i in range(150)]
+    lines = [read_trn("r", f"{text} ({i})")[0] for i, text in enumerate(references)]
+    scored = score_set(lines, spoken, "none", characters=True)
+    for text, said, chosen in zip(references, spoken, scored.references, strict=True):
+        assert chosen in wordings(text)
+        costs = [weighted_cost(other.split(), said.text.split()) for other in wordings(text)]
+        assert weighted_cost(chosen.split(), said.text.split()) == min(costs)
+    assert scored.words.reference_length == sum(len(text.split()) for text in scored.references)
+    assert scored.words.counts.errors <= scored.sclite_counts[:, 1:].sum()
+    assert scored.confusions.reference.total() == scored.words.reference_length
+
+
+def test_alternatives_are_normalized_word_by_word_and_compared_by_system():
+    lines = [read_trn("r", f"{{Um, / @}} it's {{The / this}} one (x). ({i})")[0] for i in range(9)]
+    a, b = ([Line(str(i), text) for i in range(9)] for text in ("UM it's this one x", "it's that one x"))
+    (ours, first), (others, second) = (normalized_pairs(lines, spoken, "basic") for spoken in (a, b))
+    assert ours[0] == "um it's this one x" == first[0]
+    assert others[0] == "it's the one x"
+    result = compare(ours, first, second, references_b=others)
+    assert (result.a.rate, result.b.rate) == (0.0, 0.25)
+    assert result.difference == result.b.rate - result.a.rate
+    assert result.matched.segments == 9 and result.reworded == frozenset(range(9))
 
 
 def alternatives(generator, depth, longest):
