@@ -22,8 +22,12 @@ _SUFFIXES = {
         (".textgrid", ".eaf", ".trs", ".xml", ".html", ".ass", ".ssa", ".lrc", ".ttml", ".sbv", ".mlf"), ""
     ),
 }
+# XML and HTML, TextGrid, MLF, ASS, RTTM, LRC and Whisper's log, Audacity's labels
 _FOREIGN = re.compile(
-    r"\s*(<\?xml|<!DOCTYPE|<html|<tt\b|File type = \"ooTextFile|#!MLF!#|\[Script Info\])", re.IGNORECASE
+    r"\s*(<\?xml|<!DOCTYPE|<html|<tt\b|File type = \"ooTextFile|#!MLF!#|\[Script Info\]"
+    r"|SPEAKER \S+ \S+ [\d.]+ [\d.]+ <NA>"
+    r"|\[\d+:\d\d|\d+\.\d+[\t ,;]+\d+\.\d+[\t ,;])",
+    re.IGNORECASE,
 )
 _CUE = re.compile(r"\s*(?:\d+:)?\d+:\d\d[.,]\d{1,3}\s*-->\s*(?:\d+:)?\d+:\d\d[.,]\d{1,3}")
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+|\*)"
@@ -123,9 +127,10 @@ def _found(path: str, content: str) -> str:
     """The format that the suffix or else the content says. Raises TextsError for formats that are not read."""
     suffix = Path(path.removesuffix(".gz")).suffix.lower()
     if _FOREIGN.match(content) or _SUFFIXES.get(suffix) == "":
+        kind = suffix.lstrip(".") if suffix != ".txt" and suffix else "a file of this kind"
         raise TextsError(
-            f"{path}: {suffix.lstrip('.') or 'a file of this kind'} is not read here: make a file of "
-            f"{', '.join(FORMATS[:-1])} or txt of it (--format says which it is, whatever its name)"
+            f"{path}: {kind} is not read here: make a file of {', '.join(FORMATS[:-1])} or txt of it (--format says "
+            "which it is, whatever its name)"
         )
     shape = _shape(content)
     named = _SUFFIXES.get(suffix, shape)
