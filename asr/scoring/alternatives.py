@@ -43,7 +43,10 @@ def read_markup(text: str) -> str | Wordings:
     """
     if not _SPECIAL.search(text):
         return text
-    parts = _parts(text)
+    try:
+        parts = _parts(text)
+    except RecursionError as error:
+        raise ValueError("choices of wordings are nested too deeply") from error
     if any(not isinstance(part, str) for part in parts):
         return Wordings(parts)
     return " ".join(word for part in parts for word in str(part).split() if word != NULL)

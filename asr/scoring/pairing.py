@@ -94,16 +94,16 @@ def pair(references: Texts, hypotheses: Texts) -> TestSet:
     )
 
 
-def first_words(lines: Sequence[Line]) -> list[str]:
-    """The first word of each text, [] where they cannot be ids: an empty text, or two that begin alike."""
-    words = [(line.text or "").split(maxsplit=1)[:1] for line in lines]
+def first_words(lines: Sequence[Line], *, alone: bool = False) -> list[str]:
+    """The first word of each text, [] where they are no ids: an empty text, two alike, or all alone on their lines."""
+    words = [(line.text or "").split(maxsplit=1) for line in lines]
     names = [word[0] for word in words if word]
-    return names if len(set(names)) == len(lines) else []
+    return names if len(set(names)) == len(lines) and (alone or max(map(len, words)) > 1) else []
 
 
 def with_first_word_as_id(texts: Texts) -> Texts:
     """The lines of Kaldi's `text`: an id, then the words. Raises TextsError where an id is missing or there twice."""
-    if not first_words(texts.lines):
+    if not first_words(texts.lines, alone=True):
         raise TextsError(
             f"{texts.path}: each line of Kaldi's text begins with an id of its own, and here two are equal"
         )
@@ -135,7 +135,7 @@ def _with_ids(references: Texts, hypotheses: Texts) -> tuple[Texts, Texts]:
         return ours, theirs
     same = bool(names[0]) and set(names[0]) == set(names[1])
     single = len(names[0]) == 1 and all(Path(texts.path).suffix == ".txt" for texts in both)
-    doubtful = "yes" in likely or ("perhaps" in likely and same and not single) or (same and names[0] != names[1])
+    doubtful = "yes" in likely or ("no" not in likely and common and not single) or (same and names[0] != names[1])
     if doubtful and all(texts.numbered for texts in both):
         i = 0 if likely[0] != "no" else 1
         raise TextsError(

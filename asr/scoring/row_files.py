@@ -59,8 +59,8 @@ def csv_rows(path: str, content: str) -> tuple[list[Row], bool]:
     rows = [(f"{path}:{number}", row) for number, row in table if row]
     if rows and not any({"text", "pred_text"} & row.keys() for _, row in rows):
         raise TextsError(
-            f"{path}: no column for the text (found: {', '.join(rows[0][1])}): call one 'text'; the first line must "
-            "name the columns"
+            f"{path}: no column for the text (found: {', '.join(rows[0][1])}): call one 'text', the first line must "
+            "name the columns (--format kaldi for lines of an id and a text)"
         )
     if any("id" in row or "audio_filepath" in row for _, row in rows):
         return rows, False

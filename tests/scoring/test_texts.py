@@ -189,6 +189,7 @@ def test_a_kaldi_text_is_paired_by_id_in_any_order(write):
 def test_lines_that_may_begin_with_ids_are_refused_until_a_flag_decides(write):
     doubtful = [
         ("u1 a\nu2 b\n", "u1 a\nu2 c\n"),
+        ("u1 a\nu2 b\n", "u2 b\nu3 c\n"),
         ("ann a\nbob b\n", "bob b\nann c\n"),
         ("s1-1 a\ns1-2 b\n", "a\nb\n"),
         ("a\nb\n", "s1-1 a\ns1-2 b\n"),
@@ -200,7 +201,12 @@ def test_lines_that_may_begin_with_ids_are_refused_until_a_flag_decides(write):
         assert len(pair(*(read_texts(file, format="txt") for file in files)).references) == 2
     kaldi = [read_texts(write(name, text), format="kaldi") for name, text in (("r", "u1 a\nu2\n"), ("h", "u2\nu1 b\n"))]
     assert words_of(pair(*kaldi)) == [("u1", "a", "b"), ("u2", "", "")]
-    for ours, theirs in (("the cat\na dog\n", "the cat\na dog\n"), ("1 2\n3 4\n", "1 2\n3\n"), ("B2 a\n", "B2 b\n")):
+    for ours, theirs in (
+        ("the cat\na dog\n", "the cat\na dog\n"),
+        ("1 2\n3 4\n", "1 2\n3\n"),
+        ("B2 a\n", "B2 b\n"),
+        ("94105\n94106\n", "94105\n94107\n"),
+    ):
         assert pair(read_texts(write("r.txt", ours)), read_texts(write("h.txt", theirs))).references[0].id == "1"
 
 
@@ -237,6 +243,7 @@ BAD = [
     ("a.trn", "a b\n", "a.trn:1: no utterance id: a line of a trn file ends in (id)"),
     ("a.trn", "a (u1)\nb { c / d (u2)\n", "a.trn:2: '{' begins a choice of wordings that no '}' ends"),
     ("a.trn", "M^{ME} b (u1)\n", "a.trn:1: '{' inside the word 'M^{ME}'"),
+    ("a.trn", "{" * 3000 + "a" + "}" * 3000 + " (u1)\n", "a.trn:1: choices of wordings are nested too deeply"),
     ("a.trn", "a { / } (u1)\n", "a.trn:1: no wording between '{' and '}'"),
     ("a.stm", "r 1 s 0 1 a\nr 1 s 0\n", "a.stm:2: expected 'RECORDING CHANNEL SPEAKER START END TEXT'"),
     ("a.stm", "r 1 s 2.0 1.0 a\n", "a.stm:1: the segment ends (1 s) before it starts (2 s)"),
