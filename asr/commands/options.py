@@ -127,6 +127,19 @@ def raw_format(args: argparse.Namespace) -> RawFormat | None:
     return RawFormat(args.raw_rate, args.raw_channels, args.raw_encoding, args.raw_byte_order)
 
 
+TEXT_FORMATS = "trn, stm, ctm, jsonl, json, csv (tsv), kaldi, srt, vtt or txt"
+
+
+def text_format(args: argparse.Namespace, side: int) -> str | None:
+    """What --format says of the references (0) or of the hypotheses (1); raises UsageError for more than two."""
+    names = (args.format or "").split(",")
+    if len(names) > 2:
+        raise UsageError(
+            f"--format is one format, or two: of the references and of the hypotheses; found '{args.format}'"
+        )
+    return names[side % len(names)].strip() or None
+
+
 def add_text_options(parser: argparse.ArgumentParser) -> None:
     """--normalize, --speakers, --format, --strict: how references and hypotheses are read and paired."""
     parser.add_argument(
@@ -141,7 +154,11 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="manifest or utt2spk with the speakers; `prefix` takes them from the ids, up to the first - or _",
     )
-    parser.add_argument("--format", choices=["trn", "jsonl", "txt"], help="of all files (default: as they look)")
+    parser.add_argument(
+        "--format",
+        metavar="F[,F]",
+        help=f"{TEXT_FORMATS}: of all files, or of the references and of the hypotheses (default: as they look)",
+    )
     parser.add_argument("--strict", action="store_true", help="missing and extra utterances are an error")
 
 

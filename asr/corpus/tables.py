@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from asr.config import nearest
 from asr.corpus.manifest import Manifest, PathWriter, Utterance, full_path
@@ -25,6 +25,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "id": ("id", "utt_id", "utterance_id", "key"),
     "speaker": ("speaker", "spk_id", "speaker_id", "client_id", "spk"),
 }
+NEEDED = ("audio", "text")
 _NUMBERS = ("duration", "offset", "channel")
 _BASE = ("id", "audio_filepath", "duration", "text")
 
@@ -38,7 +39,7 @@ class Columns:
     id: str = ""
     speaker: str = ""
 
-    def mapping(self, present: Sequence[str], place: str) -> dict[str, str]:
+    def mapping(self, present: Sequence[str], place: str, needed: Collection[str] = NEEDED) -> dict[str, str]:
         """column -> our key; raises UsageError for a named column that is not there, ManifestError for a needed one."""
         chosen: dict[str, str] = {}
         for field, key in zip(fields(self), ("audio_filepath", "text", "id", "speaker"), strict=True):
@@ -49,7 +50,7 @@ class Columns:
             column = asked or next((lowered[name] for name in _NAMES[key] if name in lowered), "")
             if column:
                 chosen[column] = key
-            elif field.name in ("audio", "text"):
+            elif field.name in needed:
                 raise ManifestError(
                     f"{place}: no column for the {field.name} (found: {', '.join(present)}): name it with "
                     f"--{field.name}-column, the first line must name the columns"
@@ -75,14 +76,27 @@ def read_table(path: Path, *, columns: Columns = BY_USUAL_NAMES, clips: bool = F
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            separator = max("\t,;|", key=header.count)
-            file.seek(0)
-            yield from _rows(path, _records(file, separator), columns, clips)
+            yield from table_rows(path, file, columns=columns, clips=clips)
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: not UTF-8 (byte {error.start}): save the file as UTF-8") from error
+
+
+def table_rows(
+    path: Path,
+    file: TextIO,
+    *,
+    columns: Columns = BY_USUAL_NAMES,
+    clips: bool = False,
+    needed: Collection[str] = NEEDED,
+) -> Iterator[dict[str, Any]]:
+    """The rows of `read_table` from a file that is open; `needed` are the columns that must be there."""
+    try:
+        header = file.readline()
+        separator = max("\t,;|", key=header.count)
+        file.seek(0)
+        yield from _rows(path, _records(file, separator), columns, clips, needed)
     except csv.Error as error:
         raise ManifestError(f"{path}: not a table ({error}): save it as CSV or TSV in UTF-8") from error
 
@@ -184,13 +198,13 @@ def _records(file: Any, separator: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _rows(
-    path: Path, records: Iterator[tuple[int, list[str]]], columns: Columns, clips: bool
+    path: Path, records: Iterator[tuple[int, list[str]]], columns: Columns, clips: bool, needed: Collection[str]
 ) -> Iterator[dict[str, Any]]:
     at, header = next(records, (0, []))
     header = [column.strip() for column in header]
     if len(set(header)) != len(header):
         raise ManifestError(f"{path}:{at}: a column name stands twice: rename one")
-    renamed = columns.mapping(header, f"{path}:{max(at, 1)}")
+    renamed = columns.mapping(header, f"{path}:{max(at, 1)}", needed)
     keys = [
         renamed.get(column, column.lower() if column.lower() in (*_NUMBERS, "split") else column) for column in header
     ]

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asr.scoring.edits import Unit, tokens
-from asr.writers import nist_id
+from asr.writers import nist_id, nist_text
 
 if TYPE_CHECKING:
     from asr.scoring.texts import Line
 
 SUBSTITUTION, INSERTION, DELETION = 4, 3, 3  # sclite's costs: it prefers a deletion and an insertion to two swaps
-MARKUP = frozenset(["{", "}", "@"])  # words that sclite reads as something else
 
 
 @dataclass(frozen=True)
@@ -101,21 +100,18 @@ def sclite_table(rows: Sequence[Row]) -> str:
 def stm_line(line: Line, text: str) -> str:
     """A line of a segment time mark file, sclite's reference for a ctm: the utterance as a recording of its own."""
     name = nist_id(line.id)
-    return f"{name} 1 {nist_id(line.speaker) if line.speaker else name} 0.000 {line.duration or 0.0:.3f} {text}\n"
+    speaker = nist_id(line.speaker) if line.speaker else name
+    # the label: without one sclite takes a text that begins with < for it
+    return f"{name} 1 {speaker} 0.000 {line.duration or 0.0:.3f} <> {nist_text(text)}".rstrip() + "\n"
 
 
 def ctm_lines(line: Line, words: Iterable[str]) -> str:
     """The words of a hypothesis with their times in the form of a ctm file; `words` are normalized, one per time."""
     name = nist_id(line.id)
     return "".join(
-        f"{name} 1 {start:.3f} {max(end - start, 0.001):.3f} {word} {confidence:.3f}\n"
+        f"{name} 1 {start:.3f} {max(end - start, 0.001):.3f} {nist_text(word)} {confidence:.3f}\n"
         for word, (_, start, end, confidence) in zip(words, line.words, strict=True)
     )
-
-
-def misread_by_sclite(text: str) -> bool:
-    """Whether a text holds words that sclite takes for markup, or begins like a comment."""
-    return text.startswith(";;") or not MARKUP.isdisjoint(text.split())
 
 
 @cache

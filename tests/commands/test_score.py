@@ -80,12 +80,26 @@ def test_txt_files_are_paired_by_line(tmp_path, asr_command):
     assert done.stdout.splitlines()[2].split()[2] == "66.67%"
 
 
+def test_two_formats_in_one_command_and_what_a_flag_decides(tmp_path, asr_command):
+    (tmp_path / "ref").write_text("r 1 s 0.00 2.00 <o> a {b/c} d\nr 1 s 2.00 4.00 <o> e\n", encoding="utf-8")
+    (tmp_path / "hyp").write_text("r 1 0.10 0.2 a\nr 1 0.5 0.2 c\nr 1 0.9 0.2 d\nr 1 2.5 0.2 x\n", encoding="utf-8")
+    done = asr_command("score", tmp_path / "ref", tmp_path / "hyp", "--json", "--format", "stm,ctm")
+    assert json.loads(done.stdout)["scores"][0]["wer"] | {"interval_95": 0, "interval_over": 0} == {
+        "rate": 0.25, "interval_95": 0, "interval_over": 0,
+        "substitutions": 1, "deletions": 0, "insertions": 0, "reference_length": 4,
+    }  # fmt: skip
+    compared = asr_command("compare", tmp_path / "ref", tmp_path / "hyp", tmp_path / "hyp", "--json")
+    assert json.loads(compared.stdout)["comparisons"][0]["a"] == json.loads(done.stdout)["scores"][0]["wer"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
         (["ref.trn", "hyp.trn", "--strict"], 2, "--strict: "),
         (["ref.trn", "hyp.trn", "--normalize", "basics"], 2, "did you mean 'basic'?"),
         (["ref.trn", "hyp.trn", "--normalize", ","], 2, "no normalizer given"),
+        (["ref.trn", "hyp.trn", "--format", "trn,txt,txt"], 2, "--format is one format, or two"),
+        (["ref.trn", "hyp.trn", "--format", "trn,txs"], 2, "unknown format 'txs'"),
         (["ref.trn", "hyp.trn", "--limit", "-1"], 2, "--limit must be 0 or more"),
         (["ref.trn", "hyp.trn", "--html", "x.html", "--flag-below", "0.6"], 2, "no words with confidences"),
         (["ref.trn"], 2, "no row has 'pred_text'"),
