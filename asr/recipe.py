@@ -60,7 +60,7 @@ def _config(folder: Path, args: argparse.Namespace) -> TrainConfig:
     from asr.training.config import parse_config, read_extended, with_output
 
     path = Path(args.config)
-    if not path.suffix:
+    if not path.suffix and not path.is_absolute():  # /dev/fd/63 is a pipe
         path = folder / f"{args.config}.yaml"
     if not path.exists():
         names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))

@@ -16,6 +16,7 @@ import numpy as np
 from asr.decoding.alphabet import Alphabet
 from asr.decoding.kernels import kernel
 from asr.errors import AsrError
+from asr.files import read_text
 
 UNKNOWN = 0  # the LM's id of words it does not know
 
@@ -106,7 +107,14 @@ class Lexicon:
         return self.tree._replace(node=nodes)
 
 
-def read_words(path: str | Path) -> tuple[list[str], list[str]]:
+class SpelledWords(NamedTuple):
+    """The words of a lexicon file and, one for each, how they are spelled."""
+
+    words: list[str]
+    spellings: list[str]
+
+
+def read_words(path: str | Path) -> SpelledWords:
     """Words and their spellings from a text file: one word per line, or `word spelling` to write it otherwise.
 
     A spelling may be letters with spaces between them and a final `|`, as flashlight's lexicons have. Raises
@@ -115,13 +123,7 @@ def read_words(path: str | Path) -> tuple[list[str], list[str]]:
     words: list[str] = []
     spellings: list[str] = []
     seen: set[tuple[str, str]] = set()
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise LexiconError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise LexiconError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    for line in text.splitlines():
+    for line in read_text(path, LexiconError).splitlines():
         word, *letters = line.split()[:1] + line.split()[1:] or [""]
         spelling = "".join(letters).removesuffix("|").removeprefix("▁") or word
         if word and (word, spelling) not in seen:
@@ -130,7 +132,7 @@ def read_words(path: str | Path) -> tuple[list[str], list[str]]:
             spellings.append(spelling)
     if not words:
         raise LexiconError(f"{path}: holds no words (one per line expected)")
-    return words, spellings
+    return SpelledWords(words, spellings)
 
 
 def _build(alphabet: Alphabet, encoded: list[str], lm_words: np.ndarray, scores: np.ndarray) -> tuple[Tree, np.ndarray]:
