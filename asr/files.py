@@ -84,7 +84,8 @@ def read_lines(path: str | Path, error: type[AsrError] = AsrError) -> Iterator[s
     number = 1
     with opened(path, error) as file:
         for data in file:
-            lines = _decoded(data, path, number, error).removesuffix("\n").removesuffix("\r").split("\r")
+            text = _decoded(data, path, number, error)
+            lines = text.removesuffix("\n").removesuffix("\r").split("\r") if text else []  # a mark and no more
             yield from lines
             number += len(lines)
 

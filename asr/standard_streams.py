@@ -18,35 +18,28 @@ _STDOUT = "stdout"  # its errors bear this for a file name
 _BROKEN_PIPE = 141  # as the shell has it: 128 + SIGPIPE
 
 
-class _Named(io.FileIO):
-    """A standard stream whose errors say which it is, and why. `failed`: the error of a write, which others swallow."""
+class _Stdout(io.FileIO):
+    """stdout, whose errors say so. `failed`: the error of a write, where somebody swallows it."""
 
-    def __init__(self, descriptor: int, mode: str, name: str) -> None:
-        super().__init__(descriptor, mode, closefd=False)
-        self._called = name
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "wb", closefd=False)
         self.failed: OSError | None = None
 
     def write(self, data: Any) -> int | None:  # type: ignore[override]
         try:
             return super().write(data)
         except OSError as error:
-            self.failed = self._explained(error, "closed, results cannot be written")
+            reason = "closed, results cannot be written" if error.errno == errno.EBADF else error.strerror
+            self.failed = OSError(error.errno, reason, _STDOUT)
             raise self.failed from error
 
-    def readinto(self, buffer: Any) -> int | None:  # type: ignore[override]
-        try:
-            return super().readinto(buffer)
-        except OSError as error:
-            raise self._explained(error, "closed") from error
 
-    def readall(self) -> bytes | None:  # type: ignore[override]
-        try:
-            return super().readall()
-        except OSError as error:
-            raise self._explained(error, "closed") from error
+class _ClosedStdin(io.RawIOBase):
+    def readable(self) -> bool:
+        return True
 
-    def _explained(self, error: OSError, closed: str) -> OSError:
-        return OSError(error.errno, closed if error.errno == errno.EBADF else error.strerror, self._called)
+    def readinto(self, buffer: Any) -> int | None:
+        raise OSError(errno.EBADF, "closed", "stdin")
 
 
 class _Messages(io.FileIO):
@@ -73,7 +66,8 @@ def own() -> None:
     """
     # in this order, because a closed stream gets the lowest free descriptor: its own
     if sys.stdin is None:
-        sys.stdin = io.TextIOWrapper(io.BufferedReader(_Named(_held(os.O_WRONLY), "rb", "stdin")), encoding="utf-8")
+        _held(os.O_RDONLY)
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(_ClosedStdin()), encoding="utf-8")
     if sys.stdout is None:
         sys.stdout = output(_held(os.O_RDONLY))
     elif _is_file(sys.stdout):
@@ -87,7 +81,7 @@ def own() -> None:
 
 def output(descriptor: int, *, line_by_line: bool = False) -> io.TextIOWrapper:
     """A text stream to a descriptor whose errors bear the name of stdout."""
-    return _text(_Named(descriptor, "wb", _STDOUT), line_by_line)
+    return _text(_Stdout(descriptor), line_by_line)
 
 
 def flush_stdout() -> None:
