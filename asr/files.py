@@ -51,7 +51,7 @@ def opened(path: str | Path, error: type[AsrError] = AsrError) -> Iterator[Input
             regular = state is not None and stat.S_ISREG(state.st_mode)
             whole = _with_start(raw)
             packed = whole.peek(len(_GZIP)).startswith(_GZIP)
-            file = _with_start(gzip.GzipFile(fileobj=whole, mode="rb")) if packed else whole
+            file = _with_start(cast(BinaryIO, gzip.GzipFile(fileobj=whole))) if packed else whole
             file.on_disk = regular and not packed
             file.limit = state.st_size * (_GZIP_RATIO if packed else 1) if state is not None and regular else None
             yield file
@@ -185,7 +185,7 @@ class _Rejoined(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         if not self._start:
-            return cast(io.RawIOBase, self._rest).readinto(buffer)  # type: ignore[return-value]
+            return cast(io.RawIOBase, self._rest).readinto(buffer)
         data = self._start[: len(buffer)]
         self._start = self._start[len(data) :]
         buffer[: len(data)] = data
