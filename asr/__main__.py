@@ -44,12 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _status(arguments: list[str]) -> int:
     """Run a command and say in one line what went wrong; raises OSError where that is stdout."""
     try:
-        status = _dispatch(arguments)
-        standard_streams.flush_stdout()  # here, so that a full disk or a reader that has gone away is noticed
-        return status
-    except SystemExit:  # argparse has printed help, or what is wrong
-        standard_streams.flush_stdout()
-        raise
+        return _dispatch(arguments)
     except (UsageError, ConfigError) as error:
         return _fail(error, WRONG_USAGE)
     except AsrError as error:

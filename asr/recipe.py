@@ -28,9 +28,7 @@ def _status(folder: Path, preparation: Preparation, arguments: Sequence[str]) ->
     try:
         args = _parse(folder, preparation, arguments)
         config = _config(folder, args)
-        status = Run(config, args, preparation, folder).steps(_chosen(args.steps), _chosen(args.force or ""))
-        standard_streams.flush_stdout()
-        return status
+        return Run(config, args, preparation, folder).steps(_chosen(args.steps), _chosen(args.force or ""))
     except AsrError as error:
         print(f"{folder.name}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError | ConfigError) else 1

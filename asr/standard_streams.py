@@ -97,7 +97,13 @@ def guarded(command: Callable[[], int], name: str) -> int:
     silence, if the reader of stdout has gone away (`| head`).
     """
     try:
-        return command()
+        try:
+            status = command()
+        except SystemExit:  # argparse has printed help, or what is wrong
+            flush_stdout()
+            raise
+        flush_stdout()  # here, so that a full disk or a reader that has gone away is noticed
+        return status
     except BrokenPipeError:
         with contextlib.suppress(OSError):
             flush_stdout()  # it may have been the reader of stderr
