@@ -8,6 +8,7 @@ from pathlib import Path
 
 from asr.commands import options
 from asr.errors import AsrError, UsageError
+from asr.files import is_input, read_text
 from asr.outputs import OutputFolder, exists_error
 from asr.recordings import MANIFEST_SUFFIXES, STDIN, Recording, as_recording
 from asr.transcript import Failure, Transcript
@@ -119,26 +120,12 @@ def _single(args: argparse.Namespace) -> tuple[Recording, str]:
 
 
 def _text(argument: str) -> str:
-    """The content of a text file or of stdin, or the argument itself."""
-    if argument == STDIN:
-        return _decoded(sys.stdin.buffer.read(), "stdin")
-    path = Path(argument)
-    try:
-        is_file = path.is_file()
-    except (OSError, ValueError):  # too long for a file name: words
-        is_file = False
-    if is_file:
-        return _decoded(path.read_bytes(), argument)
-    if path.suffix.lower() in _TEXT_SUFFIXES and len(argument.split()) == 1:
+    """The content of a text file, a pipe or stdin, or the argument itself."""
+    if argument == STDIN or is_input(argument):
+        return read_text(argument, UsageError)
+    if Path(argument).suffix.lower() in _TEXT_SUFFIXES and len(argument.split()) == 1:
         raise UsageError(f"{argument}: no such text file")
     return argument
-
-
-def _decoded(content: bytes, name: str) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{name}: not a UTF-8 text (byte {error.start}): save it as UTF-8") from error
 
 
 def _of_manifest(args: argparse.Namespace) -> tuple[list[tuple[Recording, str]], int]:

@@ -15,6 +15,7 @@ from asr.errors import UsageError
 if TYPE_CHECKING:
     from asr.corpus.audit import Audit, Target
     from asr.corpus.manifest import Manifest
+    from asr.training.config import TrainConfig
 
 _SHOWN = 20
 
@@ -90,14 +91,15 @@ def _check(args: argparse.Namespace) -> int:
 
     sources = [(path, "") for path in args.manifests]
     sources += [(path, "train") for path in args.train] + [(path, "test") for path in args.test]
-    if not sources and args.config:
-        sources = _recipe_manifests(args.config)
+    config = _recipe(args.config) if args.config else None  # once: it may be a pipe
+    if not sources and config:
+        sources = _recipe_manifests(config)
     if not sources:
         raise UsageError("name a manifest to check (or a recipe that names some: --config RECIPE.yaml)")
     twice = [path for path, n in Counter(str(Path(path).resolve()) for path, _ in sources).items() if n > 1]
     if twice:
         raise UsageError(f"{twice[0]} is named twice")
-    result = audit(sources, _target(args, sources), decode=args.read, progress=_progress)
+    result = audit(sources, _target(args, config, sources), decode=args.read, progress=_progress)
     if args.json:
         print(json.dumps(_as_json(result), ensure_ascii=False, indent=2))
     else:
@@ -140,7 +142,9 @@ def _convert(args: argparse.Namespace) -> int:
     return 1 if unreadable else 0
 
 
-def _target(args: argparse.Namespace, sources: list[tuple[str, str]]) -> Target | Callable[[list[Manifest]], Target]:
+def _target(
+    args: argparse.Namespace, config: TrainConfig | None, sources: list[tuple[str, str]]
+) -> Target | Callable[[list[Manifest]], Target]:
     from asr.corpus.audit import Target
 
     if args.model:
@@ -163,29 +167,33 @@ def _target(args: argparse.Namespace, sources: list[tuple[str, str]]) -> Target 
         from asr.text.tokenizer import load_tokenizer
 
         return Target(args.normalizer or "none", load_tokenizer(args.tokenizer), FeatureConfig(), ModelConfig())
-    if args.config:
-        return _recipe_target(args, sources)
+    if config:
+        return _recipe_target(args, config, sources)
     return Target(args.normalizer or "none")
 
 
-def _recipe_manifests(recipe: str) -> list[tuple[str, str]]:
-    from asr.training.config import manifests, read_config
+def _recipe(path: str) -> TrainConfig:
+    from asr.training.config import read_config
 
-    data = read_config(recipe).data
+    return read_config(path)
+
+
+def _recipe_manifests(config: TrainConfig) -> list[tuple[str, str]]:
+    from asr.training.config import manifests
+
+    data = config.data
     tests = [*manifests(data.dev), *data.test.values()]
     return [(path, "train") for path in manifests(data.train)] + [(path, "test") for path in tests]
 
 
 def _recipe_target(
-    args: argparse.Namespace, sources: list[tuple[str, str]]
+    args: argparse.Namespace, config: TrainConfig, sources: list[tuple[str, str]]
 ) -> Target | Callable[[list[Manifest]], Target]:
     """The recipe's tokenizer where it names one, else one trained on the training set (or the only set) at hand."""
     from asr.corpus.audit import Target
     from asr.text.normalize import normalize
     from asr.text.tokenizer import load_tokenizer, train_char, train_sentencepiece
-    from asr.training.config import read_config
 
-    config = read_config(args.config)
     normalizer = args.normalizer or config.text.normalizer
     if config.text.tokenizer_file:
         tokenizer = load_tokenizer(config.text.tokenizer_file)

@@ -186,12 +186,13 @@ def _channels(recording: Recording, args: argparse.Namespace) -> list[int | None
     """The channels whose transcripts get files of their own."""
     if args.channel != "each" or recording.channel is not None:
         return [None]
-    if not isinstance(recording.source, str | Path):  # stdin: reading its header would take it from the reader
+    source = recording.source
+    if not isinstance(source, str | Path) or not Path(source).is_file():  # a pipe's header would be gone for the reader
         return [0]
     from asr.audio.read import probe
 
     try:
-        return list(range(probe(recording.source, options.raw_format(args)).channels))
+        return list(range(probe(source, options.raw_format(args)).channels))
     except AsrError:  # reported when it is read
         return [0]
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn
@@ -17,6 +15,7 @@ from asr.decoding.ngram import NGramLM
 from asr.decoding.ngram_build import DuplicateNGram, table_size
 from asr.decoding.ngram_tables import OOV_LOG10, SPECIAL_WORDS, UNK, LMError, NGramTable, NGramTables
 from asr.decoding.word_list import WordList
+from asr.files import Input
 
 _PIECE = 4 << 20
 _log = logging.getLogger(__name__)
@@ -32,9 +31,9 @@ _KINDS = {  # first bytes of files that people hand over instead
 _COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)$")
 
 
-def read_arpa_lm(path: str | Path) -> NGramLM:
-    """The model of an ARPA file, ready to score. Raises LMError with file and line."""
-    reader = _Reader(path)
+def read_arpa_lm(path: str | Path, file: Input) -> NGramLM:
+    """The model of an ARPA file opened by `asr.files`, ready to score. Raises LMError with file and line."""
+    reader = _Reader(path, file)
     tables = reader.read()
     try:
         return NGramLM.from_tables(tables, name=str(path))
@@ -44,40 +43,28 @@ def read_arpa_lm(path: str | Path) -> NGramLM:
         raise LMError(f"{path}:{line}: the {error.order}-gram '{words}' stands there twice") from None
 
 
-def read_arpa(path: str | Path) -> NGramTables:
-    """The n-grams of an ARPA file (Doug Paul's format, as SRILM and KenLM write it), plain or gzip.
+def read_arpa(path: str | Path, file: Input) -> NGramTables:
+    """The n-grams of an ARPA file (Doug Paul's format, as SRILM and KenLM write it) opened by `asr.files`.
 
     A file without <unk> gets one with log10 p = -100, as in KenLM. Raises LMError with file and line; an n-gram that
     stands there twice is noticed when the automaton is built.
     """
-    return _Reader(path).read()
+    return _Reader(path, file).read()
 
 
 class _Reader:
     """One pass over a file: `data` is the piece at hand (whole lines), `at` the position in it."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, file: Input) -> None:
         self.path = path
+        self.limit = file.limit  # to what the counts in the header may promise
+        self.pieces = _whole_lines(file)
         self.first_line: dict[int, int] = {}  # of the rows of an order
         self.data = np.zeros(0, np.uint8)
         self.at = 0
         self.lines_before = 0  # in the pieces that are gone
-        self.size = 0
-        self.pieces: Iterator[np.ndarray] = iter(())
 
     def read(self) -> NGramTables:
-        try:
-            with open_bytes(self.path) as file:
-                # a limit to what the counts in the header may promise; gzip never shrinks text more than 1:1032
-                self.size = Path(self.path).stat().st_size * (1032 if isinstance(file, gzip.GzipFile) else 1)
-                self.pieces = _whole_lines(file)
-                return self._read()
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise LMError(f"{self.path}: the gzip data is cut off or damaged ({error}): fetch it again") from error
-        except OSError as error:
-            raise LMError(f"{self.path}: cannot be read: {error.strerror or error}") from error
-
-    def _read(self) -> NGramTables:
         counts = self._header()
         tables = []
         vocabulary: _Vocabulary | None = None
@@ -150,9 +137,13 @@ class _Reader:
 
     def _reserve(self, k: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Room for the numbers of that many k-grams, unless the file cannot hold them."""
-        if count * (2 * k + 2) > self.size:
-            self._fail(f"the header says {count:,} {k}-grams, more than fit into a file of {self.size:,} bytes", -1)
-        return np.empty(count, np.float32), np.zeros(count, np.float32)
+        if self.limit is not None and count * (2 * k + 2) > self.limit:
+            self._fail(f"the header says {count:,} {k}-grams, more than fit into a file of {self.limit:,} bytes", -1)
+        try:
+            np.empty((count, k), np.int32)  # a pipe has no size: what memory cannot hold is refused
+            return np.empty(count, np.float32), np.zeros(count, np.float32)
+        except (MemoryError, ValueError):
+            self._fail(f"the header says {count:,} {k}-grams, more than fit into memory", -1)
 
     def _unigrams(self, logp: np.ndarray, backoff: np.ndarray, highest: bool) -> tuple[int, WordList]:
         """The number of rows read, and their words."""
@@ -290,13 +281,6 @@ class _Vocabulary:
         if np.array_equal(self.rows, np.arange(len(self.rows))):
             return rows
         return self.id_of_row[rows]
-
-
-def open_bytes(path: str | Path) -> BinaryIO:
-    """A file to read from, unpacked if it is gzip."""
-    with Path(path).open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else Path(path).open("rb")  # type: ignore[return-value]
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[np.ndarray]:

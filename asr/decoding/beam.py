@@ -17,7 +17,7 @@ from asr.decoding.beam_steps import EMPTY_HISTORY, key_of
 from asr.decoding.beam_stream import BeamStream
 from asr.decoding.decoder import OOV
 from asr.decoding.hotwords import Hotwords, compile_hotwords
-from asr.decoding.lexicon import UNKNOWN, Lexicon, LexiconError, read_words
+from asr.decoding.lexicon import UNKNOWN, Lexicon, LexiconError, SpelledWords, read_words
 from asr.decoding.lm_check import check_lm
 from asr.decoding.ngram import NGramLM
 from asr.decoding.ngram_kernel import ARC, STATE, UNIGRAM, LMArrays
@@ -76,7 +76,7 @@ class BeamSearch:
         alpha: float | None = None,
         beta: float | None = None,
         beam_width: int | None = None,
-        lexicon: Sequence[str] | str | Path | None = None,
+        lexicon: Sequence[str] | SpelledWords | str | Path | None = None,
         hotwords: Iterable[str] | Mapping[str, float] = (),
         hotword_weight: float = 10.0,
         nbest: int = 1,
@@ -194,10 +194,11 @@ class BeamSearch:
         """A search that is fed frames as they come; ends in the same hypotheses as `decode` of all of them."""
         return BeamStream(self._setting, Workspace(self._setting))
 
-    def _make_lexicon(self, words: Sequence[str] | str | Path | None, phrases: Hotwords) -> Lexicon:
+    def _make_lexicon(self, words: Sequence[str] | SpelledWords | str | Path | None, phrases: Hotwords) -> Lexicon:
+        chosen: list[str]
         spellings: list[str]
-        if isinstance(words, str | Path):
-            chosen, spellings = read_words(words, self.alphabet)
+        if isinstance(words, SpelledWords | str | Path):
+            chosen, spellings = words if isinstance(words, SpelledWords) else read_words(words, self.alphabet)
         elif words is not None:
             chosen = list(dict.fromkeys(words))
             spellings = chosen

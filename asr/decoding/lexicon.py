@@ -17,6 +17,7 @@ import numpy as np
 from asr.decoding.alphabet import Alphabet
 from asr.decoding.kernels import kernel
 from asr.errors import AsrError
+from asr.files import read_text
 from asr.text.tokenizer import WORD_MARK
 
 UNKNOWN = 0  # the LM's id of words it does not know
@@ -108,7 +109,14 @@ class Lexicon:
         return self.tree._replace(node=nodes)
 
 
-def read_words(path: str | Path, alphabet: Alphabet) -> tuple[list[str], list[str]]:
+class SpelledWords(NamedTuple):
+    """The words of a lexicon file and, one for each, how they are spelled."""
+
+    words: list[str]
+    spellings: list[str]
+
+
+def read_words(path: str | Path, alphabet: Alphabet) -> SpelledWords:
     """Words and their spellings from a text file: lines of `word`, or of `word unit unit ...` to spell it otherwise.
 
     Units are the model's labels between white space: letters (`hello h e l l o`), with SentencePiece labels also pieces
@@ -116,15 +124,9 @@ def read_words(path: str | Path, alphabet: Alphabet) -> tuple[list[str], list[st
     several spellings. Empty lines are skipped, and those that begin with `#` if the model has no such letter. Raises
     LexiconError with file and line for other units: a pronunciation, or several words, would spell something else.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise LexiconError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise LexiconError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     labels = {label for label, silent in zip(alphabet.labels[1:], alphabet.silent[1:], strict=True) if not silent}
     found: dict[tuple[str, str], None] = {}
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(read_text(path, LexiconError).split("\n"), 1):
         word, *units = line.split() or [""]
         if not word or (word.startswith("#") and "#" not in alphabet.index):
             continue
@@ -136,7 +138,7 @@ def read_words(path: str | Path, alphabet: Alphabet) -> tuple[list[str], list[st
         found["".join(units).removeprefix(WORD_MARK) or word, word] = None
     if not found:
         raise LexiconError(f"{path}: holds no words (one per line expected)")
-    return [word for _, word in found], [spelling for spelling, _ in found]
+    return SpelledWords([word for _, word in found], [spelling for spelling, _ in found])
 
 
 def _no_label(units: list[str], alphabet: Alphabet, labels: set[str]) -> str:
