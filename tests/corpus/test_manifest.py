@@ -90,7 +90,7 @@ def test_other_encodings_are_refused(encoding: str, tmp_path: Path) -> None:
 
 
 def test_missing_manifest_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"none\.jsonl: cannot read the manifest: No such file"):
+    with pytest.raises(ManifestError, match=r"none\.jsonl: cannot be read: No such file"):
         Manifest.read(tmp_path / "none.jsonl")
     with pytest.raises(ManifestError, match=r"a folder, not a manifest: .*asr data convert"):
         Manifest.read(tmp_path)
