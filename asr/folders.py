@@ -29,7 +29,7 @@ def walk(folder: str | Path, problems: list[str] | None = None) -> list[tuple[Pa
             links += [str(path) for name in folders if (path := Path(parent, name)).is_symlink()]
             names = sorted(name for name in files if not name.startswith("."))
             broken = [name for name in names if not os.path.exists(os.path.join(parent, name))]  # noqa: PTH110, PTH118
-            bad += [f"{Path(parent, name)}: a link to what is not there" for name in broken]
+            bad.extend(f"{Path(parent, name)}: a link to what is not there" for name in broken)
             found.append((Path(parent), [name for name in names if name not in broken]))
         waiting += sorted(links)
     return sorted(found)

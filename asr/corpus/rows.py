@@ -117,7 +117,7 @@ class RowStore:
         self._digests: list[bytes] = []
 
     def open(self, path: str) -> None:
-        """Add a manifest file. A pipe, stdin (`-`), gzip, and a file of lines that end in a lone CR are held in memory."""
+        """Add a manifest file; a pipe, stdin (`-`), gzip, and lines that end in a lone CR are held in memory."""
         if Path(path).is_dir():
             raise ManifestError(f"{path}: a folder, not a manifest: make one with 'asr data convert {path} NEW.jsonl'")
         if _in_place(path):
