@@ -130,12 +130,16 @@ def _convert(args: argparse.Namespace) -> int:
         raise UsageError(f"{target} exists: --force replaces it")
     columns = Columns(args.audio_column, args.text_column, args.id_column, args.speaker_column)
     unreadable: list[str] = []
+    notes: list[str] = []
     manifest = read_corpus(
-        args.source, args.source_kind, columns=columns, normalizer=args.normalizer, unreadable=unreadable
+        args.source, args.source_kind, columns=columns, normalizer=args.normalizer, unreadable=unreadable, notes=notes
     )
     for error in unreadable:
         print(f"asr: left out: {error}", file=sys.stderr)
-    write_corpus(target, manifest, kind)
+    if lost := write_corpus(target, manifest, kind):
+        notes.append(f"{target}: no place in this format for: {', '.join(lost)}")
+    for note in notes:
+        print(f"asr: note: {note}", file=sys.stderr)
     print(f"{target}: {_count(len(manifest), 'utterance')}, {_hours(manifest)}")
     return 1 if unreadable else 0
 

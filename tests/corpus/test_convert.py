@@ -118,7 +118,14 @@ def test_kaldi_directory_by_hand(audio: Path, tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"wav.scp": "u sph2pipe -f wav x.sph |"}, r"wav\.scp:1: 'sph2pipe -f wav x.sph \|' is a command"),
+        ({"wav.scp": "u sox a.wav -t wav - speed 1.1 |"}, r"wav\.scp:1: 'sox a.wav .* speed 1.1 \|' is a command"),
+        ({"utt2spk": "u ann x"}, r"utt2spk:1: a third column, 'x'"),
+        ({"utt2spk": "u ann\nv ann"}, r"utt2spk:2: 'v' is in none of the other files"),
+        ({"reco2file_and_channel": "u a"}, r"reco2file_and_channel:1: expected 'RECORDING FILE CHANNEL'"),
+        ({"reco2file_and_channel": "v a A"}, r"reco2file_and_channel:1: recording 'v' is not in wav\.scp"),
+        ({"reco2file_and_channel": "u a 1"}, r"reco2file_and_channel:1: which channel is '1'\? Write a letter"),
+        ({"segments": "u u 0 1 left"}, r"segments:1: the channel 'left' is neither a letter nor a number"),
+        ({"segments": "u u 0 1 0 x"}, r"segments:1: expected 'UTTERANCE RECORDING START END \[CHANNEL\]'"),
         ({"wav.scp": "u raw.ark:1234"}, r"wav\.scp:1: 'raw.ark:1234' lies inside a Kaldi archive"),
         ({"wav.scp": "u a.wav\nu b.wav"}, r"wav\.scp:2: 'u' is already on line 1"),
         ({"wav.scp": "u"}, r"wav\.scp:1: 'u' stands alone"),
