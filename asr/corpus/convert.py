@@ -50,14 +50,15 @@ def read_corpus(
     Raises ManifestError and UsageError in one line.
     """
     path = Path(source)
-    rows = _rows(path, kind or source_kind(path), columns, [] if notes is None else notes)
+    kind = kind or source_kind(path)
+    rows = _rows(path, kind, columns, [] if notes is None else notes)
     normalize = normalizer_named(normalizer)
     normalized = ({**row, "text": normalize(row["text"])} if isinstance(row.get("text"), str) else row for row in rows)
     manifest = Manifest.from_rows(_with_durations(normalized, unreadable), str(path))
     if not len(manifest):
         if not unreadable:
             raise ManifestError(f"{path}: holds no utterances")
-        at = base_folder(path)
+        at = Path(base_folder(path), "clips" if kind == "commonvoice" else "")
         raise ManifestError(
             f"{path}: none of its audio can be read, the first is {unreadable[0]} (relative paths start at {at})"
         )

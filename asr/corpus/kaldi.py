@@ -44,6 +44,9 @@ def read_kaldi(folder: Path, notes: list[str] | None = None) -> Iterator[dict[st
     if notes is not None:
         unused = sorted(entry.name for entry in folder.iterdir() if entry.name not in _USED and entry.name[0] != ".")
         notes += [f"{folder}: not used: {', '.join(unused)}"] if unused else []
+        paths = {str(row["audio_filepath"]) for row in windows.values() if "offset" in row and "channel" not in row}
+        if mixed := sorted(path for path in paths if count(path) > 1):
+            notes.append(f"{listed}: no channel is named for recordings of several ({mixed[0]}): they will be mixed")
     for name, window in windows.items():
         speaker = speakers.get(name, name)
         known = {"speaker": speaker} if speaker != name else {}  # an utterance's own name says that it is not known
