@@ -64,9 +64,12 @@ def _add_stats(parser: argparse.ArgumentParser) -> None:
 def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Formats are told by name and content; durations that are missing are read from the audio. "
-        "Audio that cannot be read is named and left out (exit status 1)."
+        "Audio that cannot be read is named and left out (exit status 1); so are files and keys that are not used "
+        "(as notes). Files may be compressed (.gz) or, with --from, pipes or - for stdin. The channels of a Kaldi "
+        "directory are those of segments, reco2file_and_channel, or commands in wav.scp that only unpack a file "
+        "(sph2pipe, flac, sox, cat)."
     )
-    parser.add_argument("source", metavar="SRC", help="a file, a Kaldi directory, a LibriSpeech folder")
+    parser.add_argument("source", metavar="SRC", help="a file, a Kaldi directory, a LibriSpeech folder, lhotse's cuts")
     parser.add_argument("target", metavar="DST", help="a .jsonl, .csv or .tsv file, or a folder for Kaldi")
     parser.add_argument("--from", dest="source_kind", default="", metavar="FORMAT", help=_FORMATS["from"])
     parser.add_argument("--to", dest="target_kind", default="", metavar="FORMAT", help=_FORMATS["to"])

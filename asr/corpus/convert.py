@@ -55,14 +55,29 @@ def read_corpus(
     normalize = normalizer_named(normalizer)
     normalized = ({**row, "text": normalize(row["text"])} if isinstance(row.get("text"), str) else row for row in rows)
     manifest = Manifest.from_rows(_with_durations(normalized, unreadable), str(path))
+    at = path.absolute() if path.is_dir() else Path(base_folder(path), "clips" if kind == "commonvoice" else "")
     if not len(manifest):
         if not unreadable:
             raise ManifestError(f"{path}: holds no utterances")
-        at = Path(base_folder(path), "clips" if kind == "commonvoice" else "")
-        raise ManifestError(
-            f"{path}: none of its audio can be read, the first is {unreadable[0]} (relative paths start at {at})"
-        )
+        first = unreadable[0].partition(": ")[0]
+        raise ManifestError(f"{path}: none of its audio can be read, the first is {unreadable[0]}{_sought(first, at)}")
+    if notes is not None and not any(map(_exists, (u.audio_filepath for u in manifest))):
+        first = manifest[0].audio_filepath
+        notes.append(f"{path}: none of its audio is here, the first is {first}{_sought(first, at)}")
     return manifest
+
+
+def _exists(path: str | Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - a path may be too long for Path.exists
+
+
+def _sought(audio: str, folder: Path) -> str:
+    """Where the relative paths of a table were looked for, and whether they were meant from the current folder."""
+    if not Path(audio).is_relative_to(folder):
+        return ""
+    meant = Path(audio).relative_to(folder)
+    hint = f"; {meant} is in the current folder: move the table there" if _exists(meant) else ""
+    return f" (relative paths start at {folder}{hint})"
 
 
 def write_corpus(target: str | Path, manifest: Manifest, kind: str = "") -> list[str]:

@@ -83,8 +83,8 @@ def write_kaldi(folder: Path, manifest: Manifest) -> list[str]:
         files["utt2spk"][name] = speaker
         lost |= {*utterance.extra, *(["split"] if utterance.split else [])}
         for file, key, owner in (("utt2lang", "lang", name), ("spk2gender", "gender", speaker)):
-            if value := utterance.extra.get(key):
-                files.setdefault(file, {})[owner] = "_".join(str(value).split())
+            if key in utterance.extra:
+                files.setdefault(file, {})[owner] = "_".join(str(utterance.extra[key]).split())
         path, channel = full_path(utterance.audio_filepath), utterance.channel
         recording = name
         if segmented:
@@ -201,9 +201,10 @@ def _windows(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, (line, rest) in _table(path).items():
         try:
-            recording, start, end, *column = rest.split()
+            columns = rest.split()
+            channel = columns.pop() if len(columns) == 4 else None
+            recording, start, end = columns
             offset, stop = float(start), float(end)
-            [channel] = column or [None]
         except ValueError as error:
             raise ManifestError(
                 f"{path}:{line}: expected 'UTTERANCE RECORDING START END [CHANNEL]', times in seconds"

@@ -8,13 +8,13 @@ from pathlib import Path
 from asr.errors import ManifestError
 
 # Options that leave the samples as they are; those with a value are followed by it.
-_PLAIN = {
+_PLAIN: dict[str, tuple[str, ...]] = {
     "cat": (),
     "flac": ("--stdout", "--decode", "--silent", "--totally-silent", "-c", "-d", "-s"),
     "sph2pipe": ("-p",),
     "sox": ("-V0", "-V1", "-S", "-q", "-G"),
 }
-_VALUED = {
+_VALUED: dict[str, dict[str, tuple[str, ...]]] = {
     "sph2pipe": {"-f": ("wav", "rif"), "-c": ("1", "2")},
     "sox": {"-t": ("wav", "wavpcm", "flac", "mp3", "sph", "ogg"), "-b": ("16",), "-e": ("signed", "signed-integer")},
 }

@@ -445,6 +445,18 @@ def test_where_all_audio_is_missing_the_first_path_and_its_folder_are_named(
     assert f"relative paths start at {tmp_path}{'/clips' * (name == 'clips.tsv')})" in str(caught.value)
 
 
+def test_paths_meant_from_the_current_folder_are_told(
+    audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "lists" / "u.csv", "path,text\nwavs/a.wav,x\n")
+    with pytest.raises(ManifestError, match=r"lists; wavs/a\.wav is in the current folder: move the table there\)"):
+        read_corpus(path, unreadable=[])
+    notes: list[str] = []
+    read_corpus(write(path, "path,text,duration\nwavs/a.wav,x,1\n"), notes=notes)
+    assert len(notes) == 1 and f"none of its audio is here, the first is {path.parent}/wavs/a.wav (rel" in notes[0]
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize(
     ("name", "rows"),
