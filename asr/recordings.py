@@ -85,7 +85,7 @@ def find_recordings(arguments: Sequence[str]) -> list[Recording | Failure]:
             continue
         anchors.append(_anchor(argument))
         problems: list[str] = []
-        files = list(_files(argument, problems))
+        files = _files(argument, problems)
         found += [Failure(problem.partition(": ")[0], problem.partition(": ")[0], problem) for problem in problems]
         if not files and not problems:
             found.append(_nothing(argument))
@@ -124,18 +124,31 @@ def is_pipe(argument: str) -> bool:
         return False
 
 
-def _files(argument: str, problems: list[str]) -> Iterator[Path]:
+def _files(argument: str, problems: list[str]) -> list[Path]:
+    if os.path.isdir(argument):  # noqa: PTH112 - a name may be too long for Path.is_dir
+        return _in_folder(argument, problems)
     if os.path.exists(argument) or not glob.has_magic(argument):  # noqa: PTH110
-        paths = [argument]  # a missing file fails where it is read, with the reader's words
-    else:
-        paths = sorted(set(_matches(argument)))
-    for path in paths:
-        yield from _in_folder(path, problems) if os.path.isdir(path) else [Path(path)]  # noqa: PTH112
+        return [Path(argument)]  # a missing file fails where it is read, with the reader's words
+    found: list[Path] = []
+    for match in dict.fromkeys(_matches(argument)):
+        found += _in_folder(match, problems) if os.path.isdir(match) else [Path(match)]  # noqa: PTH112
+    problems[:] = dict.fromkeys(problems)
+    return _once(found)
 
 
-def _in_folder(folder: str, problems: list[str]) -> Iterator[Path]:
-    for parent, names in walk(folder, problems):
-        yield from (parent / name for name in names if Path(name).suffix.lower() in AUDIO_SUFFIXES)
+def _once(paths: list[Path]) -> list[Path]:
+    """Each file once, sorted, under the shortest name, and one that goes through no linked folder if there is one."""
+    real = {parent: os.path.realpath(parent) for parent in {path.parent for path in paths}}
+    named: dict[tuple[str, str], Path] = {}
+    through_link = {parent: path != os.path.abspath(parent) for parent, path in real.items()}  # noqa: PTH100
+    for path in sorted(paths, key=lambda path: (through_link[path.parent], len(path.parts), path)):
+        named.setdefault((real[path.parent], path.name), path)
+    return sorted(named.values())
+
+
+def _in_folder(folder: str, problems: list[str]) -> list[Path]:
+    files = (parent / name for parent, names in walk(folder, problems) for name in names)
+    return [file for file in files if file.suffix.lower() in AUDIO_SUFFIXES]
 
 
 def _matches(pattern: str) -> Iterator[str]:

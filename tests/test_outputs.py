@@ -50,7 +50,11 @@ def test_ids_that_differ_only_in_odd_characters_do_not_share_a_file(tmp_path):
     assert sorted(path.read_text(encoding="utf-8") for path in tmp_path.iterdir()) == ["a*b\n", "a?b\n", "a_b\n"]
 
 
-@pytest.mark.parametrize("name", ["x" * 300, "\u8a9e" * 100, "d" * 256 + "/a", "a/" + "\u00fc" * 251 + "/b", "x" * 252])
+@pytest.mark.parametrize(
+    "name",
+    ["x" * 300, "\u8a9e" * 100, "d" * 256 + "/a", "a/" + "\u00fc" * 251 + "/b", "x" * 252],
+    ids=["ascii", "utf8", "folder", "folder within", "by its suffix"],
+)
 def test_a_name_too_long_for_the_file_system_is_cut_the_same_way_in_every_run(tmp_path, name):
     """What no file can be called has a name nevertheless, and --resume finds it."""
     folder = OutputFolder(tmp_path, ["txt", "textgrid"])

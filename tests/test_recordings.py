@@ -98,6 +98,7 @@ def test_linked_folders_are_searched_once_and_loops_end(tree):
     assert ids("one") == ["a", "b", "file", "aaa/deep/x"]
     assert ids("one/**/*.wav", "one") == ["a", "aaa/deep/x", "file", "b"]
     assert ids("**/x.*", "*/d*/*") == ["far/deep/x", "two/deep/c"]
+    assert ids("one/**") == ids("one/**/*") == ["a", "aaa/deep/x", "b", "file", "notes"]
     assert ids("one/aaa") == ["back/a", "back/b", "back/file", "deep/x"]
 
 
