@@ -77,7 +77,8 @@ def find_recordings(arguments: Sequence[str]) -> list[Recording | Failure]:
         if argument == STDIN:
             found.append(Recording(sys.stdin.buffer, id="stdin", audio_filepath=STDIN))
             continue
-        if is_manifest(argument) and os.path.exists(argument):  # noqa: PTH110 - a name may be too long for Path.exists
+        # os.path: a name may be too long for Path's methods, which raise
+        if is_manifest(argument) and os.path.exists(argument) and not os.path.isdir(argument):  # noqa: PTH110, PTH112
             found.extend(_of_manifest(argument))
             continue
         if is_pipe(argument):
@@ -125,7 +126,7 @@ def is_pipe(argument: str) -> bool:
 
 
 def _files(argument: str, problems: list[str]) -> list[Path]:
-    if os.path.isdir(argument):  # noqa: PTH112 - a name may be too long for Path.is_dir
+    if os.path.isdir(argument):  # noqa: PTH112
         return _in_folder(argument, problems)
     if os.path.exists(argument) or not glob.has_magic(argument):  # noqa: PTH110
         return [Path(argument)]  # a missing file fails where it is read, with the reader's words
