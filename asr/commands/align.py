@@ -9,8 +9,8 @@ from pathlib import Path
 from asr.commands import options
 from asr.errors import AsrError, UsageError
 from asr.files import is_input, read_text
-from asr.outputs import OutputFolder, exists_error
-from asr.recordings import MANIFEST_SUFFIXES, STDIN, Recording, as_recording
+from asr.outputs import DiskFull, OutputFolder, exists_error
+from asr.recordings import STDIN, Recording, as_recording, is_manifest, is_pipe
 from asr.transcript import Failure, Transcript
 from asr.writers import WRITERS, json_line, parse_formats
 
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     raw = options.raw_format(args)
     windows = options.windows(args)
-    several = Path(args.input).suffix.lower() in MANIFEST_SUFFIXES
+    several = is_manifest(args.input) or (args.text is None and is_pipe(args.input))
     formats = _formats(args, several)
     if args.channel != "mix" and not args.channel.isdecimal():
         raise UsageError(f"--channel must be mix or a number from 0, found '{args.channel}'")
@@ -67,12 +67,16 @@ def run(args: argparse.Namespace) -> int:
                     raise exists_error(path)
                 transcript = align_recording(recognizer, recording, text, channel=args.channel, raw=raw)
                 _deliver(transcript, folder, formats)
+            except DiskFull:
+                raise
             except AsrError as error:
                 failed += 1
                 options.say(f"asr: error: {error}")
                 if several and formats == ("jsonl",) and folder is None:
                     sys.stdout.write(json_line(Failure(recording.id, recording.audio_filepath, str(error))))
             bar.update()
+    if folder is not None:
+        options.note_shortened(folder)
     if several:
         rest = f", {failed + bad_rows} failed" if failed + bad_rows else ""
         print(f"asr: {len(work) - failed} aligned{rest}", file=sys.stderr)

@@ -65,9 +65,12 @@ def _add_stats(parser: argparse.ArgumentParser) -> None:
 def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Formats are told by name and content; durations that are missing are read from the audio. "
-        "Audio that cannot be read is named and left out (exit status 1)."
+        "Audio that cannot be read is named and left out (exit status 1); so are files and keys that are not used "
+        "(as notes). Files may be compressed (.gz) or, with --from, pipes or - for stdin. The channels of a Kaldi "
+        "directory are those of segments, reco2file_and_channel, or commands in wav.scp that only unpack a file "
+        "(sph2pipe, flac, sox, cat)."
     )
-    parser.add_argument("source", metavar="SRC", help="a file, a Kaldi directory, a LibriSpeech folder")
+    parser.add_argument("source", metavar="SRC", help="a file, a Kaldi directory, a LibriSpeech folder, lhotse's cuts")
     parser.add_argument("target", metavar="DST", help="a .jsonl, .csv or .tsv file, or a folder for Kaldi")
     parser.add_argument("--from", dest="source_kind", default="", metavar="FORMAT", help=_FORMATS["from"])
     parser.add_argument("--to", dest="target_kind", default="", metavar="FORMAT", help=_FORMATS["to"])
@@ -132,12 +135,16 @@ def _convert(args: argparse.Namespace) -> int:
         raise UsageError(f"{target} exists: --force replaces it")
     columns = Columns(args.audio_column, args.text_column, args.id_column, args.speaker_column)
     unreadable: list[str] = []
+    notes: list[str] = []
     manifest = read_corpus(
-        args.source, args.source_kind, columns=columns, normalizer=args.normalizer, unreadable=unreadable
+        args.source, args.source_kind, columns=columns, normalizer=args.normalizer, unreadable=unreadable, notes=notes
     )
     for error in unreadable:
         print(f"asr: left out: {error}", file=sys.stderr)
-    write_corpus(target, manifest, kind)
+    if lost := write_corpus(target, manifest, kind):
+        notes.append(f"{target}: no place in this format for: {', '.join(lost)}")
+    for note in notes:
+        print(f"asr: note: {note}", file=sys.stderr)
     print(f"{target}: {_count(len(manifest), 'utterance')}, {_hours(manifest)}")
     return 1 if unreadable else 0
 

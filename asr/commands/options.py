@@ -14,6 +14,7 @@ from asr.errors import UsageError
 if TYPE_CHECKING:
     from asr.audio.read import RawFormat
     from asr.long_form import Windows
+    from asr.outputs import OutputFolder
     from asr.recognizer import Recognizer
 
 
@@ -225,6 +226,13 @@ def say(message: str) -> None:
         tqdm.write(message, file=sys.stderr)
     else:
         print(message, file=sys.stderr)
+
+
+def note_shortened(folder: OutputFolder) -> None:
+    """Say, once for all, that names of output files were cut."""
+    if folder.shortened:
+        name, path = folder.shortened
+        print(f"asr: note: names too long for a file were cut, e.g. of '{name[:40]}...': {path}", file=sys.stderr)
 
 
 def note_rates(recognizer: Recognizer) -> None:

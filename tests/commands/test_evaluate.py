@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -231,3 +232,12 @@ def test_report_options_that_cannot_work_are_said_before_the_work(test_set, caps
 def test_decoding_options_are_checked_before_the_work(test_set, capsys):
     assert main(["evaluate", str(test_set), "-m", "nowhere.asr", "--decoder", "greedy", "--lm", "x.arpa"]) == 2
     assert "--lm has no meaning for --decoder greedy" in capsys.readouterr().err
+
+
+def test_a_compressed_manifest_with_long_ids_through_a_pipe(test_set, tiny_model, tmp_path, piped, capsys, monkeypatch):
+    rows = [{**row, "id": row["id"] + "x" * 300} for row in read_rows(test_set)]
+    monkeypatch.chdir(tmp_path)
+    path = piped(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    assert main(["evaluate", str(path), "-m", str(tiny_model), "-o", str(tmp_path / "out")]) == 0
+    assert "8 of 8 utterances" in capsys.readouterr().out
+    assert [row["id"] for row in read_rows(tmp_path / "out/hypotheses.jsonl")] == [row["id"] for row in rows]
