@@ -87,9 +87,8 @@ class Decoder(ABC):
         self.damage = ""
 
     def warn_of_another(self) -> None:
-        self.warnings.append(
-            f"another recording follows after {self.info.duration:.2f} s and is not read: split the file"
-        )
+        end = f"{self.info.duration:.2f} s"
+        self.warnings.append(f"another recording follows after {end} and is not read: split the file")
 
     @abstractmethod
     def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:

@@ -144,7 +144,7 @@ class _Walk:
         )
 
     def _declared_end(self, start: int, declared: int) -> int:
-        """Where samples end whose header speaks of `declared` bytes: there, if nothing behind them looks like samples."""
+        """Where samples end whose header speaks of `declared` bytes: there, if what is behind looks like no samples."""
         if start + declared >= self.size:
             return self.size
         for end in range(start + declared, self.size, 1 << 32):  # a length of 32 bits may have wrapped

@@ -32,8 +32,8 @@ class Audio:
     """Samples of a recording or of a window of it.
 
     `samples` is float32, `(time,)` for channel "mix" or a number and `(channels, time)` for "each", at
-    `rate` hertz. `duration` counts seconds of the source. `warnings` are phrases without the file's name. `silent` tells
-    of each channel of `samples` whether it is constant: every sample, as decoded, has the same value.
+    `rate` hertz. `duration` counts seconds of the source. `warnings` are phrases without the file's name.
+    `silent` tells of each channel of `samples` whether it is constant: every sample, as decoded, has the same value.
     """
 
     samples: np.ndarray

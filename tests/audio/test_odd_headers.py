@@ -145,7 +145,7 @@ def test_no_samples_behind_an_empty_chunk(encode: Encode, tmp_path: Path) -> Non
 
 
 def test_a_length_that_wrapped_at_32_bits() -> None:
-    """Over 4 GiB, as a file with a hole: its length is that above 2^32, in the 64-bit header that libsndfile is shown."""
+    """More than 4 GiB: libsndfile is shown a header with a length of 64 bits."""
 
     class Holes(io.RawIOBase):
         """A WAV file of 2^32 + 1000 bytes of samples, ones, and a chunk."""

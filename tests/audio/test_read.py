@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.audio.read import Audio, AudioInfo, from_array, probe, read
+from asr.audio.read import Audio, from_array, probe, read
 from asr.errors import AudioError
 
 ROOT = Path(__file__).parents[2]
