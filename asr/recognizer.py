@@ -262,6 +262,8 @@ class Recognizer:
         """The emissions of a batch; where that fails (memory is short) one by one, with an error for what fails."""
         try:
             return [*self.emissions(samples)]
+        except AssertionError:  # our own mistake, not the input's
+            raise
         except Exception as error:
             problem, out_of_memory = in_words(error), _out_of_memory(error)
         if out_of_memory and self.device.type == "cuda":

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal, get_args
 
 import numpy as np
 
-from asr.audio.headers import ogg_goes_on, ogg_is_cut, promised_frames
+from asr.audio.headers import Slice, ogg_goes_on, ogg_is_cut, promised_frames
 from asr.errors import ConfigError
 
 Encoding = Literal["s8", "u8", "s16", "s24", "s32", "f32", "f64"]
@@ -103,7 +103,7 @@ class SoundFileDecoder(Decoder):
     """wav, flac, ogg (vorbis, opus), mp3, aiff, au, caf, w64, sphere, headerless PCM and what else libsndfile knows."""
 
     def __init__(
-        self, file: BinaryIO, sound_type: Callable[..., Any], quiet: bool = False, raw: RawFormat | None = None
+        self, file: BinaryIO | Slice, sound_type: Callable[..., Any], quiet: bool = False, raw: RawFormat | None = None
     ) -> None:
         self.file, self.sound_type, self.quiet = file, sound_type, quiet
         self.options = raw.options() if raw is not None else {}
@@ -112,6 +112,7 @@ class SoundFileDecoder(Decoder):
             duration = max(frames, 0) / sound.samplerate
             super().__init__(AudioInfo(duration, sound.samplerate, sound.channels, frames, sound.format, sound.subtype))
             log = sound.extra_info
+        self.quiet = self.quiet or self.info.subtype.startswith("MPEG")  # in a WAV file, say
         self.promised_frames = promised_frames(file, self.info.format, self.info.channels, self.info.subtype, log)
         self.tolerance = 2 * 1152 if self.info.subtype.startswith("MPEG") else 0  # its header counts packets
         if self.info.format == "OGG" and ogg_is_cut(file):
@@ -182,7 +183,7 @@ class SoundFileDecoder(Decoder):
 class _View:
     """A file as libsndfile should see it: without a name, whose ending it would believe, and without failing seeks."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO | Slice) -> None:
         self.file = file
         file.seek(0)
         self.tell = file.tell

@@ -19,7 +19,19 @@ _TAIL = 1 << 20  # bytes at the end in which chunks behind the samples are looke
 _BLOCK = 1 << 16
 _LEAST_REST = 8  # bytes; fewer behind the samples hold no chunk and are no matter
 # Of chunks behind samples; others are recognized only where their lengths lead exactly to the end of the file.
-_COMMON_CHUNKS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"cue ", b"fact", b"smpl", b"iXML", b"_PMX", b"PEAK", b"JUNK")
+_COMMON_CHUNKS: tuple[bytes, ...] = (
+    b"LIST",
+    b"id3 ",
+    b"ID3 ",
+    b"bext",
+    b"cue ",
+    b"fact",
+    b"smpl",
+    b"iXML",
+    b"_PMX",
+    b"PEAK",
+    b"JUNK",
+)
 _COMMON_CHUNKS += (b"NAME", b"ANNO", b"AUTH", b"(c) ", b"COMT", b"MARK", b"INST", b"APPL", b"info", b"PAD ", b"afsp")
 _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # of mp3 files, put behind others as well
 _SAMPLE_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4}
@@ -218,7 +230,7 @@ class _Walk:
         return struct.unpack(form, data)[0] if len(data) == struct.calcsize(form) else 0
 
 
-def corrected(file: BinaryIO, extent: Extent) -> BinaryIO:
+def corrected(file: BinaryIO, extent: Extent) -> Slice:
     """The file as its header should be, up to the end of its samples."""
     file.seek(0)
     head = bytearray(file.read(extent.start))
@@ -229,7 +241,7 @@ def corrected(file: BinaryIO, extent: Extent) -> BinaryIO:
     if head[:4] == b"RIFF" and extent.count > 0xFFFFFFFF:
         sizes = struct.pack("<4sIQQQI", b"ds64", 28, 0, extent.count, 0, 0)
         head = bytearray(b"RF64\xff\xff\xff\xffWAVE") + sizes + head[12:]
-    return Slice(file, extent.start, extent.end, bytes(head))  # type: ignore[return-value]
+    return Slice(file, extent.start, extent.end, bytes(head))
 
 
 class Slice(io.RawIOBase):
@@ -267,7 +279,7 @@ class Slice(io.RawIOBase):
         return len(data)
 
 
-def promised_frames(file: BinaryIO, kind: str, channels: int, subtype: str, log: str) -> int:
+def promised_frames(file: BinaryIO | Slice, kind: str, channels: int, subtype: str, log: str) -> int:
     """How many frames the header speaks of, from libsndfile's log (a sphere file: from the header); -1 if not known.
 
     For where libsndfile shortens a file that was cut off without a word.
@@ -285,7 +297,7 @@ def promised_frames(file: BinaryIO, kind: str, channels: int, subtype: str, log:
     return int(sizes[1]) // frame_bytes
 
 
-def ogg_is_cut(file: BinaryIO) -> bool:
+def ogg_is_cut(file: BinaryIO | Slice) -> bool:
     """Whether an Ogg file ends before the page that is marked as its stream's last, or within that page."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 2 * _LARGEST_PAGE))
@@ -299,7 +311,7 @@ def ogg_is_cut(file: BinaryIO) -> bool:
     return not (complete and flags & 4)
 
 
-def ogg_goes_on(file: BinaryIO) -> bool:
+def ogg_goes_on(file: BinaryIO | Slice) -> bool:
     """Whether another stream follows the first in an Ogg file: chained, as when files are joined."""
     at, begun = 0, False
     while True:
