@@ -7,7 +7,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal, get_args
 
@@ -148,7 +148,7 @@ class SoundFileDecoder(Decoder):
 
     def _open(self) -> Any:
         try:
-            with _quiet() if self.quiet else nullcontext():
+            with self._hush():
                 return self.sound_type(_View(self.file), "r", closefd=False, **self.options)
         except RuntimeError as error:  # soundfile.LibsndfileError
             raise Undecodable(_first_line(error)) from error
@@ -159,8 +159,9 @@ class SoundFileDecoder(Decoder):
         if frame == 0:
             return sound
         try:
-            if sound.seek(frame) == frame:
-                return sound
+            with self._hush():
+                if sound.seek(frame) == frame:
+                    return sound
         except RuntimeError:
             pass
         sound.close()
@@ -175,8 +176,11 @@ class SoundFileDecoder(Decoder):
         sound.close()
         return None
 
+    def _hush(self) -> AbstractContextManager[None]:
+        return _quiet() if self.quiet else nullcontext()
+
     def _read(self, sound: Any, frames: int) -> np.ndarray:
-        with _quiet() if self.quiet else nullcontext():
+        with self._hush():
             return sound.read(frames, "float32", always_2d=True)
 
 
