@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from asr.audio.channels import ChannelPicker
 from asr.audio.decoders import Decoder, RawFormat
 from asr.audio.read import (
-    ChannelPicker,
     Source,
     finite_peak,
     guarded,
