@@ -18,9 +18,9 @@ import asr
 import asr.evaluation
 import asr.training.run
 from asr.corpus.manifest import Utterance, write_manifest
+from asr.interruption import Interrupted
 from asr.recipe import main
 from asr.stamps import Stamp, differences
-from asr.training.callbacks import Interrupted
 from asr.training.config import TrainConfig
 
 RECIPE = """

@@ -19,10 +19,10 @@ from asr.training.config import parse_config, read_config
         ({"trainer": {"max_epoch": 3}}, "'trainer.max_epoch' (did you mean 'max_epochs'?)"),
         ({"trainer": {"gradient_clip_val": 1.0}}, "set optimizer.gradient_clip"),
         ({"model": {"cell": "lsmt"}}, "'lsmt' is not one of lstm, gru, rnn (did you mean 'lstm'?)"),
-        ({"model": {"hidden_size": "big"}}, "model.hidden_size: expected int, found 'big'"),
+        ({"model": {"hidden_size": "big"}}, "model.hidden_size: expected a whole number, found 'big'"),
         ({"model": {"hidden_size": 0}}, "hidden_size must be at least 1"),
         ({"model": {"dropout": 1.0}}, "dropout must lie in [0, 1)"),
-        ({"model": {"bidirectional": 1}}, "model.bidirectional: expected bool"),
+        ({"model": {"bidirectional": 1}}, "model.bidirectional: expected true or false"),
         ({"model": 3}, "model: expected a mapping"),
         ({"optimizer": {"betas": [0.9]}}, "expected 2 values, found 1"),
     ],
@@ -67,7 +67,7 @@ def test_broken_files_are_named_with_their_line(tmp_path: Path, text: str, messa
 
 
 def test_missing_file_and_malformed_override(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         read_config(tmp_path / "none.yaml")
     (tmp_path / "e.yaml").write_text("", encoding="utf-8")
     with pytest.raises(ConfigError, match="key=value"):

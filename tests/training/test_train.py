@@ -17,12 +17,13 @@ import torch
 import yaml
 
 from asr.errors import AsrError, ConfigError, ManifestError, TextError
+from asr.interruption import Interrupted
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import load_model, read_metadata
 from asr.training.average import average_checkpoints, model_weights, read_checkpoint
-from asr.training.callbacks import Interrupted, SaveOnInterrupt
 from asr.training.config import parse_config
 from asr.training.run import train
+from asr.training.saving import SaveOnInterrupt
 
 Settings = Callable[..., dict[str, Any]]
 
@@ -43,7 +44,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 
     def stop(self: SaveOnInterrupt, trainer: Any, *arguments: Any) -> None:
         if trainer.global_step == steps:
-            self.received = signal.SIGTERM
+            self.signals.received = signal.SIGTERM
         original(self, trainer, *arguments)
 
     monkeypatch.setattr(SaveOnInterrupt, "on_train_batch_end", stop)
