@@ -170,9 +170,7 @@ def _coerce_scalar(value: Any, hint: Any, path: str) -> Any:
         return str(value)
     if hint not in (int, float) and isinstance(hint, type) and isinstance(value, hint):
         return value
-    remedy = (
-        f" (for the text, put it in quotes: '\"{value}\"')" if hint is str and isinstance(value, int | float) else ""
-    )
+    remedy = f"; put it in quotes: '\"{value}\"'" if hint is str and isinstance(value, int | float) else ""
     raise ConfigError(f"{path}: expected {TYPE_NAMES.get(hint, hint)}, found {value!r}{remedy}")
 
 

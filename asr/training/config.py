@@ -188,7 +188,7 @@ def _trainer_setting(value: Any, hint: Any, path: str) -> Any:
     types = [typing.get_origin(kind) or kind for kind in kinds if typing.get_origin(kind) is not Literal]
     if value in literals or (bool in types if isinstance(value, bool) else isinstance(value, tuple(types))):
         return value
-    names = [str(choice) for choice in literals] or [TYPE_NAMES[kind] for kind in types if kind in TYPE_NAMES]
+    names = list(dict.fromkeys(map(str, literals))) or [TYPE_NAMES[kind] for kind in types if kind in TYPE_NAMES]
     raise ConfigError(f"{path}: expected {' or '.join(names)}, found {value!r}")
 
 

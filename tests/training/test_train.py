@@ -26,17 +26,7 @@ from asr.training.run import train
 from asr.training.saving import SaveOnInterrupt
 
 Settings = Callable[..., dict[str, Any]]
-
-
-def step_losses(output: Path) -> dict[int, float]:
-    """Training loss by optimizer step over all parts of a run; a repeated step must repeat its loss."""
-    losses: dict[int, float] = {}
-    for path in sorted((output / "logs" / "csv").glob("version_*/metrics.csv")):
-        for row in csv.DictReader(path.open(encoding="utf-8")):
-            if row.get("train/loss_step"):
-                step, loss = int(row["step"]), float(row["train/loss_step"])
-                assert losses.setdefault(step, loss) == loss
-    return losses
+Losses = Callable[[Path], dict[int, float]]
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
@@ -79,7 +69,7 @@ def test_learns_the_language_and_writes_everything_a_run_should(settings: Settin
 # Of 8 steps an epoch: within the first, at its end, within the second.
 @pytest.mark.parametrize(("stop_at", "kind"), [(3, "ema"), (8, "ema"), (11, "ema"), (11, "last_k")])
 def test_interrupted_and_resumed_equals_unbroken(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, kind: str
+    settings: Settings, step_losses: Losses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, kind: str
 ) -> None:
     sections = {"averaging": {"kind": kind, "last_k": 2}, "augment": {"join": 0.5}}
     unbroken = train(parse_config(settings("unbroken", **sections)))
@@ -203,7 +193,9 @@ def test_two_processes_evaluate_each_utterance_once_with_the_same_result(setting
     assert results[1] == pytest.approx(results[0], rel=1e-6)
 
 
-def test_half_precision_keeps_the_loss_in_float32(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_half_precision_keeps_the_loss_in_float32(
+    settings: Settings, step_losses: Losses, capsys: pytest.CaptureFixture[str]
+) -> None:
     losses = {}
     for precision in ("32-true", "bf16-mixed", "16-mixed"):
         train(parse_config(settings(precision, trainer={"max_epochs": 1, "precision": precision})))
