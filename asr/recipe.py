@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,9 +38,10 @@ def main(folder: Path, preparation: Preparation, argv: Sequence[str] | None = No
         print(f"{folder.name}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError | ConfigError) else 1
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(f"{folder.name}: error: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{folder.name}: error: {where}{error.strerror or error}", file=sys.stderr)
         return 1
 
 
