@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -43,6 +44,8 @@ class Signals:
         self.received = 0
         self.handled: list[int] = []
         self._received_at = 0.0
+        self._dropped: threading.Timer | None = None
+        self._again = False
         # The other ranks never leave on their own: the first would wait for them.
         self._deferred = 0 if is_first_process() else 1
 
@@ -63,6 +66,11 @@ class Signals:
     def receive(self, number: int, frame: FrameType | None) -> None:
         """The signal handler; a second signal ends the process as if there were no handler."""
         now = time.monotonic()
+        if self._again:
+            self._again = False
+            if not self._deferred:
+                raise Interrupted(self.received)
+            return
         if self.received:
             if now - self._received_at >= _REPEAT_SECONDS:
                 signal.signal(number, signal.SIG_DFL)
@@ -74,6 +82,24 @@ class Signals:
         if is_first_process():  # not by print, which fails in a handler when the signal came in the midst of another
             os.write(2, b"interrupted: saving first (again to stop at once)\n")
 
+    def unraisable(self, hook: Callable[[Any], object], error: Any) -> None:
+        """`sys.unraisablehook`: where Python drops our exception (destructors, callbacks from C), try again shortly."""
+        if not isinstance(error.exc_value, Interrupted):
+            hook(error)
+            return
+        self._dropped = threading.Timer(0.1, self._send_again)
+        self._dropped.daemon = True
+        self._dropped.start()
+
+    def forget(self) -> None:
+        """Nothing is tried again after this."""
+        if self._dropped:
+            self._dropped.cancel()
+
+    def _send_again(self) -> None:
+        self._again = True
+        os.kill(os.getpid(), self.received)
+
 
 _active: Signals | None = None
 
@@ -83,8 +109,7 @@ def handled_signals() -> Iterator[Signals]:
     """Take over SIGINT and SIGTERM, in a SLURM job SIGUSR1 too (`#SBATCH --signal=SIGUSR1@90`), until the end.
 
     Nested uses share the signals of the outermost. At the end `Interrupted` is raised if a signal came, whatever became
-    of it inside: one that arrives in a destructor, say, is swallowed by Python. After SIGUSR1 the job is queued again.
-    Outside the main thread nothing is handled.
+    of it inside. After SIGUSR1 the job is queued again. Outside the main thread nothing is handled.
     """
     global _active
     if _active is not None or threading.current_thread() is not threading.main_thread():
@@ -92,6 +117,7 @@ def handled_signals() -> Iterator[Signals]:
         return
     _active = signals = Signals()
     previous: dict[int, Any] = {}
+    hook, sys.unraisablehook = sys.unraisablehook, partial(signals.unraisable, sys.unraisablehook)
     try:
         for number in _numbers():
             previous[number] = signal.signal(number, signals.receive)
@@ -104,6 +130,8 @@ def handled_signals() -> Iterator[Signals]:
         raise
     finally:
         _active = None
+        signals.forget()
+        sys.unraisablehook = hook
         for number, handler in previous.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 

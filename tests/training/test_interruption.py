@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -155,19 +156,25 @@ def test_the_same_signal_from_scheduler_and_launcher_counts_once_and_a_later_one
     assert result.stderr == "interrupted: saving first (again to stop at once)\n"
 
 
-def test_a_signal_that_python_swallows_is_raised_at_the_end() -> None:
+@pytest.mark.parametrize("ends", [False, True])
+def test_an_exception_that_python_drops_is_raised_again_or_at_the_end(
+    capfd: pytest.CaptureFixture[str], ends: bool
+) -> None:
+    """Python drops what a destructor raises, and what a callback of compiled code raises, with a traceback."""
+
     class Dying:
         def __del__(self) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    hooks, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
-    try:
-        with pytest.raises(Interrupted) as stop, handled_signals():
-            dying = Dying()
-            del dying
-    finally:
-        sys.unraisablehook = hooks
-    assert stop.value.status == 143
+    reached = False
+    with pytest.raises(Interrupted) as stop, handled_signals():
+        dying = Dying()
+        del dying
+        reached = True
+        if not ends:
+            threading.Event().wait()  # for ever
+    assert reached and stop.value.status == 143
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("works", [True, False])
