@@ -156,7 +156,8 @@ def _coerce_union(value: Any, args: tuple[Any, ...], path: str) -> Any:
         try:
             return _coerce(value, arg, path)
         except ConfigError as error:
-            failure = failure or error
+            fits = isinstance(value, list | tuple) == (typing.get_origin(arg) in (list, tuple))
+            failure = error if fits else failure or error
     raise failure or ConfigError(f"{path}: {value!r} is not allowed")
 
 

@@ -64,7 +64,10 @@ class Signals:
             self._deferred -= 1
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler; a second signal ends the process as if there were no handler."""
+        """The signal handler; a second signal ends the process as if there were no handler.
+
+        SLURM's early warning is no first one: the SIGTERM at the time limit must not cut off the saving.
+        """
         now = time.monotonic()
         if self._again:
             self._again = False
@@ -72,7 +75,7 @@ class Signals:
                 raise Interrupted(self.received)
             return
         if self.received:
-            if now - self._received_at >= _REPEAT_SECONDS:
+            if self.received in (signal.SIGINT, signal.SIGTERM) and now - self._received_at >= _REPEAT_SECONDS:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             return
@@ -93,8 +96,10 @@ class Signals:
 
     def forget(self) -> None:
         """Nothing is tried again after this."""
+        self._deferred += 1
         if self._dropped:
             self._dropped.cancel()
+            self._dropped.join()
 
     def _send_again(self) -> None:
         self._again = True

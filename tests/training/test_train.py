@@ -222,6 +222,25 @@ def test_out_of_memory_names_the_setting_to_lower(settings: Settings, monkeypatc
     assert len(seen) == 1 and 6.0 < seen[0] <= 8.0  # the very first batch is among the largest
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"accelerator": "tpuu"}, "accelerator"),
+        ({"devices": 0}, "devices"),
+        ({"devices": "many"}, "devices"),
+        ({"strategy": "no such one"}, "no such one"),
+        ({"max_time": "soon"}, "soon"),
+        ({"limit_train_batches": 1.5}, "limit_train_batches"),
+        ({"val_check_interval": 1000}, "val_check_interval"),  # refused only in the midst of the training
+        ({"profiler": "none such"}, "profiler"),
+    ],
+)
+def test_whatever_lightning_refuses_is_one_line(settings: Settings, setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        train(parse_config(settings(trainer=setting)))
+    assert str(error.value).startswith("trainer: ") and message in str(error.value) and "\n" not in str(error.value)
+
+
 def test_early_stopping_ends_a_run_that_no_longer_improves(settings: Settings) -> None:
     values = settings(optimizer={"lr": 0.0}, trainer={"max_epochs": 30})
     assert train(parse_config(values | {"early_stopping": 2})).epochs == 3
