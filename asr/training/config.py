@@ -81,6 +81,13 @@ class OptimizerConfig:
     plateau_patience: int = 3
     gradient_clip: float = 5.0
 
+    def __post_init__(self) -> None:
+        for name in ("lr", "eps", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, found {getattr(self, name):g}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1), found {self.betas[0]:g} and {self.betas[1]:g}")
+
 
 @dataclass(frozen=True)
 class AveragingConfig:
@@ -89,6 +96,12 @@ class AveragingConfig:
     kind: Literal["ema", "last_k", "none"] = "ema"
     ema_decay: float = 0.999
     last_k: int = 5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie in [0, 1), found {self.ema_decay:g}")
+        if self.last_k < 1:
+            raise ValueError(f"last_k must be at least 1, found {self.last_k}")
 
 
 @dataclass(frozen=True)
@@ -128,6 +141,10 @@ class TrainConfig:
     blank_plateau_epochs: int = 20
     trainer: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie in [0, 2^32), found {self.seed}")
+
 
 # What the training run sets itself; letting a recipe set it too would silently undo invariants.
 _OWNED_TRAINER_KEYS = {
@@ -165,6 +182,8 @@ def parse_config(values: dict[str, Any]) -> TrainConfig:
         if key not in hints or key == "return":
             raise ConfigError(f"unknown configuration key 'trainer.{key}'{nearest(key, set(hints) - {'return'})}")
         settings[key] = _trainer_setting(value, hints[key], f"trainer.{key}")
+    if settings.get("accumulate_grad_batches", 1) < 1:  # Lightning divides by it
+        raise ConfigError("trainer.accumulate_grad_batches: must be at least 1")
     return dataclasses.replace(config, trainer=settings)
 
 
