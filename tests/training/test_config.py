@@ -166,10 +166,10 @@ def test_trainer_settings_have_the_types_that_lightning_declares(
 
 def test_numbers_become_what_the_field_declares(tmp_path: Path) -> None:
     (tmp_path / "n.yaml").write_text(
-        "seed: 1e3\nmodel: {layers: 3.0, hidden_size: '64'}\noptimizer: {lr: 1e-3, betas: [9e-1, 1]}\n",
+        "seed: 1e3\nmodel: {layers: 3.0, hidden_size: '64'}\noptimizer: {lr: 1e-3, betas: [9e-1, 0]}\n",
         encoding="utf-8",
     )
     config = read_config(tmp_path / "n.yaml")
     found = (config.seed, config.model.layers, config.model.hidden_size, config.optimizer.lr, config.optimizer.betas)
-    assert found == (1000, 3, 64, 1e-3, (0.9, 1.0))
+    assert found == (1000, 3, 64, 1e-3, (0.9, 0.0))
     assert [type(value) for value in found[:4]] == [int, int, int, float]
