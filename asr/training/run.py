@@ -42,7 +42,7 @@ from asr.training.module import CTCModule
 from asr.training.prepare import make_tokenizer, training_manifest
 from asr.training.provenance import provenance
 from asr.training.resume import check_resume, checkpoints, find_checkpoint, set_aside
-from asr.training.saving import DurableCheckpoints, KeepBest, SaveOnInterrupt, remove_partial_files
+from asr.training.saving import DAMAGED, LAST, DurableCheckpoints, KeepBest, SaveOnInterrupt, remove_partial_files
 
 MODEL = "model.asr"
 TOKENIZER = "tokenizer.json"
@@ -79,6 +79,8 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
         found = find_checkpoint(output, resume, _say)
         if found:
             check_resume(*found, config)
+            if resume == "auto" and found[0].name != LAST and (output / LAST).exists() and _is_first():
+                (output / LAST).replace(output / DAMAGED)  # or the next save would keep it as the one before
         elif resume == "never" and checkpoints(output) and _is_first():
             _say(f"the earlier run in {output} was moved to {set_aside(output, output.with_name(output.name + '.'))}")
 

@@ -21,6 +21,7 @@ from asr.interruption import Interrupted, Signals
 
 LAST = "last.ckpt"
 BEFORE_LAST = "previous.ckpt"
+DAMAGED = "damaged.ckpt"  # what could not be read, out of the way
 
 
 class DurableCheckpoints(TorchCheckpointIO):

@@ -104,6 +104,9 @@ def test_a_run_with_a_damaged_checkpoint_ends_as_if_nothing_had_happened(
     (tmp_path / "run" / "model.asr").unlink()
     found = load_model(train(config).model_path).model.state_dict()
     assert "previous.ckpt instead of" in capsys.readouterr().err
+    for name in ("last.ckpt", "previous.ckpt"):  # the damaged one did not become the one before
+        read_checkpoint(tmp_path / "run" / name)
+    assert (tmp_path / "run" / "damaged.ckpt").exists()
     for name, tensor in expected.items():
         assert torch.equal(tensor, found[name]), name
 
