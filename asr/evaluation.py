@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asr.corpus.manifest import Manifest, Utterance, manifest_row
-from asr.outputs import write_text
+from asr.files import write_text
 from asr.recordings import as_recording
 from asr.scoring.confidences import quality_line
 from asr.scoring.edits import Score

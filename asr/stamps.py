@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from asr.files import write_text
 
 
 class Stamp:
@@ -24,11 +25,8 @@ class Stamp:
         return stored if isinstance(stored, dict) else {}
 
     def write(self, inputs: Mapping[str, Any], *, finished: bool = True, result: Any = None) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         content = {"finished": finished, "inputs": inputs, "result": result}
-        partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        partial.replace(self.path)
+        write_text(self.path, json.dumps(content, indent=1, sort_keys=True) + "\n", durable=True)
 
     def why(self, inputs: Mapping[str, Any], outputs: Sequence[Path] = ()) -> str:
         """Why the step must be done: "" when it is up to date, otherwise a few words for the user."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,9 @@ import numpy as np
 from asr.audio.read import probe, read
 from asr.audio.resample import resample
 from asr.audio.silence import silence
+from asr.config import FilePath
 from asr.errors import AudioError, ConfigError
+from asr.folders import walk
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,10 +47,10 @@ class AugmentConfig:
     join: float = 0.0
     join_up_to: int = 2
     gain_db: float = 0.0
-    noise_dir: str = ""
+    noise_dir: FilePath = ""
     noise_snr_db: tuple[float, float] = (5.0, 20.0)
     noise_probability: float = 0.5
-    reverb_dir: str = ""
+    reverb_dir: FilePath = ""
     reverb_probability: float = 0.3
     time_masks: int = 0
     time_mask_ratio: float = 0.05
@@ -241,12 +242,9 @@ def _list_recordings(folder: str, key: str) -> tuple[tuple[str, float], ...]:
     """The recordings in a folder and below, sorted, with their seconds."""
     if not Path(folder).is_dir():
         raise ConfigError(f"augment.{key}: '{folder}' is no folder")
-    root = Path(folder).resolve()
+    found = walk(Path(folder).resolve())
     paths = sorted(
-        str(Path(where, name))
-        for where, _, names in os.walk(root, followlinks=True)
-        for name in names
-        if Path(name).suffix.lower() in _ENDINGS
+        str(where / name) for where, names in found for name in names if Path(name).suffix.lower() in _ENDINGS
     )
     if not paths:
         raise ConfigError(f"augment.{key}: '{folder}' holds no recordings ({', '.join(sorted(_ENDINGS))})")

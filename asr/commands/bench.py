@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
     from asr.bench import material
     from asr.bench.report import draw, table
-    from asr.outputs import OutputFolder, write_text
+    from asr.files import write_text
+    from asr.outputs import OutputFolder
     from asr.recognizer import choose_device
 
     folder = OutputFolder(args.output, ()).folder if args.output else None

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import signal
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asr.errors import UsageError
+from asr.files import is_input
+
+if TYPE_CHECKING:
+    from asr.training.config import TrainConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,18 +27,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from asr.training.callbacks import Interrupted
-    from asr.training.config import read_config
-    from asr.training.run import train
+    from asr.interruption import Interrupted, handled_signals
+    from asr.ranks import is_first_process
 
-    config = read_config(args.recipe, args.overrides)
+    output = ""
     try:
-        result = train(config, args.resume)
+        with handled_signals():  # from before the imports, which take seconds
+            from asr.training.config import read_config
+            from asr.training.run import train
+
+            config = read_config(args.recipe, args.overrides)
+            _refuse_pipes(args.recipe, config)
+            output = config.output
+            result = train(config, args.resume)
     except Interrupted as stop:
-        if stop.first:
+        if is_first_process():
             again = shlex.join(["asr", "train", args.recipe, *args.overrides])
-            print(f"stopped; everything is saved in {config.output}. Go on with: {again}", file=sys.stderr)
-        return 128 + signal.Signals(stop.signal_number)
+            where = f" in {output}" if output else ""
+            print(f"stopped; everything is saved{where}. Go on with: {again}", file=sys.stderr)
+        return stop.status
     if result.dev_wer == result.dev_wer:  # other ranks of a distributed run have nothing to report
         print(f"{result.model_path}  dev WER {result.dev_wer:.2%}  CER {result.dev_cer:.2%}  {result.epochs} epochs")
     return 0
+
+
+def _refuse_pipes(recipe: str, config: TrainConfig) -> None:
+    """Every process of a run on several devices reads its inputs itself, and a pipe gives them to one only."""
+    from asr.training.config import manifests
+
+    if config.trainer.get("devices", 1) in (1, "1") and config.trainer.get("num_nodes", 1) == 1:
+        return
+    for name in (recipe, config.text.tokenizer_file, *manifests(config.data.train), *manifests(config.data.dev)):
+        if name and is_input(name) and not Path(name).is_file():
+            raise UsageError(f"{name}: a pipe can be read only once, and each device reads it: save it as a file")

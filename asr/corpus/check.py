@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asr.corpus.manifest import Manifest, Utterance
+from asr.files import write_text
 from asr.text.normalize import normalizer as normalizer_named
 from asr.text.tokenizer import Tokenizer
 
@@ -105,13 +105,8 @@ def unknown_symbols(
 
 def write_skipped(path: str | Path, skips: Iterable[Skip]) -> None:
     """Write `id<TAB>reason` lines under a header, atomically."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        file.write("id\treason\n")
-        file.writelines(f"{skip.id}\t{' '.join(skip.reason.split())}\n" for skip in skips)
-    partial.replace(target)
+    lines = (f"{skip.id}\t{' '.join(skip.reason.split())}\n" for skip in skips)
+    write_text(path, "id\treason\n" + "".join(lines))
 
 
 def shown_symbol(symbol: str) -> str:

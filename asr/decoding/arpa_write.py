@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -11,30 +10,20 @@ from typing import BinaryIO
 import numpy as np
 
 from asr.decoding.ngram_tables import LMError, NGramTable, NGramTables
+from asr.files import replacing
 
 _ROWS = 100_000
 
 
 def write_arpa(path: str | Path, model: NGramTables) -> None:
     """Write a model as an ARPA file, gzip where the name ends in .gz; numbers read back exactly. Raises LMError."""
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("wb") as raw:
-                if target.suffix == ".gz":
-                    # without name and time the same model is the same file
-                    with gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
-                        _write(packed, model)  # type: ignore[arg-type]
-                else:
-                    _write(raw, model)
-            partial.replace(target)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise LMError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with replacing(path, LMError) as partial, partial.open("wb") as raw:
+        if Path(path).suffix == ".gz":
+            # without name and time the same model is the same file
+            with gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
+                _write(packed, model)  # type: ignore[arg-type]
+        else:
+            _write(raw, model)
 
 
 def _write(file: BinaryIO, model: NGramTables) -> None:

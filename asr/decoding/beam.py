@@ -15,10 +15,9 @@ from asr.decoding.alphabet import Alphabet
 from asr.decoding.beam_batch import MOST_FRAMES, MOST_UTTERANCES, decode_batch
 from asr.decoding.beam_steps import EMPTY_HISTORY, key_of
 from asr.decoding.beam_stream import BeamStream
-from asr.decoding.compiling import announce
 from asr.decoding.decoder import OOV
 from asr.decoding.hotwords import Hotwords, compile_hotwords
-from asr.decoding.lexicon import UNKNOWN, Lexicon, LexiconError, read_words
+from asr.decoding.lexicon import UNKNOWN, Lexicon, LexiconError, SpelledWords, read_words
 from asr.decoding.lm_check import check_lm
 from asr.decoding.ngram import NGramLM
 from asr.decoding.ngram_kernel import ARC, STATE, UNIGRAM, LMArrays
@@ -93,7 +92,7 @@ class BeamSearch:
         alpha: float | None = None,
         beta: float | None = None,
         beam_width: int | None = None,
-        lexicon: Sequence[str] | str | Path | None = None,
+        lexicon: Sequence[str] | SpelledWords | str | Path | None = None,
         hotwords: Iterable[str] | Mapping[str, float] = (),
         hotword_weight: float = 10.0,
         nbest: int = 1,
@@ -179,7 +178,6 @@ class BeamSearch:
         try:
             found: list[Any] = [None] * len(emissions)
             if self.nbest == 1 and self.lexicon.one_way:
-                announce()
                 plain = [i for i, log_probs in enumerate(emissions) if self._is_plain(log_probs)]
                 together = decode_batch(self._setting, workspace, [emissions[i] for i in plain]) if plain else []
                 for i, hypothesis in zip(plain, together, strict=True):
@@ -215,10 +213,11 @@ class BeamSearch:
         """A search that is fed frames as they come; ends in the same hypotheses as `decode` of all of them."""
         return BeamStream(self._setting, Workspace(self._setting))
 
-    def _make_lexicon(self, words: Sequence[str] | str | Path | None, phrases: Hotwords) -> Lexicon:
+    def _make_lexicon(self, words: Sequence[str] | SpelledWords | str | Path | None, phrases: Hotwords) -> Lexicon:
+        chosen: list[str]
         spellings: list[str]
-        if isinstance(words, str | Path):
-            chosen, spellings = read_words(words)
+        if isinstance(words, SpelledWords | str | Path):
+            chosen, spellings = words if isinstance(words, SpelledWords) else read_words(words, self.alphabet)
         elif words is not None:
             chosen = list(dict.fromkeys(words))
             spellings = chosen

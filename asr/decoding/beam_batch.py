@@ -14,7 +14,7 @@ from asr.decoding.emissions import TOLERANCE
 from asr.decoding.emissions_kernel import sums_to_one
 from asr.decoding.finish import finish_best
 from asr.decoding.instructions import float32_at
-from asr.decoding.kernels import kernel
+from asr.decoding.kernels import search_kernel
 from asr.decoding.lexicon import Tree
 from asr.decoding.ngram_kernel import LMArrays
 from asr.decoding.search_arrays import FRAMES, LOG_SCALE, Beam, HotwordArrays, Labels, Weights
@@ -26,7 +26,7 @@ MOST_UTTERANCES = 32  # of a call; from there on it costs nothing
 MOST_FRAMES = 2048  # of an utterance; the alignment of longer ones takes much memory, and is made in parts
 
 
-@kernel
+@search_kernel
 def _decode(
     addresses: np.ndarray,
     lengths: np.ndarray,

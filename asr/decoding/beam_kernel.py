@@ -32,7 +32,7 @@ from asr.decoding.beam_steps import (
 )
 from asr.decoding.frame_labels import LEAST_PROBABILITY, read_bits
 from asr.decoding.instructions import lowest_bit, popcount, prefetch
-from asr.decoding.kernels import inlined, kernel
+from asr.decoding.kernels import inlined, search_kernel
 from asr.decoding.lexicon import Tree
 from asr.decoding.ngram_kernel import LMArrays
 from asr.decoding.search_arrays import (
@@ -66,7 +66,7 @@ def _find(table: np.ndarray, key: int, stamp: int, mask: int) -> Any:
     return np.int64(table[h].slot) if table[h].stamp == stamp else np.int64(-1)
 
 
-@kernel
+@search_kernel
 def advance_characters(
     log_probs: np.ndarray,
     start: int,

@@ -24,7 +24,7 @@ from asr.decoding.beam_steps import (
     word_logp,
 )
 from asr.decoding.frame_labels import LEAST_PROBABILITY, read_frame
-from asr.decoding.kernels import kernel
+from asr.decoding.kernels import search_kernel
 from asr.decoding.lexicon import Tree
 from asr.decoding.ngram_kernel import LMArrays
 from asr.decoding.piece_steps import arc_from, leave_by, listen, offer, piece_key, record_label
@@ -50,7 +50,7 @@ _NONE = np.uint64(0)
 _NO_WORD, _UNKNOWN = -1, -2  # the word that ended in a step, where it is none of the tree
 
 
-@kernel
+@search_kernel
 def advance_pieces(
     log_probs: np.ndarray,
     start: int,

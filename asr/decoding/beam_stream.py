@@ -10,7 +10,6 @@ import numpy as np
 from asr.decoding.beam_kernel import advance_characters
 from asr.decoding.beam_kernel_pieces import advance_pieces
 from asr.decoding.beam_steps import begin_beam, forget_dead_traces
-from asr.decoding.compiling import announce
 from asr.decoding.emissions import check_emissions
 from asr.decoding.finish import DROPPED, PARTIAL, best_prefix, common_trace, final_texts, read_out, spell_out
 from asr.decoding.search_arrays import FRAMES, LOG_SCALE, SIDE, SIZE, TRACES
@@ -44,7 +43,6 @@ class BeamStream:
         array = check_emissions(log_probs, len(self.setting.alphabet.labels))
         if not array.flags.writeable:  # code is compiled anew for such
             array = array.copy()
-        announce()
         frames = len(array)
         begun = int(self._work.beam.counts[FRAMES])
         kept = np.empty(frames, np.int64)

@@ -12,7 +12,7 @@ import numpy as np
 
 from asr.decoding.alphabet import Alphabet
 from asr.decoding.emissions import check_emissions
-from asr.decoding.lexicon import read_words
+from asr.decoding.lexicon import SpelledWords, read_words
 from asr.decoding.pyctcdecode_backend import KENLM_LINE
 from asr.decoding.word_times import align_text, labels_by_symbol
 from asr.errors import AsrError, UsageError
@@ -37,7 +37,7 @@ class FlashlightDecoder:
         lm: str | Path | None = None,
         *,
         lm_words: Sequence[str] = (),
-        lexicon: str | Path | Sequence[str] | None = None,
+        lexicon: SpelledWords | str | Path | Sequence[str] | None = None,
         encode: Callable[[str], Sequence[int]] | None = None,
         alpha: float = 0.5,
         beta: float = 1.5,
@@ -59,8 +59,8 @@ class FlashlightDecoder:
             raise UsageError("--decoder flashlight needs a word separator among the labels (' ' or '▁')")
         tokens = [_BLANK, *self.labels[1:]]
         tokens[separator] = _SPACE if not self.alphabet.pieces else WORD_MARK
-        if isinstance(lexicon, str | Path):
-            words, spellings = read_words(lexicon)
+        if isinstance(lexicon, SpelledWords | str | Path):
+            words, spellings = lexicon if isinstance(lexicon, SpelledWords) else read_words(lexicon, self.alphabet)
         else:
             words = list(lexicon if lexicon is not None else lm_words)
             spellings = words

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.decoding.ngram_tables import LMError
-from asr.outputs import OutputError, write_text
+from asr.files import read_text, write_text
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,10 @@ def tuned_path(lm: str | Path) -> Path:
 def read_tuned(lm: str | Path) -> Tuned | None:
     """The weights stored beside a language model, None where there are none. Raises LMError when they are malformed."""
     path = tuned_path(lm)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not Path(lm).is_file() or not path.exists():  # nothing lies beside a pipe
         return None
-    except OSError as error:
-        raise LMError(f"{path}: cannot be read: {error.strerror or error}") from error
+    try:
+        values = json.loads(read_text(path, LMError))
     except ValueError as error:
         raise LMError(f"{path}: not JSON ({error}): run `asr lm tune` again or delete it") from error
     try:
@@ -55,8 +53,5 @@ def read_tuned(lm: str | Path) -> Tuned | None:
 def write_tuned(lm: str | Path, tuned: Tuned) -> Path:
     """Store the weights beside a language model, replacing those there; the path. Raises LMError."""
     path = tuned_path(lm)
-    try:
-        write_text(path, json.dumps(asdict(tuned), ensure_ascii=False, indent=1) + "\n")
-    except OutputError as error:
-        raise LMError(str(error)) from error
+    write_text(path, json.dumps(asdict(tuned), ensure_ascii=False, indent=1) + "\n", LMError, durable=True)
     return path

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from asr.audio.features import FeatureConfig
 from asr.config import from_dict, to_dict
 from asr.errors import AsrError, ModelFileError
+from asr.files import replacing
 from asr.model.config import ModelConfig
+from asr.text.normalize import recorded, versioned
 
 if TYPE_CHECKING:
     from asr.model.acoustic import AcousticModel
@@ -58,7 +58,7 @@ def save_model(
         "model": to_dict(model.config),
         "features": to_dict(model.feature_config),
         "tokenizer": tokenizer.to_dict(),
-        "normalizer": normalizer,
+        "normalizer": versioned(normalizer),
         "vocab_size": model.vocab_size,
         "training": training or {},
         "written_by": f"asr-ctc {__version__}",
@@ -69,27 +69,22 @@ def save_model(
         "asr": json.dumps(description, ensure_ascii=False),
     }
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(save(tensors, metadata))
-        os.chmod(temporary, 0o644)  # noqa: PTH101 - mkstemp makes it private
-        os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as partial:
+        partial.write_bytes(save(tensors, metadata))
     return path
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The description in a model file, without loading a tensor: keys model, features, tokenizer, normalizer, training.
+    """The description in a model file, without loading a tensor: keys model, features, tokenizer, normalizer (with
+    its version), training.
 
     Raises ModelFileError, in one line, when the file is missing, is not a model of ours, or is of a newer format.
     """
     path = Path(path)
     try:
         size = path.stat().st_size
+        if not (path.is_file() or path.is_dir()):
+            raise ModelFileError(f"{path}: a pipe: a model is read in pieces: save it as a file")
         with path.open("rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
             if not 0 < header_bytes <= min(_MAX_HEADER_BYTES, size - 8):
@@ -110,6 +105,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         )
     try:
         description = json.loads(metadata["asr"])
+        description["normalizer"] = recorded(description["normalizer"])
         description["tensors"] = {k: v["shape"] for k, v in header.items() if k != "__metadata__"}
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: the model's description is damaged ({error}); copy the file again") from error

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.outputs import write_text
+from asr.files import write_text
 from asr.scoring import breakdown
 from asr.scoring.breakdown import Group
 from asr.scoring.edits import Edit

@@ -6,13 +6,13 @@ import base64
 import io
 import json
 import logging
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from asr.errors import ConfigError, ModelFileError, TextError
+from asr.files import read_text, write_text
 
 WORD_MARK = "\u2581"  # SentencePiece's "▁": a piece that begins a word carries it
 _log = logging.getLogger(__name__)
@@ -240,9 +240,7 @@ def tokenizer_from_dict(values: dict[str, Any]) -> Tokenizer:
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """Read a tokenizer saved as JSON; raises ModelFileError naming the file."""
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot read the tokenizer: {error.strerror or error}") from error
+        values = json.loads(read_text(path, ModelFileError))
     except ValueError as error:
         raise ModelFileError(f"{path}: not a tokenizer file (JSON expected)") from error
     if not isinstance(values, dict):
@@ -287,10 +285,7 @@ def _smaller_size(message: str, size: int, smallest: int) -> int:
 
 
 def _save(tokenizer: Tokenizer, path: str | Path) -> None:
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    partial.write_text(json.dumps(tokenizer.to_dict(), ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(target)
+    write_text(path, json.dumps(tokenizer.to_dict(), ensure_ascii=False) + "\n", durable=True)
 
 
 def _shown(symbols: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,21 @@ def clean(tmp_path: Path, write_audio: WriteAudio) -> list[Utterance]:
     return [utterance(write_audio(tmp_path / f"u{i}.wav", 2.0, seed=10 * i)) for i in range(4)]
 
 
+def test_tags_are_noted_with_counts_and_examples(clean: list[Utterance], tmp_path: Path) -> None:
+    """Kind: what annotators wrote taken for speech in silence; words in parentheses may be either."""
+    texts = ["[noise] hello to all (laughs) [noise]", "hello to all <unk>", "[noise] hello all", "(and then) hello all"]
+    rows = [replace(row, text=text) for row, text in zip(clean, texts, strict=True)]
+    result = check(tmp_path, *rows)
+    assert result.problems == [] and not result.skips()
+    notes = {(note.kind, note.id, note.detail) for note in result.notes if "unusual" not in note.kind}
+    assert notes == {
+        ("words in parentheses", "u3", "(and then)"),
+        ("tags", "", "[noise] x 3, e.g. in u0, u2"),
+        ("tags", "", "(laughs) x 1, e.g. in u0"),
+        ("tags", "", "<unk> x 1, e.g. in u1"),
+    }
+
+
 @pytest.mark.parametrize("decode", [False, True])
 def test_a_clean_manifest_has_no_findings(clean: list[Utterance], tmp_path: Path, decode: bool) -> None:
     result = check(tmp_path, *clean, decode=decode)
@@ -88,10 +104,22 @@ def test_decoding_finds_damage_and_silence_behind_good_headers(tmp_path: Path, w
     whole = write_audio(tmp_path / "whole.flac", 2.0).read_bytes()
     (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
     soundfile.write(tmp_path / "silent.wav", np.zeros(32000), 16000)
-    rows = [utterance(tmp_path / name) for name in ("whole.flac", "cut.flac", "silent.wav")]
+    soundfile.write(tmp_path / "offset.wav", np.full(32000, 0.25), 16000)
+    rows = [utterance(tmp_path / name) for name in ("whole.flac", "cut.flac", "silent.wav", "offset.wav")]
     assert found(check(tmp_path, *rows)) == []
     kinds = set(found(check(tmp_path, *rows, decode=True)))
-    assert kinds == {("damaged audio", "cut"), ("silent audio", "silent")}
+    assert kinds == {("damaged audio", "cut"), ("silent audio", "silent"), ("silent audio", "offset")}
+
+
+@pytest.mark.parametrize("decode", [False, True])
+def test_headers_that_cannot_be_stop_no_check(tmp_path: Path, write_audio: WriteAudio, decode: bool) -> None:
+    """Kind: one absurd number in a header ends the work on all."""
+    good = write_audio(tmp_path / "good.wav", 2.0).read_bytes()
+    for rate in (1, 0x7FFFFFFF):
+        (tmp_path / f"rate{rate}.wav").write_bytes(good[:24] + rate.to_bytes(4, "little") + good[28:])
+    rows = [utterance(tmp_path / name) for name in ("rate1.wav", "good.wav", "rate2147483647.wav")]
+    kinds = set(found(check(tmp_path, *rows, decode=decode)))
+    assert kinds == {("unreadable audio", "rate1"), ("unreadable audio", "rate2147483647")}
 
 
 def test_texts_against_a_target(tmp_path: Path, clean: list[Utterance], write_audio: WriteAudio) -> None:

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_oracles import EXAMPLES, KneserNey, as_dict
 
-from asr.decoding.arpa import read_arpa
 from asr.decoding.kneser_ney import Estimate, closed_form_discounts, estimate, pruning_thresholds
 from asr.decoding.ngram import NGramLM
 from asr.decoding.ngram_count import count_ngrams, ngram_words, read_corpus
+from asr.decoding.ngram_list import read_ngrams
 from asr.decoding.ngram_tables import LMError
 
 TEXT = (EXAMPLES / "text.txt").read_text(encoding="utf-8").splitlines()
@@ -41,7 +41,7 @@ def train(sentences: Sequence[str], order: int, **options: object) -> Estimate:
     ],
 )
 def test_probabilities_are_those_of_lmplz(example: str, lines: int, order: int, options: dict[str, object]) -> None:
-    expected = as_dict(read_arpa(EXAMPLES / example))
+    expected = as_dict(read_ngrams(EXAMPLES / example))
     found = as_dict(train(TEXT[:lines], order, **options).tables)
     assert found.keys() == expected.keys()
     for gram, numbers in expected.items():

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_oracles import EXAMPLES, as_dict, back_off_score
 
-from asr.decoding.arpa import read_arpa
 from asr.decoding.arpa_write import write_arpa
 from asr.decoding.kneser_ney import estimate
 from asr.decoding.lm_perplexity import perplexity
 from asr.decoding.lm_prune import prune_entropy, relative_entropies
 from asr.decoding.ngram import NGramLM
 from asr.decoding.ngram_count import read_corpus
+from asr.decoding.ngram_list import read_ngrams
 from asr.decoding.ngram_tables import LMError, NGramTable, NGramTables
 
 TEXT = (EXAMPLES / "text.txt").read_text(encoding="utf-8").splitlines()
@@ -116,7 +116,7 @@ def test_kenlm_scores_a_pruned_model_as_we_do(tmp_path: Path) -> None:
     ours, theirs = NGramLM.read(tmp_path / "x.arpa"), kenlm.Model(str(tmp_path / "x.arpa"))
     for line in [*TEXT, "the xyz of", ""]:
         assert ours.score(line) == pytest.approx(theirs.score(line), abs=1e-4)
-    assert as_dict(read_arpa(tmp_path / "x.arpa")) == as_dict(pruned)
+    assert as_dict(read_ngrams(tmp_path / "x.arpa")) == as_dict(pruned)
 
 
 def test_contexts_that_a_file_leaves_out_are_no_obstacle() -> None:

@@ -1,0 +1,194 @@
+"""Files: an input is read once, whatever it is; an output is there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import os
+import secrets
+import stat
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from asr.errors import AsrError
+
+_GZIP = b"\x1f\x8b"
+_GZIP_RATIO = 1032  # deflate packs no tighter
+_PEEKED = 64  # bytes, longer than any signature looked for
+
+
+class OutputError(AsrError):
+    """An output file exists already or cannot be written. The message names it."""
+
+
+class Input(io.BufferedReader):
+    """An input opened by `opened`. `peek` shows its first 64 bytes (all of a shorter input), also of a pipe.
+
+    `on_disk`: these bytes lie in a regular file, which can be opened again. `limit`: there are no more bytes than this;
+    None for a pipe, of which nobody knows.
+    """
+
+    on_disk: bool
+    limit: int | None
+
+
+@contextlib.contextmanager
+def opened(path: str | Path, error: type[AsrError] = AsrError) -> Iterator[Input]:
+    """An input opened for reading, unpacked if it is gzip: a file, a pipe (`<(...)`, /dev/stdin), or `-` for stdin.
+
+    It is opened exactly once, because what a pipe has given is gone. `peek` of the file object looks ahead. What fails
+    on the way, in the body too, is raised as `error`, in one line.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            piped = str(path) == "-"
+            raw: BinaryIO = _stdin(error) if piped else stack.enter_context(Path(path).open("rb", buffering=0))
+            state = None if piped else os.fstat(raw.fileno())
+            regular = state is not None and stat.S_ISREG(state.st_mode)
+            whole = _with_start(raw)
+            packed = whole.peek(len(_GZIP)).startswith(_GZIP)
+            file = _with_start(cast(BinaryIO, gzip.GzipFile(fileobj=whole))) if packed else whole
+            file.on_disk = regular and not packed
+            file.limit = state.st_size * (_GZIP_RATIO if packed else 1) if state is not None and regular else None
+            yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as reason:
+        raise error(f"{_name(path)}: the gzip data is cut off or damaged ({reason}): fetch it again") from reason
+    except OSError as reason:
+        raise error(f"{_name(path)}: cannot be read: {reason.strerror or reason}") from reason
+
+
+def is_input(argument: str) -> bool:
+    """Whether an argument names something to read, a file, a pipe or a device, rather than being a text itself."""
+    try:
+        return Path(argument).exists() and not Path(argument).is_dir()
+    except (OSError, ValueError):  # too long for a name; a NUL in it
+        return False
+
+
+def read_text(path: str | Path, error: type[AsrError] = AsrError) -> str:
+    """The UTF-8 text of an input (see `opened`), without byte order mark, with `\\n` for any kind of line end.
+
+    Raises `error` with file and line where the text is not UTF-8.
+    """
+    with opened(path, error) as file:
+        data = file.read()
+    return _decoded(data, path, 1, error).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: str | Path, error: type[AsrError] = AsrError) -> Iterator[str]:
+    """The lines of `read_text`, without their ends, one at a time: for texts that need not fit into memory."""
+    number = 1
+    with opened(path, error) as file:
+        for data in file:
+            text = _decoded(data, path, number, error)
+            lines = text.removesuffix("\n").removesuffix("\r").split("\r") if text else []  # a mark and no more
+            yield from lines
+            number += len(lines)
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, error: type[AsrError] = OutputError, *, durable: bool = True) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` when the body is through: no reader ever sees half a file.
+
+    It lies beside `path`, so that the last step is a rename within one file system, under a short name, so that any
+    name that fits `path` will do. `durable` waits until the bytes are on the disk before the rename: a machine that
+    loses power then keeps the old file or the new one. A device or a pipe (/dev/stdout) is written to directly, and a
+    symbolic link keeps its place: the file it points to is replaced. Makes the folder. Raises `error` for OSError.
+    """
+    target = Path(path)
+    try:
+        # /dev/stdout may lead to a file, which the rest of the command writes to as well
+        device = str(target.absolute()).startswith("/dev/")
+        if device or (target.exists() and not (target.is_dir() or stat.S_ISREG(target.stat().st_mode))):
+            yield target
+            return
+        target = target.resolve() if target.is_symlink() else target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{secrets.token_hex(6)}.part")
+        try:
+            yield partial
+            if durable:
+                _flush(partial)
+            partial.replace(target)
+            if durable:
+                _flush(target.parent)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    except OSError as reason:
+        raise error(f"{path}: cannot be written: {reason.strerror or reason}") from reason
+
+
+def write_text(path: str | Path, text: str, error: type[AsrError] = OutputError, *, durable: bool = False) -> None:
+    """Write a UTF-8 file, whole or not at all (see `replacing`)."""
+    # newline: the same file on every platform; errors: names of audio files need not be UTF-8
+    with (
+        replacing(path, error, durable=durable) as partial,
+        partial.open("w", encoding="utf-8", newline="\n", errors="backslashreplace") as file,
+    ):
+        file.write(text)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk; where the system cannot do that, go on."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _decoded(data: bytes, path: str | Path, line: int, error: type[AsrError]) -> str:
+    """The text of bytes that begin in that line; a byte order mark belongs to the first."""
+    if line == 1 and data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise error(f"{_name(path)}: not UTF-8 but UTF-16: save the file as UTF-8")
+    try:
+        return data.decode("utf-8-sig" if line == 1 else "utf-8")
+    except UnicodeDecodeError as reason:
+        before = data[: reason.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        line += before.count(b"\n")
+        raise error(f"{_name(path)}:{line}: not UTF-8: save the file as UTF-8") from reason
+
+
+def _name(path: str | Path) -> str:
+    return "stdin" if str(path) == "-" else str(path)
+
+
+def _stdin(error: type[AsrError]) -> BinaryIO:
+    if sys.stdin is None:
+        raise error("stdin: closed: give '-' only where something is piped in")
+    return sys.stdin.buffer
+
+
+def _with_start(raw: BinaryIO) -> Input:
+    """A buffered reader whose first bytes are there to be peeked at: a pipe may give them in several pieces."""
+    start = b""
+    while len(start) < _PEEKED and (piece := raw.read(_PEEKED - len(start))):
+        start += piece
+    return Input(cast(io.RawIOBase, _Rejoined(start, raw)), 1 << 16)
+
+
+class _Rejoined(io.RawIOBase):
+    """A file whose first bytes were read already, with these before the rest."""
+
+    def __init__(self, start: bytes, rest: BinaryIO) -> None:
+        self._start = start
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if not self._start:
+            return cast(io.RawIOBase, self._rest).readinto(buffer)
+        data = self._start[: len(buffer)]
+        self._start = self._start[len(data) :]
+        buffer[: len(data)] = data
+        return len(data)
