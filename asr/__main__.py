@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from asr import __version__
 from asr.config import nearest
-from asr.errors import AsrError, ConfigError, UsageError
+from asr.types import AsrError, ConfigError, UsageError
 
 # name: (module with add_arguments(parser) and run(args) -> exit status, one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from asr.errors import ConfigError
+from asr.types import ConfigError
 
 T = TypeVar("T")
 

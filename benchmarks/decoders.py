@@ -26,11 +26,11 @@ import numpy as np
 from decoder_points import Point, Problem, cpu, flashlight, ours, part_of, pyctcdecode
 from synthetic_emissions import LABELS, STYLES, TextSource, emissions
 
-from asr.decoding.arpa_write import write_arpa
-from asr.decoding.beam import BeamSearch
-from asr.decoding.kneser_ney import estimate
-from asr.decoding.ngram import NGramLM
-from asr.decoding.ngram_count import read_corpus
+from asr.decoding.beam.search import BeamSearch
+from asr.lm.arpa_write import write_arpa
+from asr.lm.counts import read_corpus
+from asr.lm.estimate import estimate
+from asr.lm.ngram import NGramLM
 
 COLOURS = {
     "ours": "tab:red",

@@ -42,7 +42,7 @@ if which == "kenlm":
     import kenlm
     read = kenlm.Model
 else:
-    from asr.decoding.ngram import NGramLM
+    from asr.lm.ngram import NGramLM
     read = NGramLM.read
 def memory(key):  # of this process since it began; ru_maxrss would count its parent too
     with open("/proc/self/status", encoding="ascii") as file:
@@ -68,9 +68,9 @@ def make_model(folder: Path, words: int, vocabulary: int) -> tuple[Path, dict[st
     """The ARPA file of a model of random text, and what it is."""
     import numpy as np
 
-    from asr.decoding.arpa_write import write_arpa
-    from asr.decoding.kneser_ney import estimate
-    from asr.decoding.ngram_count import read_corpus
+    from asr.lm.arpa_write import write_arpa
+    from asr.lm.counts import read_corpus
+    from asr.lm.estimate import estimate
 
     generator = np.random.default_rng(0)
     share = np.cumsum(1 / np.arange(1, vocabulary + 1) ** 1.05)
@@ -109,7 +109,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         arpa, model = make_model(folder, args.words, 60_000)
-        from asr.decoding.ngram import NGramLM
+        from asr.lm.ngram import NGramLM
 
         tiny, ours = folder / "tiny.arpa", folder / "model.lm"
         tiny.write_text(TINY, encoding="utf-8")

@@ -17,13 +17,13 @@ from typing import Any
 
 from synthetic_emissions import TextSource
 
-from asr.decoding.kneser_ney import estimate
-from asr.decoding.lm_perplexity import perplexity
-from asr.decoding.lm_prune import prune_entropy
-from asr.decoding.lm_text import read_sentences
-from asr.decoding.ngram import NGramLM
-from asr.decoding.ngram_count import read_corpus
-from asr.decoding.ngram_tables import NGramTables
+from asr.lm.counts import read_corpus
+from asr.lm.estimate import estimate
+from asr.lm.ngram import NGramLM
+from asr.lm.perplexity import perplexity
+from asr.lm.prune import prune_entropy
+from asr.lm.tables import NGramTables
+from asr.lm.text import read_sentences
 
 THRESHOLDS = (1e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5)
 

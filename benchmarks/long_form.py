@@ -32,13 +32,13 @@ import soundfile
 import asr
 from asr.audio.read import read
 from asr.corpus.manifest import Manifest
-from asr.decoding.decoder import Decoder, DecodingConfig, make_decoder
-from asr.errors import AsrError
-from asr.long_form import Windows
-from asr.recognizer import Recognizer
+from asr.decoding.make import Decoder, DecodingConfig, make_decoder
+from asr.recognition.long_form import Windows
+from asr.recognition.recognizer import Recognizer
 from asr.scoring.edits import EditCounts, Score, score
 from asr.text.normalize import normalize
 from asr.training.provenance import provenance
+from asr.types import AsrError
 
 WER_LIMIT = 0.003
 MEMORY_LIMIT = 1.5e9  # bytes

@@ -24,7 +24,7 @@ from asr.audio.features import FeatureConfig
 from asr.model.acoustic import AcousticModel
 from asr.model.config import ModelConfig
 from asr.model.recurrent import CELLS, RecurrentLayer, RecurrentStack
-from asr.training.objective import ctc_loss
+from asr.training.objectives import ctc_loss
 from asr.training.provenance import provenance
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 
 import asr
-from asr.alignment import align_recording, merge_words, spoken_words
 from asr.decoding.align import AlignmentError
-from asr.errors import AudioError, TextError
-from asr.long_form import Windows
-from asr.recordings import Recording, as_recording
-from asr.transcript import Word
+from asr.recognition.alignment import align_recording, merge_words, spoken_words
+from asr.recognition.inputs import Recording, as_recording
+from asr.recognition.long_form import Windows
+from asr.types import AudioError, TextError, Word
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,14 @@ from hypothesis import strategies as st
 import asr
 from asr.audio.features import FeatureConfig
 from asr.decoding.greedy import GreedyDecoder
-from asr.errors import AsrError, UsageError
-from asr.long_form import Windows, grid_of, longest_piece, recognize_long, stitched
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import ModelFile
 from asr.model.config import ModelConfig
-from asr.recognizer import Recognizer
-from asr.recordings import as_recording
+from asr.recognition.inputs import as_recording
+from asr.recognition.long_form import Windows, grid_of, longest_piece, recognize_long, stitched
+from asr.recognition.recognizer import Recognizer
 from asr.text.tokenizer import CharTokenizer
-from asr.transcript import Failure, Transcript
+from asr.types import AsrError, Failure, Transcript, UsageError
 
 RATE = 16000
 

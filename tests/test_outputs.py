@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from asr.errors import UsageError
 from asr.files import OutputError, write_text
-from asr.outputs import OutputFolder
-from asr.transcript import Transcript
+from asr.recognition.outputs import OutputFolder
+from asr.types import Transcript, UsageError
 
 
 def said(text, channel=None):

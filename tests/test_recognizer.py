@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 
 import asr
 from asr.corpus.manifest import Manifest
-from asr.errors import AudioError, ModelFileError, UsageError
-from asr.finishing import fit_words
-from asr.recognizer import Recognizer, choose_device
-from asr.recordings import Recording
-from asr.transcript import Failure, Transcript, Word
+from asr.recognition.finishing import fit_words
+from asr.recognition.inputs import Recording
+from asr.recognition.recognizer import Recognizer, choose_device
+from asr.types import AudioError, Failure, ModelFileError, Transcript, UsageError, Word
 
 
 @pytest.fixture(scope="module")

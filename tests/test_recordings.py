@@ -7,9 +7,8 @@ import sys
 
 import pytest
 
-from asr.errors import ManifestError, UsageError
-from asr.recordings import Recording, as_recording, find_recordings, is_single
-from asr.transcript import Failure
+from asr.recognition.inputs import Recording, as_recording, find_recordings, is_single
+from asr.types import Failure, ManifestError, UsageError
 
 
 @pytest.fixture

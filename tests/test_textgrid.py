@@ -8,9 +8,9 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.textgrid import textgrid
-from asr.transcript import Transcript, Word
-from asr.writers import WRITERS
+from asr.recognition.textgrid import textgrid
+from asr.recognition.writers import WRITERS
+from asr.types import Transcript, Word
 
 
 def parsed(text):

@@ -12,13 +12,13 @@ import pytest
 
 import asr
 from asr.corpus.manifest import Manifest, Utterance
-from asr.decoding.beam import BeamSearch
-from asr.decoding.lm_tuned import read_tuned
-from asr.decoding.ngram import NGramLM
-from asr.emission_cache import emissions
-from asr.errors import AsrError, UsageError
-from asr.tuning import Trial, Tuning, refuse_test_set, tune
-from asr.tuning_report import draw_surface, table, write_trials
+from asr.decoding.beam.search import BeamSearch
+from asr.lm.ngram import NGramLM
+from asr.lm.tuned import read_tuned
+from asr.recognition.emission_cache import emissions
+from asr.recognition.tuning import Trial, Tuning, refuse_test_set, tune
+from asr.recognition.tuning_report import draw_surface, table, write_trials
+from asr.types import AsrError, UsageError
 
 LABELS = ["", " ", *"abcde"]
 ARPA = """\

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.windows import Grid, cut_windows
+from asr.recognition.windows import Grid, cut_windows
 
 RATE, STRIDE = 16000, 640
 GRID = Grid(RATE, STRIDE, length=250, overlap=50, shortest=10, usual=10)  # 10 s, 2 s, 0.4 s, 0.4 s

@@ -10,9 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.errors import UsageError
-from asr.transcript import Failure, Hypothesis, Transcript, Word
-from asr.writers import (
+from asr.recognition.writers import (
     LINE_WIDTH,
     LINES,
     LONGEST_CUE,
@@ -24,6 +22,7 @@ from asr.writers import (
     to_dict,
     word_lines,
 )
+from asr.types import Failure, Hypothesis, Transcript, UsageError, Word
 
 
 def transcript(words, duration, **fields):

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from asr.errors import AsrError
+from asr.types import AsrError
 
 _UTILS = "torchaudio._extension.utils"
 

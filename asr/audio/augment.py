@@ -17,7 +17,7 @@ import numpy as np
 from asr.audio.read import probe, read
 from asr.audio.resample import resample
 from asr.audio.silence import silence
-from asr.errors import AudioError, ConfigError
+from asr.types import AudioError, ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor

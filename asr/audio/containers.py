@@ -11,7 +11,7 @@ from typing import BinaryIO
 from asr.audio.decoders import Decoder, PcmDecoder, SoundFileDecoder, Undecodable, open_wav, sequential_sound_file
 from asr.audio.ffmpeg import FfmpegDecoder
 from asr.audio.pcm import RawFormat
-from asr.errors import AudioError
+from asr.types import AudioError
 
 _KINDS: tuple[tuple[int, bytes, str], ...] = (  # (position, magic bytes, what it is)
     (8, b"WAVE", "wav"),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from asr.audio._torchaudio import functional
-from asr.errors import ConfigError
+from asr.types import ConfigError
 
 Count = TypeVar("Count", int, Tensor)
 

@@ -8,7 +8,7 @@ from typing import BinaryIO, Literal, get_args
 
 import numpy as np
 
-from asr.errors import ConfigError
+from asr.types import ConfigError
 
 Encoding = Literal["s8", "u8", "s16", "s24", "s32", "f32", "f64"]
 ByteOrder = Literal["little", "big"]

@@ -18,7 +18,7 @@ from asr.audio.containers import open_decoder
 from asr.audio.decoders import AudioInfo, Decoder, Undecodable
 from asr.audio.pcm import RawFormat
 from asr.audio.resample import resample
-from asr.errors import AudioError
+from asr.types import AudioError
 
 __all__ = ["Audio", "AudioInfo", "RawFormat", "Source", "from_array", "probe", "read"]
 

@@ -11,10 +11,10 @@ import torch
 
 from asr.bench.material import Clip
 from asr.bench.measure import peak_bytes, percentile, reset_peak
-from asr.decoding.decoder import DecodingConfig, make_decoder
+from asr.decoding.make import DecodingConfig, make_decoder
 from asr.model.checkpoint import ModelFile
-from asr.recognizer import Recognizer
-from asr.recordings import Recording
+from asr.recognition.inputs import Recording
+from asr.recognition.recognizer import Recognizer
 from asr.scoring.edits import score
 from asr.text.normalize import normalize
 

@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from asr.audio.features import FeatureConfig
-from asr.errors import UsageError
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import ModelFile, load_model
 from asr.model.config import ModelConfig
 from asr.text.tokenizer import CharTokenizer
+from asr.types import UsageError
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 

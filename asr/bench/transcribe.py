@@ -13,7 +13,7 @@ import torch
 from asr.audio.read import read
 from asr.bench.material import Clip, with_precision
 from asr.bench.measure import Stopwatch, peak_bytes, percentile, reset_peak
-from asr.decoding.decoder import DecodingConfig, make_decoder
+from asr.decoding.make import DecodingConfig, make_decoder
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import ModelFile
 from asr.scoring.edits import score

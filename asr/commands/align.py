@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 
 from asr.commands import options
-from asr.errors import AsrError, UsageError
-from asr.outputs import OutputFolder, exists_error
-from asr.recordings import MANIFEST_SUFFIXES, STDIN, Recording, as_recording
-from asr.transcript import Failure, Transcript
-from asr.writers import WRITERS, json_line, parse_formats
+from asr.recognition.inputs import MANIFEST_SUFFIXES, STDIN, Recording, as_recording
+from asr.recognition.outputs import OutputFolder, exists_error
+from asr.recognition.writers import WRITERS, json_line, parse_formats
+from asr.types import AsrError, Failure, Transcript, UsageError
 
 FORMATS = ("json", "jsonl", "ctm", "srt", "vtt", "tsv", "textgrid")
 STREAMED = ("jsonl", "ctm")  # formats in which several recordings can follow one another on stdout
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     failed = 0
 
     import asr
-    from asr.alignment import align_recording
+    from asr.recognition.alignment import align_recording
 
     recognizer = asr.load(args.model, device=args.device, threads=args.threads)
     recognizer.windows = windows
@@ -146,7 +145,7 @@ def _of_manifest(args: argparse.Namespace) -> tuple[list[tuple[Recording, str]],
     if args.text is not None:
         raise UsageError(f"{args.input} is a manifest, whose rows have their own texts: leave TEXT out")
     from asr.corpus.manifest import Manifest
-    from asr.errors import ManifestError
+    from asr.types import ManifestError
 
     bad_rows: list[ManifestError] = []
     manifest = Manifest.read(args.input, bad_rows=bad_rows)

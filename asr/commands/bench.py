@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from asr.commands import options
-from asr.errors import UsageError
+from asr.types import UsageError
 
 EXAMPLES = """\
 examples:
@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from asr.bench import material
     from asr.bench.report import draw, table
     from asr.files import write_text
-    from asr.outputs import OutputFolder
-    from asr.recognizer import choose_device
+    from asr.recognition.outputs import OutputFolder
+    from asr.recognition.recognizer import choose_device
 
     folder = OutputFolder(args.output, ()).folder if args.output else None
     file = material.load(args.model, args.random, choose_device(args.device))
@@ -99,7 +99,7 @@ def _decode(args: argparse.Namespace, file: Any) -> Iterator[dict[str, Any]]:
 
     from asr.bench import material
     from asr.bench.decode import bench_decode
-    from asr.decoding.decoder import DECODERS
+    from asr.decoding.make import DECODERS
 
     decoders = _names(args.decoder, DECODERS, "decoder")
     with tempfile.TemporaryDirectory() as folder:

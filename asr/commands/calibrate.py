@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 
 from asr.commands import options
-from asr.errors import AsrError, UsageError
-from asr.transcript import Failure, Transcript
+from asr.types import AsrError, Failure, Transcript, UsageError
 
 EPILOG = """\
 "after" is measured on held-out words: each fifth of the speakers (or utterances) under a calibration fitted on the
@@ -30,10 +29,10 @@ def run(args: argparse.Namespace) -> int:
     options.decoding_config(args)
     if args.output and Path(args.output).exists() and not args.force:
         raise UsageError(f"{args.output}: exists already; --force replaces it")
-    from asr.calibration import held_out, write_calibrated
     from asr.corpus.manifest import Manifest
     from asr.decoding.confidence import fit_calibration
-    from asr.evaluation import evaluate
+    from asr.recognition.calibration import held_out, write_calibrated
+    from asr.recognition.evaluation import evaluate
     from asr.scoring.confidences import quality_line, together
 
     manifest = Manifest.read(args.manifest)

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from asr.commands import options
-from asr.errors import UsageError
+from asr.types import UsageError
 
 if TYPE_CHECKING:
     from asr.scoring.comparison import Comparison

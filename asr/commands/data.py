@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asr.errors import UsageError
+from asr.types import UsageError
 
 if TYPE_CHECKING:
     from asr.corpus.audit import Audit, Target

@@ -8,8 +8,8 @@ import json
 from collections.abc import Sequence
 
 from asr import __version__
-from asr.installation import Finding, check_parts
-from asr.machine import check_machine
+from asr.commands.installation import Finding, check_parts
+from asr.commands.machine import check_machine
 
 _MARKS = {"ok": "ok", "warning": "warning", "missing": "MISSING", "broken": "BROKEN"}
 

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asr.commands import html, options
-from asr.errors import UsageError
-from asr.transcript import Failure, Transcript
+from asr.types import Failure, Transcript, UsageError
 
 if TYPE_CHECKING:
-    from asr.evaluation import Evaluation
-    from asr.recognizer import Recognizer
+    from asr.recognition.evaluation import Evaluation
+    from asr.recognition.recognizer import Recognizer
 
 TABLE_ROWS = 10
 
@@ -47,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     options.decoding_config(args)
     html.check_report_options(args)
     from asr.corpus.manifest import Manifest
-    from asr.evaluation import evaluate
-    from asr.outputs import OutputFolder
+    from asr.recognition.evaluation import evaluate
+    from asr.recognition.outputs import OutputFolder
     from asr.text.normalize import normalizer
 
     if args.normalizer:

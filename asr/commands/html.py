@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr.errors import AsrError, UsageError
+from asr.types import AsrError, UsageError
 
 if TYPE_CHECKING:
     from asr.scoring.report import Strip

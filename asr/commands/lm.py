@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asr.commands import lm_tune
-from asr.errors import UsageError
+from asr.types import UsageError
 
 if TYPE_CHECKING:
-    from asr.decoding.kneser_ney import Estimate
-    from asr.decoding.lm_tuned import Tuned
-    from asr.decoding.ngram import NGramLM
-    from asr.decoding.ngram_tables import NGramTables
+    from asr.lm.estimate import Estimate
+    from asr.lm.ngram import NGramLM
+    from asr.lm.tables import NGramTables
+    from asr.lm.tuned import Tuned
 
 
 class Action(NamedTuple):
@@ -73,10 +73,10 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from asr.decoding.kneser_ney import estimate, pruning_thresholds
-    from asr.decoding.lm_text import read_sentences
-    from asr.decoding.ngram_count import read_corpus
-    from asr.decoding.ngram_tables import LMError
+    from asr.lm.counts import read_corpus
+    from asr.lm.estimate import estimate, pruning_thresholds
+    from asr.lm.tables import LMError
+    from asr.lm.text import read_sentences
 
     write = _writer(args.output, args.force)
     fallback = _fallback(args.discount_fallback)
@@ -100,7 +100,7 @@ def _train(args: argparse.Namespace) -> int:
         warn=lambda message: _say(f"warning: {message}"),
     )
     if args.prune_entropy:
-        from asr.decoding.lm_prune import prune_entropy
+        from asr.lm.prune import prune_entropy
 
         result = replace(result, tables=prune_entropy(result.tables, args.prune_entropy, corpus))
     write(result.tables, None)
@@ -117,17 +117,17 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from asr.decoding.arpa import read_arpa
-    from asr.decoding.lm_binary import is_binary, read_binary
-    from asr.decoding.lm_tuned import read_tuned
-    from asr.decoding.ngram_list import list_ngrams, with_case
+    from asr.lm.arpa import read_arpa
+    from asr.lm.binary import is_binary, read_binary
+    from asr.lm.listing import list_ngrams, with_case
+    from asr.lm.tuned import read_tuned
 
     write = _writer(args.target, args.force)
     tables = list_ngrams(read_binary(args.source, verify=True)) if is_binary(args.source) else read_arpa(args.source)
     if args.case:
         tables = with_case(tables, getattr(str, args.case))
     if args.prune_entropy:
-        from asr.decoding.lm_prune import prune_entropy
+        from asr.lm.prune import prune_entropy
 
         tables = prune_entropy(tables, args.prune_entropy)
     write(tables, read_tuned(args.source))
@@ -141,9 +141,9 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 
 
 def _info(args: argparse.Namespace) -> int:
-    from asr.decoding.lm_binary import is_binary
     from asr.decoding.lm_check import token_level
-    from asr.decoding.ngram import NGramLM
+    from asr.lm.binary import is_binary
+    from asr.lm.ngram import NGramLM
 
     lm = NGramLM.read(args.lm, verify=True)
     binary = is_binary(args.lm)
@@ -174,9 +174,9 @@ def _add_perplexity(parser: argparse.ArgumentParser) -> None:
 
 
 def _perplexity(args: argparse.Namespace) -> int:
-    from asr.decoding.lm_perplexity import perplexity
-    from asr.decoding.lm_text import read_sentences
-    from asr.decoding.ngram import NGramLM
+    from asr.lm.ngram import NGramLM
+    from asr.lm.perplexity import perplexity
+    from asr.lm.text import read_sentences
 
     normalize = _normalizer(args)
     found = perplexity(NGramLM.read(args.lm, verify=True), read_sentences(args.texts, normalize))
@@ -224,9 +224,9 @@ def _writer(path: str, force: bool) -> Callable[[NGramTables, Tuned | None], Non
         raise UsageError(f"{path}: exists already; --force replaces it")
 
     def write(tables: NGramTables, tuned: Tuned | None) -> None:
-        from asr.decoding.arpa_write import write_arpa
-        from asr.decoding.lm_tuned import tuned_path, write_tuned
-        from asr.decoding.ngram import NGramLM
+        from asr.lm.arpa_write import write_arpa
+        from asr.lm.ngram import NGramLM
+        from asr.lm.tuned import tuned_path, write_tuned
 
         if name.endswith(".lm"):
             NGramLM.from_tables(tables).write_binary(path)
@@ -276,7 +276,7 @@ def _normalizer(args: argparse.Namespace) -> Callable[[str], str]:
 
 
 def _fallback(given: list[float] | None) -> tuple[float, float, float]:
-    from asr.decoding.kneser_ney import FALLBACK
+    from asr.lm.estimate import FALLBACK
 
     if given is None:
         return FALLBACK
@@ -287,7 +287,7 @@ def _fallback(given: list[float] | None) -> tuple[float, float, float]:
 
 
 def _word_list(path: str) -> frozenset[str]:
-    from asr.decoding.lm_text import read_sentences
+    from asr.lm.text import read_sentences
 
     return frozenset(word for line in read_sentences([path]) for word in line.split())
 
@@ -295,7 +295,7 @@ def _word_list(path: str) -> frozenset[str]:
 def _fit(lm: NGramLM, model: str) -> dict[str, Any]:
     """How a language model and a model file go together."""
     from asr.decoding.lm_check import check_lm, spelled_share
-    from asr.decoding.ngram_tables import LMError
+    from asr.lm.tables import LMError
     from asr.model.checkpoint import read_metadata
     from asr.text.tokenizer import tokenizer_from_dict
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from asr.commands import options
-from asr.errors import UsageError
+from asr.types import UsageError
 
 SUMMARY = "find alpha and beta on a development set"
 
@@ -41,14 +41,14 @@ def run(args: argparse.Namespace) -> int:
     if alphas[0] < 0:
         raise UsageError("--alpha must not be negative")
     from asr.corpus.manifest import Manifest
-    from asr.tuning import refuse_test_set
+    from asr.recognition.tuning import refuse_test_set
 
     manifest = Manifest.read(args.manifest)
     refuse_test_set(manifest)  # before the model runs
     import asr
-    from asr.outputs import OutputFolder
-    from asr.tuning import tune_on_manifest
-    from asr.tuning_report import draw_surface, table, write_trials
+    from asr.recognition.outputs import OutputFolder
+    from asr.recognition.tuning import tune_on_manifest
+    from asr.recognition.tuning_report import draw_surface, table, write_trials
 
     folder = Path(args.output or f"{args.lm}.tuning")
     OutputFolder(folder, ())  # a folder that cannot be made is said now

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from asr.decoding.decoder import DECODERS, OOV, DecodingConfig, make_decoder
-from asr.errors import UsageError
+from asr.decoding.make import DECODERS, OOV, DecodingConfig, make_decoder
+from asr.types import UsageError
 
 if TYPE_CHECKING:
     from asr.audio.read import RawFormat
-    from asr.long_form import Windows
-    from asr.recognizer import Recognizer
+    from asr.recognition.long_form import Windows
+    from asr.recognition.recognizer import Recognizer
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +93,7 @@ def add_window_options(parser: argparse.ArgumentParser) -> None:
 
 def windows(args: argparse.Namespace) -> Windows | None:
     """What --chunk-length and --chunk-overlap say; None: recordings in one piece."""
-    from asr.long_form import Windows
+    from asr.recognition.long_form import Windows
 
     if args.chunk_length == 0:
         return None

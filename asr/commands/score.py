@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.commands import html, options
-from asr.errors import UsageError
+from asr.types import UsageError
 
 if TYPE_CHECKING:
     from asr.scoring.scored import ScoredSet

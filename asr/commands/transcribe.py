@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from asr.commands import options
-from asr.errors import AsrError, UsageError
-from asr.outputs import OutputFolder, exists_error
-from asr.recordings import Recording, find_recordings, is_single
-from asr.transcript import Failure, Transcript
-from asr.writers import WRITERS, flagged, json_line, parse_formats, word_lines
+from asr.recognition.inputs import Recording, find_recordings, is_single
+from asr.recognition.outputs import OutputFolder, exists_error
+from asr.recognition.writers import WRITERS, flagged, json_line, parse_formats, word_lines
+from asr.types import AsrError, Failure, Transcript, UsageError
 
 Show = Callable[[Transcript | Failure], str]
 STREAMED = ("jsonl", "ctm", "trn")  # formats that stay valid when several files follow one another on stdout

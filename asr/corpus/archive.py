@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, cast
 
-from asr.errors import AsrError
+from asr.types import AsrError
 
 _GZIP_MAGIC = b"\x1f\x8b"
 

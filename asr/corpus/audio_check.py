@@ -16,7 +16,7 @@ import numpy as np
 from asr.audio.read import AudioInfo, probe, read
 from asr.corpus.findings import Finding
 from asr.corpus.manifest import Manifest, Utterance, repeats
-from asr.errors import AudioError
+from asr.types import AudioError
 
 _CHUNK = 2048  # utterances in flight
 _TOLERANCE_SECONDS, _TOLERANCE_SHARE = 0.1, 0.01  # of durations: lossy codecs pad, tools round

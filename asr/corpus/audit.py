@@ -16,9 +16,9 @@ from asr.corpus.check import Skip, UnknownSymbol, infeasible, shown_symbol, unkn
 from asr.corpus.findings import Finding
 from asr.corpus.leakage import Part, copies, leaks
 from asr.corpus.manifest import Manifest
-from asr.errors import ManifestError
 from asr.text.normalize import normalizer as normalizer_named
 from asr.text.tokenizer import Tokenizer
+from asr.types import ManifestError
 
 if TYPE_CHECKING:
     from asr.audio.features import FeatureConfig

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.errors import ConfigError, ManifestError
+from asr.types import ConfigError, ManifestError
 
 # Inside one bucket the longest utterance is at most this many times the shortest (unless the bucket would
 # then be smaller than BUCKET_BATCHES batches), which bounds the padding to about a tenth whatever the corpus

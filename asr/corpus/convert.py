@@ -14,8 +14,8 @@ from asr.corpus.kaldi import read_kaldi, write_kaldi
 from asr.corpus.librispeech import is_librispeech, read_librispeech
 from asr.corpus.manifest import Manifest, write_manifest
 from asr.corpus.tables import BY_USUAL_NAMES, Columns, is_common_voice, read_table, write_common_voice, write_table
-from asr.errors import AudioError, ManifestError, UsageError
 from asr.text.normalize import normalizer as normalizer_named
+from asr.types import AudioError, ManifestError, UsageError
 
 SOURCES = ("jsonl", "kaldi", "librispeech", "csv", "tsv", "commonvoice")
 TARGETS = ("jsonl", "kaldi", "csv", "tsv", "commonvoice")

@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 from typing import IO, Any
 
-from asr.errors import AsrError
+from asr.types import AsrError
 
 _BLOCK = 1 << 20
 _RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)

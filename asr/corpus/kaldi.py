@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from asr.corpus.manifest import Manifest, full_path
-from asr.errors import ManifestError
 from asr.files import write_text
+from asr.types import ManifestError
 
 
 def read_kaldi(folder: Path) -> Iterator[dict[str, Any]]:

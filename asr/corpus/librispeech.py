@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from asr.errors import ManifestError
+from asr.types import ManifestError
 
 _EXTENSIONS = (".flac", ".wav", ".ogg", ".opus", ".mp3")
 

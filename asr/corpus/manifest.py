@@ -14,8 +14,8 @@ from typing import Any, overload
 import numpy as np
 
 from asr.corpus.rows import RowStore, default_id, parse_row, path_id
-from asr.errors import AudioError, ManifestError
 from asr.files import replacing
+from asr.types import AudioError, ManifestError
 
 _LEVELS_UP = 2  # how far "../" a manifest may point before an absolute path is the safer one
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.errors import ManifestError
+from asr.types import ManifestError
 
 REQUIRED = "audio_filepath"
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from asr.config import nearest
 from asr.corpus.manifest import Manifest, PathWriter, Utterance, full_path
-from asr.errors import ManifestError, UsageError
 from asr.files import replacing
+from asr.types import ManifestError, UsageError
 
 # our key: what other tools call the column, the likeliest first
 _NAMES: dict[str, tuple[str, ...]] = {

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asr.decoding.beam import BeamSearch, Pruning
+    from asr.decoding.beam.search import BeamSearch, Pruning
     from asr.decoding.greedy import GreedyDecoder
-    from asr.decoding.ngram import NGramLM
+    from asr.lm.ngram import NGramLM
 
 __all__ = ["BeamSearch", "GreedyDecoder", "NGramLM", "Pruning"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from asr.decoding.emissions import check_emissions
-from asr.errors import AsrError
+from asr.types import AsrError
 
 BEAM = 200.0  # nats behind the best state of a frame: how far the first, quick pass looks
 _NEVER = -np.inf

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.errors import AsrError
+from asr.types import AsrError
 
 BINS = 15  # of equal width, as in Guo et al. 2017
 _LEAST = 1e-6  # distance of a confidence from 0 and 1

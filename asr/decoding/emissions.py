@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.errors import AsrError
+from asr.types import AsrError
 
 TOLERANCE = 0.01  # of log(sum of a row); leaves room for emissions that were kept in half precision
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding.decoder import Tokenizer
 from asr.decoding.emissions import check_emissions
-from asr.errors import AsrError
-from asr.transcript import Hypothesis, Word
+from asr.decoding.make import Tokenizer
+from asr.types import AsrError, Hypothesis, Word
 
 
 class GreedyDecoder:

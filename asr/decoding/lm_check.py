@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from asr.decoding.lexicon import read_words
-from asr.decoding.ngram import NGramLM
-from asr.decoding.ngram_tables import EOS, LMError
+from asr.decoding.beam.lexicon import read_words
+from asr.lm.ngram import NGramLM
+from asr.lm.tables import EOS, LMError
 from asr.text.tokenizer import WORD_MARK
 
 LEAST_SPELLED = 0.5  # of the words' probability; below that the language model is for something else

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from asr.audio.features import FeatureConfig
 from asr.config import from_dict, to_dict
-from asr.errors import AsrError, ModelFileError
 from asr.files import replacing
 from asr.model.config import ModelConfig
+from asr.types import AsrError, ModelFileError
 
 if TYPE_CHECKING:
     from asr.model.acoustic import AcousticModel

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asr.files import write_text
+from asr.recognition.writers import trn_line
 from asr.scoring import breakdown
 from asr.scoring.breakdown import Confusions, Group
 from asr.scoring.confidences import Judged, judged, together
@@ -27,7 +28,6 @@ from asr.scoring.sclite import (
     stm_line,
 )
 from asr.text.normalize import normalize, versioned
-from asr.writers import trn_line
 
 if TYPE_CHECKING:
     from asr.scoring.texts import Line

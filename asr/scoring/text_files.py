@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from asr.corpus.rows import default_id, path_id
-from asr.errors import UsageError
 from asr.scoring.texts import Line, Texts, TextsError
+from asr.types import UsageError
 
 FORMATS = ("trn", "jsonl", "txt")
 _TRN = re.compile(r"(.*?)\s*\(([^()\s]+)\)\s*$", re.DOTALL)

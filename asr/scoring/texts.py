@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asr.errors import AsrError
+from asr.types import AsrError
 
 
 class TextsError(AsrError):

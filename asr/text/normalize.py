@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable
 
 from asr.config import nearest
-from asr.errors import ConfigError
+from asr.types import ConfigError
 
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\uff07": "'", "`": "'", "\u00b4": "'"})
 _DASH_LIKE = frozenset("/\\_\u2026\u2212")  # read as a pause between words, as every dash (category Pd) is

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from asr.errors import ConfigError, ModelFileError, TextError
 from asr.files import write_text
+from asr.types import ConfigError, ModelFileError, TextError
 
 WORD_MARK = "\u2581"  # SentencePiece's "▁": a piece that begins a word carries it
 _log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asr.errors import ModelFileError
+from asr.types import ModelFileError
 
 
 def average_checkpoints(paths: Sequence[str | Path]) -> dict[str, Tensor]:

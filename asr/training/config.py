@@ -11,8 +11,8 @@ from typing import Any, Literal
 from asr.audio.augment import AugmentConfig
 from asr.audio.features import FeatureConfig
 from asr.config import apply_overrides, from_dict, nearest, read_yaml, to_dict
-from asr.errors import ConfigError
 from asr.model.config import ModelConfig
+from asr.types import ConfigError
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from asr.audio.augment import spec_augment
 from asr.config import to_dict
-from asr.corpus.dataset import Batch, UnreadableCount
 from asr.corpus.manifest import Manifest
 from asr.decoding.greedy import GreedyDecoder
 from asr.model.acoustic import AcousticModel
@@ -21,7 +20,8 @@ from asr.scoring.edits import score
 from asr.text.normalize import normalize
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import TrainConfig
-from asr.training.objective import blank_share, ctc_loss
+from asr.training.dataset import Batch, UnreadableCount
+from asr.training.objectives import blank_share, ctc_loss
 from asr.training.schedule import Plateau, lr_factor
 
 

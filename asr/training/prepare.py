@@ -9,10 +9,10 @@ import numpy as np
 
 from asr.corpus.check import Skip, infeasible, unknown_symbols, write_skipped
 from asr.corpus.manifest import Manifest
-from asr.errors import ManifestError, TextError
 from asr.text.normalize import normalize
 from asr.text.tokenizer import Tokenizer, train_char, train_sentencepiece
 from asr.training.config import TextConfig, TrainConfig
+from asr.types import ManifestError, TextError
 
 MAX_SKIPPED = 0.01  # above this share something is wrong with the data, not with a few utterances
 

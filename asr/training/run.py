@@ -20,8 +20,6 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from asr.config import to_dict
 from asr.corpus.manifest import Manifest
-from asr.corpus.workers import prepare_workers
-from asr.errors import AsrError, ConfigError
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import save_model
 from asr.text.tokenizer import Tokenizer, load_tokenizer
@@ -29,10 +27,12 @@ from asr.training.average import average_checkpoints, read_checkpoint
 from asr.training.callbacks import LAST, DataWait, KeepBest, Progress, SaveOnInterrupt, ema_callback
 from asr.training.config import TrainConfig, manifests
 from asr.training.curve import draw_learning_curve, read_metrics
-from asr.training.datamodule import KeepPosition, SpeechDataModule
+from asr.training.data import KeepPosition, SpeechDataModule
 from asr.training.module import CTCModule
 from asr.training.prepare import make_tokenizer, training_manifest
 from asr.training.provenance import provenance
+from asr.training.workers import prepare_workers
+from asr.types import AsrError, ConfigError
 
 MODEL = "model.asr"
 TOKENIZER = "tokenizer.json"

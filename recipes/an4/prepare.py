@@ -15,7 +15,7 @@ import soundfile
 from asr.corpus.archive import ArchiveError, members
 from asr.corpus.download import download
 from asr.corpus.manifest import Utterance, write_manifest
-from asr.errors import AsrError
+from asr.types import AsrError
 
 URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_raw.bigendian.tar.gz"
 # CMU publishes no checksum; this is of a copy that was read in full.

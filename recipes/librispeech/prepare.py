@@ -13,7 +13,7 @@ from asr.corpus.archive import ArchiveError, extract
 from asr.corpus.convert import read_corpus
 from asr.corpus.download import download, verify
 from asr.corpus.manifest import write_manifest
-from asr.errors import AsrError, UsageError
+from asr.types import AsrError, UsageError
 
 BASE_URL = "https://www.openslr.org/resources/12"
 LM_URL = "https://www.openslr.org/resources/11"

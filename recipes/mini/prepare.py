@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from asr.audio.read import from_array
 from asr.corpus.manifest import Utterance, write_manifest
-from asr.errors import AsrError
+from asr.types import AsrError
 
 RATE = 16000  # hertz
 _SILENCE = 200  # of 32768: below it, the ends of an utterance are cut away

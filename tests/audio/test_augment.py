@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from asr.audio.augment import AugmentConfig, WaveAugment, add_noise, change_speed, reverb, spec_augment
 from asr.config import from_dict
-from asr.errors import ConfigError
+from asr.types import ConfigError
 
 ROOT = Path(__file__).parents[2]
 Encode = Callable[..., bytes]

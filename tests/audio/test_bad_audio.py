@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from asr.audio.read import RawFormat, probe, read
-from asr.errors import AudioError, ConfigError
+from asr.types import AudioError, ConfigError
 
 Encode = Callable[..., bytes]
 

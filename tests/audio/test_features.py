@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from asr.audio._torchaudio import transforms
 from asr.audio.features import FeatureConfig, LogMel, frame_count
 from asr.config import from_dict
-from asr.errors import ConfigError
+from asr.types import ConfigError
 
 PLAIN = FeatureConfig(normalize="none", preemphasis=0.0)
 

@@ -13,7 +13,7 @@ import pytest
 
 from asr.audio import ffmpeg
 from asr.audio.read import probe, read
-from asr.errors import AudioError
+from asr.types import AudioError
 
 Encode = Callable[..., bytes]
 M4A = b"\0\0\0\x20ftypM4A "

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from asr.audio.read import read, read_unless_longer
 from asr.audio.resample import resample
 from asr.audio.stream import Resampler, open_stream
-from asr.errors import AudioError
+from asr.types import AudioError
 
 
 def streamed(source, **options):

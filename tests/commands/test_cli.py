@@ -12,7 +12,7 @@ import pytest
 
 import asr
 from asr import __main__ as cli
-from asr.errors import AudioError, ConfigError, UsageError
+from asr.types import AudioError, ConfigError, UsageError
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from asr import installation, machine
-from asr.commands import doctor
-from asr.installation import PARTS, Finding, Part, check_parts
+from asr.commands import doctor, installation, machine
+from asr.commands.installation import PARTS, Finding, Part, check_parts
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,10 +9,9 @@ import pytest
 import asr
 from asr.__main__ import main
 from asr.corpus.manifest import Manifest
-from asr.errors import ConfigError
-from asr.evaluation import evaluate
+from asr.recognition.evaluation import evaluate
 from asr.scoring import score
-from asr.transcript import Failure
+from asr.types import ConfigError, Failure
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from asr.decoding.lm_tuned import Tuned, read_tuned, write_tuned
-from asr.decoding.ngram import NGramLM
+from asr.lm.ngram import NGramLM
+from asr.lm.tuned import Tuned, read_tuned, write_tuned
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 EXAMPLES = Path(__file__).parents[1] / "decoding" / "lmplz"

@@ -16,9 +16,9 @@ from asr.audio.features import FeatureConfig
 from asr.corpus.audit import Audit, Target, audit
 from asr.corpus.findings import NOTES, PROBLEMS
 from asr.corpus.manifest import Utterance, write_manifest
-from asr.errors import ManifestError
 from asr.model.config import ModelConfig
 from asr.text.tokenizer import CharTokenizer
+from asr.types import ManifestError
 
 WriteAudio = Callable[..., Path]
 TEXT = "hello to all of you"

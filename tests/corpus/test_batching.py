@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asr.corpus.batching import BatchSampler, EvaluationBatchSampler
-from asr.errors import ConfigError, ManifestError
+from asr.types import ConfigError, ManifestError
 
 DURATIONS = st.lists(st.floats(0.0625, 40, width=32), min_size=1, max_size=120)
 WORLD_SIZES = st.sampled_from([1, 2, 3, 4])

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from asr.audio.features import FeatureConfig
 from asr.corpus.check import Skip, UnknownSymbol, frames_needed, infeasible, unknown_symbols, write_skipped
 from asr.corpus.manifest import Manifest, Utterance
-from asr.errors import ConfigError
 from asr.model.acoustic import output_length
 from asr.model.config import ModelConfig
 from asr.text.tokenizer import CharTokenizer, train_sentencepiece
+from asr.types import ConfigError
 
 TOKENIZER = CharTokenizer(["", " ", *"abcdefgh"])
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from asr.corpus.convert import read_corpus, source_kind, target_kind, write_corpus
 from asr.corpus.manifest import Manifest, Utterance
 from asr.corpus.tables import Columns
-from asr.errors import AsrError, AudioError, ManifestError, UsageError
 from asr.text.normalize import normalize
+from asr.types import AsrError, AudioError, ManifestError, UsageError
 
 WriteAudio = Callable[..., Path]
 

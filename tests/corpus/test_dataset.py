@@ -16,16 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.audio.augment import AugmentConfig
-from asr.corpus import dataset as dataset_module
-from asr.corpus import workers
 from asr.corpus.batching import BatchSampler, EvaluationBatchSampler
 from asr.corpus.check import frames_needed
-from asr.corpus.dataset import Batch, Sample, SpeechDataset, UnreadableCount, collate
 from asr.corpus.manifest import Manifest
-from asr.corpus.workers import auto_workers, data_loader, prepare_workers
-from asr.errors import AudioError, TextError
 from asr.text.tokenizer import train_char
-from asr.transcript import Failure
+from asr.training import dataset as dataset_module
+from asr.training import workers
+from asr.training.dataset import Batch, Sample, SpeechDataset, UnreadableCount, collate
+from asr.training.workers import auto_workers, data_loader, prepare_workers
+from asr.types import AudioError, Failure, TextError
 
 RATE = 8000
 COUNT = 12

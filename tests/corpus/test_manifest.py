@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.corpus.manifest import Manifest, Utterance, repeats, write_manifest
-from asr.errors import ManifestError
+from asr.types import ManifestError
 
 ROW = {"audio_filepath": "a.wav", "duration": 1.5, "text": "hello"}
 WriteAudio = Callable[..., Path]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from asr.decoding.ngram_tables import NGramTables
+from asr.lm.tables import NGramTables
 
 Gram = tuple[str, ...]
 EXAMPLES = Path(__file__).parent / "lmplz"  # text.txt, and what lmplz of KenLM 0.3.0 made of it

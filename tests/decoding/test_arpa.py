@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_oracles import EXAMPLES, as_dict
 
-from asr.decoding import arpa
-from asr.decoding.arpa import read_arpa
-from asr.decoding.arpa_write import write_arpa
-from asr.decoding.ngram import NGramLM
-from asr.decoding.ngram_tables import LMError, NGramTable, NGramTables
+from asr.lm import arpa
+from asr.lm.arpa import read_arpa
+from asr.lm.arpa_write import write_arpa
+from asr.lm.ngram import NGramLM
+from asr.lm.tables import LMError, NGramTable, NGramTables
 
 GOOD = """\\data\\
 ngram 1=5

@@ -10,8 +10,8 @@ from beam_oracle import arpa, emissions, hotword_part, language_part, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.decoding.beam import BeamSearch, Pruning
-from asr.decoding.ngram import NGramLM
+from asr.decoding.beam.search import BeamSearch, Pruning
+from asr.lm.ngram import NGramLM
 
 CHARACTERS = ["", " ", "a", "b"]
 PIECES = ["", "\u2581", "a", "\u2581a", "b", "\u2581ba", "ab"]

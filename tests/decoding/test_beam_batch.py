@@ -11,11 +11,11 @@ from beam_oracle import arpa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import asr.decoding.beam as beam
-import asr.decoding.search_arrays as search_arrays
-from asr.decoding.beam import BeamSearch, Pruning
+import asr.decoding.beam.arrays as search_arrays
+import asr.decoding.beam.search as beam
+from asr.decoding.beam.search import BeamSearch, Pruning
 from asr.decoding.emissions import EmissionError
-from asr.decoding.ngram import NGramLM
+from asr.lm.ngram import NGramLM
 
 LABELS = ["", " ", "a", "b", "c"]
 WORDS = ["a", "ab", "b", "bab", "abb", "cab", "ca", "acb"]

@@ -13,10 +13,10 @@ from beam_oracle import arpa, emissions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.decoding.beam import BeamSearch, Pruning
+from asr.decoding.beam.search import BeamSearch, Pruning
 from asr.decoding.emissions import EmissionError
-from asr.decoding.ngram import NGramLM
-from asr.errors import AsrError, UsageError
+from asr.lm.ngram import NGramLM
+from asr.types import AsrError, UsageError
 
 CHARACTERS = ["", " ", "a", "b", "c"]
 PIECES = ["", "\u2581", "a", "\u2581a", "b", "\u2581ba", "ab", "c", "\u2581c"]

@@ -16,7 +16,7 @@ from asr.decoding.confidence import (
     fit_calibration,
     normalized_cross_entropy,
 )
-from asr.errors import AsrError
+from asr.types import AsrError
 
 
 @pytest.mark.parametrize(("temperature", "offset"), [(1.0, 0.0), (2.5, 0.3), (0.6, -1.0)])

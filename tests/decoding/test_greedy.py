@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asr.decoding import GreedyDecoder
 from asr.decoding.emissions import EmissionError, check_emissions
-from asr.errors import AsrError
+from asr.types import AsrError
 
 LABELS = ["", " ", "a", "b", "c"]
 FRAME_SECONDS = 0.04

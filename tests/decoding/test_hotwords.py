@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from beam_oracle import arpa
 
-from asr.decoding.beam import BeamSearch
-from asr.decoding.hotwords import read_hotwords
-from asr.decoding.ngram import NGramLM
-from asr.errors import UsageError
+from asr.decoding.beam.hotwords import read_hotwords
+from asr.decoding.beam.search import BeamSearch
+from asr.lm.ngram import NGramLM
+from asr.types import UsageError
 
 LABELS = ["", " ", *"abcdefghijklmnopqrstuvwxyz"]
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_oracles import EXAMPLES, KneserNey, as_dict
 
-from asr.decoding.arpa import read_arpa
-from asr.decoding.kneser_ney import Estimate, closed_form_discounts, estimate, pruning_thresholds
-from asr.decoding.ngram import NGramLM
-from asr.decoding.ngram_count import count_ngrams, ngram_words, read_corpus
-from asr.decoding.ngram_tables import LMError
+from asr.lm.arpa import read_arpa
+from asr.lm.counts import count_ngrams, ngram_words, read_corpus
+from asr.lm.estimate import Estimate, closed_form_discounts, estimate, pruning_thresholds
+from asr.lm.ngram import NGramLM
+from asr.lm.tables import LMError
 
 TEXT = (EXAMPLES / "text.txt").read_text(encoding="utf-8").splitlines()
 WORDS = st.sampled_from(["a", "b", "c", "d", "e"])

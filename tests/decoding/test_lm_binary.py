@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from lm_oracles import EXAMPLES
 
-from asr.decoding.lm_binary import MAGIC, is_binary, read_binary
-from asr.decoding.ngram import NGramLM
-from asr.decoding.ngram_tables import LMError
+from asr.lm.binary import MAGIC, is_binary, read_binary
+from asr.lm.ngram import NGramLM
+from asr.lm.tables import LMError
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 def test_opening_a_binary_does_not_read_words(binary: Path) -> None:
     code = (
-        "import sys; from asr.decoding.ngram import NGramLM; lm = NGramLM.read(sys.argv[1]);"
+        "import sys; from asr.lm.ngram import NGramLM; lm = NGramLM.read(sys.argv[1]);"
         "assert 'words' not in vars(lm) and 'index' not in vars(lm); print(lm.order)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(binary)], capture_output=True, text=True, check=True)

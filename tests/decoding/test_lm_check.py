@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from asr.decoding.decoder import DecodingConfig, make_decoder
-from asr.decoding.kneser_ney import estimate
 from asr.decoding.lm_check import check_lm
-from asr.decoding.ngram import NGramLM
-from asr.decoding.ngram_count import read_corpus
-from asr.decoding.ngram_tables import LMError
+from asr.decoding.make import DecodingConfig, make_decoder
+from asr.lm.counts import read_corpus
+from asr.lm.estimate import estimate
+from asr.lm.ngram import NGramLM
+from asr.lm.tables import LMError
 from asr.text.tokenizer import CharTokenizer, train_sentencepiece
 
 LABELS = ["", " ", *"abcde"]
@@ -40,7 +40,7 @@ def model(kind: str) -> NGramLM:
 @pytest.fixture
 def lm_file(tmp_path: Path) -> Callable[[str], Path]:
     def write(kind: str) -> Path:
-        from asr.decoding.arpa_write import write_arpa
+        from asr.lm.arpa_write import write_arpa
 
         path = tmp_path / f"{kind}.arpa"
         write_arpa(path, estimate(read_corpus(SPOKEN[kind]), 2).tables)

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_oracles import EXAMPLES, as_dict, back_off_score
 
-from asr.decoding.arpa import read_arpa
-from asr.decoding.arpa_write import write_arpa
-from asr.decoding.kneser_ney import estimate
-from asr.decoding.lm_perplexity import perplexity
-from asr.decoding.lm_prune import prune_entropy, relative_entropies
-from asr.decoding.ngram import NGramLM
-from asr.decoding.ngram_count import read_corpus
-from asr.decoding.ngram_tables import LMError, NGramTable, NGramTables
+from asr.lm.arpa import read_arpa
+from asr.lm.arpa_write import write_arpa
+from asr.lm.counts import read_corpus
+from asr.lm.estimate import estimate
+from asr.lm.ngram import NGramLM
+from asr.lm.perplexity import perplexity
+from asr.lm.prune import prune_entropy, relative_entropies
+from asr.lm.tables import LMError, NGramTable, NGramTables
 
 TEXT = (EXAMPLES / "text.txt").read_text(encoding="utf-8").splitlines()
 WORDS = st.sampled_from(["a", "b", "c", "d", "e"])

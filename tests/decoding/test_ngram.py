@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_oracles import EXAMPLES, as_dict, back_off_score, sentence_score
 
-from asr.decoding.arpa_write import write_arpa
-from asr.decoding.kneser_ney import estimate
 from asr.decoding.lm_check import check_lm, spelled_share, token_level
-from asr.decoding.lm_tuned import Tuned, write_tuned
-from asr.decoding.ngram import NGramLM
-from asr.decoding.ngram_count import read_corpus
-from asr.decoding.ngram_list import list_ngrams, with_case
-from asr.decoding.ngram_tables import LMError, NGramTable, NGramTables
+from asr.lm.arpa_write import write_arpa
+from asr.lm.counts import read_corpus
+from asr.lm.estimate import estimate
+from asr.lm.listing import list_ngrams, with_case
+from asr.lm.ngram import NGramLM
+from asr.lm.tables import LMError, NGramTable, NGramTables
+from asr.lm.tuned import Tuned, write_tuned
 
 WORDS = ["a", "b", "c", "d", "e"]
 SENTENCES = st.lists(st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join), min_size=1, max_size=20).filter(any)

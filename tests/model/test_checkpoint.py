@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from asr.audio.features import FeatureConfig
-from asr.errors import ModelFileError
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import load_model, read_metadata, save_model
 from asr.model.config import ModelConfig
 from asr.text.tokenizer import Tokenizer, train_char, train_sentencepiece
+from asr.types import ModelFileError
 
 SENTENCES = ["the cat sat on the mat", "a dog ate the hat", "that cat ate a rat"]
 

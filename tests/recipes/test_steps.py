@@ -15,11 +15,11 @@ import pytest
 import torch
 
 import asr
-import asr.evaluation
+import asr.recognition.evaluation
 import asr.training.run
 from asr.corpus.manifest import Utterance, write_manifest
-from asr.recipe import main
-from asr.stamps import Stamp, differences
+from asr.files import Stamp, differences
+from asr.recipe.run import main
 from asr.training.callbacks import Interrupted
 from asr.training.config import TrainConfig
 
@@ -106,7 +106,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     monkeypatch.chdir(tmp_path)
     toy = Toy(folder, source)
     monkeypatch.setattr(asr.training.run, "train", toy.train)
-    monkeypatch.setattr(asr.evaluation, "evaluate", toy.evaluate)
+    monkeypatch.setattr(asr.recognition.evaluation, "evaluate", toy.evaluate)
     monkeypatch.setattr(asr, "load", lambda path, decoder: None)
     return toy
 

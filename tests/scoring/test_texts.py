@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from asr.errors import UsageError
 from asr.scoring.text_files import read_texts, with_speakers
 from asr.scoring.texts import TextsError, pair
+from asr.types import UsageError
 
 
 @pytest.fixture

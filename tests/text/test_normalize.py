@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.errors import ConfigError
 from asr.text.normalize import NORMALIZERS, VERSIONS, normalize, versioned
+from asr.types import ConfigError
 
 NAMES = sorted(NORMALIZERS)
 

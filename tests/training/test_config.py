@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from asr.config import to_dict
-from asr.errors import ConfigError
 from asr.training.config import parse_config, read_config
+from asr.types import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,13 @@ import pytest
 import torch
 import yaml
 
-from asr.errors import AsrError, ConfigError, ManifestError, TextError
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import load_model, read_metadata
 from asr.training.average import average_checkpoints, model_weights, read_checkpoint
 from asr.training.callbacks import Interrupted, SaveOnInterrupt
 from asr.training.config import parse_config
 from asr.training.run import train
+from asr.types import AsrError, ConfigError, ManifestError, TextError
 
 Settings = Callable[..., dict[str, Any]]
 

@@ -1,0 +1,151 @@
+"""The memory of a beam search as flat arrays: what compiled code is given, and how it is allocated once.
+
+A hypothesis of the beam is a text prefix: finished words and the beginning of one more. `Beam` holds two generations of
+them: the present frame's and the next one's.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+# Kinds of records in the trace, in the two lowest bits; above them a word (entry), a node of the tree or a symbol.
+WORD, NODE, SYMBOL, END = 0, 1, 2, 3
+
+# Places in Beam.counts.
+SIZE, SIDE, PENDING, TRACES, STAMP, FRAMES = 0, 1, 2, 3, 4, 5
+# Places in Beam.scale.
+LOG_SCALE = 0
+
+
+class Weights(NamedTuple):
+    """What a search is set to. Scores are natural logarithms."""
+
+    alpha: float
+    beta: float
+    end_word: int  # the LM's </s>, -1 without an LM
+    unknown_least: float  # the least log p that an unknown word gets from the LM
+    unknown_lookahead: float  # alpha * its unigram log p
+    unknown_lookahead_factor: float  # e to it
+    word_factor: float  # e^beta
+    unknown_word: float
+    unknown_symbol: float
+    open_vocabulary: bool
+    beam_width: int
+    most_labels: int
+    least_label: float  # labels of a frame below it are left out
+    keep: float  # hypotheses below this part of the best one's probability are left out
+    blank_skip: float  # frames whose blank is above it are taken as blanks
+    separator: int
+    most_records: int  # that a hypothesis can add to the trace in a frame
+    boost: float  # the most that a step through the hotwords can raise a score, as a factor; 1 without them
+    has_hotwords: bool
+
+
+class Labels(NamedTuple):
+    """Alphabet's arrays."""
+
+    first: np.ndarray
+    spelling: np.ndarray
+    starts_word: np.ndarray
+    silent: np.ndarray
+
+
+class HotwordArrays(NamedTuple):
+    """The automaton of asr.decoding.beam.hotwords; state 0 knows nothing, symbols are columns."""
+
+    following: np.ndarray  # (states, symbols) int32
+    credit: np.ndarray  # (states,) float64: e^(what is lent to a phrase that has begun)
+    reward: np.ndarray  # (states,) float64: e^(the weights of the phrases completed on arriving here)
+
+
+HYPOTHESIS = np.dtype(
+    [
+        ("key", "u8"),  # hash of the text prefix (with its last label where segmentations differ)
+        ("parent", "u8"),  # key of the prefix one label shorter, 0 for none
+        ("history", "u8"),  # hash of the finished words
+        ("spelled", "u8"),  # hash of the word begun once it has left the tree, else 0
+        ("blank", "f8"),  # probability of the paths that end in a blank, times the LM's factors
+        ("label_mass", "f8"),  # the same of those that end in `label`
+        ("entered", "f8"),  # the LM's factor in the step from the parent
+        ("ending", "f8"),  # its factor if the word ends here, -1 before it is known
+        ("present", "u8"),  # labels by which its child is in the beam already
+        ("ending_state", "i4"),  # the LM's state if the word ends here
+        ("state", "i4"),  # the LM's state after the finished words
+        ("node", "i4"),  # where in the tree the word begun is, or left it
+        ("label", "i4"),  # the last label
+        ("hotword", "i4"),  # state of the hotword automaton
+        ("trace", "i4"),  # last record of what was spelled
+    ],
+    align=True,
+)
+CANDIDATE = np.dtype(
+    [
+        ("score", "f8"),  # the sum of the next two
+        ("blank", "f8"),
+        ("label_mass", "f8"),
+        ("factor", "f8"),  # of the language model and the hotwords
+        ("key", "u8"),  # this and the next two where segmentations differ
+        ("history", "u8"),
+        ("spelled", "u8"),
+        ("source", "i4"),  # which hypothesis it comes from
+        ("label", "i4"),
+        ("node", "i4"),
+        ("state", "i4"),
+        ("hotword", "i4"),
+        ("ended", "i4"),  # what ends in this step
+    ],
+    align=True,
+)
+PLACE = np.dtype([("key", "u8"), ("stamp", "i4"), ("slot", "i4")], align=True)  # valid where `stamp` is the frame's
+RECORD = np.dtype([("parent", "i4"), ("symbol", "i4"), ("frame", "i4")], align=True)
+MOST_STAMPS = 1 << 30
+
+
+class Beam(NamedTuple):
+    """The hypotheses, twice `beam_width` of them, and the work space of a frame."""
+
+    hypothesis: np.ndarray  # HYPOTHESIS
+    candidate: np.ndarray  # CANDIDATE: what may be a hypothesis of the next frame
+    table: np.ndarray  # PLACE: open addressing
+    record: np.ndarray  # RECORD: the trace
+    chosen: np.ndarray  # int32: which candidates become hypotheses
+    histogram: np.ndarray  # int32: candidates by the leading bits of their score
+    probability: np.ndarray  # float64: of each label in the frame, 0 for those left out
+    active: np.ndarray  # int32: the labels not left out
+    active_score: np.ndarray  # float32
+    counts: np.ndarray  # int64
+    scale: np.ndarray  # float64
+
+
+BUCKET_SHIFT = 49  # of a float64: 11 bits of exponent and 3 of fraction, so 8 buckets between powers of two
+BUCKETS = 1 << (64 - BUCKET_SHIFT - 1)
+TRACE_RECORDS = 1 << 14
+
+
+def allocate(
+    beam_width: int, most_labels: int, homographs: int, labels: int, most_records: int, segmentations: bool
+) -> Beam:
+    """Arrays for a search of this width; `homographs` is the largest number of words with one spelling.
+
+    `segmentations` where a text prefix can be reached in several ways, so that candidates have to be looked up, too.
+    """
+    twice = 2 * beam_width
+    candidates = beam_width * ((most_labels + 1) * (homographs if segmentations else 1) + homographs + 1) + 1
+    table = 1 << int(2 * (candidates if segmentations else twice * homographs)).bit_length()
+    trace = max(TRACE_RECORDS, 4 * beam_width * most_records)
+
+    return Beam(
+        hypothesis=np.zeros(twice, HYPOTHESIS),
+        candidate=np.zeros(candidates, CANDIDATE),
+        table=np.zeros(table, PLACE),
+        record=np.zeros(trace, RECORD),
+        chosen=np.zeros(beam_width, np.int32),
+        histogram=np.zeros(BUCKETS, np.int32),
+        probability=np.zeros(labels + 1),
+        active=np.zeros(labels + 1, np.int32),
+        active_score=np.zeros(labels + 1, np.float32),
+        counts=np.zeros(8, np.int64),
+        scale=np.zeros(2),
+    )

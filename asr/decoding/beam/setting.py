@@ -1,0 +1,80 @@
+"""What a beam search reads, what it writes, and the words that come of it: shared by streams and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from asr.decoding.beam.alphabet import Alphabet
+from asr.decoding.beam.arrays import HotwordArrays, Labels, Weights, allocate
+from asr.decoding.beam.lexicon import Lexicon, Tree
+from asr.decoding.beam.words import LabelsBySymbol
+from asr.lm.automaton_kernel import LMArrays
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that a search reads and never writes."""
+
+    alphabet: Alphabet
+    lexicon: Lexicon
+    tree: Tree  # the lexicon's, weighted
+    lm: LMArrays
+    begin: int  # the LM's state at the beginning of a sentence
+    root: np.uint64  # the key of the empty text
+    hotwords: HotwordArrays
+    weights: Weights
+    labels: Labels
+    frame_seconds: float
+    by_symbol: LabelsBySymbol
+    times: bool
+
+
+class Texts(NamedTuple):
+    """Where words are read out to."""
+
+    symbols: np.ndarray  # int32: what the words spell, 0 after each
+    starts: np.ndarray  # int64: where each word begins in them, and where one more would
+    entries: np.ndarray  # int64: its place in the lexicon, -1 where it is spelled out
+    ends_at: np.ndarray  # int64: the frame in which the search took it as ended, -1 for the end
+    begins: np.ndarray  # int64: its first frame
+    finals: np.ndarray  # int64: one past its last frame
+    confidences: np.ndarray  # float64
+
+
+class Workspace:
+    """The arrays that a search writes, for one call at a time."""
+
+    def __init__(self, setting: Setting) -> None:
+        weights, lexicon = setting.weights, setting.lexicon
+        self.beam = allocate(
+            weights.beam_width,
+            weights.most_labels,
+            lexicon.homographs,
+            len(setting.alphabet.labels),
+            weights.most_records,
+            segmentations=not lexicon.one_way,
+        )
+        most = weights.beam_width * lexicon.homographs + 1
+        self.slots, self.ends, self.masses = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most)
+        self.make_room_for_text(1 << 13, 1 << 11)
+
+    def make_room_for_text(self, symbols: int, words: int) -> None:
+        """Room for as many symbols and words, and what goes between them."""
+        numbers = [np.zeros(words + 3, np.int64) for _ in range(5)]
+        starts, entries, ends_at, begins, finals = numbers
+        self.texts = Texts(
+            np.zeros(symbols + 1, np.int32), starts, entries, ends_at, begins, finals, np.zeros(words + 3)
+        )
+
+
+def word_texts(setting: Setting, symbols: np.ndarray, starts: Sequence[int], entries: Sequence[int]) -> list[str]:
+    """The texts of words that were read out, as in `Texts`."""
+    known, of_symbol = setting.lexicon.words, setting.alphabet.symbols
+    return [
+        known[entry] if entry >= 0 else "".join([of_symbol[s] for s in symbols[starts[i] : starts[i + 1] - 1].tolist()])
+        for i, entry in enumerate(entries)
+    ]

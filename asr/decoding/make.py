@@ -1,0 +1,216 @@
+"""What every decoder does, and how one is made from the options of the command line."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from asr.types import AsrError, Hypothesis, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asr.lm.ngram import NGramLM
+
+DECODERS = ("greedy", "beam", "flashlight", "pyctcdecode")
+OOV = ("allow", "penalise", "forbid")
+
+
+class Tokenizer(Protocol):
+    """What a decoder needs of a tokenizer. `labels[0]` is the blank; the ids it is given never hold it."""
+
+    labels: list[str]
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def words(self, ids: Sequence[int]) -> list[tuple[str, int, int]]: ...
+
+
+class Decoder(Protocol):
+    """Emissions to text. One that can decode several utterances at once has `decode_many`, as BeamSearch."""
+
+    def decode(self, log_probs: Any) -> list[Hypothesis]:
+        """Hypotheses of one utterance, best first, from (time, vocab) natural log-probabilities; never empty."""
+        ...
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """How to decode. None stands for the decoder's default, or what was tuned for the language model.
+
+    `hotwords` is a file of phrases, "w1,w2 w3", or a list of phrases; `lexicon` a file of words, `lm` an ARPA file or a
+    binary of ours.
+    """
+
+    decoder: str = "beam"
+    beam_width: int | None = None
+    lm: str | Path | None = None
+    alpha: float | None = None
+    beta: float | None = None
+    hotwords: str | Sequence[str] | None = None
+    hotword_weight: float = 10.0
+    lexicon: str | Path | None = None
+    oov: str | None = None
+    nbest: int = 1
+    jobs: int | None = None
+
+    def check(self) -> None:
+        """Raise UsageError for options that do not go together, before any work."""
+        if self.decoder not in DECODERS:
+            raise UsageError(f"decoder '{self.decoder}' is not one of {', '.join(DECODERS)}")
+        useless = {
+            "greedy": ("beam_width", "lm", "alpha", "beta", "hotwords", "lexicon", "oov"),
+            "flashlight": ("hotwords", "oov"),
+            "pyctcdecode": ("lexicon", "oov"),
+            "beam": (),
+        }[self.decoder]
+        for name in useless:
+            if getattr(self, name) is not None:
+                flag = "--" + name.replace("_", "-")
+                raise UsageError(f"{flag} has no meaning for --decoder {self.decoder}")
+        if self.lm is None and (self.alpha is not None or self.beta is not None):
+            raise UsageError("--alpha and --beta weigh a language model: give --lm")
+        if self.oov == "forbid" and self.lm is None and self.lexicon is None:
+            raise UsageError("--oov forbid needs words: give --lm or --lexicon")
+
+
+def default_jobs() -> int:
+    """Threads for decoding: one where there are at most two processors, the recognizer needs the other."""
+    processors = os.cpu_count() or 1
+    return 1 if processors <= 2 else min(4, processors // 2)
+
+
+def make_decoder(
+    config: DecodingConfig,
+    tokenizer: Tokenizer,
+    frame_seconds: float,
+    warn: Callable[[str], None] = lambda message: None,
+) -> Decoder:
+    """The decoder of these options; `warn` is given a line for words that cannot be spelled, and the like.
+
+    Raises UsageError, and AsrError for files that cannot be read or do not go with the model.
+    """
+    config.check()
+    if config.decoder == "greedy":
+        from asr.decoding.greedy import GreedyDecoder
+
+        return GreedyDecoder(tokenizer, frame_seconds)
+    lm = _read_lm(config, tokenizer.labels, warn)
+    if config.decoder == "beam":
+        return _beam(config, tokenizer, frame_seconds, lm, warn)
+    tuned = lm.tuned if lm else None
+    words = lm.words if lm else ()
+    alpha = config.alpha if config.alpha is not None else tuned.alpha if tuned else 0.5
+    beta = config.beta if config.beta is not None else tuned.beta if tuned else 1.5
+    with _for_kenlm(config.lm, lm) as path:
+        if config.decoder == "flashlight":
+            from asr.decoding.flashlight import FlashlightDecoder
+
+            flashlight = FlashlightDecoder(
+                tokenizer.labels,
+                path,
+                lm_words=words,
+                lexicon=config.lexicon,
+                encode=tokenizer.encode,
+                alpha=alpha,
+                beta=beta,
+                beam_width=config.beam_width or 50,
+                nbest=config.nbest,
+                frame_seconds=frame_seconds,
+            )
+            _warn_of("words of the lexicon", flashlight.unspellable_words, warn)
+            return flashlight
+        from asr.decoding.beam.hotwords import read_hotwords
+        from asr.decoding.pyctcdecode import PyctcdecodeDecoder
+
+        return PyctcdecodeDecoder(
+            tokenizer.labels,
+            path,
+            lm_words=words,
+            alpha=alpha,
+            beta=beta,
+            beam_width=config.beam_width or 100,
+            hotwords=read_hotwords(config.hotwords, config.hotword_weight) if config.hotwords else (),
+            hotword_weight=config.hotword_weight,
+            nbest=config.nbest,
+            frame_seconds=frame_seconds,
+        )
+
+
+def _beam(
+    config: DecodingConfig,
+    tokenizer: Tokenizer,
+    frame_seconds: float,
+    lm: NGramLM | None,
+    warn: Callable[[str], None],
+) -> Decoder:
+    from asr.decoding.beam.hotwords import read_hotwords
+    from asr.decoding.beam.search import BeamSearch
+
+    hotwords = read_hotwords(config.hotwords, config.hotword_weight) if config.hotwords else {}
+    search = BeamSearch(
+        tokenizer.labels,
+        lm,
+        alpha=config.alpha,
+        beta=config.beta,
+        beam_width=config.beam_width,
+        lexicon=config.lexicon,
+        hotwords=hotwords,
+        hotword_weight=config.hotword_weight,
+        nbest=config.nbest,
+        jobs=config.jobs or default_jobs(),
+        frame_seconds=frame_seconds,
+        oov=config.oov,
+    )
+    _warn_of("hotwords", search.unspellable_hotwords, warn)
+    if hotwords and len(search.unspellable_hotwords) == len(hotwords):
+        raise AsrError("no hotword can be spelled with the model's alphabet: wrong case?")
+    _warn_of(
+        "words of the lexicon" if config.lexicon else "words of the language model", search.unspellable_words, warn
+    )
+    return search
+
+
+def _read_lm(config: DecodingConfig, labels: Sequence[str], warn: Callable[[str], None]) -> NGramLM | None:
+    if config.lm is None:
+        return None
+    from asr.decoding.lm_check import check_lm
+    from asr.lm.ngram import NGramLM
+
+    lm = NGramLM.read(config.lm, verify=True)
+    for remark in check_lm(lm, labels, config.lexicon):
+        warn(remark)
+    return lm
+
+
+@contextmanager
+def _for_kenlm(path: str | Path | None, lm: NGramLM | None) -> Iterator[str | Path | None]:
+    """A language model as a file that KenLM reads whole while it is opened: `path`, or an ARPA file of our binary."""
+    from asr.lm.binary import is_binary
+
+    if path is None or lm is None or not is_binary(path):
+        yield path
+        return
+    from asr.lm.arpa_write import write_arpa
+    from asr.lm.listing import list_ngrams
+
+    with tempfile.TemporaryDirectory() as folder:
+        arpa = Path(folder) / "lm.arpa"
+        write_arpa(arpa, list_ngrams(lm))
+        yield arpa
+
+
+def _warn_of(what: str, words: Sequence[str], warn: Callable[[str], None]) -> None:
+    if words:
+        shown = ", ".join(f"'{word}'" for word in words[:5]) + (", ..." if len(words) > 5 else "")
+        warn(f"{len(words)} {what} cannot be spelled with the model's alphabet and are left out: {shown}")

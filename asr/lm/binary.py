@@ -1,0 +1,168 @@
+"""Our binary form of a language model: the automaton's arrays as they lie in memory, opened by mapping the file.
+
+Layout: 8 bytes magic, uint32 version, uint32 length of the header, uint32 CRC-32 of the header, the header (JSON:
+counts, size of the file, and per array its name, type, length, offset and BLAKE2b digest), the arrays at multiples of
+64 bytes. Little-endian.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from asr import __version__
+from asr.files import replacing
+from asr.lm.automaton_kernel import ARC, STATE, UNIGRAM, LMArrays
+from asr.lm.tables import LMError
+from asr.lm.word_list import WordList
+
+if TYPE_CHECKING:
+    from asr.lm.ngram import NGramLM
+
+MAGIC = b"\x89ASRLM\r\n"  # a byte above 127 and a line end, so that a transfer as text is noticed
+VERSION = 2  # 1 had an array per field
+_START = struct.Struct("<8sIII")
+_ALIGNMENT = 64
+_TYPES = {
+    "unigram": UNIGRAM,
+    "arc": ARC,
+    "state": STATE,
+    "state_length": np.dtype("<i1"),
+    "word_offsets": np.dtype("<i8"),
+    "word_block": np.dtype("<u1"),
+}
+_NAMES = {name: str(dtype.descr if dtype.names else dtype.str) for name, dtype in _TYPES.items()}  # in the header
+
+
+def is_binary(path: str | Path) -> bool:
+    """Whether a file begins as our binaries do, of whatever version. Raises OSError."""
+    with Path(path).open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def write_binary(lm: NGramLM, path: str | Path) -> None:
+    """Write a model so that it is never there by halves. Raises LMError."""
+    words = WordList.of(lm.words)
+    arrays = lm.arrays._asdict() | {
+        "state_length": lm.state_length,
+        "word_offsets": words.offsets,
+        "word_block": words.block,
+    }
+    arrays = {name: np.ascontiguousarray(arrays[name], dtype) for name, dtype in _TYPES.items()}
+    entries: dict[str, dict[str, Any]] = {}
+    for name, array in arrays.items():
+        entries[name] = {"length": len(array), "type": _NAMES[name], "offset": 10**15, "blake2b": _digest(array)}
+    header = {"written_by": f"asr {__version__}", "counts": list(lm.counts), "arrays": entries, "bytes": 10**15}
+    at = _aligned(_START.size + len(_encoded(header)))  # the placeholders are as long as any number put there
+    for name, array in arrays.items():
+        entries[name]["offset"] = at
+        header["bytes"] = at + array.nbytes
+        at = _aligned(at + array.nbytes)
+
+    with replacing(path, LMError) as partial, partial.open("wb") as file:
+        encoded = _encoded(header)
+        file.write(_START.pack(MAGIC, VERSION, len(encoded), zlib.crc32(encoded)) + encoded)
+        at = _START.size + len(encoded)
+        for name, array in arrays.items():
+            file.write(b"\0" * (entries[name]["offset"] - at))
+            file.write(array.view(np.uint8).data if array.size else b"")
+            at = entries[name]["offset"] + array.nbytes
+
+
+def read_binary(path: str | Path, verify: bool = False) -> NGramLM:
+    """Open a binary; its arrays are read from disk when they are first touched. Raises LMError.
+
+    The header's checksum and all sizes are compared always; with `verify` those of the contents too, which reads all of
+    it: compiled code would go astray in damaged arrays.
+    """
+    from asr.lm.ngram import NGramLM
+
+    header, arrays = _open(path)
+    entries = header["arrays"]
+    damaged = [name for name in arrays if verify and _digest(arrays[name]) != entries[name]["blake2b"]]
+    if damaged:
+        raise LMError(
+            f"{path}: the contents are damaged ({', '.join(damaged)}): convert or fetch the language model again"
+        )
+    return NGramLM(
+        WordList(arrays.pop("word_block"), arrays.pop("word_offsets")),
+        LMArrays(**{name: arrays[name] for name in LMArrays._fields}),
+        arrays["state_length"],
+        header["counts"],
+        name=str(path),
+    )
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()
+
+
+def _open(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    try:
+        with Path(path).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            header = _header(path, file.read(_START.size), file.read, size)
+            # private, not read-only: compiled code takes read-only arrays for another type and is compiled again
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except OSError as error:
+        raise LMError(f"{path}: cannot be read: {error.strerror or error}") from error
+    arrays = {}
+    for name, dtype in _TYPES.items():
+        entry = header["arrays"][name]
+        arrays[name] = np.frombuffer(mapped, dtype, count=entry["length"], offset=entry["offset"])
+    _check_lengths(path, arrays)
+    return header, arrays
+
+
+def _header(path: str | Path, start: bytes, read: Any, size: int) -> dict[str, Any]:
+    damaged = LMError(f"{path}: the header is damaged: convert or fetch the language model again")
+    if not start.startswith(MAGIC):
+        raise LMError(f"{path}: not a binary language model of asr")
+    if len(start) < _START.size:
+        raise damaged
+    _, version, length, checksum = _START.unpack(start)
+    if version != VERSION:
+        kind = "newer" if version > VERSION else "older"
+        raise LMError(
+            f"{path}: a binary language model of {kind} version {version}; this asr ({__version__}) reads {VERSION}: "
+            f"{'upgrade asr, or ' if version > VERSION else ''}convert the ARPA file again with this one"
+        )
+    if length > size:
+        raise LMError(f"{path}: cut off within its header: convert or fetch the language model again")
+    encoded = read(length)
+    if len(encoded) < length or zlib.crc32(encoded) != checksum:
+        raise damaged
+    header: dict[str, Any] = json.loads(encoded)
+    if header["bytes"] != size:
+        raise LMError(
+            f"{path}: {size:,} bytes where {header['bytes']:,} were written: convert or fetch the language model again"
+        )
+    if {name: entry["type"] for name, entry in header["arrays"].items()} != _NAMES:
+        raise damaged
+    return header
+
+
+def _check_lengths(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
+    """The lengths agree with one another, so that no index computed from one leaves another."""
+    words, slots, states = (len(arrays[name]) for name in ("unigram", "arc", "state"))
+    good = (
+        len(arrays["word_offsets"]) - 1 == words and len(arrays["state_length"]) == states and slots & (slots - 1) == 0
+    )
+    if not good or words < 3 or not slots or not states:
+        raise LMError(f"{path}: the arrays do not fit together: convert or fetch the language model again")
+
+
+def _aligned(at: int) -> int:
+    return -(-at // _ALIGNMENT) * _ALIGNMENT
+
+
+def _encoded(header: dict[str, Any]) -> bytes:
+    return json.dumps(header).encode()

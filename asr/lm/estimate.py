@@ -1,0 +1,178 @@
+"""Interpolated modified Kneser-Ney estimation of n-gram models, to the numbers of KenLM's lmplz.
+
+Chen and Goodman, "An Empirical Study of Smoothing Techniques for Language Modeling", TR-10-98, 1998; Heafield,
+Pouzyrevsky, Clark and Koehn, "Scalable Modified Kneser-Ney Language Model Estimation", ACL 2013.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from asr.lm.counts import Corpus, OrderCounts, count_ngrams, ngram_words
+from asr.lm.tables import BOS, EOS, OOV_LOG10, LMError, NGramTable, NGramTables
+
+FALLBACK = (0.5, 1.0, 1.5)  # lmplz's, for counts 1, 2 and more
+Discounts = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A trained model, the discounts D1, D2, D3+ of every order, and which orders fell back to fixed ones."""
+
+    tables: NGramTables
+    discounts: list[Discounts]
+    fell_back: list[int]
+
+
+def estimate(
+    corpus: Corpus,
+    order: int,
+    *,
+    prune: Sequence[int] = (),
+    limit_vocabulary: Collection[str] | None = None,
+    fallback: Discounts | None = FALLBACK,
+    warn: Callable[[str], None] = lambda message: None,
+) -> Estimate:
+    """Train a model of n-grams up to `order` (1 or more).
+
+    `prune`: n-grams that occur at most that often are left out, a number per order, the last one for all further
+    orders; never falling. `limit_vocabulary`: n-grams with any other word are left out. Their probability goes to the
+    back-off. Where the counts are too few to estimate the discounts, `fallback` is taken and `warn` called with a
+    sentence that names the order; without a fallback that is an LMError. Raises LMError for a bad `prune` or `order`.
+    """
+    thresholds = pruning_thresholds(prune, order)
+    counts = count_ngrams(corpus, order)
+    adjusted = [_adjusted(counts, k) for k in range(1, order + 1)]
+    pruned = _pruned(corpus, counts, thresholds, limit_vocabulary)
+    discounts, fell_back = [], []
+    for k, statistics in enumerate(_statistics(counts, adjusted), 1):
+        try:
+            discounts.append(closed_form_discounts(statistics))
+        except ValueError as error:
+            if fallback is None:
+                raise LMError(
+                    f"no Kneser-Ney discounts for {k}-grams: {error}; give more text, or allow fall-back discounts"
+                ) from None
+            warn(
+                f"discounts for {k}-grams are fixed at {', '.join(f'{d:g}' for d in fallback)}: {error}; "
+                "more text would give better ones"
+            )
+            discounts.append(fallback)
+            fell_back.append(k)
+    return Estimate(_interpolate(corpus.words, counts, adjusted, pruned, discounts), discounts, fell_back)
+
+
+def pruning_thresholds(prune: Sequence[int], order: int) -> list[int]:
+    """A threshold for every order, as lmplz reads `--prune`. Raises LMError."""
+    if not 1 <= order <= 32:
+        raise LMError(f"the order of a language model is between 1 and 32, not {order}")
+    given = list(prune) or [0]
+    if len(given) > order:
+        raise LMError(f"{len(given)} pruning thresholds for a model of order {order}")
+    if min(given) < 0 or given != sorted(given):
+        raise LMError("pruning thresholds are counts that never fall from one order to the next: for example 0 0 1")
+    return given + [given[-1]] * (order - len(given))
+
+
+def closed_form_discounts(ngrams: Sequence[int]) -> Discounts:
+    """D1, D2, D3+ from the numbers of n-grams with (adjusted) count 1, 2, 3, 4: equation 26 of Chen and Goodman.
+
+    Raises ValueError, saying why, where they cannot be estimated.
+    """
+    discounts = []
+    for j in (1, 2, 3):
+        if ngrams[j - 1] == 0:
+            raise ValueError(f"the text is small or artificial (none has count {j})")
+        y = ngrams[0] / (ngrams[0] + 2.0 * ngrams[1])
+        discount = j - (j + 1) * y * ngrams[j] / ngrams[j - 1]
+        if not 0.0 <= discount <= j:
+            raise ValueError(f"the text is small or artificial (D{j} would be {discount:.3f})")
+        discounts.append(discount)
+    return discounts[0], discounts[1], discounts[2]
+
+
+def _adjusted(counts: list[OrderCounts], k: int) -> np.ndarray:
+    """How many words precede a k-gram; how often it occurs for the highest order and where nothing can precede it."""
+    own = counts[k - 1]
+    if k == len(counts):
+        return own.count
+    preceded_by = np.bincount(counts[k].suffix, minlength=len(own.count))
+    return np.where(own.oldest == BOS, own.count, preceded_by)
+
+
+def _pruned(
+    corpus: Corpus, counts: list[OrderCounts], thresholds: list[int], limit_vocabulary: Collection[str] | None
+) -> list[np.ndarray]:
+    """Which k-grams are left out, per order."""
+    masks: list[np.ndarray] = []
+    for k, own in enumerate(counts, 1):
+        mask = own.count <= thresholds[k - 1]
+        if limit_vocabulary is not None:
+            if k == 1:
+                allowed = frozenset(limit_vocabulary)
+                mask |= np.array([word not in allowed for word in corpus.words])
+            else:
+                mask |= masks[0][own.oldest] | masks[-1][own.suffix]
+        if k == 1:
+            mask[: EOS + 1] = False
+        masks.append(mask)
+    return masks
+
+
+def _statistics(counts: list[OrderCounts], adjusted: list[np.ndarray]) -> list[list[int]]:
+    """Per order the numbers of n-grams with adjusted count 1, 2, 3, 4."""
+    statistics = []
+    last_is_open = True
+    for k, (own, values) in enumerate(zip(counts, adjusted, strict=True), 1):
+        taken = values
+        if k < len(counts) and last_is_open:
+            # lmplz takes the plain count of the n-grams that end its sorted text for their adjusted count. One n-gram
+            # an order matters only in small texts; kept, so that the probabilities are the same there too
+            taken = values.copy()
+            taken[-1] = own.count[-1]
+            last_is_open = bool(own.oldest[-1] != BOS)
+        found = np.bincount(np.clip(taken, 0, 5), minlength=6)
+        statistics.append([int(n) for n in found[1:5]])
+    return statistics
+
+
+def _interpolate(
+    words: list[str],
+    counts: list[OrderCounts],
+    adjusted: list[np.ndarray],
+    pruned: list[np.ndarray],
+    discounts: list[Discounts],
+) -> NGramTables:
+    """Equations 4 and 5 of Heafield et al.: discounted counts, mixed with the next shorter order's probabilities."""
+    kept = [np.flatnonzero(~mask) for mask in pruned]
+    id_of_word = np.cumsum(~pruned[0], dtype=np.int32) - np.int32(1)
+    shorter = np.full(1, 1.0 / (len(kept[0]) - 1))  # the uniform share: every word but <s>, which is never predicted
+    tables: list[NGramTable] = []
+    for k, own in enumerate(counts, 1):
+        values, d = adjusted[k - 1], np.array([0.0, *discounts[k - 1]])
+        contexts = len(counts[k - 2].count) if k > 1 else 1
+        discount = d[np.minimum(values, 3)]
+        total = np.bincount(own.context, weights=values, minlength=contexts)
+        spared = np.bincount(own.context, weights=np.where(pruned[k - 1], values, discount), minlength=contexts)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            gamma = np.where(total > 0, spared / total, 1.0)
+        p = (values - discount) / total[own.context] + gamma[own.context] * shorter[own.suffix]
+        if k == 1:
+            p[BOS] = 1.0  # as lmplz: whoever scores <s> as a word pays nothing for it
+        else:
+            context_backoff = gamma[kept[k - 2]]
+            # a context none of whose continuations is kept gives back all its mass: 1, whatever rounding says
+            tables[-1] = tables[-1]._replace(backoff=_log10(np.minimum(context_backoff, 1.0)))
+        rows = kept[k - 1]
+        ids = id_of_word[ngram_words(counts, k, rows)]
+        tables.append(NGramTable(ids, _log10(np.minimum(p[rows], 1.0)), np.zeros(len(rows), np.float32)))
+        shorter = p
+    return NGramTables([words[i] for i in kept[0]], tables)
+
+
+def _log10(values: np.ndarray) -> np.ndarray:
+    # a discount of 0 leaves nothing to back off with; lmplz writes -inf, with which sums of scores are no numbers
+    return np.log10(np.maximum(values, 10.0**OOV_LOG10)).astype(np.float32)

@@ -1,0 +1,63 @@
+"""A recipe's results: every test set on its own, decoded greedily and, with a language model, by beam search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asr.recognition.recognizer import Recognizer
+
+GREEDY, BEAM, BEAM_LM = "greedy", "beam", "beam+lm"
+
+
+def result_folders(results: Path, tests: Mapping[str, str], lm: Path | None) -> dict[tuple[str, str], Path]:
+    """Where the results of each test set and decoding go."""
+    decodings = (GREEDY, BEAM, BEAM_LM) if lm else (GREEDY,)
+    return {(name, decoding): results / name / decoding for name in tests for decoding in decodings}
+
+
+def evaluate_sets(
+    model_file: Path, tests: Mapping[str, str], results: Path, lm: Path | None, say: Callable[[str], object]
+) -> list[dict[str, Any]]:
+    """Evaluate and write all results; the figures, a row for each test set and decoding, for `results_table`."""
+    import asr
+    from asr.recognition.evaluation import evaluate
+
+    recognizer = asr.load(model_file, decoder="greedy")
+    rows = []
+    for (name, decoding), folder in result_folders(results, tests, lm).items():
+        if decoding != GREEDY:
+            _search(recognizer, lm if decoding == BEAM_LM else None)
+        evaluation = evaluate(recognizer, tests[name])
+        evaluation.write(folder, {"model": str(model_file), "decoder": decoding})
+        if decoding == GREEDY:  # what is wrong with the audio or the texts is the same for all
+            for warning in evaluation.warnings:
+                say(f"warning: {name}: {warning}")
+            for failure in evaluation.failures:
+                say(f"error: {name}: {failure.id}: {failure.error}")
+        rows.append({"set": name, "decoding": decoding} | evaluation.summary())
+    return rows
+
+
+def results_table(rows: list[dict[str, Any]]) -> str:
+    """One line for each test set and decoding, under a heading."""
+    width = max(len(row["set"]) for row in [*rows, {"set": "test set"}])
+    lines = [f"{'test set':{width}}  decoder  utterances     WER   95 % interval      CER    words   sub   del   ins"]
+    for row in rows:
+        wer, cer = row["wer"], row["cer"]
+        low, high = wer["interval_95"]
+        lines.append(
+            f"{row['set']:{width}}  {row['decoding']:7}  {row['utterances']:10d}  {wer['rate']:6.2%}  "
+            f"{low:6.2%} - {high:6.2%}  {cer['rate']:6.2%}  {wer['reference_length']:7d}  {wer['substitutions']:4d}  "
+            f"{wer['deletions']:4d}  {wer['insertions']:4d}"
+        )
+    return "\n".join(lines)
+
+
+def _search(recognizer: Recognizer, lm: Path | None) -> None:
+    from asr.decoding.make import DecodingConfig, make_decoder
+
+    config = DecodingConfig(decoder="beam", lm=str(lm) if lm else None)
+    recognizer.decoder = make_decoder(config, recognizer.tokenizer, recognizer.frame_seconds)

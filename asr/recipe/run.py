@@ -1,0 +1,105 @@
+"""What every recipe's run.py calls: arguments and configuration in, the recipe's steps done, exit status out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asr.recipe.steps import STEPS, Preparation, Run
+from asr.types import AsrError, ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from asr.training.config import TrainConfig
+
+
+def main(folder: Path, preparation: Preparation, argv: Sequence[str] | None = None) -> int:
+    """Run a recipe from the command line and return the exit status (0 done, 1 failed, 2 wrong usage)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = _parse(folder, preparation, arguments)
+        config = _config(folder, args)
+        return Run(config, args, preparation, folder).steps(_chosen(args.steps), _chosen(args.force or ""))
+    except AsrError as error:
+        print(f"{folder.name}: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError | ConfigError) else 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"{folder.name}: error: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{folder.name}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+
+
+def _parse(folder: Path, preparation: Preparation, argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"{folder.name}/run.py",
+        description=f"The recipe {folder.name}: {', '.join(STEPS)}; see recipes/{folder.name}/README.md.",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, e.g. model.layers=5")
+    parser.add_argument(
+        "--config", default="recipe", metavar="NAME", help="a configuration of this recipe, or a YAML file"
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="where audio and manifests go (default: data/ here)")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="where the run goes (default: as configured, exp/ here)"
+    )
+    parser.add_argument("--steps", default=",".join(STEPS), metavar="A,B", help="only these of: %(default)s")
+    parser.add_argument("--force", metavar="A,B", help="do these steps even when they are up to date")
+    preparation.add_arguments(parser)
+    return parser.parse_intermixed_args(argv)
+
+
+def _config(folder: Path, args: argparse.Namespace) -> TrainConfig:
+    """The configuration with `--data` and `--output` put in; sets `args.data`, `args.manifests`, `args.lm_file`."""
+    from asr.config import apply_overrides
+    from asr.training.config import parse_config, read_extended, with_output
+
+    path = Path(args.config)
+    if not path.suffix:
+        path = folder / f"{args.config}.yaml"
+    if not path.exists():
+        names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise UsageError(f"there is no configuration {path} (this recipe has: {names})")
+    values = read_extended(path)
+    default = Path("data") / folder.name
+    args.data = args.data or default
+    for section in ("data", "lm"):
+        values[section] = _moved(values.get(section, {}), default, args.data)
+    config = parse_config(apply_overrides(values, args.overrides))
+    config = with_output(config, args.output) if args.output else config
+    args.manifests = [path for path in _manifests(config) if path.is_relative_to(args.data)]
+    lm_file = Path(config.lm.file)
+    args.lm_file = lm_file if config.lm.file and lm_file.is_relative_to(args.data) else None
+    return config
+
+
+def _moved(value: Any, default: Path, data: Path) -> Any:
+    """The same setting with all paths below the folder `default` put below `data`."""
+    if isinstance(value, dict):
+        return {key: _moved(entry, default, data) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_moved(entry, default, data) for entry in value]
+    if isinstance(value, str) and Path(value).is_relative_to(default):
+        return str(data / Path(value).relative_to(default))
+    return value
+
+
+def _manifests(config: TrainConfig) -> Iterator[Path]:
+    from asr.training.config import manifests
+
+    data = config.data
+    names = [*manifests(data.train), *manifests(data.dev), *data.test.values()]
+    return (Path(name) for name in dict.fromkeys(names))
+
+
+def _chosen(steps: str) -> list[str]:
+    chosen = [step.strip() for step in steps.split(",") if step.strip()]
+    for step in chosen:
+        if step not in STEPS:
+            raise UsageError(f"there is no step '{step}' (valid: {', '.join(STEPS)})")
+    return [step for step in STEPS if step in chosen]

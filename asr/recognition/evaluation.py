@@ -1,0 +1,226 @@
+"""How well a model does on a manifest: every utterance recognized and scored once, nothing dropped."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from asr.corpus.manifest import Manifest, Utterance, manifest_row
+from asr.files import write_text
+from asr.recognition.inputs import as_recording
+from asr.recognition.writers import to_dict
+from asr.scoring.confidences import quality_line
+from asr.scoring.edits import Score
+from asr.scoring.scored import ScoredSet, rate_line, scored, write_summary
+from asr.scoring.texts import Line
+from asr.text.normalize import normalize, versioned
+from asr.types import Failure, Transcript
+
+if TYPE_CHECKING:
+    from asr.recognition.recognizer import Recognizer
+
+MOST_WORDS = 200  # in the lists of the summary
+UNKNOWN_SHARE_LIMIT = 0.05  # of reference characters; beyond it the WER says more about spelling than about hearing
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of a model on a manifest; all lists are in manifest order.
+
+    `scored` holds references and hypotheses after the normalizer and their scores, `results` are as recognized. An
+    utterance whose audio could not be read has a Failure there and counts as an empty hypothesis. `unknown_symbols`
+    counts the reference characters that the model cannot spell, most frequent first.
+    """
+
+    manifest: str
+    utterances: tuple[Utterance, ...]
+    results: tuple[Transcript | Failure, ...]
+    scored: ScoredSet
+    unknown_symbols: dict[str, int]
+    seconds: float
+
+    @property
+    def normalizer(self) -> str:
+        return self.scored.normalizer
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        return self.scored.references
+
+    @property
+    def hypotheses(self) -> tuple[str, ...]:
+        return self.scored.hypotheses
+
+    @property
+    def wer(self) -> Score:
+        return self.scored.words
+
+    @property
+    def cer(self) -> Score:
+        assert self.scored.characters is not None
+        return self.scored.characters
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        return tuple(result for result in self.results if isinstance(result, Failure))
+
+    @property
+    def audio_seconds(self) -> float:
+        return sum(result.duration for result in self.results if isinstance(result, Transcript))
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work per second of audio, reading and decoding included, loading the model not."""
+        return self.seconds / self.audio_seconds if self.audio_seconds else 0.0
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of the reference characters that the model cannot spell; spaces do not count."""
+        characters = sum(len(text) - text.count(" ") for text in self.references)
+        return sum(self.unknown_symbols.values()) / characters if characters else 0.0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes the rates doubtful, one line each."""
+        if self.unknown_share <= UNKNOWN_SHARE_LIMIT:
+            return self.scored.warnings
+        most = ", ".join(map(repr, list(self.unknown_symbols)[:8]))
+        return (
+            *self.scored.warnings,
+            f"{self.unknown_share:.1%} of the reference characters are outside the model's alphabet (most often "
+            f"{most}): wrong case or normalizer? The references were normalized with '{self.normalizer}'",
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The figures as JSON-able values; rates are fractions."""
+        return {
+            "manifest": self.manifest,
+            "utterances": len(self.utterances),
+            "unreadable": len(self.failures),
+            **self.scored.summary(limit=MOST_WORDS),
+            "audio_seconds": round(self.audio_seconds, 3),
+            "seconds": round(self.seconds, 3),
+            "real_time_factor": round(self.real_time_factor, 5),
+            "unknown_share": round(self.unknown_share, 5),
+            "unknown_symbols": self.unknown_symbols,
+            "failures": [{"id": failure.id, "error": failure.error} for failure in self.failures],
+            "warnings": list(self.warnings),
+        }
+
+    def text(self) -> str:
+        """The figures for people, a few lines."""
+        words, characters, judged = self.wer, self.cer, self.scored.recognized
+        unread = f", {len(self.failures)} of them unreadable and counted as empty" if self.failures else ""
+        total = len(self.utterances)
+        speed = f" ({1 / self.real_time_factor:.0f}x real time)" if self.real_time_factor else ""
+        return (
+            f"{self.manifest}: {len(self.hypotheses)} of {total} utterances{unread}, "
+            f"{words.reference_length} words, {self.audio_seconds / 60:.1f} min\n"
+            f"{rate_line('WER', words)}   normalizer {self.normalizer}\n"
+            f"{rate_line('CER', characters)}\n"
+            f"SER {words.sentence_error_rate:7.2%}  ({words.sentence_errors} of {total} utterances with an error)\n"
+            f"RTF {self.real_time_factor:.4f}{speed}"
+            + (f"\nconfidences: {quality_line(judged.quality())}" if judged else "")
+        )
+
+    def write(self, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
+        """Write what ScoredSet.write does, hypotheses.jsonl (rows with pred_text) and summary.json (with `extra`)."""
+        folder = Path(folder)
+        self.scored.write(folder)
+        rows = map(_row, self.utterances, self.results)
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_text(folder / "hypotheses.jsonl", "".join(lines))
+        write_summary(folder, {**(extra or {}), **self.summary()})
+
+
+def evaluate(
+    recognizer: Recognizer,
+    manifest: Manifest | str | Path,
+    *,
+    normalizer: str | None = None,
+    batch_seconds: float | None = None,
+    workers: int | None = None,
+    on_result: Callable[[Transcript | Failure], None] | None = None,
+) -> Evaluation:
+    """Recognize every utterance of a manifest and score the texts.
+
+    `normalizer` (default: the model's own) is applied to references and hypotheses alike. `on_result` is called as
+    results come, longest utterances first. Raises ManifestError for a malformed manifest, ConfigError for an unknown
+    normalizer; unreadable audio is no error but a Failure among the results.
+    """
+    if not isinstance(manifest, Manifest):
+        manifest = Manifest.read(manifest)
+    name = versioned(normalizer or recognizer.normalizer)
+    utterances = tuple(manifest)
+    longest_first = np.argsort(-manifest.durations, kind="stable").tolist()  # even batches, and the largest at once
+    results: list[Transcript | Failure | None] = [None] * len(utterances)
+    started = time.perf_counter()
+    recognized = recognizer.transcribe_many(
+        (as_recording(utterances[i]) for i in longest_first), batch_seconds=batch_seconds, workers=workers
+    )
+    for i, result in zip(longest_first, recognized, strict=True):
+        results[i] = result
+        if on_result:
+            on_result(result)
+    seconds = time.perf_counter() - started
+    complete = tuple(result for result in results if result is not None)
+    references = tuple(normalize(utterance.text, name) for utterance in utterances)
+    hypotheses = tuple(normalize(_text(result), name) for result in complete)
+    lines = [_line(utterance, result) for utterance, result in zip(utterances, complete, strict=True)]
+    spoken = [Line(result.id, _text(result), words=_words(result)) for result in complete]
+    return Evaluation(
+        manifest=manifest.path,
+        utterances=utterances,
+        results=complete,
+        scored=scored(name, lines, spoken, references, hypotheses, characters=True),
+        unknown_symbols=_unknown_symbols(recognizer, references),
+        seconds=seconds,
+    )
+
+
+def _text(result: Transcript | Failure) -> str:
+    return result.text if isinstance(result, Transcript) else ""
+
+
+def _line(utterance: Utterance, result: Transcript | Failure) -> Line:
+    snr = utterance.extra.get("snr")
+    return Line(
+        utterance.id,
+        utterance.text,
+        speaker=utterance.speaker,
+        duration=result.duration if isinstance(result, Transcript) else utterance.duration,
+        snr=float(snr) if isinstance(snr, int | float) and math.isfinite(snr) else None,
+        audio_filepath=utterance.audio_filepath,
+        offset=utterance.offset,
+        segment=utterance.segment,
+        channel=utterance.channel,
+    )
+
+
+def _words(result: Transcript | Failure) -> tuple[tuple[str, float, float, float], ...]:
+    if isinstance(result, Failure):
+        return ()
+    return tuple((word.word, word.start, word.end, word.confidence) for word in result.words)
+
+
+def _unknown_symbols(recognizer: Recognizer, references: tuple[str, ...]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for text in references:
+        for symbol in recognizer.tokenizer.unknown_symbols(text):
+            counts[symbol] += text.count(symbol)
+    return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
+
+
+def _row(utterance: Utterance, result: Transcript | Failure) -> dict[str, Any]:
+    """The manifest row with its path made usable from anywhere, what was recognized, and the words with confidences."""
+    row = manifest_row(utterance, utterance.audio_filepath)
+    found = to_dict(result)
+    return row | {"pred_text": _text(result)} | {key: found[key] for key in ("words", "error") if key in found}

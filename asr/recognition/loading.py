@@ -1,0 +1,157 @@
+"""Recordings on their way to the recognizer: read whole where they are short, else opened for one pass."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from asr.audio.read import Audio, RawFormat, channel_count, from_array, read_unless_longer
+from asr.audio.stream import open_stream
+from asr.recognition.inputs import Recording
+from asr.types import AsrError, Failure
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A recording with its samples, with what failed, or with None where it is too long to be held."""
+
+    recording: Recording
+    audio: Audio | Failure | None
+
+    @property
+    def seconds(self) -> float:
+        """Of samples in memory, over all channels."""
+        return self.audio.samples.size / self.audio.rate if isinstance(self.audio, Audio) else 0.0
+
+    def waveforms(self) -> list[tuple[int | None, np.ndarray]]:
+        if not isinstance(self.audio, Audio):
+            return []
+        if self.audio.samples.ndim == 1:
+            return [(None, self.audio.samples)]
+        return list(enumerate(self.audio.samples))
+
+
+class Samples(Protocol):
+    """Blocks of samples at the model's rate; `duration` and `warnings` are complete after the last."""
+
+    duration: float
+    warnings: tuple[str, ...]
+    source_rate: int
+
+    def __iter__(self) -> Iterator[np.ndarray]: ...
+
+
+def load_recording(
+    recording: Recording, rate: int, channel: str | int, raw: RawFormat | None, longest: float | None
+) -> Loaded:
+    recording = rereadable(recording)
+    try:
+        chosen = channel if recording.channel is None else recording.channel
+        return Loaded(recording, read_recording(recording, rate, chosen, raw, longest))
+    except AsrError as error:
+        return Loaded(recording, failure(recording, str(error)))
+
+
+def read_recording(
+    recording: Recording, rate: int, channel: str | int, raw: RawFormat | None, longest: float | None
+) -> Audio | None:
+    """The samples; None where they last more than `longest` seconds."""
+    source = recording.source
+    if isinstance(source, tuple):
+        samples, source_rate = windowed(recording)
+        if longest is not None and np.shape(samples)[-1:] > (longest * source_rate,):
+            return None
+        return from_array(samples, source_rate, target_rate=rate, channel=channel, name=name_of(recording))
+    return read_unless_longer(
+        source,
+        longest,
+        rate=rate,
+        channel=channel,
+        offset=recording.offset,
+        duration=recording.duration,
+        raw=raw,
+        name=None if isinstance(source, str | Path) else name_of(recording),
+    )
+
+
+def channels_of(recording: Recording, raw: RawFormat | None) -> int:
+    if isinstance(recording.source, tuple):
+        return len(np.atleast_2d(recording.source[0]))
+    return channel_count(recording.source, raw)
+
+
+class _InMemory:
+    """Samples that are there already."""
+
+    def __init__(self, samples: np.ndarray, duration: float, warnings: tuple[str, ...], source_rate: int) -> None:
+        self.samples, self.duration, self.warnings, self.source_rate = samples, duration, warnings, source_rate
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        yield self.samples
+
+
+@contextmanager
+def open_samples(
+    recording: Recording, rate: int, channel: str | int, raw: RawFormat | None, name: str
+) -> Iterator[Samples]:
+    """The samples of one channel of a recording, for one pass."""
+    if isinstance(recording.source, tuple):
+        audio = from_array(*windowed(recording), target_rate=rate, channel=channel, name=name)
+        yield _InMemory(audio.samples, audio.duration, audio.warnings, audio.source_rate)
+        return
+    options: dict[str, Any] = {} if isinstance(recording.source, str | Path) else {"name": name}
+    with open_stream(
+        recording.source,
+        rate=rate,
+        channel=channel,
+        offset=recording.offset,
+        duration=recording.duration,
+        raw=raw,
+        **options,
+    ) as stream:
+        yield stream
+
+
+def windowed(recording: Recording) -> tuple[np.ndarray, int]:
+    """Samples and rate of a recording given as an array, cut to its window."""
+    samples, rate = recording.source
+    first = round(recording.offset * rate)
+    last = None if recording.duration is None else first + round(recording.duration * rate)
+    if first or last is not None:
+        samples = np.asarray(samples)[..., first:last]
+    return samples, rate
+
+
+def rereadable(recording: Recording) -> Recording:
+    """The recording with the content of a source that can be read only once: a pipe, standard input."""
+    source = recording.source
+    try:
+        if isinstance(source, str | Path):
+            return recording if stat.S_ISREG(os.stat(source).st_mode) else _with_content(recording, Path(source))  # noqa: PTH116
+        if hasattr(source, "seekable") and not isinstance(source, io.TextIOBase) and not source.seekable():
+            return replace(recording, source=source.read())
+    except (OSError, ValueError):  # said by the reader, in its words
+        pass
+    return recording
+
+
+def _with_content(recording: Recording, path: Path) -> Recording:
+    return recording if path.is_dir() else replace(recording, source=path.read_bytes())
+
+
+def failure(recording: Recording, error: str) -> Failure:
+    return Failure(recording.id, recording.audio_filepath, error)
+
+
+def name_of(recording: Recording) -> str:
+    if recording.audio_filepath == "-":
+        return "stdin"
+    return recording.audio_filepath or recording.id
