@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
-import io
-import os
 import sys
 from collections.abc import Sequence
 
-from asr import __version__
+from asr import __version__, standard_streams
 from asr.config import nearest
 from asr.types import AsrError, ConfigError, UsageError
 
@@ -30,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("asr.commands.doctor", "what is installed, what is missing, the line that mends it"),
 }
 
-OK, FAILED, WRONG_USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,32 +35,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 all well, 1 something failed, 2 wrong usage, 130 interrupted by Ctrl-C, 141 stdout closed by its reader.
     """
-    _speak_utf8()
+    if argv is None:
+        standard_streams.own()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    return standard_streams.guarded(lambda: _status(arguments), "asr")
+
+
+def _status(arguments: list[str]) -> int:
+    """Run a command and say in one line what went wrong; raises OSError where that is stdout."""
     try:
-        status = _dispatch(arguments)
-        sys.stdout.flush()  # here, so that a reader that has gone away is noticed inside this try
-        return status
+        return _dispatch(arguments)
     except (UsageError, ConfigError) as error:
         return _fail(error, WRONG_USAGE)
     except AsrError as error:
         return _fail(error, FAILED)
     except KeyboardInterrupt:
-        print("asr: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # `asr ... | head` is no error; the interpreter flushes stdout once more at exit, so give it a place
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return _fail("interrupted", INTERRUPTED, "")
+    except OSError as error:
+        if not standard_streams.is_file_error(error):
+            raise
+        return _fail(f"{error.filename}: {error.strerror or error}", FAILED)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "asr":
             raise
         return _fail(f"the Python package '{error.name}' is not installed; see `asr doctor`", FAILED)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        return _fail(f"{error.filename}: {error.strerror or error}", FAILED)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -106,18 +101,12 @@ def _overview() -> str:
     )
 
 
-def _fail(message: object, status: int) -> int:
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.flush()  # results printed so far come before the error where both go to one place
-    print(f"asr: error: {message}", file=sys.stderr)
+def _fail(message: object, status: int, kind: str = "error: ") -> int:
+    try:
+        standard_streams.flush_stdout()  # results printed so far come before the error where both go to one place
+    finally:
+        print(f"asr: {kind}{message}", file=sys.stderr)
     return status
-
-
-def _speak_utf8() -> None:
-    """UTF-8 on stdout and stderr whatever the locale; file names that are not UTF-8 are escaped."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 if __name__ == "__main__":

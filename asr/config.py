@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from asr.files import read_text
 from asr.types import ConfigError
 
 T = TypeVar("T")
@@ -46,12 +47,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML mapping; raises ConfigError with file and line when it is missing or malformed."""
     import yaml
 
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    text = read_text(path, ConfigError)
     try:
         loaded = yaml.safe_load(text)
     except yaml.YAMLError as error:

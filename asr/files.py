@@ -18,14 +18,27 @@ from typing import Any, BinaryIO, cast
 from asr.types import AsrError
 
 _GZIP = b"\x1f\x8b"
+_GZIP_RATIO = 1032  # deflate packs no tighter
+_PEEKED = 64  # bytes, longer than any signature looked for
 
 
 class OutputError(AsrError):
     """An output file exists already or cannot be written. The message names it."""
 
 
+class Input(io.BufferedReader):
+    """An input opened by `opened`. `peek` shows its first 64 bytes (all of a shorter input), also of a pipe.
+
+    `on_disk`: these bytes lie in a regular file, which can be opened again. `limit`: there are no more bytes than this;
+    None for a pipe, of which nobody knows.
+    """
+
+    on_disk: bool
+    limit: int | None
+
+
 @contextlib.contextmanager
-def opened(path: str | Path, error: type[AsrError] = AsrError) -> Iterator[BinaryIO]:
+def opened(path: str | Path, error: type[AsrError] = AsrError) -> Iterator[Input]:
     """An input opened for reading, unpacked if it is gzip: a file, a pipe (`<(...)`, /dev/stdin), or `-` for stdin.
 
     It is opened exactly once, because what a pipe has given is gone. `peek` of the file object looks ahead. What fails
@@ -33,17 +46,28 @@ def opened(path: str | Path, error: type[AsrError] = AsrError) -> Iterator[Binar
     """
     try:
         with contextlib.ExitStack() as stack:
-            raw: BinaryIO = (
-                _stdin(error) if str(path) == "-" else stack.enter_context(Path(path).open("rb", buffering=0))
-            )
-            start = _read_exactly(raw, len(_GZIP))
-            whole = io.BufferedReader(cast(io.RawIOBase, _Rejoined(start, raw)), 1 << 16)
-            packed = start == _GZIP
-            yield cast(BinaryIO, gzip.GzipFile(fileobj=whole, mode="rb") if packed else whole)
+            piped = str(path) == "-"
+            raw: BinaryIO = _stdin(error) if piped else stack.enter_context(Path(path).open("rb", buffering=0))
+            state = None if piped else os.fstat(raw.fileno())
+            regular = state is not None and stat.S_ISREG(state.st_mode)
+            whole = _with_start(raw)
+            packed = whole.peek(len(_GZIP)).startswith(_GZIP)
+            file = _with_start(cast(BinaryIO, gzip.GzipFile(fileobj=whole))) if packed else whole
+            file.on_disk = regular and not packed
+            file.limit = state.st_size * (_GZIP_RATIO if packed else 1) if state is not None and regular else None
+            yield file
     except (EOFError, zlib.error, gzip.BadGzipFile) as reason:
         raise error(f"{_name(path)}: the gzip data is cut off or damaged ({reason}): fetch it again") from reason
     except OSError as reason:
         raise error(f"{_name(path)}: cannot be read: {reason.strerror or reason}") from reason
+
+
+def is_input(argument: str) -> bool:
+    """Whether an argument names something to read, a file, a pipe or a device, rather than being a text itself."""
+    try:
+        return Path(argument).exists() and not Path(argument).is_dir()
+    except (OSError, ValueError):  # too long for a name; a NUL in it
+        return False
 
 
 def read_text(path: str | Path, error: type[AsrError] = AsrError) -> str:
@@ -53,14 +77,18 @@ def read_text(path: str | Path, error: type[AsrError] = AsrError) -> str:
     """
     with opened(path, error) as file:
         data = file.read()
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise error(f"{_name(path)}: not UTF-8 but UTF-16: save the file as UTF-8")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as reason:
-        line = data.count(b"\n", 0, reason.start) + 1
-        raise error(f"{_name(path)}:{line}: not UTF-8: save the file as UTF-8") from reason
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return _decoded(data, path, 1, error).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: str | Path, error: type[AsrError] = AsrError) -> Iterator[str]:
+    """The lines of `read_text`, without their ends, one at a time: for texts that need not fit into memory."""
+    number = 1
+    with opened(path, error) as file:
+        for data in file:
+            text = _decoded(data, path, number, error)
+            lines = text.removesuffix("\n").removesuffix("\r").split("\r") if text else []  # a mark and no more
+            yield from lines
+            number += len(lines)
 
 
 @contextlib.contextmanager
@@ -74,7 +102,9 @@ def replacing(path: str | Path, error: type[AsrError] = OutputError, *, durable:
     """
     target = Path(path)
     try:
-        if target.exists() and not (target.is_dir() or stat.S_ISREG(target.stat().st_mode)):
+        # /dev/stdout may lead to a file, which the rest of the command writes to as well
+        device = str(target.absolute()).startswith("/dev/")
+        if device or (target.exists() and not (target.is_dir() or stat.S_ISREG(target.stat().st_mode))):
             yield target
             return
         target = target.resolve() if target.is_symlink() else target
@@ -116,6 +146,18 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def _decoded(data: bytes, path: str | Path, line: int, error: type[AsrError]) -> str:
+    """The text of bytes that begin in that line; a byte order mark belongs to the first."""
+    if line == 1 and data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise error(f"{_name(path)}: not UTF-8 but UTF-16: save the file as UTF-8")
+    try:
+        return data.decode("utf-8-sig" if line == 1 else "utf-8")
+    except UnicodeDecodeError as reason:
+        before = data[: reason.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        line += before.count(b"\n")
+        raise error(f"{_name(path)}:{line}: not UTF-8: save the file as UTF-8") from reason
+
+
 def _name(path: str | Path) -> str:
     return "stdin" if str(path) == "-" else str(path)
 
@@ -126,12 +168,12 @@ def _stdin(error: type[AsrError]) -> BinaryIO:
     return sys.stdin.buffer
 
 
-def _read_exactly(file: BinaryIO, count: int) -> bytes:
-    """The next `count` bytes, fewer only at the end: a pipe may give them in several pieces."""
-    data = b""
-    while len(data) < count and (piece := file.read(count - len(data))):
-        data += piece
-    return data
+def _with_start(raw: BinaryIO) -> Input:
+    """A buffered reader whose first bytes are there to be peeked at: a pipe may give them in several pieces."""
+    start = b""
+    while len(start) < _PEEKED and (piece := raw.read(_PEEKED - len(start))):
+        start += piece
+    return Input(cast(io.RawIOBase, _Rejoined(start, raw)), 1 << 16)
 
 
 class _Rejoined(io.RawIOBase):
@@ -145,7 +187,9 @@ class _Rejoined(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self._start[: len(buffer)] or self._rest.read(len(buffer))
+        if not self._start:
+            return cast(io.RawIOBase, self._rest).readinto(buffer)
+        data = self._start[: len(buffer)]
         self._start = self._start[len(data) :]
         buffer[: len(data)] = data
         return len(data)
@@ -209,3 +253,36 @@ def file_state(path: Path) -> dict[str, Any]:
     except OSError:
         return {}
     return {"path": str(path.resolve()), "bytes": status.st_size, "modified": status.st_mtime_ns}
+
+
+def walk(folder: str | Path, problems: list[str] | None = None) -> list[tuple[Path, list[str]]]:
+    """(folder, its file names) of `folder` and every folder below it, linked ones too, sorted; hidden ones left out.
+
+    A folder that can be reached in several ways is visited once, under its own name if that lies below `folder`: links
+    that lead back end there. What cannot be followed, a link to nothing or a folder without permission, is described
+    in `problems`.
+    """
+    found: list[tuple[Path, list[str]]] = []
+    bad = [] if problems is None else problems
+    seen: set[tuple[int, int]] = set()
+    waiting = [os.fspath(folder)]
+    while waiting:
+        links: list[str] = []
+        for parent, folders, files in os.walk(waiting.pop(0), onerror=lambda error: bad.append(_described(error))):
+            status = os.stat(parent)  # noqa: PTH116
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            links += [str(path) for name in folders if (path := Path(parent, name)).is_symlink()]
+            names = sorted(name for name in files if not name.startswith("."))
+            broken = [name for name in names if not os.path.exists(os.path.join(parent, name))]  # noqa: PTH110, PTH118
+            bad.extend(f"{Path(parent, name)}: a link to what is not there" for name in broken)
+            found.append((Path(parent), [name for name in names if name not in broken]))
+        waiting += sorted(links)
+    return sorted(found)
+
+
+def _described(error: OSError) -> str:
+    return f"{error.filename}: cannot be read: {error.strerror or error}"

@@ -19,9 +19,9 @@ from typing import Any
 
 import jiwer
 
+from asr.scoring.pairing import pair
 from asr.scoring.scored import ScoredSet, score_set
 from asr.scoring.text_files import read_texts, with_speakers
-from asr.scoring.texts import pair
 from asr.text.normalize import normalize
 
 COUNTS = r"Scores: \(#C #S #D #I\) (\d+) (\d+) (\d+) (\d+)"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,25 @@ def write_audio(noise: Callable[..., np.ndarray]) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def piped() -> Iterator[Callable[[bytes], Path]]:
+    """`piped(content)`: the path of a pipe that holds `content` (up to 64 KB), as a shell's `<(...)` is one."""
+    if not Path("/dev/fd").exists():
+        pytest.skip("no paths of pipes on this system")
+    ends: list[int] = []
+
+    def pipe(content: bytes) -> Path:
+        reader, writer = os.pipe()
+        ends.append(reader)
+        with open(writer, "wb") as file:  # noqa: PTH123 - a descriptor
+            file.write(content)
+        return Path(f"/dev/fd/{reader}")
+
+    yield pipe
+    for end in ends:
+        os.close(end)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from asr.files import OutputError, opened, read_text, replacing, write_text
+from asr.files import OutputError, is_input, opened, read_lines, read_text, replacing, write_text
 from asr.types import AsrError
 
 
@@ -42,6 +42,36 @@ def test_inputs_shorter_than_a_signature_are_whole(tmp_path, data):
     (tmp_path / "file").write_bytes(data)
     with opened(tmp_path / "file") as file:
         assert file.read() == data
+
+
+def test_a_look_ahead_takes_nothing_from_a_pipe(tmp_path):
+    data = bytes(range(100))
+    with opened(through_a_pipe(tmp_path, data)) as file:
+        assert file.peek().startswith(data[:64]) and file.read() == data
+        assert not file.on_disk and file.limit is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "a\n", "a\n\n", "a\r\nb\r\n", "a\rb\r", "\n\r\n\ra", "a\r\r\nb", "a\rb\r\n\r\nc"]
+)
+def test_lines_are_those_of_the_text(tmp_path, text):
+    (tmp_path / "x").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    whole = read_text(tmp_path / "x")
+    assert list(read_lines(tmp_path / "x")) == (whole.removesuffix("\n").split("\n") if whole else [])
+
+
+@pytest.mark.parametrize("data", [b"a\n\nb\xff\n", b"a\r\rb\xff\r", b"a\r\n\r\n\xff"])
+@pytest.mark.parametrize("read", [read_text, lambda path: list(read_lines(path))])
+def test_the_line_of_a_bad_byte_is_named_whatever_the_line_end(tmp_path, read, data):
+    (tmp_path / "x").write_bytes(data)
+    with pytest.raises(AsrError, match="x:3: not UTF-8"):
+        read(tmp_path / "x")
+
+
+def test_what_names_an_input_is_told_from_a_text(tmp_path):
+    (tmp_path / "file").touch()
+    assert is_input(str(tmp_path / "file")) and is_input(str(through_a_pipe(tmp_path, b"")))
+    assert not any(map(is_input, (str(tmp_path), "the words themselves", "a" * 5000, "a\0b")))
 
 
 def test_stdin_is_read_and_a_closed_one_is_one_line(monkeypatch):

@@ -49,6 +49,42 @@ def test_ids_that_differ_only_in_odd_characters_do_not_share_a_file(tmp_path):
     assert sorted(path.read_text(encoding="utf-8") for path in tmp_path.iterdir()) == ["a*b\n", "a?b\n", "a_b\n"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["x" * 300, "\u8a9e" * 100, "d" * 256 + "/a", "a/" + "\u00fc" * 251 + "/b", "x" * 252],
+    ids=["ascii", "utf8", "folder", "folder within", "by its suffix"],
+)
+def test_a_name_too_long_for_the_file_system_is_cut_the_same_way_in_every_run(tmp_path, name):
+    """What no file can be called has a name nevertheless, and --resume finds it."""
+    folder = OutputFolder(tmp_path, ["txt", "textgrid"])
+    paths = folder.paths(name, channel=3)
+    assert folder.shortened == (name, paths[0])
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    again = OutputFolder(tmp_path, ["textgrid", "txt"])
+    other = OutputFolder(tmp_path, ["txt"]).paths(name + "y" if "/" not in name else f"y{name}")
+    assert again.finished(name, [3]) and again.paths(name, 3) == paths[::-1] and other[0] not in paths
+
+
+def test_names_that_fit_are_left_alone(tmp_path):
+    folder = OutputFolder(tmp_path, ["txt"])
+    folder.write(said("x"), "x" * 251)
+    assert files(tmp_path) == ["x" * 251 + ".txt"] and folder.shortened is None
+    assert folder.paths("?" * 300) != folder.paths("*" * 300)  # both are _ in a file name
+
+
+def test_a_path_that_cannot_be_written_is_an_error_of_its_own(tmp_path):
+    folder = OutputFolder(tmp_path, ["txt"])
+    folder.write(said("x"), "a")
+    for name in ("a.txt/b", "/".join(["z" * 200] * 30)):
+        assert not folder.finished(name) and folder.existing(name) is None
+        with pytest.raises(OutputError, match="cannot be written"):
+            folder.write(said("y"), name)
+    folder.write(said("x"), "b")
+    assert files(tmp_path) == ["a.txt", "b.txt"]
+
+
 def test_what_exists_is_left_unless_overwriting_was_allowed(tmp_path):
     (tmp_path / "a.txt").write_text("precious\n", encoding="utf-8")
     careful = OutputFolder(tmp_path, ["json", "txt"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import sys
 
 import pytest
@@ -81,6 +83,66 @@ def test_inputs_that_lead_nowhere_are_failures_in_their_place(tree):
     assert isinstance(file, Recording)
     assert isinstance(pattern, Failure)
     assert "*.ogg: no file matches" in pattern.error
+
+
+def test_linked_folders_are_searched_once_and_loops_end(tree):
+    """A linked folder is a folder: skipped in silence nowhere, read twice nowhere, and a loop has an end."""
+    (tree / "far/deep").mkdir(parents=True)
+    (tree / "far/deep/x.wav").touch()
+    (tree / "one/link").symlink_to(tree / "far")
+    (tree / "one/aaa").symlink_to(tree / "far")  # a second way to the same folder
+    (tree / "far/back").symlink_to(tree / "one")
+    (tree / "far/self").symlink_to(".")
+    (tree / "one/file.wav").symlink_to(tree / "two/a.wav")
+    assert ids("one") == ["a", "b", "file", "aaa/deep/x"]
+    assert ids("one/**/*.wav", "one") == ["a", "aaa/deep/x", "file", "b"]
+    assert ids("**/x.*", "*/d*/*") == ["far/deep/x", "two/deep/c"]
+    assert ids("one/**") == ids("one/**/*") == ["a", "aaa/deep/x", "b", "file", "notes"]
+    assert ids("one/aaa") == ["back/a", "back/b", "back/file", "deep/x"]
+
+
+def test_broken_links_and_closed_folders_are_named(tree, monkeypatch):
+    (tree / "one/gone").symlink_to("nowhere")
+    (tree / "one/me.wav").symlink_to("me.wav")
+    found = find_recordings(["one"])
+    assert [item.error for item in found if isinstance(item, Failure)] == [
+        "one/gone: a link to what is not there",
+        "one/me.wav: a link to what is not there",
+    ]
+    assert [item.id for item in found if isinstance(item, Recording)] == ["a", "b"]
+    real = os.scandir
+
+    def closed(path):
+        if os.fspath(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr("os.scandir", closed)
+    [bad, good] = find_recordings(["two"])
+    assert (bad.error, good.id) == ("two/deep: cannot be read: Permission denied", "a")
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".wav", "y/" * 3000 + "a.wav", "n\0l.wav", "x" * 300 + "*.wav"])
+def test_a_name_that_no_file_can_have_fails_alone(tree, name):
+    assert [isinstance(item, Recording) for item in find_recordings([name, "one/a.wav"])] == ["*" not in name, True]
+    assert is_single([name]) is ("*" not in name)
+
+
+def test_manifests_and_audio_come_through_pipes_which_are_opened_once(tree, piped):
+    rows = [json.dumps({"id": f"u{i}", "audio_filepath": "one/a.wav", "duration": 2.0}) for i in range(700)]
+    path = str(piped("\n".join(rows).encode()))
+    found = find_recordings([path])
+    assert [item.id for item in found] == [f"u{i}" for i in range(700)]
+    assert found[0].source == str(tree / "one/a.wav") and not is_single([path], found)
+    path = str(piped(b"RIFF and so on"))
+    [audio] = found = find_recordings([path])
+    assert audio.source.read() == b"RIFF and so on" and is_single([path], found)
+
+
+def test_compressed_manifests_are_manifests(tree):
+    row = json.dumps({"id": "u", "audio_filepath": "one/a.wav", "duration": 2.0})
+    (tree / "m.jsonl.gz").write_bytes(gzip.compress(row.encode()))
+    assert ids("m.jsonl.gz") == ["u"] and not is_single(["m.jsonl.gz"])
 
 
 def test_stdin_is_taken_once(tree):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from asr.audio.read import probe, read
 from asr.audio.resample import resample
 from asr.audio.silence import silence
+from asr.files import walk
 from asr.types import AudioError, ConfigError
 
 if TYPE_CHECKING:
@@ -241,12 +241,9 @@ def _list_recordings(folder: str, key: str) -> tuple[tuple[str, float], ...]:
     """The recordings in a folder and below, sorted, with their seconds."""
     if not Path(folder).is_dir():
         raise ConfigError(f"augment.{key}: '{folder}' is no folder")
-    root = Path(folder).resolve()
+    found = walk(Path(folder).resolve())
     paths = sorted(
-        str(Path(where, name))
-        for where, _, names in os.walk(root, followlinks=True)
-        for name in names
-        if Path(name).suffix.lower() in _ENDINGS
+        str(where / name) for where, names in found for name in names if Path(name).suffix.lower() in _ENDINGS
     )
     if not paths:
         raise ConfigError(f"augment.{key}: '{folder}' holds no recordings ({', '.join(sorted(_ENDINGS))})")

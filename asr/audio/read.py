@@ -309,7 +309,7 @@ def _binary(source: Source, name: str | None, stack: ExitStack) -> tuple[BinaryI
             return source, label, None
         return io.BytesIO(source.read()), label, None
     except (OSError, ValueError) as error:  # ValueError: closed
-        raise AudioError(f"{label}: cannot be read: {error}") from error
+        raise AudioError(f"{label}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _open_path(path: Path, label: str) -> BinaryIO:

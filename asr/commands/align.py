@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from asr.commands import options
-from asr.recognition.inputs import MANIFEST_SUFFIXES, STDIN, Recording, as_recording
-from asr.recognition.outputs import OutputFolder, exists_error
+from asr.files import is_input, read_text
+from asr.recognition.inputs import STDIN, Recording, as_recording, is_manifest, is_pipe
+from asr.recognition.outputs import DiskFull, OutputFolder, exists_error
 from asr.recognition.writers import WRITERS, json_line, parse_formats
 from asr.types import AsrError, Failure, Transcript, UsageError
 
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     raw = options.raw_format(args)
     windows = options.windows(args)
-    several = Path(args.input).suffix.lower() in MANIFEST_SUFFIXES
+    several = is_manifest(args.input) or (args.text is None and is_pipe(args.input))
     formats = _formats(args, several)
     if args.channel != "mix" and not args.channel.isdecimal():
         raise UsageError(f"--channel must be mix or a number from 0, found '{args.channel}'")
@@ -65,12 +66,16 @@ def run(args: argparse.Namespace) -> int:
                     raise exists_error(path)
                 transcript = align_recording(recognizer, recording, text, channel=args.channel, raw=raw)
                 _deliver(transcript, folder, formats)
+            except DiskFull:
+                raise
             except AsrError as error:
                 failed += 1
                 options.say(f"asr: error: {error}")
                 if several and formats == ("jsonl",) and folder is None:
                     sys.stdout.write(json_line(Failure(recording.id, recording.audio_filepath, str(error))))
             bar.update()
+    if folder is not None:
+        options.note_shortened(folder)
     if several:
         rest = f", {failed + bad_rows} failed" if failed + bad_rows else ""
         print(f"asr: {len(work) - failed} aligned{rest}", file=sys.stderr)
@@ -118,26 +123,12 @@ def _single(args: argparse.Namespace) -> tuple[Recording, str]:
 
 
 def _text(argument: str) -> str:
-    """The content of a text file or of stdin, or the argument itself."""
-    if argument == STDIN:
-        return _decoded(sys.stdin.buffer.read(), "stdin")
-    path = Path(argument)
-    try:
-        is_file = path.is_file()
-    except (OSError, ValueError):  # too long for a file name: words
-        is_file = False
-    if is_file:
-        return _decoded(path.read_bytes(), argument)
-    if path.suffix.lower() in _TEXT_SUFFIXES and len(argument.split()) == 1:
+    """The content of a text file, a pipe or stdin, or the argument itself."""
+    if argument == STDIN or is_input(argument):
+        return read_text(argument, UsageError)
+    if Path(argument).suffix.lower() in _TEXT_SUFFIXES and len(argument.split()) == 1:
         raise UsageError(f"{argument}: no such text file")
     return argument
-
-
-def _decoded(content: bytes, name: str) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{name}: not a UTF-8 text (byte {error.start}): save it as UTF-8") from error
 
 
 def _of_manifest(args: argparse.Namespace) -> tuple[list[tuple[Recording, str]], int]:

@@ -13,7 +13,7 @@ from asr.types import UsageError
 if TYPE_CHECKING:
     from asr.scoring.comparison import Comparison
     from asr.scoring.edits import Unit
-    from asr.scoring.texts import TestSet
+    from asr.scoring.pairing import TestSet
 
 EXAMPLES = """\
 examples:
@@ -28,7 +28,7 @@ the true difference.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
-    parser.add_argument("reference", metavar="REF", help="references: trn, jsonl or txt; - for stdin")
+    parser.add_argument("reference", metavar="REF", help=f"references: {options.TEXT_FORMATS}; - for stdin")
     parser.add_argument("hypothesis_a", metavar="HYP_A", help="hypotheses of system A")
     parser.add_argument("hypothesis_b", metavar="HYP_B", help="hypotheses of system B")
     options.add_text_options(parser)
@@ -47,21 +47,28 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("stdin ('-') can be read only once")
     from asr.commands.score import pair_with, read_references
     from asr.scoring.comparison import compare
-    from asr.text.normalize import normalize, versioned
+    from asr.scoring.scored import normalized_pairs
+    from asr.scoring.texts import TextsError
+    from asr.text.normalize import tag_warnings, versioned
 
     references = read_references(args)
     sets = [pair_with(references, args.hypothesis_a, args), pair_with(references, args.hypothesis_b, args)]
+    lines = sets[0].references
+    if [line.id for line in lines] != [line.id for line in sets[1].references]:
+        raise TextsError(f"{args.reference}: paired by other ids with A than with B: give both in one format")
     warnings = [warning for test_set in sets for warning in test_set.warnings]
     if args.strict and warnings:
         raise UsageError(f"--strict: {warnings[0]}")
-    speakers = [line.speaker for line in references.lines]
+    sides = [(references.lines, "the references"), (sets[0].hypotheses, "A's hypotheses")]
+    for side, what in [*sides, (sets[1].hypotheses, "B's hypotheses")]:
+        warnings += tag_warnings(((line.id, line.text or "") for line in side), what, names[0])
+    speakers = [line.speaker for line in lines]
     unit: Unit = "char" if args.cer else "word"
     results: list[tuple[str, Comparison]] = []
     for name in names:
-        texts = [[normalize(line.text or "", name) for line in references.lines]]
-        texts += [[normalize(line.text or "", name) for line in test_set.hypotheses] for test_set in sets]
+        (ours, a), (others, b) = (normalized_pairs(lines, test_set.hypotheses, name) for test_set in sets)
         known = speakers if any(speakers) else ()
-        results.append((versioned(name), compare(texts[0], texts[1], texts[2], unit, speakers=known)))
+        results.append((versioned(name), compare(ours, a, b, unit, speakers=known, references_b=others)))
     if args.json:
         print(json.dumps(summary(sets, results, warnings), ensure_ascii=False))
     else:

@@ -15,6 +15,7 @@ from asr.types import UsageError
 if TYPE_CHECKING:
     from asr.corpus.audit import Audit, Target
     from asr.corpus.manifest import Manifest
+    from asr.training.config import TrainConfig
 
 _SHOWN = 20
 
@@ -64,9 +65,12 @@ def _add_stats(parser: argparse.ArgumentParser) -> None:
 def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Formats are told by name and content; durations that are missing are read from the audio. "
-        "Audio that cannot be read is named and left out (exit status 1)."
+        "Audio that cannot be read is named and left out (exit status 1); so are files and keys that are not used "
+        "(as notes). Files may be compressed (.gz) or, with --from, pipes or - for stdin. The channels of a Kaldi "
+        "directory are those of segments, reco2file_and_channel, or commands in wav.scp that only unpack a file "
+        "(sph2pipe, flac, sox, cat)."
     )
-    parser.add_argument("source", metavar="SRC", help="a file, a Kaldi directory, a LibriSpeech folder")
+    parser.add_argument("source", metavar="SRC", help="a file, a Kaldi directory, a LibriSpeech folder, lhotse's cuts")
     parser.add_argument("target", metavar="DST", help="a .jsonl, .csv or .tsv file, or a folder for Kaldi")
     parser.add_argument("--from", dest="source_kind", default="", metavar="FORMAT", help=_FORMATS["from"])
     parser.add_argument("--to", dest="target_kind", default="", metavar="FORMAT", help=_FORMATS["to"])
@@ -90,14 +94,15 @@ def _check(args: argparse.Namespace) -> int:
 
     sources = [(path, "") for path in args.manifests]
     sources += [(path, "train") for path in args.train] + [(path, "test") for path in args.test]
-    if not sources and args.config:
-        sources = _recipe_manifests(args.config)
+    config = _recipe(args.config) if args.config else None  # once: it may be a pipe
+    if not sources and config:
+        sources = _recipe_manifests(config)
     if not sources:
         raise UsageError("name a manifest to check (or a recipe that names some: --config RECIPE.yaml)")
     twice = [path for path, n in Counter(str(Path(path).resolve()) for path, _ in sources).items() if n > 1]
     if twice:
         raise UsageError(f"{twice[0]} is named twice")
-    result = audit(sources, _target(args, sources), decode=args.read, progress=_progress)
+    result = audit(sources, _target(args, config, sources), decode=args.read, progress=_progress)
     if args.json:
         print(json.dumps(_as_json(result), ensure_ascii=False, indent=2))
     else:
@@ -130,17 +135,23 @@ def _convert(args: argparse.Namespace) -> int:
         raise UsageError(f"{target} exists: --force replaces it")
     columns = Columns(args.audio_column, args.text_column, args.id_column, args.speaker_column)
     unreadable: list[str] = []
+    notes: list[str] = []
     manifest = read_corpus(
-        args.source, args.source_kind, columns=columns, normalizer=args.normalizer, unreadable=unreadable
+        args.source, args.source_kind, columns=columns, normalizer=args.normalizer, unreadable=unreadable, notes=notes
     )
     for error in unreadable:
         print(f"asr: left out: {error}", file=sys.stderr)
-    write_corpus(target, manifest, kind)
+    if lost := write_corpus(target, manifest, kind):
+        notes.append(f"{target}: no place in this format for: {', '.join(lost)}")
+    for note in notes:
+        print(f"asr: note: {note}", file=sys.stderr)
     print(f"{target}: {_count(len(manifest), 'utterance')}, {_hours(manifest)}")
     return 1 if unreadable else 0
 
 
-def _target(args: argparse.Namespace, sources: list[tuple[str, str]]) -> Target | Callable[[list[Manifest]], Target]:
+def _target(
+    args: argparse.Namespace, config: TrainConfig | None, sources: list[tuple[str, str]]
+) -> Target | Callable[[list[Manifest]], Target]:
     from asr.corpus.audit import Target
 
     if args.model:
@@ -163,29 +174,33 @@ def _target(args: argparse.Namespace, sources: list[tuple[str, str]]) -> Target 
         from asr.text.tokenizer import load_tokenizer
 
         return Target(args.normalizer or "none", load_tokenizer(args.tokenizer), FeatureConfig(), ModelConfig())
-    if args.config:
-        return _recipe_target(args, sources)
+    if config:
+        return _recipe_target(args, config, sources)
     return Target(args.normalizer or "none")
 
 
-def _recipe_manifests(recipe: str) -> list[tuple[str, str]]:
-    from asr.training.config import manifests, read_config
+def _recipe(path: str) -> TrainConfig:
+    from asr.training.config import read_config
 
-    data = read_config(recipe).data
+    return read_config(path)
+
+
+def _recipe_manifests(config: TrainConfig) -> list[tuple[str, str]]:
+    from asr.training.config import manifests
+
+    data = config.data
     tests = [*manifests(data.dev), *data.test.values()]
     return [(path, "train") for path in manifests(data.train)] + [(path, "test") for path in tests]
 
 
 def _recipe_target(
-    args: argparse.Namespace, sources: list[tuple[str, str]]
+    args: argparse.Namespace, config: TrainConfig, sources: list[tuple[str, str]]
 ) -> Target | Callable[[list[Manifest]], Target]:
     """The recipe's tokenizer where it names one, else one trained on the training set (or the only set) at hand."""
     from asr.corpus.audit import Target
     from asr.text.normalize import normalize
     from asr.text.tokenizer import load_tokenizer, train_char, train_sentencepiece
-    from asr.training.config import read_config
 
-    config = read_config(args.config)
     normalizer = args.normalizer or config.text.normalizer
     if config.text.tokenizer_file:
         tokenizer = load_tokenizer(config.text.tokenizer_file)

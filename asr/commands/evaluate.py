@@ -23,7 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", nargs="+", metavar="MANIFEST", help="JSONL manifest; several are scored as one set")
     options.add_model_options(parser)
     options.add_decoding_options(parser)
-    parser.add_argument("--normalizer", metavar="NAME", help="none, basic or librispeech (default: the model's own)")
+    parser.add_argument(
+        "--normalizer",
+        metavar="NAME",
+        help="none, basic or librispeech, basic@1 for an earlier version (default: the model's own)",
+    )
     parser.add_argument("--json", action="store_true", help="the figures as one JSON object on stdout")
     parser.add_argument("--tables", action="store_true", help="sclite's row, errors by speaker and length, confusions")
     html.add_report_options(parser)

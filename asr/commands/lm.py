@@ -117,13 +117,11 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from asr.lm.arpa import read_arpa
-    from asr.lm.binary import is_binary, read_binary
-    from asr.lm.listing import list_ngrams, with_case
+    from asr.lm.listing import read_ngrams, with_case
     from asr.lm.tuned import read_tuned
 
     write = _writer(args.target, args.force)
-    tables = list_ngrams(read_binary(args.source, verify=True)) if is_binary(args.source) else read_arpa(args.source)
+    tables = read_ngrams(args.source)
     if args.case:
         tables = with_case(tables, getattr(str, args.case))
     if args.prune_entropy:
@@ -142,15 +140,13 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 
 def _info(args: argparse.Namespace) -> int:
     from asr.decoding.lm_check import token_level
-    from asr.lm.binary import is_binary
     from asr.lm.ngram import NGramLM
 
     lm = NGramLM.read(args.lm, verify=True)
-    binary = is_binary(args.lm)
     values: dict[str, Any] = {
         "path": args.lm,
-        "bytes": Path(args.lm).stat().st_size,
-        "kind": "binary" if binary else "ARPA",
+        "bytes": Path(args.lm).stat().st_size if Path(args.lm).is_file() else None,  # None: of a pipe
+        "kind": "binary" if lm.binary else "ARPA",
         "order": lm.order,
         "ngrams": list(lm.counts),
         "words": lm.vocab_size,
@@ -316,8 +312,9 @@ def _statistics(path: str, result: Estimate) -> str:
 
 
 def _described(values: dict[str, Any]) -> str:
+    size = f"{values['bytes'] / 1e6:.1f} MB, " if values["bytes"] is not None else ""
     rows = [
-        ("file", f"{values['path']} ({values['bytes'] / 1e6:.1f} MB, {values['kind']})"),
+        ("file", f"{values['path']} ({size}{values['kind']})"),
         ("order", str(values["order"])),
         ("n-grams", " + ".join(f"{n:,}" for n in values["ngrams"])),
         ("words", f"{values['words']:,} with <unk>, <s> and </s>"),

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from asr.commands import options
+from asr.files import is_input
 from asr.types import UsageError
 
 SUMMARY = "find alpha and beta on a development set"
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     alphas, betas = _bounds(args.alpha, "--alpha"), _bounds(args.beta, "--beta")
     if alphas[0] < 0:
         raise UsageError("--alpha must not be negative")
+    if is_input(args.lm) and not Path(args.lm).is_file():
+        raise UsageError(f"{args.lm}: a pipe: the weights are stored beside the language model: save it as a file")
     from asr.corpus.manifest import Manifest
     from asr.recognition.tuning import refuse_test_set
 

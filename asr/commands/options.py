@@ -14,6 +14,7 @@ from asr.types import UsageError
 if TYPE_CHECKING:
     from asr.audio.read import RawFormat
     from asr.recognition.long_form import Windows
+    from asr.recognition.outputs import OutputFolder
     from asr.recognition.recognizer import Recognizer
 
 
@@ -45,7 +46,11 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--hotword-weight", type=float, default=10.0, metavar="W", help="of each of them, nats (default: 10)"
     )
-    group.add_argument("--lexicon", metavar="FILE", help="the only words that may be recognized, one per line")
+    group.add_argument(
+        "--lexicon",
+        metavar="FILE",
+        help="the only words that may be recognized, one per line; 'word l e t t e r s' spells one otherwise",
+    )
     group.add_argument(
         "--oov", choices=OOV, help="words the LM does not know (default: penalise; forbid with --lexicon)"
     )
@@ -123,20 +128,38 @@ def raw_format(args: argparse.Namespace) -> RawFormat | None:
     return RawFormat(args.raw_rate, args.raw_channels, args.raw_encoding, args.raw_byte_order)
 
 
+TEXT_FORMATS = "trn, stm, ctm, jsonl, json, csv (tsv), kaldi, srt, vtt or txt"
+
+
+def text_format(args: argparse.Namespace, side: int) -> str | None:
+    """What --format says of the references (0) or of the hypotheses (1); raises UsageError for more than two."""
+    names = (args.format or "").split(",")
+    if len(names) > 2:
+        raise UsageError(
+            f"--format is one format, or two: of the references and of the hypotheses; found '{args.format}'"
+        )
+    return names[side % len(names)].strip() or None
+
+
 def add_text_options(parser: argparse.ArgumentParser) -> None:
     """--normalize, --speakers, --format, --strict: how references and hypotheses are read and paired."""
     parser.add_argument(
         "--normalize",
         default="none",
         metavar="N[,N]",
-        help="none (default), basic, librispeech: one or several side by side; both sides are normalized alike",
+        help="none (default), basic, librispeech: one or several side by side, both sides alike; basic and librispeech "
+        "leave annotators' tags out ([noise], <unk>, (laughs)), basic@1 and librispeech@1 make words of them",
     )
     parser.add_argument(
         "--speakers",
         metavar="FILE",
         help="manifest or utt2spk with the speakers; `prefix` takes them from the ids, up to the first - or _",
     )
-    parser.add_argument("--format", choices=["trn", "jsonl", "txt"], help="of all files (default: as they look)")
+    parser.add_argument(
+        "--format",
+        metavar="F[,F]",
+        help=f"{TEXT_FORMATS}: of all files, or of the references and of the hypotheses (default: as they look)",
+    )
     parser.add_argument("--strict", action="store_true", help="missing and extra utterances are an error")
 
 
@@ -203,6 +226,13 @@ def say(message: str) -> None:
         tqdm.write(message, file=sys.stderr)
     else:
         print(message, file=sys.stderr)
+
+
+def note_shortened(folder: OutputFolder) -> None:
+    """Say, once for all, that names of output files were cut."""
+    if folder.shortened:
+        name, path = folder.shortened
+        print(f"asr: note: names too long for a file were cut, e.g. of '{name[:40]}...': {path}", file=sys.stderr)
 
 
 def note_rates(recognizer: Recognizer) -> None:

@@ -12,8 +12,9 @@ from asr.commands import html, options
 from asr.types import UsageError
 
 if TYPE_CHECKING:
+    from asr.scoring.pairing import TestSet
     from asr.scoring.scored import ScoredSet
-    from asr.scoring.texts import TestSet, Texts
+    from asr.scoring.texts import Texts
 
 EXAMPLES = """\
 examples:
@@ -21,6 +22,12 @@ examples:
   asr score test.jsonl results.jsonl --normalize basic   a manifest and what `asr transcribe --json` printed for it
   asr score hypotheses.jsonl                             rows with text and pred_text, as `asr evaluate -o` writes them
   asr score ref.txt hyp.txt --normalize none,basic       paired line by line, two normalizers side by side
+  asr score test.stm hyp.ctm                             words cut to the segments of the stm, as sclite does
+  asr score data/test/text decode/text --format kaldi    an id, then the text
+  asr score talk.txt talk.srt --normalize basic          subtitles are one text, paired with all lines of a txt
+
+trn and stm may leave a choice of wordings, as for sclite: { a / b c / @ }, @ for no word; the one nearest to the
+hypothesis is scored. Braces in other formats are letters.
 
 A reference without a hypothesis counts as an empty hypothesis, a hypothesis without a reference is not scored; both are
 counted and named on stderr, and with --strict an error.
@@ -29,7 +36,7 @@ counted and named on stderr, and with --strict an error.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
-    parser.add_argument("reference", metavar="REF", help="references: trn, jsonl or txt; - for stdin")
+    parser.add_argument("reference", metavar="REF", help=f"references: {options.TEXT_FORMATS}; - for stdin")
     parser.add_argument("hypothesis", metavar="HYP", nargs="?", help="hypotheses (default: pred_text of REF's rows)")
     options.add_text_options(parser)
     parser.add_argument("--cer", action="store_true", help="character error rates, too")
@@ -88,16 +95,16 @@ def read_references(args: argparse.Namespace) -> Texts:
     """The references, with the speakers that --speakers gives."""
     from asr.scoring.text_files import read_texts, with_speakers
 
-    references = read_texts(args.reference, format=args.format)
+    references = read_texts(args.reference, format=options.text_format(args, 0))
     return with_speakers(references, args.speakers) if args.speakers else references
 
 
 def pair_with(references: Texts, hypothesis: str, args: argparse.Namespace) -> TestSet:
     """The references with the hypotheses of a file."""
+    from asr.scoring.pairing import pair
     from asr.scoring.text_files import read_texts
-    from asr.scoring.texts import pair
 
-    return pair(references, read_texts(hypothesis, hypotheses=True, format=args.format))
+    return pair(references, read_texts(hypothesis, hypotheses=True, format=options.text_format(args, 1)))
 
 
 def summary(test_set: TestSet, sets: list[ScoredSet], warnings: list[str]) -> dict[str, Any]:

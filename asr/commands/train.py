@@ -6,6 +6,14 @@ import argparse
 import shlex
 import signal
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asr.files import is_input
+from asr.types import UsageError
+
+if TYPE_CHECKING:
+    from asr.training.config import TrainConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from asr.training.run import train
 
     config = read_config(args.recipe, args.overrides)
+    _refuse_pipes(args.recipe, config)
     try:
         result = train(config, args.resume)
     except Interrupted as stop:
@@ -35,3 +44,14 @@ def run(args: argparse.Namespace) -> int:
     if result.dev_wer == result.dev_wer:  # other ranks of a distributed run have nothing to report
         print(f"{result.model_path}  dev WER {result.dev_wer:.2%}  CER {result.dev_cer:.2%}  {result.epochs} epochs")
     return 0
+
+
+def _refuse_pipes(recipe: str, config: TrainConfig) -> None:
+    """Every process of a run on several devices reads its inputs itself, and a pipe gives them to one only."""
+    from asr.training.config import manifests
+
+    if config.trainer.get("devices", 1) in (1, "1") and config.trainer.get("num_nodes", 1) == 1:
+        return
+    for name in (recipe, config.text.tokenizer_file, *manifests(config.data.train), *manifests(config.data.dev)):
+        if name and is_input(name) and not Path(name).is_file():
+            raise UsageError(f"{name}: a pipe can be read only once, and each device reads it: save it as a file")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from asr.commands import options
 from asr.recognition.inputs import Recording, find_recordings, is_single
-from asr.recognition.outputs import OutputFolder, exists_error
+from asr.recognition.outputs import DiskFull, OutputFolder, exists_error
 from asr.recognition.writers import WRITERS, flagged, json_line, parse_formats, word_lines
 from asr.types import AsrError, Failure, Transcript, UsageError
 
@@ -111,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
     raw = options.raw_format(args)
     options.decoding_config(args)
     formats = parse_formats(args.format) if args.format else ()
-    single = is_single(args.inputs)
+    found = find_recordings(args.inputs)
+    single = is_single(args.inputs, found)
     _check_output(args, formats, single)
     writers = WRITERS if args.flag_below is None else {**WRITERS, "txt": flagged(args.flag_below)}
     windows = options.windows(args)
@@ -123,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     if live is not None and args.progress is None:
         args.progress = False  # the text itself shows how far the work is
     tally = Tally()
-    plan = _plan(args, folder, tally)
+    plan = _plan(args, found, folder, tally)
     todo = [item for item in plan if isinstance(item, Recording)]
     recognizer = None
     interrupted = False
@@ -147,11 +148,16 @@ def run(args: argparse.Namespace) -> int:
                 bar.update()
                 if isinstance(result, Failure) and args.fail_fast:
                     break
+        except DiskFull as error:
+            tally.failed += 1
+            options.say(f"asr: error: {error}: stopped; --resume goes on from here")
         except KeyboardInterrupt:
             interrupted = True
     for warning, count in tally.warnings.items():
         if count > 1:
             print(f"asr: warning: {count} recordings in all: {warning}", file=sys.stderr)
+    if folder is not None:
+        options.note_shortened(folder)
     if recognizer is not None:
         options.note_rates(recognizer)
     print(f"asr: {'interrupted; ' if interrupted else ''}{tally.line()}", file=sys.stderr)
@@ -160,10 +166,11 @@ def run(args: argparse.Namespace) -> int:
     return 1 if tally.failed else 0
 
 
-def _plan(args: argparse.Namespace, folder: OutputFolder | None, tally: Tally) -> list[Recording | Failure]:
+def _plan(
+    args: argparse.Namespace, found: list[Recording | Failure], folder: OutputFolder | None, tally: Tally
+) -> list[Recording | Failure]:
     """The recordings to do, in order, without those that are done and with a Failure for those that must not be."""
     plan: list[Recording | Failure] = []
-    found = find_recordings(args.inputs)
     if args.shard:
         number, count = args.shard
         found = found[number - 1 :: count]
@@ -185,12 +192,13 @@ def _channels(recording: Recording, args: argparse.Namespace) -> list[int | None
     """The channels whose transcripts get files of their own."""
     if args.channel != "each" or recording.channel is not None:
         return [None]
-    if not isinstance(recording.source, str | Path):  # stdin: reading its header would take it from the reader
+    source = recording.source
+    if not isinstance(source, str | Path) or not Path(source).is_file():  # a pipe's header would be gone for the reader
         return [0]
     from asr.audio.read import probe
 
     try:
-        return list(range(probe(recording.source, options.raw_format(args)).channels))
+        return list(range(probe(source, options.raw_format(args)).channels))
     except AsrError:  # reported when it is read
         return [0]
 
@@ -203,6 +211,8 @@ def _written(
     try:
         for transcript in result:
             folder.write(transcript, recording.id, only_missing=resume)
+    except DiskFull:
+        raise
     except AsrError as error:
         return Failure(recording.id, recording.audio_filepath, str(error))
     return result

@@ -17,6 +17,7 @@ from asr.corpus.findings import Finding
 from asr.corpus.leakage import Part, copies, leaks
 from asr.corpus.manifest import Manifest
 from asr.text.normalize import normalizer as normalizer_named
+from asr.text.tags import count_tags, find_asides
 from asr.text.tokenizer import Tokenizer
 from asr.types import ManifestError
 
@@ -119,9 +120,15 @@ def _texts(manifest: Manifest, target: Target, unknown: dict[str, list[UnknownSy
             yield Finding("unknown symbols", manifest.path, utterance.id, ", ".join(map(shown_symbol, sorted(symbols))))
         if not text or symbols:
             unusable.add(utterance.id)
+        asides = find_asides(utterance.text)
+        if asides:
+            yield Finding("words in parentheses", manifest.path, utterance.id, ", ".join(asides))
         if utterance.duration <= 0:
             unusable.add(utterance.id)
             yield Finding("no duration", manifest.path, utterance.id, "0 s")
+    for tag, ids in count_tags((utterance.id, utterance.text) for utterance in manifest).items():
+        examples = ", ".join(list(dict.fromkeys(ids))[:3])
+        yield Finding("tags", manifest.path, "", f"{tag} x {len(ids)}, e.g. in {examples}")
     if tokenizer and target.features and target.model:
         for skip in infeasible(manifest, tokenizer, target.normalizer, target.features, target.model):
             if skip.id not in unusable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -11,9 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from asr.corpus.kaldi import read_kaldi, write_kaldi
+from asr.corpus.lhotse import is_lhotse, read_cut
 from asr.corpus.librispeech import is_librispeech, read_librispeech
 from asr.corpus.manifest import Manifest, write_manifest
-from asr.corpus.tables import BY_USUAL_NAMES, Columns, is_common_voice, read_table, write_common_voice, write_table
+from asr.corpus.rows import base_folder
+from asr.corpus.tables import (
+    BY_USUAL_NAMES,
+    Columns,
+    is_common_voice,
+    read_table,
+    unused_times,
+    write_common_voice,
+    write_table,
+)
+from asr.files import read_text
 from asr.text.normalize import normalizer as normalizer_named
 from asr.types import AudioError, ManifestError, UsageError
 
@@ -29,35 +41,62 @@ def read_corpus(
     columns: Columns = BY_USUAL_NAMES,
     normalizer: str = "none",
     unreadable: list[str] | None = None,
+    notes: list[str] | None = None,
 ) -> Manifest:
     """A corpus of any of SOURCES (`kind`, "" to tell by its looks) as a manifest in memory, texts normalized.
 
     Durations that are not given are read from the audio files' headers. Files that cannot be read are an AudioError,
-    or, with a list for `unreadable`, left out and described there. Raises ManifestError and UsageError in one line.
+    or, with a list for `unreadable`, left out and described there. What is there but not used is described in `notes`.
+    Raises ManifestError and UsageError in one line.
     """
     path = Path(source)
-    rows = _rows(path, kind or source_kind(path), columns)
+    kind = kind or source_kind(path)
+    rows = _rows(path, kind, columns, [] if notes is None else notes)
     normalize = normalizer_named(normalizer)
     normalized = ({**row, "text": normalize(row["text"])} if isinstance(row.get("text"), str) else row for row in rows)
     manifest = Manifest.from_rows(_with_durations(normalized, unreadable), str(path))
+    at = path.absolute() if path.is_dir() else Path(base_folder(path), "clips" if kind == "commonvoice" else "")
     if not len(manifest):
-        raise ManifestError(f"{path}: {'none of its audio can be read' if unreadable else 'holds no utterances'}")
+        if not unreadable:
+            raise ManifestError(f"{path}: holds no utterances")
+        first = unreadable[0].partition(": ")[0]
+        raise ManifestError(f"{path}: none of its audio can be read, the first is {unreadable[0]}{_sought(first, at)}")
+    if notes is not None and not any(map(_exists, (u.audio_filepath for u in manifest))):
+        first = manifest[0].audio_filepath
+        notes.append(f"{path}: none of its audio is here, the first is {first}{_sought(first, at)}")
     return manifest
 
 
-def write_corpus(target: str | Path, manifest: Manifest, kind: str = "") -> None:
-    """Write `manifest` as one of TARGETS (`kind`, "" to tell by the name); files are replaced as a whole."""
+def _exists(path: str | Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - a path may be too long for Path.exists
+
+
+def _sought(audio: str, folder: Path) -> str:
+    """Where the relative paths of a table were looked for, and whether they were meant from the current folder."""
+    if not Path(audio).is_relative_to(folder):
+        return ""
+    meant = Path(audio).relative_to(folder)
+    hint = f"; {meant} is in the current folder: move the table there" if _exists(meant) else ""
+    return f" (relative paths start at {folder}{hint})"
+
+
+def write_corpus(target: str | Path, manifest: Manifest, kind: str = "") -> list[str]:
+    """Write `manifest` as one of TARGETS (`kind`, "" to tell by the name); files are replaced as a whole.
+
+    Returns the keys that the format has no place for.
+    """
     path = Path(target)
     kind = kind or target_kind(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "kaldi":
-        write_kaldi(path, manifest)
-    elif kind == "commonvoice":
+        return write_kaldi(path, manifest)
+    if kind == "commonvoice":
         write_common_voice(path, manifest)
     elif kind in ("csv", "tsv"):
         write_table(path, manifest, "," if kind == "csv" else "\t")
     else:
         write_manifest(path, manifest)
+    return []
 
 
 def source_kind(path: Path) -> str:
@@ -71,9 +110,9 @@ def source_kind(path: Path) -> str:
         if tables:
             raise UsageError(f"{path}: a Common Voice folder: name one of its tables ({', '.join(tables)})")
         raise UsageError(f"{path}: neither a Kaldi directory (wav.scp) nor a LibriSpeech folder (*.trans.txt)")
-    if not path.exists():
+    if not path.exists() and str(path) != "-":
         raise ManifestError(f"{path}: no such file or folder")
-    suffix = path.suffix.lower()
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if suffix == ".tsv":
         return "commonvoice" if is_common_voice(path) else "tsv"
     kind = {".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl"}.get(suffix)
@@ -91,53 +130,56 @@ def target_kind(path: Path) -> str:
     return kind
 
 
-def _rows(path: Path, kind: str, columns: Columns) -> Iterator[dict[str, Any]]:
+def _rows(path: Path, kind: str, columns: Columns, notes: list[str]) -> Iterator[dict[str, Any]]:
     if kind in ("kaldi", "librispeech"):
         if not path.is_dir():
             raise UsageError(f"{path}: --from {kind} needs a folder")
-        return read_kaldi(path) if kind == "kaldi" else read_librispeech(path)
+        return read_kaldi(path, notes) if kind == "kaldi" else read_librispeech(path)
     if kind == "jsonl":
-        return _json_rows(path, columns)
+        return _json_rows(path, columns, notes)
     if kind in ("csv", "tsv", "commonvoice"):
-        return read_table(path, columns=columns, clips=kind == "commonvoice")
+        return read_table(path, columns=columns, clips=kind == "commonvoice", notes=notes)
     raise UsageError(f"unknown format '{kind}': one of {', '.join(SOURCES)}")
 
 
-def _json_rows(path: Path, columns: Columns) -> Iterator[dict[str, Any]]:
+def _json_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[dict[str, Any]]:
     """Rows of JSON lines, or of one JSON array, with other tools' keys renamed to ours."""
-    folder = path.absolute().parent
+    folder = Path(base_folder(path))
+    noted, silent = False, 0
     for number, row in enumerate(_json_values(path), start=1):
         if not isinstance(row, dict):
             raise ManifestError(f"{path}: value {number} is not a JSON object")
         if not row:
             yield row
             continue
+        if is_lhotse(row):
+            silent += row.get("supervisions") == []
+            yield from read_cut(row, folder, f"{path}:{number}")
+            continue
         renamed = columns.rename(row, f"{path}:{number}")
+        if not noted:
+            notes += unused_times(renamed, f"{path}:{number}")
+            noted = True
         if isinstance(renamed.get("audio_filepath"), str):
             renamed["audio_filepath"] = str(folder / renamed["audio_filepath"])
         yield renamed
+    if silent:
+        notes.append(f"{path}: left out: {silent} cuts without a supervision")
 
 
 def _json_values(path: Path) -> Iterator[Any]:
     """The elements of an array, or the value of each line, {} for a blank one."""
-    number = 0
+    text, place = read_text(path, ManifestError), ""
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            is_array = file.read(4096).lstrip().startswith("[")
-            file.seek(0)
-            if is_array:
-                yield from json.load(file)
-                return
-            for line in file:
-                number += 1
-                yield json.loads(line) if line.strip() else {}
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: not UTF-8 (byte {error.start}): save the file as UTF-8") from error
+        if text.lstrip().startswith("["):
+            yield from json.loads(text)
+            return
+        for number, line in enumerate(io.StringIO(text), start=1):
+            place = f"{path}:{number}"
+            yield json.loads(line) if line.strip() else {}
     except json.JSONDecodeError as error:
-        at = f"{path}:{number or error.lineno}"
-        raise ManifestError(f"{at}: not valid JSON ({error.msg} at column {error.colno})") from error
+        place = place or f"{path}:{error.lineno}"
+        raise ManifestError(f"{place}: not valid JSON ({error.msg} at column {error.colno})") from error
 
 
 def _with_durations(rows: Iterator[dict[str, Any]], unreadable: list[str] | None) -> Iterator[dict[str, Any]]:

@@ -22,6 +22,8 @@ PROBLEMS: dict[str, str] = {
     "in train and test": "remove it from the training set: scores would be too good",
 }
 NOTES: dict[str, str] = {
+    "tags": "nobody says them: normalizers basic and librispeech leave them out, none and version 1 make words of them",
+    "words in parentheses": "kept as words; write them in [ ] if nobody says them",
     "unusual duration": "worth a look",
     "unusual pace": "text or audio may be cut, or belong elsewhere",
     "probably a copy": "same speaker, text and duration",

@@ -1,76 +1,104 @@
-"""Kaldi data directories: wav.scp, text, utt2spk and segments, read and written."""
+"""Kaldi data directories: wav.scp, text, utt2spk, segments and their kin, read and written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from asr.corpus.kaldi_scp import channel_command, channel_number, parse_entry
 from asr.corpus.manifest import Manifest, full_path
-from asr.files import write_text
-from asr.types import ManifestError
+from asr.files import read_text, write_text
+from asr.types import AudioError, ManifestError
 
 
-def read_kaldi(folder: Path) -> Iterator[dict[str, Any]]:
+def read_kaldi(folder: Path, notes: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """Manifest rows of a Kaldi directory, in the order of its utterances.
 
-    Relative audio paths are taken from the current folder, as Kaldi does, or else from the directory itself. Raises
-    ManifestError with file and line: commands in wav.scp, audio without text or text without audio, unknown recordings.
+    Relative audio paths are taken from the current folder, as Kaldi does, or else from the directory itself. A channel
+    is that of the segments, of reco2file_and_channel (unless the recording has one only), or of the command in wav.scp.
+    `utt2lang` and `spk2gender` become `lang` and `gender`; files that are not used are named in `notes`. Raises
+    ManifestError with file and line: commands in wav.scp that do more than unpack a file, audio without text or text
+    without audio, unknown recordings or channels, columns without a meaning.
     """
-    audio = {name: _audio_path(folder, line, path) for name, (line, path) in _table(folder / "wav.scp").items()}
+    count = lru_cache(maxsize=None)(_channel_count)
+    audio = _recordings(folder)
+    extracted = {name for name, row in audio.items() if "channel" in row}
+    _heed_channels(folder / "reco2file_and_channel", audio, count)
     texts = _table(folder / "text", may_be_empty=True)
-    speakers = _table(folder / "utt2spk") if (folder / "utt2spk").exists() else {}
     if (folder / "segments").exists():
-        windows = dict(_windows(folder / "segments", audio))
+        windows = dict(_windows(folder / "segments", audio, extracted, count))
         listed = folder / "segments"
     else:
-        windows = {name: {"audio_filepath": path} for name, path in audio.items()}
+        windows = audio
         listed = folder / "wav.scp"
     for name, (line, _) in texts.items():
         if name not in windows:
             raise ManifestError(f"{folder / 'text'}:{line}: utterance '{name}' is not in {listed}: {_MEND}")
-    for name, window in windows.items():
+    for name in windows:
         if name not in texts:
             raise ManifestError(f"{listed}: utterance '{name}' has no line in {folder / 'text'}: {_MEND}")
-        speaker = speakers.get(name, (0, name))[1]
-        row = {"id": name, **window, "text": texts[name][1]}
-        yield row if speaker == name else {**row, "speaker": speaker}  # Kaldi's way to say that it is not known
+    speakers = _values(folder / "utt2spk", windows)
+    genders, languages = _values(folder / "spk2gender"), _values(folder / "utt2lang")
+    if notes is not None:
+        unused = sorted(entry.name for entry in folder.iterdir() if entry.name not in _USED and entry.name[0] != ".")
+        notes += [f"{folder}: not used: {', '.join(unused)}"] if unused else []
+        paths = {str(row["audio_filepath"]) for row in windows.values() if "offset" in row and "channel" not in row}
+        if mixed := sorted(path for path in paths if count(path) > 1):
+            notes.append(f"{listed}: no channel is named for recordings of several ({mixed[0]}): they will be mixed")
+    for name, window in windows.items():
+        speaker = speakers.get(name, name)
+        known = {"speaker": speaker} if speaker != name else {}  # an utterance's own name says that it is not known
+        known |= {"lang": languages[name]} if name in languages else {}
+        known |= {"gender": genders[speaker]} if speaker in genders else {}
+        yield {"id": name, **window, "text": texts[name][1], **known}
 
 
+_USED = frozenset(
+    "wav.scp text segments utt2spk spk2utt reco2file_and_channel spk2gender utt2lang".split()  # noqa: SIM905
+)
 _MEND = "add it, or remove the other (utils/fix_data_dir.sh)"
 
 
-def write_kaldi(folder: Path, manifest: Manifest) -> None:
+def write_kaldi(folder: Path, manifest: Manifest) -> list[str]:
     """Write a Kaldi directory with absolute audio paths, sorted as Kaldi wants it (LC_ALL=C).
 
-    With segments where any utterance is a window of a recording. What Kaldi has no file for (split, other keys) is
-    lost. Raises ManifestError for what it cannot express: ids with spaces, and single channels of a recording.
+    With segments where any utterance is a window of a recording. A single channel becomes a recording of its own, made
+    by a sox command, and a line in reco2file_and_channel. Returns the keys that Kaldi has no file for, which are lost
+    (split, and all others but lang and gender). Raises ManifestError for ids with spaces, which it cannot express.
     """
     segmented = any(utterance.segment for utterance in manifest)
     files: dict[str, dict[str, str]] = {"text": {}, "utt2spk": {}, **({"segments": {}} if segmented else {})}
-    recordings: dict[str, str] = {}  # name -> path
-    names: dict[str, str] = {}  # the other way round, of segmented recordings
+    recordings: dict[str, str] = {}  # name -> entry of wav.scp
+    names: dict[tuple[str, int | None], str] = {}  # (path, channel) -> name, of segmented recordings
+    channels: dict[str, str] = {}
+    lost: set[str] = set()
     for utterance in manifest:
         name, speaker = utterance.id, utterance.speaker or utterance.id
         for kind, value in (("id", name), ("speaker", speaker)):
             if any(c.isspace() for c in value):
                 raise ManifestError(f"utterance '{name}': a Kaldi {kind} cannot hold spaces ('{value}'): rename it")
-        if utterance.channel is not None:
-            raise ManifestError(
-                f"utterance '{name}': Kaldi reads single channels by a command only: split the audio first"
-            )
         files["text"][name] = utterance.text
         files["utt2spk"][name] = speaker
-        path = full_path(utterance.audio_filepath)
+        lost |= {*utterance.extra, *(["split"] if utterance.split else [])}
+        for file, key, owner in (("utt2lang", "lang", name), ("spk2gender", "gender", speaker)):
+            if key in utterance.extra:
+                files.setdefault(file, {})[owner] = "_".join(str(utterance.extra[key]).split())
+        path, channel = full_path(utterance.audio_filepath), utterance.channel
+        recording = name
         if segmented:
-            if path not in names:
-                names[path] = _recording_name(path, recordings)
-                recordings[names[path]] = path
+            known = names.get((path, channel))
+            recording = names[path, channel] = known or _recording_name(path, channel, recordings)
             end = round(utterance.offset + utterance.duration, 6)
-            files["segments"][name] = f"{names[path]} {utterance.offset:.10g} {end:.10g}"
-        else:
-            recordings[name] = path
+            files["segments"][name] = f"{recording} {utterance.offset:.10g} {end:.10g}"
+        recordings[recording] = path if channel is None else channel_command(path, channel)
+        if channel is not None:
+            letter = chr(ord("A") + channel) if channel < 26 else str(channel)
+            channels[recording] = f"{'_'.join(Path(path).stem.split())} {letter}"
     files["wav.scp"] = recordings
+    if channels:
+        files["reco2file_and_channel"] = channels
     by_speaker: dict[str, list[str]] = {}
     for name, speaker in files["utt2spk"].items():
         by_speaker.setdefault(speaker, []).append(name)
@@ -78,68 +106,118 @@ def write_kaldi(folder: Path, manifest: Manifest) -> None:
     for file, table in files.items():
         lines = (f"{key} {table[key]}".rstrip() + "\n" for key in sorted(table, key=_bytes))
         write_text(folder / file, "".join(lines))
-    if not segmented:
-        (folder / "segments").unlink(missing_ok=True)  # of an earlier conversion, it would not fit
+    for file in ("segments", "reco2file_and_channel", "spk2gender", "utt2lang"):
+        if file not in files:
+            (folder / file).unlink(missing_ok=True)  # of an earlier conversion, it would not fit
+    return sorted(lost - {"lang", "gender"})
 
 
 def _bytes(name: str) -> bytes:
     return name.encode("utf-8")
 
 
-def _recording_name(path: str, taken: dict[str, str]) -> str:
-    """The file name without extension where it is free, else the whole path."""
-    name = "_".join(Path(path).stem.split())
-    return name if name not in taken else "_".join(path.lstrip("/").replace("/", "_").split())
+def _recording_name(path: str, channel: int | None, taken: dict[str, str]) -> str:
+    """The file name without extension, and the channel, where that is free, else the whole path."""
+    ending = "" if channel is None else f"-{chr(ord('A') + channel) if channel < 26 else channel}"
+    name = "_".join(Path(path).stem.split()) + ending
+    return name if name not in taken else "_".join(path.lstrip("/").replace("/", "_").split()) + ending
 
 
 def _table(path: Path, *, may_be_empty: bool = False) -> dict[str, tuple[int, str]]:
     """key -> (line number, rest of the line)."""
     table: dict[str, tuple[int, str]] = {}
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                key, _, rest = line.strip().replace("\t", " ").partition(" ")
-                if not key:
-                    continue
-                if key in table:
-                    raise ManifestError(f"{path}:{number}: '{key}' is already on line {table[key][0]}: remove one")
-                if not rest and not may_be_empty:
-                    raise ManifestError(f"{path}:{number}: '{key}' stands alone: complete or remove the line")
-                table[key] = (number, rest.strip())
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: not UTF-8 (byte {error.start}): save the file as UTF-8") from error
+    for number, line in enumerate(read_text(path, ManifestError).split("\n"), start=1):
+        key, _, rest = line.strip().replace("\t", " ").partition(" ")
+        if not key:
+            continue
+        if key in table:
+            raise ManifestError(f"{path}:{number}: '{key}' is already on line {table[key][0]}: remove one")
+        if not rest and not may_be_empty:
+            raise ManifestError(f"{path}:{number}: '{key}' stands alone: complete or remove the line")
+        table[key] = (number, rest.strip())
     return table
 
 
-def _audio_path(folder: Path, line: int, written: str) -> str:
-    place = f"{folder / 'wav.scp'}:{line}"
-    if written.endswith("|"):
-        raise ManifestError(f"{place}: '{_cut(written)}' is a command: write its output to a file and name that here")
-    path = Path(written)
-    archive, _, position = written.rpartition(":")
-    if archive and position.isdigit() and not path.exists():
-        raise ManifestError(f"{place}: '{_cut(written)}' lies inside a Kaldi archive: copy it to a file (wav-copy)")
-    return str(path.absolute() if path.exists() else folder.absolute() / path)
+def _values(path: Path, keys: Collection[str] = ()) -> dict[str, str]:
+    """A table of two columns, {} where there is none; with `keys`, it must have lines for these and no others."""
+    table = _table(path) if path.exists() else {}
+    for key, (line, value) in table.items():
+        if len(value.split()) > 1:
+            raise ManifestError(f"{path}:{line}: a third column, '{value.split()[1]}', has no meaning here: remove it")
+        if keys and key not in keys:
+            raise ManifestError(f"{path}:{line}: '{key}' is in none of the other files: {_MEND}")
+    if table and (missing := next((key for key in keys if key not in table), None)):
+        raise ManifestError(f"{path}: no line for '{missing}': {_MEND}")
+    return {key: value for key, (_, value) in table.items()}
 
 
-def _windows(path: Path, audio: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _recordings(folder: Path) -> dict[str, dict[str, Any]]:
+    """name -> audio_filepath and, where it is only one of them, channel."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, (line, written) in _table(folder / "wav.scp").items():
+        written, channel = parse_entry(written, f"{folder / 'wav.scp'}:{line}")
+        path = Path(written)
+        found = str(path.absolute() if path.exists() else folder.absolute() / path)
+        rows[name] = {"audio_filepath": found} if channel is None else {"audio_filepath": found, "channel": channel}
+    return rows
+
+
+def _heed_channels(listed: Path, rows: dict[str, dict[str, Any]], count: Callable[[str], int]) -> None:
+    """Add the channels of reco2file_and_channel to recordings that have several."""
+    for name, (line, rest) in (_table(listed) if listed.exists() else {}).items():
+        _, _, letter = rest.rpartition(" ")
+        if len(rest.split()) != 2:
+            raise ManifestError(f"{listed}:{line}: expected 'RECORDING FILE CHANNEL'")
+        if name not in rows:
+            raise ManifestError(f"{listed}:{line}: recording '{name}' is not in wav.scp: {_MEND}")
+        row = rows[name]
+        if "channel" not in row and count(row["audio_filepath"]) != 1:
+            if letter.isdecimal():  # from 0 as in segments, or from 1 as in NIST's files?
+                raise ManifestError(f"{listed}:{line}: which channel is '{letter}'? Write a letter, A for the first")
+            row["channel"] = _channel(letter, row["audio_filepath"], count, f"{listed}:{line}")
+
+
+def _channel(written: str, path: str, count: Callable[[str], int], place: str) -> int:
+    channel, channels = channel_number(written), count(path)
+    if channel is None:
+        raise ManifestError(f"{place}: the channel '{written}' is neither a letter nor a number from 0")
+    if channel >= channels > 0:
+        raise ManifestError(f"{place}: there is no channel '{written}': {path} has {channels} (0 or A is the first)")
+    return channel
+
+
+def _channel_count(path: str) -> int:
+    """How many channels a file has, 0 where it cannot be read: that is said when it is needed."""
+    from asr.audio.read import channel_count
+
+    try:
+        return channel_count(path)
+    except AudioError:
+        return 0
+
+
+def _windows(
+    path: Path, audio: dict[str, dict[str, Any]], extracted: set[str], count: Callable[[str], int]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, (line, rest) in _table(path).items():
         try:
-            recording, start, end = rest.split()[:3]
+            columns = rest.split()
+            channel = columns.pop() if len(columns) == 4 else None
+            recording, start, end = columns
             offset, stop = float(start), float(end)
         except ValueError as error:
-            raise ManifestError(f"{path}:{line}: expected 'UTTERANCE RECORDING START END' in seconds") from error
+            raise ManifestError(
+                f"{path}:{line}: expected 'UTTERANCE RECORDING START END [CHANNEL]', times in seconds"
+            ) from error
         if recording not in audio:
             raise ManifestError(f"{path}:{line}: recording '{recording}' is not in wav.scp: {_MEND}")
-        row: dict[str, Any] = {"audio_filepath": audio[recording], "offset": offset}
+        row: dict[str, Any] = {**audio[recording], "offset": offset}
+        if channel is not None and not (recording in extracted and channel == "0"):
+            if recording in extracted:
+                raise ManifestError(f"{path}:{line}: channel '{channel}', but wav.scp gives only one: write 0")
+            row["channel"] = _channel(channel, row["audio_filepath"], count, f"{path}:{line}")
         if stop != -1:  # Kaldi's "to the end"
             if stop <= offset:
                 raise ManifestError(f"{path}:{line}: the end ({end} s) is not after the start ({start} s): correct it")
             row["duration"] = round(stop - offset, 6)
         yield name, row
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 60 else text[:40] + " ... " + text[-15:]

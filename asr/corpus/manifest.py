@@ -13,7 +13,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from asr.corpus.rows import RowStore, default_id, parse_row, path_id
+from asr.corpus.rows import RowStore, base_folder, default_id, parse_row, path_id
 from asr.files import replacing
 from asr.types import AudioError, ManifestError
 
@@ -74,20 +74,25 @@ class Manifest(Sequence[Utterance]):
         *,
         require_text: bool = True,
         bad_rows: list[ManifestError] | None = None,
+        content: bytes | None = None,
     ) -> Manifest:
-        """Read and validate one manifest, or several as one.
+        """Read and validate one manifest, or several as one: files, gzip among them, pipes, `-` for stdin.
 
-        A byte order mark, CRLF and blank lines are accepted. Where a row lacks `duration`, its audio file's header is
-        read. Raises ManifestError with file, line and remedy for anything malformed, and for an id that two rows bear.
-        With `require_text` false a row may lack `text`, which is then "". With a list for `bad_rows` malformed rows are
-        left out and their errors go there, unless no row is good.
+        A byte order mark, any line ends and blank lines are accepted. Where a row lacks `duration`, its audio file's
+        header is read. Raises ManifestError with file, line and remedy for anything malformed, and for an id that two
+        rows bear. With `require_text` false a row may lack `text`, which is then "". With a list for `bad_rows`
+        malformed rows are left out and their errors go there, unless no row is good. With `content`, what was read from
+        the pipe `paths`, nothing is opened.
         """
         names = [paths] if isinstance(paths, str | Path) else list(paths)
         if not names:
             raise ManifestError("no manifest given")
         store = RowStore()
         for name in names:
-            store.open(str(name))
+            if content is None:
+                store.open(str(name))
+            else:
+                store.hold(content, str(name))
         manifest = cls._from_store(store, require_text, bad_rows)
         if not len(manifest):
             raise ManifestError(f"{manifest.path}: the manifest has no rows")
@@ -307,9 +312,8 @@ def _resolve(audio_filepath: str, folder: str) -> str:
 def _probe_duration(fields: dict[str, Any], manifest: str) -> float:
     from asr.audio.read import probe
 
-    folder = os.path.abspath(os.path.dirname(manifest))  # noqa: PTH100, PTH120
     try:
-        length = probe(_resolve(fields["audio_filepath"], folder)).duration
+        length = probe(_resolve(fields["audio_filepath"], base_folder(manifest))).duration
     except AudioError as error:
         raise ManifestError(f"the row has no 'duration' and it cannot be read from the audio: {error}") from error
     if length < fields.get("offset", 0.0):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from asr.files import opened
 from asr.types import ManifestError
 
 REQUIRED = "audio_filepath"
@@ -24,7 +25,7 @@ class FileSource:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.folder = str(Path(path).absolute().parent)
+        self.folder = base_folder(path)
         self._descriptor = self._open()
         self._state = self._stamp()
 
@@ -65,12 +66,12 @@ class FileSource:
 
 
 class MemorySource:
-    """Manifest lines held in one block of memory: rows that were made by a program or came through a pipe."""
+    """Manifest lines held in one block of memory: those of a program, a pipe, or a compressed file."""
 
     def __init__(self, data: bytes, path: str = "") -> None:
         self.path = path
-        self.folder = str(Path(path).absolute().parent)
-        self._data = data
+        self.folder = base_folder(path)
+        self._data = data.replace(b"\r", b"\n") if b"\n" not in data else data
 
     def read(self, start: int, length: int) -> bytes:
         return self._data[start : start + length]
@@ -81,6 +82,27 @@ class MemorySource:
             end = self._data.find(b"\n", start) + 1 or len(self._data)
             yield self._data[start:end]
             start = end
+
+
+def base_folder(path: str | Path) -> str:
+    """Where the relative audio paths of a manifest or table start: its folder; of a pipe or stdin, the current one."""
+    try:
+        piped = str(path) == "-" or stat.S_ISFIFO(Path(path).stat().st_mode)
+    except OSError:
+        piped = False
+    return str(Path.cwd() if piped else Path(path).absolute().parent)
+
+
+def _in_place(path: str) -> bool:
+    """Whether a manifest can be read by position: a plain file with ordinary line ends."""
+    try:
+        if not Path(path).is_file():
+            return False
+        with Path(path).open("rb") as file:
+            start = file.read(1 << 16)
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot read the manifest: {error.strerror or error}") from error
+    return not start.startswith(b"\x1f\x8b") and (b"\n" in start or b"\r" not in start)
 
 
 class RowStore:
@@ -95,16 +117,14 @@ class RowStore:
         self._digests: list[bytes] = []
 
     def open(self, path: str) -> None:
-        """Add a manifest file, or a pipe, whose lines are then held in memory."""
-        try:
-            mode = Path(path).stat().st_mode
-            if stat.S_ISDIR(mode):
-                raise ManifestError(
-                    f"{path}: a folder, not a manifest: make one with 'asr data convert {path} NEW.jsonl'"
-                )
-            self.sources.append(FileSource(path) if stat.S_ISREG(mode) else MemorySource(Path(path).read_bytes(), path))
-        except OSError as error:
-            raise ManifestError(f"{path}: cannot read the manifest: {error.strerror or error}") from error
+        """Add a manifest file; a pipe, stdin (`-`), gzip, and lines that end in a lone CR are held in memory."""
+        if Path(path).is_dir():
+            raise ManifestError(f"{path}: a folder, not a manifest: make one with 'asr data convert {path} NEW.jsonl'")
+        if _in_place(path):
+            self.sources.append(FileSource(path))
+            return
+        with opened(path, ManifestError) as file:
+            self.hold(file.read(), path)
 
     def hold(self, data: bytes, path: str = "") -> None:
         """Add lines that are in memory; `path` is what messages call them and where relative audio paths start."""
@@ -158,7 +178,7 @@ class RowStore:
         return f"{self.source(i).path}:{self._line_numbers[i]}"
 
     def sha256(self) -> str:
-        """Hash of the content: of the file itself where there is one, as `sha256sum` prints it."""
+        """Hash of the content, unpacked: of a plain file as `sha256sum` prints it."""
         if len(self._digests) == 1:
             return self._digests[0].hex()
         return hashlib.sha256(b"".join(self._digests)).hexdigest()
@@ -188,7 +208,9 @@ def parse_row(line: bytes, *, require_text: bool) -> dict[str, Any]:
             fields[key] = value if type(value) is str and value.isascii() else _string(value, key)
     for key in (REQUIRED, "text") if require_text else (REQUIRED,):
         if key not in fields:
-            raise ManifestError(f"the row has no '{key}' (it has: {', '.join(map(str, row)) or 'nothing'}): add it")
+            held = ", ".join(map(str, row)) or "nothing"
+            mend = _LHOTSE if {"supervisions", "recording_id", "sources"} & row.keys() else "add it"
+            raise ManifestError(f"the row has no '{key}' (it has: {held}): {mend}")
     fields.setdefault("text", "")
     if not fields[REQUIRED].strip():
         raise ManifestError(f"'{REQUIRED}' is empty: name the audio file")
@@ -212,6 +234,7 @@ def parse_row(line: bytes, *, require_text: bool) -> dict[str, Any]:
 _STRINGS = (REQUIRED, "text", "id", "speaker", "split")
 _ONE_PER_LINE = "a manifest has one whole JSON object per line"
 _ARRAY = f"this is a JSON array, and {_ONE_PER_LINE}: run 'asr data convert FILE NEW.jsonl'"
+_LHOTSE = "it is lhotse's: 'asr data convert cuts.jsonl NEW.jsonl' reads its cuts"
 _KNOWN = frozenset((*_STRINGS, "duration", "offset", "channel"))
 
 

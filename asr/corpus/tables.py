@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 
 from asr.config import nearest
 from asr.corpus.manifest import Manifest, PathWriter, Utterance, full_path
-from asr.files import replacing
+from asr.corpus.rows import base_folder
+from asr.files import opened, read_text, replacing
 from asr.types import ManifestError, UsageError
 
 # our key: what other tools call the column, the likeliest first
@@ -25,6 +27,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "id": ("id", "utt_id", "utterance_id", "key"),
     "speaker": ("speaker", "spk_id", "speaker_id", "client_id", "spk"),
 }
+NEEDED = ("audio", "text")
 _NUMBERS = ("duration", "offset", "channel")
 _BASE = ("id", "audio_filepath", "duration", "text")
 
@@ -38,7 +41,7 @@ class Columns:
     id: str = ""
     speaker: str = ""
 
-    def mapping(self, present: Sequence[str], place: str) -> dict[str, str]:
+    def mapping(self, present: Sequence[str], place: str, needed: Collection[str] = NEEDED) -> dict[str, str]:
         """column -> our key; raises UsageError for a named column that is not there, ManifestError for a needed one."""
         chosen: dict[str, str] = {}
         for field, key in zip(fields(self), ("audio_filepath", "text", "id", "speaker"), strict=True):
@@ -49,7 +52,7 @@ class Columns:
             column = asked or next((lowered[name] for name in _NAMES[key] if name in lowered), "")
             if column:
                 chosen[column] = key
-            elif field.name in ("audio", "text"):
+            elif field.name in needed:
                 raise ManifestError(
                     f"{place}: no column for the {field.name} (found: {', '.join(present)}): name it with "
                     f"--{field.name}-column, the first line must name the columns"
@@ -59,13 +62,16 @@ class Columns:
     def rename(self, row: dict[str, Any], place: str) -> dict[str, Any]:
         """`row` with our keys."""
         chosen = self.mapping(list(row), place)
-        return {chosen.get(column, column): value for column, value in row.items()}
+        kept = {f"original_{key}" if key in chosen.values() else key: row[key] for key in row if key not in chosen}
+        return {**{chosen[column]: row[column] for column in row if column in chosen}, **kept}
 
 
 BY_USUAL_NAMES = Columns()
 
 
-def read_table(path: Path, *, columns: Columns = BY_USUAL_NAMES, clips: bool = False) -> Iterator[dict[str, Any]]:
+def read_table(
+    path: Path, *, columns: Columns = BY_USUAL_NAMES, clips: bool = False, notes: list[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """Manifest rows of a CSV or TSV file with a header; columns without a meaning for us are kept as they are.
 
     The separator is found in the header. Fields of tab-separated files are taken literally, except that one in quotes
@@ -73,27 +79,42 @@ def read_table(path: Path, *, columns: Columns = BY_USUAL_NAMES, clips: bool = F
     empty row stands for each header or skipped line, so that row numbers are line numbers. Raises ManifestError,
     UsageError.
     """
+    yield from table_rows(path, read_text(path, ManifestError), columns=columns, clips=clips, notes=notes)
+
+
+def table_rows(
+    path: Path,
+    text: str,
+    *,
+    columns: Columns = BY_USUAL_NAMES,
+    clips: bool = False,
+    needed: Collection[str] = NEEDED,
+    notes: list[str] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The rows of `read_table` from the text of a table; `needed` are the columns that must be there."""
+    separator = max("\t,;|", key=text.partition("\n")[0].count)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            separator = max("\t,;|", key=header.count)
-            file.seek(0)
-            yield from _rows(path, _records(file, separator), columns, clips)
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: not UTF-8 (byte {error.start}): save the file as UTF-8") from error
+        records = _records(io.StringIO(text, newline=""), separator)
+        yield from _rows(path, records, columns, clips, needed, [] if notes is None else notes)
     except csv.Error as error:
         raise ManifestError(f"{path}: not a table ({error}): save it as CSV or TSV in UTF-8") from error
 
 
+def unused_times(keys: Iterable[str], place: str) -> list[str]:
+    """A note where columns look like the times of a window, but are not called what a manifest calls them."""
+    if "offset" in keys:
+        return []
+    times = [key for key in keys if key.lower().replace("_time", "") in ("start", "end", "begin", "onset", "stop")]
+    named = f"{place}: {', '.join(times)}: not used: say 'offset' and 'duration' (seconds) for windows of a recording"
+    return [named] if times else []
+
+
 def is_common_voice(path: Path) -> bool:
     """Whether the header is that of a Common Voice table."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            return {"client_id", "path", "sentence"} <= set(file.readline().rstrip("\r\n").split("\t"))
-    except (OSError, UnicodeDecodeError):
-        return False
+    with suppress(ManifestError), opened(path, ManifestError) as file:
+        header = file.readline().decode("utf-8-sig", "replace").splitlines() or [""]
+        return {"client_id", "path", "sentence"} <= set(header[0].split("\t"))
+    return False
 
 
 def write_table(path: Path, manifest: Manifest, separator: str) -> None:
@@ -184,17 +205,27 @@ def _records(file: Any, separator: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _rows(
-    path: Path, records: Iterator[tuple[int, list[str]]], columns: Columns, clips: bool
+    path: Path,
+    records: Iterator[tuple[int, list[str]]],
+    columns: Columns,
+    clips: bool,
+    needed: Collection[str],
+    notes: list[str],
 ) -> Iterator[dict[str, Any]]:
     at, header = next(records, (0, []))
     header = [column.strip() for column in header]
     if len(set(header)) != len(header):
         raise ManifestError(f"{path}:{at}: a column name stands twice: rename one")
-    renamed = columns.mapping(header, f"{path}:{max(at, 1)}")
+    renamed = columns.mapping(header, f"{path}:{max(at, 1)}", needed)
     keys = [
         renamed.get(column, column.lower() if column.lower() in (*_NUMBERS, "split") else column) for column in header
     ]
-    folder = path.absolute().parent / "clips" if clips else path.absolute().parent
+    keys = [
+        f"original_{key}" if keys.count(key) > 1 and column not in renamed else key
+        for key, column in zip(keys, header, strict=True)
+    ]
+    notes += unused_times(keys, f"{path}:{at}")
+    folder = Path(base_folder(path), "clips" if clips else "")
     done = 0
     for number, record in records:
         if len(record) != len(header):

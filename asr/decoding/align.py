@@ -9,9 +9,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from asr.decoding.emissions import check_emissions
+from asr.lm.compiling import kernel
 from asr.types import AsrError
 
 BEAM = 200.0  # nats behind the best state of a frame: how far the first, quick pass looks
@@ -82,7 +82,7 @@ def _best_rest(array: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.concatenate((np.cumsum(best[::-1])[::-1], [0.0]))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _step(
     row: np.ndarray, labels: np.ndarray, before: np.ndarray, low: int, high: int, after: np.ndarray, to: int, end: int
 ) -> None:
@@ -102,7 +102,7 @@ def _step(
         after[state - to] = best + row[label]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _forward(array: np.ndarray, labels: np.ndarray, rest: np.ndarray, beam: float, floor: float, block: int) -> Any:
     """Scores of the best path; returns what the best path left out could have scored, its score, and saved rows.
 
@@ -159,7 +159,7 @@ def _forward(array: np.ndarray, labels: np.ndarray, rest: np.ndarray, beam: floa
     return lost, score, (lows, highs, offsets, store)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _backward(
     array: np.ndarray,
     labels: np.ndarray,
@@ -202,7 +202,7 @@ def _backward(
     return path
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _came_from(labels: np.ndarray, row: np.ndarray, low: int, high: int, state: int) -> int:
     """The state before `state`, by the scores of the frame before; staying wins a tie."""
     best, source = -np.inf, state
@@ -216,7 +216,7 @@ def _came_from(labels: np.ndarray, row: np.ndarray, low: int, high: int, state: 
     return source
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _spans(array: np.ndarray, labels: np.ndarray, path: np.ndarray) -> Any:
     """First frame, one past the last, and the highest log-posterior of each token."""
     count = labels.shape[0]

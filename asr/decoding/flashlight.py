@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from asr.decoding.beam.alphabet import Alphabet
-from asr.decoding.beam.lexicon import read_words
+from asr.decoding.beam.lexicon import SpelledWords, read_words
 from asr.decoding.beam.times import align_text, labels_by_symbol
 from asr.decoding.emissions import check_emissions
 from asr.decoding.pyctcdecode import KENLM_LINE
@@ -36,7 +36,7 @@ class FlashlightDecoder:
         lm: str | Path | None = None,
         *,
         lm_words: Sequence[str] = (),
-        lexicon: str | Path | Sequence[str] | None = None,
+        lexicon: SpelledWords | str | Path | Sequence[str] | None = None,
         encode: Callable[[str], Sequence[int]] | None = None,
         alpha: float = 0.5,
         beta: float = 1.5,
@@ -58,8 +58,8 @@ class FlashlightDecoder:
             raise UsageError("--decoder flashlight needs a word separator among the labels (' ' or '▁')")
         tokens = [_BLANK, *self.labels[1:]]
         tokens[separator] = _SPACE if not self.alphabet.pieces else WORD_MARK
-        if isinstance(lexicon, str | Path):
-            words, spellings = read_words(lexicon)
+        if isinstance(lexicon, SpelledWords | str | Path):
+            words, spellings = lexicon if isinstance(lexicon, SpelledWords) else read_words(lexicon, self.alphabet)
         else:
             words = list(lexicon if lexicon is not None else lm_words)
             spellings = words

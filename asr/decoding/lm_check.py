@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from asr.decoding.beam.lexicon import read_words
+from asr.decoding.beam.lexicon import SpelledWords
 from asr.lm.ngram import NGramLM
 from asr.lm.tables import EOS, LMError
 from asr.text.tokenizer import WORD_MARK
@@ -21,18 +20,17 @@ def spelled_share(lm: NGramLM, labels: Sequence[str]) -> float:
     return _share(lm.words[EOS + 1 :], _weights(lm), alphabet(labels))
 
 
-def check_lm(lm: NGramLM, labels: Sequence[str], lexicon: str | Path | None = None) -> list[str]:
+def check_lm(lm: NGramLM, labels: Sequence[str], lexicon: SpelledWords | None = None) -> list[str]:
     """Warnings about a language model for an output layer of these labels (index 0 the blank).
 
     Raises LMError, saying what to do, when less than half of its words can be spelled; with a lexicon, which may spell
     them otherwise, when it knows none of the lexicon's words.
     """
     if lexicon is not None:
-        entries, _ = read_words(lexicon)
-        if all(word not in lm for word in entries):
+        if all(word not in lm for word in lexicon.words):
             raise LMError(
-                f"{lm.name}: the language model knows none of the {len(entries):,} words of {lexicon}, for example not "
-                f"'{entries[0]}': is it of another case or language?"
+                f"{lm.name}: the language model knows none of the {len(lexicon.words):,} words of the lexicon, for "
+                f"example not '{lexicon.words[0]}': is it of another case or language?"
             )
         return []
     words, weights, symbols = lm.words[EOS + 1 :], _weights(lm), alphabet(labels)

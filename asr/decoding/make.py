@@ -15,6 +15,7 @@ from asr.types import AsrError, Hypothesis, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asr.decoding.beam.lexicon import SpelledWords
     from asr.lm.ngram import NGramLM
 
 DECODERS = ("greedy", "beam", "flashlight", "pyctcdecode")
@@ -105,9 +106,14 @@ def make_decoder(
         from asr.decoding.greedy import GreedyDecoder
 
         return GreedyDecoder(tokenizer, frame_seconds)
-    lm = _read_lm(config, tokenizer.labels, warn)
+    from asr.decoding.beam.alphabet import Alphabet
+    from asr.decoding.beam.lexicon import read_words
+
+    # read once: it may be a pipe
+    lexicon = read_words(config.lexicon, Alphabet(tokenizer.labels)) if config.lexicon else None
+    lm = _read_lm(config, tokenizer.labels, lexicon, warn)
     if config.decoder == "beam":
-        return _beam(config, tokenizer, frame_seconds, lm, warn)
+        return _beam(config, tokenizer, frame_seconds, lm, lexicon, warn)
     tuned = lm.tuned if lm else None
     words = lm.words if lm else ()
     alpha = config.alpha if config.alpha is not None else tuned.alpha if tuned else 0.5
@@ -120,7 +126,7 @@ def make_decoder(
                 tokenizer.labels,
                 path,
                 lm_words=words,
-                lexicon=config.lexicon,
+                lexicon=lexicon,
                 encode=tokenizer.encode,
                 alpha=alpha,
                 beta=beta,
@@ -152,6 +158,7 @@ def _beam(
     tokenizer: Tokenizer,
     frame_seconds: float,
     lm: NGramLM | None,
+    lexicon: SpelledWords | None,
     warn: Callable[[str], None],
 ) -> Decoder:
     from asr.decoding.beam.hotwords import read_hotwords
@@ -164,7 +171,7 @@ def _beam(
         alpha=config.alpha,
         beta=config.beta,
         beam_width=config.beam_width,
-        lexicon=config.lexicon,
+        lexicon=lexicon,
         hotwords=hotwords,
         hotword_weight=config.hotword_weight,
         nbest=config.nbest,
@@ -181,24 +188,24 @@ def _beam(
     return search
 
 
-def _read_lm(config: DecodingConfig, labels: Sequence[str], warn: Callable[[str], None]) -> NGramLM | None:
+def _read_lm(
+    config: DecodingConfig, labels: Sequence[str], lexicon: SpelledWords | None, warn: Callable[[str], None]
+) -> NGramLM | None:
     if config.lm is None:
         return None
     from asr.decoding.lm_check import check_lm
     from asr.lm.ngram import NGramLM
 
     lm = NGramLM.read(config.lm, verify=True)
-    for remark in check_lm(lm, labels, config.lexicon):
+    for remark in check_lm(lm, labels, lexicon):
         warn(remark)
     return lm
 
 
 @contextmanager
 def _for_kenlm(path: str | Path | None, lm: NGramLM | None) -> Iterator[str | Path | None]:
-    """A language model as a file that KenLM reads whole while it is opened: `path`, or an ARPA file of our binary."""
-    from asr.lm.binary import is_binary
-
-    if path is None or lm is None or not is_binary(path):
+    """A language model as a file that KenLM reads whole while it is opened: `path`, or an ARPA file of the model."""
+    if path is None or lm is None or (Path(path).is_file() and not lm.binary):
         yield path
         return
     from asr.lm.arpa_write import write_arpa

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import gzip
+import logging
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 import numpy as np
 
+from asr.files import Input
 from asr.lm import arpa_parse
 from asr.lm.automaton import DuplicateNGram, table_size
 from asr.lm.ngram import NGramLM
-from asr.lm.tables import OOV_LOG10, SPECIAL_WORDS, LMError, NGramTable, NGramTables
+from asr.lm.tables import OOV_LOG10, SPECIAL_WORDS, UNK, LMError, NGramTable, NGramTables
 from asr.lm.word_list import WordList
 
 _PIECE = 4 << 20
+_log = logging.getLogger(__name__)
 _KINDS = {  # first bytes of files that people hand over instead
     b"mmap lm http://kheafield.com/code": "a KenLM binary: give the ARPA file it was built from",
     b"BZh": "compressed with bzip2: unpack it, or compress it with gzip",
@@ -30,9 +31,9 @@ _KINDS = {  # first bytes of files that people hand over instead
 _COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)$")
 
 
-def read_arpa_lm(path: str | Path) -> NGramLM:
-    """The model of an ARPA file, ready to score. Raises LMError with file and line."""
-    reader = _Reader(path)
+def read_arpa_lm(path: str | Path, file: Input) -> NGramLM:
+    """The model of an ARPA file opened by `asr.files`, ready to score. Raises LMError with file and line."""
+    reader = _Reader(path, file)
     tables = reader.read()
     try:
         return NGramLM.from_tables(tables, name=str(path))
@@ -42,40 +43,28 @@ def read_arpa_lm(path: str | Path) -> NGramLM:
         raise LMError(f"{path}:{line}: the {error.order}-gram '{words}' stands there twice") from None
 
 
-def read_arpa(path: str | Path) -> NGramTables:
-    """The n-grams of an ARPA file (Doug Paul's format, as SRILM and KenLM write it), plain or gzip.
+def read_arpa(path: str | Path, file: Input) -> NGramTables:
+    """The n-grams of an ARPA file (Doug Paul's format, as SRILM and KenLM write it) opened by `asr.files`.
 
     A file without <unk> gets one with log10 p = -100, as in KenLM. Raises LMError with file and line; an n-gram that
     stands there twice is noticed when the automaton is built.
     """
-    return _Reader(path).read()
+    return _Reader(path, file).read()
 
 
 class _Reader:
     """One pass over a file: `data` is the piece at hand (whole lines), `at` the position in it."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, file: Input) -> None:
         self.path = path
+        self.limit = file.limit  # to what the counts in the header may promise
+        self.pieces = _whole_lines(file)
         self.first_line: dict[int, int] = {}  # of the rows of an order
         self.data = np.zeros(0, np.uint8)
         self.at = 0
         self.lines_before = 0  # in the pieces that are gone
-        self.size = 0
-        self.pieces: Iterator[np.ndarray] = iter(())
 
     def read(self) -> NGramTables:
-        try:
-            with open_bytes(self.path) as file:
-                # a limit to what the counts in the header may promise; gzip never shrinks text more than 1:1032
-                self.size = Path(self.path).stat().st_size * (1032 if isinstance(file, gzip.GzipFile) else 1)
-                self.pieces = _whole_lines(file)
-                return self._read()
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise LMError(f"{self.path}: the gzip data is cut off or damaged ({error}): fetch it again") from error
-        except OSError as error:
-            raise LMError(f"{self.path}: cannot be read: {error.strerror or error}") from error
-
-    def _read(self) -> NGramTables:
         counts = self._header()
         tables = []
         vocabulary: _Vocabulary | None = None
@@ -148,9 +137,13 @@ class _Reader:
 
     def _reserve(self, k: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Room for the numbers of that many k-grams, unless the file cannot hold them."""
-        if count * (2 * k + 2) > self.size:
-            self._fail(f"the header says {count:,} {k}-grams, more than fit into a file of {self.size:,} bytes", -1)
-        return np.empty(count, np.float32), np.zeros(count, np.float32)
+        if self.limit is not None and count * (2 * k + 2) > self.limit:
+            self._fail(f"the header says {count:,} {k}-grams, more than fit into a file of {self.limit:,} bytes", -1)
+        try:
+            np.empty((count, k), np.int32)  # a pipe has no size: what memory cannot hold is refused
+            return np.empty(count, np.float32), np.zeros(count, np.float32)
+        except (MemoryError, ValueError):
+            self._fail(f"the header says {count:,} {k}-grams, more than fit into memory", -1)
 
     def _unigrams(self, logp: np.ndarray, backoff: np.ndarray, highest: bool) -> tuple[int, WordList]:
         """The number of rows read, and their words."""
@@ -236,7 +229,8 @@ class _Reader:
 class _Vocabulary:
     """The words of the 1-grams: `in_file` in the order of the rows, `words` with <unk>, <s> and </s> in front.
 
-    `table` finds rows by spelling. <UNK> is read as <unk>.
+    `table` finds rows by spelling. <UNK>, <S> and </S> are read as <unk>, <s> and </s> where those are missing, as in
+    files that were put in capitals.
     """
 
     def __init__(self, in_file: WordList, path: str | Path, first_line: int) -> None:
@@ -251,8 +245,7 @@ class _Vocabulary:
         again = int(arpa_parse.fill_word_table(self.table, block, offsets))
         if again >= 0:
             raise LMError(f"{path}:{first_line + again}: the word '{in_file[again]}' stands there twice")
-        unk, bos, eos = (self._row(word) for word in SPECIAL_WORDS)
-        unk = self._row("<UNK>") if unk < 0 else unk
+        unk, bos, eos = (self._special_row(word, path) for word in SPECIAL_WORDS)
         for word, row in (("<s>", bos), ("</s>", eos)):
             if row < 0:
                 raise LMError(f"{path}:{first_line}: no {word} among the 1-grams: train the model on whole sentences")
@@ -261,14 +254,23 @@ class _Vocabulary:
         self.rows = np.concatenate([special, np.setdiff1d(np.arange(n), special)]).astype(np.int64)
         self.id_of_row = np.empty(n + 1, np.int32)
         self.id_of_row[self.rows] = np.arange(len(self.rows), dtype=np.int32)
-        name = np.frombuffer(SPECIAL_WORDS[0].encode(), np.uint8)
         starts, ends = np.append(offsets[:-1], 0)[self.rows], np.append(offsets[1:], 0)[self.rows]
-        starts[0], ends[0] = len(block), len(block) + len(name)
-        self.words = WordList(arpa_parse.pieces(np.concatenate([block, name]), starts, ends), _bounds(ends - starts))
+        names = WordList.of(SPECIAL_WORDS)
+        starts[:3], ends[:3] = len(block) + names.offsets[:-1], len(block) + names.offsets[1:]
+        spelled = arpa_parse.pieces(np.concatenate([block, names.block]), starts, ends)
+        self.words = WordList(spelled, _bounds(ends - starts))
 
     def _row(self, word: str) -> int:
         spelled = np.frombuffer(word.encode(), np.uint8)
         return int(arpa_parse.find_word(spelled, 0, len(spelled), self.table, self.in_file.block, self.in_file.offsets))
+
+    def _special_row(self, word: str, path: str | Path) -> int:
+        row = self._row(word)
+        if row < 0:
+            row = self._row(word.upper())
+            if row >= 0 and word != SPECIAL_WORDS[UNK]:
+                _log.warning("asr: warning: %s: %s is read as %s", path, word.upper(), word)
+        return row
 
     def arrange(self, values: np.ndarray, of_unknown: float) -> np.ndarray:
         """Numbers of the rows in the order of the ids; `of_unknown` for the <unk> that the file lacks."""
@@ -279,13 +281,6 @@ class _Vocabulary:
         if np.array_equal(self.rows, np.arange(len(self.rows))):
             return rows
         return self.id_of_row[rows]
-
-
-def open_bytes(path: str | Path) -> BinaryIO:
-    """A file to read from, unpacked if it is gzip."""
-    with Path(path).open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else Path(path).open("rb")  # type: ignore[return-value]
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[np.ndarray]:

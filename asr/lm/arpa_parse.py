@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from asr.lm.automaton_kernel import Integer
+from asr.lm.compiling import inlined, kernel
 
 # why parsing stopped
 END, SECTION, BLANK, FULL = (
@@ -22,12 +22,12 @@ _FNV_PRIME = np.int64(1099511628211)
 _LOWEST = -100.0  # for "-inf": finite, so that sums of scores stay numbers
 
 
-@njit(cache=True, inline="always")
+@inlined
 def _is_space(byte: int) -> bool:
     return byte == 32 or byte == 9 or byte == 13
 
 
-@njit(cache=True)
+@kernel
 def _token(data: np.ndarray, at: int) -> tuple[int, int]:
     """Start and end of the next token of the line; start == end at its end."""
     while _is_space(data[at]):
@@ -38,7 +38,7 @@ def _token(data: np.ndarray, at: int) -> tuple[int, int]:
     return start, at
 
 
-@njit(cache=True)
+@kernel
 def _number(data: np.ndarray, start: int, end: int) -> tuple[float, bool]:
     """A decimal number, and whether the bytes are one; "-inf" counts as -100."""
     at = start
@@ -85,7 +85,7 @@ def _number(data: np.ndarray, start: int, end: int) -> tuple[float, bool]:
     return (-value if negative else value), at == end
 
 
-@njit(cache=True)
+@kernel
 def _line_start(data: np.ndarray, at: int) -> int:
     """What begins here: END, SECTION, BLANK, or -1 for a row."""
     if at >= data.shape[0]:
@@ -98,7 +98,7 @@ def _line_start(data: np.ndarray, at: int) -> int:
     return BLANK if data[at] == 10 else -1
 
 
-@njit(cache=True)
+@kernel
 def _rest_of_row(data: np.ndarray, at: int, highest: bool, backoff: np.ndarray, row: int) -> tuple[int, int]:
     """The back-off weight, which may be missing, and the end of the line; -1 or what is wrong, and the position."""
     start, end = _token(data, at)
@@ -113,7 +113,7 @@ def _rest_of_row(data: np.ndarray, at: int, highest: bool, backoff: np.ndarray, 
     return (-1, end + 1) if start == end else (TOO_MANY, start)
 
 
-@njit(cache=True)
+@kernel
 def _begin_row(data: np.ndarray, at: int, row: int, logp: np.ndarray) -> tuple[int, int, int]:
     """Parse a row's probability: why there is none or -1, the position (of the offender), the end of the number."""
     stop = _line_start(data, at)
@@ -131,7 +131,7 @@ def _begin_row(data: np.ndarray, at: int, row: int, logp: np.ndarray) -> tuple[i
     return -1, start, end
 
 
-@njit(cache=True)
+@kernel
 def parse_unigrams(
     data: np.ndarray,
     at: int,
@@ -161,7 +161,7 @@ def parse_unigrams(
         row += 1
 
 
-@njit(cache=True)
+@kernel
 def parse_ngrams(
     data: np.ndarray,
     at: int,
@@ -194,7 +194,7 @@ def parse_ngrams(
         row += 1
 
 
-@njit(cache=True)
+@kernel
 def _hash(data: np.ndarray, start: Integer, end: Integer) -> Integer:
     value = _FNV_OFFSET
     for i in range(start, end):
@@ -202,7 +202,7 @@ def _hash(data: np.ndarray, start: Integer, end: Integer) -> Integer:
     return value ^ (value >> 29)
 
 
-@njit(cache=True)
+@kernel
 def find_word(
     data: np.ndarray, start: Integer, end: Integer, table: np.ndarray, block: np.ndarray, offsets: np.ndarray
 ) -> Integer:
@@ -222,7 +222,7 @@ def find_word(
     return np.int64(-1)
 
 
-@njit(cache=True)
+@kernel
 def fill_word_table(table: np.ndarray, block: np.ndarray, offsets: np.ndarray) -> Integer:
     """Enter every word block[offsets[i]:offsets[i + 1]]; the id of a word that stands there already, or -1."""
     mask = table.shape[0] - 1
@@ -243,7 +243,7 @@ def pieces(block: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarra
     return out
 
 
-@njit(cache=True)
+@kernel
 def _gather(block: np.ndarray, starts: np.ndarray, ends: np.ndarray, out: np.ndarray) -> None:
     at = 0
     for i in range(starts.shape[0]):

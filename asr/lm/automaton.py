@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from asr.lm.automaton_kernel import ARC, STATE, UNIGRAM, Integer, LMArrays, hash_slot, lm_step
+from asr.lm.compiling import kernel
 from asr.lm.tables import LMError, NGramTable, NGramTables, with_missing_contexts
 
 LN10 = float(np.log(10.0))
@@ -123,7 +123,7 @@ def _following(arrays: LMArrays, sources: np.ndarray, words: np.ndarray) -> np.n
     return following
 
 
-@njit(cache=True)
+@kernel
 def _find(keys: np.ndarray, values: np.ndarray, key: Integer) -> Integer:
     mask = keys.shape[0] - 1
     slot = hash_slot(key, mask)
@@ -134,7 +134,7 @@ def _find(keys: np.ndarray, values: np.ndarray, key: Integer) -> Integer:
     return np.int64(-1)
 
 
-@njit(cache=True)
+@kernel
 def _context(words: np.ndarray, i: int, vocabulary: int, keys: np.ndarray, values: np.ndarray) -> Integer:
     """The node of all words of row i but the last, -1 where there is none."""
     node = np.int64(1) + words[i, 0]
@@ -145,7 +145,7 @@ def _context(words: np.ndarray, i: int, vocabulary: int, keys: np.ndarray, value
     return node
 
 
-@njit(cache=True)
+@kernel
 def _find_parents(
     words: np.ndarray, vocabulary: int, keys: np.ndarray, values: np.ndarray, parent: np.ndarray
 ) -> tuple[int, int]:
@@ -157,7 +157,7 @@ def _find_parents(
     return _DONE, -1
 
 
-@njit(cache=True)
+@kernel
 def _link_nodes(
     words: np.ndarray,
     vocabulary: int,
@@ -199,7 +199,7 @@ def _link_nodes(
     return _DONE, -1
 
 
-@njit(cache=True)
+@kernel
 def _inherit_states(state_of: np.ndarray, is_state: np.ndarray, suffix: np.ndarray) -> None:
     """A node that is no state stands for the state of its longest suffix that is one."""
     for node in range(state_of.shape[0]):
@@ -207,13 +207,13 @@ def _inherit_states(state_of: np.ndarray, is_state: np.ndarray, suffix: np.ndarr
             state_of[node] = state_of[suffix[node]]
 
 
-@njit(cache=True)
+@kernel
 def _fill_following(lm: LMArrays, sources: np.ndarray, words: np.ndarray, following: np.ndarray) -> None:
     for i in range(words.shape[0]):
         following[i] = lm_step(lm, lm.state[sources[i]].next, words[i])[1]
 
 
-@njit(cache=True)
+@kernel
 def _add_arcs(lm: LMArrays, sources: np.ndarray, words: np.ndarray, logp: np.ndarray, following: np.ndarray) -> int:
     """Put arcs into the table; the row of one that is there already, or -1."""
     vocabulary = lm.unigram.shape[0]

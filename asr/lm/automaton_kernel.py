@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+
+from asr.lm.compiling import inlined, kernel
 
 Integer = int | np.integer[Any]  # in compiled code they are one
 
@@ -30,14 +31,14 @@ class LMArrays(NamedTuple):
 _SPREAD = np.int64(-7046029254386353131)  # 2^64 / golden ratio (Knuth's multiplicative hashing)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def hash_slot(key: Integer, mask: Integer) -> Integer:
     """Where the search for `key` begins in a table of `mask` + 1 slots."""
     mixed = key * _SPREAD
     return (mixed ^ (mixed >> 29)) & mask
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def lm_step(lm: LMArrays, state: Integer, word: Integer) -> tuple[float, Integer]:
     """Natural log p of `word` (an id) after `state`, and the next state."""
     vocabulary = lm.unigram.shape[0]
@@ -58,7 +59,7 @@ def lm_step(lm: LMArrays, state: Integer, word: Integer) -> tuple[float, Integer
     return logp + lm.unigram[word].logp, np.int64(lm.unigram[word].next)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def score_words(
     lm: LMArrays, state_length: np.ndarray, state: Integer, words: np.ndarray, logp: np.ndarray, length: np.ndarray
 ) -> Integer:

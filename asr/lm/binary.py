@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asr import __version__
-from asr.files import replacing
+from asr.files import Input, replacing
 from asr.lm.automaton_kernel import ARC, STATE, UNIGRAM, LMArrays
 from asr.lm.tables import LMError
 from asr.lm.word_list import WordList
@@ -42,10 +41,9 @@ _TYPES = {
 _NAMES = {name: str(dtype.descr if dtype.names else dtype.str) for name, dtype in _TYPES.items()}  # in the header
 
 
-def is_binary(path: str | Path) -> bool:
-    """Whether a file begins as our binaries do, of whatever version. Raises OSError."""
-    with Path(path).open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+def is_binary(file: Input) -> bool:
+    """Whether an input begins as our binaries do, of whatever version."""
+    return file.peek(len(MAGIC)).startswith(MAGIC)
 
 
 def write_binary(lm: NGramLM, path: str | Path) -> None:
@@ -77,15 +75,16 @@ def write_binary(lm: NGramLM, path: str | Path) -> None:
             at = entries[name]["offset"] + array.nbytes
 
 
-def read_binary(path: str | Path, verify: bool = False) -> NGramLM:
-    """Open a binary; its arrays are read from disk when they are first touched. Raises LMError.
+def read_binary(path: str | Path, file: Input, verify: bool = False) -> NGramLM:
+    """The model of a binary opened by `asr.files`. Raises LMError.
 
+    Arrays of a file on the disk are read when they are first touched; a pipe and a packed file are read whole.
     The header's checksum and all sizes are compared always; with `verify` those of the contents too, which reads all of
     it: compiled code would go astray in damaged arrays.
     """
     from asr.lm.ngram import NGramLM
 
-    header, arrays = _open(path)
+    header, arrays = _arrays(path, file)
     entries = header["arrays"]
     damaged = [name for name in arrays if verify and _digest(arrays[name]) != entries[name]["blake2b"]]
     if damaged:
@@ -98,6 +97,7 @@ def read_binary(path: str | Path, verify: bool = False) -> NGramLM:
         arrays["state_length"],
         header["counts"],
         name=str(path),
+        binary=True,
     )
 
 
@@ -105,15 +105,15 @@ def _digest(array: np.ndarray) -> str:
     return hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()
 
 
-def _open(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    try:
-        with Path(path).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            header = _header(path, file.read(_START.size), file.read, size)
-            # private, not read-only: compiled code takes read-only arrays for another type and is compiled again
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    except OSError as error:
-        raise LMError(f"{path}: cannot be read: {error.strerror or error}") from error
+def _arrays(path: str | Path, file: Input) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    # writable: compiled code takes read-only arrays for another type and is compiled again
+    mapped: mmap.mmap | bytearray
+    if file.on_disk:
+        with Path(path).open("rb") as mappable:
+            mapped = mmap.mmap(mappable.fileno(), 0, access=mmap.ACCESS_COPY)
+    else:
+        mapped = bytearray(file.read())
+    header = _header(path, memoryview(mapped))
     arrays = {}
     for name, dtype in _TYPES.items():
         entry = header["arrays"][name]
@@ -122,10 +122,9 @@ def _open(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return header, arrays
 
 
-def _header(path: str | Path, start: bytes, read: Any, size: int) -> dict[str, Any]:
+def _header(path: str | Path, data: memoryview) -> dict[str, Any]:
+    size, start = len(data), bytes(data[: _START.size])
     damaged = LMError(f"{path}: the header is damaged: convert or fetch the language model again")
-    if not start.startswith(MAGIC):
-        raise LMError(f"{path}: not a binary language model of asr")
     if len(start) < _START.size:
         raise damaged
     _, version, length, checksum = _START.unpack(start)
@@ -137,7 +136,7 @@ def _header(path: str | Path, start: bytes, read: Any, size: int) -> dict[str, A
         )
     if length > size:
         raise LMError(f"{path}: cut off within its header: convert or fetch the language model again")
-    encoded = read(length)
+    encoded = bytes(data[_START.size : _START.size + length])
     if len(encoded) < length or zlib.crc32(encoded) != checksum:
         raise damaged
     header: dict[str, Any] = json.loads(encoded)

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
+from asr.files import opened
 from asr.lm.automaton import LN10
 from asr.lm.ngram import NGramLM
 from asr.lm.tables import SPECIAL_WORDS, LMError, NGramTable, NGramTables
+
+
+def read_ngrams(path: str | Path) -> NGramTables:
+    """The n-grams of a language model, ARPA (plain or gzip) or a binary of ours. Raises LMError."""
+    from asr.lm.arpa import read_arpa
+    from asr.lm.binary import is_binary, read_binary
+
+    with opened(path, LMError) as file:
+        return list_ngrams(read_binary(path, file, verify=True)) if is_binary(file) else read_arpa(path, file)
 
 
 def list_ngrams(lm: NGramLM) -> NGramTables:

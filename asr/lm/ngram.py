@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asr.files import opened
 from asr.lm.automaton import LN10, build_automaton
 from asr.lm.automaton_kernel import LMArrays, lm_step, score_words
 from asr.lm.tables import BOS, EOS, UNK, LMError, NGramTables
@@ -21,7 +22,8 @@ class NGramLM:
     """A back-off n-gram model of words; its scores are KenLM's.
 
     `order`; `counts` of n-grams per order; `arrays` for compiled code; `words` by id (0 <unk>, 1 <s>, 2 </s>);
-    `begin_state`, the state after <s>; `tuned`, the decoding weights found for it, None before `asr lm tune`.
+    `begin_state`, the state after <s>; `tuned`, the decoding weights found for it, None before `asr lm tune`;
+    `binary`, whether it was read from our binary form.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class NGramLM:
         *,
         name: str = "language model",
         tuned: Tuned | None = None,
+        binary: bool = False,
     ) -> None:
         self.arrays = arrays
         self.state_length = state_length
@@ -40,6 +43,7 @@ class NGramLM:
         self.order = len(self.counts)
         self.name = name
         self.tuned = tuned
+        self.binary = binary
         self._words = words
         self.begin_state = int(arrays.unigram["next"][BOS])
 
@@ -59,10 +63,8 @@ class NGramLM:
         from asr.lm.arpa import read_arpa_lm
         from asr.lm.binary import is_binary, read_binary
 
-        try:
-            model = read_binary(path, verify) if is_binary(path) else read_arpa_lm(path)
-        except OSError as error:
-            raise LMError(f"{path}: cannot be read: {error.strerror or error}") from error
+        with opened(path, LMError) as file:
+            model = read_binary(path, file, verify) if is_binary(file) else read_arpa_lm(path, file)
         model.tuned = read_tuned(path)
         return model
 

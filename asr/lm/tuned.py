@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from asr.files import write_text
+from asr.files import read_text, write_text
 from asr.lm.tables import LMError
 
 
@@ -30,12 +30,10 @@ def tuned_path(lm: str | Path) -> Path:
 def read_tuned(lm: str | Path) -> Tuned | None:
     """The weights stored beside a language model, None where there are none. Raises LMError when they are malformed."""
     path = tuned_path(lm)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not Path(lm).is_file() or not path.exists():  # nothing lies beside a pipe
         return None
-    except OSError as error:
-        raise LMError(f"{path}: cannot be read: {error.strerror or error}") from error
+    try:
+        values = json.loads(read_text(path, LMError))
     except ValueError as error:
         raise LMError(f"{path}: not JSON ({error}): run `asr lm tune` again or delete it") from error
     try:

@@ -11,6 +11,7 @@ from asr.audio.features import FeatureConfig
 from asr.config import from_dict, to_dict
 from asr.files import replacing
 from asr.model.config import ModelConfig
+from asr.text.normalize import recorded, versioned
 from asr.types import AsrError, ModelFileError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def save_model(
         "model": to_dict(model.config),
         "features": to_dict(model.feature_config),
         "tokenizer": tokenizer.to_dict(),
-        "normalizer": normalizer,
+        "normalizer": versioned(normalizer),
         "vocab_size": model.vocab_size,
         "training": training or {},
         "written_by": f"asr-ctc {__version__}",
@@ -74,13 +75,16 @@ def save_model(
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The description in a model file, without loading a tensor: keys model, features, tokenizer, normalizer, training.
+    """The description in a model file, without loading a tensor: keys model, features, tokenizer, normalizer (with
+    its version), training.
 
     Raises ModelFileError, in one line, when the file is missing, is not a model of ours, or is of a newer format.
     """
     path = Path(path)
     try:
         size = path.stat().st_size
+        if not (path.is_file() or path.is_dir()):
+            raise ModelFileError(f"{path}: a pipe: a model is read in pieces: save it as a file")
         with path.open("rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
             if not 0 < header_bytes <= min(_MAX_HEADER_BYTES, size - 8):
@@ -101,6 +105,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         )
     try:
         description = json.loads(metadata["asr"])
+        description["normalizer"] = recorded(description["normalizer"])
         description["tensors"] = {k: v["shape"] for k, v in header.items() if k != "__metadata__"}
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: the model's description is damaged ({error}); copy the file again") from error

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asr import standard_streams
 from asr.recipe.steps import STEPS, Preparation, Run
 from asr.types import AsrError, ConfigError, UsageError
 
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
 
 def main(folder: Path, preparation: Preparation, argv: Sequence[str] | None = None) -> int:
     """Run a recipe from the command line and return the exit status (0 done, 1 failed, 2 wrong usage)."""
+    if argv is None:
+        standard_streams.own()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    return standard_streams.guarded(lambda: _status(folder, preparation, arguments), folder.name)
+
+
+def _status(folder: Path, preparation: Preparation, arguments: Sequence[str]) -> int:
     try:
         args = _parse(folder, preparation, arguments)
         config = _config(folder, args)
@@ -26,7 +33,7 @@ def main(folder: Path, preparation: Preparation, argv: Sequence[str] | None = No
         print(f"{folder.name}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError | ConfigError) else 1
     except OSError as error:
-        if error.filename is None:
+        if not standard_streams.is_file_error(error):
             raise
         print(f"{folder.name}: error: {error.filename}: {error.strerror or error}", file=sys.stderr)
         return 1
@@ -60,7 +67,7 @@ def _config(folder: Path, args: argparse.Namespace) -> TrainConfig:
     from asr.training.config import parse_config, read_extended, with_output
 
     path = Path(args.config)
-    if not path.suffix:
+    if not path.suffix and not path.is_absolute():  # /dev/fd/63 is a pipe
         path = folder / f"{args.config}.yaml"
     if not path.exists():
         names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asr.files import walk
 from asr.types import Failure, ManifestError, UsageError
 
 if TYPE_CHECKING:
@@ -23,8 +25,8 @@ _SUFFIXES = """
     .sph .w64 .rf64 .amr .3gp .ac3 .mka .mpga .mp2
 """
 AUDIO_SUFFIXES = frozenset(_SUFFIXES.split())
-MANIFEST_SUFFIXES = frozenset([".jsonl", ".json"])
 STDIN = "-"
+_MANIFEST_SUFFIXES = (".jsonl", ".json", ".ndjson", ".jsonl.gz", ".json.gz", ".ndjson.gz")
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,11 @@ def as_recording(source: Any) -> Recording:
 def find_recordings(arguments: Sequence[str]) -> list[Recording | Failure]:
     """Expand command-line inputs in the order given; what a folder or glob holds comes sorted by path.
 
-    Folders are searched recursively for audio files, hidden ones left out; a file found twice is taken once. Ids
-    are unique: the path without suffix below the folder that all inputs share, or the id of a manifest row. An
-    input that leads to no recording becomes a Failure, and so does a malformed manifest row. Raises ManifestError
-    for a manifest without a usable row, UsageError for stdin named twice.
+    Folders are searched recursively for audio files, linked folders too, hidden ones left out; a file found twice is
+    taken once. A pipe may bring audio or a manifest. Ids are unique: the path without suffix below the folder that all
+    inputs share, or the id of a manifest row. An input that leads to no recording becomes a Failure, and so does a
+    malformed manifest row, a broken link, or a folder that cannot be read. Raises ManifestError for a manifest without
+    a usable row, UsageError for stdin named twice.
     """
     if list(arguments).count(STDIN) > 1:
         raise UsageError("stdin ('-') can be read only once")
@@ -73,13 +76,18 @@ def find_recordings(arguments: Sequence[str]) -> list[Recording | Failure]:
         if argument == STDIN:
             found.append(Recording(sys.stdin.buffer, id="stdin", audio_filepath=STDIN))
             continue
-        path = Path(argument)
-        if path.suffix.lower() in MANIFEST_SUFFIXES and path.is_file():
-            found.extend(_of_manifest(path))
+        # os.path: a name may be too long for Path's methods, which raise
+        if is_manifest(argument) and os.path.exists(argument) and not os.path.isdir(argument):  # noqa: PTH110, PTH112
+            found.extend(_of_manifest(argument))
+            continue
+        if is_pipe(argument):
+            found.extend(_of_pipe(argument))
             continue
         anchors.append(_anchor(argument))
-        files = list(_files(argument))
-        if not files:
+        problems: list[str] = []
+        files = _files(argument, problems)
+        found += [Failure(problem.partition(": ")[0], problem.partition(": ")[0], problem) for problem in problems]
+        if not files and not problems:
             found.append(_nothing(argument))
         for file in files:
             if (name := os.path.abspath(file)) not in seen:  # noqa: PTH100 - must not follow links
@@ -88,40 +96,76 @@ def find_recordings(arguments: Sequence[str]) -> list[Recording | Failure]:
     return _named(found, anchors)
 
 
-def is_single(arguments: Sequence[str]) -> bool:
-    """Whether the inputs are one recording by their form: a script's output must not hang on a folder's content."""
+def is_single(arguments: Sequence[str], found: Sequence[Recording | Failure] = ()) -> bool:
+    """Whether the inputs are one recording by their form: a script's output must not hang on a folder's content.
+
+    Only for a pipe it is told from what was `found` in it.
+    """
     if len(arguments) != 1:
         return False
     [argument] = arguments
-    path = Path(argument)
-    if path.exists():
-        return not path.is_dir() and path.suffix.lower() not in MANIFEST_SUFFIXES
+    if is_pipe(argument):
+        return not any(isinstance(item, Failure) or isinstance(item.source, str) for item in found)
+    if os.path.exists(argument):  # noqa: PTH110
+        return not os.path.isdir(argument) and not is_manifest(argument)  # noqa: PTH112
     return argument == STDIN or not glob.has_magic(argument)
 
 
-def _files(argument: str) -> Iterator[Path]:
-    path = Path(argument)
-    if path.is_dir():
-        yield from _in_folder(path)
-    elif path.exists() or not glob.has_magic(
-        argument
-    ):  # a missing file fails where it is read, with the reader's words
-        yield path
-    else:
-        for match in sorted(glob.glob(argument, recursive=True)):  # noqa: PTH207 - absolute patterns
-            yield from _in_folder(Path(match)) if Path(match).is_dir() else [Path(match)]
+def is_manifest(argument: str) -> bool:
+    """Whether a name is that of a manifest."""
+    return argument.lower().endswith(_MANIFEST_SUFFIXES)
 
 
-def _in_folder(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES:
-                yield Path(parent) / name
+def is_pipe(argument: str) -> bool:
+    """Whether a path is a pipe, `<(...)` among them, whose content can be read only once."""
+    try:
+        return stat.S_ISFIFO(os.stat(argument).st_mode)  # noqa: PTH116
+    except (OSError, ValueError):
+        return False
+
+
+def _files(argument: str, problems: list[str]) -> list[Path]:
+    if os.path.isdir(argument):  # noqa: PTH112
+        return _in_folder(argument, problems)
+    if os.path.exists(argument) or not glob.has_magic(argument):  # noqa: PTH110
+        return [Path(argument)]  # a missing file fails where it is read, with the reader's words
+    found: list[Path] = []
+    for match in dict.fromkeys(_matches(argument)):
+        found += _in_folder(match, problems) if os.path.isdir(match) else [Path(match)]  # noqa: PTH112
+    problems[:] = dict.fromkeys(problems)
+    return _once(found)
+
+
+def _once(paths: list[Path]) -> list[Path]:
+    """Each file once, sorted, under the shortest name, and one that goes through no linked folder if there is one."""
+    real = {parent: os.path.realpath(parent) for parent in {path.parent for path in paths}}
+    named: dict[tuple[str, str], Path] = {}
+    through_link = {parent: path != os.path.abspath(parent) for parent, path in real.items()}  # noqa: PTH100
+    for path in sorted(paths, key=lambda path: (through_link[path.parent], len(path.parts), path)):
+        named.setdefault((real[path.parent], path.name), path)
+    return sorted(named.values())
+
+
+def _in_folder(folder: str, problems: list[str]) -> list[Path]:
+    files = (parent / name for parent, names in walk(folder, problems) for name in names)
+    return [file for file in files if file.suffix.lower() in AUDIO_SUFFIXES]
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """What a glob matches; its `**` goes through linked folders, in which glob's own may go round for ever."""
+    parts = pattern.replace(os.sep, "/").split("/")
+    if "**" not in parts:
+        yield from glob.glob(pattern)  # noqa: PTH207 - absolute patterns
+        return
+    at = parts.index("**")
+    rest = parts[at + 1 :] or ["*"]
+    for start in glob.glob("/".join([*parts[:at], ""])) if at else [""]:  # noqa: PTH207
+        for folder, _ in walk(start or "."):
+            yield from _matches("/".join([*([] if folder == Path() else [glob.escape(str(folder))]), *rest]))
 
 
 def _nothing(argument: str) -> Failure:
-    if glob.has_magic(argument) and not Path(argument).exists():
+    if glob.has_magic(argument) and not os.path.exists(argument):  # noqa: PTH110
         return Failure(argument, argument, f"{argument}: no file matches")
     return Failure(
         argument,
@@ -130,12 +174,21 @@ def _nothing(argument: str) -> Failure:
     )
 
 
-def _of_manifest(path: Path) -> list[Recording | Failure]:
+def _of_pipe(argument: str) -> list[Recording | Failure]:
+    """The rows of a manifest, or one recording, whichever comes; a pipe is opened once."""
+    file = Path(argument).open("rb")  # noqa: SIM115 - the recording is read later
+    if file.peek(4).lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"{":
+        with file:
+            return _of_manifest(argument, file.read())
+    return [Recording(file, id=Path(argument).stem, audio_filepath=argument)]
+
+
+def _of_manifest(path: str, content: bytes | None = None) -> list[Recording | Failure]:
     from asr.corpus.manifest import Manifest
 
     bad_rows: list[ManifestError] = []
-    manifest = Manifest.read(path, require_text=False, bad_rows=bad_rows)
-    failures = [Failure(str(path), "", str(error)) for error in bad_rows]
+    manifest = Manifest.read(path, require_text=False, bad_rows=bad_rows, content=content)
+    failures = [Failure(path, "", str(error)) for error in bad_rows]
     return [*map(_of_utterance, manifest), *failures]
 
 
@@ -149,9 +202,9 @@ def _of_utterance(utterance: Utterance) -> Recording:
 def _anchor(argument: str) -> str:
     """The folder below which this input's files are named."""
     path = Path(argument)
-    if path.is_dir():
+    if os.path.isdir(argument):  # noqa: PTH112
         return os.path.abspath(path)  # noqa: PTH100
-    if glob.has_magic(argument) and not path.exists():
+    if glob.has_magic(argument) and not os.path.exists(argument):  # noqa: PTH110
         fixed = re.split(r"[*?\[]", argument)[0]
         path = Path(fixed or ".") if fixed.endswith(("/", os.sep)) or not fixed else Path(fixed).parent
         return os.path.abspath(path)  # noqa: PTH100

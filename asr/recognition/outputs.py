@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -9,11 +12,19 @@ from asr.files import OutputError, write_text
 from asr.recognition.writers import WRITERS
 from asr.types import Transcript, UsageError
 
+_ENDINGS = 24  # bytes kept free behind a shortened name, for "~2.ch10.textgrid" and the like
+
+
+class DiskFull(OutputError):
+    """There is no room for an output file, and so for none of those to come."""
+
 
 class OutputFolder:
     """Writes transcripts as `folder/<id>.<format>`, one file per format, channels as `<id>.ch0.<format>`.
 
-    An existing file is an OutputError unless `overwrite`. Raises UsageError where the folder cannot be made.
+    An existing file is an OutputError unless `overwrite`. A name too long for the file system is cut and ends in a hash
+    of the whole name, so that it is the same one in every run; `shortened` holds one such path, and for what id. Raises
+    UsageError where the folder cannot be made.
     """
 
     def __init__(
@@ -28,11 +39,13 @@ class OutputFolder:
         self.writers = writers
         self.formats = tuple(formats)
         self.overwrite = overwrite
+        self.shortened: tuple[str, Path] | None = None
         self._owners: dict[str, str] = {}  # file stem: the recording it belongs to
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{folder}: cannot make the output folder: {error.strerror or error}") from error
+        self._limit = _longest_name(self.folder)
 
     def paths(self, recording_id: str, channel: int | None = None) -> list[Path]:
         """The files of one transcript, in the order of the formats."""
@@ -41,31 +54,73 @@ class OutputFolder:
         while self._owners.setdefault(stem, recording_id) != recording_id:  # ids that differ only in odd characters
             stem, number = f"{plain}~{number}", number + 1
         stem += "" if channel is None else f".ch{channel}"
-        return [self.folder / f"{stem}.{name}" for name in self.formats]
+        return [self._path(stem, f".{name}", recording_id) for name in self.formats]
+
+    def _path(self, stem: str, ending: str, recording_id: str) -> Path:
+        *folders, name = stem.split("/")
+        whole = self.folder.joinpath(*folders, name + ending)
+        fits = len(os.fsencode(name + ending)) <= self._limit
+        path = self.folder.joinpath(
+            *(_shortened(part, self._limit) for part in folders),
+            (name if fits else _shortened(name, self._limit - _ENDINGS)) + ending,
+        )
+        if path != whole:
+            self.shortened = self.shortened or (recording_id, path)
+        return path
 
     def finished(self, recording_id: str, channels: Sequence[int | None] = (None,)) -> bool:
         """Whether every file of these channels is there."""
-        return all(path.exists() for channel in channels for path in self.paths(recording_id, channel))
+        paths = (path for channel in channels for path in self.paths(recording_id, channel))
+        return all(map(_exists, paths))
 
     def existing(self, recording_id: str, channels: Sequence[int | None] = (None,)) -> Path | None:
         """The first file that is in the way, None when there is none or overwriting is allowed."""
         if self.overwrite:
             return None
         paths = (path for channel in channels for path in self.paths(recording_id, channel))
-        return next((path for path in paths if path.exists()), None)
+        return next((path for path in paths if _exists(path)), None)
 
     def write(self, transcript: Transcript, recording_id: str, *, only_missing: bool = False) -> None:
-        """Write every format; with `only_missing` leave the files that are there. Raises OutputError."""
+        """Write every format; with `only_missing` leave the files that are there. Raises OutputError, DiskFull."""
         for name, path in zip(self.formats, self.paths(recording_id, transcript.channel), strict=True):
-            if path.exists() and not self.overwrite:
+            if _exists(path) and not self.overwrite:
                 if only_missing:
                     continue
                 raise exists_error(path)
-            write_text(path, self.writers[name](transcript))
+            try:
+                write_text(path, self.writers[name](transcript))
+            except OutputError as error:
+                if isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL:
+                    raise DiskFull(str(error)) from error
+                raise
 
 
 def exists_error(path: Path) -> OutputError:
     return OutputError(f"{path}: exists already; --resume skips what is finished, --force overwrites it")
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def _exists(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises where a path is too long
+
+
+def _longest_name(folder: Path) -> int:
+    """Bytes of a file name that the file system takes."""
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # Windows, or a file system that does not say
+        return 255
+
+
+def _shortened(name: str, limit: int) -> str:
+    """`name` in at most `limit` bytes, whole where it fits, else its start and a hash of all of it."""
+    data = os.fsencode(name)
+    if len(data) <= limit:
+        return name
+    mark = f"~{hashlib.sha256(data).hexdigest()[:12]}"
+    return data[: limit - len(mark)].decode("utf-8", "ignore") + mark
 
 
 def _safe(recording_id: str) -> str:

@@ -154,6 +154,8 @@ def tune_on_manifest(
     The model's output is kept in `folder`, and read from there the next time. Utterances whose audio cannot be read are
     left out, with a warning each. Raises UsageError for a manifest with test utterances.
     """
+    from asr.decoding.beam.alphabet import Alphabet
+    from asr.decoding.beam.lexicon import read_words
     from asr.decoding.beam.search import BeamSearch
     from asr.decoding.lm_check import check_lm
     from asr.lm.ngram import NGramLM
@@ -163,9 +165,10 @@ def tune_on_manifest(
     refuse_test_set(manifest)
     labels = recognizer.tokenizer.labels
     language_model = NGramLM.read(lm, verify=True)
-    for remark in check_lm(language_model, labels, lexicon):
+    words = read_words(lexicon, Alphabet(labels)) if lexicon is not None else None
+    for remark in check_lm(language_model, labels, words):
         warn(remark)
-    search = BeamSearch(labels, language_model, lexicon=lexicon, frame_seconds=recognizer.frame_seconds)
+    search = BeamSearch(labels, language_model, lexicon=words, frame_seconds=recognizer.frame_seconds)
     found = emissions(recognizer, model, manifest, folder, batch_seconds=batch_seconds, on_result=on_result)
     for name, error in found.failures.items():
         warn(f"{name}: {error}; left out")

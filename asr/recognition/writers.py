@@ -102,7 +102,8 @@ def ctm(transcript: Transcript) -> str:
     for word in transcript.words:
         begin = _milliseconds(word.start)
         length = max(_milliseconds(word.end) - begin, 1)  # rounded ends, so that words do not overlap
-        rows.append(f"{recording} {channel} {begin / 1000:.3f} {length / 1000:.3f} {word.word} {word.confidence:.3f}\n")
+        times = f"{begin / 1000:.3f} {length / 1000:.3f}"
+        rows.append(f"{recording} {channel} {times} {nist_text(word.word)} {word.confidence:.3f}\n")
     return "".join(rows)
 
 
@@ -120,7 +121,7 @@ def textgrid(transcript: Transcript) -> str:
 
 def trn_line(text: str, utterance_id: str) -> str:
     """One line of a trn file."""
-    return f"{text} ({nist_id(utterance_id)})\n"
+    return f"{nist_text(text)} ({nist_id(utterance_id)})\n"
 
 
 WRITERS: dict[str, Callable[[Transcript], str]] = {
@@ -241,8 +242,37 @@ def _milliseconds(seconds: float) -> int:
 
 
 def nist_id(name: str) -> str:
-    """White space and parentheses end an id in the NIST formats."""
-    return "".join("_" if c.isspace() or c in "()" else c for c in name) or "utterance"
+    """An id that the NIST formats can hold: white space and parentheses end it there, `;;` and `**` begin a comment."""
+    name = "".join("_" if c.isspace() or c in "()" else c for c in name) or "utterance"
+    return "_" + name[1:] if name.startswith((";;", "**")) else name
+
+
+def nist_text(text: str) -> str:
+    """A text written so that sclite reads its words in trn, stm and ctm: one space between them, its markup escaped.
+
+    Braces, backslashes and a lone @ cannot be escaped: their full-width twins (U+FF5B, U+FF5D, U+FF3C, U+FF20) stand
+    for them.
+    """
+    words = [_nist_word(word) for word in text.split()]
+    if words and words[0].startswith("**"):  # would begin a comment
+        words[0] = "\\" + words[0]
+    return " ".join(words)
+
+
+def has_look_alikes(text: str) -> bool:
+    """Whether `nist_text` has to write other letters than those of the text."""
+    return not _UNREADABLE.isdisjoint(text) or "@" in text.split()
+
+
+_UNREADABLE = frozenset("{}\\")
+_TWINS = str.maketrans("{}\\", "\uff5b\uff5d\uff3c")
+
+
+def _nist_word(word: str) -> str:
+    if word == "@":
+        return "\uff20"
+    word = word.translate(_TWINS).replace(";", "\\;")  # after ; comes a tag
+    return word + "*" if len(word) > 1 and word.endswith("*") else word  # the last * of a longer word is not read
 
 
 def _word_dict(word: Word) -> dict[str, Any]:

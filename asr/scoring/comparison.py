@@ -19,19 +19,22 @@ SIGNIFICANT = 0.05
 class Comparison:
     """Two scores of the same references. Differences are B's minus A's: negative where B is better.
 
-    `matched` is None for characters, for which the test was not made.
+    `matched` is None for characters, for which the test was not made. `reworded` are the utterances whose references
+    leave a choice that fell differently for the two.
     """
 
     a: Score
     b: Score
     alignments_a: tuple[list[Edit], ...]
     alignments_b: tuple[list[Edit], ...]
+    reworded: frozenset[int] = frozenset()
 
     @cached_property
     def _bootstrap(self) -> tuple[Difference, str]:
-        counts = np.concatenate([self.a.errors_and_lengths, self.b.errors_and_lengths[:, :1]], axis=1)
-        units, name = blocks(counts, self.a.speakers)
-        return paired_bootstrap(units[:, 0], units[:, 2], units[:, 1]), name
+        units, name = blocks(
+            np.concatenate([self.a.errors_and_lengths, self.b.errors_and_lengths], axis=1), self.a.speakers
+        )
+        return paired_bootstrap(units[:, 0], units[:, 2], units[:, 1], units[:, 3]), name
 
     @property
     def bootstrap(self) -> Difference:
@@ -45,7 +48,7 @@ class Comparison:
 
     @cached_property
     def matched(self) -> MatchedPairs | None:
-        return matched_pairs(self.alignments_a, self.alignments_b) if self.a.unit == "word" else None
+        return matched_pairs(self.alignments_a, self.alignments_b, self.reworded) if self.a.unit == "word" else None
 
     @property
     def difference(self) -> float:
@@ -110,15 +113,19 @@ def compare(
     unit: Unit = "word",
     *,
     speakers: Sequence[str] = (),
+    references_b: Sequence[str] | None = None,
 ) -> Comparison:
     """Compare two systems' hypotheses of the same references; nothing is normalized here.
 
-    With `speakers`, one per utterance, the interval is over speakers. Raises ValueError when lists differ in length.
+    With `speakers`, one per utterance, the interval is over speakers. `references_b` are the wordings for B where the
+    references leave a choice. Raises ValueError when lists differ in length.
     """
+    others = references if references_b is None else references_b
     alignments_a = tuple(align_texts(references, hypotheses_a, unit))
-    alignments_b = tuple(align_texts(references, hypotheses_b, unit))
+    alignments_b = tuple(align_texts(others, hypotheses_b, unit))
+    reworded = frozenset(i for i, (ours, other) in enumerate(zip(references, others, strict=True)) if ours != other)
     return Comparison(
-        count(alignments_a, unit, speakers), count(alignments_b, unit, speakers), alignments_a, alignments_b
+        count(alignments_a, unit, speakers), count(alignments_b, unit, speakers), alignments_a, alignments_b, reworded
     )
 
 

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asr.recognition.writers import nist_id
+from asr.recognition.writers import nist_id, nist_text
 from asr.scoring.edits import Unit, tokens
 
 if TYPE_CHECKING:
     from asr.scoring.texts import Line
 
 SUBSTITUTION, INSERTION, DELETION = 4, 3, 3  # sclite's costs: it prefers a deletion and an insertion to two swaps
-MARKUP = frozenset(["{", "}", "@"])  # words that sclite reads as something else
 
 
 @dataclass(frozen=True)
@@ -101,28 +100,25 @@ def sclite_table(rows: Sequence[Row]) -> str:
 def stm_line(line: Line, text: str) -> str:
     """A line of a segment time mark file, sclite's reference for a ctm: the utterance as a recording of its own."""
     name = nist_id(line.id)
-    return f"{name} 1 {nist_id(line.speaker) if line.speaker else name} 0.000 {line.duration or 0.0:.3f} {text}\n"
+    speaker = nist_id(line.speaker) if line.speaker else name
+    # the label: without one sclite takes a text that begins with < for it
+    return f"{name} 1 {speaker} 0.000 {line.duration or 0.0:.3f} <> {nist_text(text)}".rstrip() + "\n"
 
 
 def ctm_lines(line: Line, words: Iterable[str]) -> str:
     """The words of a hypothesis with their times in the form of a ctm file; `words` are normalized, one per time."""
     name = nist_id(line.id)
     return "".join(
-        f"{name} 1 {start:.3f} {max(end - start, 0.001):.3f} {word} {confidence:.3f}\n"
+        f"{name} 1 {start:.3f} {max(end - start, 0.001):.3f} {nist_text(word)} {confidence:.3f}\n"
         for word, (_, start, end, confidence) in zip(words, line.words, strict=True)
     )
 
 
-def misread_by_sclite(text: str) -> bool:
-    """Whether a text holds words that sclite takes for markup, or begins like a comment."""
-    return text.startswith(";;") or not MARKUP.isdisjoint(text.split())
-
-
 @cache
 def _kernel() -> Any:
-    from numba import njit
+    from asr.lm.compiling import kernel
 
-    return njit(cache=True)(_count_all)
+    return kernel(_count_all)
 
 
 def _count_all(
@@ -132,44 +128,75 @@ def _count_all(
     hypothesis_ends: np.ndarray,
     counts: np.ndarray,
 ) -> None:
-    """Fill `counts`; ids of tokens lie one utterance after another, `*_ends` (utterances + 1,) says where."""
-    # A cell's counts follow from those of the cell it came from, so that two rows are enough: no path is kept.
-    longest = 0
-    for u in range(len(hypothesis_ends) - 1):
-        longest = max(longest, hypothesis_ends[u + 1] - hypothesis_ends[u])
-    cost = np.zeros((2, longest + 1), np.int64)
-    path = np.zeros((2, longest + 1, 4), np.int64)
+    """Fill `counts`; ids of tokens lie one utterance after another, `*_ends` (utterances + 1,) says where.
+
+    The result is that of the full table, in a band of diagonals around its corners that is widened until every path
+    outside it is dearer than the best one inside (Ukkonen 1985, "Algorithms for approximate string matching"). Memory
+    is linear in the length of the longest utterance; time is that of the full table only where two long texts with
+    the same words in another order are so far apart that no narrower band proves anything.
+    """
+    # A cell is one number: cost, two bits of rank of the last step, substitutions. The least of three such numbers is
+    # the cheapest step, ties broken as sclite breaks them; cost and substitutions give the other counts. Cells are
+    # computed along antidiagonals, `cells[d % 3][i + 1]` is that of i reference and d - i hypothesis tokens, since
+    # those of one antidiagonal do not depend on each other and the compiler can take several at a time.
+    swap = (np.int64(SUBSTITUTION) << 32) + 1
+    insert = (np.int64(INSERTION) << 32) + (np.int64(1) << 30)
+    delete = (np.int64(DELETION) << 32) + (np.int64(2) << 30)
+    unranked = ~(np.int64(3) << 30)
+    outside = np.int64(1) << 60
+    longest = tokens = 0
+    for u in range(len(counts)):
+        longest = max(longest, reference_ends[u + 1] - reference_ends[u], hypothesis_ends[u + 1] - hypothesis_ends[u])
+    for token in reference:
+        tokens = max(tokens, token + 1)
+    for token in hypothesis:
+        tokens = max(tokens, token + 1)
+    cells = np.empty((3, longest + 3), np.int64)
+    ours, theirs = np.empty(longest + 1, np.int32), np.empty(longest + 1, np.int32)
+    unmatched = np.zeros(tokens, np.int64)
     for u in range(len(counts)):
         r0, h0 = reference_ends[u], hypothesis_ends[u]
         n, m = reference_ends[u + 1] - r0, hypothesis_ends[u + 1] - h0
-        path[0, : m + 1] = 0
-        for j in range(m + 1):
-            cost[0, j] = INSERTION * j
-            path[0, j, 3] = j
-        for i in range(1, n + 1):
-            above, here = (i - 1) % 2, i % 2
-            cost[here, 0] = DELETION * i
-            path[here, 0] = 0
-            path[here, 0, 2] = i
-            token = reference[r0 + i - 1]
-            for j in range(1, m + 1):
-                same = token == hypothesis[h0 + j - 1]
-                swap = cost[above, j - 1] + (0 if same else SUBSTITUTION)
-                delete = cost[above, j] + DELETION
-                insert = cost[here, j - 1] + INSERTION
-                if swap <= delete and swap <= insert:
-                    best, kind = swap, 0 if same else 1
-                    for k in range(4):
-                        path[here, j, k] = path[above, j - 1, k]
-                elif delete < insert:
-                    best, kind = delete, 2
-                    for k in range(4):
-                        path[here, j, k] = path[above, j, k]
-                else:
-                    best, kind = insert, 3
-                    for k in range(4):
-                        path[here, j, k] = path[here, j - 1, k]
-                path[here, j, kind] += 1
-                cost[here, j] = best
-        for k in range(4):
-            counts[u, k] = path[n % 2, m, k]
+        ours[0], theirs[m] = -1, -2  # beside the first row and column, where nothing is equal
+        ours[1 : n + 1] = reference[r0 : r0 + n]
+        for j in range(m):
+            theirs[m - 1 - j] = hypothesis[h0 + j]
+        for i in range(n):
+            unmatched[reference[r0 + i]] += 1
+        most_hits = 0
+        for j in range(m):
+            if unmatched[hypothesis[h0 + j]] > 0:
+                unmatched[hypothesis[h0 + j]] -= 1
+                most_hits += 1
+        for i in range(n):
+            unmatched[reference[r0 + i]] = 0
+        unavoidable = DELETION * max(0, n - m) + INSERTION * max(0, m - n)
+        fewest_swaps = min(n, m) - most_hits
+        band = 16
+        while True:
+            low, high = min(0, m - n) - band, max(0, m - n) + band
+            cells[:, : n + 3] = outside
+            cells[0, 1] = 0
+            for d in range(1, n + m + 1):
+                first, last = max(0, d - m, (d - high + 1) // 2), min(n, d, (d - low) // 2)
+                before, above, here = cells[(d - 2) % 3], cells[(d - 1) % 3], cells[d % 3]
+                diagonal, up = before[first : last + 1], above[first : last + 1]
+                left, out = above[first + 1 : last + 2], here[first + 1 : last + 2]
+                ref, hyp = ours[first : last + 1], theirs[m - d + first : m - d + last + 1]
+                for x in range(last + 1 - first):
+                    swapped = diagonal[x] + (0 if ref[x] == hyp[x] else swap)
+                    out[x] = min(swapped, left[x] + insert, up[x] + delete) & unranked
+                here[first] = here[last + 2] = outside
+            best = cells[(n + m) % 3, n + 1]
+            cost, swaps = best >> 32, best & ((np.int64(1) << 30) - 1)
+            # A path that leaves the band has `band + 1` deletions and as many insertions more than are unavoidable,
+            # and swaps what then is left of the reference without a match.
+            spare = cost - unavoidable
+            needed = min(spare // (DELETION + INSERTION), (spare - SUBSTITUTION * fewest_swaps) // 2)
+            if band >= needed or band >= min(n, m):
+                break
+            band = min(needed, 8 * band)
+        gaps = (cost - SUBSTITUTION * swaps) // DELETION
+        deleted = (gaps + n - m) // 2
+        counts[u, 0], counts[u, 1] = n - deleted - swaps, swaps
+        counts[u, 2], counts[u, 3] = deleted, gaps - deleted

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asr.files import write_text
-from asr.recognition.writers import trn_line
+from asr.recognition.writers import has_look_alikes, trn_line
 from asr.scoring import breakdown
+from asr.scoring.alternatives import Wordings, settled
 from asr.scoring.breakdown import Confusions, Group
 from asr.scoring.confidences import Judged, judged, together
 from asr.scoring.edits import Edit, Score, align_texts, count
 from asr.scoring.edits import score as score_texts
 from asr.scoring.sclite import (
     ctm_lines,
-    misread_by_sclite,
     sclite_counts,
     sclite_row,
     sclite_rows,
     sclite_table,
     stm_line,
 )
-from asr.text.normalize import normalize, versioned
+from asr.text.normalize import normalize, tag_warnings, versioned
 
 if TYPE_CHECKING:
     from asr.scoring.texts import Line
@@ -173,6 +173,8 @@ class ScoredSet:
                 f"the intervals are over utterances: {len(known)} speaker{'s are' if len(known) > 1 else ' is'} known, "
                 "too few (or not of all utterances) to resample"
             )
+        for texts, what in ((self.lines, "the references"), (self.spoken, "the hypotheses")):
+            lines += tag_warnings(((line.id, line.text or "") for line in texts), what, self.normalizer)
         return tuple(lines)
 
     def write(self, folder: str | Path) -> tuple[str, ...]:
@@ -191,10 +193,13 @@ class ScoredSet:
             ctm = (ctm_lines(self.spoken[i], self.hypotheses[i].split()) for i in order)
             write_text(folder / "ref.stm", "".join(stm))
             write_text(folder / "hyp.ctm", "".join(ctm))
-        markup = [ids[i] for i in range(len(ids)) if misread_by_sclite(self.references[i] + " " + self.hypotheses[i])]
-        if not markup:
+        changed = [ids[i] for i in range(len(ids)) if has_look_alikes(f"{self.references[i]} {self.hypotheses[i]}")]
+        if not changed:
             return ()
-        return (f"{len(markup)} texts (e.g. of '{markup[0]}') hold {{, }}, @ or ;;, which sclite reads as markup",)
+        return (
+            f"{len(changed)} texts (e.g. of '{changed[0]}') hold {{, }}, \\ or a lone @, which sclite cannot read as "
+            "letters: its files have their full-width twins instead",
+        )
 
     @property
     def _timed(self) -> bool:
@@ -237,9 +242,21 @@ def score_set(
 ) -> ScoredSet:
     """Normalize both sides alike and score; a hypothesis without text counts as empty. Raises ConfigError."""
     name = versioned(normalizer)
-    references = tuple(normalize(line.text or "", name) for line in lines)
-    texts = tuple(normalize(line.text or "", name) for line in hypotheses)
+    references, texts = normalized_pairs(lines, hypotheses, name)
     return scored(name, lines, hypotheses, references, texts, characters=characters)
+
+
+def normalized_pairs(
+    lines: Sequence[Line], hypotheses: Sequence[Line], normalizer: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The texts of both sides after the normalizer; of a choice the wording nearest to the other side."""
+
+    def normalized(line: Line) -> str | Wordings:
+        if line.wordings is None:
+            return normalize(line.text or "", normalizer)
+        return line.wordings.normalized(lambda text: normalize(text, normalizer))
+
+    return settled([normalized(line) for line in lines], [normalized(line) for line in hypotheses])
 
 
 def scored(

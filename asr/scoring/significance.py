@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -91,6 +91,7 @@ def paired_bootstrap(
     errors_a: np.ndarray,
     errors_b: np.ndarray,
     lengths: np.ndarray,
+    lengths_b: np.ndarray | None = None,
     *,
     confidence: float = 0.95,
     resamples: int | None = None,
@@ -98,19 +99,26 @@ def paired_bootstrap(
 ) -> Difference:
     """The difference of two error rates, B's minus A's, on the same units; arrays (units,).
 
+    `lengths_b` are B's reference tokens where a choice of wordings makes them differ from A's, `lengths`.
     Both systems are scored on the same resampled units, so that what is hard for both cancels (Bisani and Ney 2004).
     Interval and p agree: p < 0.05 exactly where the 95 % interval leaves out 0, but for the grain of the resamples.
     """
     units = len(lengths)
-    tokens = max(float(np.sum(lengths)), 1.0)
-    gained = np.asarray(errors_b, dtype=np.float64) - np.asarray(errors_a, dtype=np.float64)
-    value = float(gained.sum()) / tokens
+    columns = [np.asarray(errors_b, dtype=np.float64) - np.asarray(errors_a, dtype=np.float64), lengths]
+    if lengths_b is not None and not np.array_equal(lengths, lengths_b):
+        columns = [errors_a, lengths, errors_b, lengths_b]
+
+    def differences_of(sums: np.ndarray) -> np.ndarray:
+        rates = [sums[:, k] / np.maximum(sums[:, k + 1], 1.0) for k in range(0, sums.shape[1], 2)]
+        return rates[-1] - rates[0] if len(rates) > 1 else rates[0]
+
+    table = np.stack(columns, axis=1)
+    value = float(differences_of(table.sum(axis=0, keepdims=True))[0])
     if units < 2:
         return Difference(value, (min(value, -1.0), max(value, 1.0)), 1.0)
-    if not gained.any():
+    if len(columns) == 2 and not columns[0].any():
         return Difference(0.0, (0.0, 0.0), 1.0)
-    sums = _resampled(np.stack([gained, lengths], axis=1), resamples, seed)
-    differences = sums[:, 0] / np.maximum(sums[:, 1], 1.0)
+    differences = differences_of(_resampled(table, resamples, seed))
     tail = _expanded((1.0 - confidence) / 2.0, units)
     low, high = np.quantile(differences, [tail, 1.0 - tail])
     equal = int((differences == 0).sum())  # counted half: differences of errors are whole numbers, ties are common
@@ -122,17 +130,22 @@ def paired_bootstrap(
     return Difference(value, (float(low), float(high)), p, bounded=against == 0)
 
 
-def matched_pairs(alignments_a: Sequence[Sequence[Edit]], alignments_b: Sequence[Sequence[Edit]]) -> MatchedPairs:
+def matched_pairs(
+    alignments_a: Sequence[Sequence[Edit]], alignments_b: Sequence[Sequence[Edit]], whole: Collection[int] = ()
+) -> MatchedPairs:
     """The matched-pairs sentence-segment word error test (Gillick and Cox, ICASSP 1989) as NIST's sc_stats does it.
 
     Utterances are cut where both systems have GOOD_WORDS words in a row right; the differences of the errors in the
-    segments with errors are taken as independent and their mean as normal, which wants some 30 segments.
+    segments with errors are taken as independent and their mean as normal, which wants some 30 segments. The utterances
+    in `whole`, whose references differ, are a segment each.
     """
-    differences = [
-        d
-        for edits_a, edits_b in zip(alignments_a, alignments_b, strict=True)
-        for d in _segment_differences(edits_a, edits_b)
-    ]
+    differences: list[int] = []
+    for i, (edits_a, edits_b) in enumerate(zip(alignments_a, alignments_b, strict=True)):
+        if i in whole:
+            errors = len(_error_places(edits_a)), len(_error_places(edits_b))
+            differences += [errors[0] - errors[1]] if any(errors) else []
+        else:
+            differences += _segment_differences(edits_a, edits_b)
     n = len(differences)
     values = np.array(differences, dtype=np.float64)
     if n < 2 or not values.any():

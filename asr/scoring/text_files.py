@@ -1,51 +1,78 @@
-"""Files of references and hypotheses: trn, JSONL or plain text, and what is known of their speakers."""
+"""Files of references and hypotheses in all formats that are scored, and what is known of their speakers."""
 
 from __future__ import annotations
 
-import json
-import math
+import html
 import re
-import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from asr.corpus.rows import default_id, path_id
+from asr.files import read_text
+from asr.scoring.nist_files import TRN_LINE, read_ctm, read_stm, read_trn
+from asr.scoring.pairing import first_words, look_like_ids, with_first_word_as_id
+from asr.scoring.row_files import csv_rows, json_rows, jsonl_rows, row_lines, stem
 from asr.scoring.texts import Line, Texts, TextsError
 from asr.types import UsageError
 
-FORMATS = ("trn", "jsonl", "txt")
-_TRN = re.compile(r"(.*?)\s*\(([^()\s]+)\)\s*$", re.DOTALL)
-_TRN_MARKUP = {"{": "alternatives", "}": "alternatives", "@": "an empty alternative"}
-_SUFFIXES = {".trn": "trn", ".jsonl": "jsonl", ".json": "jsonl"}
+FORMATS = ("trn", "stm", "ctm", "jsonl", "json", "csv", "kaldi", "srt", "vtt", "txt")
+_SUFFIXES = {
+    **{f".{name}": name for name in FORMATS},
+    **{".ndjson": "jsonl", ".tsv": "csv", ".rttm": ""},
+    **dict.fromkeys(
+        (".textgrid", ".eaf", ".trs", ".xml", ".html", ".ass", ".ssa", ".lrc", ".ttml", ".sbv", ".mlf"), ""
+    ),
+}
+# XML and HTML, TextGrid, MLF, ASS, RTTM, LRC and Whisper's log, Audacity's labels
+_FOREIGN = re.compile(
+    r"\s*(<\?xml|<!DOCTYPE|<html|<tt\b|File type = \"ooTextFile|#!MLF!#|\[Script Info\]"
+    r"|SPEAKER \S+ \S+ [\d.]+ [\d.]+ <NA>"
+    r"|\[\d+:\d\d|\d+\.\d+[\t ,;]+\d+\.\d+[\t ,;])",
+    re.IGNORECASE,
+)
+_CUE = re.compile(r"\s*(?:\d+:)?\d+:\d\d[.,]\d{1,3}\s*-->\s*(?:\d+:)?\d+:\d\d[.,]\d{1,3}")
+_NUMBER = r"(\d+(?:\.\d*)?|\.\d+|\*)"
+_STM_LINE = re.compile(rf"\S+\s+\S+\s+\S+\s+{_NUMBER}\s+{_NUMBER}(?:\s|$)")
+_CTM_LINE = re.compile(rf"\S+\s+\S+\s+{_NUMBER}\s+{_NUMBER}\s+\S+(?:\s+[-+.\deENA]+(?:\s+\S+)*)?\s*$")
+_TEXT_COLUMNS = {"text", "transcript", "sentence", "transcription", "pred_text"}
+_NAME_COLUMNS = {"id", "utt_id", "utterance_id", "key", "path", "audio_filepath", "wav_filename", "file", "start"}
 
 
 def read_texts(path: str, *, hypotheses: bool = False, format: str | None = None) -> Texts:
-    """Read a file of texts; `-` is stdin. The format is that given, that of the suffix, or what the content shows.
+    """Read a file of texts, gzip or not; `-` is stdin. The format is that given, that of the suffix, or what it shows.
 
-    trn: `text (id)` per line, lines that begin with `;;` are comments. jsonl: `text` and, of `hypotheses`, `pred_text`
-    if the rows have it; `id`, or one made of `audio_filepath`. txt: a text per line, empty lines are empty texts, to
-    be paired by line number. Raises TextsError, or UsageError for an unknown format.
+    trn: `text (id)` per line, stm: segments with times, both with sclite's markup; ctm: words with times, a text per
+    recording. jsonl, json, csv (tsv): `text` and, of `hypotheses`, `pred_text` if the rows have it; `id`, or one made
+    of `audio_filepath`. kaldi: an id, then the text. srt, vtt, and Whisper's json and tsv: one text, called after the
+    file. txt: a text per line, empty lines are empty texts, to be paired by line number. Raises TextsError, also for
+    files of other kinds, or UsageError for an unknown format.
     """
     if format is not None and format not in FORMATS:
         raise UsageError(f"unknown format '{format}' of {path} (valid: {', '.join(FORMATS)})")
-    content = _content(path)
-    format = format or _SUFFIXES.get(Path(path).suffix.lower()) or _looks_like(content)
-    predicted = False
-    if format == "jsonl":
-        rows = _json_rows(path, content)
+    content = read_text(path, TextsError)
+    found = format or _found(path, content)
+    texts = Texts(path, found, (), chosen=format is not None)
+    if found in ("jsonl", "json", "csv"):
+        rows, whole = _ROWS[found](path, content)
         predicted = any("pred_text" in row for _, row in rows)
-        lines = _unique(list(_jsonl(path, rows, hypotheses)), path)
-    elif format == "trn":
-        lines = _unique(list(_trn(path, content)), path)
+        texts = replace(texts, lines=tuple(row_lines(path, rows, hypotheses)), predicted=predicted, whole=whole)
+    elif found == "trn":
+        texts = replace(texts, lines=tuple(read_trn(path, content)))
+    elif found == "stm":
+        lines, ignored = read_stm(path, content)
+        texts = replace(texts, lines=tuple(lines), ignored=tuple(ignored))
+    elif found == "ctm":
+        lines, timed = read_ctm(path, content)
+        texts = replace(texts, lines=tuple(lines), timed=tuple(timed))
+    elif found in ("srt", "vtt"):
+        texts = replace(texts, lines=(Line(stem(path), _subtitles(content)),) if content.strip() else (), whole=True)
     else:
-        texts = content.removesuffix("\n").split("\n") if content else []
-        lines = [Line(str(number), text.strip()) for number, text in enumerate(texts, start=1)]
-    if not lines:
+        texts = replace(texts, lines=_plain(content, keep_empty=found == "txt"), numbered=True)
+        texts = with_first_word_as_id(texts) if found == "kaldi" and texts.lines else texts
+    if not texts.lines:
         raise TextsError(f"{path}: no texts in it")
-    return Texts(path, format, tuple(lines), numbered=format == "txt", predicted=predicted)
+    if not texts.numbered:
+        _check_unique(texts)
+    return texts
 
 
 def with_speakers(texts: Texts, source: str) -> Texts:
@@ -83,9 +110,9 @@ def _completed(line: Line, about: Line | None) -> Line:
 
 
 def _speakers(path: str) -> dict[str, Line]:
-    content = _content(path)
-    if _looks_like(content) == "jsonl":
-        return {line.id: line for line in _jsonl(path, _json_rows(path, content), False, text_needed=False)}
+    content = read_text(path, TextsError)
+    if _shape(content) == "jsonl":
+        return {line.id: line for line in row_lines(path, jsonl_rows(path, content), False, text_needed=False)}
     known = {}
     for number, row in enumerate(content.splitlines(), start=1):
         fields = row.split()
@@ -96,142 +123,72 @@ def _speakers(path: str) -> dict[str, Line]:
     return known
 
 
-def _content(path: str) -> str:
-    try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except OSError as error:
-        raise TextsError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise TextsError(f"{path}: not UTF-8 but UTF-16: save the file as UTF-8")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise TextsError(f"{path}:{line}: not UTF-8: save the file as UTF-8") from error
-    return text.replace("\r\n", "\n")
+def _found(path: str, content: str) -> str:
+    """The format that the suffix or else the content says. Raises TextsError for formats that are not read."""
+    suffix = Path(path.removesuffix(".gz")).suffix.lower()
+    if _FOREIGN.match(content) or _SUFFIXES.get(suffix) == "":
+        kind = suffix.lstrip(".") if suffix != ".txt" and suffix else "a file of this kind"
+        raise TextsError(
+            f"{path}: {kind} is not read here: make a file of {', '.join(FORMATS[:-1])} or txt of it (--format says "
+            "which it is, whatever its name)"
+        )
+    shape = _shape(content)
+    named = _SUFFIXES.get(suffix, shape)
+    return shape if named == "txt" and shape != "kaldi" else named
 
 
-def _looks_like(content: str) -> str:
+def _shape(content: str) -> str:
     """The format of a file whose name does not say it."""
     rows = [row for row in content.split("\n") if row.strip() and not row.startswith(";;")]
-    if rows and rows[0].lstrip().startswith("{") and rows[0].rstrip().endswith("}") and '"' in rows[0]:
+    if not rows:
+        return "txt"
+    first = rows[0].strip()
+    if first.startswith("{") and first.endswith("}") and '"' in first:
         return "jsonl"
+    if first in ("{", "[") or re.match(r"[\[{]\s*[\"{]", first):
+        return "json"
+    if first.startswith("WEBVTT"):
+        return "vtt"
+    if any(_CUE.match(row) for row in rows[:3]):
+        return "srt"
     # a txt read as trn would fail on its first line; a trn read as txt would score its ids as words that are right
-    return "trn" if rows and all(_TRN.match(row) for row in rows) else "txt"
+    if all(TRN_LINE.match(row) for row in rows):
+        return "trn"
+    for name, pattern in (("stm", _STM_LINE), ("ctm", _CTM_LINE)):
+        times = [match.groups() for row in rows if (match := pattern.match(row))]
+        if len(times) == len(rows) and any("." in time for pair in times for time in pair):  # digits may be words
+            return name
+    separator = max("\t,;|", key=first.count)
+    columns = {column.strip().strip('"').lower() for column in first.split(separator)}
+    if columns & _TEXT_COLUMNS and columns & _NAME_COLUMNS and all(separator in row for row in rows):
+        return "csv"
+    return "kaldi" if look_like_ids(first_words(_plain(content))) == "yes" else "txt"
 
 
-def _trn(path: str, content: str) -> Iterator[Line]:
-    for number, row in enumerate(content.split("\n"), start=1):
-        if not row.strip() or row.startswith(";;"):
-            continue
-        match = _TRN.match(row)
-        if not match:
-            raise TextsError(f"{path}:{number}: no utterance id: a line of a trn file ends in (id)")
-        text, name = match.groups()
-        for word in text.split():
-            if word in _TRN_MARKUP:
-                raise TextsError(
-                    f"{path}:{number}: '{word}' marks {_TRN_MARKUP[word]} in trn, which are not read here: "
-                    "choose one wording, or score with sclite"
-                )
-        yield Line(name, text.strip())
-
-
-def _json_rows(path: str, content: str) -> list[tuple[int, dict[str, Any]]]:
-    """The objects of a JSONL file with their line numbers."""
-    lines = enumerate(content.split("\n"), start=1)
-    return [(number, _json_object(line, f"{path}:{number}")) for number, line in lines if line.strip()]
-
-
-def _jsonl(
-    path: str, rows: list[tuple[int, dict[str, Any]]], hypotheses: bool, text_needed: bool = True
-) -> Iterator[Line]:
-    key = "pred_text" if hypotheses and any("pred_text" in row for _, row in rows) else "text"
-    names = [_name(row, f"{path}:{number}", default_id) for number, row in rows]
-    repeated = {name for name, uses in Counter(names).items() if uses > 1}
-    for (number, row), name in zip(rows, names, strict=True):
-        where = f"{path}:{number}"
-        if name in repeated and row.get("id") is None:  # files of one name in several folders
-            name = _name(row, where, path_id)
-        text = row.get(key)
-        if text is not None and not isinstance(text, str):
-            raise TextsError(f"{where}: '{key}' must be a string, found {json.dumps(text)[:40]}")
-        if text is None and not hypotheses and text_needed:
-            raise TextsError(f"{where}: the row has no 'text' (it has: {', '.join(row) or 'nothing'})")
-        yield Line(
-            name,
-            text,
-            speaker=str(row.get("speaker") or ""),
-            duration=_number(row, "duration", where),
-            snr=_number(row, "snr", where),
-            audio_filepath=_audio(row.get("audio_filepath"), path),
-            offset=_number(row, "offset", where) or 0.0,
-            segment=row.get("offset") is not None,
-            channel=row["channel"] if isinstance(row.get("channel"), int) else None,
-            words=_words(row.get("words")) if hypotheses else (),
-        )
-
-
-def _json_object(row: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(row)
-    except (ValueError, RecursionError) as error:
-        reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise TextsError(f"{where}: not valid JSON ({reason}): one whole JSON object per line") from error
-    if not isinstance(value, dict):
-        raise TextsError(f"{where}: not a JSON object: one whole JSON object per line")
-    return value
-
-
-def _name(row: dict[str, Any], where: str, made: Callable[[dict[str, Any]], str]) -> str:
-    name = row.get("id")
-    if isinstance(name, int) and not isinstance(name, bool):
-        return str(name)
-    if isinstance(name, str) and name.strip():
-        return name
-    if name is not None:
-        raise TextsError(f"{where}: 'id' must be a name, found {json.dumps(name)[:40]}")
-    path = row.get("audio_filepath")
-    if not isinstance(path, str) or not path:
-        raise TextsError(f"{where}: the row has neither 'id' nor 'audio_filepath' to pair it by")
-    offset = _number(row, "offset", where)
-    return made(
-        {
-            "audio_filepath": path,
-            "segment": offset is not None,
-            "offset": offset,
-            "channel": row.get("channel"),
-        }
+def _plain(content: str, keep_empty: bool = False) -> tuple[Line, ...]:
+    texts = content.removesuffix("\n").split("\n") if content else []
+    return tuple(
+        Line(str(number), text.strip()) for number, text in enumerate(texts, start=1) if keep_empty or text.strip()
     )
 
 
-def _number(row: dict[str, Any], key: str, where: str) -> float | None:
-    value = row.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TextsError(f"{where}: '{key}' must be a number, found {json.dumps(value)[:40]}")
-    return float(value)
+def _subtitles(content: str) -> str:
+    """The words of SubRip or WebVTT cues, in order, without times, styles and notes."""
+    said: list[str] = []
+    for block in re.split(r"\n\s*\n", content):
+        rows = block.strip().split("\n")
+        at = next((i for i, row in enumerate(rows) if _CUE.match(row)), None)
+        if at is not None:
+            said += rows[at + 1 :]
+    return " ".join(html.unescape(re.sub(r"<[^<>]*>|\{\\[^{}]*\}", "", " ".join(said))).split())
 
 
-def _audio(path: Any, texts_path: str) -> str:
-    """The path as it can be opened from here: relative ones start at the file's folder."""
-    if not isinstance(path, str) or not path or path == "-":
-        return ""
-    return str(Path(texts_path).parent / Path(path).expanduser())
-
-
-def _words(rows: Any) -> tuple[tuple[str, float, float, float], ...]:
-    try:
-        return tuple((str(w["word"]), float(w["start"]), float(w["end"]), float(w["confidence"])) for w in rows or ())
-    except (TypeError, KeyError, ValueError):  # words of another tool in a shape of its own: times are a bonus
-        return ()
-
-
-def _unique(lines: list[Line], path: str) -> list[Line]:
+def _check_unique(texts: Texts) -> None:
     seen: set[str] = set()
-    for line in lines:
+    for line in texts.lines:
         if line.id in seen:
-            raise TextsError(f"{path}: the id '{line.id}' occurs twice: every utterance needs its own")
+            raise TextsError(f"{texts.path}: the id '{line.id}' occurs twice: every utterance needs its own")
         seen.add(line.id)
-    return lines
+
+
+_ROWS = {"jsonl": lambda path, content: (jsonl_rows(path, content), False), "json": json_rows, "csv": csv_rows}

@@ -1,10 +1,10 @@
-"""References and hypotheses, and which belongs to which: by id, nothing dropped."""
+"""The texts of utterances and what is known about them, as files of references and hypotheses give them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from asr.scoring.alternatives import Wordings
 from asr.types import AsrError
 
 
@@ -16,8 +16,9 @@ class TextsError(AsrError):
 class Line:
     """The text of one utterance and what its file says about it; seconds, decibels.
 
-    `text` is None for a hypothesis that is there without a text (a recording that could not be read). `words` are
-    (word, start, end, confidence) in seconds where the file has them.
+    `text` is None for a hypothesis that is there without a text (a recording that could not be read); where it leaves
+    a choice, `wordings` holds what is scored. `words` are (word, start, end, confidence) in seconds where the file has
+    them. `recording` is the recording with its channel in stm and ctm files.
     """
 
     id: str
@@ -31,13 +32,32 @@ class Line:
     segment: bool = False
     channel: int | None = None
     words: tuple[tuple[str, float, float, float], ...] = ()
+    wordings: Wordings | None = None
+    recording: str = ""
+
+
+@dataclass(frozen=True)
+class TimedWord:
+    """A word of a ctm file; seconds. Marks of alternatives have no times, words may have no confidence."""
+
+    recording: str
+    text: str
+    start: float | None
+    end: float | None
+    confidence: float | None
+
+    @property
+    def middle(self) -> float:
+        return (self.start or 0.0) + ((self.end or 0.0) - (self.start or 0.0)) / 2
 
 
 @dataclass(frozen=True)
 class Texts:
     """The lines of one file in file order.
 
-    `numbered` where the ids are line numbers, as in a txt file; `predicted` where rows have `pred_text`.
+    `numbered` where the ids are line numbers, as in a txt file; `predicted` where rows have `pred_text`; `whole` where
+    the file is one text without an id (subtitles), called after the file. `chosen` where the format was given and not
+    found. `ignored` are the segments of an stm file in which nothing is scored, `timed` the words of a ctm file.
     """
 
     path: str
@@ -45,80 +65,7 @@ class Texts:
     lines: tuple[Line, ...]
     numbered: bool = False
     predicted: bool = False
-
-
-@dataclass(frozen=True)
-class TestSet:
-    """References with the hypothesis of each, in the order of the references.
-
-    `missing` are the ids of references without a hypothesis, which count as empty ones (every word deleted);
-    `extra` those of hypotheses without a reference, which cannot be scored. Both are to be reported.
-    """
-
-    __test__ = False  # for pytest, which would collect a class of this name
-
-    reference_path: str
-    hypothesis_path: str
-    references: tuple[Line, ...]
-    hypotheses: tuple[Line, ...]
-    missing: tuple[str, ...] = ()
-    extra: tuple[str, ...] = ()
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What did not fit, one line each."""
-        lines = []
-        if self.missing:
-            many = _count(len(self.missing), "utterance")
-            lines.append(
-                f"{self.hypothesis_path}: no hypothesis for {many} of {len(self.references)} "
-                f"({_some(self.missing)}): scored as empty, every word deleted"
-            )
-        if self.extra:
-            many = _count(len(self.extra), "hypothesis", "hypotheses")
-            lines.append(f"{self.hypothesis_path}: {many} without a reference ({_some(self.extra)}): not scored")
-        return tuple(lines)
-
-
-def pair(references: Texts, hypotheses: Texts) -> TestSet:
-    """Put every reference together with its hypothesis: by id, or by line number where both are txt.
-
-    Raises TextsError where txt files differ in length, where only one of the two has ids, and where no id is common.
-    """
-    if references.numbered != hypotheses.numbered:
-        bare, other = (references, hypotheses) if references.numbered else (hypotheses, references)
-        raise TextsError(f"{bare.path} has no utterance ids and {other.path} has: give both as trn, or both as jsonl")
-    if references.numbered and len(references.lines) != len(hypotheses.lines):
-        raise TextsError(
-            f"{references.path} has {len(references.lines)} lines and {hypotheses.path} {len(hypotheses.lines)}: "
-            "txt files are paired line by line (an empty line is an empty text); use trn or jsonl to pair by id"
-        )
-    by_id = {line.id: line for line in hypotheses.lines}
-    found = [by_id.get(line.id) for line in references.lines]
-    if not any(found):
-        raise TextsError(
-            f"{hypotheses.path}: none of its ids is in {references.path} "
-            f"('{hypotheses.lines[0].id}' there, '{references.lines[0].id}' here)"
-        )
-    known = {line.id for line in references.lines}
-    missing = [
-        line.id
-        for line, hypothesis in zip(references.lines, found, strict=True)
-        if hypothesis is None or hypothesis.text is None
-    ]
-    return TestSet(
-        references.path,
-        hypotheses.path,
-        references.lines,
-        tuple(h or Line(line.id, None) for line, h in zip(references.lines, found, strict=True)),
-        tuple(missing),
-        tuple(line.id for line in hypotheses.lines if line.id not in known),
-    )
-
-
-def _some(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
+    whole: bool = False
+    chosen: bool = False
+    ignored: tuple[Line, ...] = ()
+    timed: tuple[TimedWord, ...] = ()

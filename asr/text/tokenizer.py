@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from asr.files import write_text
+from asr.files import read_text, write_text
 from asr.types import ConfigError, ModelFileError, TextError
 
 WORD_MARK = "\u2581"  # SentencePiece's "▁": a piece that begins a word carries it
@@ -240,9 +240,7 @@ def tokenizer_from_dict(values: dict[str, Any]) -> Tokenizer:
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """Read a tokenizer saved as JSON; raises ModelFileError naming the file."""
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot read the tokenizer: {error.strerror or error}") from error
+        values = json.loads(read_text(path, ModelFileError))
     except ValueError as error:
         raise ModelFileError(f"{path}: not a tokenizer file (JSON expected)") from error
     if not isinstance(values, dict):

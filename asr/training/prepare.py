@@ -9,7 +9,7 @@ import numpy as np
 
 from asr.corpus.check import Skip, infeasible, unknown_symbols, write_skipped
 from asr.corpus.manifest import Manifest
-from asr.text.normalize import normalize
+from asr.text.normalize import normalize, tag_warnings
 from asr.text.tokenizer import Tokenizer, train_char, train_sentencepiece
 from asr.training.config import TextConfig, TrainConfig
 from asr.types import ManifestError, TextError
@@ -33,10 +33,15 @@ def training_manifest(
 ) -> Manifest:
     """The utterances that can be trained on; the others are written to `output/skipped.tsv` and counted.
 
+    Annotators' tags in transcripts are reported; the normalizer says whether they are learned as words.
+
     Refused are: duration outside [min_duration, max_duration], an empty text, CTC-infeasible (fewer output frames
     than tokens plus adjacent repeats). Raises TextError for symbols the tokenizer does not know, ManifestError when
     more than 1 % had to go and `data.allow_skips` is not set.
     """
+    texts = ((utterance.id, utterance.text) for utterance in manifest)
+    for warning in tag_warnings(texts, "the training transcripts", config.text.normalizer):
+        say(f"warning: {warning}")
     unknown = unknown_symbols(manifest, tokenizer, config.text.normalizer)
     if unknown:
         table = ", ".join(f"{s.symbol!r} x {s.count} (e.g. {s.examples[0]})" for s in unknown[:8])

@@ -22,6 +22,7 @@ from asr.config import to_dict
 from asr.corpus.manifest import Manifest
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import save_model
+from asr.text.normalize import recorded, versioned
 from asr.text.tokenizer import Tokenizer, load_tokenizer
 from asr.training.average import average_checkpoints, read_checkpoint
 from asr.training.callbacks import LAST, DataWait, KeepBest, Progress, SaveOnInterrupt, ema_callback
@@ -64,6 +65,8 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
     if not manifests(config.data.train) or not manifests(config.data.dev):
         raise ConfigError("data.train and data.dev must each name a manifest")
     saved = _check_resume(checkpoint, config) if checkpoint else None
+    rules = saved["normalizer"] if saved else versioned(config.text.normalizer)
+    config = replace(config, text=replace(config.text, normalizer=rules))
 
     train_set = Manifest.read(manifests(config.data.train))
     dev_set = Manifest.read(manifests(config.data.dev))
@@ -218,12 +221,17 @@ def _check_resume(checkpoint: Path, config: TrainConfig) -> dict[str, Any]:
     for section in ("model", "features", "text"):
         old, new = saved.get("config", {}).get(section, {}), to_dict(getattr(config, section))
         for key in new:
+            if key == "normalizer" and key in old:
+                old[key] = recorded(old[key])
+                if "@" not in new[key]:  # the run goes on with the rules it began with
+                    new[key] += "@" + old[key].partition("@")[2]
             if key in old and old[key] != new[key]:
                 raise ConfigError(
                     f"{checkpoint} was trained with {section}.{key}={old[key]}, this configuration says {new[key]}: "
                     "choose another output directory, or --resume never"
                 )
-    return {key: saved[key] for key in ("epoch", "global_step")}
+    rules = recorded(saved.get("config", {}).get("text", {}).get("normalizer", config.text.normalizer))
+    return {"normalizer": rules} | {key: saved[key] for key in ("epoch", "global_step")}
 
 
 def _record(config: TrainConfig, output: Path, train_set: Manifest, dev_set: Manifest) -> None:

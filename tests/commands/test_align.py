@@ -126,3 +126,13 @@ def test_what_cannot_be_aligned_is_one_line_and_status_1(run, talk, text, messag
     assert err.startswith(f"asr: error: {talk}: ")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_one_name_that_cannot_be_written_does_not_stop_the_others(run, talk, text, tmp_path, piped, monkeypatch):
+    """A bad name fails alone; the manifest may be a pipe, whose relative paths start at the current folder."""
+    monkeypatch.chdir(tmp_path)
+    names = ["x" * 300, "/".join(["z" * 200] * 30), "ok"]
+    rows = [{"id": name, "audio_filepath": "in/talk.wav", "duration": 1.5, "text": text} for name in names]
+    status, _, err = run(piped("\n".join(map(json.dumps, rows)).encode()), "-f", "ctm", "-o", tmp_path / "out")
+    assert status == 1 and "2 aligned, 1 failed" in err and err.count("names too long for a file were cut") == 1
+    assert (tmp_path / "out" / "ok.ctm").is_file() and len(list((tmp_path / "out").iterdir())) == 2

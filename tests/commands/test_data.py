@@ -104,7 +104,7 @@ def test_check_against_a_recipe(asr_command: Command, corpus: Path, kind: str) -
     [
         (["check"], 2, "name a manifest to check"),
         (["check", "{}/train.jsonl", "{}/train.jsonl"], 2, "train.jsonl is named twice"),
-        (["check", "{}/none.jsonl"], 1, "none.jsonl: cannot read the manifest: No such file or directory"),
+        (["check", "{}/none.jsonl"], 1, "none.jsonl: cannot be read: No such file or directory"),
         (["check", "{}/train.jsonl", "--model", "{}/train.jsonl"], 1, "train.jsonl: not an asr-ctc model file"),
         (["check", "{}/train.jsonl", "--normalizer", "basik"], 2, "(did you mean 'basic'?)"),
         (["stats", "{}/wavs"], 1, "wavs: a folder, not a manifest"),

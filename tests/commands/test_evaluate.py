@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -51,7 +52,7 @@ def test_known_errors_are_counted(test_set, tiny_model):
     assert result.cer.counts.errors > 0
     assert len(seen) == len(result.results) == 8
     assert [r.id for r in result.results] == [u.id for u in result.utterances] == [f"u{i}" for i in range(8)]
-    assert result.normalizer == "basic@1"
+    assert result.normalizer == "basic@2"
     assert result.unknown_share == 0.0
     assert result.real_time_factor > 0
 
@@ -81,7 +82,7 @@ def test_the_report_names_normalizer_counts_and_interval(test_set, tiny_model, c
     assert main(["evaluate", str(test_set), "-m", str(tiny_model)]) == 0
     out = capsys.readouterr().out
     assert "8 of 8 utterances" in out
-    assert "normalizer basic@1" in out
+    assert "normalizer basic@2" in out
     assert "S 0, D 1, I 1, N " in out
     assert "95 % interval" in out
     assert "2 of 8 utterances with an error" in out
@@ -92,7 +93,7 @@ def test_another_normalizer_changes_both_sides_and_is_named(test_set, tiny_model
     assert main(["evaluate", str(test_set), "-m", str(tiny_model), "--normalizer", "librispeech", "--json"]) == 0
     captured = capsys.readouterr()
     summary = json.loads(captured.out)
-    assert summary["normalizer"] == "librispeech@1"
+    assert summary["normalizer"] == "librispeech@2"
     assert summary["wer"]["deletions"] + summary["wer"]["insertions"] == 2
     assert summary["unknown_share"] == 1.0  # upper-case references, lower-case alphabet
     assert "outside the model's alphabet" in captured.err
@@ -230,3 +231,12 @@ def test_report_options_that_cannot_work_are_said_before_the_work(test_set, caps
 def test_decoding_options_are_checked_before_the_work(test_set, capsys):
     assert main(["evaluate", str(test_set), "-m", "nowhere.asr", "--decoder", "greedy", "--lm", "x.arpa"]) == 2
     assert "--lm has no meaning for --decoder greedy" in capsys.readouterr().err
+
+
+def test_a_compressed_manifest_with_long_ids_through_a_pipe(test_set, tiny_model, tmp_path, piped, capsys, monkeypatch):
+    rows = [{**row, "id": row["id"] + "x" * 300} for row in read_rows(test_set)]
+    monkeypatch.chdir(tmp_path)
+    path = piped(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    assert main(["evaluate", str(path), "-m", str(tiny_model), "-o", str(tmp_path / "out")]) == 0
+    assert "8 of 8 utterances" in capsys.readouterr().out
+    assert [row["id"] for row in read_rows(tmp_path / "out/hypotheses.jsonl")] == [row["id"] for row in rows]

@@ -13,7 +13,7 @@ def test_it_tells_architecture_features_tokenizer_normalizer_and_training(tiny_m
     assert "1 bidirectional LSTM layers of 16" in rows["architecture"]
     assert "20 log-mel, 16000 Hz" in rows["features"]
     assert rows["tokenizer"] == "char, 7 entries with the blank"
-    assert rows["normalizer"] == "basic"
+    assert rows["normalizer"] == "basic@2"
     assert rows["training.dev_wer"] == "0.99"
     assert int(rows["parameters"].replace(",", "")) > 1000
 

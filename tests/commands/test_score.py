@@ -7,6 +7,8 @@ import json
 import jiwer
 import pytest
 
+from asr.__main__ import main
+
 REFERENCE = "The cat sat. (s1-1)\na dog ran home (s1-2)\n(s2-1)\nit was late (s2-2)\n"
 HYPOTHESIS = "the cat sat (s1-1)\na dog run (s1-2)\nuh (s2-1)\nextra (x-9)\n"
 
@@ -26,7 +28,7 @@ def test_figures_tables_and_warnings(files, asr_command):
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("WER", "CER"))]
     assert [row[:3] for row in rows] == [
         ["WER", "none@1", "80.00%"], ["CER", "none@1", "56.76%"],
-        ["WER", "basic@1", "60.00%"], ["CER", "basic@1", "52.78%"],
+        ["WER", "basic@2", "60.00%"], ["CER", "basic@2", "52.78%"],
     ]  # fmt: skip
     assert jiwer.cer(["the cat sat", "a dog ran home", "", "it was late"], ["the cat sat", "a dog run", "uh", ""]) == (
         pytest.approx(19 / 36)
@@ -78,12 +80,26 @@ def test_txt_files_are_paired_by_line(tmp_path, asr_command):
     assert done.stdout.splitlines()[2].split()[2] == "66.67%"
 
 
+def test_two_formats_in_one_command_and_what_a_flag_decides(tmp_path, asr_command):
+    (tmp_path / "ref").write_text("r 1 s 0.00 2.00 <o> a {b/c} d\nr 1 s 2.00 4.00 <o> e\n", encoding="utf-8")
+    (tmp_path / "hyp").write_text("r 1 0.10 0.2 a\nr 1 0.5 0.2 c\nr 1 0.9 0.2 d\nr 1 2.5 0.2 x\n", encoding="utf-8")
+    done = asr_command("score", tmp_path / "ref", tmp_path / "hyp", "--json", "--format", "stm,ctm")
+    assert json.loads(done.stdout)["scores"][0]["wer"] | {"interval_95": 0, "interval_over": 0} == {
+        "rate": 0.25, "interval_95": 0, "interval_over": 0,
+        "substitutions": 1, "deletions": 0, "insertions": 0, "reference_length": 4,
+    }  # fmt: skip
+    compared = asr_command("compare", tmp_path / "ref", tmp_path / "hyp", tmp_path / "hyp", "--json")
+    assert json.loads(compared.stdout)["comparisons"][0]["a"] == json.loads(done.stdout)["scores"][0]["wer"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
         (["ref.trn", "hyp.trn", "--strict"], 2, "--strict: "),
         (["ref.trn", "hyp.trn", "--normalize", "basics"], 2, "did you mean 'basic'?"),
         (["ref.trn", "hyp.trn", "--normalize", ","], 2, "no normalizer given"),
+        (["ref.trn", "hyp.trn", "--format", "trn,txt,txt"], 2, "--format is one format, or two"),
+        (["ref.trn", "hyp.trn", "--format", "trn,txs"], 2, "unknown format 'txs'"),
         (["ref.trn", "hyp.trn", "--limit", "-1"], 2, "--limit must be 0 or more"),
         (["ref.trn", "hyp.trn", "--html", "x.html", "--flag-below", "0.6"], 2, "no words with confidences"),
         (["ref.trn"], 2, "no row has 'pred_text'"),
@@ -99,6 +115,28 @@ def test_what_cannot_work_is_one_clear_line(files, asr_command, arguments, statu
     assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr.startswith("asr: error: ") and done.stderr.count("\n") == 1
     assert message in done.stderr
+
+
+def test_tags_of_either_side_are_reported_whatever_becomes_of_them(tmp_path, capsys):
+    """Kind: what annotators wrote counted as speech in silence."""
+    ref, hyp = tmp_path / "ref.jsonl", tmp_path / "hyp.jsonl"
+    ref.write_text('{"id":"u1","text":"[noise] yes (laughs)"}\n{"id":"u2","text":"\u0130stanbul"}\n', encoding="utf-8")
+    hyp.write_text('{"id":"u1","text":"yes"}\n{"id":"u2","text":"istanbul <unk>"}\n', encoding="utf-8")
+    ours = "1 of the references (u1) hold tags of annotators: (laughs) x 1, [noise] x 1: "
+    theirs = "(u2) hold tags of annotators: <unk> x 1: "
+    fates = {
+        "basic": "basic@2 leaves them out",
+        "none": "none@1 counts them as words; the normalizer basic leaves them",
+    }
+    for name, fate in fates.items():
+        assert main(["score", str(ref), str(hyp), "--normalize", name, "--json"]) == 0
+        out, err = capsys.readouterr()
+        [scored] = json.loads(out)["scores"]
+        assert scored["wer"]["rate"] == (0.0 if name == "basic" else 1.0)
+        assert ours + fate in err and f"1 of the hypotheses {theirs}{fate}" in err
+    assert main(["compare", str(ref), str(ref), str(hyp), "--normalize", "basic"]) == 0
+    err = capsys.readouterr().err
+    assert "1 of A's hypotheses (u1) hold" in err and f"1 of B's hypotheses {theirs}basic@2 leaves them out" in err
 
 
 @pytest.fixture
@@ -131,7 +169,7 @@ def test_compare_in_json_over_speakers_and_characters(systems, asr_command):
     done = asr_command("compare", *systems, "--json", "--speakers", "prefix", "--normalize", "none,basic")
     printed = json.loads(done.stdout)
     first, second = printed["comparisons"]
-    assert (first["normalizer"], second["normalizer"]) == ("none@1", "basic@1")
+    assert (first["normalizer"], second["normalizer"]) == ("none@1", "basic@2")
     assert first["interval_over"] == "speakers" and first["difference"] < 0 and first["wins"] == 44
     assert first["gains"]["s0-30"] == -8 and first["gains"]["s1-1"] == 1
     characters = json.loads(asr_command("compare", *systems, "--json", "--cer").stdout)["comparisons"][0]

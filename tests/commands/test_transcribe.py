@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,6 +159,49 @@ def test_existing_files_are_left_and_the_others_done(run, talk, write_audio, tmp
 
     assert run(tmp_path / "in", "-o", out_dir, "--force")[0] == 0
     assert (out_dir / "talk.txt").read_text(encoding="utf-8") != "by hand\n"
+
+
+def test_one_name_that_cannot_be_written_does_not_stop_the_others(run, talk, tmp_path):
+    """One bad input fails alone; names too long for a file are cut, and found again by --resume."""
+    names = ["x" * 300, "ok.txt/a", "/".join(["z" * 200] * 30), "\u8a9e" * 90]
+    rows = [{"id": name, "audio_filepath": "in/talk.wav", "duration": 1.5} for name in ["ok", *names]]
+    rows.append({"id": "path", "audio_filepath": "p" * 300 + ".wav", "duration": 1.5})
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    status, _, err = run(manifest, "-o", tmp_path / "out")
+    assert status == 1 and "3 transcribed, 3 failed" in err
+    assert err.count("cannot be written") == 2 and err.count("File name too long") == 2
+    assert err.count("asr: note: names too long for a file were cut") == 1
+    assert len(files(tmp_path / "out")) == 3
+    assert "3 already done, 3 failed" in run(manifest, "-o", tmp_path / "out", "--resume")[2]
+
+
+def test_a_full_disk_stops_with_one_line_and_keeps_what_was_written(run, talk, tmp_path, monkeypatch):
+    for i in range(4):
+        shutil.copy(talk, talk.with_name(f"{i}.wav"))
+    real = Path.replace
+
+    def full(self, target):
+        if target.name == "2.txt":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    status, _, err = run(talk.parent, "-o", tmp_path / "out")
+    assert status == 1 and "2 transcribed, 1 failed" in err
+    assert err.count("No space left") == 1 and "2.txt: cannot be written: No space left on device: stopped" in err
+    assert files(tmp_path / "out") == ["0.txt", "1.txt"]
+
+
+def test_a_manifest_in_a_pipe_is_several_recordings(run, talk, tmp_path, piped, text_of, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [json.dumps({"id": name, "audio_filepath": "in/talk.wav", "duration": 1.5}) for name in "ab"]
+    status, out, _ = run(piped("\n".join(rows).encode()))
+    assert status == 0 and [(row["id"], row["text"]) for row in map(json.loads, out.splitlines())] == [
+        ("a", text_of(talk)),
+        ("b", text_of(talk)),
+    ]
+    assert run(piped(talk.read_bytes()))[:2] == (0, text_of(talk) + "\n")
 
 
 def test_resume_with_nothing_left_does_not_load_the_model(run, talk, tmp_path, monkeypatch):

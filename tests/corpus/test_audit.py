@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,21 @@ def check_two(folder: Path, train: list[Utterance], test: list[Utterance], **opt
 @pytest.fixture
 def clean(tmp_path: Path, write_audio: WriteAudio) -> list[Utterance]:
     return [utterance(write_audio(tmp_path / f"u{i}.wav", 2.0, seed=10 * i)) for i in range(4)]
+
+
+def test_tags_are_noted_with_counts_and_examples(clean: list[Utterance], tmp_path: Path) -> None:
+    """Kind: what annotators wrote taken for speech in silence; words in parentheses may be either."""
+    texts = ["[noise] hello to all (laughs) [noise]", "hello to all <unk>", "[noise] hello all", "(and then) hello all"]
+    rows = [replace(row, text=text) for row, text in zip(clean, texts, strict=True)]
+    result = check(tmp_path, *rows)
+    assert result.problems == [] and not result.skips()
+    notes = {(note.kind, note.id, note.detail) for note in result.notes if "unusual" not in note.kind}
+    assert notes == {
+        ("words in parentheses", "u3", "(and then)"),
+        ("tags", "", "[noise] x 3, e.g. in u0, u2"),
+        ("tags", "", "(laughs) x 1, e.g. in u0"),
+        ("tags", "", "<unk> x 1, e.g. in u1"),
+    }
 
 
 @pytest.mark.parametrize("decode", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asr.corpus.convert import read_corpus, source_kind, target_kind, write_corpus
+from asr.corpus.kaldi_scp import parse_entry
 from asr.corpus.manifest import Manifest, Utterance
 from asr.corpus.tables import Columns
 from asr.text.normalize import normalize
@@ -79,7 +81,7 @@ def test_tables_round_trip(name: str, utterances: list[Utterance], tmp_path: Pat
 @given(utterances=corpora(sentences))
 def test_kaldi_round_trip(utterances: list[Utterance], tmp_path_factory: Any) -> None:
     folder = tmp_path_factory.mktemp("kaldi")
-    expected = [replace(u, split="", extra={}, channel=None) for u in utterances]
+    expected = [replace(u, split="", extra={}) for u in utterances]
     if any(not u.segment for u in expected):
         expected = [replace(u, duration=1.0) for u in expected]  # Kaldi directories hold durations of segments only
         source = [replace(u, audio_filepath=str(folder / f"{u.id}.wav")) for u in expected]
@@ -118,14 +120,21 @@ def test_kaldi_directory_by_hand(audio: Path, tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"wav.scp": "u sph2pipe -f wav x.sph |"}, r"wav\.scp:1: 'sph2pipe -f wav x.sph \|' is a command"),
+        ({"wav.scp": "u sox a.wav -t wav - speed 1.1 |"}, r"wav\.scp:1: 'sox a.wav .* speed 1.1 \|' is a command"),
+        ({"utt2spk": "u ann x"}, r"utt2spk:1: a third column, 'x'"),
+        ({"utt2spk": "u ann\nv ann"}, r"utt2spk:2: 'v' is in none of the other files"),
+        ({"reco2file_and_channel": "u a"}, r"reco2file_and_channel:1: expected 'RECORDING FILE CHANNEL'"),
+        ({"reco2file_and_channel": "v a A"}, r"reco2file_and_channel:1: recording 'v' is not in wav\.scp"),
+        ({"reco2file_and_channel": "u a 1"}, r"reco2file_and_channel:1: which channel is '1'\? Write a letter"),
+        ({"segments": "u u 0 1 left"}, r"segments:1: the channel 'left' is neither a letter nor a number"),
+        ({"segments": "u u 0 1 0 x"}, r"segments:1: expected 'UTTERANCE RECORDING START END \[CHANNEL\]'"),
         ({"wav.scp": "u raw.ark:1234"}, r"wav\.scp:1: 'raw.ark:1234' lies inside a Kaldi archive"),
         ({"wav.scp": "u a.wav\nu b.wav"}, r"wav\.scp:2: 'u' is already on line 1"),
         ({"wav.scp": "u"}, r"wav\.scp:1: 'u' stands alone"),
         ({"text": "u x\nv y"}, r"text:2: utterance 'v' is not in .*wav\.scp"),
         ({"text": ""}, r"wav\.scp: utterance 'u' has no line in .*text"),
-        ({"segments": "u u 0"}, r"segments:1: expected 'UTTERANCE RECORDING START END'"),
-        ({"segments": "u u x 1"}, r"segments:1: expected 'UTTERANCE RECORDING START END'"),
+        ({"segments": "u u 0"}, r"segments:1: expected 'UTTERANCE RECORDING START END"),
+        ({"segments": "u u x 1"}, r"segments:1: expected 'UTTERANCE RECORDING START END"),
         ({"segments": "u v 0 1"}, r"segments:1: recording 'v' is not in wav\.scp"),
         ({"segments": "u u 2 1"}, r"segments:1: the end \(1 s\) is not after the start \(2 s\)"),
     ],
@@ -139,10 +148,101 @@ def test_bad_kaldi_directories(files: dict[str, str], message: str, tmp_path: Pa
 
 
 def test_kaldi_cannot_express_everything(tmp_path: Path) -> None:
-    for bad, message in (({"id": "a b"}, "id cannot hold spaces"), ({"channel": 0}, "split the audio first")):
-        row = replace(Utterance("a", "/a.wav", 1.0, "x"), **bad)  # type: ignore[arg-type]
+    row = Utterance("a", "/a.wav", 1.0, "x", split="dev", extra={"lang": "de", "gender": "f", "age": 7})
+    with pytest.raises(ManifestError, match="id cannot hold spaces"):
+        write_corpus(tmp_path / "k", Manifest.from_utterances([replace(row, id="a b")]))
+    assert write_corpus(tmp_path / "k", Manifest.from_utterances([row])) == ["age", "split"]
+    assert (tmp_path / "k" / "utt2lang").read_text(encoding="utf-8") == "a de\n"
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Path:
+    """Two seconds of a call, a speaker on either channel."""
+    import numpy as np
+    import soundfile
+
+    soundfile.write(tmp_path / "call.wav", np.zeros((16000, 2), dtype=np.int16), 8000)
+    return tmp_path / "call.wav"
+
+
+@pytest.mark.parametrize(
+    ("files", "channels"),
+    [
+        ({"segments": "a c 0 1 0\nb c 0 1 1\n"}, [0, 1]),
+        ({"segments": "a c 0 1 A\nb c 0 1 b\n"}, [0, 1]),
+        ({"segments": "a c 0 1\nb c 0 1\n"}, [None, None]),
+        ({"segments": "a c 0 1\nb c 0 1 0\n", "reco2file_and_channel": "c call B\n"}, [1, 0]),
+        ({"reco2file_and_channel": "a call B\nb call A\n", "wav.scp": "a {}\nb {}\n"}, [1, 0]),
+        ({"wav.scp": "a sox {} -t wav - remix 2 |\nb cat {} |\n"}, [1, None]),
+        ({"wav.scp": "c sph2pipe -f wav -p -c 2 {} |\n", "segments": "a c 0 1\nb c 0 1 0\n"}, [1, 1]),
+    ],
+)
+def test_kaldi_channels_are_heeded(call: Path, files: dict[str, str], channels: list[int | None]) -> None:
+    """Columns and files of a Kaldi directory are used, never dropped in silence: here, who speaks on which channel."""
+    folder = call.parent / "k"
+    for name, content in {"wav.scp": "c {}\n", "text": "a one\nb two\n", **files}.items():
+        write(folder / name, content.format(call, call))
+    notes: list[str] = []
+    rows = list(read_corpus(folder, notes=notes))
+    assert [u.channel for u in rows] == channels and {u.audio_filepath for u in rows} == {str(call)}
+    assert bool(notes) == (channels == [None, None]) and all("they will be mixed" in note for note in notes)
+    write_corpus(folder / "again", Manifest.from_utterances(rows))
+    assert list(read_corpus(folder / "again")) == rows
+
+
+def test_kaldi_channels_that_are_not_there_are_refused(call: Path) -> None:
+    folder = call.parent / "k"
+    for files, message in (
+        ({"segments": "a c 0 1 2\n"}, r"segments:1: there is no channel '2': .*call\.wav has 2"),
+        ({"segments": "a c 0 1 1\n", "wav.scp": f"c sox {call} -t wav - remix 1 |"}, r"segments:1: channel '1', but"),
+    ):
+        for name, content in {"wav.scp": f"c {call}\n", "text": "a one\n", **files}.items():
+            write(folder / name, content)
         with pytest.raises(ManifestError, match=message):
-            write_corpus(tmp_path / "k", Manifest.from_utterances([row]))
+            read_corpus(folder)
+
+
+def test_kaldi_files_are_used_or_named(call: Path) -> None:
+    files = {"wav.scp": f"a {call}", "text": "a x", "utt2spk": "a ann", "spk2utt": "ann a"}
+    files |= {"spk2gender": "ann f", "utt2lang": "a de", "feats.scp": "a f.ark:1", "utt2dur": "a 2", "strange": ""}
+    for name, content in files.items():
+        write(call.parent / "k" / name, content)
+    notes: list[str] = []
+    [row] = read_corpus(call.parent / "k", notes=notes)
+    assert (row.speaker, row.extra) == ("ann", {"gender": "f", "lang": "de"})
+    assert notes == [f"{call.parent / 'k'}: not used: feats.scp, strange, utt2dur"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "read"),
+    [
+        ("a b.wav", ("a b.wav", None)),
+        ("flac -c -d -s x.flac |", ("x.flac", None)),
+        ("/opt/bin/flac -cds x.flac|", ("x.flac", None)),
+        ("sph2pipe -f wav -p -c 2 'a b.sph' |", ("a b.sph", 1)),
+        ("sox -t mp3 x -t wav -b 16 - remix 3 |", ("x", 2)),
+        ("flac x.flac |", None),
+        ("sph2pipe -t 1:2 x.sph |", None),
+        ("sox -v 0.5 x.wav -t wav - |", None),
+        ("sox x.wav -r 8000 -t wav - |", None),
+        ("sox x.wav -t wav - remix 1,2 |", None),
+        ("sox x.wav -t wav - trim 1 2 |", None),
+        ("cat x.wav y.wav |", None),
+        ("cat x.wav | tee y |", None),
+        ("ffmpeg -i x.mp3 -f wav - |", None),
+        ("sox 'x.wav |", None),
+        ("|", None),
+        ("x.ark:12", None),
+    ],
+)
+def test_commands_that_only_unpack_are_read_and_all_others_refused(
+    entry: str, read: tuple[str, int | None] | None
+) -> None:
+    if read:
+        assert parse_entry(entry, "wav.scp:1") == read
+    else:
+        with pytest.raises(ManifestError, match=r"^wav\.scp:1: "):
+            parse_entry(entry, "wav.scp:1")
 
 
 def test_kaldi_recordings_of_one_name_stay_apart(tmp_path: Path) -> None:
@@ -195,6 +295,23 @@ def test_librispeech_with_missing_parts(librispeech: Path) -> None:
     write(chapter / "61-7000.trans.txt", "61-7000-0000 ONE\n")
     with pytest.raises(ManifestError, match=r"61-7000-0001\.flac: no line in 61-7000\.trans\.txt"):
         read_corpus(librispeech)
+    (chapter / "61-7000.trans.txt").unlink()
+    with pytest.raises(ManifestError, match=r"61-7000-000\d\.flac: no \*\.trans\.txt beside it"):
+        read_corpus(librispeech)
+
+
+def test_librispeech_in_linked_folders(librispeech: Path, tmp_path: Path) -> None:
+    """Linked folders are folders: none is skipped in silence, none is read twice, and loops end."""
+    chosen = tmp_path / "chosen"
+    (chosen / "mine").mkdir(parents=True)
+    (chosen / "mine" / "61").symlink_to(librispeech / "test-clean" / "61")
+    (chosen / "again").symlink_to(librispeech / "test-clean" / "61")
+    (chosen / "loop").symlink_to(chosen)
+    [first, second] = read_corpus(chosen)
+    assert (first.id, second.id, first.speaker) == ("61-7000-0000", "61-7000-0001", "61")
+    (chosen / "broken").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ManifestError, match=r"broken: a link to what is not there"):
+        read_corpus(chosen)
 
 
 def test_csv_with_other_peoples_columns(audio: Path, tmp_path: Path) -> None:
@@ -309,8 +426,114 @@ def test_unreadable_audio_stops_or_is_left_out_by_name(audio: Path, tmp_path: Pa
     unreadable: list[str] = []
     assert [u.id for u in read_corpus(path, unreadable=unreadable)] == ["a", "b"]
     assert [error.split(": ")[0].rpartition("/")[2] for error in unreadable] == ["bad.wav", "gone.wav"]
-    with pytest.raises(ManifestError, match="none of its audio can be read"):
-        read_corpus(write(tmp_path / "u.csv", "path,text\nwavs/gone.wav,x\n"), unreadable=[])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("u.csv", "path,text\nwavs/gone.wav,x\nwavs/lost.wav,y\n"),
+        ("u.tsv", "path\ttext\nwavs/gone.wav\tx\n"),
+        ("u.jsonl", '{"path": "wavs/gone.wav", "text": "x"}\n'),
+        ("clips.tsv", "client_id\tpath\tsentence\nann\twavs/gone.wav\tx\n"),
+    ],
+)
+def test_where_all_audio_is_missing_the_first_path_and_its_folder_are_named(
+    name: str, content: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ManifestError, match=r"none of its audio can be read, the first is .*wavs/gone\.wav") as caught:
+        read_corpus(write(tmp_path / name, content), unreadable=[])
+    assert f"relative paths start at {tmp_path}{'/clips' * (name == 'clips.tsv')})" in str(caught.value)
+
+
+def test_paths_meant_from_the_current_folder_are_told(
+    audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "lists" / "u.csv", "path,text\nwavs/a.wav,x\n")
+    with pytest.raises(ManifestError, match=r"lists; wavs/a\.wav is in the current folder: move the table there\)"):
+        read_corpus(path, unreadable=[])
+    notes: list[str] = []
+    read_corpus(write(path, "path,text,duration\nwavs/a.wav,x,1\n"), notes=notes)
+    assert len(notes) == 1 and f"none of its audio is here, the first is {path.parent}/wavs/a.wav (rel" in notes[0]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("t.csv", ["path,text", "wavs/a.wav,one", "wavs/b.wav,two"]),
+        ("t.tsv", ["path\ttext", "wavs/a.wav\tone", "wavs/b.wav\ttwo"]),
+        ("t.jsonl", ['{"path": "wavs/a.wav", "text": "one"}', '{"path": "wavs/b.wav", "text": "two"}']),
+    ],
+)
+def test_tables_with_any_line_end_plain_or_compressed(
+    name: str, rows: list[str], end: str, audio: Path, tmp_path: Path
+) -> None:
+    content = end.join(rows).encode()
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
+    for path in (tmp_path / name, tmp_path / f"{name}.gz"):
+        assert [(u.id, u.text, u.duration) for u in read_corpus(path)] == [("a", "one", 1.0), ("b", "two", 2.0)]
+
+
+def test_a_table_that_comes_through_a_pipe_is_opened_once(
+    audio: Path, tmp_path: Path, piped: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for kind, content in (("csv", "path,text\nwavs/a.wav,x\n"), ("jsonl", '[{"path": "wavs/a.wav", "text": "x"}]')):
+        [row] = read_corpus(piped(content.encode()), kind)
+        assert row.text == "x" and row.audio_filepath == str(audio / "a.wav")
+
+
+def test_columns_are_kept_or_named(audio: Path, tmp_path: Path) -> None:
+    """No column is dropped in silence, that of a name which another column takes among them."""
+    path = write(tmp_path / "t.csv", "path,text,clean,start,end\nwavs/a.wav,One!,one,0,1\n")
+    notes: list[str] = []
+    [row] = read_corpus(path, columns=Columns(text="clean"), notes=notes)
+    assert row.text == "one" and row.extra == {"original_text": "One!", "start": "0", "end": "1"}
+    assert notes == [
+        f"{path}:1: start, end: not used: say 'offset' and 'duration' (seconds) for windows of a recording"
+    ]
+    lines = write(tmp_path / "t.jsonl", '{"path": "wavs/a.wav", "text": "One!", "clean": "one", "note": 7}')
+    [row] = read_corpus(lines, columns=Columns(text="clean"))
+    assert row.text == "one" and row.extra == {"original_text": "One!", "note": 7}
+
+
+def cut(source: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    supervision = {"id": "s1", "recording_id": "r", "start": 0.5, "duration": 1.0, "channel": 1, "text": "hello"}
+    recording = {"id": "r", "sources": [source], "sampling_rate": 8000, "num_samples": 16000, "duration": 2.0}
+    window = {"id": "c", "start": 0.25, "duration": 1.5, "channel": 1, "type": "MonoCut", "recording": recording}
+    return {**window, "supervisions": [{**supervision, "speaker": "ann", "language": "de"}], **changed}
+
+
+def test_lhotse_cuts_are_read(call: Path) -> None:
+    path = call.parent / "cuts.jsonl.gz"
+    source = {"type": "file", "channels": [0, 1], "source": str(call)}
+    rows = [cut(source), cut(source, id="silence", supervisions=[])]
+    path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    notes: list[str] = []
+    [row] = read_corpus(path, notes=notes)
+    expected = {"offset": 0.75, "speaker": "ann", "channel": 1, "extra": {"language": "de"}, "segment": True}
+    assert row == Utterance("s1", str(call), 1.0, "hello", **expected)  # type: ignore[arg-type]
+    assert notes == [f"{path}: left out: 1 cuts without a supervision"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"id": "s", "recording_id": "r", "start": 0, "duration": 1, "text": "x"}, "lhotse cut simple"),
+        ({"id": "r", "sources": [{"type": "file"}], "duration": 1}, "lhotse cut simple"),
+        (cut({"type": "url", "source": "x"}), "audio of type 'url'"),
+        (cut({"type": "file", "source": "x"}, type="MixedCut"), "a lhotse MixedCut"),
+        (cut({"type": "file", "source": "x", "channels": [0]}), r"channels \[1\] of \[0\]"),
+    ],
+)
+def test_what_else_lhotse_writes_is_refused_by_name(row: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", json.dumps(row))
+    with pytest.raises(ManifestError, match=rf"x\.jsonl:1: .*{message}"):
+        read_corpus(path)
+    with pytest.raises(ManifestError, match=r"x\.jsonl:1: the row has no 'audio_filepath' .* it is lhotse's"):
+        Manifest.read(path)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-import multiprocessing
 import os
 import pickle
 import subprocess
@@ -90,7 +90,7 @@ def test_other_encodings_are_refused(encoding: str, tmp_path: Path) -> None:
 
 
 def test_missing_manifest_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"none\.jsonl: cannot read the manifest: No such file"):
+    with pytest.raises(ManifestError, match=r"none\.jsonl: cannot be read: No such file"):
         Manifest.read(tmp_path / "none.jsonl")
     with pytest.raises(ManifestError, match=r"a folder, not a manifest: .*asr data convert"):
         Manifest.read(tmp_path)
@@ -246,15 +246,26 @@ def test_a_replaced_manifest_stays_readable_where_it_is_open(tmp_path: Path) -> 
     assert manifest[0].text == "old" and Manifest.read(path)[0].text == "new"
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
-def test_a_pipe_is_held_in_memory(tmp_path: Path) -> None:
-    path = tmp_path / "pipe"
-    os.mkfifo(path)
-    writer = multiprocessing.get_context("fork").Process(target=write, args=(path, line(id="a"), line(id="b")))
-    writer.start()
-    manifest = Manifest.read(path)
-    writer.join()
+def test_a_pipe_is_held_in_memory(tmp_path: Path, piped: Callable[[bytes], Path], monkeypatch: Any) -> None:
+    """A pipe is opened once; it has no folder, so that relative paths start at the current one."""
+    monkeypatch.chdir(tmp_path)
+    manifest = Manifest.read(piped(f"{line(id='a')}\n{line(id='b')}".encode()))
     assert [u.id for u in pickle.loads(pickle.dumps(manifest))] == ["a", "b"]
+    assert manifest[0].audio_filepath == str(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_compressed_manifests_and_lone_carriage_returns(end: str, tmp_path: Path) -> None:
+    rows = [line(id="a"), "", line(id="b", text="two")]
+    plain = write(tmp_path / "m.jsonl", *rows, end=end)
+    (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    for path in (plain, tmp_path / "m.jsonl.gz"):
+        manifest = pickle.loads(pickle.dumps(Manifest.read(path)))
+        assert [(u.id, u.text) for u in manifest] == [("a", "hello"), ("b", "two")]
+        assert manifest.where(1) == f"{path}:3" and manifest[0].audio_filepath == str(tmp_path / "a.wav")
+    (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(plain.read_bytes())[:-9])
+    with pytest.raises(ManifestError, match=r"m\.jsonl\.gz: the gzip data is cut off"):
+        Manifest.read(tmp_path / "m.jsonl.gz")
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from lm_oracles import EXAMPLES, as_dict
 
 from asr.lm import arpa
-from asr.lm.arpa import read_arpa
 from asr.lm.arpa_write import write_arpa
+from asr.lm.listing import read_ngrams
 from asr.lm.ngram import NGramLM
 from asr.lm.tables import LMError, NGramTable, NGramTables
 
@@ -69,6 +69,8 @@ def test_a_small_file(path: Path) -> None:
         GOOD.replace("\n\\2", "\n\n\n\\2"),
         GOOD.replace("\n\n\\2", "\n\\2"),
         GOOD.replace("<unk>", "<UNK>"),
+        GOOD.replace("<s>", "<S>").replace("</s>", "</S>").replace("<unk>", "<UNK>"),
+        GOOD.replace("</s>", "</S>"),
         GOOD.replace("-0.25", "-2.5e-1").replace("-0.5\tb", "-.5\tb").replace("-0.125", "-0.12500000000000000000000"),
         GOOD.replace("-0.4\tb </s>", "-0.4\tb </s>\t0"),
         GOOD.replace("-2.0\t<unk>\n", "").replace("-0.5\tb\t-0.125", "-0.5\tb\t-0.125\n-2.0\t<unk>"),
@@ -79,6 +81,22 @@ def test_variants_of_the_format(path: Path, variant: str) -> None:
     assert lm.words == ["<unk>", "<s>", "</s>", "a", "b"]
     assert lm.score("a x b b a") == NGramLM.read(path).score("a x b b a")
     assert lm.score("a x b b a") == pytest.approx(read(path, GOOD).score("a x b b a"), abs=1e-6)
+
+
+def test_sentence_marks_in_capitals_are_told_and_are_words_beside_the_usual_ones(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lm = read(path, GOOD.replace("<s>", "<S>").replace("</s>", "</S>"))
+    assert [record.getMessage().partition(".arpa: ")[2] for record in caplog.records] == [
+        "<S> is read as <s>",
+        "</S> is read as </s>",
+    ]
+    assert lm.score("a b") == pytest.approx(-0.1 - 0.2 - 0.4, abs=1e-6)
+    write_arpa(path, read_ngrams(path))
+    assert "\t<s> a\n" in path.read_text("utf-8") and "<S>" not in path.read_text("utf-8")
+    caplog.clear()
+    lm = read(path, GOOD.replace("ngram 1=5", "ngram 1=6").replace("-0.6\ta", "-1.5\t<S>\n-0.6\ta"))
+    assert (sorted(lm.words), caplog.records) == (sorted(["<unk>", "<s>", "</s>", "<S>", "a", "b"]), [])
 
 
 def test_without_unk_an_unknown_word_costs_100_as_in_kenlm(path: Path) -> None:
@@ -172,9 +190,9 @@ def test_other_files_are_recognized(path: Path, content: bytes, message: str) ->
 
 @pytest.mark.parametrize("size", [7, 64, 300])
 def test_pieces_of_any_size_give_the_same(path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    whole = as_dict(read_arpa(EXAMPLES / "pruned.arpa"))
+    whole = as_dict(read_ngrams(EXAMPLES / "pruned.arpa"))
     monkeypatch.setattr(arpa, "_PIECE", size)
-    assert as_dict(read_arpa(EXAMPLES / "pruned.arpa")) == whole
+    assert as_dict(read_ngrams(EXAMPLES / "pruned.arpa")) == whole
     with pytest.raises(LMError, match=r"x\.arpa:14: the word 'c'"):
         read(path, GOOD.replace("-0.2\ta b", "-0.2\ta c"))
 
@@ -204,7 +222,7 @@ def test_what_is_written_reads_back_exactly(
     )
     path = tmp_path_factory.mktemp("arpa") / name
     write_arpa(path, model)
-    again = read_arpa(path)
+    again = read_ngrams(path)
     assert list(again.words) == words
     for ours, theirs in zip(model.tables, again.tables, strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
@@ -213,5 +231,5 @@ def test_what_is_written_reads_back_exactly(
 def test_writing_fails_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(LMError, match="cannot be written"):
-        write_arpa(tmp_path / "file" / "x.arpa", read_arpa(EXAMPLES / "pruned.arpa"))
+        write_arpa(tmp_path / "file" / "x.arpa", read_ngrams(EXAMPLES / "pruned.arpa"))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_oracles import EXAMPLES, KneserNey, as_dict
 
-from asr.lm.arpa import read_arpa
 from asr.lm.counts import count_ngrams, ngram_words, read_corpus
 from asr.lm.estimate import Estimate, closed_form_discounts, estimate, pruning_thresholds
+from asr.lm.listing import read_ngrams
 from asr.lm.ngram import NGramLM
 from asr.lm.tables import LMError
 
@@ -41,7 +41,7 @@ def train(sentences: Sequence[str], order: int, **options: object) -> Estimate:
     ],
 )
 def test_probabilities_are_those_of_lmplz(example: str, lines: int, order: int, options: dict[str, object]) -> None:
-    expected = as_dict(read_arpa(EXAMPLES / example))
+    expected = as_dict(read_ngrams(EXAMPLES / example))
     found = as_dict(train(TEXT[:lines], order, **options).tables)
     assert found.keys() == expected.keys()
     for gram, numbers in expected.items():

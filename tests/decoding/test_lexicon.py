@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from beam_oracle import emissions
@@ -74,15 +76,64 @@ def test_words_of_one_spelling_are_all_found(labels, tmp_path):
     assert found["AB"] == pytest.approx(found["ab"])
 
 
-def test_files_of_words_are_read_or_refused_by_name(tmp_path):
+ONE_WORD = ["cab"], ["cab"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "content", "expected"),
+    [
+        (CHARACTERS, b"\xef\xbb\xbfab\r\nab\r\n\r\ncab c a b |\r\n", (["ab", "cab"], ["ab", "cab"])),
+        (CHARACTERS, b"# words\ncab\n\tcab  \n#\n", ONE_WORD),
+        (CHARACTERS, b"cab\tc a b \xe2\x96\x81\ncab |\ncab \xe2\x96\x81c a b", ONE_WORD),
+        (CHARACTERS, b"Cab c a b\nCab b a c\nCab c a b\n", (["Cab", "Cab"], ["cab", "bac"])),
+        (CHARACTERS, b"xyz\n", (["xyz"], ["xyz"])),  # left out later, with a warning
+        ([*CHARACTERS, "#"], b"#ab\n", (["#ab"], ["#ab"])),
+        (["", " ", "\u0915", "\u093f"], "K \u0915\u093f \u0915".encode(), (["K"], ["\u0915\u093f\u0915"])),
+        (PIECES, b"cab c a b |\n", ONE_WORD),
+        (PIECES, "cab \u2581ca b\ncab \u2581 cab\ncab \u2581\n".encode(), ONE_WORD),
+    ],
+)
+def test_a_lexicon_file_is_words_and_what_spells_them(tmp_path, labels, content, expected):
     path = tmp_path / "words.txt"
-    path.write_text("\ufeffab\nab\n\ncab c a b |\n", encoding="utf-8")
-    assert read_words(path) == (["ab", "cab"], ["ab", "cab"])
-    path.write_text("\n", encoding="utf-8")
-    with pytest.raises(LexiconError, match="holds no words"):
-        read_words(path)
+    path.write_bytes(content)
+    assert read_words(path, Alphabet(labels)) == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "line", "unit"),
+    [
+        (CHARACTERS, "cab k ae b", "k"),  # a pronunciation
+        (CHARACTERS, "ba b aa", "aa"),  # one whose phones are letters of the model
+        (CHARACTERS, "a aa", "aa"),
+        (CHARACTERS, "cab ab", "ab"),  # an entry of two words
+        (CHARACTERS, "cab\tca b", "ca"),
+        (CHARACTERS, "cabab c a b | a b |", "|"),
+        (CHARACTERS, "cab 1.0 c a b", "1.0"),  # Kaldi's lexiconp.txt
+        (CHARACTERS, "CAB C A B", "C"),
+        (PIECES, "cab k ae b", "k"),
+        (PIECES, "abc a bc", "a"),
+        (PIECES, "cab ab", "ab"),  # a piece, but no spelling: it does not begin a word
+        (PIECES, "caba \u2581ca \u2581a", "\u2581a"),
+        (PIECES, "cab \u2581ca <unk>", "<unk>"),
+    ],
+)
+def test_units_that_are_no_labels_are_refused_with_file_and_line(tmp_path, labels, line, unit):
+    """Pronunciations and entries of several words must not pass for spellings."""
+    path = tmp_path / "words.txt"
+    path.write_text(f"cab\n\n{line}\nba\n", encoding="utf-8")
+    with pytest.raises(LexiconError, match=rf"words\.txt:3: '{re.escape(unit)}' .*word") as caught:
+        BeamSearch(labels, lexicon=path)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_without_words_are_refused_by_name(tmp_path):
+    path = tmp_path / "words.txt"
+    for empty in ("", "\n", "\ufeff", "# nothing\n"):
+        path.write_text(empty, encoding="utf-8")
+        with pytest.raises(LexiconError, match="holds no words"):
+            read_words(path, Alphabet(CHARACTERS))
     with pytest.raises(LexiconError, match="cannot be read"):
-        read_words(tmp_path / "missing.txt")
+        read_words(tmp_path / "missing.txt", Alphabet(CHARACTERS))
     with pytest.raises(LexiconError, match="none of the lexicon's 2 words"):
         BeamSearch(CHARACTERS, lexicon=["XY", "Z"])
 

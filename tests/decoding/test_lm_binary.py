@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from lm_oracles import EXAMPLES
 
-from asr.lm.binary import MAGIC, is_binary, read_binary
+from asr.lm.binary import MAGIC
 from asr.lm.ngram import NGramLM
 from asr.lm.tables import LMError
 
@@ -30,7 +30,7 @@ def binary(source: NGramLM, tmp_path: Path) -> Path:
 
 def test_the_same_model_comes_back(source: NGramLM, binary: Path) -> None:
     lm = NGramLM.read(binary)
-    assert is_binary(binary) and not is_binary(EXAMPLES / "pruned.arpa")
+    assert lm.binary and not source.binary
     assert (lm.words, lm.counts, lm.order, lm.begin_state) == (
         source.words,
         source.counts,
@@ -41,7 +41,7 @@ def test_the_same_model_comes_back(source: NGramLM, binary: Path) -> None:
         assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs)
         assert theirs.flags.writeable and theirs.ctypes.data % 8 == 0  # compiled code is not compiled for it again
     assert lm.score("the of xyz and") == source.score("the of xyz and")
-    read_binary(binary, verify=True)
+    NGramLM.read(binary, verify=True)
 
 
 def test_writing_again_gives_the_same_bytes(binary: Path, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_an_open_model_survives_its_file(binary: Path) -> None:
     lm = NGramLM.read(binary)
     before = lm.score("the of and")
     lm.arrays.unigram["logp"] = 0  # private pages: the file stays as it is
-    read_binary(binary, verify=True)
+    NGramLM.read(binary, verify=True)
     assert NGramLM.read(binary).score("the of and") == before
 
 
@@ -95,8 +95,6 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     other.write_bytes(b"\x10\0\0\0\0\0\0\0{}")
     with pytest.raises(LMError, match="not an ARPA file"):
         NGramLM.read(other)
-    with pytest.raises(LMError, match="not a binary language model"):
-        read_binary(other)
     assert len(MAGIC) == 8
 
 

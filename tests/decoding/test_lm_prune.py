@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_oracles import EXAMPLES, as_dict, back_off_score
 
-from asr.lm.arpa import read_arpa
 from asr.lm.arpa_write import write_arpa
 from asr.lm.counts import read_corpus
 from asr.lm.estimate import estimate
+from asr.lm.listing import read_ngrams
 from asr.lm.ngram import NGramLM
 from asr.lm.perplexity import perplexity
 from asr.lm.prune import prune_entropy, relative_entropies
@@ -116,7 +116,7 @@ def test_kenlm_scores_a_pruned_model_as_we_do(tmp_path: Path) -> None:
     ours, theirs = NGramLM.read(tmp_path / "x.arpa"), kenlm.Model(str(tmp_path / "x.arpa"))
     for line in [*TEXT, "the xyz of", ""]:
         assert ours.score(line) == pytest.approx(theirs.score(line), abs=1e-4)
-    assert as_dict(read_arpa(tmp_path / "x.arpa")) == as_dict(pruned)
+    assert as_dict(read_ngrams(tmp_path / "x.arpa")) == as_dict(pruned)
 
 
 def test_contexts_that_a_file_leaves_out_are_no_obstacle() -> None:

@@ -36,7 +36,7 @@ def test_round_trip(tmp_path: Path, kind: str) -> None:
     model = small_model(tokenizer)
     loaded = load_model(save_model(tmp_path / "m.asr", model, tokenizer, "basic", {"note": "ü"}))
     assert (loaded.model_config, loaded.feature_config) == (model.config, model.feature_config)
-    assert loaded.normalizer == "basic" and loaded.training == {"note": "ü"}
+    assert loaded.normalizer == "basic@2" and loaded.training == {"note": "ü"}
     for sentence in SENTENCES:
         assert loaded.tokenizer.encode(sentence) == tokenizer.encode(sentence)
     wave = torch.randn(1, 6000) * 0.1
@@ -58,6 +58,18 @@ def edit_metadata(path: Path, **changes: str) -> None:
     header["__metadata__"] |= changes
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+
+
+@pytest.mark.parametrize(("written", "read"), [("basic", "basic@1"), ("basic@1", "basic@1"), ("none", "none@1")])
+def test_a_model_keeps_the_normalizer_that_it_was_written_with(path: Path, written: str, read: str) -> None:
+    """Names without a version are from when there was one."""
+    description = read_metadata(path)
+    assert description.pop("normalizer") == "basic@2" and description.pop("tensors")
+    edit_metadata(path, asr=json.dumps(description | {"normalizer": written}))
+    loaded = load_model(path)
+    assert loaded.normalizer == read
+    again = save_model(path, loaded.model, loaded.tokenizer, loaded.normalizer)
+    assert read_metadata(again)["normalizer"] == read
 
 
 def test_every_foreign_or_damaged_file_is_refused_in_one_line(path: Path, tmp_path: Path) -> None:

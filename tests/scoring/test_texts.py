@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
 import pytest
 
+from asr.scoring.pairing import pair
 from asr.scoring.text_files import read_texts, with_speakers
-from asr.scoring.texts import TextsError, pair
+from asr.scoring.texts import TextsError
 from asr.types import UsageError
 
 
@@ -116,11 +118,150 @@ def test_speakers_come_from_prefixes_files_and_manifests(write):
     assert line.audio_filepath.endswith("1.wav")
 
 
+TEXTS = {"u-11": "hello big world", "u-12": "good night", "u-13": ""}
+SRT = (
+    "1\n00:00:00,000 --> 00:00:02,000\n<i>hello</i> big\n\n2\n00:00:02,000 --> 00:00:03,500\n"
+    "{\\an8}world &amp;\nnight\n"
+)
+VTT = (
+    "WEBVTT - a\n\nNOTE by\nhand\n\nSTYLE\n::cue {}\n\n1\n00:00.000 --> 00:02.000 align:start\n"
+    "<v Ann>hello <c>big</c>\n"
+)
+WHISPER = {"text": " hello big world", "segments": [{"start": 0.0, "text": " hello big world"}], "language": "en"}
+READ = [
+    ("text", "".join(f"{k} {v}\n" for k, v in TEXTS.items()), "kaldi", TEXTS),
+    ("hyp", "".join(f"{k}\t{v}\r" for k, v in TEXTS.items()), "kaldi", TEXTS),
+    ("a.csv", "id,text\n" + "".join(f'{k},"{v}"\n' for k, v in TEXTS.items()), "csv", TEXTS),
+    ("a", "audio_filepath;sentence\nx/u-11.wav;hello big world\n", "csv", {"u-11": "hello big world"}),
+    ("a.tsv", "path\tsentence\nu-11.mp3\thello big world\n", "csv", {"u-11": "hello big world"}),
+    ("talk.tsv", "start\tend\ttext\n0\t900\thello\n900\t1900\tbig world\n", "csv", {"talk": "hello big world"}),
+    ("a.json", json.dumps([{"id": k, "text": v} for k, v in TEXTS.items()], indent=1), "json", TEXTS),
+    ("a.json", json.dumps(TEXTS), "json", TEXTS),
+    ("a.json", "".join(json.dumps({"id": k, "text": v}) + "\n" for k, v in TEXTS.items()), "json", TEXTS),
+    ("x", json.dumps([{"audio_filepath": f"{k}.wav", "text": v} for k, v in TEXTS.items()]), "json", TEXTS),
+    ("talk.json", json.dumps(WHISPER), "json", {"talk": " hello big world"}),
+    ("talk.json", json.dumps({"id": "u1", **WHISPER}, indent=2), "json", {"u1": " hello big world"}),
+    ("talk.srt", SRT, "srt", {"talk": "hello big world & night"}),
+    ("talk", SRT, "srt", {"talk": "hello big world & night"}),
+    ("talk.vtt", VTT, "vtt", {"talk": "hello big"}),
+    ("a.stm", ";; no\nr 1 s 0.00 2.50 <o,f> hello big world\nr 1 t 2.5 4 \n", "stm",
+     {"r-1-0.00": "hello big world", "r-1-2.50": ""}),
+    ("a", "r 1 s 0.00 2.50 hello\nr 1 t 0.00 4 good night\n", "stm",
+     {"r-1-0.00-s": "hello", "r-1-0.00-t": "good night"}),
+    ("a", "r 1 0.10 0.30 hello 0.9\nr 1 0.50 0.30 world 0.9\n", "ctm", {"r": "hello world"}),
+    ("a.ctm", "r A 0 1 a\\;b\nr B 0 1 @\nr B 1 1 c* NA\n", "ctm", {"r-A": "a;b", "r-B": "c"}),
+    ("a.trn", "a (u1)\rb (u2)\r", "trn", {"u1": "a", "u2": "b"}),
+    ("a.trn", "a b;tag \\;\\\\c d* @ (b) e- (u1)\n", "trn", {"u1": "a b ;c d (b) e-"}),
+    ("a.txt", "1 2 3 4 5\n6 7 8 9 10 11\n", "txt", {"1": "1 2 3 4 5", "2": "6 7 8 9 10 11"}),
+    ("a.txt", "text, start\nid\n", "txt", {"1": "text, start", "2": "id"}),
+    ("a.lab", "{braces} are letters\n", "txt", {"1": "{braces} are letters"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "format", "expected"), READ)
+@pytest.mark.parametrize("packed", [False, True])
+def test_formats_are_known_by_name_or_else_by_shape(write, name, content, format, expected, packed):
+    """Kind: anything unknown is read as lines of words, whose ids, times and columns then count as right words."""
+    data = gzip.compress(content.encode()) if packed else content.encode()
+    texts = read_texts(write(f"{name}.gz" if packed else name, data))
+    assert (texts.format, dict(contents(texts))) == (format, expected)
+
+
+def words_of(test_set):
+    return [(line.id, line.text, hypothesis.text) for line, hypothesis in zip(*sides(test_set), strict=True)]
+
+
+def sides(test_set):
+    return test_set.references, test_set.hypotheses
+
+
+def test_a_kaldi_text_is_paired_by_id_in_any_order(write):
+    texts = read_texts(write("text", "spk1-1 a b\nspk1-2 c\nspk2-1 d\n"))
+    for name in ("hyp", "hyp.txt"):
+        shuffled = read_texts(write(name, "spk2-1 d\nspk1-1 a x\n"), hypotheses=True)
+        test_set = pair(texts, shuffled)
+        assert words_of(test_set) == [("spk1-1", "a b", "a x"), ("spk1-2", "c", None), ("spk2-1", "d", "d")]
+        assert test_set.missing == ("spk1-2",)
+    both = [read_texts(write(name, "84-121-0001 a\n84-121-0002 b\n")) for name in ("a.txt", "b.txt")]
+    assert words_of(pair(*both)) == [("84-121-0001", "a", "a"), ("84-121-0002", "b", "b")]
+
+
+def test_lines_that_may_begin_with_ids_are_refused_until_a_flag_decides(write):
+    doubtful = [
+        ("u1 a\nu2 b\n", "u1 a\nu2 c\n"),
+        ("u1 a\nu2 b\n", "u2 b\nu3 c\n"),
+        ("ann a\nbob b\n", "bob b\nann c\n"),
+        ("s1-1 a\ns1-2 b\n", "a\nb\n"),
+        ("a\nb\n", "s1-1 a\ns1-2 b\n"),
+    ]
+    for ours, theirs in doubtful:
+        files = write("r.txt", ours), write("h.txt", theirs)
+        with pytest.raises(TextsError, match="give --format kaldi if they are ids, --format txt if they are words"):
+            pair(*map(read_texts, files))
+        assert len(pair(*(read_texts(file, format="txt") for file in files)).references) == 2
+    kaldi = [read_texts(write(name, text), format="kaldi") for name, text in (("r", "u1 a\nu2\n"), ("h", "u2\nu1 b\n"))]
+    assert words_of(pair(*kaldi)) == [("u1", "a", "b"), ("u2", "", "")]
+    for ours, theirs in (
+        ("the cat\na dog\n", "the cat\na dog\n"),
+        ("1 2\n3 4\n", "1 2\n3\n"),
+        ("B2 a\n", "B2 b\n"),
+        ("94105\n94106\n", "94105\n94107\n"),
+    ):
+        assert pair(read_texts(write("r.txt", ours)), read_texts(write("h.txt", theirs))).references[0].id == "1"
+
+
+def test_subtitles_are_one_text_beside_another_and_beside_lines(write):
+    srt, other = read_texts(write("a.srt", SRT)), read_texts(write("b.vtt", VTT), hypotheses=True)
+    assert words_of(pair(srt, other)) == [("a", "hello big world & night", "hello big")]
+    assert words_of(pair(read_texts(write("t.txt", "hello\n\nbig\n")), other)) == [("b", "hello big", "hello big")]
+    with pytest.raises(TextsError, match="none of its ids"):
+        pair(read_texts(write("r.trn", "a (u1)\n")), other)
+
+
+def test_stm_and_ctm_are_paired_by_recording_channel_and_time(write):
+    stm = read_texts(write("r.stm", "r A s 0.0 2.0 <> a b\nr A t 2.0 4.0 c\nr B s 0 4 d\nq A s 0 1 e\n"))
+    again = read_texts(write("h.stm", "r A x 2.0 4.0 c\nr A x 0.0 2.0 b\n"), hypotheses=True)
+    test_set = pair(stm, again)
+    assert [hypothesis.text for hypothesis in test_set.hypotheses] == ["b", "c", None, None]
+    assert [line.speaker for line in test_set.references] == ["s", "t", "s", "s"]
+    ctm = read_texts(
+        write("h.ctm", "r B 1 1 d 0.5\nr A 1.8 0.4 b 0.9\nr A 0.5 0.2 a 0.8\nz A 0 1 z 1\n"), hypotheses=True
+    )
+    test_set = pair(stm, ctm)
+    assert [hypothesis.text for hypothesis in test_set.hypotheses] == ["a", "b", "d", None]
+    assert test_set.hypotheses[1].words == (("b", 0.0, pytest.approx(0.2), 0.9),)
+    assert (test_set.missing, test_set.extra) == (("q-A-0.00",), ("z",))
+    reference = read_texts(
+        write("r.ctm", "r A 0 1 a\nr B * * <ALT_BEGIN>\nr B 0 1 d\nr B * * <ALT>\nr B * * <ALT_END>\n")
+    )
+    assert words_of(pair(reference, read_texts(write("g.ctm", "r A 0 1 a\n"))))[0] == ("r-A", "a", "a")
+    with pytest.raises(TextsError, match=r"none of its recordings is in .*r.stm \('x 1' there, 'r A' here"):
+        pair(stm, read_texts(write("x.ctm", "x 1 0.0 1.0 a\n")))
+
+
 BAD = [
     ("a.trn", "a b\n", "a.trn:1: no utterance id: a line of a trn file ends in (id)"),
-    ("a.trn", "a (u1)\nb {c / d} (u2)\n", None),
-    ("a.trn", "a (u1)\nb { c / d } (u2)\n", "a.trn:2: '{' marks alternatives in trn"),
-    ("a.trn", "a @ (u1)\n", "a.trn:1: '@' marks an empty alternative"),
+    ("a.trn", "a (u1)\nb { c / d (u2)\n", "a.trn:2: '{' begins a choice of wordings that no '}' ends"),
+    ("a.trn", "M^{ME} b (u1)\n", "a.trn:1: '{' inside the word 'M^{ME}'"),
+    ("a.trn", "{" * 3000 + "a" + "}" * 3000 + " (u1)\n", "a.trn:1: choices of wordings are nested too deeply"),
+    ("a.trn", "a { / } (u1)\n", "a.trn:1: no wording between '{' and '}'"),
+    ("a.stm", "r 1 s 0 1 a\nr 1 s 0\n", "a.stm:2: expected 'RECORDING CHANNEL SPEAKER START END TEXT'"),
+    ("a.stm", "r 1 s 2.0 1.0 a\n", "a.stm:1: the segment ends (1 s) before it starts (2 s)"),
+    ("a.ctm", "r 1 0.1 a\n", "a.ctm:1: expected 'RECORDING CHANNEL START DURATION WORD [CONFIDENCE]'"),
+    ("a.ctm", "r 1 * * <ALT_BEGIN>\nr 1 0 1 a\n", "a.ctm: a choice of words in 'r 1' has no <ALT_END>"),
+    ("a.ctm", "r 1 * * a\n", "a.ctm:1: the word 'a' has no times"),
+    ("a.csv", "u1,hello\n", "no texts in it"),
+    ("a.csv", "u1,hello\nu2,a\n", "a.csv: no column for the text (found: u1, hello)"),
+    ("a.csv", "name,text\nu1,a\n", "a.csv: no column for the id (found: name, text)"),
+    ("a.json", '{"segments": []}', "a.json: no 'text' in it (it has: segments)"),
+    ("a.json", '[{"id": "u1", "text": "a"}, 5]', "a.json: item 2: not a JSON object"),
+    ("a.json", '[{"id": "u1",\n"text" "a"}]', "a.json: not valid JSON (Expecting ':' delimiter at line 2, column 8)"),
+    ("a.TextGrid", "a b\n", "a.TextGrid: textgrid is not read here"),
+    ("a.txt", '<?xml version="1.0"?>\n<tt></tt>', "a.txt: a file of this kind is not read here"),
+    ("a.txt", "[00:00.000 --> 00:02.000] a b\n", "a.txt: a file of this kind is not read here"),
+    ("a.txt", "0.00\t1.25\ta b\n", "a.txt: a file of this kind is not read here"),
+    ("a", "SPEAKER r 1 0.50 1.20 <NA> <NA> s <NA> <NA>\n", "a: a file of this kind is not read here"),
+    ("a", "#!MLF!#\n", "a: a file of this kind is not read here"),
     ("a.trn", "a (u1)\nb (u1)\n", "the id 'u1' occurs twice"),
     ("a.trn", ";; nothing\n", "no texts in it"),
     ("a.txt", "", "no texts in it"),
@@ -140,9 +281,6 @@ BAD = [
 @pytest.mark.parametrize(("name", "content", "message"), BAD)
 def test_malformed_files_are_one_clear_line(write, name, content, message):
     path = write(name, content)
-    if message is None:
-        read_texts(path)
-        return
     with pytest.raises(TextsError) as caught:
         read_texts(path)
     assert message in str(caught.value)
@@ -161,8 +299,8 @@ def test_files_that_do_not_fit_are_one_clear_line(write):
         pair(txt, longer)
     with pytest.raises(TextsError, match="cannot be read: No such file"):
         read_texts("nowhere.trn")
-    with pytest.raises(UsageError, match="unknown format 'stm'"):
-        read_texts("a.stm", format="stm")
+    with pytest.raises(UsageError, match="unknown format 'textgrid'"):
+        read_texts("a.stm", format="textgrid")
     with pytest.raises(TextsError, match="utt2spk: none of its ids is in"):
         with_speakers(trn, write("utt2spk", "x y\n"))
     with pytest.raises(TextsError, match="utt2spk:1: expected an id and a speaker, found 3 words"):

@@ -67,7 +67,7 @@ def test_broken_files_are_named_with_their_line(tmp_path: Path, text: str, messa
 
 
 def test_missing_file_and_malformed_override(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         read_config(tmp_path / "none.yaml")
     (tmp_path / "e.yaml").write_text("", encoding="utf-8")
     with pytest.raises(ConfigError, match="key=value"):

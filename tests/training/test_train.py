@@ -21,7 +21,7 @@ from asr.model.checkpoint import load_model, read_metadata
 from asr.training.average import average_checkpoints, model_weights, read_checkpoint
 from asr.training.callbacks import Interrupted, SaveOnInterrupt
 from asr.training.config import parse_config
-from asr.training.run import train
+from asr.training.run import _check_resume, train
 from asr.types import AsrError, ConfigError, ManifestError, TextError
 
 Settings = Callable[..., dict[str, Any]]
@@ -55,7 +55,7 @@ def test_learns_the_language_and_writes_everything_a_run_should(settings: Settin
     assert result.dev_wer < 0.1
     output = tmp_path / "run"
     metadata = read_metadata(result.model_path)
-    assert metadata["training"]["dev_wer"] == result.dev_wer and metadata["normalizer"] == "basic"
+    assert metadata["training"]["dev_wer"] == result.dev_wer and metadata["normalizer"] == "basic@2"
     assert metadata["training"]["config"]["model"]["hidden_size"] == 24
     record = json.loads((output / "run.json").read_text(encoding="utf-8"))
     assert record["seed"] == 1 and len(record["train_sha256"]) == 64 and record["versions"]["torch"]
@@ -106,6 +106,13 @@ def test_a_finished_run_gives_the_same_model_again(settings: Settings) -> None:
 
 def test_resuming_with_another_model_is_refused_and_never_keeps_the_old_run(settings: Settings, tmp_path: Path) -> None:
     train(parse_config(settings(trainer={"max_epochs": 1})))
+    checkpoint = tmp_path / "run" / "last.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    assert content["config"]["text"]["normalizer"] == "basic@2"
+    content["config"]["text"]["normalizer"] = "basic"  # as it was written while there was one version
+    torch.save(content, tmp_path / "old.ckpt")
+    for path, rules in ((checkpoint, "basic@2"), (tmp_path / "old.ckpt", "basic@1")):
+        assert _check_resume(path, parse_config(settings()))["normalizer"] == rules
     with pytest.raises(ConfigError, match=r"model.hidden_size=24, this configuration says 32"):
         train(parse_config(settings(model={"hidden_size": 32}, trainer={"max_epochs": 2})))
     with pytest.raises(ConfigError, match="no such checkpoint"):
@@ -127,19 +134,24 @@ def test_averaging_is_the_mean_of_the_checkpoints(settings: Settings, tmp_path: 
         assert torch.equal(tensor, averaged[name])
 
 
-def test_utterances_that_cannot_be_learned_are_named(settings: Settings, tones: Path, tmp_path: Path) -> None:
+def test_utterances_that_cannot_be_learned_are_named_and_tags_too(
+    settings: Settings, tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [json.loads(line) for line in (tones / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     for row in rows:
         row["audio_filepath"] = str(tones / row["audio_filepath"])
     rows[3] |= {"id": "too-short", "text": "abcdabcd " * 30}
+    rows[4] |= {"id": "tagged", "text": "[noise] " + rows[4]["text"]}
     manifest = tmp_path / "bad.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     values = settings(data={"train": str(manifest)}, trainer={"max_epochs": 1})
     with pytest.raises(ManifestError, match="1 of 48 training utterances"):
         train(parse_config(values))
     assert "too-short" in (tmp_path / "run" / "skipped.tsv").read_text(encoding="utf-8")
+    assert "(tagged) hold tags of annotators: [noise] x 1: basic@2 leaves them out" in capsys.readouterr().err
     values["data"]["allow_skips"] = True
-    assert read_metadata(train(parse_config(values)).model_path)["training"]["train_utterances"] == 47
+    metadata = read_metadata(train(parse_config(values)).model_path)
+    assert metadata["training"]["train_utterances"] == 47 and metadata["vocab_size"] == 6  # nothing of "noise"
 
 
 def test_symbols_unknown_to_a_given_tokenizer_stop_the_run(settings: Settings, tmp_path: Path) -> None:

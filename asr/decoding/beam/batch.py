@@ -19,14 +19,14 @@ from asr.decoding.beam.steps import begin_beam
 from asr.decoding.beam.words import align_characters, kept_frames
 from asr.decoding.emissions import TOLERANCE
 from asr.lm.automaton_kernel import LMArrays
-from asr.lm.compiling import kernel
+from asr.lm.compiling import search_kernel
 from asr.types import Hypothesis, Word
 
 MOST_UTTERANCES = 32  # of a call; from there on it costs nothing
 MOST_FRAMES = 2048  # of an utterance; the alignment of longer ones takes much memory, and is made in parts
 
 
-@kernel
+@search_kernel
 def _decode(
     addresses: np.ndarray,
     lengths: np.ndarray,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from asr.lm.compiling import compiled
 
 _LOG2_E = np.float32(1.4426950408889634)
 _LEAST, _MOST = np.float32(-126.0), np.float32(2.0)
@@ -12,7 +13,7 @@ _CUBIC = (np.float32(1.0), np.float32(0.695556856), np.float32(0.226173572), np.
 _BIAS, _EXPONENT = np.float32(127.0), np.float32(1 << 23)  # of float32
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def sums_to_one(log_probs: np.ndarray, tolerance: float) -> bool:
     """Whether every row is finite and its exponentials sum to 1 within a factor e^tolerance.
 

@@ -11,12 +11,12 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from asr.decoding.beam.alphabet import Alphabet
 from asr.decoding.beam.arrays import HotwordArrays
+from asr.files import is_input, read_lines
 from asr.types import UsageError
 
 BOUNDARY = 0  # the symbol before, between and after words
@@ -43,21 +43,12 @@ def read_hotwords(source: str | Iterable[str], weight: float) -> dict[str, float
     """
     if not isinstance(source, str):
         return dict.fromkeys(source, weight)
-    path = Path(source)
-    try:
-        is_file = path.is_file()
-    except (OSError, ValueError):  # too long for a name
-        is_file = False
-    if not is_file:
+    if not is_input(source):
         if source.endswith((".txt", ".tsv", ".list")) or "/" in source:
             raise UsageError(f"{source}: no such file of hotwords")
         return {phrase.strip(): weight for phrase in source.split(",") if phrase.strip()}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{source}: cannot read the hotwords: {error}") from error
     phrases: dict[str, float] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(source, UsageError), 1):
         phrase, _, own = line.partition("\t")
         if not phrase.strip():
             continue

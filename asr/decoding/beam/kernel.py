@@ -44,7 +44,7 @@ from asr.decoding.beam.steps import (
     survivors,
 )
 from asr.lm.automaton_kernel import LMArrays
-from asr.lm.compiling import inlined, kernel
+from asr.lm.compiling import inlined, search_kernel
 
 _ONE = np.uint64(1)
 _NONE = np.uint64(0)
@@ -60,7 +60,7 @@ def _find(table: np.ndarray, key: int, stamp: int, mask: int) -> Any:
     return np.int64(table[h].slot) if table[h].stamp == stamp else np.int64(-1)
 
 
-@kernel
+@search_kernel
 def advance_characters(
     log_probs: np.ndarray,
     start: int,

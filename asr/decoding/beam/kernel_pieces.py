@@ -37,14 +37,14 @@ from asr.decoding.beam.steps import (
     survivors,
 )
 from asr.lm.automaton_kernel import LMArrays
-from asr.lm.compiling import kernel
+from asr.lm.compiling import search_kernel
 
 _ONE = np.uint64(1)
 _NONE = np.uint64(0)
 _NO_WORD, _UNKNOWN = -1, -2  # the word that ended in a step, where it is none of the tree
 
 
-@kernel
+@search_kernel
 def advance_pieces(
     log_probs: np.ndarray,
     start: int,

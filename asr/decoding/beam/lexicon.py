@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from unicodedata import category
 
 import numpy as np
 
 from asr.decoding.beam.alphabet import Alphabet
+from asr.files import read_text
 from asr.lm.compiling import kernel
+from asr.text.tokenizer import WORD_MARK
 from asr.types import AsrError
 
 UNKNOWN = 0  # the LM's id of words it does not know
@@ -106,31 +109,59 @@ class Lexicon:
         return self.tree._replace(node=nodes)
 
 
-def read_words(path: str | Path) -> tuple[list[str], list[str]]:
-    """Words and their spellings from a text file: one word per line, or `word spelling` to write it otherwise.
+class SpelledWords(NamedTuple):
+    """The words of a lexicon file and, one for each, how they are spelled."""
 
-    A spelling may be letters with spaces between them and a final `|`, as flashlight's lexicons have. Raises
-    LexiconError.
+    words: list[str]
+    spellings: list[str]
+
+
+def read_words(path: str | Path, alphabet: Alphabet) -> SpelledWords:
+    """Words and their spellings from a text file: lines of `word`, or of `word unit unit ...` to spell it otherwise.
+
+    Units are the model's labels between white space: letters (`hello h e l l o`), with SentencePiece labels also pieces
+    (`hello ▁he llo`). A `|` or `▁` at the end, as in flashlight's lexicons, only ends the word. A word may have
+    several spellings. Empty lines are skipped, and those that begin with `#` if the model has no such letter. Raises
+    LexiconError with file and line for other units: a pronunciation, or several words, would spell something else.
     """
-    words: list[str] = []
-    spellings: list[str] = []
-    seen: set[tuple[str, str]] = set()
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise LexiconError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise LexiconError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    for line in text.splitlines():
-        word, *letters = line.split()[:1] + line.split()[1:] or [""]
-        spelling = "".join(letters).removesuffix("|").removeprefix("▁") or word
-        if word and (word, spelling) not in seen:
-            seen.add((word, spelling))
-            words.append(word)
-            spellings.append(spelling)
-    if not words:
+    labels = {label for label, silent in zip(alphabet.labels[1:], alphabet.silent[1:], strict=True) if not silent}
+    found: dict[tuple[str, str], None] = {}
+    for number, line in enumerate(read_text(path, LexiconError).split("\n"), 1):
+        word, *units = line.split() or [""]
+        if not word or (word.startswith("#") and "#" not in alphabet.index):
+            continue
+        if units and units[-1] in ("|", WORD_MARK):
+            units.pop()
+        wrong = _no_label(units, alphabet, labels)
+        if wrong:
+            raise LexiconError(f"{path}:{number}: {wrong}")
+        found["".join(units).removeprefix(WORD_MARK) or word, word] = None
+    if not found:
         raise LexiconError(f"{path}: holds no words (one per line expected)")
-    return words, spellings
+    return SpelledWords([word for _, word in found], [spelling for spelling, _ in found])
+
+
+def _no_label(units: list[str], alphabet: Alphabet, labels: set[str]) -> str:
+    """What is wrong with the units of a spelling, "" where nothing is."""
+    first, *others = units or [""]
+    letters = [first.removeprefix(WORD_MARK), *others]
+    if all(_is_letter(unit, alphabet) for unit in letters if unit):
+        return ""
+    expected = "expected is a word alone, or a word and its letters, as in 'hello h e l l o'"
+    if alphabet.pieces:
+        if first.startswith(WORD_MARK) and first in {WORD_MARK, *labels} and labels.issuperset(others):
+            marked = next((unit for unit in others if unit.startswith(WORD_MARK)), None)
+            return f"'{marked}' begins another word: an entry is one word" if marked else ""
+        expected += f", or its pieces from one with the word mark on, as in 'hello {WORD_MARK}he llo'"
+    units = [unit for unit in units if unit not in labels and not _is_letter(unit, alphabet)] or units
+    return (
+        f"'{units[0]}' is no label of the model to spell a word with: {expected}; not a pronunciation or several words"
+    )
+
+
+def _is_letter(unit: str, alphabet: Alphabet) -> bool:
+    """Whether a unit is a symbol that the model spells with, or one with marks above or below it."""
+    return all(symbol in alphabet.index for symbol in unit) and all(category(mark)[0] == "M" for mark in unit[1:])
 
 
 def _build(alphabet: Alphabet, encoded: list[str], lm_words: np.ndarray, scores: np.ndarray) -> tuple[Tree, np.ndarray]:

@@ -14,9 +14,8 @@ import numpy as np
 from asr.decoding.beam.alphabet import Alphabet
 from asr.decoding.beam.arrays import Labels, Weights
 from asr.decoding.beam.batch import MOST_FRAMES, MOST_UTTERANCES, decode_batch
-from asr.decoding.beam.compiling import announce
 from asr.decoding.beam.hotwords import Hotwords, compile_hotwords
-from asr.decoding.beam.lexicon import UNKNOWN, Lexicon, LexiconError, read_words
+from asr.decoding.beam.lexicon import UNKNOWN, Lexicon, LexiconError, SpelledWords, read_words
 from asr.decoding.beam.piece_steps import piece_key
 from asr.decoding.beam.setting import Setting, Workspace
 from asr.decoding.beam.steps import EMPTY_HISTORY, key_of
@@ -76,7 +75,7 @@ class BeamSearch:
         alpha: float | None = None,
         beta: float | None = None,
         beam_width: int | None = None,
-        lexicon: Sequence[str] | str | Path | None = None,
+        lexicon: Sequence[str] | SpelledWords | str | Path | None = None,
         hotwords: Iterable[str] | Mapping[str, float] = (),
         hotword_weight: float = 10.0,
         nbest: int = 1,
@@ -159,7 +158,6 @@ class BeamSearch:
         try:
             found: list[Any] = [None] * len(emissions)
             if self.nbest == 1 and self.lexicon.one_way:
-                announce()
                 plain = [i for i, log_probs in enumerate(emissions) if self._is_plain(log_probs)]
                 together = decode_batch(self._setting, workspace, [emissions[i] for i in plain]) if plain else []
                 for i, hypothesis in zip(plain, together, strict=True):
@@ -195,10 +193,11 @@ class BeamSearch:
         """A search that is fed frames as they come; ends in the same hypotheses as `decode` of all of them."""
         return BeamStream(self._setting, Workspace(self._setting))
 
-    def _make_lexicon(self, words: Sequence[str] | str | Path | None, phrases: Hotwords) -> Lexicon:
+    def _make_lexicon(self, words: Sequence[str] | SpelledWords | str | Path | None, phrases: Hotwords) -> Lexicon:
+        chosen: list[str]
         spellings: list[str]
-        if isinstance(words, str | Path):
-            chosen, spellings = read_words(words)
+        if isinstance(words, SpelledWords | str | Path):
+            chosen, spellings = words if isinstance(words, SpelledWords) else read_words(words, self.alphabet)
         elif words is not None:
             chosen = list(dict.fromkeys(words))
             spellings = chosen

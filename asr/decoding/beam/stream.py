@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from asr.decoding.beam.arrays import FRAMES, LOG_SCALE, SIDE, SIZE, TRACES
-from asr.decoding.beam.compiling import announce
 from asr.decoding.beam.finish import DROPPED, PARTIAL, best_prefix, common_trace, final_texts, read_out, spell_out
 from asr.decoding.beam.kernel import advance_characters
 from asr.decoding.beam.kernel_pieces import advance_pieces
@@ -43,7 +42,6 @@ class BeamStream:
         array = check_emissions(log_probs, len(self.setting.alphabet.labels))
         if not array.flags.writeable:  # code is compiled anew for such
             array = array.copy()
-        announce()
         frames = len(array)
         begun = int(self._work.beam.counts[FRAMES])
         kept = np.empty(frames, np.int64)

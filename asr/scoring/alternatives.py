@@ -1,0 +1,219 @@
+"""Texts that leave a choice of wordings, `i've { um / uh / @ } done`: read and settled as sclite does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+NULL = "@"  # a word that stands for none
+# sclite's costs, in its precision: that of a null word decides between wordings of equal cost
+_SWAP, _ONE_SIDED, _NULL, _BOTH_NULL = np.float32(4), np.float32(3), np.float32(0.001), np.float32(1)
+_SPECIAL = re.compile(r"[{@\\;*]")
+
+
+@dataclass(frozen=True)
+class Wordings:
+    """A text with alternatives: stretches of words and null words, and choices between such texts, in their order."""
+
+    parts: tuple[str | tuple[Wordings, ...], ...]
+
+    def normalized(self, normalize: Callable[[str], str]) -> Wordings:
+        """The same choices with every stretch of words normalized."""
+        return Wordings(
+            tuple(
+                normalize(part) if isinstance(part, str) else tuple(one.normalized(normalize) for one in part)
+                for part in self.parts
+            )
+        )
+
+
+def read_markup(text: str) -> str | Wordings:
+    """The text of a trn or stm line without the markup that sclite knows in it.
+
+    `{ a b / c / @ }` is a choice, nested ones too, with or without spaces inside; `@` is no word; what follows a `;` in
+    a word is a tag, `\\;` a semicolon; other backslashes, and a `*` at the end of a longer word, say nothing. Words in
+    parentheses and fragments (`wor-`) are words, as they are to sclite without its options -D and -F. Raises ValueError
+    for braces that sclite cannot read.
+    """
+    if not _SPECIAL.search(text):
+        return text
+    try:
+        parts = _parts(text)
+    except RecursionError as error:
+        raise ValueError("choices of wordings are nested too deeply") from error
+    if any(not isinstance(part, str) for part in parts):
+        return Wordings(parts)
+    return " ".join(word for part in parts for word in str(part).split() if word != NULL)
+
+
+def settled(
+    references: Sequence[str | Wordings], hypotheses: Sequence[str | Wordings]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Plain texts: of every pair the wordings that sclite takes, those with the cheapest alignment at its costs."""
+    pairs = [
+        (ours, theirs) if isinstance(ours, str) and isinstance(theirs, str) else _cheapest(ours, theirs)
+        for ours, theirs in zip(references, hypotheses, strict=True)
+    ]
+    return tuple(ours for ours, _ in pairs), tuple(theirs for _, theirs in pairs)
+
+
+def _parts(text: str) -> tuple[str | tuple[Wordings, ...], ...]:
+    parts: list[str | tuple[Wordings, ...]] = []
+    words: list[str] = []
+    at = 0
+    while at < len(text):
+        if text[at].isspace():
+            at += 1
+        elif text[at] == "{":
+            end = _closing(text, at)
+            if words:
+                parts.append(" ".join(words))
+                words = []
+            parts.append(_choice(text[at + 1 : end]))
+            at = end + 1
+        else:
+            end = next((i for i in range(at, len(text)) if text[i].isspace()), len(text))
+            words.append(_word(text[at:end]))
+            at = end
+    return (*parts, " ".join(words)) if words or not parts else tuple(parts)
+
+
+def _closing(text: str, start: int) -> int:
+    depth = 0
+    for i in range(start, len(text)):
+        depth += (text[i] == "{") - (text[i] == "}")
+        if not depth:
+            return i
+    raise ValueError("'{' begins a choice of wordings that no '}' ends")
+
+
+def _choice(text: str) -> tuple[Wordings, ...]:
+    pieces, depth = [""], 0
+    for character in text:
+        depth += (character == "{") - (character == "}")
+        if character == "/" and not depth:
+            pieces.append("")
+        else:
+            pieces[-1] += character
+    wordings = tuple(Wordings(_parts(piece)) for piece in pieces if piece.strip())
+    if not wordings:
+        raise ValueError("no wording between '{' and '}' ('@' stands for no word)")
+    return wordings
+
+
+def _word(token: str) -> str:
+    if "{" in token:
+        raise ValueError(f"'{{' inside the word '{token}': a choice of wordings begins after a space")
+    word = re.split(r"(?<!\\);", token)[0].replace("\\", "") or token
+    return word[:-1] if len(word) > 1 and word.endswith("*") else word
+
+
+@dataclass(frozen=True)
+class _Network:
+    """Words as arcs in topological order, the first one a mere beginning; `before` lists the arcs that lead to each."""
+
+    words: list[str | None]
+    before: list[list[int]]
+    last: list[int]
+
+    def encoded(self, numbers: dict[str, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Words as numbers (-1: a null word), and `before` as ends and a flat list."""
+        words = [-1 if word is None else numbers.setdefault(word, len(numbers)) for word in self.words]
+        ends = np.array([0, *accumulate(map(len, self.before))], dtype=np.int64)
+        flat = np.array([arc for arcs in self.before for arc in arcs], dtype=np.int64)
+        return np.array(words, dtype=np.int64), ends, flat
+
+
+def _network(text: str | Wordings) -> _Network:
+    marked = isinstance(text, Wordings)
+    words: list[str | None] = [None]
+    before: list[list[int]] = [[]]
+
+    def add(word: str | None, after: list[int]) -> list[int]:
+        words.append(word)
+        before.append(after)
+        return [len(words) - 1]
+
+    def extend(wordings: Wordings, after: list[int]) -> list[int]:
+        for part in wordings.parts:
+            if isinstance(part, str):
+                for word in part.split():
+                    after = add(None if word == NULL and marked else word, after)
+            else:
+                ends = [extend(one, after) for one in part]
+                after = [arc for end in ends for arc in (add(None, after) if end is after else end)]
+        return after
+
+    last = extend(text if isinstance(text, Wordings) else Wordings((text,)), [0])
+    return _Network(words, before, last)
+
+
+def _cheapest(reference: str | Wordings, hypothesis: str | Wordings) -> tuple[str, str]:
+    ours, theirs = _network(reference), _network(hypothesis)
+    numbers: dict[str, int] = {}
+    shape = len(ours.words), len(theirs.words)
+    cost = np.zeros(shape, dtype=np.float32)
+    back = np.zeros((*shape, 2), dtype=np.int32)
+    _kernel()(*ours.encoded(numbers), *theirs.encoded(numbers), cost, back)
+    a, b = min(((a, b) for a in ours.last for b in theirs.last), key=lambda cell: cost[cell])  # the first of equal ones
+    spoken: tuple[list[str], list[str]] = ([], [])
+    while a or b:
+        before_a, before_b = map(int, back[a, b])
+        for words, word, moved in (
+            (spoken[0], ours.words[a], before_a != a),
+            (spoken[1], theirs.words[b], before_b != b),
+        ):
+            if moved and word is not None:
+                words.append(word)
+        a, b = before_a, before_b
+    return " ".join(reversed(spoken[0])), " ".join(reversed(spoken[1]))
+
+
+@cache
+def _kernel() -> Any:
+    from asr.lm.compiling import kernel
+
+    return kernel(_fill)
+
+
+def _fill(  # type: ignore[no-untyped-def]
+    words_a, ends_a, before_a, words_b, ends_b, before_b, cost, back
+) -> None:
+    # An arc's cell takes the cheapest of those before it, the first of equal ones; of equal edits a substitution, then
+    # an insertion: sclite's rules, on which the wording depends where several cost the same.
+    far = np.float32(1e30)
+    for a in range(len(words_a)):
+        gone = _NULL if words_a[a] < 0 else _ONE_SIDED
+        for b in range(len(words_b)):
+            if a == 0 and b == 0:
+                continue
+            made = _NULL if words_b[b] < 0 else _ONE_SIDED
+            delete = insert = swap = far
+            delete_a = insert_b = swap_a = swap_b = 0
+            for i in range(ends_a[a], ends_a[a + 1]):
+                if cost[before_a[i], b] < delete:
+                    delete, delete_a = cost[before_a[i], b], before_a[i]
+                for j in range(ends_b[b], ends_b[b + 1]):
+                    if cost[before_a[i], before_b[j]] < swap:
+                        swap, swap_a, swap_b = cost[before_a[i], before_b[j]], before_a[i], before_b[j]
+            for j in range(ends_b[b], ends_b[b + 1]):
+                if cost[a, before_b[j]] < insert:
+                    insert, insert_b = cost[a, before_b[j]], before_b[j]
+            delete += gone
+            insert += made
+            if words_a[a] != words_b[b]:
+                swap += _SWAP
+            elif words_a[a] < 0:
+                swap += _BOTH_NULL
+            if a > 0 and b > 0 and swap <= delete and swap <= insert:
+                cost[a, b], back[a, b, 0], back[a, b, 1] = swap, swap_a, swap_b
+            elif delete < insert:
+                cost[a, b], back[a, b, 0], back[a, b, 1] = delete, delete_a, b
+            else:
+                cost[a, b], back[a, b, 0], back[a, b, 1] = insert, a, insert_b
