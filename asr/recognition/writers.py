@@ -12,6 +12,7 @@ from typing import Any
 
 from asr.config import nearest
 from asr.recognition.textgrid import textgrid as textgrid_
+from asr.scoring.nist import nist_id, trn_line
 from asr.types import Failure, Transcript, UsageError, Word
 
 # Subtitles as broadcasters' guides ask for them: two lines of 42 characters, shown for at most 7 seconds.
@@ -116,11 +117,6 @@ def textgrid(transcript: Transcript) -> str:
     """Praat's TextGrid: a tier of words, and one of tokens where they were aligned."""
     tiers = {"words": transcript.words} | ({"tokens": transcript.tokens} if transcript.tokens else {})
     return textgrid_(transcript.duration, tiers)
-
-
-def trn_line(text: str, utterance_id: str) -> str:
-    """One line of a trn file."""
-    return f"{text} ({nist_id(utterance_id)})\n"
 
 
 WRITERS: dict[str, Callable[[Transcript], str]] = {
@@ -238,11 +234,6 @@ def _clock(seconds: float, decimal_mark: str) -> str:
 
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
-
-
-def nist_id(name: str) -> str:
-    """White space and parentheses end an id in the NIST formats."""
-    return "".join("_" if c.isspace() or c in "()" else c for c in name) or "utterance"
 
 
 def _word_dict(word: Word) -> dict[str, Any]:

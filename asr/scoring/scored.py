@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asr.files import write_text
-from asr.recognition.writers import trn_line
 from asr.scoring import breakdown
 from asr.scoring.breakdown import Confusions, Group
 from asr.scoring.confidences import Judged, judged, together
 from asr.scoring.edits import Edit, Score, align_texts, count
 from asr.scoring.edits import score as score_texts
+from asr.scoring.nist import trn_line
 from asr.scoring.sclite import (
     ctm_lines,
     misread_by_sclite,

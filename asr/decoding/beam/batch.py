@@ -13,13 +13,13 @@ from asr.decoding.beam.emissions_kernel import sums_to_one
 from asr.decoding.beam.finish import finish_best
 from asr.decoding.beam.instructions import float32_at
 from asr.decoding.beam.kernel import advance_characters
+from asr.decoding.beam.kernels import kernel
 from asr.decoding.beam.lexicon import Tree
 from asr.decoding.beam.setting import Setting, Texts, Workspace, word_texts
 from asr.decoding.beam.steps import begin_beam
 from asr.decoding.beam.words import align_characters, kept_frames
 from asr.decoding.emissions import TOLERANCE
 from asr.lm.automaton_kernel import LMArrays
-from asr.lm.compiling import kernel
 from asr.types import Hypothesis, Word
 
 MOST_UTTERANCES = 32  # of a call; from there on it costs nothing

@@ -20,6 +20,7 @@ from asr.decoding.beam.arrays import (
     Labels,
     Weights,
 )
+from asr.decoding.beam.kernels import kernel
 from asr.decoding.beam.lexicon import Tree
 from asr.decoding.beam.steps import (
     history_with_unknown,
@@ -28,7 +29,6 @@ from asr.decoding.beam.steps import (
     say_word,
 )
 from asr.lm.automaton_kernel import LMArrays, lm_step
-from asr.lm.compiling import kernel
 
 _NONE = np.uint64(0)
 _ONE = np.uint64(1)

@@ -8,7 +8,7 @@ import numpy as np
 from numba import uint64
 
 from asr.decoding.beam.instructions import lowest_bit, popcount
-from asr.lm.compiling import kernel
+from asr.decoding.beam.kernels import kernel
 
 LEAST_PROBABILITY = -80.0  # natural log; keeps blanks from becoming 0 so that a beam never dies
 _ONE = np.uint64(1)

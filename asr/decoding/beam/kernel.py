@@ -27,6 +27,7 @@ from asr.decoding.beam.arrays import (
 )
 from asr.decoding.beam.frame_labels import LEAST_PROBABILITY, read_bits
 from asr.decoding.beam.instructions import lowest_bit, popcount, prefetch
+from asr.decoding.beam.kernels import inlined, kernel
 from asr.decoding.beam.lexicon import Tree
 from asr.decoding.beam.steps import (
     LARGE,
@@ -44,7 +45,6 @@ from asr.decoding.beam.steps import (
     survivors,
 )
 from asr.lm.automaton_kernel import LMArrays
-from asr.lm.compiling import inlined, kernel
 
 _ONE = np.uint64(1)
 _NONE = np.uint64(0)

@@ -24,6 +24,7 @@ from asr.decoding.beam.arrays import (
     Weights,
 )
 from asr.decoding.beam.frame_labels import LEAST_PROBABILITY, read_frame
+from asr.decoding.beam.kernels import kernel
 from asr.decoding.beam.lexicon import Tree
 from asr.decoding.beam.piece_steps import arc_from, leave_by, listen, offer, piece_key, record_label
 from asr.decoding.beam.steps import (
@@ -37,7 +38,6 @@ from asr.decoding.beam.steps import (
     survivors,
 )
 from asr.lm.automaton_kernel import LMArrays
-from asr.lm.compiling import kernel
 
 _ONE = np.uint64(1)
 _NONE = np.uint64(0)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asr.decoding.beam.alphabet import Alphabet
-from asr.lm.compiling import kernel
+from asr.decoding.beam.kernels import kernel
 from asr.types import AsrError
 
 UNKNOWN = 0  # the LM's id of words it does not know

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numba import uint64
 
+from asr.decoding.beam.kernels import inlined, kernel
 from asr.decoding.beam.lexicon import step
 from asr.decoding.beam.steps import bucket_of, key_of, leave_tree, mix, raised, record_symbol, spell_on
-from asr.lm.compiling import inlined, kernel
 
 _ONE = np.uint64(1)
 _NONE = np.uint64(0)

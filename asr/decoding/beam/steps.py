@@ -25,8 +25,8 @@ from asr.decoding.beam.arrays import (
     HotwordArrays,
 )
 from asr.decoding.beam.instructions import prefetch
+from asr.decoding.beam.kernels import inlined, kernel
 from asr.lm.automaton_kernel import LMArrays, hash_slot, lm_step
-from asr.lm.compiling import inlined, kernel
 
 _A = np.uint64(0x9E3779B97F4A7C15)
 _B = np.uint64(0xBF58476D1CE4E5B9)

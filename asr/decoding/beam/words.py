@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asr.lm.compiling import kernel
+from asr.decoding.beam.kernels import kernel
 
 _NEVER = np.float32(-1e30)
 IMPOSSIBLE = -1e29  # natural log
