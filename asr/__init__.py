@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asr.types import AsrError, Failure, Hypothesis, Transcript, Word
+from asr.types import VERSION, AsrError, Failure, Hypothesis, Transcript, Word
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from asr.recognition.recognizer import Recognizer
 
-__version__ = "0.1.0"  # a test holds it equal to pyproject.toml; reading installed metadata takes 50 ms
+__version__ = VERSION
 
 __all__ = ["AsrError", "Failure", "Hypothesis", "Recognizer", "Transcript", "Word", "__version__", "load"]
 

@@ -22,7 +22,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("asr.commands.data", "check, summarize or convert a manifest"),
     "lm": ("asr.commands.lm", "train, convert, inspect or measure a language model"),
     "info": ("asr.commands.info", "what is in a model file"),
-    "bench": ("asr.commands.bench", "how fast transcribing, training and decoding are on this machine"),
     "calibrate": ("asr.commands.calibrate", "make word confidences mean what they say, on a dev set"),
     "doctor": ("asr.commands.doctor", "what is installed, what is missing, the line that mends it"),
 }

@@ -20,8 +20,11 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """Build the dataclass `cls` from a nested mapping, checking every key and value type.
 
     `where` is the dotted path so far, used in messages. Raises ConfigError naming the unknown key and the nearest valid
-    one, or the value that does not have the declared type.
+    one, or the value that does not have the declared type. A dataclass with a class method `chosen(values, where)` says
+    which of its subclasses is meant.
     """
+    chosen = getattr(cls, "chosen", None)  # a dataclass may leave the choice of its subclass to the values
+    cls = chosen(values, where) if chosen else cls
     hints = typing.get_type_hints(cls)
     known = {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     built: dict[str, Any] = {}

@@ -7,14 +7,18 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.types import UsageError
 
 if TYPE_CHECKING:
+    from asr.audio.features import FeatureConfig
     from asr.corpus.audit import Audit, Target
     from asr.corpus.manifest import Manifest
+    from asr.model.config import ModelConfig
+    from asr.text.tokenizer import Tokenizer
     from asr.training.config import TrainConfig
 
 _SHOWN = 20
@@ -162,21 +166,27 @@ def _target(
         from asr.text.tokenizer import tokenizer_from_dict
 
         metadata = read_metadata(args.model)
-        return Target(
-            args.normalizer or metadata["normalizer"],
-            tokenizer_from_dict(metadata["tokenizer"]),
-            from_dict(FeatureConfig, metadata["features"], "features"),
-            from_dict(ModelConfig, metadata["model"], "model"),
-        )
+        features = from_dict(FeatureConfig, metadata["features"], "features")
+        model = from_dict(ModelConfig, metadata["model"], "model")
+        tokenizer = tokenizer_from_dict(metadata["tokenizer"])
+        return _model_target(args.normalizer or metadata["normalizer"], tokenizer, features, model)
     if args.tokenizer:
         from asr.audio.features import FeatureConfig
-        from asr.model.config import ModelConfig
+        from asr.model.config import RecurrentConfig
         from asr.text.tokenizer import load_tokenizer
 
-        return Target(args.normalizer or "none", load_tokenizer(args.tokenizer), FeatureConfig(), ModelConfig())
+        tokenizer = load_tokenizer(args.tokenizer)
+        return _model_target(args.normalizer or "none", tokenizer, FeatureConfig(), RecurrentConfig())
     if config:
         return _recipe_target(args, config, sources)
     return Target(args.normalizer or "none")
+
+
+def _model_target(normalizer: str, tokenizer: Tokenizer, features: FeatureConfig, model: ModelConfig) -> Target:
+    from asr.corpus.audit import Target
+    from asr.model.acoustic import output_length
+
+    return Target(normalizer, tokenizer, features.rate, partial(output_length, features=features, model=model))
 
 
 def _recipe(path: str) -> TrainConfig:
@@ -197,23 +207,22 @@ def _recipe_target(
     args: argparse.Namespace, config: TrainConfig, sources: list[tuple[str, str]]
 ) -> Target | Callable[[list[Manifest]], Target]:
     """The recipe's tokenizer where it names one, else one trained on the training set (or the only set) at hand."""
-    from asr.corpus.audit import Target
     from asr.text.normalize import normalize
     from asr.text.tokenizer import load_tokenizer, train_char, train_sentencepiece
 
     normalizer = args.normalizer or config.text.normalizer
     if config.text.tokenizer_file:
         tokenizer = load_tokenizer(config.text.tokenizer_file)
-        return Target(normalizer, tokenizer, config.features, config.model)
+        return _model_target(normalizer, tokenizer, config.features, config.model)
 
     def trained(manifests: list[Manifest]) -> Target:
         roles = [role for _, role in sources]
         training = [m for m, role in zip(manifests, roles, strict=True) if role == "train"] or manifests[:1]
         texts = (normalize(utterance.text, normalizer) for manifest in training for utterance in manifest)
         if config.text.tokenizer == "char":
-            return Target(normalizer, train_char(texts), config.features, config.model)
+            return _model_target(normalizer, train_char(texts), config.features, config.model)
         tokenizer = train_sentencepiece(texts, config.text.vocab_size, config.text.tokenizer)
-        return Target(normalizer, tokenizer, config.features, config.model)
+        return _model_target(normalizer, tokenizer, config.features, config.model)
 
     return trained
 

@@ -7,9 +7,9 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
-from asr import __version__
 from asr.commands.installation import Finding, check_parts
 from asr.commands.machine import check_machine
+from asr.types import VERSION
 
 _MARKS = {"ok": "ok", "warning": "warning", "missing": "MISSING", "broken": "BROKEN"}
 
@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     findings.sort(key=lambda finding: order.index(finding.group))
     well = works(findings)
     if args.json:
-        print(json.dumps({"ok": well, "version": __version__, "parts": [dataclasses.asdict(f) for f in findings]}))
+        print(json.dumps({"ok": well, "version": VERSION, "parts": [dataclasses.asdict(f) for f in findings]}))
     else:
         print(table(findings))
     return 0 if well else 1
@@ -60,7 +60,7 @@ def table(findings: Sequence[Finding]) -> str:
 def _verdict(findings: Sequence[Finding]) -> str:
     failed = [f.name for f in findings if f.group == "required" and f.state in ("missing", "broken")]
     if failed:
-        return f"asr {__version__}: does not work yet: mend {', '.join(failed)}"
+        return f"asr {VERSION}: does not work yet: mend {', '.join(failed)}"
     warned = [f.name for f in findings if f.state == "warning" or (f.state == "broken" and f.group != "required")]
     remark = f"; look at {', '.join(warned)}" if warned else ""
-    return f"asr {__version__}: all required parts work{remark}"
+    return f"asr {VERSION}: all required parts work{remark}"

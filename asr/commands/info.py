@@ -8,6 +8,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from asr.model.config import described_options
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="model file (.asr)")
@@ -32,7 +34,7 @@ def describe(metadata: dict[str, Any]) -> str:
     rows = [
         ("file", f"{metadata['file']['path']} ({metadata['file']['bytes'] / 1e6:.1f} MB, by {metadata['written_by']})"),
         ("parameters", f"{metadata['file']['parameters']:,}"),
-        ("architecture", _architecture(metadata["model"])),
+        ("architecture", described_options(metadata["model"])),
         ("features", _features(metadata["features"])),
         ("tokenizer", f"{metadata['tokenizer']['kind']}, {metadata['vocab_size']} entries with the blank"),
         ("normalizer", metadata["normalizer"]),
@@ -40,19 +42,6 @@ def describe(metadata: dict[str, Any]) -> str:
     ]
     width = max(len(label) for label, _ in rows)
     return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
-
-
-def _architecture(model: dict[str, Any]) -> str:
-    direction = "bidirectional " if model["bidirectional"] else ""
-    extras = [f"dropout {model['dropout']:g}"]
-    if model["layer_norm"]:
-        extras.insert(0, "layer norm")
-    if model["projection"]:
-        extras.insert(0, f"projection {model['projection']}")
-    return (
-        f"x{model['subsampling']} convolutional subsampling, {model['layers']} {direction}{model['cell'].upper()} "
-        f"layers of {model['hidden_size']}, {', '.join(extras)}"
-    )
 
 
 def _features(features: dict[str, Any]) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from asr.decoding.make import DECODERS, OOV, DecodingConfig, make_decoder
+from asr.decoding.interface import OOV
+from asr.decoding.make import DECODERS, DecodingConfig, make_decoder
 from asr.types import UsageError
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,10 +20,6 @@ from asr.text.tags import count_tags, find_asides
 from asr.text.tokenizer import Tokenizer
 from asr.types import ManifestError
 
-if TYPE_CHECKING:
-    from asr.audio.features import FeatureConfig
-    from asr.model.config import ModelConfig
-
 FASTEST = 50.0  # characters per second, twice a fast auctioneer: audio and text do not belong together
 _OUTLIER_Z = 5.0
 _SHORTER, _LONGER = 10.0, 3.0  # than the median; corpora cut to a maximum have long tails of short utterances
@@ -33,12 +28,15 @@ _SLOWER, _FASTER = 3.0, 3.0
 
 @dataclass(frozen=True)
 class Target:
-    """The model to be trained: without `tokenizer` spelling is not checked, without the rest feasibility is not."""
+    """The model to be trained: without `tokenizer` spelling is not checked, without `emitted` feasibility is not.
+
+    `emitted` says how many frames the model emits for so many samples at `rate` (hertz).
+    """
 
     normalizer: str = "none"
     tokenizer: Tokenizer | None = None
-    features: FeatureConfig | None = None
-    model: ModelConfig | None = None
+    rate: int = 16000
+    emitted: Callable[[int], int] | None = None
 
 
 @dataclass
@@ -129,8 +127,8 @@ def _texts(manifest: Manifest, target: Target, unknown: dict[str, list[UnknownSy
     for tag, ids in count_tags((utterance.id, utterance.text) for utterance in manifest).items():
         examples = ", ".join(list(dict.fromkeys(ids))[:3])
         yield Finding("tags", manifest.path, "", f"{tag} x {len(ids)}, e.g. in {examples}")
-    if tokenizer and target.features and target.model:
-        for skip in infeasible(manifest, tokenizer, target.normalizer, target.features, target.model):
+    if tokenizer and target.emitted:
+        for skip in infeasible(manifest, tokenizer, target.normalizer, target.rate, target.emitted):
             if skip.id not in unusable:
                 yield Finding("infeasible", manifest.path, skip.id, skip.reason)
     if tokenizer:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from asr.corpus.manifest import Manifest, Utterance
 from asr.files import write_text
 from asr.text.normalize import normalizer as normalizer_named
 from asr.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from asr.audio.features import FeatureConfig
-    from asr.model.config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -48,23 +43,22 @@ def infeasible(
     manifest: Manifest,
     tokenizer: Tokenizer,
     normalizer: str,
-    feature_config: FeatureConfig,
-    model_config: ModelConfig,
+    rate: int,
+    emitted: Callable[[int], int],
     *,
     speed: float = 1.0,
 ) -> list[Skip]:
     """The utterances that no CTC model of this shape can learn, in manifest order.
 
-    Their text is empty or cannot be spelled once normalized, or the model emits fewer frames than `frames_needed`. The
-    length is the manifest's. `speed` above 1 asks for room under speed perturbation by that factor.
+    Their text is empty or cannot be spelled once normalized, or the model emits fewer frames than `frames_needed`:
+    `emitted` says how many it emits for so many samples at `rate` (hertz). The length is the manifest's. `speed` above
+    1 asks for room under speed perturbation by that factor.
     """
-    from asr.model.acoustic import output_length
-
     normalize = normalizer_named(normalizer)
     skips = []
     for utterance in manifest:
         text = normalize(utterance.text)
-        samples = round(utterance.duration * feature_config.rate / speed)
+        samples = round(utterance.duration * rate / speed)
         unknown = tokenizer.unknown_symbols(text)
         if not text:
             reason = "the text is empty"
@@ -74,7 +68,7 @@ def infeasible(
             reason = f"no audio ({utterance.duration:g} s)"
         else:
             tokens = tokenizer.encode(text)
-            needed, frames = frames_needed(tokens), output_length(samples, feature_config, model_config)
+            needed, frames = frames_needed(tokens), emitted(samples)
             if frames >= needed:
                 continue
             reason = (

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from asr.decoding.emissions import check_emissions
-from asr.decoding.make import Tokenizer
+from asr.text.tokenizer import Tokenizer
 from asr.types import AsrError, Hypothesis, Word
 
 

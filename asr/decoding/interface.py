@@ -1,4 +1,4 @@
-"""Decoding emissions that come in pieces: what a stream offers, and one for decoders that need all at once."""
+"""What every decoder does: emissions to hypotheses, whole or as they come."""
 
 from __future__ import annotations
 
@@ -6,8 +6,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from asr.decoding.make import Decoder
 from asr.types import Hypothesis
+
+OOV = ("allow", "penalise", "forbid")  # what becomes of words that the language model or lexicon does not have
+
+
+class Decoder(Protocol):
+    """Emissions to text. One that can decode several utterances at once has `decode_many`, as BeamSearch."""
+
+    def decode(self, log_probs: Any) -> list[Hypothesis]:
+        """Hypotheses of one utterance, best first, from (time, vocab) natural log-probabilities; never empty."""
+        ...
 
 
 class DecodingStream(Protocol):

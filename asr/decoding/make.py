@@ -1,4 +1,4 @@
-"""What every decoder does, and how one is made from the options of the command line."""
+"""A decoder from its configuration: the fields that the command line and `asr.load` offer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from asr.types import AsrError, Hypothesis, UsageError
+from asr.decoding.interface import Decoder
+from asr.text.tokenizer import Tokenizer
+from asr.types import AsrError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,30 +21,6 @@ if TYPE_CHECKING:
     from asr.lm.ngram import NGramLM
 
 DECODERS = ("greedy", "beam", "flashlight", "pyctcdecode")
-OOV = ("allow", "penalise", "forbid")
-
-
-class Tokenizer(Protocol):
-    """What a decoder needs of a tokenizer. `labels[0]` is the blank; the ids it is given never hold it."""
-
-    labels: list[str]
-
-    @property
-    def vocab_size(self) -> int: ...
-
-    def encode(self, text: str) -> list[int]: ...
-
-    def decode(self, ids: Sequence[int]) -> str: ...
-
-    def words(self, ids: Sequence[int]) -> list[tuple[str, int, int]]: ...
-
-
-class Decoder(Protocol):
-    """Emissions to text. One that can decode several utterances at once has `decode_many`, as BeamSearch."""
-
-    def decode(self, log_probs: Any) -> list[Hypothesis]:
-        """Hypotheses of one utterance, best first, from (time, vocab) natural log-probabilities; never empty."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The pyctcdecode beam search behind the interface of our decoders; a core dependency below Python 3.13."""
+"""The pyctcdecode beam search behind the interface of our decoders; the extra `pyctcdecode`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asr.decoding.beam.times import align_text, labels_by_symbol
 from asr.decoding.emissions import check_emissions
 from asr.types import AsrError, Hypothesis, UsageError
 
-PIP_LINE = "pip install pyctcdecode (Python below 3.13, numpy below 2)"
+PIP_LINE = "pip install 'asr-ctc[pyctcdecode]' (Python below 3.13, numpy below 2)"
 KENLM_LINE = "pip install kenlm (needs a C++ compiler and cmake)"
 
 

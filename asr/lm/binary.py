@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asr import __version__
 from asr.files import Input, replacing
 from asr.lm.automaton_kernel import ARC, STATE, UNIGRAM, LMArrays
 from asr.lm.tables import LMError
 from asr.lm.word_list import WordList
+from asr.types import VERSION
 
 if TYPE_CHECKING:
     from asr.lm.ngram import NGramLM
 
 MAGIC = b"\x89ASRLM\r\n"  # a byte above 127 and a line end, so that a transfer as text is noticed
-VERSION = 2  # 1 had an array per field
+FORMAT_VERSION = 2  # 1 had an array per field
 _START = struct.Struct("<8sIII")
 _ALIGNMENT = 64
 _TYPES = {
@@ -58,7 +58,7 @@ def write_binary(lm: NGramLM, path: str | Path) -> None:
     entries: dict[str, dict[str, Any]] = {}
     for name, array in arrays.items():
         entries[name] = {"length": len(array), "type": _NAMES[name], "offset": 10**15, "blake2b": _digest(array)}
-    header = {"written_by": f"asr {__version__}", "counts": list(lm.counts), "arrays": entries, "bytes": 10**15}
+    header = {"written_by": f"asr {VERSION}", "counts": list(lm.counts), "arrays": entries, "bytes": 10**15}
     at = _aligned(_START.size + len(_encoded(header)))  # the placeholders are as long as any number put there
     for name, array in arrays.items():
         entries[name]["offset"] = at
@@ -67,7 +67,7 @@ def write_binary(lm: NGramLM, path: str | Path) -> None:
 
     with replacing(path, LMError) as partial, partial.open("wb") as file:
         encoded = _encoded(header)
-        file.write(_START.pack(MAGIC, VERSION, len(encoded), zlib.crc32(encoded)) + encoded)
+        file.write(_START.pack(MAGIC, FORMAT_VERSION, len(encoded), zlib.crc32(encoded)) + encoded)
         at = _START.size + len(encoded)
         for name, array in arrays.items():
             file.write(b"\0" * (entries[name]["offset"] - at))
@@ -128,11 +128,11 @@ def _header(path: str | Path, data: memoryview) -> dict[str, Any]:
     if len(start) < _START.size:
         raise damaged
     _, version, length, checksum = _START.unpack(start)
-    if version != VERSION:
-        kind = "newer" if version > VERSION else "older"
+    if version != FORMAT_VERSION:
+        kind = "newer" if version > FORMAT_VERSION else "older"
         raise LMError(
-            f"{path}: a binary language model of {kind} version {version}; this asr ({__version__}) reads {VERSION}: "
-            f"{'upgrade asr, or ' if version > VERSION else ''}convert the ARPA file again with this one"
+            f"{path}: a binary language model of {kind} version {version}, asr {VERSION} reads {FORMAT_VERSION}: "
+            f"{'upgrade asr, or ' if version > FORMAT_VERSION else ''}convert the ARPA file again with this one"
         )
     if length > size:
         raise LMError(f"{path}: cut off within its header: convert or fetch the language model again")

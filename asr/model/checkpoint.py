@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asr.text.tokenizer import Tokenizer
 
 FORMAT = "asr-ctc"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: before there was a choice of encoders
 _MAX_HEADER_BYTES = 100_000_000  # the safetensors limit; a larger number means that the file is something else
 
 
@@ -51,7 +51,7 @@ def save_model(
     """Write `model` with its tokenizer, feature settings and training summary to one file, atomically."""
     from safetensors.torch import save
 
-    from asr import __version__
+    from asr.types import VERSION
 
     path = Path(path)
     description = {
@@ -61,7 +61,7 @@ def save_model(
         "normalizer": versioned(normalizer),
         "vocab_size": model.vocab_size,
         "training": training or {},
-        "written_by": f"asr-ctc {__version__}",
+        "written_by": f"asr-ctc {VERSION}",
     }
     metadata = {
         "format": FORMAT,

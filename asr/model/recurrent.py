@@ -1,4 +1,4 @@
-"""The recurrent stack. Bidirectional without packing: exact, and several times faster than packed cells on CPU."""
+"""The recurrent encoder. Bidirectional without packing: exact, and several times faster than packed cells on CPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from asr.model.config import ModelConfig
+from asr.model.config import RecurrentConfig
+from asr.model.subsampling import ConvSubsampling, subsampled_length
 
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
@@ -36,7 +37,7 @@ class RecurrentLayer(nn.Module):
     `pack_padded_sequence`, while PyTorch can use oneDNN's fused LSTM, which packed input rules out.
     """
 
-    def __init__(self, config: ModelConfig, input_size: int) -> None:
+    def __init__(self, config: RecurrentConfig, input_size: int) -> None:
         super().__init__()
         cell = CELLS[config.cell]
         self.forward_cell = cell(input_size, config.hidden_size, batch_first=True)
@@ -60,35 +61,43 @@ class RecurrentLayer(nn.Module):
         return self.dropout(out)
 
 
-class RecurrentStack(nn.Module):
-    """`config.layers` recurrent layers on top of each other."""
+class RecurrentEncoder(nn.Module):
+    """Convolutional subsampling, then `config.layers` recurrent layers on top of each other."""
 
-    def __init__(self, config: ModelConfig, input_size: int) -> None:
+    def __init__(self, config: RecurrentConfig, n_mels: int) -> None:
         super().__init__()
-        self.input_norm = nn.LayerNorm(input_size) if config.layer_norm else None
+        self.subsampling = ConvSubsampling(n_mels, config.subsampling, config.subsampling_channels)
+        width = self.subsampling.output_size
+        self.input_norm = nn.LayerNorm(width) if config.layer_norm else None
         self.input_dropout = nn.Dropout(config.input_dropout)
         layers = []
         for _ in range(config.layers):
-            layers.append(RecurrentLayer(config, input_size))
-            input_size = layers[-1].output_size
+            layers.append(RecurrentLayer(config, width))
+            width = layers[-1].output_size
         self.layers = nn.ModuleList(layers)
-        self.output_size = input_size
+        self.output_size = width
+        self.stride = config.subsampling
         self.cell = config.cell
 
+    def output_length(self, frames: int) -> int:
+        """States made of `frames` feature frames."""
+        return subsampled_length(frames, self.stride)
+
     def initialize(self) -> None:
-        """Draw the weights that training starts from; not in the constructor, as loading must not pay for it."""
-        for name, parameter in self.named_parameters():
+        """Draw the recurrent weights that training starts from; the convolutions keep PyTorch's."""
+        for name, parameter in self.layers.named_parameters():
             _initialize(name, parameter, self.cell)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, frames, input_size), (batch,) -> (batch, frames, output_size), meaningless beyond each length."""
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (batch, frames, mels), lengths (batch,) -> states (batch, ceil(frames / stride), width), lengths."""
+        x, lengths = self.subsampling(features, lengths)
         reversal = reversal_index(lengths, x.size(1))
         if self.input_norm is not None:
             x = self.input_norm(x)
         x = self.input_dropout(x)
         for layer in self.layers:
             x = layer(x, reversal)
-        return x
+        return x, lengths
 
 
 def _initialize(name: str, parameter: Tensor, cell: str) -> None:

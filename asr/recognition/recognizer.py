@@ -14,7 +14,8 @@ import torch
 
 from asr.audio.read import Audio, RawFormat
 from asr.decoding.confidence import calibration_from_dict
-from asr.decoding.make import Decoder, DecodingConfig, make_decoder
+from asr.decoding.interface import Decoder
+from asr.decoding.make import DecodingConfig, make_decoder
 from asr.model.checkpoint import ModelFile, load_model
 from asr.recognition.finishing import finished
 from asr.recognition.inputs import Recording, as_recording
@@ -37,7 +38,7 @@ class Recognizer:
         self.normalizer = model.normalizer
         self.rate = model.feature_config.rate
         self.frame_seconds = model.model.frame_seconds
-        self.stride = model.feature_config.hop_samples * model.model_config.subsampling  # samples per output frame
+        self.stride = model.model.stride  # samples per output frame
         self._decoder = decoder
         self.calibration = calibration_from_dict(model.training.get("confidence"))  # of word confidences
         self.windows: Windows | None = Windows()  # of long recordings; None: every recording in one piece

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asr.files import write_text
-from asr.recognition.writers import has_look_alikes, trn_line
 from asr.scoring import breakdown
 from asr.scoring.alternatives import Wordings, settled
 from asr.scoring.breakdown import Confusions, Group
 from asr.scoring.confidences import Judged, judged, together
 from asr.scoring.edits import Edit, Score, align_texts, count
 from asr.scoring.edits import score as score_texts
+from asr.scoring.nist import has_look_alikes, trn_line
 from asr.scoring.sclite import (
     ctm_lines,
     sclite_counts,

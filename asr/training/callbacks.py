@@ -17,7 +17,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from torch import Tensor
 
-from asr.training.module import CTCModule
+from asr.training.module import SpeechModule
 
 LAST = "last.ckpt"
 
@@ -202,8 +202,8 @@ class Progress(Callback):
         line += f"  blank {blank:4.0%}  lr {trainer.optimizers[0].param_groups[0]['lr']:.2e}"
         line += f"  {time.monotonic() - self._started:.1f} s"
         self.say(line)
-        if isinstance(pl_module, CTCModule) and pl_module.dev_example[0] and epoch % 5 == 0:
-            self.say(f"    reference  {pl_module.dev_example[0]}\n    hypothesis {pl_module.dev_example[1]}")
+        if isinstance(pl_module, SpeechModule) and pl_module.task.example[0] and epoch % 5 == 0:
+            self.say(f"    reference  {pl_module.task.example[0]}\n    hypothesis {pl_module.task.example[1]}")
         infeasible = float(metrics.get("train/infeasible", torch.tensor(0.0)))
         if infeasible:
             self.say(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from asr.audio.augment import AugmentConfig
 from asr.audio.features import FeatureConfig
 from asr.config import apply_overrides, from_dict, nearest, read_yaml, to_dict
-from asr.model.config import ModelConfig
+from asr.model.config import ModelConfig, RecurrentConfig
 from asr.types import ConfigError
 
 
@@ -92,7 +92,11 @@ class LanguageModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run. `trainer` goes to `pytorch_lightning.Trainer` as it is (max_epochs, devices, precision, ...).
+    """A training run.
+
+    `task` is one of `asr.training.tasks.TASKS`; `objectives` are the weights of those of
+    `asr.training.objectives.OBJECTIVES` whose sum a step minimizes. `trainer` goes to `pytorch_lightning.Trainer` as it
+    is (max_epochs, devices, precision, ...).
 
     `early_stopping` > 0 ends the run after that many validations without a better dev WER. `checkpoint_minutes` bounds
     the work that a power failure can cost.
@@ -105,7 +109,9 @@ class TrainConfig:
     text: TextConfig = field(default_factory=TextConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    task: str = "ctc"
+    model: ModelConfig = field(default_factory=RecurrentConfig)
+    objectives: dict[str, float] = field(default_factory=lambda: {"ctc": 1.0})
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     averaging: AveragingConfig = field(default_factory=AveragingConfig)
     lm: LanguageModelConfig = field(default_factory=LanguageModelConfig)
@@ -139,6 +145,8 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
 def parse_config(values: dict[str, Any]) -> TrainConfig:
     """A TrainConfig from nested plain values; `trainer` keys are checked against Lightning's own signature."""
     config = from_dict(TrainConfig, values)
+    if not config.objectives:
+        raise ConfigError("objectives: name at least one, for example {ctc: 1.0}")
     if config.trainer:
         from pytorch_lightning import Trainer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,8 @@ from asr.corpus.manifest import Manifest
 from asr.model.acoustic import output_length
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import TrainConfig
-from asr.training.dataset import SpeechDataset
-from asr.training.workers import auto_workers, data_loader
+from asr.training.dataset import Batch, SpeechDataset, collate
+from asr.training.workers import auto_workers, worker_init
 from asr.types import ConfigError
 
 
@@ -106,3 +107,33 @@ class SpeechDataModule(pl.LightningDataModule):
         if workers < 0:
             workers = auto_workers(accelerator, self.trainer.world_size // self.trainer.num_nodes)
         return data_loader(dataset, sampler, workers, pin_memory=torch.cuda.is_available())
+
+
+def data_loader(
+    dataset: SpeechDataset,
+    batch_sampler: Iterable[list[tuple[int, int]]],
+    workers: int = 0,
+    *,
+    pin_memory: bool = False,
+    context: str | None = None,
+) -> DataLoader[Batch]:
+    """A DataLoader over `dataset` in the order of `batch_sampler`; its workers stay alive between epochs.
+
+    `context` is the start method of the workers (`fork`, `forkserver`, `spawn`), by default the platform's.
+    """
+    options: dict[str, Any] = {}
+    if workers:
+        options = {
+            "worker_init_fn": worker_init,
+            "persistent_workers": True,
+            "prefetch_factor": 2,
+            "multiprocessing_context": context,
+        }
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_sampler=batch_sampler,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        **options,
+    )

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,18 +18,11 @@ from asr.audio.read import read
 from asr.corpus.check import frames_needed
 from asr.corpus.manifest import Manifest, Utterance
 from asr.text.normalize import normalize
+from asr.text.tokenizer import Tokenizer
 from asr.training.workers import pass_by_value
 from asr.types import AudioError, Failure, TextError
 
 _log = logging.getLogger(__name__)
-
-
-class Tokenizer(Protocol):
-    """What the dataset needs of a tokenizer (asr.text.tokenizer)."""
-
-    def encode(self, text: str) -> list[int]: ...
-
-    def unknown_symbols(self, text: str) -> set[str]: ...
 
 
 @dataclass
@@ -204,21 +197,6 @@ class SpeechDataset(Dataset[Sample]):
     def reference(self, index: int) -> str:
         """The normalized transcript, which hypotheses are scored against."""
         return normalize(self.manifest[index].text, self.normalizer)
-
-    def preload(self) -> None:
-        """Fill the cache now, in this process: workers forked afterwards share it without copies.
-
-        What cannot be read is left to `__getitem__` to report.
-        """
-        if not self.cache_audio:
-            return
-        for index in range(len(self)):
-            if self._cached_bytes >= self.cache_limit:
-                return
-            try:
-                self._samples(index, self.manifest[index])
-            except (AudioError, OSError):
-                continue
 
     def _samples(self, index: int, utterance: Utterance) -> np.ndarray:
         cached = self._cache.get(index)

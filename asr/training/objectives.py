@@ -1,13 +1,17 @@
-"""The CTC loss (Graves et al., 2006), in float32, with an honest count of the utterances it cannot learn."""
+"""The registry of objectives: named losses over what the model made of a batch, which a training step adds up."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+
+from asr.model.acoustic import AcousticModel, Outputs
+from asr.training.dataset import Batch
 
 
 @dataclass(frozen=True)
@@ -55,3 +59,26 @@ def blank_share(log_probs: Tensor, lengths: Tensor) -> Tensor:
     valid = torch.arange(log_probs.size(1), device=lengths.device)[None, :] < lengths[:, None]
     blank = (log_probs.argmax(dim=-1) == 0) & valid
     return blank.sum() / valid.sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class ObjectiveLoss:
+    """What an objective makes of a batch: a `loss` per target token, and `counts` that an epoch sums and logs."""
+
+    loss: Tensor
+    counts: dict[str, Tensor] = field(default_factory=dict)
+
+
+class CTCObjective(nn.Module):
+    """Objective `ctc` (Graves et al., 2006), on the log-probabilities of the output layer."""
+
+    def __init__(self, model: AcousticModel) -> None:
+        super().__init__()
+
+    def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
+        result = ctc_loss(outputs.log_probs, outputs.lengths, batch.tokens, batch.token_lengths)
+        return ObjectiveLoss(result.loss, {"infeasible": result.infeasible})
+
+
+# Modules made for the acoustic model: parameters of their own are trained, but are no part of the model file.
+OBJECTIVES: dict[str, Any] = {"ctc": CTCObjective}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from asr.corpus.check import Skip, infeasible, unknown_symbols, write_skipped
 from asr.corpus.manifest import Manifest
+from asr.model.acoustic import output_length
 from asr.text.normalize import normalize, tag_warnings
 from asr.text.tokenizer import Tokenizer, train_char, train_sentencepiece
 from asr.training.config import TextConfig, TrainConfig
@@ -50,8 +52,9 @@ def training_manifest(
             f"choose another text.normalizer, or train a new tokenizer"
         )
     skips = list(_outside(manifest, config.data.min_duration, config.data.max_duration))
+    emitted = partial(output_length, features=config.features, model=config.model)
     fastest = max((1.0, *config.augment.speed))
-    skips += infeasible(manifest, tokenizer, config.text.normalizer, config.features, config.model, speed=fastest)
+    skips += infeasible(manifest, tokenizer, config.text.normalizer, config.features.rate, emitted, speed=fastest)
     skips = list({skip.id: skip for skip in reversed(skips)}.values())[::-1]
     if not skips:
         return manifest

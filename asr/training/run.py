@@ -29,7 +29,7 @@ from asr.training.callbacks import LAST, DataWait, KeepBest, Progress, SaveOnInt
 from asr.training.config import TrainConfig, manifests
 from asr.training.curve import draw_learning_curve, read_metrics
 from asr.training.data import KeepPosition, SpeechDataModule
-from asr.training.module import CTCModule
+from asr.training.module import SpeechModule
 from asr.training.prepare import make_tokenizer, training_manifest
 from asr.training.provenance import provenance
 from asr.training.workers import prepare_workers
@@ -76,14 +76,14 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
     for remark in prepare_workers():
         _say(f"note: {remark}")
     pl.seed_everything(config.seed, verbose=False)
-    module = CTCModule(config, tokenizer, train_set, dev_set)
+    module = SpeechModule(config, tokenizer, train_set, dev_set)
     data = SpeechDataModule(config, tokenizer, train_set, dev_set)
     best = KeepBest(
         dirpath=output / "checkpoints",
         filename="epoch{epoch:03d}-wer{dev/wer:.4f}",
         auto_insert_metric_name=False,
-        monitor="dev/wer",
-        mode="min",
+        monitor=module.task.monitor,
+        mode=module.task.mode,
         save_on_train_epoch_end=False,
         save_top_k=config.averaging.last_k if config.averaging.kind == "last_k" else 1,
     )
@@ -127,7 +127,7 @@ def _trainer(config: TrainConfig, output: Path, best: KeepBest) -> pl.Trainer:
     if config.averaging.kind == "ema":
         callbacks.append(ema_callback(config.averaging.ema_decay))
     if config.early_stopping > 0:
-        callbacks.append(EarlyStopping(monitor="dev/wer", mode="min", patience=config.early_stopping))
+        callbacks.append(EarlyStopping(monitor=str(best.monitor), mode=best.mode, patience=config.early_stopping))
     # After the averaging callback: a checkpoint must hold the average of the step it was saved at.
     callbacks += [SaveOnInterrupt(output, config.checkpoint_minutes), best]
     settings: dict[str, Any] = {

@@ -6,14 +6,6 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from torch.utils.data import DataLoader
-
-    from asr.training.dataset import Batch, SpeechDataset
 
 SMALL_SHARED_MEMORY = 512 << 20  # free bytes; containers have 64 MB unless told otherwise
 FEW_OPEN_FILES = 4096
@@ -93,40 +85,6 @@ def available_cores() -> int:
         return max(1, min(cores, int(quota) // int(period)))
     except (OSError, ValueError):  # no cgroup v2, or the quota is "max"
         return cores
-
-
-def data_loader(
-    dataset: SpeechDataset,
-    batch_sampler: Iterable[list[tuple[int, int]]],
-    workers: int = 0,
-    *,
-    pin_memory: bool = False,
-    context: str | None = None,
-) -> DataLoader[Batch]:
-    """A DataLoader over `dataset` in the order of `batch_sampler`; its workers stay alive between epochs.
-
-    `context` is the start method of the workers (`fork`, `forkserver`, `spawn`), by default the platform's.
-    """
-    from torch.utils.data import DataLoader
-
-    from asr.training.dataset import collate
-
-    options: dict[str, Any] = {}
-    if workers:
-        options = {
-            "worker_init_fn": worker_init,
-            "persistent_workers": True,
-            "prefetch_factor": 2,
-            "multiprocessing_context": context,
-        }
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_sampler=batch_sampler,
-        collate_fn=collate,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        **options,
-    )
 
 
 def _leave_soon(signum: int, frame: object) -> None:

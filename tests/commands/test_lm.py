@@ -15,7 +15,7 @@ from asr.lm.ngram import NGramLM
 from asr.lm.tuned import Tuned, read_tuned, write_tuned
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
-EXAMPLES = Path(__file__).parents[1] / "decoding" / "lmplz"
+EXAMPLES = Path(__file__).parents[1] / "lm" / "lmplz"
 TEXT = EXAMPLES / "text.txt"
 
 

@@ -198,7 +198,7 @@ def test_a_binary_language_model_serves_the_others_too(name, lm_path, tmp_path):
     [
         ("flashlight", "flashlight", "flashlight-text", False),
         ("flashlight", "kenlm", "pip install kenlm", True),
-        ("pyctcdecode", "pyctcdecode", "pip install pyctcdecode", False),
+        ("pyctcdecode", "pyctcdecode", "asr-ctc\\[pyctcdecode\\]", False),
         ("pyctcdecode", "kenlm", "pip install kenlm", True),
     ],
 )

@@ -267,11 +267,11 @@ def test_average_again_after_training(toy: Toy, monkeypatch: pytest.MonkeyPatch)
     from asr.audio.features import FeatureConfig
     from asr.model.acoustic import AcousticModel
     from asr.model.checkpoint import load_model, save_model
-    from asr.model.config import ModelConfig
+    from asr.model.config import RecurrentConfig
     from asr.text.tokenizer import train_char
 
     def make(value: float) -> AcousticModel:
-        model = AcousticModel(ModelConfig(hidden_size=4, layers=1), FeatureConfig(), 4)
+        model = AcousticModel(RecurrentConfig(hidden_size=4, layers=1), FeatureConfig(), 4)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.fill_(value)

@@ -10,8 +10,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from asr.recognition.writers import has_look_alikes, trn_line
 from asr.scoring import compare, score
+from asr.scoring.nist import has_look_alikes, trn_line
 from asr.scoring.nist_files import read_stm, read_trn
 from asr.scoring.pairing import pair
 from asr.scoring.sclite import Row, sclite_counts, sclite_row, sclite_rows, sclite_table, stm_line

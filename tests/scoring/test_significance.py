@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from asr.scoring import compare, score
+from asr.scoring.comparison import matched_pairs
 from asr.scoring.edits import align_texts
 from asr.scoring.significance import (
     blocks,
     bootstrap_interval,
-    matched_pairs,
     paired_bootstrap,
     student_quantile,
     student_tail,

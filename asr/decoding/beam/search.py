@@ -21,8 +21,8 @@ from asr.decoding.beam.setting import Setting, Workspace
 from asr.decoding.beam.steps import EMPTY_HISTORY, key_of
 from asr.decoding.beam.stream import BeamStream
 from asr.decoding.beam.times import labels_by_symbol
+from asr.decoding.interface import OOV
 from asr.decoding.lm_check import check_lm
-from asr.decoding.make import OOV
 from asr.lm.automaton_kernel import ARC, STATE, UNIGRAM, LMArrays
 from asr.lm.ngram import NGramLM
 from asr.types import AsrError, Hypothesis, UsageError

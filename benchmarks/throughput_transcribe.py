@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from throughput_material import Clip, with_precision
+from throughput_measure import Stopwatch, peak_bytes, percentile, reset_peak
 
 from asr.audio.read import read
-from asr.bench.material import Clip, with_precision
-from asr.bench.measure import Stopwatch, peak_bytes, percentile, reset_peak
 from asr.decoding.make import DecodingConfig, make_decoder
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import ModelFile
@@ -107,6 +107,6 @@ def _recognize(
         with clock("features"):
             features, frames = model.features(padded.to(device), lengths.to(device))
         with clock("acoustic model"):
-            log_probs, frames = model.recognize(features, frames)
-            arrays = log_probs.cpu().numpy()
-    return [array[:count] for array, count in zip(arrays, frames.tolist(), strict=True)]
+            outputs = model.recognize(features, frames)
+            arrays = outputs.log_probs.cpu().numpy()
+    return [array[:count] for array, count in zip(arrays, outputs.lengths.tolist(), strict=True)]

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from throughput_material import Clip
+from throughput_measure import peak_bytes, percentile, reset_peak
 
-from asr.bench.material import Clip
-from asr.bench.measure import peak_bytes, percentile, reset_peak
 from asr.decoding.make import DecodingConfig, make_decoder
 from asr.model.checkpoint import ModelFile
 from asr.recognition.inputs import Recording

@@ -1,22 +1,23 @@
-"""`asr bench transcribe|train|decode`: how fast this machine is, by parts, with machine, versions and commit."""
+"""How fast transcribing, training steps and decoding are on this machine, by parts, with machine, versions, commit.
+
+python benchmarks/throughput.py transcribe test.jsonl -m model.asr --precision float32,bfloat16,int8 -o out
+python benchmarks/throughput.py transcribe --random 5x512 --batch-size 1,8 --threads 1,2
+python benchmarks/throughput.py train --random 3x320 --seconds 12 --batch-size 4,8
+python benchmarks/throughput.py decode test.jsonl -m model.asr
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from asr.commands import options
-from asr.types import UsageError
+from asr.types import AsrError, UsageError
 
-EXAMPLES = """\
-examples:
-  asr bench transcribe test.jsonl -m model.asr --precision float32,bfloat16,int8 -o out
-  asr bench transcribe --random 5x512 --batch-size 1,8 --threads 1,2
-  asr bench train --random 3x320 --seconds 12 --batch-size 4,8
-  asr bench decode test.jsonl -m model.asr
-
+EPILOG = """\
 int8 quantizes the inputs of a layer by the largest value in the whole batch, so that what is heard in an utterance
 depends a little on its neighbours: only with batch size 1 is the word error rate that of the utterances themselves.
 float32 and bfloat16 give every utterance the same in any batch.
@@ -24,7 +25,7 @@ float32 and bfloat16 give every utterance the same in any batch.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLES
+    parser.epilog = EPILOG
     parser.add_argument("what", choices=["transcribe", "train", "decode"], help="what to measure")
     parser.add_argument("manifest", nargs="?", metavar="MANIFEST", help="utterances to work on (default: noise)")
     parser.add_argument("-m", "--model", metavar="MODEL", help="model file (.asr)")
@@ -47,11 +48,12 @@ def run(args: argparse.Namespace) -> int:
     if not args.seconds > 0:
         raise UsageError(f"--seconds must be positive, found {args.seconds:g}")
     if args.what == "train" and args.manifest:
-        raise UsageError("asr bench train works on noise: leave MANIFEST out, --seconds sets the length")
+        raise UsageError("train works on noise: leave MANIFEST out, --seconds sets the length")
     from pathlib import Path
 
-    from asr.bench import material
-    from asr.bench.report import draw, table
+    import throughput_material as material
+    from throughput_report import draw, table
+
     from asr.files import write_text
     from asr.recognition.outputs import OutputFolder
     from asr.recognition.recognizer import choose_device
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     report = {"benchmark": args.what, **_conditions(args), "model": material.described(file), "results": rows}
     if folder is not None:
         write_text(Path(folder) / f"{args.what}.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-        draw(rows, Path(folder) / f"{args.what}.png", f"asr bench {args.what}: {report['model']['architecture']}")
+        draw(rows, Path(folder) / f"{args.what}.png", f"{args.what}: {report['model']['architecture']}")
     print(json.dumps(report, ensure_ascii=False) if args.json else table(rows))
     return 0
 
@@ -74,8 +76,8 @@ def _transcribe(args: argparse.Namespace, file: Any) -> Iterator[dict[str, Any]]
     import tempfile
     from pathlib import Path
 
-    from asr.bench import material
-    from asr.bench.transcribe import bench_transcribe
+    import throughput_material as material
+    from throughput_transcribe import bench_transcribe
 
     precisions = _names(args.precision, material.PRECISIONS, "precision")
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +88,7 @@ def _transcribe(args: argparse.Namespace, file: Any) -> Iterator[dict[str, Any]]
 
 
 def _train(args: argparse.Namespace, file: Any) -> Iterator[dict[str, Any]]:
-    from asr.bench.train import bench_train
+    from throughput_train import bench_train
 
     return bench_train(
         file, seconds=args.seconds, batch_sizes=args.batch_size, threads=_threads(args), steps=args.steps
@@ -97,8 +99,9 @@ def _decode(args: argparse.Namespace, file: Any) -> Iterator[dict[str, Any]]:
     import tempfile
     from pathlib import Path
 
-    from asr.bench import material
-    from asr.bench.decode import bench_decode
+    import throughput_material as material
+    from throughput_decode import bench_decode
+
     from asr.decoding.make import DECODERS
 
     decoders = _names(args.decoder, DECODERS, "decoder")
@@ -142,3 +145,17 @@ def _names(text: str, known: tuple[str, ...], kind: str) -> list[str]:
 
 def _numbers(text: str) -> list[int]:
     return [options.positive(part) for part in text.split(",")]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    try:
+        return run(parser.parse_args(argv))
+    except AsrError as error:
+        print(f"throughput: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

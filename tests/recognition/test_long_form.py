@@ -18,7 +18,7 @@ from asr.audio.features import FeatureConfig
 from asr.decoding.greedy import GreedyDecoder
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import ModelFile
-from asr.model.config import ModelConfig
+from asr.model.config import RecurrentConfig
 from asr.recognition.inputs import as_recording
 from asr.recognition.long_form import Windows, grid_of, longest_piece, recognize_long, stitched
 from asr.recognition.recognizer import Recognizer
@@ -39,7 +39,7 @@ def exact():
     """A model whose emissions depend only on some seconds around them: no normalization, cells that forget."""
     with torch.random.fork_rng():
         torch.manual_seed(2)
-        config = ModelConfig(subsampling_channels=4, hidden_size=12, layers=1, dropout=0.0)
+        config = RecurrentConfig(subsampling_channels=4, hidden_size=12, layers=1, dropout=0.0)
         tokenizer = CharTokenizer(["", " ", *"abcde"])
         model = AcousticModel(config, FeatureConfig(n_mels=20, normalize="none"), tokenizer.vocab_size).eval()
         with torch.no_grad():

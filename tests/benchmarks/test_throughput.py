@@ -1,4 +1,4 @@
-"""`asr bench`: figures that add up, files, and wrong usage. No figure itself is asserted."""
+"""The benchmark of throughput: figures that add up, files, and wrong usage. No figure itself is asserted."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import json
 
 import pytest
 import torch
-
-from asr.__main__ import main
-from asr.bench.material import load, with_precision
-from asr.bench.report import table
+from throughput import main
+from throughput_material import load, with_precision
+from throughput_report import table
 
 
 @pytest.fixture
 def run(capsys):
     def call(*arguments):
         capsys.readouterr()
-        status = main(["bench", *map(str, arguments)])
+        status = main([*map(str, arguments)])
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 
@@ -61,7 +60,10 @@ def test_random_weights_on_noise(run):
     status, out, _ = run("transcribe", "--random", "1x8", "--limit", 2, "--seconds", 0.5, "--batch-size", 2, "--json")
     report = json.loads(out)
     assert status == 0
-    assert report["model"]["architecture"] == "1 bidirectional LSTM layers of 8"
+    assert (
+        report["model"]["architecture"].startswith("recurrent: ")
+        and "hidden_size 8, layers 1" in report["model"]["architecture"]
+    )
     assert "wer" not in report["results"][0]
     assert report["data"] == "noise of 0.5 s"
 
@@ -108,7 +110,7 @@ def test_other_precisions_hear_nearly_the_same(cell, noise):
         (["transcribe", "--precision", "float16"], "precision 'float16' is not one of float32, bfloat16, int8"),
         (["transcribe", "--random", "big"], "--random takes layers x width"),
         (["transcribe", "--seconds", "0"], "--seconds must be positive"),
-        (["train", "m.jsonl"], "asr bench train works on noise"),
+        (["train", "m.jsonl"], "train works on noise"),
         (["decode", "--decoder", "fast"], "decoder 'fast' is not one of"),
     ],
 )

@@ -10,8 +10,8 @@ from itertools import product
 from typing import Any
 
 import torch
+from throughput_measure import peak_bytes, reset_peak
 
-from asr.bench.measure import peak_bytes, reset_peak
 from asr.model.checkpoint import ModelFile
 from asr.training.objectives import ctc_loss
 

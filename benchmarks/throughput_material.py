@@ -9,16 +9,17 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from asr.audio.features import FeatureConfig
+from asr.config import to_dict
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import ModelFile, load_model
-from asr.model.config import ModelConfig
+from asr.model.config import RecurrentConfig, described_options
 from asr.text.tokenizer import CharTokenizer
 from asr.types import UsageError
 
@@ -43,7 +44,7 @@ def load(path: str | None, shape: str, device: str) -> ModelFile:
     if match is None or "0" in match.groups():
         raise UsageError(f"--random takes layers x width, 5x512 for one; found '{shape}'")
     tokenizer = CharTokenizer(["", " ", "'", *string.ascii_lowercase])
-    config = ModelConfig(layers=int(match[1]), hidden_size=int(match[2]))
+    config = RecurrentConfig(layers=int(match[1]), hidden_size=int(match[2]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AcousticModel(config, FeatureConfig(), tokenizer.vocab_size)
@@ -82,9 +83,10 @@ def with_precision(model: AcousticModel, precision: str) -> AcousticModel:
         return model
     changed = copy.deepcopy(model)
     if precision == "bfloat16":
-        for part in (changed.subsampling, changed.recurrent, changed.output):
+        encoder = cast(nn.Module, changed.encoder)
+        for part in (encoder, changed.output):
             part.to(torch.bfloat16)
-        changed.subsampling.register_forward_pre_hook(_to_bfloat16)
+        encoder.register_forward_pre_hook(_to_bfloat16)
         return changed
     if precision != "int8":
         raise UsageError(f"precision '{precision}' is not one of {', '.join(PRECISIONS)}")
@@ -100,11 +102,8 @@ def with_precision(model: AcousticModel, precision: str) -> AcousticModel:
 
 def described(file: ModelFile) -> dict[str, Any]:
     """The shape of a model, for reports."""
-    config = file.model_config
-    direction = "bidirectional " if config.bidirectional else ""
     return {
-        "architecture": f"{config.layers} {direction}{config.cell.upper()} layers of {config.hidden_size}",
-        "subsampling": config.subsampling,
+        "architecture": described_options(to_dict(file.model_config)),
         "parameters": sum(parameter.numel() for parameter in file.model.parameters()),
         "vocabulary": file.model.vocab_size,
     }
