@@ -28,8 +28,7 @@ from synthetic_emissions import LABELS, STYLES, TextSource, emissions
 
 from asr.decoding.beam.search import BeamSearch
 from asr.lm.arpa_write import write_arpa
-from asr.lm.counts import read_corpus
-from asr.lm.estimate import estimate
+from asr.lm.estimate import estimate, read_corpus
 from asr.lm.ngram import NGramLM
 
 COLOURS = {

@@ -69,8 +69,7 @@ def make_model(folder: Path, words: int, vocabulary: int) -> tuple[Path, dict[st
     import numpy as np
 
     from asr.lm.arpa_write import write_arpa
-    from asr.lm.counts import read_corpus
-    from asr.lm.estimate import estimate
+    from asr.lm.estimate import estimate, read_corpus
 
     generator = np.random.default_rng(0)
     share = np.cumsum(1 / np.arange(1, vocabulary + 1) ** 1.05)

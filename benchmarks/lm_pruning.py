@@ -17,10 +17,8 @@ from typing import Any
 
 from synthetic_emissions import TextSource
 
-from asr.lm.counts import read_corpus
-from asr.lm.estimate import estimate
-from asr.lm.ngram import NGramLM
-from asr.lm.perplexity import perplexity
+from asr.lm.estimate import estimate, read_corpus
+from asr.lm.ngram import NGramLM, perplexity
 from asr.lm.prune import prune_entropy
 from asr.lm.tables import NGramTables
 from asr.lm.text import read_sentences

@@ -73,8 +73,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from asr.lm.counts import read_corpus
-    from asr.lm.estimate import estimate, pruning_thresholds
+    from asr.lm.estimate import estimate, pruning_thresholds, read_corpus
     from asr.lm.tables import LMError
     from asr.lm.text import read_sentences
 
@@ -170,8 +169,7 @@ def _add_perplexity(parser: argparse.ArgumentParser) -> None:
 
 
 def _perplexity(args: argparse.Namespace) -> int:
-    from asr.lm.ngram import NGramLM
-    from asr.lm.perplexity import perplexity
+    from asr.lm.ngram import NGramLM, perplexity
     from asr.lm.text import read_sentences
 
     normalize = _normalizer(args)

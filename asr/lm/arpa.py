@@ -12,10 +12,8 @@ import numpy as np
 
 from asr.files import Input
 from asr.lm import arpa_parse
-from asr.lm.automaton import DuplicateNGram, table_size
-from asr.lm.ngram import NGramLM
-from asr.lm.tables import OOV_LOG10, SPECIAL_WORDS, UNK, LMError, NGramTable, NGramTables
-from asr.lm.word_list import WordList
+from asr.lm.automaton import table_size
+from asr.lm.tables import OOV_LOG10, SPECIAL_WORDS, UNK, LMError, NGramTable, NGramTables, WordList
 
 _PIECE = 4 << 20
 _log = logging.getLogger(__name__)
@@ -31,25 +29,15 @@ _KINDS = {  # first bytes of files that people hand over instead
 _COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)$")
 
 
-def read_arpa_lm(path: str | Path, file: Input) -> NGramLM:
-    """The model of an ARPA file opened by `asr.files`, ready to score. Raises LMError with file and line."""
-    reader = _Reader(path, file)
-    tables = reader.read()
-    try:
-        return NGramLM.from_tables(tables, name=str(path))
-    except DuplicateNGram as error:
-        words = " ".join(tables.words[i] for i in error.ids)
-        line = reader.first_line[error.order] + error.row
-        raise LMError(f"{path}:{line}: the {error.order}-gram '{words}' stands there twice") from None
-
-
-def read_arpa(path: str | Path, file: Input) -> NGramTables:
+def read_arpa(path: str | Path, file: Input) -> tuple[NGramTables, dict[int, int]]:
     """The n-grams of an ARPA file (Doug Paul's format, as SRILM and KenLM write it) opened by `asr.files`.
 
-    A file without <unk> gets one with log10 p = -100, as in KenLM. Raises LMError with file and line; an n-gram that
-    stands there twice is noticed when the automaton is built.
+    With them comes the line at which the n-grams of each order begin. A file without <unk> gets one with log10
+    p = -100, as in KenLM. Raises LMError with file and line; an n-gram that stands there twice is noticed when the
+    automaton is built.
     """
-    return _Reader(path, file).read()
+    reader = _Reader(path, file)
+    return reader.read(), reader.first_line
 
 
 class _Reader:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from asr.lm.automaton_kernel import Integer
+from asr.lm.automaton import Integer
 from asr.lm.compiling import inlined, kernel
 
 # why parsing stopped

@@ -13,18 +13,14 @@ import mmap
 import struct
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from asr.files import Input, replacing
-from asr.lm.automaton_kernel import ARC, STATE, UNIGRAM, LMArrays
-from asr.lm.tables import LMError
-from asr.lm.word_list import WordList
+from asr.lm.automaton import ARC, STATE, UNIGRAM, LMArrays
+from asr.lm.tables import LMError, WordList
 from asr.types import VERSION
-
-if TYPE_CHECKING:
-    from asr.lm.ngram import NGramLM
 
 MAGIC = b"\x89ASRLM\r\n"  # a byte above 127 and a line end, so that a transfer as text is noticed
 FORMAT_VERSION = 2  # 1 had an array per field
@@ -41,14 +37,23 @@ _TYPES = {
 _NAMES = {name: str(dtype.descr if dtype.names else dtype.str) for name, dtype in _TYPES.items()}  # in the header
 
 
+class Binary(NamedTuple):
+    """What a binary holds: the words by id, the automaton, the n-gram length of its states, n-grams by order."""
+
+    words: WordList
+    arrays: LMArrays
+    state_length: np.ndarray
+    counts: tuple[int, ...]
+
+
 def is_binary(file: Input) -> bool:
     """Whether an input begins as our binaries do, of whatever version."""
     return file.peek(len(MAGIC)).startswith(MAGIC)
 
 
-def write_binary(lm: NGramLM, path: str | Path) -> None:
+def write_binary(path: str | Path, lm: Binary) -> None:
     """Write a model so that it is never there by halves. Raises LMError."""
-    words = WordList.of(lm.words)
+    words = lm.words
     arrays = lm.arrays._asdict() | {
         "state_length": lm.state_length,
         "word_offsets": words.offsets,
@@ -75,15 +80,13 @@ def write_binary(lm: NGramLM, path: str | Path) -> None:
             at = entries[name]["offset"] + array.nbytes
 
 
-def read_binary(path: str | Path, file: Input, verify: bool = False) -> NGramLM:
-    """The model of a binary opened by `asr.files`. Raises LMError.
+def read_binary(path: str | Path, file: Input, verify: bool = False) -> Binary:
+    """The contents of a binary opened by `asr.files`. Raises LMError.
 
     Arrays of a file on the disk are read when they are first touched; a pipe and a packed file are read whole.
     The header's checksum and all sizes are compared always; with `verify` those of the contents too, which reads all of
     it: compiled code would go astray in damaged arrays.
     """
-    from asr.lm.ngram import NGramLM
-
     header, arrays = _arrays(path, file)
     entries = header["arrays"]
     damaged = [name for name in arrays if verify and _digest(arrays[name]) != entries[name]["blake2b"]]
@@ -91,13 +94,11 @@ def read_binary(path: str | Path, file: Input, verify: bool = False) -> NGramLM:
         raise LMError(
             f"{path}: the contents are damaged ({', '.join(damaged)}): convert or fetch the language model again"
         )
-    return NGramLM(
+    return Binary(
         WordList(arrays.pop("word_block"), arrays.pop("word_offsets")),
         LMArrays(**{name: arrays[name] for name in LMArrays._fields}),
         arrays["state_length"],
-        header["counts"],
-        name=str(path),
-        binary=True,
+        tuple(header["counts"]),
     )
 
 

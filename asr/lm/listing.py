@@ -8,21 +8,20 @@ from pathlib import Path
 import numpy as np
 
 from asr.files import opened
+from asr.lm.arpa import read_arpa
 from asr.lm.automaton import LN10
+from asr.lm.binary import Binary, is_binary, read_binary
 from asr.lm.ngram import NGramLM
 from asr.lm.tables import SPECIAL_WORDS, LMError, NGramTable, NGramTables
 
 
 def read_ngrams(path: str | Path) -> NGramTables:
     """The n-grams of a language model, ARPA (plain or gzip) or a binary of ours. Raises LMError."""
-    from asr.lm.arpa import read_arpa
-    from asr.lm.binary import is_binary, read_binary
-
     with opened(path, LMError) as file:
-        return list_ngrams(read_binary(path, file, verify=True)) if is_binary(file) else read_arpa(path, file)
+        return list_ngrams(read_binary(path, file, verify=True)) if is_binary(file) else read_arpa(path, file)[0]
 
 
-def list_ngrams(lm: NGramLM) -> NGramTables:
+def list_ngrams(lm: Binary | NGramLM) -> NGramTables:
     """The n-grams of a model, sorted by their last word, then the one before, and so on.
 
     Numbers are as exact as float32 is after a change of the logarithm's base (1e-7 of the value).
@@ -37,15 +36,15 @@ def list_ngrams(lm: NGramLM) -> NGramTables:
     ids = np.arange(vocabulary, dtype=np.int32)
     backoff = np.where(arrays.unigram["next"] > 0, arrays.state["backoff"][arrays.unigram["next"]], np.float32(0))
     tables = [NGramTable(ids[:, None], _log10(arrays.unigram["logp"]), _log10(backoff))]
-    history = np.zeros((len(lengths), max(1, lm.order - 1)), np.int32)  # the words of every state
+    history = np.zeros((len(lengths), max(1, len(lm.counts) - 1)), np.int32)  # the words of every state
     histories = np.flatnonzero(arrays.unigram["next"])
     history[arrays.unigram["next"][histories], 0] = histories
-    for k in range(2, lm.order + 1):
+    for k in range(2, len(lm.counts) + 1):
         arcs = np.flatnonzero(order == k)
         words = np.concatenate([history[source[arcs], : k - 1], word[arcs, None].astype(np.int32)], axis=1)
         arcs, words = _sorted(arcs, words)
         is_state = lengths[after[arcs]] == k
-        if k < lm.order:
+        if k < len(lm.counts):
             history[after[arcs][is_state], :k] = words[is_state]
         backoff = np.where(is_state, arrays.state["backoff"][after[arcs]], np.float32(0))
         tables.append(NGramTable(words, _log10(arrays.arc["logp"][used[arcs]]), _log10(backoff)))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from asr.files import opened
-from asr.lm.automaton import LN10, build_automaton
-from asr.lm.automaton_kernel import LMArrays, lm_step, score_words
-from asr.lm.tables import BOS, EOS, UNK, LMError, NGramTables
+from asr.lm.arpa import read_arpa
+from asr.lm.automaton import LN10, DuplicateNGram, LMArrays, build_automaton, lm_step, score_words
+from asr.lm.binary import Binary, is_binary, read_binary, write_binary
+from asr.lm.tables import BOS, EOS, UNK, LMError, NGramTables, WordList
 from asr.lm.tuned import Tuned, read_tuned
-from asr.lm.word_list import WordList
 
 __all__ = ["LMArrays", "LMError", "NGramLM", "lm_step"]
 
@@ -60,19 +62,27 @@ class NGramLM:
         With `verify`, as in all commands, a binary is read whole and its checksums compared; without, it opens at once.
         Raises LMError with file and line.
         """
-        from asr.lm.arpa import read_arpa_lm
-        from asr.lm.binary import is_binary, read_binary
-
         with opened(path, LMError) as file:
-            model = read_binary(path, file, verify) if is_binary(file) else read_arpa_lm(path, file)
+            if is_binary(file):
+                found = read_binary(path, file, verify)
+                model = cls(found.words, *found[1:], name=str(path), binary=True)
+            else:
+                model = cls._of_arpa(path, *read_arpa(path, file))
         model.tuned = read_tuned(path)
         return model
 
+    @classmethod
+    def _of_arpa(cls, path: str | Path, tables: NGramTables, first_line: Mapping[int, int]) -> NGramLM:
+        try:
+            return cls.from_tables(tables, name=str(path))
+        except DuplicateNGram as error:
+            words = " ".join(tables.words[i] for i in error.ids)
+            line = first_line[error.order] + error.row
+            raise LMError(f"{path}:{line}: the {error.order}-gram '{words}' stands there twice") from None
+
     def write_binary(self, path: str | Path) -> None:
         """Write the binary that `read` opens by mapping it into memory; atomic. Raises LMError."""
-        from asr.lm.binary import write_binary
-
-        write_binary(self, path)
+        write_binary(path, Binary(WordList.of(self.words), self.arrays, self.state_length, self.counts))
 
     @property
     def vocab_size(self) -> int:
@@ -123,3 +133,52 @@ class NGramLM:
         logp, length = np.empty(len(ids)), np.empty(len(ids), np.int64)
         score_words(self.arrays, self.state_length, self.begin_state if bos else 0, ids, logp, length)
         return logp, length, ids
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """Sums over a text: `tokens` are words and </s>; log10 probabilities of all of them, and of the unknown words."""
+
+    sentences: int
+    tokens: int
+    unknown: int
+    log10: float
+    log10_unknown: float
+
+    @property
+    def with_unknown(self) -> float:
+        """Per token, the unknown words at the cost the model gives them (KenLM: "including OOVs")."""
+        return _perplexity(self.log10, self.tokens)
+
+    @property
+    def without_unknown(self) -> float:
+        """Per known token, the unknown words left out of sum and count (KenLM: "excluding OOVs")."""
+        return _perplexity(self.log10 - self.log10_unknown, self.tokens - self.unknown)
+
+    @property
+    def unknown_rate(self) -> float:
+        """The share of words, </s> not counted, that the model does not know."""
+        words = self.tokens - self.sentences
+        return self.unknown / words if words else 0.0
+
+
+def perplexity(lm: NGramLM, sentences: Iterable[str]) -> Perplexity:
+    """Score sentences, each between <s> and </s>."""
+    count = tokens = unknown = 0
+    total = of_unknown = 0.0
+    for sentence in sentences:
+        count += 1
+        for log10, _, oov in lm.full_scores(sentence):
+            tokens += 1
+            total += log10
+            if oov:
+                unknown += 1
+                of_unknown += log10
+    return Perplexity(count, tokens, unknown, total, of_unknown)
+
+
+def _perplexity(log10: float, tokens: int) -> float:
+    if not tokens:
+        return math.nan
+    exponent = -log10 / tokens
+    return 10.0**exponent if exponent < 308 else math.inf

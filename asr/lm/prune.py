@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from asr.lm.automaton import LN10
-from asr.lm.counts import Corpus, count_ngrams, ngram_words
+from asr.lm.estimate import Corpus, count_ngrams, ngram_words
 from asr.lm.tables import BOS, EOS, OOV_LOG10, UNK, LMError, NGramTable, NGramTables, with_missing_contexts
 
 _SLACK = 1e-3  # by which probabilities may sum to more than 1 in a file of few decimals

@@ -29,8 +29,7 @@ def make_language_model(config: TrainConfig, path: Path, warn: Callable[[str], N
     if config.lm.file:
         NGramLM.read(config.lm.file, verify=True).write_binary(path)
         return
-    from asr.lm.counts import read_corpus
-    from asr.lm.estimate import estimate
+    from asr.lm.estimate import estimate, read_corpus
     from asr.lm.text import read_sentences
     from asr.text.normalize import normalizer
 

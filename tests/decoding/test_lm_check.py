@@ -10,8 +10,7 @@ import pytest
 
 from asr.decoding.lm_check import check_lm
 from asr.decoding.make import DecodingConfig, make_decoder
-from asr.lm.counts import read_corpus
-from asr.lm.estimate import estimate
+from asr.lm.estimate import estimate, read_corpus
 from asr.lm.ngram import NGramLM
 from asr.lm.tables import LMError
 from asr.text.tokenizer import CharTokenizer, train_sentencepiece

@@ -11,8 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_oracles import EXAMPLES, KneserNey, as_dict
 
-from asr.lm.counts import count_ngrams, ngram_words, read_corpus
-from asr.lm.estimate import Estimate, closed_form_discounts, estimate, pruning_thresholds
+from asr.lm.estimate import (
+    Estimate,
+    closed_form_discounts,
+    count_ngrams,
+    estimate,
+    ngram_words,
+    pruning_thresholds,
+    read_corpus,
+)
 from asr.lm.listing import read_ngrams
 from asr.lm.ngram import NGramLM
 from asr.lm.tables import LMError

@@ -13,8 +13,7 @@ from lm_oracles import EXAMPLES, as_dict, back_off_score, sentence_score
 
 from asr.decoding.lm_check import check_lm, spelled_share, token_level
 from asr.lm.arpa_write import write_arpa
-from asr.lm.counts import read_corpus
-from asr.lm.estimate import estimate
+from asr.lm.estimate import estimate, read_corpus
 from asr.lm.listing import list_ngrams, with_case
 from asr.lm.ngram import NGramLM
 from asr.lm.tables import LMError, NGramTable, NGramTables

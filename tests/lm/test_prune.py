@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from lm_oracles import EXAMPLES, as_dict, back_off_score
 
 from asr.lm.arpa_write import write_arpa
-from asr.lm.counts import read_corpus
-from asr.lm.estimate import estimate
+from asr.lm.estimate import estimate, read_corpus
 from asr.lm.listing import read_ngrams
-from asr.lm.ngram import NGramLM
-from asr.lm.perplexity import perplexity
+from asr.lm.ngram import NGramLM, perplexity
 from asr.lm.prune import prune_entropy, relative_entropies
 from asr.lm.tables import LMError, NGramTable, NGramTables
 

@@ -18,7 +18,7 @@ from asr.decoding.beam.setting import Setting, Texts, Workspace, word_texts
 from asr.decoding.beam.steps import begin_beam
 from asr.decoding.beam.words import align_characters, kept_frames
 from asr.decoding.emissions import TOLERANCE
-from asr.lm.automaton_kernel import LMArrays
+from asr.lm.automaton import LMArrays
 from asr.lm.compiling import search_kernel
 from asr.types import Hypothesis, Word
 

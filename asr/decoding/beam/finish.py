@@ -27,7 +27,7 @@ from asr.decoding.beam.steps import (
     leave_tree,
     say_word,
 )
-from asr.lm.automaton_kernel import LMArrays, lm_step
+from asr.lm.automaton import LMArrays, lm_step
 from asr.lm.compiling import kernel
 
 _NONE = np.uint64(0)

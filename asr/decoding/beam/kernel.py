@@ -43,7 +43,7 @@ from asr.decoding.beam.steps import (
     spell_on,
     survivors,
 )
-from asr.lm.automaton_kernel import LMArrays
+from asr.lm.automaton import LMArrays
 from asr.lm.compiling import inlined, search_kernel
 
 _ONE = np.uint64(1)

@@ -36,7 +36,7 @@ from asr.decoding.beam.steps import (
     say_word,
     survivors,
 )
-from asr.lm.automaton_kernel import LMArrays
+from asr.lm.automaton import LMArrays
 from asr.lm.compiling import search_kernel
 
 _ONE = np.uint64(1)

@@ -23,7 +23,7 @@ from asr.decoding.beam.stream import BeamStream
 from asr.decoding.beam.times import labels_by_symbol
 from asr.decoding.interface import OOV
 from asr.decoding.lm_check import check_lm
-from asr.lm.automaton_kernel import ARC, STATE, UNIGRAM, LMArrays
+from asr.lm.automaton import ARC, STATE, UNIGRAM, LMArrays
 from asr.lm.ngram import NGramLM
 from asr.types import AsrError, Hypothesis, UsageError
 

@@ -25,7 +25,7 @@ from asr.decoding.beam.arrays import (
     HotwordArrays,
 )
 from asr.decoding.beam.instructions import prefetch
-from asr.lm.automaton_kernel import LMArrays, hash_slot, lm_step
+from asr.lm.automaton import LMArrays, hash_slot, lm_step
 from asr.lm.compiling import inlined, kernel
 
 _A = np.uint64(0x9E3779B97F4A7C15)
