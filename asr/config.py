@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
+import os
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from asr.files import read_text
 from asr.types import ConfigError
 
 T = TypeVar("T")
+
+# The type of a setting that names a file or a folder: `~` and environment variables in it are expanded, once, here.
+FilePath = Annotated[str, "path"]
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
@@ -25,7 +31,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """
     chosen = getattr(cls, "chosen", None)  # a dataclass may leave the choice of its subclass to the values
     cls = chosen(values, where) if chosen else cls
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     known = {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     built: dict[str, Any] = {}
     for key, value in values.items():
@@ -90,6 +96,17 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
     return result
 
 
+def expand_path(path: str, where: str) -> str:
+    """`path` with `~` and `$VARIABLES` expanded; raises ConfigError, naming the setting `where`, for unknown ones."""
+    try:
+        expanded = os.path.expandvars(Path(path).expanduser()) if path.startswith("~") else os.path.expandvars(path)
+    except RuntimeError as error:
+        raise ConfigError(f"{where}: there is no home directory {path.partition('/')[0]} ({path})") from error
+    if unset := re.search(r"\$([A-Za-z_]\w*|\{[^}]*\})", expanded):
+        raise ConfigError(f"{where}: the environment variable {unset[1].strip('{}')} is not set ({path})")
+    return expanded
+
+
 def nearest(name: str, known: typing.Iterable[str]) -> str:
     """' (did you mean ...?)' for the closest of `known`, or the list of valid names when none is close."""
     names = sorted(known)
@@ -100,10 +117,13 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
 
 
 def _coerce(value: Any, hint: Any, path: str) -> Any:
-    """Check `value` against the type `hint`, converting only where nothing is lost (int to float, list to tuple)."""
+    """Check `value` against the type `hint`, converting only where nothing is lost (1e2 to int, list to tuple)."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
+    if origin is Annotated:
+        text = _coerce(value, args[0], path)
+        return expand_path(text, path) if hint is FilePath else text
     if origin in (typing.Union, types.UnionType):
         return _coerce_union(value, args, path)
     if origin is typing.Literal:
@@ -140,23 +160,44 @@ def _coerce_union(value: Any, args: tuple[Any, ...], path: str) -> Any:
         try:
             return _coerce(value, arg, path)
         except ConfigError as error:
-            failure = error
+            fits = isinstance(value, list | tuple) == (typing.get_origin(arg) in (list, tuple))
+            failure = error if fits else failure or error
     raise failure or ConfigError(f"{path}: {value!r} is not allowed")
 
 
 def _coerce_scalar(value: Any, hint: Any, path: str) -> Any:
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if hint in (int, float) and (number := as_number(value)) is not None:
+        if hint is float and not math.isnan(number):
+            return float(number)
+        if hint is int and math.isfinite(number) and number == int(number):
+            return int(number)
     if hint is str and isinstance(value, Path):
         return str(value)
-    if isinstance(hint, type) and isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
+    if hint not in (int, float) and isinstance(hint, type) and isinstance(value, hint):
         return value
-    raise ConfigError(f"{path}: expected {getattr(hint, '__name__', hint)}, found {value!r}")
+    remedy = f"; put it in quotes: '\"{value}\"'" if hint is str and isinstance(value, int | float) else ""
+    raise ConfigError(f"{path}: expected {TYPE_NAMES.get(hint, hint)}, found {value!r}{remedy}")
+
+
+TYPE_NAMES: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    list: "a list",
+    dict: "a mapping",
+    type(None): "null",
+}
+
+
+def as_number(value: Any) -> int | float | None:
+    """The number that a YAML value is or, like 1e2 and 1e-3 in YAML 1.1, was meant to be; None for other values."""
+    if isinstance(value, str):
+        try:
+            return int(value) if value.strip().lstrip("+-").isdecimal() else float(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 from asr.audio.read import probe, read
 from asr.audio.resample import resample
 from asr.audio.silence import silence
+from asr.config import FilePath
 from asr.files import walk
 from asr.types import AudioError, ConfigError
 
@@ -46,10 +47,10 @@ class AugmentConfig:
     join: float = 0.0
     join_up_to: int = 2
     gain_db: float = 0.0
-    noise_dir: str = ""
+    noise_dir: FilePath = ""
     noise_snr_db: tuple[float, float] = (5.0, 20.0)
     noise_probability: float = 0.5
-    reverb_dir: str = ""
+    reverb_dir: FilePath = ""
     reverb_probability: float = 0.3
     time_masks: int = 0
     time_mask_ratio: float = 0.05

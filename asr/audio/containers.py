@@ -8,38 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from asr.audio.decoders import Decoder, PcmDecoder, SoundFileDecoder, Undecodable, open_wav, sequential_sound_file
+from asr.audio.decoders import Decoder, RawFormat, SoundFileDecoder, Undecodable, sequential_sound_file
 from asr.audio.ffmpeg import FfmpegDecoder
-from asr.audio.pcm import RawFormat
+from asr.audio.formats import FFMPEG, MP3, NEVER_RAW, SHORT_MAGIC, UNKNOWN, Format, format_of, how_to_convert
+from asr.audio.headers import corrected, data_extent
+from asr.audio.mpeg import readable
 from asr.types import AudioError
 
-_KINDS: tuple[tuple[int, bytes, str], ...] = (  # (position, magic bytes, what it is)
-    (8, b"WAVE", "wav"),
-    (0, b"fLaC", "flac"),
-    (0, b"OggS", "ogg"),
-    (0, b"ID3", "mp3"),
-    (0, b"\xff\xfb", "mp3"),
-    (0, b"\xff\xf3", "mp3"),
-    (0, b"\xff\xf2", "mp3"),
-    (8, b"AIFF", "aiff"),
-    (8, b"AIFC", "aiff"),
-    (0, b".snd", "au"),
-    (0, b"caff", "caf"),
-    (0, b"NIST_1A", "sphere"),
-    (4, b"ftyp", "m4a/mp4"),
-    (0, b"\x1a\x45\xdf\xa3", "webm/matroska"),
-    (0, b"\xff\xf1", "aac"),
-    (0, b"\xff\xf9", "aac"),
-    (0, b"#!AMR", "amr"),
-    (0, b"\x30\x26\xb2\x75", "wma"),
-    (8, b"AVI ", "avi"),
-    (0, b"FLV", "flv"),
-    (0, b"MAC ", "ape"),
-    (0, b"wvpk", "wavpack"),
-)
-_READ_HERE = ("wav", "flac", "ogg", "mp3", "aiff", "au", "caf", "sphere")
-_NEVER_RAW = ("wav", "flac", "ogg")
-_SHORT_MAGIC = ("", "mp3", "aac")  # may as well be the first sample of headerless audio
 _INSTALL_FFMPEG = "install ffmpeg (apt install ffmpeg, brew install ffmpeg or conda install ffmpeg)"
 
 
@@ -50,58 +25,72 @@ def open_decoder(
 
     Raises AudioError with `label` in it: what the file is, why it cannot be read, and what to do.
     """
-    kind = _kind(file)
-    if raw is not None:
-        if kind in _NEVER_RAW:
-            raise AudioError(f"{label}: this is {kind}, not headerless audio: leave the raw format out")
-        return PcmDecoder(file, raw, 0, size)
+    kind = format_of(file)
+    if raw is not None and kind.name in NEVER_RAW:
+        raise AudioError(f"{label}: this is {kind.name}, not headerless audio: leave the raw format out")
     try:
-        return _without_ffmpeg(file, size, kind)
+        return _without_ffmpeg(file, size, kind, raw)
     except Undecodable as error:
         reason = str(error)
-    if kind in _SHORT_MAGIC and path is not None and path.suffix.lower() in (".raw", ".pcm"):
+    if raw is not None:
+        raise AudioError(f"{label}: cannot be read: {reason}")
+    if kind.name in SHORT_MAGIC and path is not None and path.suffix.lower() in (".raw", ".pcm"):
         raise AudioError(f"{label}: headerless audio: give its format (--raw-rate, --raw-encoding, --raw-byte-order)")
     if shutil.which("ffmpeg") is None:
         raise AudioError(f"{label}: {_advice(kind, reason)}")
     try:
         return FfmpegDecoder(path or _on_disk(file, stack))
     except Undecodable as error:
-        reason = str(error) if kind not in _READ_HERE else f"{reason}; {error}"
-    raise AudioError(f"{label}: {f'damaged or unsupported {kind}' if kind else 'not an audio file'} ({reason})")
+        reason = str(error) if kind.convert or not kind.name else f"{reason}; {error}"
+    if not kind.name:
+        raise AudioError(f"{label}: not an audio file ({reason})")
+    advice = f": {how_to_convert(kind)}" if kind.convert not in ("", FFMPEG) else ""
+    raise AudioError(f"{label}: damaged or unsupported {kind.name} ({reason}){advice}")
 
 
-def _without_ffmpeg(file: BinaryIO, size: int, kind: str) -> Decoder:
+def _without_ffmpeg(file: BinaryIO, size: int, kind: Format, raw: RawFormat | None) -> Decoder:
+    sound_type = sequential_sound_file()
+    if raw is not None:
+        return SoundFileDecoder(file, sound_type, raw=raw)
+    if kind in (MP3, UNKNOWN) and (frames := readable(file, size)) is not None:
+        return SoundFileDecoder(frames, sound_type, quiet=True)
+    extent = data_extent(file, size)
+    shown = corrected(file, extent) if extent is not None and extent.misread else file
     try:
-        sound_type = sequential_sound_file()
-    except (ImportError, OSError) as error:  # soundfile, or the libsndfile that it loads, is not there
-        if kind != "wav":
-            raise Undecodable(f"soundfile is missing: pip install soundfile; {error}") from error
-        return open_wav(file, size)
-    decoder = SoundFileDecoder(file, sound_type, quiet=kind in ("mp3", ""))
-    if kind == "wav" and decoder.info.frames == 0:  # perhaps only its size was never filled in
-        plain = open_wav(file, size)
-        if plain.info.frames:
-            plain.warnings.append("its header gives no length (the recording was interrupted), read to the end")
-        return plain
+        decoder = SoundFileDecoder(shown, sound_type, quiet=kind in (MP3, UNKNOWN))
+    except Undecodable:
+        if extent is None or not extent.count:
+            raise
+        decoder = SoundFileDecoder(corrected(file, extent), sound_type)  # what follows the samples was the trouble
+    if extent is None or not extent.count:
+        return decoder
+    seconds = decoder.info.duration
+    if extent.unfinished:
+        decoder.warnings.append("its header gives no length (the recording was interrupted), read to the end")
+    if extent.promised is not None and extent.promised < extent.count:
+        promised = seconds * extent.promised / extent.count
+        decoder.warnings.append(
+            f"its header speaks of {promised:.2f} s, but {seconds:.2f} s of samples are there: read to the end"
+        )
+    elif extent.promised is not None and extent.misread:
+        decoder.promised_frames = round(decoder.info.frames * extent.promised / extent.count)
+    if extent.another:
+        decoder.warn_of_another()
     return decoder
 
 
-def _advice(kind: str, reason: str) -> str:
+def _advice(kind: Format, reason: str) -> str:
     """What a file is that soundfile did not read, and the ways out, on a machine without ffmpeg."""
-    if kind in _READ_HERE or "pip install" in reason:
-        return f"damaged or unsupported {kind or 'audio'} ({reason})"
-    if kind:
-        return f"{kind} audio needs the ffmpeg program: {_INSTALL_FFMPEG}, or convert the file to wav or flac"
+    if (kind.name and not kind.convert) or "pip install" in reason:
+        return f"damaged or unsupported {kind.name or 'audio'} ({reason})"
+    if kind.convert == FFMPEG:
+        return f"{kind.name} audio needs the ffmpeg program: {_INSTALL_FFMPEG}, or convert the file to wav or flac"
+    if kind.name:
+        return f"{kind.name} is not read here: {how_to_convert(kind)}"
     return (
         "not an audio file, or in a format not known here (wav, flac, ogg, opus, mp3, aiff, au, caf, sphere): "
         f"for others {_INSTALL_FFMPEG}, or convert the file to wav"
     )
-
-
-def _kind(file: BinaryIO) -> str:
-    file.seek(0)
-    head = file.read(16)
-    return next((kind for at, magic, kind in _KINDS if head[at : at + len(magic)] == magic), "")
 
 
 def _on_disk(file: BinaryIO, stack: ExitStack) -> Path:

@@ -1,4 +1,4 @@
-"""What turns an opened file into samples: plain PCM without any library, and libsndfile. Used by read.py only."""
+"""What turns an opened file into samples: libsndfile. Used by read.py and its neighbours only."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, get_args
 
 import numpy as np
 
-from asr.audio.pcm import RawFormat, decode, parse_wav
-from asr.audio.truncation import ogg_is_cut, promised_frames
+from asr.audio.headers import Slice, ogg_goes_on, ogg_is_cut, promised_frames
+from asr.types import ConfigError
+
+Encoding = Literal["s8", "u8", "s16", "s24", "s32", "f32", "f64"]
+ByteOrder = Literal["little", "big"]
+
+LOWEST_RATE, HIGHEST_RATE = 1000, 768_000  # hertz; headers with others are damaged, and their filters fill the memory
 
 _BLOCK = 65536  # frames
 _UNKNOWN = 2**60  # libsndfile reports more frames than this where the header does not say how many there are
+_SUBTYPES = {"s8": "PCM_S8", "u8": "PCM_U8", "f32": "FLOAT", "f64": "DOUBLE"}
 _quiet_lock = threading.Lock()
 
 
@@ -31,6 +37,39 @@ class AudioInfo:
     frames: int
     format: str
     subtype: str
+
+
+@dataclass(frozen=True)
+class RawFormat:
+    """How headerless audio is stored: rate in hertz, interleaved channels, sample encoding and byte order."""
+
+    rate: int
+    channels: int = 1
+    encoding: Encoding = "s16"
+    byte_order: ByteOrder = "little"
+
+    def __post_init__(self) -> None:
+        if not LOWEST_RATE <= self.rate <= HIGHEST_RATE:
+            raise ConfigError(
+                f"raw audio: the rate must lie between {LOWEST_RATE} and {HIGHEST_RATE} Hz, found {self.rate}"
+            )
+        if self.channels < 1:
+            raise ConfigError(f"raw audio: at least 1 channel, found {self.channels}")
+        if self.encoding not in get_args(Encoding):
+            raise ConfigError(f"raw audio: encoding '{self.encoding}' is not one of {', '.join(get_args(Encoding))}")
+        if self.byte_order not in get_args(ByteOrder):
+            raise ConfigError(f"raw audio: byte order '{self.byte_order}' is neither little nor big")
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample of every channel."""
+        return self.channels * int(self.encoding[1:]) // 8
+
+    def options(self) -> dict[str, Any]:
+        """As soundfile wants to be told."""
+        subtype = _SUBTYPES.get(self.encoding, f"PCM_{self.encoding[1:]}")
+        told = {"format": "RAW", "subtype": subtype, "endian": self.byte_order.upper()}
+        return {"samplerate": self.rate, "channels": self.channels, **told}
 
 
 class Decoder(ABC):
@@ -47,6 +86,10 @@ class Decoder(ABC):
         self.tolerance = 0
         self.damage = ""
 
+    def warn_of_another(self) -> None:
+        end = f"{self.info.duration:.2f} s"
+        self.warnings.append(f"another recording follows after {end} and is not read: split the file")
+
     @abstractmethod
     def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
         """Yield `(frames, channels)` float32 blocks of frames `start` to `stop` (None: the end), as far as it goes."""
@@ -56,54 +99,31 @@ class Undecodable(Exception):
     """A decoder cannot read a file; the message says why, without the file's name."""
 
 
-class PcmDecoder(Decoder):
-    """Samples of a known layout: headerless, or those of a WAV file."""
-
-    def __init__(self, file: BinaryIO, layout: RawFormat, offset: int, size: int, kind: str = "RAW") -> None:
-        frames, rest = divmod(size, layout.frame_bytes)
-        order = f" {layout.byte_order}-endian" if kind == "RAW" else ""
-        duration = frames / layout.rate
-        super().__init__(AudioInfo(duration, layout.rate, layout.channels, frames, kind, f"{layout.encoding}{order}"))
-        if rest and kind == "RAW":
-            self.warnings.append(
-                f"the last {rest} of {size} bytes are no whole frame of {layout.channels} x {layout.encoding}: "
-                "cut off, or stored in another format than the one given"
-            )
-        self.file, self.layout, self.offset = file, layout, offset
-
-    def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
-        stop = self.info.frames if stop is None else min(stop, self.info.frames)
-        self.file.seek(self.offset + start * self.layout.frame_bytes)
-        for first in range(start, stop, _BLOCK):
-            yield decode(self.file.read(min(_BLOCK, stop - first) * self.layout.frame_bytes), self.layout)
-
-
-def open_wav(file: BinaryIO, size: int) -> PcmDecoder:
-    """A WAV file read without any library. Raises Undecodable."""
-    try:
-        header = parse_wav(file, size)
-    except ValueError as error:
-        raise Undecodable(str(error)) from error
-    decoder = PcmDecoder(file, header.layout, header.data_offset, header.data_bytes, "WAV")
-    if header.promised_bytes is not None:
-        decoder.promised_frames = header.promised_bytes // header.layout.frame_bytes
-    return decoder
-
-
 class SoundFileDecoder(Decoder):
-    """wav, flac, ogg (vorbis, opus), mp3, aiff, au, caf, w64, sphere and what else libsndfile knows."""
+    """wav, flac, ogg (vorbis, opus), mp3, aiff, au, caf, w64, sphere, headerless PCM and what else libsndfile knows."""
 
-    def __init__(self, file: BinaryIO, sound_type: Callable[..., Any], quiet: bool = False) -> None:
+    def __init__(
+        self, file: BinaryIO | Slice, sound_type: Callable[..., Any], quiet: bool = False, raw: RawFormat | None = None
+    ) -> None:
         self.file, self.sound_type, self.quiet = file, sound_type, quiet
+        self.options = raw.options() if raw is not None else {}
         with self._open() as sound:
             frames = int(sound.frames) if sound.frames < _UNKNOWN else -1
             duration = max(frames, 0) / sound.samplerate
             super().__init__(AudioInfo(duration, sound.samplerate, sound.channels, frames, sound.format, sound.subtype))
             log = sound.extra_info
+        self.quiet = self.quiet or self.info.subtype.startswith("MPEG")  # in a WAV file, say
         self.promised_frames = promised_frames(file, self.info.format, self.info.channels, self.info.subtype, log)
-        self.tolerance = 2 * 1152 if self.info.format == "MP3" else 0  # its header counts packets
+        self.tolerance = 2 * 1152 if self.info.subtype.startswith("MPEG") else 0  # its header counts packets
         if self.info.format == "OGG" and ogg_is_cut(file):
             self.warnings.append("truncated: the stream has no proper end, read up to its last whole page")
+        if self.info.format == "OGG" and ogg_goes_on(file):
+            self.warn_of_another()
+        if raw is not None and (rest := file.seek(0, os.SEEK_END) % raw.frame_bytes):
+            self.warnings.append(
+                f"the last {rest} bytes are no whole frame of {raw.channels} x {raw.encoding}: "
+                "cut off, or stored in another format than the one given"
+            )
 
     def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
         done = start
@@ -128,8 +148,8 @@ class SoundFileDecoder(Decoder):
 
     def _open(self) -> Any:
         try:
-            with _quiet() if self.quiet else nullcontext():
-                return self.sound_type(_View(self.file), "r", closefd=False)
+            with self._hush():
+                return self.sound_type(_View(self.file), "r", closefd=False, **self.options)
         except RuntimeError as error:  # soundfile.LibsndfileError
             raise Undecodable(_first_line(error)) from error
 
@@ -139,8 +159,9 @@ class SoundFileDecoder(Decoder):
         if frame == 0:
             return sound
         try:
-            if sound.seek(frame) == frame:
-                return sound
+            with self._hush():
+                if sound.seek(frame) == frame:
+                    return sound
         except RuntimeError:
             pass
         sound.close()
@@ -155,15 +176,18 @@ class SoundFileDecoder(Decoder):
         sound.close()
         return None
 
+    def _hush(self) -> AbstractContextManager[None]:
+        return _quiet() if self.quiet else nullcontext()
+
     def _read(self, sound: Any, frames: int) -> np.ndarray:
-        with _quiet() if self.quiet else nullcontext():
+        with self._hush():
             return sound.read(frames, "float32", always_2d=True)
 
 
 class _View:
     """A file as libsndfile should see it: without a name, whose ending it would believe, and without failing seeks."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO | Slice) -> None:
         self.file = file
         file.seek(0)
         self.tell = file.tell
@@ -207,9 +231,12 @@ def sequential_sound_file() -> Callable[..., Any]:
     """soundfile's SoundFile without its seek after every read.
 
     That seek costs an mp3 decoder its bit reservoir (it complains on stderr) and fails at the end of a FLAC
-    file of undeclared length. Raises ImportError or OSError where soundfile or its library is missing.
+    file of undeclared length. Raises Undecodable where soundfile or its library is missing.
     """
-    import soundfile
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:
+        raise Undecodable(f"soundfile is missing: pip install soundfile; {error}") from error
 
     class SequentialSoundFile(soundfile.SoundFile):
         def seekable(self) -> bool:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from asr.audio.decoders import AudioInfo, Decoder, PcmDecoder, Undecodable, open_wav
-from asr.audio.pcm import WavHeader, decode, parse_wav
+from asr.audio.decoders import AudioInfo, Decoder, SoundFileDecoder, Undecodable, sequential_sound_file
+from asr.audio.headers import data_extent
 
 _SEEK_BEYOND = 60.0  # seconds; a window that starts earlier is decoded from the start, which is exact
 _PIPED = 1 << 20  # bytes taken from the pipe at once
@@ -31,7 +31,7 @@ class FfmpegDecoder(Decoder):
         if shutil.which("ffmpeg") is None:
             raise Undecodable("ffmpeg is not installed")
         self.path = path
-        self._whole: PcmDecoder | None = None
+        self._whole: SoundFileDecoder | None = None
         info = _probe(path)
         if info is not None:
             super().__init__(info)
@@ -70,25 +70,25 @@ class FfmpegDecoder(Decoder):
                 try:
                     data = process.stdout.read(_PIPED)
                     if data:
-                        header = _header(data)
-                        data = data[header.data_offset :]
+                        channels, start = _header(data)
+                        data = data[start:]
                     while data:
-                        rest = len(data) % header.layout.frame_bytes
-                        yield decode(data, header.layout)
+                        whole = len(data) // (4 * channels) * 4 * channels
+                        yield np.frombuffer(data[:whole], "<f4").reshape(-1, channels)
                         more = process.stdout.read(_PIPED)
-                        data = data[len(data) - rest :] + more if more else b""
+                        data = data[whole:] + more if more else b""
                     status = process.wait()
                 finally:
                     process.kill()  # where nobody wants the rest
             complaints.seek(0)
             self.warnings.extend(_remarks(status, _last_line(complaints.read())))
 
-    def _decode(self) -> PcmDecoder:
+    def _decode(self) -> SoundFileDecoder:
         """All of it in memory, for where there is no ffprobe to tell its length."""
         done = _run(*self._command(0.0, None))
         complaint = _last_line(done.stderr)
         try:
-            decoder = open_wav(io.BytesIO(done.stdout), len(done.stdout))
+            decoder = SoundFileDecoder(io.BytesIO(done.stdout), sequential_sound_file())
         except Undecodable as error:
             raise Undecodable(f"ffmpeg: {complaint or error}") from error
         decoder.warnings.extend(_remarks(done.returncode, complaint))
@@ -103,11 +103,13 @@ class FfmpegDecoder(Decoder):
         return ["ffmpeg", "-v", "error", "-nostdin", *window, "-i", f"file:{self.path}", *output]
 
 
-def _header(data: bytes) -> WavHeader:
-    try:
-        return parse_wav(io.BytesIO(data), len(data))
-    except ValueError as error:
-        raise Undecodable(f"ffmpeg: {error}") from error
+def _header(data: bytes) -> tuple[int, int]:
+    """The number of channels of a WAV file, and where its samples begin; ffmpeg writes the format first."""
+    extent = data_extent(io.BytesIO(data), len(data))
+    channels = int.from_bytes(data[22:24], "little")
+    if extent is None or not channels:
+        raise Undecodable("ffmpeg: no WAV header")
+    return channels, extent.start
 
 
 def _remarks(status: int, complaint: str) -> list[str]:

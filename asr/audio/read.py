@@ -14,11 +14,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from asr.audio.channels import ChannelPicker
 from asr.audio.containers import open_decoder
-from asr.audio.decoders import AudioInfo, Decoder, Undecodable
-from asr.audio.pcm import RawFormat
+from asr.audio.decoders import HIGHEST_RATE, LOWEST_RATE, AudioInfo, Decoder, RawFormat, Undecodable
 from asr.audio.resample import resample
-from asr.types import AudioError
+from asr.types import AsrError, AudioError, in_words
 
 __all__ = ["Audio", "AudioInfo", "RawFormat", "Source", "from_array", "probe", "read"]
 
@@ -34,6 +34,7 @@ class Audio:
 
     `samples` is float32, `(time,)` for channel "mix" or a number and `(channels, time)` for "each", at
     `rate` hertz. `duration` counts seconds of the source. `warnings` are phrases without the file's name.
+    `silent` tells of each channel of `samples` whether it is constant: every sample, as decoded, has the same value.
     """
 
     samples: np.ndarray
@@ -42,6 +43,7 @@ class Audio:
     source_rate: int
     source_channels: int
     warnings: tuple[str, ...] = ()
+    silent: tuple[bool, ...] = (False,)
 
 
 def probe(source: Source, raw: RawFormat | None = None) -> AudioInfo:
@@ -83,7 +85,7 @@ def read(
 
     Raises AudioError, one line with the name in it: missing, no permission, a folder, empty, not audio, no samples,
     NaN or infinite samples, no such channel, or a window outside the recording. A truncated or damaged recording is
-    read as far as it goes, with a warning in `Audio.warnings`.
+    read as far as it goes, with a warning in `Audio.warnings`. What libraries raise becomes an AudioError as well.
     """
     audio = read_unless_longer(
         source, None, rate=rate, channel=channel, offset=offset, duration=duration, raw=raw, name=name
@@ -116,9 +118,10 @@ def read_unless_longer(
         frames = sum(part.shape[-1] for part in parts)
         if not frames:
             raise nothing_read(offset, start, decoder, label)
-        samples = np.concatenate(parts, axis=-1)
-        warnings = [*decoder.warnings, *shortage(start, stop, frames, decoder)]
-    return _finish(samples, info.rate, rate, info.channels, [*warnings, *picker.warnings()], label)
+        with reading(label):
+            samples = np.concatenate(parts, axis=-1)
+            warnings = [*decoder.warnings, *shortage(start, stop, frames, decoder)]
+            return _finish(samples, info.rate, rate, info.channels, warnings, picker)
 
 
 def nothing_read(offset: float, start: int, decoder: Decoder, label: str) -> AudioError:
@@ -148,11 +151,13 @@ def from_array(
         raise AudioError(f"{name}: holds no samples")
     if channels > _MAX_CHANNELS or channels > frames:
         raise AudioError(f"{name}: shape {array.shape} means {channels} channels of {frames} samples: pass samples.T")
-    if int(rate) != rate or rate < 1:
-        raise AudioError(f"{name}: the rate must be a positive whole number of hertz, found {rate}")
+    if int(rate) != rate:
+        raise AudioError(f"{name}: the rate must be a whole number of hertz, found {rate}")
+    check_rate(int(rate), name)
     picker = ChannelPicker(channel, channels, name)
     picked = picker(_to_float(array, name).T)
-    return _finish(picked, int(rate), target_rate, channels, picker.warnings(), name)
+    with reading(name):
+        return _finish(picked, int(rate), target_rate, channels, [], picker)
 
 
 def _to_float(array: np.ndarray, name: str) -> np.ndarray:
@@ -167,15 +172,15 @@ def _to_float(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _finish(
-    samples: np.ndarray, source_rate: int, rate: int | None, channels: int, warnings: list[str], label: str
+    samples: np.ndarray, source_rate: int, rate: int | None, channels: int, warnings: list[str], picker: ChannelPicker
 ) -> Audio:
-    peak = finite_peak(samples, source_rate, label)
-    warnings = [*warnings, *quality_warnings(peak, source_rate, rate)]
+    peak = finite_peak(samples, source_rate, picker.label)
+    warnings = [*warnings, *picker.warnings(), *quality_warnings(peak, source_rate, rate)]
     duration = samples.shape[-1] / source_rate
     if rate is not None and rate != source_rate:
         samples = resample(samples, source_rate, rate)
     samples = np.ascontiguousarray(samples, dtype=np.float32)
-    return Audio(samples, rate or source_rate, duration, source_rate, channels, tuple(warnings))
+    return Audio(samples, rate or source_rate, duration, source_rate, channels, tuple(warnings), picker.constant)
 
 
 def finite_peak(samples: np.ndarray, rate: int, label: str, before: int = 0) -> float:
@@ -196,38 +201,6 @@ def quality_warnings(peak: float, source_rate: int, rate: int | None) -> list[st
             f"frequencies above {source_rate / 2:g} Hz are missing"
         )
     return found
-
-
-class ChannelPicker:
-    """Takes the channels asked for out of `(frames, channels)` blocks."""
-
-    def __init__(self, channel: str | int, channels: int, label: str) -> None:
-        self.channel = int(channel) if str(channel).removeprefix("-").isdecimal() else channel
-        self.energy = np.zeros(2)  # of the channels on average, of their mean
-        if isinstance(self.channel, int):
-            if not 0 <= self.channel < channels:
-                there = "1 channel (0)" if channels == 1 else f"{channels} channels (0 to {channels - 1})"
-                raise AudioError(f"{label}: no channel {channel}, it has {there}")
-        elif channel not in ("mix", "each"):
-            raise AudioError(f"{label}: channel must be 'mix', 'each' or a number, found {channel!r}")
-
-    def __call__(self, block: np.ndarray) -> np.ndarray:
-        if self.channel == "each":
-            return block.T
-        if isinstance(self.channel, int):
-            return block[:, self.channel]
-        if block.shape[1] == 1:
-            return block[:, 0]
-        with np.errstate(all="ignore"):  # not finite: refused later, by name
-            mixed = block.mean(axis=1, dtype=np.float32)
-            self.energy += [np.square(block).mean(axis=1).sum(), np.square(mixed).sum()]
-        return mixed
-
-    def warnings(self) -> list[str]:
-        apart, mixed = self.energy
-        if mixed < 1e-3 * apart:
-            return ["the channels cancel each other when mixed (one is inverted): choose one by its number"]
-        return []
 
 
 def window_frames(offset: float, duration: float | None, info: AudioInfo, label: str) -> tuple[int, int | None]:
@@ -265,26 +238,49 @@ def _length(info: AudioInfo) -> str:
     return f" ({info.duration:.2f} s long)" if info.frames >= 0 else ""
 
 
+def check_rate(rate: int, label: str) -> None:
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise AudioError(f"{label}: a rate of {rate} Hz, where audio has {LOWEST_RATE} to {HIGHEST_RATE} Hz")
+
+
 def guarded(blocks: Iterator[np.ndarray], label: str) -> Iterator[np.ndarray]:
+    """The blocks; what a decoder raises becomes an AudioError, what their reader raises does not."""
+    while True:
+        with reading(label):
+            block = next(blocks, None)
+        if block is None:
+            return
+        yield block
+
+
+@contextmanager
+def reading(label: str) -> Iterator[None]:
+    """Whatever goes wrong in here is the trouble of one recording: an AudioError with its name."""
     try:
-        yield from blocks
-    except Undecodable as error:
-        raise AudioError(f"{label}: cannot be read: {error}") from error
+        yield
+    except AsrError:
+        raise
+    except OSError as error:
+        raise AudioError(f"{label}: cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
         raise AudioError(f"{label}: does not fit into memory: read it in windows of offset and duration") from error
+    except Undecodable as error:
+        raise AudioError(f"{label}: cannot be read: {error}") from error
+    except Exception as error:
+        raise AudioError(f"{label}: cannot be read: {in_words(error)}") from error
 
 
 @contextmanager
 def opened(source: Source, raw: RawFormat | None, name: str | None) -> Iterator[tuple[Decoder, str]]:
     with ExitStack() as stack:
         file, label, path = _binary(source, name, stack)
-        try:
+        with reading(label):
             size = file.seek(0, os.SEEK_END)
             if not size:
                 raise AudioError(f"{label}: the file is empty (0 bytes)")
-            yield open_decoder(file, size, label, path, raw, stack), label
-        except OSError as error:
-            raise AudioError(f"{label}: cannot be read: {error.strerror or error}") from error
+            decoder = open_decoder(file, size, label, path, raw, stack)
+            check_rate(decoder.info.rate, label)
+        yield decoder, label
 
 
 def _binary(source: Source, name: str | None, stack: ExitStack) -> tuple[BinaryIO, str, Path | None]:

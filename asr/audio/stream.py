@@ -7,16 +7,16 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from asr.audio.decoders import Decoder
-from asr.audio.pcm import RawFormat
+from asr.audio.channels import ChannelPicker
+from asr.audio.decoders import Decoder, RawFormat
 from asr.audio.read import (
-    ChannelPicker,
     Source,
     finite_peak,
     guarded,
     nothing_read,
     opened,
     quality_warnings,
+    reading,
     shortage,
     window_frames,
 )
@@ -45,6 +45,11 @@ class AudioStream:
         frames = min((end for end in (self._stop, info.frames) if end is not None and end >= 0), default=None)
         self.seconds = None if frames is None else (frames - self._start) / info.rate
 
+    @property
+    def silent(self) -> bool:
+        """Whether all samples decoded so far are the same; those that came in blocks are among them."""
+        return self._picker.constant[0]
+
     def __iter__(self) -> Iterator[np.ndarray]:
         resampler = Resampler(self.source_rate, self.rate)
         frames, peak = 0, 0.0
@@ -53,7 +58,8 @@ class AudioStream:
             peak = max(peak, finite_peak(samples, self.source_rate, self._label, frames))
             frames += len(samples)
             self.duration = frames / self.source_rate
-            resampled = resampler(samples)
+            with reading(self._label):
+                resampled = resampler(samples)
             if len(resampled):
                 yield resampled
         if not frames:
@@ -64,7 +70,8 @@ class AudioStream:
             *self._picker.warnings(),
             *quality_warnings(peak, self.source_rate, self.rate),
         )
-        rest = resampler.finish()
+        with reading(self._label):
+            rest = resampler.finish()
         if len(rest):
             yield rest
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,19 +27,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from asr.training.callbacks import Interrupted
-    from asr.training.config import read_config
-    from asr.training.run import train
+    from asr.training.interruption import Interrupted, handled_signals
+    from asr.training.ranks import is_first_process
 
-    config = read_config(args.recipe, args.overrides)
-    _refuse_pipes(args.recipe, config)
+    output = ""
     try:
-        result = train(config, args.resume)
+        with handled_signals():  # from before the imports, which take seconds
+            from asr.training.config import read_config
+            from asr.training.run import train
+
+            config = read_config(args.recipe, args.overrides)
+            _refuse_pipes(args.recipe, config)
+            output = config.output
+            result = train(config, args.resume)
     except Interrupted as stop:
-        if stop.first:
+        if is_first_process():
             again = shlex.join(["asr", "train", args.recipe, *args.overrides])
-            print(f"stopped; everything is saved in {config.output}. Go on with: {again}", file=sys.stderr)
-        return 128 + signal.Signals(stop.signal_number)
+            where = f" in {output}" if output else ""
+            print(f"stopped; everything is saved{where}. Go on with: {again}", file=sys.stderr)
+        return stop.status
     if result.dev_wer == result.dev_wer:  # other ranks of a distributed run have nothing to report
         print(f"{result.model_path}  dev WER {result.dev_wer:.2%}  CER {result.dev_cer:.2%}  {result.epochs} epochs")
     return 0

@@ -110,8 +110,9 @@ class _Examiner:
             result.problems.append(("unreadable audio", str(error)))
             return
         result.problems += [("damaged audio", warning) for warning in audio.warnings]
-        if not audio.samples.any():
-            result.problems.append(("silent audio", f"{utterance.audio_filepath}: every sample is zero"))
+        if all(audio.silent):
+            value = f"{audio.samples.flat[0]:.4g}" if audio.samples.any() else "zero"
+            result.problems.append(("silent audio", f"{utterance.audio_filepath}: every sample is {value}"))
             return
         pcm = np.rint(np.clip(audio.samples, -1, 1) * 32767).astype(np.int16)  # the same from wav and from flac
         result.heard = _digest(pcm.tobytes() + str(audio.rate).encode())

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr import standard_streams
+from asr.config import expand_path
 from asr.recipe.steps import STEPS, Preparation, Run
+from asr.training.interruption import Interrupted, handled_signals
+from asr.training.ranks import is_first_process
 from asr.types import AsrError, ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +21,10 @@ if TYPE_CHECKING:
 
 
 def main(folder: Path, preparation: Preparation, argv: Sequence[str] | None = None) -> int:
-    """Run a recipe from the command line and return the exit status (0 done, 1 failed, 2 wrong usage)."""
+    """Run a recipe from the command line and return the exit status.
+
+    0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM.
+    """
     if argv is None:
         standard_streams.own()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -26,20 +33,23 @@ def main(folder: Path, preparation: Preparation, argv: Sequence[str] | None = No
 
 def _status(folder: Path, preparation: Preparation, arguments: Sequence[str]) -> int:
     try:
-        args = _parse(folder, preparation, arguments)
-        config = _config(folder, args)
-        return Run(config, args, preparation, folder).steps(_chosen(args.steps), _chosen(args.force or ""))
+        with handled_signals() as signals:
+            args = _parse(folder, preparation, arguments)
+            config = _config(folder, args)
+            return Run(config, args, preparation, folder, signals).steps(_chosen(args.steps), _chosen(args.force or ""))
+    except Interrupted as stop:
+        if is_first_process():
+            print(f"{folder.name}: stopped; all is saved, the same command goes on from here", file=sys.stderr)
+        return stop.status
     except AsrError as error:
         print(f"{folder.name}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError | ConfigError) else 1
     except OSError as error:
-        if not standard_streams.is_file_error(error):
+        if not standard_streams.is_file_error(error) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(f"{folder.name}: error: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{folder.name}: error: {where}{error.strerror or error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"{folder.name}: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
 
 
 def _parse(folder: Path, preparation: Preparation, argv: Sequence[str]) -> argparse.Namespace:
@@ -58,7 +68,11 @@ def _parse(folder: Path, preparation: Preparation, argv: Sequence[str]) -> argpa
     parser.add_argument("--steps", default=",".join(STEPS), metavar="A,B", help="only these of: %(default)s")
     parser.add_argument("--force", metavar="A,B", help="do these steps even when they are up to date")
     preparation.add_arguments(parser)
-    return parser.parse_intermixed_args(argv)
+    args = parser.parse_intermixed_args(argv)
+    for name, value in vars(args).items():
+        if isinstance(value, Path):  # a shell leaves the ~ of --output=~/x alone
+            setattr(args, name, Path(expand_path(str(value), f"--{name.replace('_', '-')}")))
+    return args
 
 
 def _config(folder: Path, args: argparse.Namespace) -> TrainConfig:

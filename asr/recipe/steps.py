@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
+import contextlib
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,9 @@ from asr.config import to_dict
 from asr.corpus.download import file_digest
 from asr.files import Stamp, as_json, differences, file_state
 from asr.lm.tuned import tuned_path
+from asr.training.interruption import Signals
+from asr.training.lock import locked
+from asr.training.ranks import is_first_process
 from asr.types import AudioError, ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -63,19 +65,18 @@ class Run:
     args: argparse.Namespace
     preparation: Preparation
     folder: Path
+    signals: Signals
 
     def steps(self, chosen: Sequence[str], forced: Sequence[str]) -> int:
         """Do the chosen steps that are not up to date (or are forced), in order; return the exit status."""
-        from asr.training.callbacks import Interrupted
-
-        if _rank() > 0:  # a further process of a distributed run: only the training is shared
+        if not is_first_process():  # only the training is shared
             chosen = [step for step in chosen if step == "train"]
-        try:
+        with contextlib.ExitStack() as locks:
             for step in chosen:
+                if step != "prepare":
+                    locks.enter_context(locked(self.output))
                 getattr(self, step)(step in forced)
-        except Interrupted as stop:
-            _say("train", "stopped; all is saved, the same command goes on from here")
-            return 128 + signal.Signals(stop.signal_number)
+                self.signals.check()
         return 0
 
     def prepare(self, force: bool) -> None:
@@ -93,8 +94,8 @@ class Run:
         stamp = Stamp(self.args.data / ".prepared.json")
         if not self._due("prepare", stamp, inputs, wanted, force):
             return
-        self.args.data.mkdir(parents=True, exist_ok=True)
-        self.preparation.prepare(self.args)
+        with locked(self.args.data):
+            self.preparation.prepare(self.args)
         missing = [str(path) for path in wanted if not path.exists()]
         if missing:
             raise ConfigError(f"the configuration names {missing[0]}, which this recipe does not prepare")
@@ -129,8 +130,8 @@ class Run:
 
     def train(self, force: bool) -> None:
         """The model: an interrupted run goes on, one with other settings or data is set aside."""
-        from asr.training.callbacks import LAST
         from asr.training.config import manifests
+        from asr.training.resume import checkpoints, set_aside
         from asr.training.run import train
 
         data = self.config.data
@@ -143,13 +144,16 @@ class Run:
             return
         before, now = stored.get("inputs") or as_json(inputs), as_json(inputs)
         same = not differences(_without(before, _CONTINUED), _without(now, _CONTINUED))
-        if (self.output / LAST).exists() and _rank() == 0 and (force or not same):
-            self._set_aside()
-        if _rank() == 0:
+        if is_first_process():
+            if checkpoints(self.output) and (force or not same):
+                stay = {self._stamps.name, self._tokenizer_file.name}
+                stay |= {path.name for path in self.output.glob(f"{PREVIOUS}-*")}
+                aside = set_aside(self.output, self.output / f"{PREVIOUS}-", stay)
+                _say("train", f"starting afresh; the earlier run was moved to {aside}")
             stamp.write(inputs, finished=False)
         config = replace(self.config, text=replace(self.config.text, tokenizer_file=str(self._tokenizer_file)))
         result = train(config, resume="auto")
-        if _rank() == 0:
+        if is_first_process():
             stamp.write(inputs, result={"dev_wer": result.dev_wer, "epochs": result.epochs, "seconds": result.seconds})
             self._averaged().write(self._average_inputs())  # training ends with averaging by these settings
             _say(
@@ -289,18 +293,6 @@ class Run:
         _say(step, reason or "up to date")
         return bool(reason)
 
-    def _set_aside(self) -> None:
-        """Move an earlier run out of the way: nothing that cost training time is deleted."""
-        number = 1
-        while (aside := self.output / f"{PREVIOUS}-{number}").exists():
-            number += 1
-        aside.mkdir()
-        stay = {self._stamps.name, self._tokenizer_file.name}
-        for path in list(self.output.iterdir()):
-            if path.name not in stay and not path.name.startswith(PREVIOUS):
-                path.rename(aside / path.name)
-        _say("train", f"starting afresh; the earlier run was moved to {aside}")
-
 
 def _without(settings: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """Nested settings without some of them, given by dotted names."""
@@ -321,11 +313,6 @@ def _wer_in(name: str) -> tuple[float, str]:
         return float("inf"), name
 
 
-def _rank() -> int:
-    """0 in an ordinary process; above 0 in the further processes of a distributed training."""
-    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
-
-
 def _say(step: str, line: str) -> None:
-    if _rank() == 0:
+    if is_first_process():
         print(f"[{step}] {line}", file=sys.stderr, flush=True)

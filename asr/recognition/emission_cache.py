@@ -13,7 +13,7 @@ import numpy as np
 
 from asr.corpus.download import file_digest
 from asr.corpus.manifest import Manifest
-from asr.files import file_state, write_text
+from asr.files import file_state, replacing, write_text
 from asr.recognition.inputs import as_recording
 from asr.types import Failure, Hypothesis
 
@@ -86,7 +86,8 @@ def emissions(
         recognizer.decoder = decoder
     rows = [array for array in arrays if array is not None]
     joined = np.concatenate(rows) if rows else np.zeros((0, recognizer.tokenizer.vocab_size), np.float32)
-    np.save(folder / "emissions.npy", joined)
+    with replacing(folder / "emissions.npy") as partial, partial.open("wb") as file:
+        np.save(file, joined)
     write_text(index, json.dumps({"key": key, "frames": lengths, "failures": failures}, ensure_ascii=False))
     return _split(joined, lengths, failures)
 

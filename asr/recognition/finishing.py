@@ -9,6 +9,7 @@ from asr.decoding.confidence import Calibration
 from asr.recognition.inputs import Recording
 from asr.types import Hypothesis, Transcript, Word
 
+SILENT = "silence: every sample has the same value, there is nothing to recognize"
 MINIMUM_WORD = 0.001  # seconds; a word squeezed against the end of its recording keeps at least this
 
 
@@ -19,8 +20,12 @@ def finished(
     hypotheses: Sequence[Hypothesis],
     channel: int | None,
     calibration: Calibration | None,
+    silent: bool = False,
 ) -> Transcript:
-    """The transcript of a recording of `duration` seconds, or of one channel of it; the best hypothesis comes first."""
+    """The transcript of a recording of `duration` seconds, or of one channel of it; the best hypothesis comes first.
+
+    Of one that is `silent` (see `asr.audio.read.Audio`) it says so.
+    """
     fitted = [replace(h, words=_calibrated(fit_words(h.words, duration), calibration)) for h in hypotheses]
     best = fitted[0]
     return Transcript(
@@ -32,7 +37,7 @@ def finished(
         channel=channel,
         confidence=sum(word.confidence for word in best.words) / max(len(best.words), 1),
         nbest=tuple(fitted),
-        warnings=warnings,
+        warnings=(*warnings, SILENT) if silent else warnings,
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from asr.audio.read import Audio, RawFormat, channel_count, from_array, read_unless_longer
 from asr.audio.stream import open_stream
 from asr.recognition.inputs import Recording
-from asr.types import AsrError, Failure
+from asr.types import AsrError, Failure, in_words
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class Loaded:
         """Of samples in memory, over all channels."""
         return self.audio.samples.size / self.audio.rate if isinstance(self.audio, Audio) else 0.0
 
+    def silent(self, channel: int | None) -> bool:
+        """Whether a channel (None: the only one that was read) is constant."""
+        return isinstance(self.audio, Audio) and self.audio.silent[channel or 0]
+
     def waveforms(self) -> list[tuple[int | None, np.ndarray]]:
         if not isinstance(self.audio, Audio):
             return []
@@ -40,11 +44,17 @@ class Loaded:
 
 
 class Samples(Protocol):
-    """Blocks of samples at the model's rate; `duration` and `warnings` are complete after the last."""
+    """Blocks of samples at the model's rate; `duration` and `warnings` are complete after the last.
+
+    `silent`: all so far are silence, see `Audio.silent`.
+    """
 
     duration: float
     warnings: tuple[str, ...]
     source_rate: int
+
+    @property
+    def silent(self) -> bool: ...
 
     def __iter__(self) -> Iterator[np.ndarray]: ...
 
@@ -58,6 +68,10 @@ def load_recording(
         return Loaded(recording, read_recording(recording, rate, chosen, raw, longest))
     except AsrError as error:
         return Loaded(recording, failure(recording, str(error)))
+    except TypeError:  # of what is no recording at all
+        raise
+    except Exception as error:  # what nobody expected of one recording must not end the work on the others
+        return Loaded(recording, failure(recording, f"{name_of(recording)}: {in_words(error)}"))
 
 
 def read_recording(
@@ -91,8 +105,9 @@ def channels_of(recording: Recording, raw: RawFormat | None) -> int:
 class _InMemory:
     """Samples that are there already."""
 
-    def __init__(self, samples: np.ndarray, duration: float, warnings: tuple[str, ...], source_rate: int) -> None:
-        self.samples, self.duration, self.warnings, self.source_rate = samples, duration, warnings, source_rate
+    def __init__(self, audio: Audio) -> None:
+        self.samples, self.duration, self.warnings = audio.samples, audio.duration, audio.warnings
+        self.source_rate, self.silent = audio.source_rate, audio.silent[0]
 
     def __iter__(self) -> Iterator[np.ndarray]:
         yield self.samples
@@ -105,7 +120,7 @@ def open_samples(
     """The samples of one channel of a recording, for one pass."""
     if isinstance(recording.source, tuple):
         audio = from_array(*windowed(recording), target_rate=rate, channel=channel, name=name)
-        yield _InMemory(audio.samples, audio.duration, audio.warnings, audio.source_rate)
+        yield _InMemory(audio)
         return
     options: dict[str, Any] = {} if isinstance(recording.source, str | Path) else {"name": name}
     with open_stream(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asr.decoding.interface import begin_stream
+from asr.recognition.finishing import SILENT
 from asr.recognition.loading import Samples, open_samples, read_recording
 from asr.recognition.windows import SHORTEST_UTTERANCE, Grid, Window, cut_windows
 from asr.types import AsrError, Hypothesis, UsageError
@@ -70,6 +71,7 @@ class LongResult:
     duration: float
     warnings: tuple[str, ...]
     source_rate: int
+    silent: bool
 
 
 def recognize_long(
@@ -97,7 +99,8 @@ def recognize_long(
             if on_text is not None and (stable := stream.stable()) != said:
                 said = stable
                 on_text(stable)
-        return LongResult(stream.finish(nbest), samples.duration, samples.warnings, samples.source_rate)
+        hypotheses = stream.finish(nbest)
+        return LongResult(hypotheses, samples.duration, samples.warnings, samples.source_rate, samples.silent)
 
 
 def emissions_of(
@@ -107,11 +110,22 @@ def emissions_of(
     audio = read_recording(recording, recognizer.rate, channel, raw, recognizer.longest)
     if audio is not None:
         [log_probs] = recognizer.emissions_in_memory([audio.samples])
-        return Emissions(_checked(log_probs), audio.duration, audio.warnings)
+        return _noted(_checked(log_probs), audio.duration, audio.warnings, audio.silent[0])
     windows = recognizer.windows or Windows()
     with open_samples(recording, recognizer.rate, channel, raw, name) as samples:
         blocks = list(stitched(recognizer, samples, windows, windows.longest))
-        return Emissions(np.concatenate(blocks), samples.duration, samples.warnings)
+        return _noted(np.concatenate(blocks), samples.duration, samples.warnings, samples.silent)
+
+
+def silenced(log_probs: np.ndarray) -> np.ndarray:
+    """Nothing but blanks (time, vocab) for a constant signal: no model has heard one, and some make letters of it."""
+    return np.repeat(_certain(0, log_probs.shape[1]), len(log_probs), axis=0)
+
+
+def _noted(log_probs: np.ndarray, duration: float, warnings: tuple[str, ...], silent: bool) -> Emissions:
+    if silent:
+        return Emissions(silenced(log_probs), duration, (*warnings, SILENT))
+    return Emissions(log_probs, duration, warnings)
 
 
 def stitched(
@@ -119,17 +133,18 @@ def stitched(
 ) -> Iterator[np.ndarray]:
     """Log-probabilities (time, vocab) of successive windows: joined, as many as of the whole recording.
 
-    `samples` are blocks (time,) at the model's rate; what is held of them is bounded by the batch.
+    `samples` are blocks (time,) at the model's rate; what is held of them is bounded by the batch. Windows are blank as
+    long as the recording is silent.
     """
     batch: list[Window] = []
     for window in cut_windows(iter(samples), grid_of(recognizer, windows)):
         longest = max(len(w.samples) for w in [*batch, window])
         if batch and longest * (len(batch) + 1) > batch_seconds * recognizer.rate:
-            yield from _kept(recognizer, batch)
+            yield from _kept(recognizer, batch, bool(getattr(samples, "silent", False)))
             batch = []
         batch.append(window)
     if batch:
-        yield from _kept(recognizer, batch)
+        yield from _kept(recognizer, batch, bool(getattr(samples, "silent", False)))
 
 
 def longest_piece(windows: Windows, training: dict[str, Any]) -> float:
@@ -168,7 +183,7 @@ def _joined_at_most(training: dict[str, Any]) -> int:
     return int(augment.get("join_up_to", 2)) if augment.get("join") else 1
 
 
-def _kept(recognizer: Recognizer, batch: list[Window]) -> Iterator[np.ndarray]:
+def _kept(recognizer: Recognizer, batch: list[Window], silent: bool) -> Iterator[np.ndarray]:
     spoken = [window.samples for window in batch if len(window.samples)]
     results = iter(recognizer.emissions_in_memory(spoken) if spoken else [])
     labels = recognizer.tokenizer.labels
@@ -177,7 +192,8 @@ def _kept(recognizer: Recognizer, batch: list[Window]) -> Iterator[np.ndarray]:
     for window in batch:
         parts = [np.repeat(blank, window.before, axis=0)]
         if len(window.samples):
-            parts.append(_checked(next(results))[window.first : window.last])
+            log_probs = _checked(next(results))
+            parts.append((silenced(log_probs) if silent else log_probs)[window.first : window.last])
         joined = np.concatenate([*parts, np.repeat(blank, window.after, axis=0)])
         if window.ends_in_pause and space is not None and len(joined):
             joined[-1:] = space  # utterances begin and end without a space: it stands between them

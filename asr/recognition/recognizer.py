@@ -6,6 +6,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from asr.model.checkpoint import ModelFile, load_model
 from asr.recognition.finishing import finished
 from asr.recognition.inputs import Recording, as_recording
 from asr.recognition.loading import Loaded, channels_of, failure, load_recording, name_of, read_recording, rereadable
-from asr.recognition.long_form import Emissions, Windows, emissions_of, longest_piece, recognize_long
+from asr.recognition.long_form import Emissions, Windows, emissions_of, longest_piece, recognize_long, silenced
 from asr.recognition.read_ahead import read_ahead
-from asr.types import AsrError, Failure, Hypothesis, Transcript, UsageError
+from asr.types import AsrError, Failure, Hypothesis, Transcript, UsageError, in_words
 
 BATCH_SECONDS = {"cpu": 60.0, "cuda": 600.0}
 WINDOW_BATCHES = 4  # recordings are sorted by length within this many batches: more padding saved, later results
@@ -102,6 +103,8 @@ class Recognizer:
             return self._transcribe_long(recording, channel, None, nbest, raw, BATCH_SECONDS[self.device.type])
         self.source_rates[audio.source_rate] += 1
         [log_probs] = self.emissions([audio.samples])
+        if audio.silent[0]:
+            log_probs = silenced(log_probs)
         return self._transcript(recording, audio, self.decoder.decode(log_probs), None, nbest)
 
     def transcribe_many(
@@ -203,6 +206,10 @@ class Recognizer:
         except AsrError as error:
             name = name_of(recording)
             return failure(recording, str(error) if str(error).startswith(f"{name}: ") else f"{name}: {error}")
+        except OSError:  # not of reading, whose errors are AudioError by now: `on_text` cannot print
+            raise
+        except Exception as error:
+            return failure(recording, f"{name_of(recording)}: {in_words(error)}")
 
     def _transcribe_long(
         self,
@@ -226,7 +233,9 @@ class Recognizer:
         )
         if not channel:  # once for all channels
             self.source_rates[result.source_rate] += 1
-        return finished(recording, result.duration, result.warnings, result.hypotheses, channel, self.calibration)
+        return finished(
+            recording, result.duration, result.warnings, result.hypotheses, channel, self.calibration, result.silent
+        )
 
     def _recognize_window(
         self, window: list[Loaded], batch_seconds: float, nbest: int
@@ -238,6 +247,10 @@ class Recognizer:
         results: dict[tuple[int, int | None], Transcript | Failure] = {}
         for batch in _batches(waveforms, batch_seconds * self.rate):
             emissions = self.emissions_in_memory([samples for _, _, samples in batch])
+            for i, (item, channel, _) in enumerate(batch):
+                log_probs = emissions[i]
+                if item.silent(channel) and not isinstance(log_probs, AsrError):
+                    emissions[i] = silenced(log_probs)
             for (item, channel, _), hypotheses in zip(batch, self._decoded(emissions), strict=True):
                 results[id(item), channel] = self._result(item, channel, hypotheses, nbest)
         for item in window:
@@ -246,30 +259,36 @@ class Recognizer:
             yield item.recording, _joined(item, [results[id(item), c] for c, _ in item.waveforms()])
 
     def emissions_in_memory(self, samples: list[np.ndarray]) -> list[np.ndarray | AsrError]:
-        """The emissions of a batch; where memory is short, one by one, and an error for those that still do not fit."""
+        """The emissions of a batch; where that fails (memory is short) one by one, with an error for what fails."""
         try:
             return [*self.emissions(samples)]
-        except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
-                raise
-        if self.device.type == "cuda":
+        except AssertionError:  # our own mistake, not the input's
+            raise
+        except Exception as error:
+            problem, out_of_memory = in_words(error), _out_of_memory(error)
+        if out_of_memory and self.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(samples) > 1:
             return [result for waveform in samples for result in self.emissions_in_memory([waveform])]
-        minutes = len(samples[0]) / self.rate / 60
-        return [AsrError(f"not enough memory on {self.device.type} for {minutes:.1f} minutes in one piece")]
+        if out_of_memory:
+            minutes = len(samples[0]) / self.rate / 60
+            problem = f"not enough memory on {self.device.type} for {minutes:.1f} minutes in one piece"
+        return [AsrError(problem)]
 
     def _decoded(self, emissions: Sequence[np.ndarray | AsrError]) -> list[list[Hypothesis] | AsrError]:
         """Hypotheses of each utterance of a batch, or why there are none: the others go on."""
         many = getattr(self.decoder, "decode_many", None)
         if many is not None:
-            return many(emissions, errors_as_values=True)
+            with suppress(Exception):  # found again below, one by one
+                return many(emissions, errors_as_values=True)
         results: list[list[Hypothesis] | AsrError] = []
         for log_probs in emissions:
             try:
                 results.append(log_probs if isinstance(log_probs, AsrError) else self.decoder.decode(log_probs))
             except AsrError as error:
                 results.append(error)
+            except Exception as error:
+                results.append(AsrError(in_words(error)))
         return results
 
     def _result(
@@ -284,7 +303,8 @@ class Recognizer:
         self, recording: Recording, audio: Audio, hypotheses: list[Hypothesis], channel: int | None, nbest: int
     ) -> Transcript:
         best = hypotheses[: max(nbest, 1)]
-        return finished(recording, audio.duration, audio.warnings, best, channel, self.calibration)
+        silent = audio.silent[channel or 0]
+        return finished(recording, audio.duration, audio.warnings, best, channel, self.calibration, silent)
 
 
 def choose_device(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.files import write_text
+from asr.files import replacing, write_text
 from asr.recognition.tuning import Tuning
 
 
@@ -63,4 +63,5 @@ def draw_surface(tuning: Tuning, path: Path, title: str) -> None:
         fontweight="bold",
     )
     axes.set(xlabel="alpha (weight of the language model)", ylabel="beta (bonus per word)", title=title)
-    figure.savefig(path, dpi=120)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")

@@ -43,8 +43,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ModelFileError(f"{path}: no such checkpoint") from error
     except Exception as error:  # torch raises many kinds for foreign files
-        reason = str(error).splitlines()[0]
-        raise ModelFileError(f"{path}: not a training checkpoint of this program ({reason})") from error
+        reason = next(iter(str(error).splitlines()), "it is empty or cut off")
+        raise ModelFileError(f"{path}: damaged, or not a training checkpoint of this program ({reason})") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ModelFileError(f"{path}: not a training checkpoint of this program")
     return checkpoint

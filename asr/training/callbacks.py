@@ -1,109 +1,18 @@
-"""Around the training steps: saving on interruption, averaging, progress lines, warnings."""
+"""Around the training steps: averaging, progress lines, warnings."""
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from pytorch_lightning.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
 from asr.training.module import SpeechModule
-
-LAST = "last.ckpt"
-
-
-class Interrupted(Exception):
-    """Raised out of the training loop after a checkpoint was written on Ctrl-C or SIGTERM.
-
-    `first` tells the one process of a distributed run that should speak of it.
-    """
-
-    def __init__(self, signal_number: int, first: bool = True) -> None:
-        super().__init__(signal.Signals(signal_number).name)
-        self.signal_number, self.first = signal_number, first
-
-
-class SaveOnInterrupt(Callback):
-    """Writes `last.ckpt` at a step boundary after SIGINT or SIGTERM, and every `minutes`; a second signal stops hard.
-
-    A signal inside a step must wait for its end: only there are weights, optimizer and position consistent. After the
-    last step of an epoch the validation comes first, or no run would ever see it, and the first step after that. All
-    ranks agree on it, so that none is left waiting in a collective.
-    """
-
-    def __init__(self, directory: Path, minutes: float) -> None:
-        self.directory, self.minutes = directory, minutes
-        self.received = 0
-        self._speaks = True
-        self._previous: dict[int, Any] = {}
-        self._saved_at = time.monotonic()
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._saved_at = time.monotonic()
-        self._speaks = trainer.is_global_zero
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._receive)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._restore()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._restore()
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return  # accumulated gradients are not part of a checkpoint
-        due = time.monotonic() - self._saved_at > self.minutes * 60
-        state = torch.tensor([self.received, int(due)], device=pl_module.device)
-        state = trainer.strategy.reduce(state, reduce_op="max") if trainer.world_size > 1 else state
-        received, due = int(state[0]), bool(state[1])
-        if received or due:
-            trainer.save_checkpoint(self.directory / LAST)
-            self._saved_at = time.monotonic()
-        if received and not trainer.is_last_batch:
-            raise Interrupted(received, trainer.is_global_zero)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
-            self._restore()
-            raise KeyboardInterrupt
-        self.received = number
-        if (
-            self._speaks
-        ):  # not by print, which fails inside a handler when the signal came in the midst of another print
-            os.write(2, b"interrupted: saving after this step (again to stop at once)\n")
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
-
-
-class KeepBest(ModelCheckpoint):
-    """Keeps the best checkpoints, and then writes `last.ckpt`, a real file, after every validation.
-
-    Lightning's `save_last` may write a mere link; a callback of its own would run before this one, and `last.ckpt`
-    would name the best checkpoints of the validation before, which may be deleted by now.
-    """
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_validation_end(trainer, pl_module)
-        if not trainer.sanity_checking and trainer.state.fn == "fit":
-            assert self.dirpath is not None
-            trainer.save_checkpoint(Path(self.dirpath).parent / LAST)
 
 
 def ema_callback(decay: float) -> WeightAveraging:

@@ -1,16 +1,30 @@
-"""Everything a training run can be told, as typed dataclasses that recipes and overrides are checked against."""
+"""Everything a training run can be told, as typed dataclasses that recipes and overrides are checked against.
+
+In a setting that names a file or a folder, `~` and environment variables are expanded. Numbers may be written 1e3.
+"""
 
 from __future__ import annotations
 
-import inspect
+import dataclasses
+import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from asr.audio.augment import AugmentConfig
 from asr.audio.features import FeatureConfig
-from asr.config import apply_overrides, from_dict, nearest, read_yaml, to_dict
+from asr.config import (
+    TYPE_NAMES,
+    FilePath,
+    apply_overrides,
+    as_number,
+    expand_path,
+    from_dict,
+    nearest,
+    read_yaml,
+    to_dict,
+)
 from asr.model.config import ModelConfig, RecurrentConfig
 from asr.types import ConfigError
 
@@ -23,9 +37,9 @@ class DataConfig:
     `workers` -1 chooses by the number of cores. `cache_audio` keeps decoded audio in memory (small sets only).
     """
 
-    train: str | tuple[str, ...] = ()
-    dev: str | tuple[str, ...] = ()
-    test: dict[str, str] = field(default_factory=dict)
+    train: FilePath | tuple[FilePath, ...] = ()
+    dev: FilePath | tuple[FilePath, ...] = ()
+    test: dict[str, FilePath] = field(default_factory=dict)
     batch_seconds: float = 120.0
     eval_batch_seconds: float = 240.0
     max_batch_size: int = 64
@@ -44,7 +58,7 @@ class TextConfig:
     normalizer: str = "basic"
     tokenizer: Literal["char", "bpe", "unigram"] = "char"
     vocab_size: int = 500
-    tokenizer_file: str = ""
+    tokenizer_file: FilePath = ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,13 @@ class OptimizerConfig:
     plateau_patience: int = 3
     gradient_clip: float = 5.0
 
+    def __post_init__(self) -> None:
+        for name in ("lr", "eps", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, found {getattr(self, name):g}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1), found {self.betas[0]:g} and {self.betas[1]:g}")
+
 
 @dataclass(frozen=True)
 class AveragingConfig:
@@ -75,6 +96,12 @@ class AveragingConfig:
     kind: Literal["ema", "last_k", "none"] = "ema"
     ema_decay: float = 0.999
     last_k: int = 5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie in [0, 1), found {self.ema_decay:g}")
+        if self.last_k < 1:
+            raise ValueError(f"last_k must be at least 1, found {self.last_k}")
 
 
 @dataclass(frozen=True)
@@ -86,8 +113,8 @@ class LanguageModelConfig:
     """
 
     order: int = 0
-    text: str | tuple[str, ...] = ()
-    file: str = ""
+    text: FilePath | tuple[FilePath, ...] = ()
+    file: FilePath = ""
 
 
 @dataclass(frozen=True)
@@ -95,15 +122,15 @@ class TrainConfig:
     """A training run.
 
     `task` is one of `asr.training.tasks.TASKS`; `objectives` are the weights of those of
-    `asr.training.objectives.OBJECTIVES` whose sum a step minimizes. `trainer` goes to `pytorch_lightning.Trainer` as it
-    is (max_epochs, devices, precision, ...).
+    `asr.training.objectives.OBJECTIVES` whose sum a step minimizes. `trainer` goes to `pytorch_lightning.Trainer`
+    (max_epochs, devices, precision, ...).
 
     `early_stopping` > 0 ends the run after that many validations without a better dev WER. `checkpoint_minutes` bounds
     the work that a power failure can cost.
     """
 
     name: str = "run"
-    output: str = "exp/run"
+    output: FilePath = "exp/run"
     seed: int = 1
     data: DataConfig = field(default_factory=DataConfig)
     text: TextConfig = field(default_factory=TextConfig)
@@ -119,6 +146,10 @@ class TrainConfig:
     checkpoint_minutes: float = 10.0
     blank_plateau_epochs: int = 20
     trainer: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie in [0, 2^32), found {self.seed}")
 
 
 # What the training run sets itself; letting a recipe set it too would silently undo invariants.
@@ -143,20 +174,49 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 
 def parse_config(values: dict[str, Any]) -> TrainConfig:
-    """A TrainConfig from nested plain values; `trainer` keys are checked against Lightning's own signature."""
+    """A TrainConfig from nested plain values; `trainer` keys and values are checked against Lightning's signature."""
     config = from_dict(TrainConfig, values)
     if not config.objectives:
         raise ConfigError("objectives: name at least one, for example {ctc: 1.0}")
-    if config.trainer:
-        from pytorch_lightning import Trainer
+    if not config.trainer:
+        return config
+    from pytorch_lightning import Trainer
 
-        valid = set(inspect.signature(Trainer.__init__).parameters) - {"self"}
-        for key in config.trainer:
-            if key in _OWNED_TRAINER_KEYS:
-                raise ConfigError(f"'trainer.{key}' cannot be set here: {_OWNED_TRAINER_KEYS[key]}")
-            if key not in valid:
-                raise ConfigError(f"unknown configuration key 'trainer.{key}'{nearest(key, valid)}")
-    return config
+    hints = typing.get_type_hints(Trainer.__init__)
+    settings: dict[str, Any] = {}
+    for key, value in config.trainer.items():
+        if key in _OWNED_TRAINER_KEYS:
+            raise ConfigError(f"'trainer.{key}' cannot be set here: {_OWNED_TRAINER_KEYS[key]}")
+        if key not in hints or key == "return":
+            raise ConfigError(f"unknown configuration key 'trainer.{key}'{nearest(key, set(hints) - {'return'})}")
+        settings[key] = _trainer_setting(value, hints[key], f"trainer.{key}")
+    if settings.get("accumulate_grad_batches", 1) < 1:  # Lightning divides by it
+        raise ConfigError("trainer.accumulate_grad_batches: must be at least 1")
+    return dataclasses.replace(config, trainer=settings)
+
+
+def _trainer_setting(value: Any, hint: Any, path: str) -> Any:
+    """`value` as the type that Lightning declares: a number written as text becomes one, anything else is refused.
+
+    Where a count and a share are allowed (limit_train_batches), numbers up to 1 that are not whole, or are written as
+    1.0 or 1e0, are shares.
+    """
+    kinds = typing.get_args(hint) or (hint,)
+    literals = [choice for kind in kinds if typing.get_origin(kind) is Literal for choice in typing.get_args(kind)]
+    number = as_number(value)
+    if (
+        number is not None
+        and int in kinds
+        and (isinstance(number, int) or (number.is_integer() and float not in kinds))
+    ):
+        return int(number)
+    if number is not None and float in kinds:
+        return int(number) if float(number).is_integer() and abs(number) > 1 and int in kinds else float(number)
+    types = [typing.get_origin(kind) or kind for kind in kinds if typing.get_origin(kind) is not Literal]
+    if value in literals or (bool in types if isinstance(value, bool) else isinstance(value, tuple(types))):
+        return value
+    names = list(dict.fromkeys(map(str, literals))) or [TYPE_NAMES[kind] for kind in types if kind in TYPE_NAMES]
+    raise ConfigError(f"{path}: expected {' or '.join(names)}, found {value!r}")
 
 
 def read_extended(path: str | Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -168,7 +228,8 @@ def read_extended(path: str | Path, _seen: tuple[Path, ...] = ()) -> dict[str, A
     base = values.pop("extends", None)
     if base is None:
         return values
-    return _merge(read_extended(path.parent / str(base), (*_seen, path.resolve())), values)
+    base = expand_path(str(base), f"{path}: extends")
+    return _merge(read_extended(path.parent / base, (*_seen, path.resolve())), values)
 
 
 def manifests(entry: str | tuple[str, ...]) -> list[str]:
@@ -178,7 +239,7 @@ def manifests(entry: str | tuple[str, ...]) -> list[str]:
 
 def with_output(config: TrainConfig, output: str | Path) -> TrainConfig:
     """The same run, written to another directory."""
-    return replace(config, output=str(output))
+    return dataclasses.replace(config, output=expand_path(str(output), "output"))
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from asr.files import replacing
+
 
 @dataclass(frozen=True)
 class DevPoint:
@@ -77,4 +79,5 @@ def draw_learning_curve(metrics: Metrics, path: Path, title: str) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")

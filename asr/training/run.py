@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import signal
 import sys
 import time
+import traceback
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,27 +19,36 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from asr.config import to_dict
 from asr.corpus.manifest import Manifest
+from asr.files import write_text
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import save_model
-from asr.text.normalize import recorded, versioned
+from asr.text.normalize import versioned
 from asr.text.tokenizer import Tokenizer, load_tokenizer
-from asr.training.average import average_checkpoints, read_checkpoint
-from asr.training.callbacks import LAST, DataWait, KeepBest, Progress, SaveOnInterrupt, ema_callback
+from asr.training.average import average_checkpoints
+from asr.training.callbacks import DataWait, Progress, ema_callback
 from asr.training.config import TrainConfig, manifests
 from asr.training.curve import draw_learning_curve, read_metrics
 from asr.training.data import KeepPosition, SpeechDataModule
+from asr.training.interruption import Interrupted, handled_signals
+from asr.training.lock import locked
 from asr.training.module import SpeechModule
 from asr.training.prepare import make_tokenizer, training_manifest
 from asr.training.provenance import provenance
+from asr.training.resume import check_resume, checkpoints, find_checkpoint, set_aside
+from asr.training.saving import DAMAGED, LAST, DurableCheckpoints, KeepBest, SaveOnInterrupt, remove_partial_files
+from asr.training.tasks import Task
 from asr.training.workers import prepare_workers
 from asr.types import AsrError, ConfigError
 
 MODEL = "model.asr"
 TOKENIZER = "tokenizer.json"
+_NO_MEMORY = "can't allocate memory"
 
 
 @dataclass(frozen=True)
@@ -53,60 +65,61 @@ class TrainResult:
 def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
     """Train a model as `config` says and write it, with logs and checkpoints, to `config.output`.
 
-    resume: "auto" continues from `output/last.ckpt` if there is one, "never" starts afresh (an earlier run in the same
-    directory is moved aside, not deleted), anything else is the path of a checkpoint.
-    Raises AsrError for bad data or configuration, `Interrupted` after a checkpoint was saved on Ctrl-C or SIGTERM.
+    resume: "auto" continues from the newest whole checkpoint in `output` if there is one, "never" starts afresh (an
+    earlier run in the same directory is moved aside, not deleted), anything else is the path of a checkpoint.
+    Raises AsrError for bad data or configuration, or when another run is at work in `output`; `Interrupted` after
+    Ctrl-C or SIGTERM, when everything is saved.
     """
     started = time.monotonic()
     _quiet()
     output = Path(config.output)
-    checkpoint = _find_checkpoint(output, resume)
-    output.mkdir(parents=True, exist_ok=True)
-    if not manifests(config.data.train) or not manifests(config.data.dev):
-        raise ConfigError("data.train and data.dev must each name a manifest")
-    saved = _check_resume(checkpoint, config) if checkpoint else None
-    rules = saved["normalizer"] if saved else versioned(config.text.normalizer)
-    config = replace(config, text=replace(config.text, normalizer=rules))
+    with handled_signals() as signals, locked(output):
+        if not manifests(config.data.train) or not manifests(config.data.dev):
+            raise ConfigError("data.train and data.dev must each name a manifest")
+        if _is_first():
+            remove_partial_files(output)
+        found = find_checkpoint(output, resume, _say)
+        rules = versioned(config.text.normalizer)
+        if found:
+            rules = check_resume(*found, config)
+            if resume == "auto" and found[0].name != LAST and (output / LAST).exists() and _is_first():
+                (output / LAST).replace(output / DAMAGED)  # or the next save would keep it as the one before
+        elif resume == "never" and checkpoints(output) and _is_first():
+            _say(f"the earlier run in {output} was moved to {set_aside(output, output.with_name(output.name + '.'))}")
 
-    train_set = Manifest.read(manifests(config.data.train))
-    dev_set = Manifest.read(manifests(config.data.dev))
-    tokenizer = _tokenizer(config, train_set, output, resumed=checkpoint is not None)
-    train_set = training_manifest(train_set, tokenizer, config, output, _say)
+        config = replace(config, text=replace(config.text, normalizer=rules))
 
-    for remark in prepare_workers():
-        _say(f"note: {remark}")
-    pl.seed_everything(config.seed, verbose=False)
-    module = SpeechModule(config, tokenizer, train_set, dev_set)
-    data = SpeechDataModule(config, tokenizer, train_set, dev_set)
-    best = KeepBest(
-        dirpath=output / "checkpoints",
-        filename="epoch{epoch:03d}-wer{dev/wer:.4f}",
-        auto_insert_metric_name=False,
-        monitor=module.task.monitor,
-        mode=module.task.mode,
-        save_on_train_epoch_end=False,
-        save_top_k=config.averaging.last_k if config.averaging.kind == "last_k" else 1,
-    )
-    trainer = _trainer(config, output, best)
-    if _is_first():
-        _record(config, output, train_set, dev_set)
-    parameters = sum(p.numel() for p in module.model.parameters())
-    hours = float(train_set.durations.sum()) / 3600
-    _say(
-        f"{config.name}: {len(train_set)} training utterances ({hours:.2f} h), {len(dev_set)} dev, "
-        f"{tokenizer.vocab_size} symbols, {parameters / 1e6:.2f} M parameters"
-    )
-    if saved is not None:
-        _say(f"resuming from {checkpoint} (epoch {saved['epoch'] + 1}, step {saved['global_step']})")
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except RuntimeError as error:
-        raise _explained(error, config) from error
-    if not trainer.is_global_zero:
-        return TrainResult(
-            output / MODEL, float("nan"), float("nan"), trainer.current_epoch, time.monotonic() - started
-        )
-    return _finish(config, output, module.model, tokenizer, best, trainer, train_set, time.monotonic() - started)
+        train_set = Manifest.read(manifests(config.data.train))
+        dev_set = Manifest.read(manifests(config.data.dev))
+        tokenizer = _tokenizer(config, train_set, output, resumed=found is not None)
+        train_set = training_manifest(train_set, tokenizer, config, output, _say)
+        for remark in prepare_workers():
+            _say(f"note: {remark}")
+        pl.seed_everything(config.seed, verbose=False)
+        module = SpeechModule(config, tokenizer, train_set, dev_set)
+        data = SpeechDataModule(config, tokenizer, train_set, dev_set)
+        saver = SaveOnInterrupt(output, config.checkpoint_minutes, signals)
+        best = KeepBest(saver, module.task, keep=config.averaging.last_k if config.averaging.kind == "last_k" else 1)
+        trainer = _trainer(config, output, module.task, [saver, best])
+        if _is_first():
+            _record(config, output, train_set, dev_set)
+        _describe(config, train_set, dev_set, module)
+        if found:
+            _say(f"resuming from {found[0]} (epoch {found[1]['epoch'] + 1}, step {found[1]['global_step']})")
+        with signals.deferred():
+            try:
+                trainer.fit(module, datamodule=data, ckpt_path=found[0] if found else None, weights_only=True)
+            except SIGTERMException:  # Lightning's own, for a signal in the moment before our handler replaces its own
+                raise Interrupted(signal.SIGTERM) from None
+            except Exception as error:
+                if message := _explained(error, config):
+                    raise message from error
+                raise
+            signals.check()
+            seconds = time.monotonic() - started
+            if not trainer.is_global_zero:
+                return TrainResult(output / MODEL, float("nan"), float("nan"), trainer.current_epoch, seconds)
+            return _finish(config, output, module.model, tokenizer, best, trainer, train_set, seconds)
 
 
 def _tokenizer(config: TrainConfig, train_set: Manifest, output: Path, resumed: bool) -> Tokenizer:
@@ -122,14 +135,23 @@ def _tokenizer(config: TrainConfig, train_set: Manifest, output: Path, resumed: 
     return tokenizer
 
 
-def _trainer(config: TrainConfig, output: Path, best: KeepBest) -> pl.Trainer:
+def _describe(config: TrainConfig, train_set: Manifest, dev_set: Manifest, module: SpeechModule) -> None:
+    parameters = sum(p.numel() for p in module.model.parameters())
+    hours = float(train_set.durations.sum()) / 3600
+    _say(
+        f"{config.name}: {len(train_set)} training utterances ({hours:.2f} h), {len(dev_set)} dev, "
+        f"{module.tokenizer.vocab_size} symbols, {parameters / 1e6:.2f} M parameters"
+    )
+
+
+def _trainer(config: TrainConfig, output: Path, task: Task, saving: list[Callback]) -> pl.Trainer:
     callbacks: list[Callback] = [KeepPosition(), DataWait(), Progress(config.blank_plateau_epochs, _say)]
     if config.averaging.kind == "ema":
         callbacks.append(ema_callback(config.averaging.ema_decay))
     if config.early_stopping > 0:
-        callbacks.append(EarlyStopping(monitor=str(best.monitor), mode=best.mode, patience=config.early_stopping))
+        callbacks.append(EarlyStopping(monitor=task.monitor, mode=task.mode, patience=config.early_stopping))
     # After the averaging callback: a checkpoint must hold the average of the step it was saved at.
-    callbacks += [SaveOnInterrupt(output, config.checkpoint_minutes), best]
+    callbacks += saving
     settings: dict[str, Any] = {
         "accelerator": "auto",
         "devices": 1,
@@ -147,18 +169,23 @@ def _trainer(config: TrainConfig, output: Path, best: KeepBest) -> pl.Trainer:
         settings["precision"] = "32-true"
     if settings.get("deterministic"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    plugins = settings.pop("plugins", None) or []
+    plugins = [*(plugins if isinstance(plugins, list) else [plugins]), DurableCheckpoints()]
+    if SLURMEnvironment.detect():  # its own requeueing saves in the midst of a step; see `handled_signals`
+        plugins.append(SLURMEnvironment(auto_requeue=False))
     logs = output / "logs"
     loggers = [TensorBoardLogger(logs, name="tensorboard", version=""), CSVLogger(logs, name="csv")]
     try:
         return pl.Trainer(
             **settings,
+            plugins=plugins,
             callbacks=callbacks,
             logger=loggers,
             use_distributed_sampler=False,
             default_root_dir=output,
         )
-    except (ValueError, TypeError, pl.utilities.exceptions.MisconfigurationException) as error:
-        raise ConfigError(f"trainer: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # there is nothing but the settings that could be wrong
+        raise _refused(error) from error
 
 
 def _finish(
@@ -198,65 +225,39 @@ def _finish(
     return TrainResult(path, dev_wer, dev_cer, trainer.current_epoch, seconds)
 
 
-def _find_checkpoint(output: Path, resume: str) -> Path | None:
-    last = output / LAST
-    if resume == "auto":
-        return last if last.is_file() else None
-    if resume == "never":
-        if last.is_file() and _is_first():
-            number = 1
-            while (aside := output.with_name(f"{output.name}.{number}")).exists():
-                number += 1
-            output.rename(aside)
-            _say(f"the earlier run in {output} was moved to {aside}")
-        return None
-    if not Path(resume).is_file():
-        raise ConfigError(f"--resume {resume}: no such checkpoint (use auto, never, or the path of a .ckpt file)")
-    return Path(resume)
-
-
-def _check_resume(checkpoint: Path, config: TrainConfig) -> dict[str, Any]:
-    """Refuse to continue a run of another shape; what may change (epochs, devices, learning rate) may."""
-    saved = read_checkpoint(checkpoint)
-    for section in ("model", "features", "text"):
-        old, new = saved.get("config", {}).get(section, {}), to_dict(getattr(config, section))
-        for key in new:
-            if key == "normalizer" and key in old:
-                old[key] = recorded(old[key])
-                if "@" not in new[key]:  # the run goes on with the rules it began with
-                    new[key] += "@" + old[key].partition("@")[2]
-            if key in old and old[key] != new[key]:
-                raise ConfigError(
-                    f"{checkpoint} was trained with {section}.{key}={old[key]}, this configuration says {new[key]}: "
-                    "choose another output directory, or --resume never"
-                )
-    rules = recorded(saved.get("config", {}).get("text", {}).get("normalizer", config.text.normalizer))
-    return {"normalizer": rules} | {key: saved[key] for key in ("epoch", "global_step")}
-
-
 def _record(config: TrainConfig, output: Path, train_set: Manifest, dev_set: Manifest) -> None:
     """What is needed to repeat the run: configuration, seed, revision, versions, hashes of the data."""
     import yaml
 
-    (output / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
+    write_text(output / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
     record = provenance() | {
         "train_sha256": train_set.sha256,
         "dev_sha256": dev_set.sha256,
         "seed": config.seed,
     }
-    (output / "run.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(output / "run.json", json.dumps(record, indent=1) + "\n")
 
 
-def _explained(error: RuntimeError, config: TrainConfig) -> Exception:
-    """An out-of-memory error as one line naming the setting; any other error unchanged."""
+def _explained(error: Exception, config: TrainConfig) -> AsrError | None:
+    """What is behind an error in the midst of a training, in one line; None where that is not known."""
     text = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+    if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY in text):
         lower = replace(config.data, batch_seconds=config.data.batch_seconds / 2).batch_seconds
         return AsrError(
             f"out of memory with data.batch_seconds={config.data.batch_seconds:g}: try data.batch_seconds={lower:g} "
             f"(and trainer.accumulate_grad_batches=2 to keep the step the same), or a lower data.max_duration"
         )
-    return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return AsrError(f"{error.filename or config.output}: cannot be written: {error.strerror}")
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    if isinstance(error, ValueError | TypeError | MisconfigurationException) and "lightning" in frame.filename:
+        return _refused(error)
+    return None
+
+
+def _refused(error: Exception) -> ConfigError:
+    """Lightning's refusal of a setting, in one line."""
+    return ConfigError(f"trainer: {' '.join(str(error).split()) or type(error).__name__}")
 
 
 def _quiet() -> None:

@@ -221,6 +221,58 @@ def test_other_containers_need_ffmpeg_and_say_so(no_ffmpeg: None, tmp_path: Path
     refused(path, "talk.m4a: m4a/mp4 audio needs the ffmpeg program", "apt install ffmpeg", "convert the file to wav")
 
 
+ZEROS = bytes(2000)
+ELSEWHERE = {  # what a file is, how it begins, and what is said to convert it
+    "amr": (b"#!AMR\n", "ffmpeg"),
+    "amr-wb": (b"#!AMR-WB\n", "ffmpeg"),
+    "speex": (b"OggS\0\2" + bytes(20) + b"\1\x50" + b"Speex   1.2", "`speexdec IN OUT.wav`"),
+    "shortened sphere": (
+        b"NIST_1A\n   1024\nsample_coding -s26 pcm,embedded-shorten-v2.00\nend_head\n",
+        "`sph2pipe -f wav IN OUT.wav`",
+    ),
+    "wma": (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "ffmpeg"),
+    "webm/matroska": (b"\x1a\x45\xdf\xa3", "ffmpeg"),
+    "m4a/mp4": (b"\0\0\0\x1cftypmp42", "ffmpeg"),
+    "aac": (b"\xff\xf1\x50\x80", "ffmpeg"),
+    "dss": (b"\2dss", "ffmpeg"),
+    "ds2": (b"\3ds2", "dictation software"),
+    "silk": (b"\2#!SILK_V3", "silk_v3_decoder"),
+    "ape": (b"MAC \x96\x0f", "ffmpeg"),
+    "wavpack": (b"wvpk", "ffmpeg"),
+    "tta": (b"TTA1", "ffmpeg"),
+    "musepack": (b"MPCK", "ffmpeg"),
+    "realaudio": (b".RMF", "ffmpeg"),
+    "qcelp": (b"RIFF\0\0\0\0QLCMfmt ", "ffmpeg"),
+    "shorten": (b"ajkg\2", "ffmpeg"),
+    "optimfrog": (b"OFR \x0c", "ofr --decode IN"),
+    "midi": (b"MThd\0\0\0\6", "notes"),
+    "zip": (b"PK\x03\x04", "unpack it first"),
+    "gzip": (b"\x1f\x8b\x08", "unpack it first"),
+    "git-lfs pointer": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+}
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_what_is_not_read_here_is_named_with_what_converts_it(
+    tmp_path: Path, no_ffmpeg: None, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """Kind: a file called "not audio" or "damaged" that is neither."""
+    start, tool = ELSEWHERE[kind]
+    path = tmp_path / "a.wav"  # the name says nothing
+    path.write_bytes(start + ZEROS)
+    refused(path, f"a.wav: {kind} ", tool)
+    refused(start + ZEROS, f"bytes: {kind} ", tool)
+    assert capfd.readouterr().err == ""
+
+
+def test_an_ffmpeg_that_cannot_read_it_does_not_hide_what_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ffmpeg").write_text("#!/bin/sh\necho 'no decoder found for: none' >&2\nexit 1\n", encoding="utf-8")
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    refused(ELSEWHERE["shortened sphere"][0] + ZEROS, "no decoder found", "`sph2pipe -f wav IN OUT.wav`")
+    refused(ELSEWHERE["ds2"][0] + ZEROS, "no decoder found", "dictation software")
+
+
 class TestRaw:
     @pytest.mark.parametrize("order", ["little", "big"])
     @pytest.mark.parametrize(

@@ -106,10 +106,22 @@ def test_decoding_finds_damage_and_silence_behind_good_headers(tmp_path: Path, w
     whole = write_audio(tmp_path / "whole.flac", 2.0).read_bytes()
     (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
     soundfile.write(tmp_path / "silent.wav", np.zeros(32000), 16000)
-    rows = [utterance(tmp_path / name) for name in ("whole.flac", "cut.flac", "silent.wav")]
+    soundfile.write(tmp_path / "offset.wav", np.full(32000, 0.25), 16000)
+    rows = [utterance(tmp_path / name) for name in ("whole.flac", "cut.flac", "silent.wav", "offset.wav")]
     assert found(check(tmp_path, *rows)) == []
     kinds = set(found(check(tmp_path, *rows, decode=True)))
-    assert kinds == {("damaged audio", "cut"), ("silent audio", "silent")}
+    assert kinds == {("damaged audio", "cut"), ("silent audio", "silent"), ("silent audio", "offset")}
+
+
+@pytest.mark.parametrize("decode", [False, True])
+def test_headers_that_cannot_be_stop_no_check(tmp_path: Path, write_audio: WriteAudio, decode: bool) -> None:
+    """Kind: one absurd number in a header ends the work on all."""
+    good = write_audio(tmp_path / "good.wav", 2.0).read_bytes()
+    for rate in (1, 0x7FFFFFFF):
+        (tmp_path / f"rate{rate}.wav").write_bytes(good[:24] + rate.to_bytes(4, "little") + good[28:])
+    rows = [utterance(tmp_path / name) for name in ("rate1.wav", "good.wav", "rate2147483647.wav")]
+    kinds = set(found(check(tmp_path, *rows, decode=decode)))
+    assert kinds == {("unreadable audio", "rate1"), ("unreadable audio", "rate2147483647")}
 
 
 def test_texts_against_a_target(tmp_path: Path, clean: list[Utterance], write_audio: WriteAudio) -> None:

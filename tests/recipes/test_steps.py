@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,12 +17,13 @@ import torch
 
 import asr
 import asr.recognition.evaluation
+import asr.training.prepare
 import asr.training.run
 from asr.corpus.manifest import Utterance, write_manifest
 from asr.files import Stamp, differences
 from asr.recipe.run import main
-from asr.training.callbacks import Interrupted
 from asr.training.config import TrainConfig
+from asr.training.interruption import Interrupted
 
 RECIPE = """
 name: toy
@@ -174,6 +176,50 @@ def test_interrupted_training_is_resumed(toy: Toy, capsys: pytest.CaptureFixture
     toy.interrupt = False
     assert toy.run() == (0, ["train", *EVALUATE])
     assert toy.resumed == [False, True]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("step", "rest"),
+    [("prepare", ALL), ("tokenizer", ALL[1:]), ("train", ALL[1:]), ("evaluate one", EVALUATE), ("table", EVALUATE)],
+)
+def test_a_signal_in_any_step_stops_the_recipe_and_the_same_command_goes_on(
+    toy: Toy,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step: str,
+    rest: list[str],
+    number: signal.Signals,
+) -> None:
+    functions = {"prepare": (toy, "prepare"), "tokenizer": (asr.training.prepare, "make_tokenizer")}
+    functions |= {"train": (asr.training.run, "train"), "evaluate one": (asr.recognition.evaluation, "evaluate")}
+    functions |= {"table": (Stamp, "write")}
+    owner, name = functions[step]
+    original = getattr(owner, name)
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        if step != "table" or args[0].path.name == "evaluate.json":
+            os.kill(os.getpid(), number)
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, interrupted)
+        assert toy.run()[0] == 128 + number
+    err = capsys.readouterr().err.splitlines()
+    assert err[-1] == "toy: stopped; all is saved, the same command goes on from here"
+    assert toy.run() == (0, rest)
+
+
+def test_a_second_run_in_the_same_folder_is_refused_while_the_first_is_at_work(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("exp/toy").mkdir(parents=True)
+    Path("exp/toy/.lock").write_text("another-host 4711\n", encoding="utf-8")
+    assert toy.run() == (1, ["prepare"])
+    assert "exp/toy is in use by process 4711 on another-host" in capsys.readouterr().err
+    Path("exp/toy/.lock").unlink()
+    assert toy.run() == (0, ALL[1:])
+    assert not list(Path.cwd().rglob(".lock"))
 
 
 def test_interrupted_training_with_other_settings_starts_afresh(toy: Toy) -> None:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asr
+from asr.audio import read as read_module
 from asr.corpus.manifest import Manifest
 from asr.recognition.finishing import fit_words
 from asr.recognition.inputs import Recording
@@ -183,12 +184,57 @@ def test_a_batch_that_does_not_fit_in_memory_is_done_one_by_one(recognizer, nois
     assert [type(r) for r in results] == [Transcript, Failure, Transcript]
     assert "not enough memory on cpu" in results[1].error
 
-    def broken(samples):
-        raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(recognizer, "emissions", broken)
-    with pytest.raises(RuntimeError, match="shapes"):
-        list(recognizer.transcribe_many([(noise(1.0), 16000)]))
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "not enough memory"),
+        (ValueError("cannot reshape"), "unexpected ValueError: cannot reshape"),
+        (OverflowError("int too large\nto convert"), "unexpected OverflowError: int too large to convert"),
+        (RuntimeError("shapes do not match"), "unexpected RuntimeError: shapes do not match"),
+    ],
+)
+@pytest.mark.parametrize("where", ["reading", "header", "model", "decoder", "long"])
+def test_one_bad_input_stops_no_other(recognizer, noise, monkeypatch, tmp_path, where, error, said):
+    """Kind: an error that nobody expected, in any step, is that recording's failure: the others go on."""
+    for name, seconds in (("a", 1.0), ("bad", 2.0), ("c", 1.5)):
+        soundfile.write(tmp_path / f"{name}.wav", noise(seconds), 16000)
+
+    def failing(function, is_bad):
+        def call(*arguments, **options):
+            if is_bad(*arguments, **options):
+                raise error
+            return function(*arguments, **options)
+
+        return call
+
+    of_bad = 2.0 * recognizer.rate
+    if where == "reading":
+        call = failing(read_module.finite_peak, lambda samples, *rest: len(samples) == of_bad)
+        monkeypatch.setattr(read_module, "finite_peak", call)
+    elif where == "header":
+        call = failing(read_module.open_decoder, lambda file, size, label, *rest: label.endswith("bad.wav"))
+        monkeypatch.setattr(read_module, "open_decoder", call)
+    elif where == "model":
+        call = failing(recognizer.emissions, lambda samples: any(len(waveform) == of_bad for waveform in samples))
+        monkeypatch.setattr(recognizer, "emissions", call)
+    elif where == "decoder":
+        frames = recognizer.acoustic_model.output_length(int(of_bad))
+        for name in ("decode", "decode_many"):
+            one = name == "decode"
+            call = failing(
+                getattr(recognizer.decoder, name),
+                lambda given, one=one, **options: any(len(x) == frames for x in ([given] if one else given)),
+            )
+            monkeypatch.setattr(recognizer.decoder, name, call)
+    else:
+        monkeypatch.setattr(Recognizer, "longest", 1.6)
+        monkeypatch.setattr("asr.recognition.recognizer.recognize_long", lambda *a, **k: (_ for _ in ()).throw(error))
+    results = list(recognizer.transcribe_many([tmp_path / "a.wav", tmp_path / "bad.wav", tmp_path / "c.wav"]))
+    assert [type(result) for result in results] == [Transcript, Failure, Transcript]
+    message = results[1].error
+    assert message.startswith(f"{tmp_path / 'bad.wav'}: ") and message.count("bad.wav") == 1 and "\n" not in message
+    assert said in message or "does not fit into memory" in message
 
 
 def test_a_decoder_error_is_a_failure_of_that_recording_alone(recognizer, noise, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+
+Settings = Callable[..., dict[str, Any]]
 
 LETTERS = "abcd "
 RATE = 16000
@@ -50,14 +53,41 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def settings(tones: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Nested settings of a small run on the tones, with sections updated by keyword."""
+@pytest.fixture(scope="session")
+def settings_in(tones: Path) -> Callable[[Path], Settings]:
+    """`settings_in(folder)(...)`: nested settings of a small run on the tones, with sections updated by keyword."""
+    return lambda folder: _settings(tones, folder)
 
+
+@pytest.fixture
+def settings(
+    settings_in: Callable[[Path], Callable[..., dict[str, Any]]], tmp_path: Path
+) -> Callable[..., dict[str, Any]]:
+    """`settings_in` the test's own folder."""
+    return settings_in(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def step_losses() -> Callable[[Path], dict[int, float]]:
+    """Training loss by optimizer step over all parts of a run; a repeated step must repeat its loss."""
+
+    def read(output: Path) -> dict[int, float]:
+        losses: dict[int, float] = {}
+        for path in sorted((output / "logs" / "csv").glob("version_*/metrics.csv")):
+            for row in csv.DictReader(path.open(encoding="utf-8")):
+                if row.get("train/loss_step"):
+                    step, loss = int(row["step"]), float(row["train/loss_step"])
+                    assert losses.setdefault(step, loss) == loss
+        return losses
+
+    return read
+
+
+def _settings(tones: Path, folder: Path) -> Settings:
     def make(output: str = "run", **sections: Any) -> dict[str, Any]:
         values: dict[str, Any] = {
             "name": "tones",
-            "output": str(tmp_path / output),
+            "output": str(folder / output),
             "data": {
                 "train": str(tones / "train.jsonl"),
                 "dev": str(tones / "dev.jsonl"),

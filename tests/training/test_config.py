@@ -19,12 +19,33 @@ from asr.types import ConfigError
         ({"trainer": {"max_epoch": 3}}, "'trainer.max_epoch' (did you mean 'max_epochs'?)"),
         ({"trainer": {"gradient_clip_val": 1.0}}, "set optimizer.gradient_clip"),
         ({"model": {"cell": "lsmt"}}, "'lsmt' is not one of lstm, gru, rnn (did you mean 'lstm'?)"),
-        ({"model": {"hidden_size": "big"}}, "model.hidden_size: expected int, found 'big'"),
+        ({"model": {"hidden_size": "big"}}, "model.hidden_size: expected a whole number, found 'big'"),
         ({"model": {"hidden_size": 0}}, "hidden_size must be at least 1"),
         ({"model": {"dropout": 1.0}}, "dropout must lie in [0, 1)"),
-        ({"model": {"bidirectional": 1}}, "model.bidirectional: expected bool"),
+        ({"model": {"bidirectional": 1}}, "model.bidirectional: expected true or false"),
         ({"model": 3}, "model: expected a mapping"),
         ({"optimizer": {"betas": [0.9]}}, "expected 2 values, found 1"),
+        ({"optimizer": {"lr": float("nan")}}, "optimizer.lr: expected a number, found nan"),
+        ({"optimizer": {"lr": -1}}, "optimizer: lr must not be negative"),
+        ({"optimizer": {"betas": [0.9, 1.5]}}, "optimizer: betas must lie in [0, 1)"),
+        ({"averaging": {"ema_decay": 2}}, "averaging: ema_decay must lie in [0, 1)"),
+        ({"averaging": {"last_k": 0}}, "averaging: last_k must be at least 1"),
+        ({"seed": -1}, "seed must lie in [0, 2^32)"),
+        ({"trainer": {"accumulate_grad_batches": 0}}, "trainer.accumulate_grad_batches: must be at least 1"),
+        ({"seed": 1.5}, "seed: expected a whole number, found 1.5"),
+        ({"seed": True}, "seed: expected a whole number, found True"),
+        ({"name": 2024}, "name: expected text, found 2024; put it in quotes"),
+        ({"data": None}, "data: expected a mapping, found None"),
+        ({"output": "$NOT_SET/x"}, "output: the environment variable NOT_SET is not set"),
+        ({"data": {"train": ["a", "${NOT_SET}/b"]}}, "data.train[1]: the environment variable NOT_SET is not set"),
+        ({"data": {"dev": "$NOT_SET"}}, "data.dev: the environment variable NOT_SET is not set"),
+        ({"output": "~nobody-9/x"}, "output: there is no home directory ~nobody-9"),
+        ({"trainer": {"max_epochs": "ten"}}, "trainer.max_epochs: expected a whole number or null, found 'ten'"),
+        ({"trainer": {"max_epochs": 1.5}}, "trainer.max_epochs: expected a whole number"),
+        ({"trainer": {"max_epochs": [3]}}, "trainer.max_epochs: expected a whole number"),
+        ({"trainer": {"max_time": 3600}}, "trainer.max_time: expected text or a mapping or null, found 3600"),
+        ({"trainer": {"precision": "bf17"}}, "trainer.precision: expected 64 or 32 or 16"),
+        ({"trainer": {"detect_anomaly": "maybe"}}, "trainer.detect_anomaly: expected true or false"),
     ],
 )
 def test_mistakes_are_named(values: dict, message: str) -> None:
@@ -72,3 +93,83 @@ def test_missing_file_and_malformed_override(tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text("", encoding="utf-8")
     with pytest.raises(ConfigError, match="key=value"):
         read_config(tmp_path / "e.yaml", ["model.layers"])
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    monkeypatch.delenv("NOT_SET", raising=False)
+    return tmp_path
+
+
+def test_home_and_variables_in_every_setting_that_names_a_file_are_expanded(home: Path) -> None:
+    values = {
+        "name": "~ and $SCRATCH are text here",
+        "output": "~/run",
+        "data": {"train": ["~/a.jsonl", "$SCRATCH/b.jsonl"], "dev": "${SCRATCH}/dev.jsonl", "test": {"t": "~/t.jsonl"}},
+        "text": {"tokenizer_file": "~/tokenizer.json"},
+        "augment": {"noise_dir": "~/noise", "reverb_dir": "$SCRATCH/rooms"},
+        "lm": {"file": "~/words.lm", "text": "~/more.txt"},
+    }
+    config = parse_config(values)
+    assert config.name == values["name"]
+    assert config.output == f"{home}/run"
+    assert config.data.train == (f"{home}/a.jsonl", "/scratch/me/b.jsonl")
+    assert (config.data.dev, config.data.test) == ("/scratch/me/dev.jsonl", {"t": f"{home}/t.jsonl"})
+    assert config.text.tokenizer_file == f"{home}/tokenizer.json"
+    assert (config.augment.noise_dir, config.augment.reverb_dir) == (f"{home}/noise", "/scratch/me/rooms")
+    assert (config.lm.file, config.lm.text) == (f"{home}/words.lm", f"{home}/more.txt")
+    assert parse_config({"output": "cost$5/~/x"}).output == "cost$5/~/x"
+    assert parse_config({}).text.tokenizer_file == ""
+
+
+def test_a_base_configuration_may_lie_at_home(home: Path) -> None:
+    (home / "base.yaml").write_text("seed: 5\n", encoding="utf-8")
+    (home / "sub").mkdir()
+    (home / "sub/top.yaml").write_text("extends: ~/base.yaml\n", encoding="utf-8")
+    assert read_config(home / "sub/top.yaml").seed == 5
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("max_epochs", "1e2", 100),
+        ("max_epochs", "100.0", 100),
+        ("max_epochs", "'100'", 100),
+        ("max_epochs", "null", None),
+        ("accumulate_grad_batches", "4e0", 4),
+        ("limit_train_batches", "1e2", 100),
+        ("limit_train_batches", "1e-1", 0.1),
+        ("limit_train_batches", "1.0", 1.0),
+        ("limit_train_batches", "1", 1),
+        ("val_check_interval", "1e3", 1000),
+        ("val_check_interval", "0.5", 0.5),
+        ("devices", "0,1", "0,1"),
+        ("devices", "[0, 1]", [0, 1]),
+        ("devices", "auto", "auto"),
+        ("precision", "16", 16),
+        ("precision", "bf16-mixed", "bf16-mixed"),
+        ("max_time", "00:12:00:00", "00:12:00:00"),
+        ("max_time", "{hours: 1}", {"hours": 1}),
+        ("deterministic", "warn", "warn"),
+        ("benchmark", "true", True),
+    ],
+)
+def test_trainer_settings_have_the_types_that_lightning_declares(
+    tmp_path: Path, key: str, text: str, value: object
+) -> None:
+    (tmp_path / "e.yaml").write_text("", encoding="utf-8")
+    found = read_config(tmp_path / "e.yaml", [f"trainer.{key}={text}"]).trainer[key]
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_numbers_become_what_the_field_declares(tmp_path: Path) -> None:
+    (tmp_path / "n.yaml").write_text(
+        "seed: 1e3\nmodel: {layers: 3.0, hidden_size: '64'}\noptimizer: {lr: 1e-3, betas: [9e-1, 0]}\n",
+        encoding="utf-8",
+    )
+    config = read_config(tmp_path / "n.yaml")
+    found = (config.seed, config.model.layers, config.model.hidden_size, config.optimizer.lr, config.optimizer.betas)
+    assert found == (1000, 3, 64, 1e-3, (0.9, 0.0))
+    assert [type(value) for value in found[:4]] == [int, int, int, float]

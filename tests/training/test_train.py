@@ -19,23 +19,15 @@ import yaml
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import load_model, read_metadata
 from asr.training.average import average_checkpoints, model_weights, read_checkpoint
-from asr.training.callbacks import Interrupted, SaveOnInterrupt
 from asr.training.config import parse_config
-from asr.training.run import _check_resume, train
+from asr.training.interruption import Interrupted
+from asr.training.resume import check_resume
+from asr.training.run import train
+from asr.training.saving import SaveOnInterrupt
 from asr.types import AsrError, ConfigError, ManifestError, TextError
 
 Settings = Callable[..., dict[str, Any]]
-
-
-def step_losses(output: Path) -> dict[int, float]:
-    """Training loss by optimizer step over all parts of a run; a repeated step must repeat its loss."""
-    losses: dict[int, float] = {}
-    for path in sorted((output / "logs" / "csv").glob("version_*/metrics.csv")):
-        for row in csv.DictReader(path.open(encoding="utf-8")):
-            if row.get("train/loss_step"):
-                step, loss = int(row["step"]), float(row["train/loss_step"])
-                assert losses.setdefault(step, loss) == loss
-    return losses
+Losses = Callable[[Path], dict[int, float]]
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
@@ -43,7 +35,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 
     def stop(self: SaveOnInterrupt, trainer: Any, *arguments: Any) -> None:
         if trainer.global_step == steps:
-            self.received = signal.SIGTERM
+            self.signals.received = signal.SIGTERM
         original(self, trainer, *arguments)
 
     monkeypatch.setattr(SaveOnInterrupt, "on_train_batch_end", stop)
@@ -75,22 +67,21 @@ def test_learns_the_language_and_writes_everything_a_run_should(settings: Settin
         assert torch.equal(tensor, weights[name])
 
 
-# Of 8 steps an epoch: within the first, at its end, within the second.
-@pytest.mark.parametrize(("stop_at", "kind"), [(3, "ema"), (8, "ema"), (11, "ema"), (11, "last_k")])
+# In the second epoch of 8 steps; other moments: test_interruption.py.
+@pytest.mark.parametrize("kind", ["ema", "last_k"])
 def test_interrupted_and_resumed_equals_unbroken(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, kind: str
+    settings: Settings, step_losses: Losses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     sections = {"averaging": {"kind": kind, "last_k": 2}, "augment": {"join": 0.5}}
     unbroken = train(parse_config(settings("unbroken", **sections)))
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        interrupt_after(patch, stop_at)
+        interrupt_after(patch, 11)
         train(parse_config(settings("broken", **sections)))
-    stopped_at = 9 if stop_at == 8 else stop_at  # the epoch's validation is not left out
-    assert read_checkpoint(tmp_path / "broken" / "last.ckpt")["global_step"] == stopped_at
+    assert read_checkpoint(tmp_path / "broken" / "last.ckpt")["global_step"] == 11
     resumed = train(parse_config(settings("broken", **sections)))
     losses = step_losses(tmp_path / "unbroken")
     assert sorted(losses) == list(range(24))
-    del losses[stopped_at - 1]  # its step was taken and saved, but the interruption came before the log
+    del losses[10]  # its step was taken and saved, but the interruption came before the log
     assert step_losses(tmp_path / "broken") == losses
     assert resumed.dev_wer == unbroken.dev_wer
     expected, found = (load_model(r.model_path).model.state_dict() for r in (unbroken, resumed))
@@ -112,7 +103,7 @@ def test_resuming_with_another_model_is_refused_and_never_keeps_the_old_run(sett
     content["config"]["text"]["normalizer"] = "basic"  # as it was written while there was one version
     torch.save(content, tmp_path / "old.ckpt")
     for path, rules in ((checkpoint, "basic@2"), (tmp_path / "old.ckpt", "basic@1")):
-        assert _check_resume(path, parse_config(settings()))["normalizer"] == rules
+        assert check_resume(path, read_checkpoint(path), parse_config(settings())) == rules
     with pytest.raises(ConfigError, match=r"model.hidden_size=24, this configuration says 32"):
         train(parse_config(settings(model={"hidden_size": 32}, trainer={"max_epochs": 2})))
     with pytest.raises(ConfigError, match="no such checkpoint"):
@@ -214,7 +205,9 @@ def test_two_processes_evaluate_each_utterance_once_with_the_same_result(setting
     assert results[1] == pytest.approx(results[0], rel=1e-6)
 
 
-def test_half_precision_keeps_the_loss_in_float32(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_half_precision_keeps_the_loss_in_float32(
+    settings: Settings, step_losses: Losses, capsys: pytest.CaptureFixture[str]
+) -> None:
     losses = {}
     for precision in ("32-true", "bf16-mixed", "16-mixed"):
         train(parse_config(settings(precision, trainer={"max_epochs": 1, "precision": precision})))
@@ -239,6 +232,25 @@ def test_out_of_memory_names_the_setting_to_lower(settings: Settings, monkeypatc
         train(parse_config(settings()))
     assert "\n" not in str(error.value)
     assert len(seen) == 1 and 6.0 < seen[0] <= 8.0  # the very first batch is among the largest
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"accelerator": "tpuu"}, "accelerator"),
+        ({"devices": 0}, "devices"),
+        ({"devices": "many"}, "devices"),
+        ({"strategy": "no such one"}, "no such one"),
+        ({"max_time": "soon"}, "soon"),
+        ({"limit_train_batches": 1.5}, "limit_train_batches"),
+        ({"val_check_interval": 1000}, "val_check_interval"),  # refused only in the midst of the training
+        ({"profiler": "none such"}, "profiler"),
+    ],
+)
+def test_whatever_lightning_refuses_is_one_line(settings: Settings, setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        train(parse_config(settings(trainer=setting)))
+    assert str(error.value).startswith("trainer: ") and message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(settings: Settings) -> None:

@@ -1,0 +1,153 @@
+"""MPEG audio as libsndfile reads it well: from its first frame on, with a first frame that tells how many there are.
+
+Files begin with tags, padding, or the rest of a frame that was cut through. Without a count (Xing's or Info frame)
+libmpg123 estimates one from the first frame's bit rate, with that of the first of several joined files it stops after
+that: libsndfile reads no further than either, without a word.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from typing import BinaryIO
+
+from asr.audio.headers import Slice
+
+_SEARCHED = 1 << 16  # bytes; as far as libmpg123 looks for the first frame
+_CONSECUTIVE = 4  # frames of one kind, each where the one before it ends: no accident
+_TAG_HEAD = 10
+_BLOCK = 1 << 20
+_LARGEST_FRAME = 4096  # bytes, generously
+_TAGS_BEHIND = 1024  # bytes
+_FEW = 3  # frames more than counted are no matter
+_BITRATES = {  # kbit/s by (MPEG 1, layer); the index 0 is a rate of the encoder's own, which has no frame length
+    (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_RATES = (44100, 48000, 32000)  # hertz, of MPEG 1; half and a quarter of it in MPEG 2 and 2.5
+
+
+def first_frame(file: BinaryIO) -> int | None:
+    """Position of the first frame (ISO 11172-3, 13818-3) of a file, None where there are no frames near its start."""
+    start = _behind_tags(file)
+    for begin in dict.fromkeys((start, 0)):  # a tag may be longer than it says, or say too much
+        file.seek(begin)
+        data = file.read(_SEARCHED + _CONSECUTIVE * _LARGEST_FRAME)
+        at = data.find(b"\xff")
+        while 0 <= at < _SEARCHED:
+            if _frames_follow(data, at):
+                return begin + at
+            at = data.find(b"\xff", at + 1)
+    return None
+
+
+def readable(file: BinaryIO, size: int) -> Slice | None:
+    """The frames of a file of `size` bytes, all of them counted in the first; None where there are none."""
+    start = first_frame(file)
+    if start is None:
+        return None
+    file.seek(start)
+    first = file.read(_LARGEST_FRAME)
+    frame = _frame(first[:4])
+    assert frame is not None
+    length, (version, layer, _) = frame
+    if layer != 3:
+        return Slice(file, start, size)
+    mono = first[3] >> 6 == 3
+    at = 4 + ((17 if mono else 32) if version == 3 else (9 if mono else 17))  # behind the side information
+    if first[36:40] == b"VBRI":
+        return Slice(file, start, size)
+    if first[at : at + 4] in (b"Xing", b"Info") and first[at + 7] & 1:
+        counted, covered = struct.unpack(">II", first[at + 8 : at + 16])
+        if first[at + 7] & 2 and start + covered + _TAGS_BEHIND > size:
+            return Slice(file, start, size)
+        count = _count(file, start + length, size)
+        if count <= counted + _FEW:
+            return Slice(file, start, size)
+        head = bytearray(first[:length])
+        head[at + 8 : at + 12] = struct.pack(">I", count)
+        return Slice(file, start + length, size, bytes(head))
+    count = _count(file, start, size)
+    if abs(count - (size - start) / length) <= _FEW + count / 100:  # one bit rate: the estimate is good
+        return Slice(file, start, size)
+    return Slice(file, start, size, _counting_frame(first[:4], at, count))
+
+
+def _counting_frame(like: bytes, at: int, count: int) -> bytes:
+    """A frame of silence of the kind of another one, which says how many follow (Xing's header)."""
+    head = bytes((0xFF, like[1] | 1, 0x90 | like[2] & 0x0C, like[3]))  # without check sum, large enough
+    frame = _frame(head)
+    assert frame is not None
+    content = b"Xing" + struct.pack(">II", 1, count)
+    return head + bytes(at - 4) + content + bytes(frame[0] - at - len(content))
+
+
+def _count(file: BinaryIO, start: int, size: int) -> int:
+    """How many frames there are from `start` on; what lies between them is passed over."""
+    count, at, base, data = 0, start, start, b""
+    while at < size:
+        if at + _SEARCHED > base + len(data) and base + len(data) < size:
+            file.seek(at)
+            base, data = at, file.read(_BLOCK)
+            if not data:
+                break
+        frame = _frame(data[at - base : at - base + 4])
+        if frame is not None:
+            count += 1
+            at += frame[0]
+            continue
+        at = data.find(b"\xff", at - base + 1) + base
+        while at >= base and not _frames_follow(data, at - base):
+            at = data.find(b"\xff", at - base + 1) + base
+        if at < base:
+            at = base + len(data)
+    return count
+
+
+def _behind_tags(file: BinaryIO) -> int:
+    """The end of the ID3v2 tags that a file begins with (id3.org)."""
+    at = 0
+    while True:
+        file.seek(at)
+        head = file.read(_TAG_HEAD)
+        if len(head) < _TAG_HEAD or head[:3] != b"ID3":
+            return at
+        size = 0
+        for byte in head[6:]:
+            size = size << 7 | (byte & 0x7F)
+        at += _TAG_HEAD + size + (_TAG_HEAD if head[5] & 0x10 else 0)  # the flag of a footer
+
+
+def _frames_follow(data: bytes, at: int) -> bool:
+    kind = None
+    for count in range(_CONSECUTIVE):
+        if count > 1 and at >= len(data):  # the whole file
+            return True
+        frame = _frame(data[at : at + 4])
+        if frame is None or kind not in (None, frame[1]):
+            return False
+        length, kind = frame
+        at += length
+    return True
+
+
+@lru_cache(maxsize=1024)
+def _frame(head: bytes) -> tuple[int, tuple[int, int, int]] | None:
+    """Length in bytes and kind (version, layer, rate) of the frame with that head; None if it is none."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return None
+    version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
+    bitrate, rate, padding = head[2] >> 4, head[2] >> 2 & 3, head[2] >> 1 & 1
+    if version == 1 or layer == 4 or bitrate in (0, 15) or rate == 3:
+        return None
+    bits = _BITRATES[version == 3, layer][bitrate - 1] * 1000
+    hertz = _RATES[rate] >> {3: 0, 2: 1, 0: 2}[version]
+    if layer == 1:
+        length = (12 * bits // hertz + padding) * 4
+    else:
+        length = (72 if layer == 3 and version != 3 else 144) * bits // hertz + padding
+    return length, (version, layer, hertz)
