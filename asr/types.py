@@ -86,3 +86,10 @@ class ConfigError(AsrError):
 
 class UsageError(AsrError):
     """The command was called in a way that cannot work; the command line exits with status 2."""
+
+
+def in_words(error: BaseException) -> str:
+    """One line for an error that nobody expected, where one input's trouble must not end the work on others."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    return " ".join(f"unexpected {type(error).__name__}: {error}".split()).rstrip(": ")
