@@ -69,7 +69,7 @@ def main() -> None:
             results[name] = seconds(command, args.runs)
             print("{:26s} minimum {minimum:6.3f} s   median {median:6.3f} s".format(name, **results[name]))
     if args.output:
-        from asr.training.provenance import provenance
+        from asr.training.record import provenance
 
         args.output.parent.mkdir(parents=True, exist_ok=True)
         report = provenance() | {"runs": args.runs, "results": results}

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from asr.decoding.backends import FlashlightDecoder, PyctcdecodeDecoder
 from asr.decoding.beam.search import BeamSearch, Pruning
-from asr.decoding.flashlight import FlashlightDecoder
-from asr.decoding.pyctcdecode import PyctcdecodeDecoder
 from asr.scoring.edits import score
 
 BLANK_SKIP = Pruning().blank_skip

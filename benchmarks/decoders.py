@@ -243,7 +243,7 @@ def main() -> None:
     if args.output:
         from importlib.metadata import version
 
-        from asr.training.provenance import provenance
+        from asr.training.record import provenance
 
         libraries = ("numba", "flashlight-text", "pyctcdecode", "kenlm")
         about = provenance()

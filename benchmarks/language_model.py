@@ -142,7 +142,7 @@ def main() -> None:
         spread = {round(found["log10"], 1) for found in results.values()}
         print(f"log10 p of 2,000 sentences: {', '.join(map(str, sorted(spread)))}")
     if args.output:
-        from asr.training.provenance import provenance
+        from asr.training.record import provenance
 
         args.output.parent.mkdir(parents=True, exist_ok=True)
         report = provenance() | {"runs": args.runs, "model": model, "results": results}

@@ -71,7 +71,7 @@ def main() -> None:
     for threshold in THRESHOLDS[1::2]:
         timed(f"convert --prune-entropy {threshold:.0e}", lambda t=threshold: prune_entropy(full, t))
     if args.output:
-        from asr.training.provenance import provenance
+        from asr.training.record import provenance
 
         args.output.parent.mkdir(parents=True, exist_ok=True)
         text = {"sentences": corpus.sentences, "words": len(corpus.tokens) - corpus.sentences, "order": args.order}

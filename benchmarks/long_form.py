@@ -37,7 +37,7 @@ from asr.recognition.long_form import Windows
 from asr.recognition.recognizer import Recognizer
 from asr.scoring.edits import EditCounts, Score, score
 from asr.text.normalize import normalize
-from asr.training.provenance import provenance
+from asr.training.record import provenance
 from asr.types import AsrError
 
 WER_LIMIT = 0.003

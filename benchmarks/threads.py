@@ -68,7 +68,7 @@ def main() -> None:
     if args.child:
         print(measure(args.steps, args.hidden, args.layers, args.batch, args.seconds))
         return
-    from asr.training.provenance import provenance
+    from asr.training.record import provenance
 
     times: dict[str, dict[str, list[float]]] = {name: {"alone": [], "neighbor": []} for name in SETTINGS}
     shape = [f"--{key}={getattr(args, key)}" for key in ("steps", "hidden", "layers", "batch", "seconds")]

@@ -121,7 +121,7 @@ def _conditions(args: argparse.Namespace) -> dict[str, Any]:
     """What the figures were measured on and with."""
     from pathlib import Path
 
-    from asr.training.provenance import provenance
+    from asr.training.record import provenance
 
     data = Path(args.manifest).name if args.manifest else f"noise of {args.seconds:g} s"
     return {**provenance(), "model_file": Path(args.model).name if args.model else "", "data": data}

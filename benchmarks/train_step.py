@@ -25,7 +25,7 @@ from asr.model.acoustic import AcousticModel
 from asr.model.config import RecurrentConfig
 from asr.model.recurrent import CELLS, RecurrentEncoder, RecurrentLayer
 from asr.training.objectives import ctc_loss
-from asr.training.provenance import provenance
+from asr.training.record import provenance
 
 
 class PackedEncoder(nn.Module):

@@ -30,7 +30,7 @@ import asr
 from asr.audio.read import from_array
 from asr.recognition.alignment import align_recording
 from asr.recognition.inputs import as_recording
-from asr.training.provenance import provenance
+from asr.training.record import provenance
 from asr.types import AsrError, Word
 
 LIMIT = 0.080  # seconds

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from asr.audio.pauses import silence
 from asr.audio.read import probe, read
 from asr.audio.resample import resample
-from asr.audio.silence import silence
 from asr.config import FilePath
 from asr.files import walk
 from asr.types import AudioError, ConfigError

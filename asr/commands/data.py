@@ -126,7 +126,7 @@ def _stats(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from asr.corpus.convert import SOURCES, TARGETS, read_corpus, target_kind, write_corpus
+    from asr.corpus.formats import SOURCES, TARGETS, read_corpus, target_kind, write_corpus
     from asr.corpus.tables import Columns
 
     for option, chosen, known in (("from", args.source_kind, SOURCES), ("to", args.target_kind, TARGETS)):
@@ -234,8 +234,7 @@ def _progress(total: int) -> Callable[[int], object]:
 
 
 def _print_audit(result: Audit, limit: int) -> None:
-    from asr.corpus.check import shown_symbol
-    from asr.corpus.findings import NOTES, PROBLEMS
+    from asr.corpus.check import NOTES, PROBLEMS, shown_symbol
 
     several = len(result.manifests) > 1
     for title, advice, findings in (("problem", PROBLEMS, result.problems), ("note", NOTES, result.notes)):

@@ -7,8 +7,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
-from asr.commands.installation import Finding, check_parts
-from asr.commands.machine import check_machine
+from asr.commands.installation import Finding, check_machine, check_parts
 from asr.types import VERSION
 
 _MARKS = {"ok": "ok", "warning": "warning", "missing": "MISSING", "broken": "BROKEN"}

@@ -107,8 +107,7 @@ def _places(names: str, ids: list[str]) -> list[int]:
 def _report(
     args: argparse.Namespace, evaluation: Evaluation, recognizer: Recognizer, chosen: list[int] | None
 ) -> list[str]:
-    from asr.scoring.clips import read_clip
-    from asr.scoring.report import Strip, most_errors
+    from asr.scoring.report import Strip, most_errors, read_clip
 
     strips = {}
     for i in most_errors(evaluation.scored, int(args.posteriorgrams)) if chosen is None else chosen:

@@ -57,7 +57,7 @@ def check_report_options(args: argparse.Namespace) -> None:
 
 def with_estimated_snr(scored: ScoredSet) -> ScoredSet:
     """The set with a signal-to-noise ratio for every utterance whose audio can be read and that has none."""
-    from asr.scoring.clips import estimated_snr, read_clip
+    from asr.scoring.report import estimated_snr, read_clip
 
     _need_audio(scored, "--snr")
     lines = []
@@ -81,8 +81,7 @@ def write(
 ) -> list[str]:
     """Write the report that --html asks for; returns what went wrong with single recordings, one line each."""
     from asr import __version__
-    from asr.scoring.clips import data_uri, read_clip
-    from asr.scoring.report import most_errors, write_report
+    from asr.scoring.report import data_uri, most_errors, read_clip, write_report
 
     if args.flag_below is not None and sets[0].recognized is None:
         raise UsageError("--flag-below: the hypotheses have no words with confidences; give JSONL with `words`")

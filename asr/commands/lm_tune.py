@@ -50,8 +50,7 @@ def run(args: argparse.Namespace) -> int:
     refuse_test_set(manifest)  # before the model runs
     import asr
     from asr.recognition.outputs import OutputFolder
-    from asr.recognition.tuning import tune_on_manifest
-    from asr.recognition.tuning_report import draw_surface, table, write_trials
+    from asr.recognition.tuning import draw_surface, table, tune_on_manifest, write_trials
 
     folder = Path(args.output or f"{args.lm}.tuning")
     OutputFolder(folder, ())  # a folder that cannot be made is said now

@@ -27,8 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from asr.training.interruption import Interrupted, handled_signals
-    from asr.training.ranks import is_first_process
+    from asr.training.interruption import Interrupted, handled_signals, is_first_process
 
     output = ""
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from asr.audio.read import AudioInfo, probe, read
-from asr.corpus.findings import Finding
+from asr.corpus.check import Finding
 from asr.corpus.manifest import Manifest, Utterance, repeats
 from asr.types import AudioError
 

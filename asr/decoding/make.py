@@ -98,7 +98,7 @@ def make_decoder(
     beta = config.beta if config.beta is not None else tuned.beta if tuned else 1.5
     with _for_kenlm(config.lm, lm) as path:
         if config.decoder == "flashlight":
-            from asr.decoding.flashlight import FlashlightDecoder
+            from asr.decoding.backends import FlashlightDecoder
 
             flashlight = FlashlightDecoder(
                 tokenizer.labels,
@@ -114,8 +114,8 @@ def make_decoder(
             )
             _warn_of("words of the lexicon", flashlight.unspellable_words, warn)
             return flashlight
+        from asr.decoding.backends import PyctcdecodeDecoder
         from asr.decoding.beam.hotwords import read_hotwords
-        from asr.decoding.pyctcdecode import PyctcdecodeDecoder
 
         return PyctcdecodeDecoder(
             tokenizer.labels,

@@ -15,9 +15,8 @@ from asr.config import to_dict
 from asr.corpus.download import file_digest
 from asr.files import Stamp, as_json, differences, file_state
 from asr.lm.tuned import tuned_path
-from asr.training.interruption import Signals
+from asr.training.interruption import Signals, is_first_process
 from asr.training.lock import locked
-from asr.training.ranks import is_first_process
 from asr.types import AudioError, ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -166,7 +165,7 @@ class Run:
         import torch
 
         from asr.model.checkpoint import load_model, save_model
-        from asr.training.average import average_checkpoints
+        from asr.training.record import average_checkpoints
 
         inputs = self._average_inputs()
         if self.config.averaging.kind != "last_k":
@@ -187,7 +186,7 @@ class Run:
 
     def lm(self, force: bool) -> None:
         """The language model of the beam search, and its weights, tuned on the dev set."""
-        from asr.recipe.lm import has_language_model, make_language_model, tune_language_model
+        from asr.recipe.results import has_language_model, make_language_model, tune_language_model
         from asr.training.config import manifests
 
         config = self.config
@@ -258,7 +257,7 @@ class Run:
 
     def _lm_in_use(self) -> Path | None:
         """The language model, where the recipe wants one and has tuned it."""
-        from asr.recipe.lm import has_language_model
+        from asr.recipe.results import has_language_model
 
         return self.lm_file if has_language_model(self.config) and tuned_path(self.lm_file).exists() else None
 

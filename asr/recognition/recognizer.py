@@ -20,9 +20,17 @@ from asr.decoding.make import DecodingConfig, make_decoder
 from asr.model.checkpoint import ModelFile, load_model
 from asr.recognition.finishing import finished
 from asr.recognition.inputs import Recording, as_recording
-from asr.recognition.loading import Loaded, channels_of, failure, load_recording, name_of, read_recording, rereadable
+from asr.recognition.loading import (
+    Loaded,
+    channels_of,
+    failure,
+    load_recording,
+    name_of,
+    read_ahead,
+    read_recording,
+    rereadable,
+)
 from asr.recognition.long_form import Emissions, Windows, emissions_of, longest_piece, recognize_long, silenced
-from asr.recognition.read_ahead import read_ahead
 from asr.types import AsrError, Failure, Hypothesis, Transcript, UsageError, in_words
 
 BATCH_SECONDS = {"cpu": 60.0, "cuda": 600.0}

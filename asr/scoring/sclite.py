@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asr.scoring.edits import Unit, tokens
-from asr.scoring.nist import nist_id, nist_text
+from asr.scoring.nist_files import nist_id, nist_text
 
 if TYPE_CHECKING:
     from asr.scoring.texts import Line

@@ -18,7 +18,7 @@ from asr.scoring.breakdown import Confusions, Group
 from asr.scoring.confidences import Judged, judged, together
 from asr.scoring.edits import Edit, Score, align_texts, count
 from asr.scoring.edits import score as score_texts
-from asr.scoring.nist import has_look_alikes, trn_line
+from asr.scoring.nist_files import has_look_alikes, trn_line
 from asr.scoring.sclite import (
     ctm_lines,
     sclite_counts,

@@ -14,8 +14,6 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from asr.training.ranks import is_first_process
-
 # Schedulers and launchers both send the signal to a process; only a later one is a second request.
 _REPEAT_SECONDS = 1.0
 
@@ -154,3 +152,11 @@ def _requeue() -> None:
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", "") or str(error)
         print(f"warning: the SLURM job {job} could not be queued again: {reason.strip()}", file=sys.stderr)
+
+
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+
+
+def is_first_process() -> bool:
+    """True in an ordinary process and in rank 0; the others leave preparation, locks and messages to it."""
+    return all(os.environ.get(name, "0").strip() in ("", "0") for name in _RANKS)

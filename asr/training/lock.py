@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from asr.training.ranks import is_first_process
+from asr.training.interruption import is_first_process
 from asr.types import AsrError
 
 try:

@@ -9,9 +9,9 @@ from typing import Any
 
 from asr.config import expand_path, to_dict
 from asr.text.normalize import recorded
-from asr.training.average import read_checkpoint
 from asr.training.config import TrainConfig
 from asr.training.lock import LOCK
+from asr.training.record import read_checkpoint
 from asr.training.saving import BEFORE_LAST, LAST
 from asr.types import ConfigError, ModelFileError
 

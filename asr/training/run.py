@@ -30,16 +30,14 @@ from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import save_model
 from asr.text.normalize import versioned
 from asr.text.tokenizer import Tokenizer, load_tokenizer
-from asr.training.average import average_checkpoints
 from asr.training.callbacks import DataWait, Progress, ema_callback
 from asr.training.config import TrainConfig, manifests
-from asr.training.curve import draw_learning_curve, read_metrics
 from asr.training.data import KeepPosition, SpeechDataModule
 from asr.training.interruption import Interrupted, handled_signals
 from asr.training.lock import locked
 from asr.training.module import SpeechModule
 from asr.training.prepare import make_tokenizer, training_manifest
-from asr.training.provenance import provenance
+from asr.training.record import average_checkpoints, draw_learning_curve, provenance, read_metrics
 from asr.training.resume import check_resume, checkpoints, find_checkpoint, set_aside
 from asr.training.saving import DAMAGED, LAST, DurableCheckpoints, KeepBest, SaveOnInterrupt, remove_partial_files
 from asr.training.tasks import Task

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from asr.corpus.archive import ArchiveError, members
-from asr.corpus.download import download
+from asr.corpus.download import ArchiveError, download, members
 from asr.corpus.manifest import Utterance, write_manifest
 from asr.types import AsrError
 

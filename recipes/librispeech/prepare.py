@@ -9,9 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from asr.corpus.archive import ArchiveError, extract
-from asr.corpus.convert import read_corpus
-from asr.corpus.download import download, verify
+from asr.corpus.download import ArchiveError, download, extract, verify
+from asr.corpus.formats import read_corpus
 from asr.corpus.manifest import write_manifest
 from asr.types import AsrError, UsageError
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.audio.silence import LEVELS_DB, silence
+from asr.audio.pauses import LEVELS_DB, silence
 
 RATE = 16000
 

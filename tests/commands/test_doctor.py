@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from asr.commands import doctor, installation, machine
+from asr.commands import doctor, installation
+from asr.commands import installation as machine
 from asr.commands.installation import PARTS, Finding, Part, check_parts
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ import soundfile
 
 from asr.audio.features import FeatureConfig
 from asr.corpus.audit import Audit, Target, audit
-from asr.corpus.findings import NOTES, PROBLEMS
+from asr.corpus.check import NOTES, PROBLEMS
 from asr.corpus.manifest import Utterance, write_manifest
 from asr.model.acoustic import output_length
 from asr.model.config import RecurrentConfig

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asr.corpus.convert import read_corpus, source_kind, target_kind, write_corpus
-from asr.corpus.kaldi_scp import parse_entry
+from asr.corpus.formats import read_corpus, source_kind, target_kind, write_corpus
+from asr.corpus.kaldi import parse_entry
 from asr.corpus.manifest import Manifest, Utterance
 from asr.corpus.tables import Columns
 from asr.text.normalize import normalize

@@ -14,8 +14,14 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from asr.audio.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, output_length
 from asr.model.config import RecurrentConfig
-from asr.model.recurrent import CELLS, RecurrentLayer, reversal_index, reverse_within_length
-from asr.model.subsampling import ConvSubsampling, subsampled_length
+from asr.model.recurrent import (
+    CELLS,
+    ConvSubsampling,
+    RecurrentLayer,
+    reversal_index,
+    reverse_within_length,
+    subsampled_length,
+)
 
 ARCHITECTURES = [
     RecurrentConfig(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.corpus.archive import ArchiveError
+from asr.corpus.download import ArchiveError
 from asr.corpus.manifest import Manifest
 from asr.training.config import read_config
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from asr.corpus.archive import ArchiveError, extract
-from asr.corpus.download import DownloadError
+from asr.corpus.download import ArchiveError, DownloadError, extract
 from asr.corpus.manifest import Manifest
 from asr.types import UsageError
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from asr.recognition.read_ahead import read_ahead
+from asr.recognition.loading import read_ahead
 
 
 @pytest.mark.parametrize("workers", [1, 4])

@@ -8,8 +8,8 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.recognition.textgrid import textgrid
 from asr.recognition.writers import WRITERS
+from asr.recognition.writers import praat_textgrid as textgrid
 from asr.types import Transcript, Word
 
 

@@ -16,8 +16,7 @@ from asr.decoding.beam.search import BeamSearch
 from asr.lm.ngram import NGramLM
 from asr.lm.tuned import read_tuned
 from asr.recognition.emission_cache import emissions
-from asr.recognition.tuning import Trial, Tuning, refuse_test_set, tune
-from asr.recognition.tuning_report import draw_surface, table, write_trials
+from asr.recognition.tuning import Trial, Tuning, draw_surface, refuse_test_set, table, tune, write_trials
 from asr.types import AsrError, UsageError
 
 LABELS = ["", " ", *"abcde"]

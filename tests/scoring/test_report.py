@@ -9,8 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from asr.scoring.clips import data_uri, estimated_snr
-from asr.scoring.report import Strip, most_errors, strip_data, write_report
+from asr.scoring.report import Strip, data_uri, estimated_snr, most_errors, strip_data, write_report
 from asr.scoring.scored import score_set
 from asr.scoring.texts import Line
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from asr.scoring import compare, score
-from asr.scoring.nist import has_look_alikes, trn_line
-from asr.scoring.nist_files import read_stm, read_trn
+from asr.scoring.nist_files import has_look_alikes, read_stm, read_trn, trn_line
 from asr.scoring.pairing import pair
 from asr.scoring.sclite import Row, sclite_counts, sclite_row, sclite_rows, sclite_table, stm_line
 from asr.scoring.scored import normalized_pairs, score_set

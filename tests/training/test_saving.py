@@ -16,8 +16,8 @@ import yaml
 import asr.files
 from asr.__main__ import main
 from asr.model.checkpoint import load_model
-from asr.training.average import read_checkpoint
 from asr.training.config import parse_config
+from asr.training.record import read_checkpoint
 from asr.training.resume import find_checkpoint
 from asr.training.run import train
 from asr.types import ModelFileError
@@ -184,5 +184,5 @@ def fill_the_disk(patch: pytest.MonkeyPatch, full_at: str, output: Path) -> None
         raise full
 
     flush = asr.files._flush
-    for module in ("asr.training.saving", "asr.model.checkpoint", "asr.training.curve"):
+    for module in ("asr.training.saving", "asr.model.checkpoint", "asr.training.record"):
         patch.setattr(f"{module}.replacing", replacing_or_not)

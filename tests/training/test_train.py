@@ -18,9 +18,9 @@ import yaml
 
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import load_model, read_metadata
-from asr.training.average import average_checkpoints, model_weights, read_checkpoint
 from asr.training.config import parse_config
 from asr.training.interruption import Interrupted
+from asr.training.record import average_checkpoints, model_weights, read_checkpoint
 from asr.training.resume import check_resume
 from asr.training.run import train
 from asr.training.saving import SaveOnInterrupt

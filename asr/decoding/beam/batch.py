@@ -9,9 +9,8 @@ import numpy as np
 from numba import carray
 
 from asr.decoding.beam.arrays import FRAMES, LOG_SCALE, Beam, HotwordArrays, Labels, Weights
-from asr.decoding.beam.emissions_kernel import sums_to_one
 from asr.decoding.beam.finish import finish_best
-from asr.decoding.beam.instructions import float32_at
+from asr.decoding.beam.frame_labels import float32_at, sums_to_one
 from asr.decoding.beam.kernel import advance_characters
 from asr.decoding.beam.lexicon import Tree
 from asr.decoding.beam.setting import Setting, Texts, Workspace, word_texts

@@ -25,8 +25,7 @@ from asr.decoding.beam.arrays import (
     Labels,
     Weights,
 )
-from asr.decoding.beam.frame_labels import LEAST_PROBABILITY, read_bits
-from asr.decoding.beam.instructions import lowest_bit, popcount, prefetch
+from asr.decoding.beam.frame_labels import LEAST_PROBABILITY, lowest_bit, popcount, prefetch, read_bits
 from asr.decoding.beam.lexicon import Tree
 from asr.decoding.beam.steps import (
     LARGE,

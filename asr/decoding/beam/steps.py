@@ -24,7 +24,7 @@ from asr.decoding.beam.arrays import (
     Beam,
     HotwordArrays,
 )
-from asr.decoding.beam.instructions import prefetch
+from asr.decoding.beam.frame_labels import prefetch
 from asr.lm.automaton import LMArrays, hash_slot, lm_step
 from asr.lm.compiling import inlined, kernel
 

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from asr.corpus.kaldi import read_kaldi, write_kaldi
-from asr.corpus.lhotse import is_lhotse, read_cut
-from asr.corpus.librispeech import is_librispeech, read_librispeech
 from asr.corpus.manifest import Manifest, write_manifest
 from asr.corpus.rows import base_folder
 from asr.corpus.tables import (
@@ -25,7 +23,7 @@ from asr.corpus.tables import (
     write_common_voice,
     write_table,
 )
-from asr.files import read_text
+from asr.files import read_text, walk
 from asr.text.normalize import normalizer as normalizer_named
 from asr.types import AudioError, ManifestError, UsageError
 
@@ -212,3 +210,105 @@ def _duration(row: dict[str, Any]) -> float | str | None:
     if length <= start:
         return f"{path}: the offset {start:g} s lies beyond its end ({length:g} s)"
     return round(length - start, 6) if start else length
+
+
+_KNOWN = ("id", "recording_id", "start", "duration", "channel", "text", "speaker", "alignment")
+
+
+def is_lhotse(row: dict[str, Any]) -> bool:
+    """Whether a JSON object is a cut, a recording or a supervision of lhotse."""
+    return bool({"supervisions", "sources", "recording_id"} & row.keys()) and "audio_filepath" not in row
+
+
+def read_cut(cut: dict[str, Any], folder: Path, place: str) -> Iterator[dict[str, Any]]:
+    """A manifest row for each supervision of a cut; relative audio paths start at `folder`, or the current one.
+
+    Raises ManifestError, beginning with `place`, for supervisions or recordings alone, and for cuts that are more than
+    a window of one channel, or of all channels, of a file: mixed, padded, or transformed.
+    """
+    if "supervisions" not in cut:
+        raise ManifestError(
+            f"{place}: one half of a lhotse corpus: join both with 'lhotse cut simple -r RECORDINGS -s SUPERVISIONS "
+            "cuts.jsonl.gz' and convert that"
+        )
+    recording = cut.get("recording") or {}
+    sources = recording.get("sources") or []
+    if cut.get("type", "MonoCut") not in ("MonoCut", "MultiCut", "Cut") or len(sources) != 1:
+        raise ManifestError(
+            f"{place}: a lhotse {cut.get('type', 'cut')} that is no window of one file: export its audio"
+        )
+    if sources[0].get("type") != "file" or recording.get("transforms"):
+        what = "a transformed recording" if recording.get("transforms") else f"audio of type '{sources[0].get('type')}'"
+        raise ManifestError(f"{place}: {what}: export it with 'lhotse' to files first")
+    path = Path(sources[0]["source"])
+    audio = str(path.absolute() if path.exists() else folder / path)
+    channels = set(sources[0].get("channels") or [0])
+    for supervision in cut["supervisions"]:
+        written = supervision.get("channel", 0)
+        chosen = set(written) if isinstance(written, list) else {written}
+        if chosen != channels and not (len(chosen) == 1 and chosen < channels):
+            raise ManifestError(f"{place}: channels {sorted(chosen)} of {sorted(channels)}: name one, or all")
+        row: dict[str, Any] = {
+            **{key: value for key, value in supervision.items() if key not in _KNOWN and value},
+            "id": str(supervision["id"]),
+            "audio_filepath": audio,
+            "text": supervision.get("text") or "",
+        }
+        if supervision.get("speaker"):
+            row["speaker"] = supervision["speaker"]
+        if chosen != channels:
+            row["channel"] = min(chosen)
+        offset = round(cut.get("start", 0.0) + supervision.get("start", 0.0), 6)
+        if (offset, supervision.get("duration")) != (0.0, recording.get("duration")):
+            row["offset"] = offset
+        yield {**row, "duration": supervision["duration"]}
+
+
+_EXTENSIONS = (".flac", ".wav", ".ogg", ".opus", ".mp3")
+
+
+def is_librispeech(folder: Path) -> bool:
+    """Whether transcripts of this layout lie in `folder` or up to four levels below."""
+    return any(next(folder.glob(f"{'*/' * depth}*.trans.txt"), None) for depth in range(5))
+
+
+def read_librispeech(folder: Path) -> Iterator[dict[str, Any]]:
+    """Manifest rows of everything below `folder`, which may be the whole corpus, a split, a speaker or a chapter.
+
+    Linked folders are followed. Speaker and split are read from ids and folder names. Raises ManifestError with file
+    and line for a transcript without audio, and for audio without a transcript.
+    """
+    problems: list[str] = []
+    found = 0
+    for below, names in walk(folder, problems):
+        if problems:
+            raise ManifestError(problems[0])
+        chapter = below.absolute()
+        audio = {Path(name).stem: chapter / name for name in names if Path(name).suffix.lower() in _EXTENSIONS}
+        transcripts = [below / name for name in names if name.endswith(".trans.txt")]
+        if audio and len(transcripts) != 1:
+            raise ManifestError(
+                f"{next(iter(audio.values()))}: {len(transcripts) or 'no'} *.trans.txt beside it: {_MEND}"
+            )
+        found += len(transcripts)
+        for transcript in transcripts:
+            yield from _chapter(transcript, chapter, audio)
+    if not found:
+        raise ManifestError(f"{folder}: no *.trans.txt below: not a LibriSpeech folder")
+
+
+def _chapter(transcript: Path, chapter: Path, audio: dict[str, Path]) -> Iterator[dict[str, Any]]:
+    split = chapter.parent.parent.name
+    for number, line in enumerate(read_text(transcript, ManifestError).split("\n"), start=1):
+        name, _, text = line.strip().partition(" ")
+        if not name:
+            continue
+        if name not in audio:
+            raise ManifestError(f"{transcript}:{number}: no audio '{name}.flac' beside it: {_MEND}")
+        row = {"id": name, "audio_filepath": str(audio.pop(name)), "text": text.strip()}
+        yield {**row, "speaker": name.partition("-")[0], "split": split}
+    if audio:
+        raise ManifestError(f"{next(iter(audio.values()))}: no line in {transcript.name}: {_MEND}")
+
+
+_MEND = "unpack the archive again"
