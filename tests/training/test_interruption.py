@@ -20,10 +20,7 @@ from asr.__main__ import main
 from asr.model.checkpoint import load_model
 from asr.training.interruption import Interrupted, handled_signals
 from asr.training.module import SpeechModule
-<<<<<<< HEAD
 from asr.training.record import read_checkpoint
-=======
->>>>>>> lmroom
 from asr.training.saving import DurableCheckpoints
 
 Settings = Callable[..., dict[str, Any]]
