@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.files import walk
-from asr.types import Failure, ManifestError, UsageError
+from asr.types import AsrError, Failure, ManifestError, UsageError, in_words
 
 if TYPE_CHECKING:
     from asr.corpus.manifest import Utterance
@@ -43,6 +43,23 @@ class Recording:
     offset: float = 0.0
     duration: float | None = None
     channel: str | int | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        if self.audio_filepath == STDIN:
+            return "stdin"
+        return self.audio_filepath or self.id or (str(self.source) if isinstance(self.source, str | Path) else "audio")
+
+    def channel_or(self, default: str | int) -> str | int:
+        """The channel to read, where the caller prefers `default`."""
+        return default if self.channel is None else self.channel
+
+    def failure(self, error: Exception) -> Failure:
+        """The Failure of what was raised while this recording was worked on; its message names the recording once."""
+        message = str(error) if isinstance(error, AsrError) else in_words(error)
+        prefix = f"{self.name}: "
+        return Failure(self.id, self.audio_filepath, prefix + message.removeprefix(prefix))
 
 
 def as_recording(source: Any) -> Recording:

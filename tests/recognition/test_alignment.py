@@ -6,7 +6,7 @@ import pytest
 
 import asr
 from asr.decoding.align import AlignmentError
-from asr.recognition.alignment import align_recording, merge_words, spoken_words
+from asr.recognition.alignment import align_recording, merge_words, normalized_words
 from asr.recognition.inputs import Recording, as_recording
 from asr.recognition.long_form import Windows
 from asr.types import AudioError, TextError, Word
@@ -34,7 +34,7 @@ def test_the_words_heard_are_aligned_where_they_were_heard(recognizer, noise):
 
 
 def test_written_words_keep_their_form():
-    spoken, written = spoken_words("The twenty-one — \u201cCats\u201d, don't!", "basic")
+    spoken, written = normalized_words("The twenty-one — \u201cCats\u201d, don't!", "basic")
     assert spoken == ["the", "twenty", "one", "cats", "don't"]
     assert written == [("The", 1), ("twenty-one", 2), ("\u201cCats\u201d,", 1), ("don't!", 1)]
     words = [Word(word, float(i), i + 0.5, 0.9 - i / 10) for i, word in enumerate(spoken)]
@@ -44,7 +44,7 @@ def test_written_words_keep_their_form():
     ]  # fmt: skip
     assert merged[1].confidence == pytest.approx(0.7)
     # an apostrophe between two words as written is inside neither: the normalized words stand
-    assert spoken_words("a b", "none") == (["a", "b"], [("a", 1), ("b", 1)])
+    assert normalized_words("a b", "none") == (["a", "b"], [("a", 1), ("b", 1)])
 
 
 def test_a_long_recording_is_aligned_window_by_window(tiny_model, noise, write_audio, tmp_path):
