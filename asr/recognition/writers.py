@@ -49,7 +49,7 @@ def flagged(below: float) -> Callable[[Transcript], str]:
 
 def json_(transcript: Transcript) -> str:
     """One JSON object, indented: text, words with start, end (seconds) and confidence, duration."""
-    return json.dumps(to_dict(transcript), ensure_ascii=False, indent=2) + "\n"
+    return json.dumps(json_object(transcript), ensure_ascii=False, indent=2) + "\n"
 
 
 def jsonl(transcript: Transcript) -> str:
@@ -59,7 +59,7 @@ def jsonl(transcript: Transcript) -> str:
 
 def json_line(result: Transcript | Failure) -> str:
     """One JSON line for a result of either kind; a failure has `error` instead of `text`."""
-    return json.dumps(to_dict(result), ensure_ascii=False) + "\n"
+    return json.dumps(json_object(result), ensure_ascii=False) + "\n"
 
 
 def word_lines(transcript: Transcript) -> str:
@@ -145,7 +145,7 @@ def parse_formats(text: str) -> tuple[str, ...]:
     return names
 
 
-def to_dict(result: Transcript | Failure) -> dict[str, Any]:
+def json_object(result: Transcript | Failure) -> dict[str, Any]:
     """The JSON form of a result; a failure has `error` instead of `text`. Seconds, confidences in [0, 1]."""
     row: dict[str, Any] = {"id": result.id, "audio_filepath": result.audio_filepath}
     if isinstance(result, Failure):

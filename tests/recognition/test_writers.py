@@ -18,8 +18,8 @@ from asr.recognition.writers import (
     cues,
     flagged,
     json_line,
+    json_object,
     parse_formats,
-    to_dict,
     word_lines,
 )
 from asr.types import Failure, Hypothesis, Transcript, UsageError, Word
@@ -147,7 +147,7 @@ def test_json_holds_words_and_counts_no_digit_twice():
 
 def test_json_holds_the_nbest_list_channel_and_warnings_where_there_are_any():
     hypotheses = (Hypothesis("a", -1.0, -1.5, 0.5), Hypothesis("b", -2.0, -2.0))
-    row = to_dict(Transcript("a", (), 1.0, channel=1, nbest=hypotheses, warnings=("truncated",)))
+    row = json_object(Transcript("a", (), 1.0, channel=1, nbest=hypotheses, warnings=("truncated",)))
     assert [h["text"] for h in row["nbest"]] == ["a", "b"]
     assert row["nbest"][0]["lm_score"] == 0.5
     assert row["channel"] == 1
