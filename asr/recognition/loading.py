@@ -41,13 +41,16 @@ class LoadedRecording:
         """Of samples in memory, over all channels."""
         return self.audio.samples.size / self.audio.rate if isinstance(self.audio, Audio) else 0.0
 
+    @property
     def waveforms(self) -> list[Waveform]:
-        if not isinstance(self.audio, Audio):
-            return []
-        samples, silent = self.audio.samples, self.audio.silent
-        if samples.ndim == 1:
-            return [Waveform(None, samples, silent[0])]
-        return [Waveform(channel, row, silent[channel]) for channel, row in enumerate(samples)]
+        return waveforms_of(self.audio) if isinstance(self.audio, Audio) else []
+
+
+def waveforms_of(audio: Audio) -> list[Waveform]:
+    """The channels that were read."""
+    if audio.samples.ndim == 1:
+        return [Waveform(None, audio.samples, audio.silent[0])]
+    return [Waveform(channel, row, audio.silent[channel]) for channel, row in enumerate(audio.samples)]
 
 
 def load_recording(

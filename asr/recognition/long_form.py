@@ -51,8 +51,8 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class LongResult:
-    """The hypotheses of one channel of a long recording, and what was found out about it on the way."""
+class Recognition:
+    """What was recognized in one channel of a recording: hypotheses, best first, and what is known of the audio."""
 
     hypotheses: list[Hypothesis]
     duration: float
@@ -72,7 +72,7 @@ def recognize_long(
     raw: RawFormat | None = None,
     batch_seconds: float = 60.0,
     on_text: Callable[[str], None] | None = None,
-) -> LongResult:
+) -> Recognition:
     """Recognize one channel of a recording window by window and decode the joined emissions once.
 
     `on_text` is called with the words so far that will not change any more, whenever some were added (all of them, from
@@ -87,7 +87,7 @@ def recognize_long(
                 reported = stable
                 on_text(stable)
         hypotheses = stream.finish(nbest)
-        return LongResult(hypotheses, samples.duration, samples.warnings, samples.source_rate, samples.silent)
+        return Recognition(hypotheses, samples.duration, samples.warnings, samples.source_rate, samples.silent)
 
 
 def emissions_of(

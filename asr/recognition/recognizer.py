@@ -29,8 +29,9 @@ from asr.recognition.loading import (
     read_ahead,
     read_recording,
     rereadable,
+    waveforms_of,
 )
-from asr.recognition.long_form import Windows, emissions_of, longest_piece, recognize_long
+from asr.recognition.long_form import Recognition, Windows, emissions_of, longest_piece, recognize_long
 from asr.types import AsrError, Failure, Hypothesis, Transcript, UsageError, Word, in_words
 
 BATCHES_SORTED = 4  # recordings are sorted by length within this many batches: less padding, but later results
@@ -90,12 +91,7 @@ class Recognizer:
         return None if self.windows is None else longest_piece(self.windows, self.model_file.training)
 
     def transcribe(
-        self,
-        source: Any,
-        *,
-        channel: str | int = "mix",
-        nbest: int = 1,
-        raw: RawFormat | None = None,
+        self, source: Any, *, channel: str | int = "mix", nbest: int = 1, raw: RawFormat | None = None
     ) -> Transcript:
         """Transcribe one recording: a path, the bytes of a file, a file object, or `(samples, rate)`.
 
@@ -109,13 +105,12 @@ class Recognizer:
         audio = read_recording(recording, self.rate, channel, raw, self.longest)
         if audio is None:
             return self._transcribe_long(recording, channel, None, nbest, raw, BATCH_SECONDS[self.device.type])
-        self.source_rates[audio.source_rate] += 1
-        if audio.silent[0]:
-            log_probs = self.acoustics.silence(len(audio.samples))
+        [waveform] = waveforms_of(audio)
+        if waveform.silent:
+            log_probs = self.acoustics.silence(len(waveform.samples))
         else:
-            [log_probs] = self.emissions([audio.samples])
-        hypotheses = self.decoder.decode(log_probs)[: max(nbest, 1)]
-        return self._transcript(recording, hypotheses, audio.duration, audio.warnings, audio.silent[0])
+            [log_probs] = self.emissions([waveform.samples])
+        return self._transcript(recording, _recognition(audio, waveform, self.decoder.decode(log_probs), nbest), None)
 
     def transcribe_many(
         self,
@@ -212,7 +207,7 @@ class Recognizer:
         batch_seconds: float,
     ) -> Transcript:
         on_text = self.on_text
-        result = recognize_long(
+        recognition = recognize_long(
             self.acoustics,
             self.decoder,
             recording,
@@ -223,15 +218,13 @@ class Recognizer:
             batch_seconds=batch_seconds,
             on_text=None if on_text is None else lambda text: on_text(recording, text),
         )
-        if not channel:  # once for all channels
-            self.source_rates[result.source_rate] += 1
-        return self._transcript(recording, result.hypotheses, result.duration, result.warnings, result.silent, channel)
+        return self._transcript(recording, recognition, channel)
 
     def _recognize_short(
         self, items: list[LoadedRecording], batch_seconds: float, nbest: int
     ) -> Iterator[tuple[Recording, list[Transcript] | Failure]]:
         """Recordings in memory, recognized in batches of similar length and given out in their order."""
-        waveforms = [waveform for item in items for waveform in item.waveforms()]
+        waveforms = [waveform for item in items for waveform in item.waveforms]
         hypotheses: list[list[Hypothesis] | AsrError] = [[] for _ in waveforms]
         for batch in _batches(waveforms, batch_seconds * self.rate):
             emissions = self.acoustics.emissions_or_errors([waveforms[i].samples for i in batch])
@@ -242,7 +235,7 @@ class Recognizer:
                 hypotheses[i] = found
         following = iter(hypotheses)
         for item in items:
-            found = [(waveform, next(following)) for waveform in item.waveforms()]
+            found = [(waveform, next(following)) for waveform in item.waveforms]
             yield item.recording, self._transcripts(item, found, nbest)
 
     def _decode(self, emissions: Sequence[np.ndarray | AsrError]) -> list[list[Hypothesis] | AsrError]:
@@ -265,38 +258,23 @@ class Recognizer:
         self, item: LoadedRecording, found: Sequence[tuple[Waveform, list[Hypothesis] | AsrError]], nbest: int
     ) -> list[Transcript] | Failure:
         """The transcripts of a recording's channels, or what failed."""
-        audio = item.audio
-        if not isinstance(audio, Audio):
-            assert audio is not None
-            return audio
-        self.source_rates[audio.source_rate] += 1
+        if not isinstance(item.audio, Audio):
+            assert item.audio is not None
+            return item.audio
         transcripts = []
         for waveform, hypotheses in found:
             if isinstance(hypotheses, AsrError):
                 return item.recording.failure(hypotheses)
-            transcripts.append(
-                self._transcript(
-                    item.recording,
-                    hypotheses[: max(nbest, 1)],
-                    audio.duration,
-                    audio.warnings,
-                    waveform.silent,
-                    waveform.channel,
-                )
-            )
+            recognition = _recognition(item.audio, waveform, hypotheses, nbest)
+            transcripts.append(self._transcript(item.recording, recognition, waveform.channel))
         return transcripts
 
-    def _transcript(
-        self,
-        recording: Recording,
-        hypotheses: Sequence[Hypothesis],
-        duration: float,
-        warnings: tuple[str, ...],
-        silent: bool,
-        channel: int | None = None,
-    ) -> Transcript:
-        """The transcript of these hypotheses, word times within the recording, confidences calibrated."""
-        fitted = [replace(h, words=self._calibrated(fit_words(h.words, duration))) for h in hypotheses]
+    def _transcript(self, recording: Recording, recognition: Recognition, channel: int | None) -> Transcript:
+        """Hypotheses with word times within the recording and calibrated confidences."""
+        if not channel:  # once for all channels of a recording
+            self.source_rates[recognition.source_rate] += 1
+        duration = recognition.duration
+        fitted = [replace(h, words=self._calibrated(fit_words(h.words, duration))) for h in recognition.hypotheses]
         best = fitted[0]
         return Transcript(
             text=best.text,
@@ -307,13 +285,18 @@ class Recognizer:
             channel=channel,
             confidence=sum(word.confidence for word in best.words) / max(len(best.words), 1),
             nbest=tuple(fitted),
-            warnings=(*warnings, SILENCE) if silent else warnings,
+            warnings=(*recognition.warnings, SILENCE) if recognition.silent else recognition.warnings,
         )
 
     def _calibrated(self, words: tuple[Word, ...]) -> tuple[Word, ...]:
         if self.calibration is None:
             return words
         return tuple(replace(word, confidence=self.calibration(word.confidence)) for word in words)
+
+
+def _recognition(audio: Audio, waveform: Waveform, hypotheses: list[Hypothesis], nbest: int) -> Recognition:
+    best = hypotheses[: max(nbest, 1)]
+    return Recognition(best, audio.duration, audio.warnings, audio.source_rate, waveform.silent)
 
 
 def fit_words(words: Sequence[Word], duration: float) -> tuple[Word, ...]:

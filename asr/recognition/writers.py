@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -52,13 +52,8 @@ def json_(transcript: Transcript) -> str:
     return json.dumps(json_object(transcript), ensure_ascii=False, indent=2) + "\n"
 
 
-def jsonl(transcript: Transcript) -> str:
-    """One JSON object on one line, the keys of `json_`."""
-    return json_line(transcript)
-
-
 def json_line(result: Transcript | Failure) -> str:
-    """One JSON line for a result of either kind; a failure has `error` instead of `text`."""
+    """One JSON object on one line, the keys of `json_`; a failure has `error` instead of `text`."""
     return json.dumps(json_object(result), ensure_ascii=False) + "\n"
 
 
@@ -114,15 +109,46 @@ def trn(transcript: Transcript) -> str:
 
 
 def textgrid(transcript: Transcript) -> str:
-    """Praat's TextGrid: a tier of words, and one of tokens where they were aligned."""
+    """Praat's TextGrid: a tier of words, and one of tokens where they were aligned.
+
+    A tier covers the recording without gaps: what no word fills has an empty text.
+    """
     tiers = {"words": transcript.words} | ({"tokens": transcript.tokens} if transcript.tokens else {})
-    return praat_textgrid(transcript.duration, tiers)
+    duration = transcript.duration
+    lines = [
+        'File type = "ooTextFile"',
+        'Object class = "TextGrid"',
+        "",
+        "xmin = 0",
+        f"xmax = {_seconds(duration)}",
+        "tiers? <exists>",
+        f"size = {len(tiers)}",
+        "item []:",
+    ]
+    for number, (name, words) in enumerate(tiers.items(), start=1):
+        intervals = _without_gaps(words, duration)
+        lines += [
+            f"    item [{number}]:",
+            '        class = "IntervalTier"',
+            f"        name = {_quoted(name)}",
+            "        xmin = 0",
+            f"        xmax = {_seconds(duration)}",
+            f"        intervals: size = {len(intervals)}",
+        ]
+        for i, (start, end, text) in enumerate(intervals, start=1):
+            lines += [
+                f"        intervals [{i}]:",
+                f"            xmin = {start}",
+                f"            xmax = {end}",
+                f"            text = {_quoted(text)}",
+            ]
+    return "\n".join(lines) + "\n"
 
 
 WRITERS: dict[str, Callable[[Transcript], str]] = {
     "txt": txt,
     "json": json_,
-    "jsonl": jsonl,
+    "jsonl": json_line,
     "srt": srt,
     "vtt": vtt,
     "tsv": tsv,
@@ -243,38 +269,6 @@ def _word_dict(word: Word) -> dict[str, Any]:
         "end": round(word.end, 3),
         "confidence": round(word.confidence, 4),
     }
-
-
-def praat_textgrid(duration: float, tiers: Mapping[str, Sequence[Word]]) -> str:
-    """The tiers by name, each covering 0 to `duration` seconds without gaps: what no word fills has an empty text."""
-    lines = [
-        'File type = "ooTextFile"',
-        'Object class = "TextGrid"',
-        "",
-        "xmin = 0",
-        f"xmax = {_seconds(duration)}",
-        "tiers? <exists>",
-        f"size = {len(tiers)}",
-        "item []:",
-    ]
-    for number, (name, words) in enumerate(tiers.items(), start=1):
-        intervals = _without_gaps(words, duration)
-        lines += [
-            f"    item [{number}]:",
-            '        class = "IntervalTier"',
-            f"        name = {_quoted(name)}",
-            "        xmin = 0",
-            f"        xmax = {_seconds(duration)}",
-            f"        intervals: size = {len(intervals)}",
-        ]
-        for i, (start, end, text) in enumerate(intervals, start=1):
-            lines += [
-                f"        intervals [{i}]:",
-                f"            xmin = {start}",
-                f"            xmax = {end}",
-                f"            text = {_quoted(text)}",
-            ]
-    return "\n".join(lines) + "\n"
 
 
 def _without_gaps(words: Sequence[Word], duration: float) -> list[tuple[str, str, str]]:
