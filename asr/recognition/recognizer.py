@@ -235,8 +235,8 @@ class Recognizer:
                 hypotheses[i] = found
         following = iter(hypotheses)
         for item in items:
-            found = [(waveform, next(following)) for waveform in item.waveforms]
-            yield item.recording, self._transcripts(item, found, nbest)
+            channels = [(waveform, next(following)) for waveform in item.waveforms]
+            yield item.recording, self._transcripts(item, channels, nbest)
 
     def _decode(self, emissions: Sequence[np.ndarray | AsrError]) -> list[list[Hypothesis] | AsrError]:
         """Hypotheses of each utterance of a batch, or why there are none: the others go on."""
@@ -255,14 +255,14 @@ class Recognizer:
         return results
 
     def _transcripts(
-        self, item: LoadedRecording, found: Sequence[tuple[Waveform, list[Hypothesis] | AsrError]], nbest: int
+        self, item: LoadedRecording, channels: Sequence[tuple[Waveform, list[Hypothesis] | AsrError]], nbest: int
     ) -> list[Transcript] | Failure:
         """The transcripts of a recording's channels, or what failed."""
         if not isinstance(item.audio, Audio):
             assert item.audio is not None
             return item.audio
         transcripts = []
-        for waveform, hypotheses in found:
+        for waveform, hypotheses in channels:
             if isinstance(hypotheses, AsrError):
                 return item.recording.failure(hypotheses)
             recognition = _recognition(item.audio, waveform, hypotheses, nbest)

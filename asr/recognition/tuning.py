@@ -154,7 +154,7 @@ def tune_on_manifest(
     jobs: int = 1,
     batch_seconds: float | None = None,
     on_result: Callable[[], object] = lambda: None,
-    warn: Callable[[str], object] = lambda message: None,
+    warn: Callable[[str], None] = lambda message: None,
 ) -> Tuning:
     """Tune the language model file `lm` for a model and store the choice beside it.
 

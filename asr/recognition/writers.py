@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -14,13 +14,13 @@ from asr.config import nearest
 from asr.scoring.nist_files import nist_id, nist_text, trn_line
 from asr.types import Failure, Transcript, UsageError, Word
 
-# Subtitles as broadcasters' guides ask for them: two lines of 42 characters, shown for at most 7 seconds.
+# Subtitles as broadcasters' guidelines ask for: two lines of 42 characters, shown for at most 7 seconds.
 LINE_WIDTH = 42
 LINES = 2
 LONGEST_CUE = 7.0
 SHORTEST_CUE = 1.0  # CTC words are short peaks; a cue is kept on screen this long where the next one leaves room
 PAUSE = 1.0  # silence that ends a cue
-BREATH = 0.15  # silence at which a cue that is full may end before its last word
+BREATH = 0.15  # silence at which a full cue may end before its last words
 
 
 @dataclass(frozen=True)
@@ -64,20 +64,21 @@ def word_lines(transcript: Transcript) -> str:
 
 def srt(transcript: Transcript) -> str:
     """SubRip: numbered cues, hours:minutes:seconds,milliseconds."""
-    blocks = (
-        f"{i}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{_wrapped(cue.text)}\n"
-        for i, cue in enumerate(cues(transcript.words, transcript.duration), start=1)
-    )
-    return "\n".join(blocks)
+    blocks = enumerate(_subtitles(transcript, ","), start=1)
+    return "\n".join(f"{number}\n{times}\n{text}\n" for number, (times, text) in blocks)
 
 
 def vtt(transcript: Transcript) -> str:
     """WebVTT (W3C): markup characters escaped."""
-    blocks = (
-        f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{escape(_wrapped(cue.text), quote=False)}\n"
-        for cue in cues(transcript.words, transcript.duration)
-    )
+    blocks = (f"{times}\n{escape(text, quote=False)}\n" for times, text in _subtitles(transcript, "."))
     return "\n".join(["WEBVTT\n", *blocks])
+
+
+def _subtitles(transcript: Transcript, decimal_mark: str) -> Iterator[tuple[str, str]]:
+    """The times and the wrapped text of each cue."""
+    for cue in cues(transcript.words, transcript.duration):
+        times = f"{_clock(cue.start, decimal_mark)} --> {_clock(cue.end, decimal_mark)}"
+        yield times, "\n".join(_lines(cue.text))
 
 
 def tsv(transcript: Transcript) -> str:
@@ -172,7 +173,7 @@ def parse_formats(text: str) -> tuple[str, ...]:
 
 
 def json_object(result: Transcript | Failure) -> dict[str, Any]:
-    """The JSON form of a result; a failure has `error` instead of `text`. Seconds, confidences in [0, 1]."""
+    """The JSON form of a result; a failure has `error` instead of `text`. Times in seconds, confidences in [0, 1]."""
     row: dict[str, Any] = {"id": result.id, "audio_filepath": result.audio_filepath}
     if isinstance(result, Failure):
         return {**row, "error": result.error}
@@ -182,19 +183,15 @@ def json_object(result: Transcript | Failure) -> dict[str, Any]:
         "duration": round(result.duration, 3),
         "text": result.text,
         "confidence": round(result.confidence, 4),
-        "words": [_word_dict(word) for word in result.words],
+        "words": [_word_object(word) for word in result.words],
     }
     if result.tokens:
-        row["tokens"] = [_word_dict(token) for token in result.tokens]
+        row["tokens"] = [_word_object(token) for token in result.tokens]
     if len(result.nbest) > 1:
         row["nbest"] = [
-            {
-                "text": hypothesis.text,
-                "score": round(hypothesis.score, 4),
-                "acoustic_score": round(hypothesis.acoustic_score, 4),
-                "lm_score": round(hypothesis.lm_score, 4),
-                "words": [_word_dict(word) for word in hypothesis.words],
-            }
+            {"text": hypothesis.text}
+            | {name: round(getattr(hypothesis, name), 4) for name in ("score", "acoustic_score", "lm_score")}
+            | {"words": [_word_object(word) for word in hypothesis.words]}
             for hypothesis in result.nbest
         ]
     if result.warnings:
@@ -205,8 +202,8 @@ def json_object(result: Transcript | Failure) -> dict[str, Any]:
 def cues(words: Sequence[Word], duration: float) -> list[Cue]:
     """Group words into subtitle cues: LINES lines of LINE_WIDTH and LONGEST_CUE seconds at most, split at pauses.
 
-    A pause of PAUSE seconds ends a cue. A full one ends at the longest pause of its second half, of BREATH seconds at
-    least, or where nobody draws breath after its last word. A cue stays for SHORTEST_CUE seconds where the next cue and
+    A pause of PAUSE seconds ends a cue. A full cue ends at the longest pause in its second half if that lasts BREATH
+    seconds or more, else after its last word. A cue is shown for at least SHORTEST_CUE seconds where the next cue and
     the end of the recording leave room.
     """
     groups: list[list[Word]] = []
@@ -227,7 +224,7 @@ def cues(words: Sequence[Word], duration: float) -> list[Cue]:
 
 
 def _after_breath(group: Sequence[Word], word: Word) -> list[Word]:
-    """The words at the end of a full cue that `word` should stand with; none where there is no better place to part."""
+    """The last words of a full cue that belong in the next one, with `word`; none where there is no better split."""
     gaps = [after.start - before.end for before, after in pairwise([*group, word])]
     second_half = range(max(1, len(group) // 2), len(group))
     best = max(second_half, key=lambda i: gaps[i - 1], default=0)
@@ -247,10 +244,6 @@ def _lines(text: str) -> list[str]:
     return textwrap.wrap(text, LINE_WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
-def _wrapped(text: str) -> str:
-    return "\n".join(_lines(text))
-
-
 def _clock(seconds: float, decimal_mark: str) -> str:
     total = _milliseconds(seconds)
     minutes, milliseconds = divmod(total, 60_000)
@@ -262,22 +255,18 @@ def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _word_dict(word: Word) -> dict[str, Any]:
-    return {
-        "word": word.word,
-        "start": round(word.start, 3),
-        "end": round(word.end, 3),
-        "confidence": round(word.confidence, 4),
-    }
+def _word_object(word: Word) -> dict[str, Any]:
+    times = {"start": round(word.start, 3), "end": round(word.end, 3)}
+    return {"word": word.word, **times, "confidence": round(word.confidence, 4)}
 
 
 def _without_gaps(words: Sequence[Word], duration: float) -> list[tuple[str, str, str]]:
-    """Intervals (xmin, xmax, text) as they are printed: Praat compares the numbers it reads."""
+    """Intervals (xmin, xmax, text) as printed: Praat requires the printed ends and starts to be equal."""
     intervals: list[tuple[str, str, str]] = []
     at = _seconds(0.0)
     for word in words:
         start, end = _seconds(word.start), _seconds(word.end)
-        if float(end) <= max(float(start), float(at)):  # of no width once rounded
+        if float(end) <= max(float(start), float(at)):  # no width is left after rounding
             continue
         if float(start) > float(at):
             intervals.append((at, start, ""))

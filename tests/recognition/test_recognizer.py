@@ -186,7 +186,7 @@ def test_a_batch_that_does_not_fit_in_memory_is_done_one_by_one(recognizer, nois
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "expected"),
     [
         (MemoryError(), "not enough memory"),
         (ValueError("cannot reshape"), "unexpected ValueError: cannot reshape"),
@@ -195,7 +195,7 @@ def test_a_batch_that_does_not_fit_in_memory_is_done_one_by_one(recognizer, nois
     ],
 )
 @pytest.mark.parametrize("where", ["reading", "header", "model", "decoder", "long"])
-def test_one_bad_input_stops_no_other(recognizer, noise, monkeypatch, tmp_path, where, error, said):
+def test_one_bad_input_stops_no_other(recognizer, noise, monkeypatch, tmp_path, where, error, expected):
     """Kind: an error that nobody expected, in any step, is that recording's failure: the others go on."""
     for name, seconds in (("a", 1.0), ("bad", 2.0), ("c", 1.5)):
         soundfile.write(tmp_path / f"{name}.wav", noise(seconds), 16000)
@@ -236,7 +236,7 @@ def test_one_bad_input_stops_no_other(recognizer, noise, monkeypatch, tmp_path, 
     assert [type(result) for result in results] == [Transcript, Failure, Transcript]
     message = results[1].error
     assert message.startswith(f"{tmp_path / 'bad.wav'}: ") and message.count("bad.wav") == 1 and "\n" not in message
-    assert said in message or "does not fit into memory" in message
+    assert expected in message or "does not fit into memory" in message
 
 
 def test_a_decoder_error_is_a_failure_of_that_recording_alone(recognizer, noise, monkeypatch):
