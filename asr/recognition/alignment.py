@@ -1,4 +1,4 @@
-"""Forced alignment of a recording with its text: when each word and each token was spoken."""
+"""Forced alignment of a recording with its text: the times of each word and each token."""
 
 from __future__ import annotations
 
@@ -91,10 +91,10 @@ def _aligned(
 
 
 def normalized_words(text: str, normalizer_name: str) -> tuple[list[str], list[tuple[str, int]]]:
-    """The normalized words of a text, and its words as written with how many normalized ones each stands for.
+    """The normalized words of a text, and its words as written, each with the number of normalized words it stands for.
 
-    What is not spoken (a dash on its own) is left out. Where normalizing word by word does not
-    give the normalized text, its words stand for themselves.
+    Words that the normalizer removes (a dash on its own) are left out. Where normalizing word by word gives another
+    text than normalizing all of it, the normalized words take the place of the written ones.
     """
     normalize = normalizer(normalizer_name)
     normalized = normalize(text).split()

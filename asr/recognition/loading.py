@@ -1,4 +1,4 @@
-"""Recordings on their way to the recognizer: read whole where they are short, else opened for one pass."""
+"""Reading recordings for the recognizer: short ones whole and ahead of time, long ones as a stream of blocks."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def load_recording(
     recording = rereadable(recording)
     try:
         return LoadedRecording(recording, read_recording(recording, rate, channel, raw, longest))
-    except TypeError:  # of what is no recording at all
+    except TypeError:  # the source is no recording at all
         raise
-    except Exception as error:  # what nobody expected of one recording must not end the work on the others
+    except Exception as error:  # an unexpected error in one recording must not end the work on the others
         return LoadedRecording(recording, recording.failure(error))
 
 
@@ -96,7 +96,7 @@ def channels_of(recording: Recording, raw: RawFormat | None) -> int:
 
 
 class ArrayStream:
-    """What AudioStream is to a file, of an array: its samples in one block."""
+    """An array as an AudioStream: all its samples in one block."""
 
     def __init__(self, audio: Audio) -> None:
         self.samples, self.duration, self.warnings = audio.samples, audio.duration, audio.warnings

@@ -24,7 +24,7 @@ from asr.recognition.windows import SHORTEST_UTTERANCE, Grid, Window, cut_window
 from asr.types import AsrError, Hypothesis, UsageError
 
 USUAL_UTTERANCE = 10.0  # seconds; of models that do not say what they were trained on
-# A window's length, as a share of what is usual in training: it ends in the longest pause between these.
+# As shares of the usual length of an utterance in training: a window ends in the longest pause between these lengths.
 LEAST_OF_USUAL, MOST_OF_USUAL = 0.25, 2.0
 
 
@@ -33,7 +33,7 @@ class Windows:
     """Windows of at most `length` seconds, and `overlap` seconds more on sides where there is no pause.
 
     Recordings of up to `longest` seconds may be recognized in one piece, see `longest_piece`. Raises UsageError for
-    what cannot work.
+    values that cannot work.
     """
 
     length: float = 30.0
@@ -120,8 +120,8 @@ def stitched(
 ) -> Iterator[np.ndarray]:
     """Log-probabilities (time, vocab) of successive windows: joined, as many as of the whole recording.
 
-    `samples` are blocks (time,) at the model's rate; what is held of them is bounded by the batch. Windows are blank as
-    long as the recording is silent.
+    `samples` are blocks (time,) at the model's rate; no more of them is held than a batch. Windows are blank as long as
+    all samples so far are the same.
     """
     batch: list[Window] = []
     for window in cut_windows(iter(samples), grid_of(acoustics, windows)):
@@ -137,7 +137,7 @@ def stitched(
 def longest_piece(windows: Windows, training: dict[str, Any]) -> float:
     """Seconds of a recording that is recognized in one piece, by a model of that training summary.
 
-    What is more than twice as long as anything that the model was trained on is recognized in windows.
+    A recording more than twice as long as anything that the model was trained on is recognized in windows.
     """
     if not training.get("train_longest"):
         return windows.longest
@@ -145,7 +145,7 @@ def longest_piece(windows: Windows, training: dict[str, Any]) -> float:
 
 
 def grid_of(acoustics: Acoustics, windows: Windows) -> Grid:
-    """The sizes of windows in frames of the model: as long as what it was trained on, joined utterances included."""
+    """The sizes of windows in frames of the model, by what it was trained on, joined utterances included."""
     training = acoustics.file.training
     usual = USUAL_UTTERANCE
     if training.get("train_utterances") and training.get("train_hours"):

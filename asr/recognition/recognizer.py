@@ -124,7 +124,7 @@ class Recognizer:
     ) -> Iterator[Transcript | Failure]:
         """Transcribe many recordings, yielding in input order; what cannot be transcribed gives a Failure.
 
-        `sources` may hold manifest rows and Recordings too, whose windows and channels are heeded. With channel
+        `sources` may hold manifest rows and Recordings too, whose windows and channels are respected. With channel
         "each" every channel of a recording gives a Transcript with its `channel` set. Audio is read ahead by `workers`
         threads and recognized in batches of up to `batch_seconds` of padded audio (60 on CPU, 600 on CUDA).
         """
@@ -158,7 +158,7 @@ class Recognizer:
         waiting: list[LoadedRecording] = []
         waiting_seconds = 0.0
         for item in loaded:
-            if item.audio is None:  # too long for a batch: by itself, after what came before it
+            if item.audio is None:  # too long for a batch: recognized by itself, after those before it
                 yield from self._recognize_short(waiting, seconds, nbest)
                 waiting, waiting_seconds = [], 0.0
                 yield item.recording, self._recognize_long(item.recording, channel, nbest, raw, seconds)
@@ -192,7 +192,7 @@ class Recognizer:
                 self._transcribe_long(recording, number, number, nbest, raw, batch_seconds)
                 for number in range(channels_of(recording, raw))
             ]
-        except OSError:  # not of reading, whose errors are AudioError by now: `on_text` cannot print
+        except OSError:  # raised by `on_text`, which cannot print; errors of reading are AudioErrors
             raise
         except Exception as error:
             return recording.failure(error)
@@ -239,10 +239,10 @@ class Recognizer:
             yield item.recording, self._transcripts(item, channels, nbest)
 
     def _decode(self, emissions: Sequence[np.ndarray | AsrError]) -> list[list[Hypothesis] | AsrError]:
-        """Hypotheses of each utterance of a batch, or why there are none: the others go on."""
+        """The hypotheses of each utterance of a batch, or an error in their place."""
         many = getattr(self.decoder, "decode_many", None)
         if many is not None:
-            with suppress(Exception):  # found again below, one by one
+            with suppress(Exception):  # the loop below finds out which utterance it was
                 return many(emissions, errors_as_values=True)
         results: list[list[Hypothesis] | AsrError] = []
         for log_probs in emissions:

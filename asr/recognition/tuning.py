@@ -62,9 +62,9 @@ class Tuning:
 
 
 def refuse_test_set(manifest: Manifest) -> None:
-    """Raise UsageError when rows of a manifest belong to a test set: tuning on it falsifies results.
+    """Raise UsageError when rows of a manifest belong to a test set: results on a set used for tuning mean nothing.
 
-    Their `split` says so or, where they have none, the name of the file: test.jsonl, test-clean.jsonl.
+    A row belongs to one by its `split` or, if it has none, by the name of its file: test.jsonl, test-clean.jsonl.
     """
     advice = "tune on a development set, or the results on this test set mean nothing"
     named = next((path for path in manifest.path.split(", ") if _TEST_FILE.match(Path(path).name)), None)
@@ -88,12 +88,12 @@ def tune(
     beam_width: int | None = None,
     jobs: int = 1,
 ) -> Tuning:
-    """Search alpha and beta within bounds on a grid, then three times on one half as wide around the best.
+    """Search alpha and beta within bounds on a coarse grid, then on three finer ones around the best point so far.
 
-    Of settings with equally few errors, that nearest to the middle of them is taken: the least accidental. With
-    `beam_width` None the search runs at a width of 64, and afterwards, at the best alpha and beta, the second smallest
-    width of those that make the fewest errors is taken: other utterances may need a little more. `references` are
-    texts as spoken; both sides go through `normalizer`.
+    Of settings with equally few errors, the one nearest to their mean is chosen: it is the least likely to be best by
+    chance. With `beam_width` None the search runs at a width of 64; afterwards, at the best alpha and beta, the second
+    smallest of the widths with the fewest errors is chosen, because other utterances may need a little more.
+    `references` are the texts as transcribed; both sides go through `normalizer`.
     """
     if len(emissions) == 0:
         raise AsrError("tuning: there is no utterance to decode")
