@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from asr import standard_streams
 from asr.config import expand_path
 from asr.recipe.steps import STEPS, Preparation, Run
-from asr.training.interruption import Interrupted, handled_signals, is_first_process
+from asr.training.process import Interrupted, handled_signals, is_first_process
 from asr.types import AsrError, ConfigError, UsageError
 
 if TYPE_CHECKING:

@@ -15,8 +15,7 @@ from asr.config import to_dict
 from asr.corpus.download import file_digest
 from asr.files import Stamp, as_json, differences, file_state
 from asr.lm.tuned import tuned_path
-from asr.training.interruption import Signals, is_first_process
-from asr.training.lock import locked
+from asr.training.process import Signals, is_first_process, locked
 from asr.types import AudioError, ConfigError, UsageError
 
 if TYPE_CHECKING:

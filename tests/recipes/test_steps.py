@@ -23,7 +23,7 @@ from asr.corpus.manifest import Utterance, write_manifest
 from asr.files import Stamp, differences
 from asr.recipe.run import main
 from asr.training.config import TrainConfig
-from asr.training.interruption import Interrupted
+from asr.training.process import Interrupted
 
 RECIPE = """
 name: toy
