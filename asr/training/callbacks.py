@@ -207,10 +207,9 @@ class KeepBest(ModelCheckpoint):
     """
 
     def __init__(self, saver: SaveOnInterrupt, task: Task, keep: int) -> None:
-        metric = task.monitor.rpartition("/")[2]
         super().__init__(
             dirpath=saver.directory / "checkpoints",
-            filename=f"epoch{{epoch:03d}}-{metric}{{{task.monitor}:.4f}}",
+            filename=f"epoch{{epoch:03d}}-{_short_name(task)}{{{task.monitor}:.4f}}",
             auto_insert_metric_name=False,
             monitor=task.monitor,
             mode=task.mode,
@@ -228,3 +227,19 @@ class KeepBest(ModelCheckpoint):
         super().on_validation_end(trainer, pl_module)
         if not trainer.sanity_checking and trainer.state.fn == "fit":
             self.saver.save(trainer)
+
+
+def best_checkpoints(output: Path, task: type[Task] | Task) -> list[Path]:
+    """The checkpoints that `KeepBest` left in a run's folder, by the metric in their names, the best first."""
+    label = f"-{_short_name(task)}"
+
+    def metric(path: Path) -> float:
+        # Lightning adds a version where a name is taken: epoch003-wer0.1234-v1.ckpt
+        return float(path.stem.rpartition(label)[2].partition("-")[0])
+
+    found = sorted((output / "checkpoints").glob(f"*{label}[0-9]*.ckpt"))
+    return sorted(found, key=metric, reverse=task.mode == "max")
+
+
+def _short_name(task: type[Task] | Task) -> str:
+    return task.monitor.rpartition("/")[2]

@@ -237,11 +237,6 @@ def manifests(entry: str | tuple[str, ...]) -> list[str]:
     return [entry] if isinstance(entry, str) and entry else list(entry)
 
 
-def with_output(config: TrainConfig, output: str | Path) -> TrainConfig:
-    """The same run, written to another directory."""
-    return dataclasses.replace(config, output=expand_path(str(output), "output"))
-
-
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in top.items():
