@@ -1,4 +1,4 @@
-"""What every recipe's run.py calls: arguments and configuration in, the recipe's steps done, exit status out."""
+"""The program of every recipe, called by its run.py: reads arguments and configuration, and does the steps."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _status(folder: Path, preparation: Preparation, arguments: Sequence[str]) ->
 def _parse(folder: Path, preparation: Preparation, argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"{folder.name}/run.py",
-        description=f"The recipe {folder.name}: {', '.join(STEPS)}; see recipes/{folder.name}/README.md.",
+        description=f"The recipe {folder.name}, in steps: {', '.join(STEPS)}; see recipes/{folder.name}/README.md.",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, e.g. model.layers=5")
     parser.add_argument(
@@ -82,7 +82,7 @@ def _parse(folder: Path, preparation: Preparation, argv: Sequence[str]) -> argpa
 
 
 def _config(folder: Path, args: argparse.Namespace) -> TrainConfig:
-    """The configuration with `--data` and `--output` put in; sets `args.data`, `args.manifests`, `args.lm_file`."""
+    """The configuration with `--data` and `--output` applied; sets `args.data`, `args.manifests`, `args.lm_file`."""
     from asr.config import apply_overrides
     from asr.training.config import manifests, parse_config, read_extended
 
@@ -108,7 +108,7 @@ def _config(folder: Path, args: argparse.Namespace) -> TrainConfig:
 
 
 def _moved(value: Any, default: Path, data: Path) -> Any:
-    """The same setting with all paths below the folder `default` put below `data`."""
+    """The same setting with all paths below the folder `default` moved to the folder `data`."""
     if isinstance(value, dict):
         return {key: _moved(entry, default, data) for key, entry in value.items()}
     if isinstance(value, list):

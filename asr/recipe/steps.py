@@ -153,9 +153,9 @@ class Run:
         same = not differences(_without(before, _CONTINUED), _without(now, _CONTINUED))
         if is_first_process():
             if checkpoints(self.output) and (force or not same):
-                stay = {self.stamps.name, self.tokenizer_file.name}
-                stay |= {path.name for path in self.output.glob(f"{PREVIOUS}-*")}
-                aside = set_aside(self.output, self.output / f"{PREVIOUS}-", stay)
+                keep = {self.stamps.name, self.tokenizer_file.name}
+                keep |= {path.name for path in self.output.glob(f"{PREVIOUS}-*")}
+                aside = set_aside(self.output, self.output / f"{PREVIOUS}-", keep)
                 say(f"[train] starting afresh; the earlier run was moved to {aside}")
             stamp.write(inputs, finished=False)
         config = replace(self.config, text=replace(self.config.text, tokenizer_file=str(self.tokenizer_file)))

@@ -30,11 +30,11 @@ _NEEDED = ("epoch", "global_step", "loops", "optimizer_states", "config")
 class DurableCheckpoints(TorchCheckpointIO):
     """Writes every checkpoint beside its place, waits for the disk, and renames it; keeps the `last.ckpt` before.
 
-    Lightning's own way leads through $TMPDIR: where that is another file system, it empties the target and copies.
+    Lightning itself writes to $TMPDIR first: where that is another file system, it empties the target and copies.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Raises AsrError, in one line, when the disk is full; what was there before is still there then."""
+        """Raises AsrError, in one line, when the disk is full; the file that was there before is kept then."""
         buffer = io.BytesIO()  # torch reports a full disk as an internal error of its zip writer
         torch.save(checkpoint, buffer)
         with replacing(path, AsrError) as partial:
@@ -44,7 +44,7 @@ class DurableCheckpoints(TorchCheckpointIO):
 
 
 def _keep(last: Path) -> None:
-    """Give `last.ckpt` a second name, which it keeps when another one takes its place."""
+    """Give `last.ckpt` a second name, which it keeps when it is replaced."""
     before = last.with_name(BEFORE_LAST)
     spare = last.with_name(f".{BEFORE_LAST}.part")
     if not last.exists():
@@ -74,10 +74,10 @@ def checkpoints(output: Path) -> list[Path]:
 
 
 def find_checkpoint(output: Path, resume: str) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint that `--resume` means, and its content; None to start afresh.
+    """The checkpoint that `--resume` asks for, and its content; None to start afresh.
 
-    For "auto" a damaged one is reported and passed over for the next best. Raises ConfigError for a path that is not
-    there, ModelFileError for damaged files; the message names what can be used instead.
+    For "auto" a damaged one is reported, and the next best is taken. Raises ConfigError for a path that does not exist,
+    ModelFileError for damaged files; the message names what can be used instead.
     """
     if resume == "never":
         return None
@@ -103,16 +103,16 @@ def find_checkpoint(output: Path, resume: str) -> tuple[Path, dict[str, Any]] | 
 
 
 def check_resume(checkpoint: Path, saved: dict[str, Any], config: TrainConfig) -> str:
-    """Refuse to continue a run of another shape; what may change (epochs, devices, learning rate) may.
+    """Refuse to resume with another model, other features or other text settings; all else may change.
 
-    Returns the versioned name of the normalizer that the run began with, which it goes on with.
+    Returns the versioned name of the normalizer that the run began with, which it keeps.
     """
     for section in ("model", "features", "text"):
         old, new = saved["config"].get(section, {}), to_dict(getattr(config, section))
         for key in new:
             if key == "normalizer" and key in old:
                 old[key] = recorded(old[key])
-                if "@" not in new[key]:  # the run goes on with the rules it began with
+                if "@" not in new[key]:  # no version was asked for: the run keeps its own
                     new[key] += "@" + old[key].partition("@")[2]
             if key in old and old[key] != new[key]:
                 raise ConfigError(
@@ -122,14 +122,14 @@ def check_resume(checkpoint: Path, saved: dict[str, Any], config: TrainConfig) -
     return recorded(saved["config"].get("text", {}).get("normalizer", config.text.normalizer))
 
 
-def set_aside(output: Path, first_choice: Path, stay: Collection[str] = ()) -> Path:
-    """Move what is in a folder, except the names in `stay`, to a new folder `FIRST_CHOICE.N`: nothing is deleted."""
+def set_aside(output: Path, prefix: Path, keep: Collection[str] = ()) -> Path:
+    """Move what is in a folder, except the names in `keep`, to a new one, PREFIX1, PREFIX2 ...: nothing is deleted."""
     number = 1
-    while (aside := first_choice.with_name(f"{first_choice.name}{number}")).exists():
+    while (aside := prefix.with_name(f"{prefix.name}{number}")).exists():
         number += 1
     aside.mkdir()
     for path in list(output.iterdir()):
-        if path != aside and path.name not in (*stay, LOCK):
+        if path != aside and path.name not in (*keep, LOCK):
             path.rename(aside / path.name)
     return aside
 
@@ -173,7 +173,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _usable(paths: list[Path], damaged: list[str]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Those that can be read, with their content; what is wrong with the others is added to `damaged`."""
+    """The readable ones, each with its content; what is wrong with the others is added to `damaged`."""
     for path in paths:
         try:
             yield path, _read_whole(path)

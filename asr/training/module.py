@@ -35,7 +35,6 @@ class SpeechModule(pl.LightningModule):
         super().__init__()
         self.run_config = config
         self.tokenizer = tokenizer
-        self.train_utterances = len(train)
         self.unreadable = UnreadableCount(len(train))
         self.model = AcousticModel(config.model, config.features, tokenizer.vocab_size)
         self.model.encoder.initialize()
@@ -83,7 +82,7 @@ class SpeechModule(pl.LightningModule):
         self.log("train/lr", optimizer.param_groups[0]["lr"], on_step=True, on_epoch=False)
 
     def on_fit_start(self) -> None:
-        self.unreadable = UnreadableCount(self.train_utterances // self.trainer.world_size)
+        self.unreadable.utterances //= self.trainer.world_size
 
     def on_validation_epoch_start(self) -> None:
         self.task.start()

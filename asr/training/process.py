@@ -199,17 +199,17 @@ _held: set[Path] = set()
 
 
 class LockedError(AsrError):
-    """Another run is at work in the folder. The message names its host and process."""
+    """Another run is using the folder. The message names its host and process."""
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of `folder`, which is made if need be, until the end or the end of this process.
+    """Keep other runs out of `folder`, which is created if need be, until the end of the block or of this process.
 
-    The file `.lock` there names host and process. The system's lock on it ends with the process that holds it, so that
-    of a run that was killed on this host nothing is left to clear away. Many network file systems lock for one host
-    only: there the name of another host is enough to refuse, unless it is an earlier life of this SLURM job. Only the
-    first process of a distributed run locks; a folder that this process holds already may be entered again. Raises
+    The file `.lock` there names host and process. The system's lock on it ends with the process that holds it, so a run
+    that was killed on this host leaves nothing to clean up. Many network file systems lock for one host only: there the
+    name of another host is enough to refuse, unless this SLURM job ran there before it was queued again. Only the first
+    process of a distributed run locks; a folder that this process holds already may be entered again. Raises
     LockedError.
     """
     key = folder.resolve()
@@ -243,7 +243,7 @@ def _acquire(path: Path) -> int:
             except BlockingIOError:
                 free = False
             except OSError:
-                pass  # a file system without locks: what the file says must do
+                pass  # a file system without locks: only the content of the file can tell
             host, process, job = _holder(descriptor)
             elsewhere = bool(host) and host != socket.gethostname() and (not job or job != _job())
             if elsewhere or (not free and (not process or _alive(process))):
@@ -262,7 +262,7 @@ def _acquire(path: Path) -> int:
 
 
 def _holder(descriptor: int) -> tuple[str, int, str]:
-    """Host, process and SLURM job in the lock file; ("", 0, "") when it is new or damaged."""
+    """Host, process id and SLURM job in the lock file; ("", 0, "") when it is new or damaged."""
     host, process, job, *_ = [*os.pread(descriptor, 1000, 0).decode("utf-8", "replace").split(), "", "", ""]
     return (host, int(process), job) if process.isdecimal() else ("", 0, "")
 
@@ -272,7 +272,7 @@ def _job() -> str:
 
 
 def _is_same(descriptor: int, path: Path) -> bool:
-    """Whether `path` is still the open file: its holder may have removed it since."""
+    """Whether `path` is still the open file: its holder may have removed it in the meantime."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

@@ -49,7 +49,7 @@ def format_rates(task: type[Task] | Task, metrics: Mapping[str, Any], width: int
     return "  ".join(f"{label} {float(metrics[name]):{width}.2%}" for name, label in task.rates.items())
 
 
-class Recognition:
+class CTCTask:
     """Task `ctc`: greedy decoding, word and character error rates from summed edits, and the CTC loss per token."""
 
     monitor = "dev/wer"
@@ -104,4 +104,4 @@ class Recognition:
 
 
 # Made with (model, tokenizer, normalizer, dev); the name is `task` in the configuration and in the model file.
-TASKS: dict[str, Any] = {"ctc": Recognition}
+TASKS: dict[str, Any] = {"ctc": CTCTask}
