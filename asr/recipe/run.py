@@ -100,8 +100,8 @@ def _config(folder: Path, args: argparse.Namespace) -> TrainConfig:
     config = parse_config(apply_overrides(values, args.overrides))
     if args.output:
         config = replace(config, output=str(args.output))
-    names = [*manifests(config.data.train), *manifests(config.data.dev), *config.data.test.values()]
-    args.manifests = [path for path in map(Path, dict.fromkeys(names)) if path.is_relative_to(args.data)]
+    paths = [*manifests(config.data.train), *manifests(config.data.dev), *config.data.test.values()]
+    args.manifests = [path for path in map(Path, dict.fromkeys(paths)) if path.is_relative_to(args.data)]
     lm_file = Path(config.lm.file)
     args.lm_file = lm_file if config.lm.file and lm_file.is_relative_to(args.data) else None
     return config

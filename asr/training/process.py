@@ -181,8 +181,8 @@ def handled_signals() -> Iterator[Signals]:
         _active = None
         signals.close()
         sys.unraisablehook = hook
-        for number, handler in previous.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        for handled, handler in previous.items():
+            signal.signal(handled, handler if handler is not None else signal.SIG_DFL)
 
 
 def _requeue() -> None:
