@@ -119,7 +119,7 @@ class EpochReport(Callback):
         if reference and epoch % 5 == 0:
             say(f"    reference  {reference}\n    hypothesis {hypothesis}")
         if infeasible := metrics.get("train/infeasible"):
-            say(f"warning: {infeasible:.0f} utterances were too short for their text and taught nothing in this epoch")
+            say(f"warning: {infeasible:.0f} utterances were too short for their text and had no effect in this epoch")
         if metrics.get("train/blank_share", 0.0) > 0.99:
             self._explain_blanks(epoch)
 

@@ -103,10 +103,11 @@ def find_checkpoint(output: Path, resume: str) -> tuple[Path, dict[str, Any]] | 
 
 
 def check_resume(checkpoint: Path, saved: dict[str, Any], config: TrainConfig) -> str:
-    """Refuse to resume with another model, other features or other text settings; all else may change.
+    """Refuse to resume with another task or model, other features or text settings; all else may change.
 
     Returns the versioned name of the normalizer that the run began with, which it keeps.
     """
+    settings = [("task", saved["config"].get("task", "ctc"), config.task)]
     for section in ("model", "features", "text"):
         old, new = saved["config"].get(section, {}), to_dict(getattr(config, section))
         for key in new:
@@ -114,11 +115,13 @@ def check_resume(checkpoint: Path, saved: dict[str, Any], config: TrainConfig) -
                 old[key] = recorded(old[key])
                 if "@" not in new[key]:  # no version was asked for: the run keeps its own
                     new[key] += "@" + old[key].partition("@")[2]
-            if key in old and old[key] != new[key]:
-                raise ConfigError(
-                    f"{checkpoint} was trained with {section}.{key}={old[key]}, this configuration says {new[key]}: "
-                    "choose another output directory, or --resume never"
-                )
+            settings.append((f"{section}.{key}", old.get(key, new[key]), new[key]))
+    for name, was, now in settings:
+        if was != now:
+            raise ConfigError(
+                f"{checkpoint} was trained with {name}={was}, this configuration says {now}: "
+                "choose another output directory, or --resume never"
+            )
     return recorded(saved["config"].get("text", {}).get("normalizer", config.text.normalizer))
 
 

@@ -123,9 +123,7 @@ class UnreadableCount:
 class KeepPosition(Callback):
     """Tells the sampler of every batch that training has finished; a callback, so that it runs before checkpoints."""
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any, **options: Any) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, SpeechDataModule) and data.sampler is not None
         data.sampler.advance()

@@ -28,7 +28,7 @@ class SpeechModule(pl.LightningModule):
     """Trains an `AcousticModel` for the task and on the objectives of the configuration.
 
     Every random number of a step (dropout, SpecAugment) is drawn from a seed made of (run seed, epoch, batch, rank),
-    so a resumed run draws what the unbroken one would have drawn.
+    so a resumed run draws what an uninterrupted one would have drawn.
     """
 
     def __init__(self, config: TrainConfig, tokenizer: Tokenizer, train: Manifest, dev: Manifest) -> None:
@@ -45,7 +45,7 @@ class SpeechModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.unreadable.add(batch)
-        if not len(batch):  # nothing could be read; a step without a loss would leave the other ranks waiting
+        if not len(batch):  # nothing could be read; without a loss the other ranks would wait for this one
             return torch.stack([p.sum() for p in self.parameters()]).sum() * 0.0
         self._seed_step(batch_idx)
         seeds = [(self.run_config.seed, batch.epoch, index) for index in batch.indices]
@@ -140,7 +140,7 @@ def _named(registry: dict[str, Any], name: str, key: str) -> Any:
     return registry[name]
 
 
-_ONECYCLE_RISE = 0.3  # share of the run that one-cycle climbs (Smith & Topin, 2018)
+_ONECYCLE_RISE = 0.3  # share of the run in which one-cycle rises (Smith & Topin, 2018)
 _ONECYCLE_START = 0.04
 
 

@@ -105,6 +105,8 @@ def test_resuming_with_another_model_is_refused_and_never_keeps_the_old_run(sett
         assert check_resume(path, read_checkpoint(path), parse_config(settings())) == rules
     with pytest.raises(ConfigError, match=r"model.hidden_size=24, this configuration says 32"):
         train(parse_config(settings(model={"hidden_size": 32}, trainer={"max_epochs": 2})))
+    with pytest.raises(ConfigError, match=r"task=ctc, this configuration says another"):
+        train(parse_config(settings(task="another")))
     with pytest.raises(ConfigError, match="no such checkpoint"):
         train(parse_config(settings()), resume=str(tmp_path / "nothing.ckpt"))
     train(parse_config(settings(model={"hidden_size": 32}, trainer={"max_epochs": 1})), resume="never")
