@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from asr.training.workers import available_cores
+from asr.training.process import available_cores
 
 State = Literal["ok", "warning", "missing", "broken"]
 Group = Literal["required", "optional", "machine"]

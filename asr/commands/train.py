@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from asr.training.interruption import Interrupted, handled_signals, is_first_process
+    from asr.training.process import Interrupted, handled_signals, say, set_thread_environment
 
+    set_thread_environment()  # before torch is imported
     output = ""
     try:
         with handled_signals():  # from before the imports, which take seconds
@@ -40,13 +40,12 @@ def run(args: argparse.Namespace) -> int:
             output = config.output
             result = train(config, args.resume)
     except Interrupted as stop:
-        if is_first_process():
-            again = shlex.join(["asr", "train", args.recipe, *args.overrides])
-            where = f" in {output}" if output else ""
-            print(f"stopped; everything is saved{where}. Go on with: {again}", file=sys.stderr)
+        again = shlex.join(["asr", "train", args.recipe, *args.overrides])
+        where = f" in {output}" if output else ""
+        say(f"stopped; everything is saved{where}. Go on with: {again}")
         return stop.status
-    if result.dev_wer == result.dev_wer:  # other ranks of a distributed run have nothing to report
-        print(f"{result.model_path}  dev WER {result.dev_wer:.2%}  CER {result.dev_cer:.2%}  {result.epochs} epochs")
+    if result.scores:  # other ranks of a distributed run have nothing to report
+        print(f"{result.model_path}  {result.scores}  {result.epochs} epochs")
     return 0
 
 

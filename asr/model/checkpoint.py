@@ -25,12 +25,16 @@ _MAX_HEADER_BYTES = 100_000_000  # the safetensors limit; a larger number means 
 
 @dataclass
 class ModelFile:
-    """A loaded model file. `training` is the free-form summary of the run that made it (WER, data, seed, versions)."""
+    """A loaded model file. `training` is the free-form summary of the run that made it (WER, data, seed, versions).
+
+    `task` says what the model is for, by its name in `asr.training.tasks.TASKS`.
+    """
 
     model: AcousticModel
     tokenizer: Tokenizer
     normalizer: str
     training: dict[str, Any] = field(default_factory=dict)
+    task: str = "ctc"
 
     @property
     def feature_config(self) -> FeatureConfig:
@@ -47,6 +51,7 @@ def save_model(
     tokenizer: Tokenizer,
     normalizer: str,
     training: dict[str, Any] | None = None,
+    task: str = "ctc",
 ) -> Path:
     """Write `model` with its tokenizer, feature settings and training summary to one file, atomically."""
     from safetensors.torch import save
@@ -55,6 +60,7 @@ def save_model(
 
     path = Path(path)
     description = {
+        "task": task,
         "model": to_dict(model.config),
         "features": to_dict(model.feature_config),
         "tokenizer": tokenizer.to_dict(),
@@ -75,8 +81,8 @@ def save_model(
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The description in a model file, without loading a tensor: keys model, features, tokenizer, normalizer (with
-    its version), training.
+    """The description in a model file, without loading a tensor: keys task (`ctc` in files from before there were
+    others), model, features, tokenizer, normalizer (with its version), training.
 
     Raises ModelFileError, in one line, when the file is missing, is not a model of ours, or is of a newer format.
     """
@@ -105,6 +111,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         )
     try:
         description = json.loads(metadata["asr"])
+        description.setdefault("task", "ctc")
         description["normalizer"] = recorded(description["normalizer"])
         description["tensors"] = {k: v["shape"] for k, v in header.items() if k != "__metadata__"}
     except (KeyError, TypeError, ValueError) as error:
@@ -138,7 +145,8 @@ def load_model(path: str | Path, device: str = "cpu") -> ModelFile:
         raise ModelFileError(
             f"{path}: the tokenizer has {tokenizer.vocab_size} entries, the output layer {model.vocab_size}"
         )
-    return ModelFile(model.to(device).eval(), tokenizer, description["normalizer"], description.get("training", {}))
+    training = description.get("training", {})
+    return ModelFile(model.to(device).eval(), tokenizer, description["normalizer"], training, description["task"])
 
 
 def _not_a_model(path: Path) -> str:

@@ -1,22 +1,25 @@
-"""What every recipe's run.py calls: arguments and configuration in, the recipe's steps done, exit status out."""
+"""The program of every recipe, called by its run.py: reads arguments and configuration, and does the steps."""
 
 from __future__ import annotations
 
 import argparse
 import errno
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr import standard_streams
 from asr.config import expand_path
-from asr.recipe.steps import STEPS, Preparation, Run
-from asr.training.interruption import Interrupted, handled_signals, is_first_process
+from asr.training.process import Interrupted, handled_signals, say, set_thread_environment
 from asr.types import AsrError, ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from asr.recipe.steps import Preparation
     from asr.training.config import TrainConfig
+
+STEPS = ("prepare", "tokenizer", "train", "average", "lm", "evaluate")  # methods of `asr.recipe.steps.Run`
 
 
 def main(folder: Path, preparation: Preparation, argv: Sequence[str] | None = None) -> int:
@@ -24,6 +27,7 @@ def main(folder: Path, preparation: Preparation, argv: Sequence[str] | None = No
 
     0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
+    set_thread_environment()  # before torch is imported
     if argv is None:
         standard_streams.own()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -35,10 +39,13 @@ def _status(folder: Path, preparation: Preparation, arguments: Sequence[str]) ->
         with handled_signals() as signals:
             args = _parse(folder, preparation, arguments)
             config = _config(folder, args)
-            return Run(config, args, preparation, folder, signals).steps(_chosen(args.steps), _chosen(args.force or ""))
+            chosen, forced = _chosen(args.steps), _chosen(args.force or "")
+            from asr.recipe.steps import Run  # takes seconds, in which a signal may come
+
+            Run(config, args, preparation, folder, signals).steps(chosen, forced)
+            return 0
     except Interrupted as stop:
-        if is_first_process():
-            print(f"{folder.name}: stopped; all is saved, the same command goes on from here", file=sys.stderr)
+        say(f"{folder.name}: stopped; everything is saved, the same command goes on from here")
         return stop.status
     except AsrError as error:
         print(f"{folder.name}: error: {error}", file=sys.stderr)
@@ -54,7 +61,7 @@ def _status(folder: Path, preparation: Preparation, arguments: Sequence[str]) ->
 def _parse(folder: Path, preparation: Preparation, argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"{folder.name}/run.py",
-        description=f"The recipe {folder.name}: {', '.join(STEPS)}; see recipes/{folder.name}/README.md.",
+        description=f"The recipe {folder.name}, in steps: {', '.join(STEPS)}; see recipes/{folder.name}/README.md.",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, e.g. model.layers=5")
     parser.add_argument(
@@ -75,9 +82,9 @@ def _parse(folder: Path, preparation: Preparation, argv: Sequence[str]) -> argpa
 
 
 def _config(folder: Path, args: argparse.Namespace) -> TrainConfig:
-    """The configuration with `--data` and `--output` put in; sets `args.data`, `args.manifests`, `args.lm_file`."""
+    """The configuration with `--data` and `--output` applied; sets `args.data`, `args.manifests`, `args.lm_file`."""
     from asr.config import apply_overrides
-    from asr.training.config import parse_config, read_extended, with_output
+    from asr.training.config import manifests, parse_config, read_extended
 
     path = Path(args.config)
     if not path.suffix and not path.is_absolute():  # /dev/fd/63 is a pipe
@@ -91,15 +98,17 @@ def _config(folder: Path, args: argparse.Namespace) -> TrainConfig:
     for section in ("data", "lm"):
         values[section] = _moved(values.get(section, {}), default, args.data)
     config = parse_config(apply_overrides(values, args.overrides))
-    config = with_output(config, args.output) if args.output else config
-    args.manifests = [path for path in _manifests(config) if path.is_relative_to(args.data)]
+    if args.output:
+        config = replace(config, output=str(args.output))
+    paths = [*manifests(config.data.train), *manifests(config.data.dev), *config.data.test.values()]
+    args.manifests = [path for path in map(Path, dict.fromkeys(paths)) if path.is_relative_to(args.data)]
     lm_file = Path(config.lm.file)
     args.lm_file = lm_file if config.lm.file and lm_file.is_relative_to(args.data) else None
     return config
 
 
 def _moved(value: Any, default: Path, data: Path) -> Any:
-    """The same setting with all paths below the folder `default` put below `data`."""
+    """The same setting with all paths below the folder `default` moved to the folder `data`."""
     if isinstance(value, dict):
         return {key: _moved(entry, default, data) for key, entry in value.items()}
     if isinstance(value, list):
@@ -107,14 +116,6 @@ def _moved(value: Any, default: Path, data: Path) -> Any:
     if isinstance(value, str) and Path(value).is_relative_to(default):
         return str(data / Path(value).relative_to(default))
     return value
-
-
-def _manifests(config: TrainConfig) -> Iterator[Path]:
-    from asr.training.config import manifests
-
-    data = config.data
-    names = [*manifests(data.train), *manifests(data.dev), *data.test.values()]
-    return (Path(name) for name in dict.fromkeys(names))
 
 
 def _chosen(steps: str) -> list[str]:

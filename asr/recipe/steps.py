@@ -1,28 +1,43 @@
-"""The steps of a recipe: prepare, tokenizer, train, average, lm, evaluate; each is skipped when it is up to date."""
+"""The steps of a recipe: prepare, tokenizer, train, average, lm, evaluate; each is skipped when it is up to date.
+
+Imported after the arguments are read and the signals taken over, because it imports torch and Lightning.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+import asr
 from asr.config import to_dict
 from asr.corpus.download import file_digest
+from asr.corpus.manifest import Manifest
+from asr.decoding.make import DecodingConfig, make_decoder
 from asr.files import Stamp, as_json, differences, file_state
+from asr.lm.estimate import estimate, read_corpus
+from asr.lm.ngram import NGramLM
+from asr.lm.text import read_sentences
 from asr.lm.tuned import tuned_path
-from asr.training.interruption import Signals, is_first_process
-from asr.training.lock import locked
+from asr.model.checkpoint import load_model, save_model
+from asr.recognition.evaluation import evaluate
+from asr.recognition.tuning import tune_on_manifest, write_tuning
+from asr.text.normalize import normalizer
+from asr.text.tokenizer import load_tokenizer
+from asr.training.callbacks import best_checkpoints
+from asr.training.checkpoints import average_checkpoints, checkpoints, set_aside
+from asr.training.config import TrainConfig, manifests
+from asr.training.data import describe_unknown_symbols, make_tokenizer
+from asr.training.process import Signals, is_first_process, locked, say
+from asr.training.run import MODEL, TOKENIZER, train
+from asr.training.tasks import TASKS
 from asr.types import AudioError, ConfigError, UsageError
 
-if TYPE_CHECKING:
-    from asr.training.config import TrainConfig
-
-STEPS = ("prepare", "tokenizer", "train", "average", "lm", "evaluate")
+GREEDY, BEAM, BEAM_LM = "greedy", "beam", "beam+lm"
 PREVIOUS = "previous"
 
 # Settings that do not change what is learned: with another value a finished run is still up to date. Manifests count by
@@ -66,8 +81,15 @@ class Run:
     folder: Path
     signals: Signals
 
-    def steps(self, chosen: Sequence[str], forced: Sequence[str]) -> int:
-        """Do the chosen steps that are not up to date (or are forced), in order; return the exit status."""
+    def __post_init__(self) -> None:
+        self.output = Path(self.config.output)
+        self.model_file = self.output / MODEL
+        self.lm_file = self.output / "words.lm"
+        self.tokenizer_file = Path(self.config.text.tokenizer_file or self.output / TOKENIZER)
+        self.stamps = self.output / "steps"
+
+    def steps(self, chosen: Sequence[str], forced: Sequence[str]) -> None:
+        """Do the chosen steps that are not up to date, or are forced, in order."""
         if not is_first_process():  # only the training is shared
             chosen = [step for step in chosen if step == "train"]
         with contextlib.ExitStack() as locks:
@@ -76,22 +98,20 @@ class Run:
                     locks.enter_context(locked(self.output))
                 getattr(self, step)(step in forced)
                 self.signals.check()
-        return 0
 
     def prepare(self, force: bool) -> None:
         """Audio and manifests."""
         wanted = [*self.args.manifests, *([self.args.lm_file] if self.args.lm_file else [])]
         chosen = {k: str(v) for k, v in vars(self.args).items() if k not in _SHARED_ARGUMENTS and v is not None}
+        code = [path for path in sorted(self.folder.glob("*.py")) if path.name != "run.py"]
         inputs = {
             "arguments": chosen,
             "sources": [file_state(path) for path in self.preparation.sources(self.args)],
-            "recipe": {
-                path.name: file_digest(path) for path in sorted(self.folder.glob("*.py")) if path.name != "run.py"
-            },
+            "recipe": {path.name: file_digest(path) for path in code},
             "manifests": sorted(str(path) for path in wanted),
         }
         stamp = Stamp(self.args.data / ".prepared.json")
-        if not self._due("prepare", stamp, inputs, wanted, force):
+        if not _is_due("prepare", stamp, inputs, wanted, force):
             return
         with locked(self.args.data):
             self.preparation.prepare(self.args)
@@ -101,139 +121,110 @@ class Run:
         stamp.write(inputs)
 
     def tokenizer(self, force: bool) -> None:
-        """The tokenizer, from the training transcripts alone, and a look at the symbols of the other sets."""
-        from asr.corpus.check import unknown_symbols
-        from asr.corpus.manifest import Manifest
-        from asr.text.tokenizer import load_tokenizer
-        from asr.training.config import manifests
-        from asr.training.prepare import make_tokenizer
-
-        text = self.config.text
-        inputs = {"text": to_dict(text), "manifests": self._hashes(manifests(self.config.data.train))}
-        stamp = Stamp(self._stamps / "tokenizer.json")
-        if not self._due("tokenizer", stamp, inputs, [self._tokenizer_file], force):
+        """The tokenizer, from the training transcripts alone; symbols of the other sets that it lacks are reported."""
+        text, data = self.config.text, self.config.data
+        inputs = {"text": to_dict(text), "manifests": _digests(manifests(data.train))}
+        stamp = Stamp(self.stamps / "tokenizer.json")
+        if not _is_due("tokenizer", stamp, inputs, [self.tokenizer_file], force):
             return
         if text.tokenizer_file:
             tokenizer = load_tokenizer(text.tokenizer_file)
         else:
-            tokenizer = make_tokenizer(text, Manifest.read(manifests(self.config.data.train)))
+            tokenizer = make_tokenizer(text, Manifest.read(manifests(data.train)))
             self.output.mkdir(parents=True, exist_ok=True)
-            tokenizer.save(self._tokenizer_file)
-        for path in [*manifests(self.config.data.dev), *self.config.data.test.values()]:
-            unknown = unknown_symbols(Manifest.read(path), tokenizer, text.normalizer)
-            if unknown:
-                table = ", ".join(f"{s.symbol!r} x {s.count} (e.g. {s.examples[0]})" for s in unknown[:8])
-                _say("tokenizer", f"warning: {path} has symbols that no model of this recipe can write: {table}")
+            tokenizer.save(self.tokenizer_file)
+        for path in [*manifests(data.dev), *data.test.values()]:
+            if unknown := describe_unknown_symbols(Manifest.read(path), tokenizer, text.normalizer):
+                say(f"[tokenizer] warning: {path} has symbols that no model of this recipe can write: {unknown}")
         stamp.write(inputs)
-        _say("tokenizer", f"{tokenizer.kind}, {tokenizer.vocab_size} symbols with the blank")
+        say(f"[tokenizer] {tokenizer.kind}, {tokenizer.vocab_size} symbols with the blank")
 
     def train(self, force: bool) -> None:
         """The model: an interrupted run goes on, one with other settings or data is set aside."""
-        from asr.training.config import manifests
-        from asr.training.resume import checkpoints, set_aside
-        from asr.training.run import train
-
         data = self.config.data
+        sets = {"train": _digests(manifests(data.train)), "dev": _digests(manifests(data.dev))}
         settings = _without(to_dict(self.config), _INCIDENTAL)
-        sets = {"train": self._hashes(manifests(data.train)), "dev": self._hashes(manifests(data.dev))}
-        inputs = {**settings, "manifests": sets, "tokenizer": self._hashes([str(self._tokenizer_file)])}
-        stamp = Stamp(self._stamps / "train.json")
+        inputs = {**settings, "manifests": sets, "tokenizer": _digests([self.tokenizer_file])}
+        stamp = Stamp(self.stamps / "train.json")
         stored = stamp.read()
-        if not self._due("train", stamp, inputs, [self.model_file], force):
+        if not _is_due("train", stamp, inputs, [self.model_file], force):
             return
         before, now = stored.get("inputs") or as_json(inputs), as_json(inputs)
         same = not differences(_without(before, _CONTINUED), _without(now, _CONTINUED))
         if is_first_process():
             if checkpoints(self.output) and (force or not same):
-                stay = {self._stamps.name, self._tokenizer_file.name}
-                stay |= {path.name for path in self.output.glob(f"{PREVIOUS}-*")}
-                aside = set_aside(self.output, self.output / f"{PREVIOUS}-", stay)
-                _say("train", f"starting afresh; the earlier run was moved to {aside}")
+                keep = {self.stamps.name, self.tokenizer_file.name}
+                keep |= {path.name for path in self.output.glob(f"{PREVIOUS}-*")}
+                aside = set_aside(self.output, self.output / f"{PREVIOUS}-", keep)
+                say(f"[train] starting afresh; the earlier run was moved to {aside}")
             stamp.write(inputs, finished=False)
-        config = replace(self.config, text=replace(self.config.text, tokenizer_file=str(self._tokenizer_file)))
+        config = replace(self.config, text=replace(self.config.text, tokenizer_file=str(self.tokenizer_file)))
         result = train(config, resume="auto")
         if is_first_process():
-            stamp.write(inputs, result={"dev_wer": result.dev_wer, "epochs": result.epochs, "seconds": result.seconds})
-            self._averaged().write(self._average_inputs())  # training ends with averaging by these settings
-            _say(
-                "train",
-                f"dev WER {result.dev_wer:.2%} after {result.epochs} epochs in {result.seconds / 60:.1f} minutes",
-            )
+            stamp.write(inputs, result={"dev": result.dev, "epochs": result.epochs, "seconds": result.seconds})
+            # Training ends with averaging by these settings.
+            Stamp(self.stamps / "average.json").write(self._average_inputs())
+            say(f"[train] {result.scores} after {result.epochs} epochs in {result.seconds / 60:.1f} minutes")
 
     def average(self, force: bool) -> None:
         """The mean of the best checkpoints, again, when `averaging.last_k` was changed after the training."""
-        import torch
-
-        from asr.model.checkpoint import load_model, save_model
-        from asr.training.record import average_checkpoints
-
-        inputs = self._average_inputs()
         if self.config.averaging.kind != "last_k":
-            return _say("average", f"nothing to do (averaging.kind is {self.config.averaging.kind})")
-        if not self._due("average", self._averaged(), inputs, [self.model_file], force):
+            return say(f"[average] nothing to do (averaging.kind is {self.config.averaging.kind})")
+        inputs, stamp = self._average_inputs(), Stamp(self.stamps / "average.json")
+        if not _is_due("average", stamp, inputs, [self.model_file], force):
             return
-        chosen = [self.output / "checkpoints" / name for name in inputs["checkpoints"]]
+        names = inputs["checkpoints"]
         file = load_model(self.model_file)
-        weights = average_checkpoints(chosen)
-        with torch.no_grad():
-            file.model.load_state_dict(weights)
-        summary = file.training | {"averaging": "last_k", "checkpoints": inputs["checkpoints"]}
-        summary.pop("dev_wer", None)  # it was measured on other weights
-        summary.pop("dev_cer", None)
-        save_model(self.model_file, file.model, file.tokenizer, file.normalizer, summary)
-        self._averaged().write(inputs)
-        _say("average", f"{self.model_file} is the mean of {len(chosen)} checkpoints")
+        file.model.load_state_dict(average_checkpoints([self.output / "checkpoints" / name for name in names]))
+        # The rates on the dev set were measured with other weights.
+        summary = {key: value for key, value in file.training.items() if not key.startswith("dev_")}
+        summary |= {"averaging": "last_k", "checkpoints": names}
+        save_model(self.model_file, file.model, file.tokenizer, file.normalizer, summary, file.task)
+        stamp.write(inputs)
+        say(f"[average] {self.model_file} is the mean of {len(names)} checkpoints")
 
     def lm(self, force: bool) -> None:
         """The language model of the beam search, and its weights, tuned on the dev set."""
-        from asr.recipe.results import has_language_model, make_language_model, tune_language_model
-        from asr.training.config import manifests
-
-        config = self.config
-        if not has_language_model(config):
-            return _say("lm", "nothing to do (lm.order is 0)")
+        config, dev = self.config, manifests(self.config.data.dev)
+        if not self._wants_lm():
+            return say("[lm] nothing to do (lm.order is 0)")
         texts = [config.lm.file] if config.lm.file else [*manifests(config.data.train), *manifests(config.lm.text)]
         inputs = {
             "lm": to_dict(config.lm),
             "normalizer": config.text.normalizer,
-            "texts": self._hashes(texts),
-            "dev": self._hashes(manifests(config.data.dev)),
-            "model": self._hashes([str(self.model_file)]),
+            "texts": _digests(texts),
+            "dev": _digests(dev),
+            "model": _digests([self.model_file]),
         }
-        stamp = Stamp(self._stamps / "lm.json")
-        if not self._due("lm", stamp, inputs, [self.lm_file], force):
+        stamp = Stamp(self.stamps / "lm.json")
+        if not _is_due("lm", stamp, inputs, [self.lm_file], force):
             return
-
-        def warn(message: str) -> None:
-            _say("lm", f"warning: {message}")
-
-        make_language_model(config, self.lm_file, warn)
-        tuning = tune_language_model(config, self.model_file, self.lm_file, self.output / "tuning", warn)
-        best = tuning.best
+        self._make_language_model(texts)
+        folder = self.output / "tuning"
+        recognizer = asr.load(self.model_file)
+        tuning = tune_on_manifest(recognizer, self.model_file, self.lm_file, Manifest.read(dev), folder, warn=_warn_lm)
+        write_tuning(tuning, folder, config.name)
         stamp.write(inputs)
-        _say(
-            "lm",
-            f"alpha {best.alpha:g}, beta {best.beta:g}, beam width {best.beam_width}: dev WER {tuning.wer(best):.2%}",
-        )
+        best = tuning.best
+        found = f"alpha {best.alpha:g}, beta {best.beta:g}, beam width {best.beam_width}"
+        say(f"[lm] {found}: dev WER {tuning.wer(best):.2%}")
 
     def evaluate(self, force: bool) -> None:
-        """Each test set on its own, then the table and how to go on."""
-        from asr.recipe.results import GREEDY, evaluate_sets, result_folders, results_table
-
+        """Each test set on its own, decoded greedily and, with a language model, by beam search; then the table."""
         tests = self.config.data.test
         if not tests:
-            return _say("evaluate", "nothing to do (data.test names no test set)")
-        lm = self._lm_in_use()
+            return say("[evaluate] nothing to do (data.test names no test set)")
+        lm = self.lm_file if self._wants_lm() and tuned_path(self.lm_file).exists() else None
         inputs = {
             "model": file_digest(self.model_file) if self.model_file.exists() else "",
             "lm": [file_digest(path) for path in (lm, tuned_path(lm))] if lm else [],
-            "tests": {name: self._hashes([path]) for name, path in tests.items()},
+            "tests": {name: _digests([path]) for name, path in tests.items()},
         }
-        stamp = Stamp(self._stamps / "evaluate.json")
-        summaries = [folder / "summary.json" for folder in result_folders(self.results, tests, lm).values()]
-        if self._due("evaluate", stamp, inputs, summaries, force):
-            rows = evaluate_sets(self.model_file, tests, self.results, lm, lambda line: _say("evaluate", line))
-            stamp.write(inputs, result=rows)
+        decodings = (GREEDY, BEAM, BEAM_LM) if lm else (GREEDY,)
+        folders = {(name, d): self.output / "results" / name / d for name in tests for d in decodings}
+        stamp = Stamp(self.stamps / "evaluate.json")
+        if _is_due("evaluate", stamp, inputs, [folder / "summary.json" for folder in folders.values()], force):
+            stamp.write(inputs, result=self._evaluations(folders, lm))
         rows = stamp.read()["result"]
         print(results_table(rows))
         print(f"model: {self.model_file}")
@@ -243,54 +234,73 @@ class Run:
         if unreadable:
             raise AudioError(f"{unreadable} recordings of the test sets cannot be read; they count as not recognized")
 
-    @property
-    def output(self) -> Path:
-        return Path(self.config.output)
-
-    @property
-    def model_file(self) -> Path:
-        return self.output / "model.asr"
-
-    @property
-    def lm_file(self) -> Path:
-        return self.output / "words.lm"
-
-    def _lm_in_use(self) -> Path | None:
-        """The language model, where the recipe wants one and has tuned it."""
-        from asr.recipe.results import has_language_model
-
-        return self.lm_file if has_language_model(self.config) and tuned_path(self.lm_file).exists() else None
-
-    @property
-    def results(self) -> Path:
-        return self.output / "results"
-
-    @property
-    def _stamps(self) -> Path:
-        return self.output / "steps"
-
-    @property
-    def _tokenizer_file(self) -> Path:
-        return Path(self.config.text.tokenizer_file or self.output / "tokenizer.json")
-
-    def _averaged(self) -> Stamp:
-        return Stamp(self._stamps / "average.json")
-
     def _average_inputs(self) -> dict[str, Any]:
-        """The best `last_k` of the checkpoints that the training kept, by the dev WER in their names."""
-        found = sorted((self.output / "checkpoints").glob("*-wer*.ckpt"), key=lambda path: _wer_in(path.name))
-        return {"checkpoints": [path.name for path in found[: self.config.averaging.last_k]]}
+        """The best `last_k` of the checkpoints that the training kept."""
+        best = best_checkpoints(self.output, TASKS[self.config.task])
+        return {"checkpoints": [path.name for path in best[: self.config.averaging.last_k]]}
 
-    def _hashes(self, paths: Sequence[str]) -> list[str]:
-        for path in paths:
-            if not Path(path).is_file():
-                raise UsageError(f"{path} does not exist; run the earlier steps first, or without --steps")
-        return [file_digest(path) for path in paths]
+    def _wants_lm(self) -> bool:
+        return bool(self.config.lm.order or self.config.lm.file)
 
-    def _due(self, step: str, stamp: Stamp, inputs: dict[str, Any], outputs: Sequence[Path], force: bool) -> bool:
-        reason = "forced" if force else stamp.why(inputs, outputs)
-        _say(step, reason or "up to date")
-        return bool(reason)
+    def _make_language_model(self, texts: Sequence[str]) -> None:
+        """Write the binary language model: that of `lm.file`, or one of `lm.order` from texts (a sentence a line).
+
+        The texts go through the recipe's normalizer.
+        """
+        config = self.config
+        if config.lm.file:
+            lm = NGramLM.read(config.lm.file, verify=True)
+        else:
+            corpus = read_corpus(read_sentences(texts, normalizer(config.text.normalizer)))
+            lm = NGramLM.from_tables(estimate(corpus, config.lm.order, warn=_warn_lm).tables)
+        self.output.mkdir(parents=True, exist_ok=True)
+        lm.write_binary(self.lm_file)
+
+    def _evaluations(self, folders: dict[tuple[str, str], Path], lm: Path | None) -> list[dict[str, Any]]:
+        """Evaluate and write all results; the figures, a row for each test set and decoding, for `results_table`."""
+        recognizer = asr.load(self.model_file, decoder="greedy")
+        rows = []
+        for (name, decoding), folder in folders.items():
+            if decoding != GREEDY:
+                beam = DecodingConfig(decoder="beam", lm=str(lm) if decoding == BEAM_LM else None)
+                recognizer.decoder = make_decoder(beam, recognizer.tokenizer, recognizer.frame_seconds)
+            evaluation = evaluate(recognizer, self.config.data.test[name])
+            evaluation.write(folder, {"model": str(self.model_file), "decoder": decoding})
+            if decoding == GREEDY:  # what is wrong with the audio or the texts is the same for all
+                for warning in evaluation.warnings:
+                    say(f"[evaluate] warning: {name}: {warning}")
+                for failure in evaluation.failures:
+                    say(f"[evaluate] error: {name}: {failure.id}: {failure.error}")
+            rows.append({"set": name, "decoding": decoding} | evaluation.summary())
+        return rows
+
+
+def results_table(rows: list[dict[str, Any]]) -> str:
+    """One line for each test set and decoding, under a heading."""
+    width = max(len(row["set"]) for row in [*rows, {"set": "test set"}])
+    lines = [f"{'test set':{width}}  decoder  utterances     WER   95 % interval      CER    words   sub   del   ins"]
+    for row in rows:
+        wer, cer = row["wer"], row["cer"]
+        low, high = wer["interval_95"]
+        lines.append(
+            f"{row['set']:{width}}  {row['decoding']:7}  {row['utterances']:10d}  {wer['rate']:6.2%}  "
+            f"{low:6.2%} - {high:6.2%}  {cer['rate']:6.2%}  {wer['reference_length']:7d}  {wer['substitutions']:4d}  "
+            f"{wer['deletions']:4d}  {wer['insertions']:4d}"
+        )
+    return "\n".join(lines)
+
+
+def _is_due(step: str, stamp: Stamp, inputs: dict[str, Any], outputs: Sequence[Path], force: bool) -> bool:
+    reason = "forced" if force else stamp.why(inputs, outputs)
+    say(f"[{step}] {reason or 'up to date'}")
+    return bool(reason)
+
+
+def _digests(paths: Sequence[str | Path]) -> list[str]:
+    for path in paths:
+        if not Path(path).is_file():
+            raise UsageError(f"{path} does not exist; run the earlier steps first, or without --steps")
+    return [file_digest(path) for path in paths]
 
 
 def _without(settings: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
@@ -304,14 +314,5 @@ def _without(settings: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def _wer_in(name: str) -> tuple[float, str]:
-    number = name.rpartition("-wer")[2].removesuffix(".ckpt").partition("-")[0]
-    try:
-        return float(number), name
-    except ValueError:
-        return float("inf"), name
-
-
-def _say(step: str, line: str) -> None:
-    if is_first_process():
-        print(f"[{step}] {line}", file=sys.stderr, flush=True)
+def _warn_lm(message: str) -> None:
+    say(f"[lm] warning: {message}")

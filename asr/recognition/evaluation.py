@@ -229,7 +229,7 @@ def write_calibrated(model: str | Path, target: str | Path, calibration: Calibra
     """A copy of a model file whose confidences are calibrated; `summary` is kept with it. Raises ModelFileError."""
     file = load_model(model)
     training = {**file.training, "confidence": {**calibration.to_dict(), **summary}}
-    return save_model(target, file.model, file.tokenizer, file.normalizer, training)
+    return save_model(target, file.model, file.tokenizer, file.normalizer, training, file.task)
 
 
 def _text(result: Transcript | Failure) -> str:

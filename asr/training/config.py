@@ -1,4 +1,4 @@
-"""Everything a training run can be told, as typed dataclasses that recipes and overrides are checked against.
+"""All settings of a training run with their defaults: typed dataclasses that recipes and overrides are checked against.
 
 In a setting that names a file or a folder, `~` and environment variables are expanded. Numbers may be written 1e3.
 """
@@ -23,7 +23,6 @@ from asr.config import (
     from_dict,
     nearest,
     read_yaml,
-    to_dict,
 )
 from asr.model.config import ModelConfig, RecurrentConfig
 from asr.types import ConfigError
@@ -63,11 +62,12 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW (Loshchilov & Hutter, 2019) and the learning rate's course.
+    """AdamW (Loshchilov & Hutter, 2019) and the learning rate schedule.
 
     Every schedule begins with `warmup_steps` optimizer steps of linear warm-up, except `onecycle`, which has its own.
-    `plateau` multiplies the rate by `plateau_factor` after `plateau_patience` validations without a better WER.
-    `final_lr` is the share of `lr` at which cosine and one-cycle end; `gradient_clip` bounds the gradient norm.
+    `plateau` multiplies the rate by `plateau_factor` when more than `plateau_patience` validations in a row were not
+    the best yet. `final_lr` is the fraction of `lr` at which cosine and one-cycle end; `gradient_clip` bounds the
+    gradient norm.
     """
 
     lr: float = 1e-3
@@ -108,8 +108,8 @@ class AveragingConfig:
 class LanguageModelConfig:
     """The word n-gram model that a recipe makes after the training, tunes on the dev set and evaluates with.
 
-    It has n-grams up to `order` words (0: no language model) of the training transcripts and of `text`, further files
-    with a sentence a line; or it is an existing one, `file` (ARPA or binary). `asr train` makes none.
+    It is estimated up to `order` words (0: no language model) from the training transcripts and the files `text`, which
+    hold a sentence per line; or it is read from `file` (ARPA or binary). `asr train` makes none.
     """
 
     order: int = 0
@@ -125,8 +125,8 @@ class TrainConfig:
     `asr.training.objectives.OBJECTIVES` whose sum a step minimizes. `trainer` goes to `pytorch_lightning.Trainer`
     (max_epochs, devices, precision, ...).
 
-    `early_stopping` > 0 ends the run after that many validations without a better dev WER. `checkpoint_minutes` bounds
-    the work that a power failure can cost.
+    `early_stopping` > 0 ends the run after that many validations in a row that were not the best yet.
+    `checkpoint_minutes` bounds the work that a power failure can cost.
     """
 
     name: str = "run"
@@ -152,7 +152,7 @@ class TrainConfig:
             raise ValueError(f"seed must lie in [0, 2^32), found {self.seed}")
 
 
-# What the training run sets itself; letting a recipe set it too would silently undo invariants.
+# Arguments that the run sets itself: a recipe that set them too would silently break invariants.
 _OWNED_TRAINER_KEYS = {
     "callbacks": "it is set by the training run",
     "logger": "TensorBoard and CSV logs are always written to the output directory",
@@ -223,7 +223,7 @@ def read_extended(path: str | Path, _seen: tuple[Path, ...] = ()) -> dict[str, A
     """The nested mapping in a YAML file laid over that of the file it `extends`, if any."""
     path = Path(path)
     if path.resolve() in _seen:
-        raise ConfigError(f"{path}: 'extends' goes round in a circle")
+        raise ConfigError(f"{path}: 'extends' leads back to this file")
     values = read_yaml(path)
     base = values.pop("extends", None)
     if base is None:
@@ -237,17 +237,9 @@ def manifests(entry: str | tuple[str, ...]) -> list[str]:
     return [entry] if isinstance(entry, str) and entry else list(entry)
 
 
-def with_output(config: TrainConfig, output: str | Path) -> TrainConfig:
-    """The same run, written to another directory."""
-    return dataclasses.replace(config, output=expand_path(str(output), "output"))
-
-
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in top.items():
         old = merged.get(key)
         merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
-
-
-__all__ = ["TrainConfig", "parse_config", "read_config", "to_dict"]

@@ -1,11 +1,12 @@
-"""Utterances as tensors: each is read, augmented and spelled when asked for, and padded into batches."""
+"""Utterances as tensors: read, augmented and spelled on demand, mostly in worker processes, and padded into batches."""
 
 from __future__ import annotations
 
-import logging
-import math
+import shutil
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,23 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from asr.audio.augment import AugmentConfig, WaveAugment, drawn
+from asr.audio.augment import WaveAugment, drawn
 from asr.audio.read import read
 from asr.corpus.check import frames_needed
 from asr.corpus.manifest import Manifest, Utterance
+from asr.model.acoustic import output_length
 from asr.text.normalize import normalize
 from asr.text.tokenizer import Tokenizer
-from asr.training.workers import pass_by_value
+from asr.training.config import TrainConfig
+from asr.training.process import available_cores
 from asr.types import AudioError, Failure, TextError
 
-_log = logging.getLogger(__name__)
+CACHE_BYTES = 2 << 30  # of decoded audio, for each process
+SMALL_SHARED_MEMORY = 512 << 20  # free bytes; containers have 64 MB unless told otherwise
+FEW_OPEN_FILES = 4096
+SHARED_MEMORY = Path("/dev/shm")
+
+_by_value = False  # set in worker processes only
 
 
 @dataclass
@@ -46,14 +54,14 @@ class Sample:
 class Batch:
     """Padded utterances of one epoch.
 
-    waveforms (batch, samples) float32, zero beyond each length; lengths (batch,) int64 in samples; tokens
-    (sum of token_lengths,) int64, the transcripts one after another; token_lengths (batch,) int64; `indices`
-    the batch's places in the manifest, which with the run's seed and `epoch` seed SpecAugment; `utterances` more
-    than these where some were joined. Utterances
-    that could not be read are not among these but in `failures`, as (index, Failure): evaluation must score
-    them as empty hypotheses, training counts them with UnreadableCount. A batch of which nothing could be
-    read has len 0: training must still take part in the step (with a zero loss), or the other ranks wait
-    forever.
+    waveforms (batch, samples) float32, zero beyond each length; lengths (batch,) int64 in samples; tokens (sum of
+    token_lengths,) int64, the transcripts one after another; token_lengths (batch,) int64; `indices` their places in
+    the manifest, which with the run's seed and `epoch` seed SpecAugment; `utterances` is more than `len` where some
+    were joined.
+
+    Utterances that could not be read are not among these but in `failures`, as (index, Failure): evaluation scores them
+    as empty hypotheses, training counts them. A batch of which nothing could be read has len 0: training must still
+    take part in the step (with a zero loss), or the other ranks wait forever.
     """
 
     waveforms: Tensor
@@ -82,7 +90,7 @@ class Batch:
 
     def __getstate__(self) -> dict[str, Any]:
         """As arrays where shared memory is scarce: torch sends tensors through it, arrays through a pipe."""
-        if not pass_by_value():
+        if not _by_value:
             return self.__dict__
         return {k: v.numpy() if isinstance(v, Tensor) else v for k, v in self.__dict__.items()}
 
@@ -90,66 +98,54 @@ class Batch:
         self.__dict__ = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in state.items()}
 
 
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Pad `samples` (of one epoch) with zeros to the longest; those with a failure go to `failures`."""
+    readable = [s for s in samples if s.failure is None]
+    lengths = [len(s.waveform) for s in readable]
+    waveforms = torch.zeros(len(readable), max(lengths, default=0))
+    for row, sample in zip(waveforms, readable, strict=True):
+        row[: len(sample.waveform)] = sample.waveform
+    return Batch(
+        waveforms=waveforms,
+        lengths=torch.tensor(lengths, dtype=torch.int64),
+        tokens=torch.cat([s.tokens for s in readable] or [torch.zeros(0, dtype=torch.int64)]),
+        token_lengths=torch.tensor([len(s.tokens) for s in readable], dtype=torch.int64),
+        indices=[s.index for s in readable],
+        epoch=samples[0].epoch if samples else 0,
+        failures=[(s.index, s.failure) for s in samples if s.failure is not None],
+        utterances=sum(s.utterances for s in readable),
+    )
+
+
 class SpeechDataset(Dataset[Sample]):
     """The utterances of a manifest, each by its `(epoch, index)` pair as the batch samplers yield them.
 
-    All randomness comes from (seed, epoch, index), so a sample does not depend on the worker or on what was
-    read before. Holds no open files and pickles; give it to a DataLoader with `collate` and `worker_init`, or
-    use `data_loader`.
+    All randomness comes from (seed, epoch, index), so a sample depends neither on the worker nor on what was read
+    before. Segments of longer recordings are read without the rest. Holds no open files and can be pickled.
 
-    Args:
-        manifest: the utterances; segments of longer recordings are read without the rest.
-        tokenizer: spells the normalized transcripts; None leaves the tokens empty.
-        rate: samples per second of the waveforms.
-        augment: changes to the waveform, in training only.
-        seed: the run's seed.
-        normalizer: name of the text normalizer (asr.text.normalize).
-        training: whether to augment, and to refuse transcripts that the tokenizer cannot spell (TextError
-            naming the utterance). In evaluation the symbols it cannot spell are left out of the tokens, which
-            serve the loss only; what is scored is `reference`.
-        cache_audio: keep the decoded audio in memory (exactly as read: 2 bytes a sample where it is 16-bit,
-            else 4), up to `cache_limit` bytes. For small sets that are read again each epoch. Every worker
-            process has a cache of its own, so with workers it pays only with persistent ones, or after
-            `preload` where workers are forked.
-        batch_seconds: bound on the padded seconds of a batch whose utterances `augment` joins.
-        emitted: how many frames the model emits for so many samples; joined are only utterances whose transcripts
-            then fit. None: not known, all fit.
+    In training, waveforms are augmented, and a transcript that the tokenizer cannot spell is refused (TextError naming
+    the utterance). In evaluation the symbols it cannot spell are left out of the tokens, which serve the loss only;
+    what is scored is `reference`.
+
+    With `data.cache_audio` decoded audio is kept in memory, exactly as read: 2 bytes a sample where it is 16-bit,
+    else 4. Every worker process has a cache of its own, up to `CACHE_BYTES`.
     """
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        tokenizer: Tokenizer | None,
-        rate: int = 16000,
-        augment: AugmentConfig | None = None,
-        seed: int = 0,
-        normalizer: str = "none",
-        training: bool = False,
-        *,
-        cache_audio: bool = False,
-        cache_limit: int = 2 << 30,
-        batch_seconds: float = math.inf,
-        emitted: Callable[[int], int] | None = None,
-    ) -> None:
+    def __init__(self, config: TrainConfig, manifest: Manifest, tokenizer: Tokenizer, *, training: bool) -> None:
+        self.config = config
         self.manifest = manifest
         self.tokenizer = tokenizer
-        self.rate = rate
-        self.seed = seed
-        self.normalizer = normalizer
         self.training = training
-        self.cache_audio = cache_audio
-        self.cache_limit = cache_limit
-        self.batch_seconds = batch_seconds
-        self.emitted = emitted
-        self._augment = WaveAugment(augment, rate) if training and augment is not None else None
+        self.rate = config.features.rate
+        self._augment = WaveAugment(config.augment, self.rate) if training else None
         self._cache: dict[int, np.ndarray] = {}
         self._cached_bytes = 0
 
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> Sample:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
         utterance = self.manifest[index]
         try:
             samples = self._samples(index, utterance)
@@ -157,46 +153,47 @@ class SpeechDataset(Dataset[Sample]):
             failure = Failure(utterance.id, utterance.audio_filepath, f"utterance '{utterance.id}': {error}")
             return Sample(index, torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0.0, epoch, failure)
         if self._augment is not None:
-            samples = self._augment(samples, (self.seed, epoch, index))
+            samples = self._augment(samples, (self.config.seed, epoch, index))
         waveform = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
-        tokens = torch.tensor(self._tokens(utterance), dtype=torch.int64)
-        return Sample(index, waveform, tokens, len(waveform) / self.rate, epoch)
+        return Sample(index, waveform, self._tokens(self.reference(index), utterance), len(waveform) / self.rate, epoch)
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Sample]:
         """The samples of a batch (DataLoaders ask for them so), some of them joined where `augment.join` draws it."""
         samples = [self[key] for key in keys]
         if self._augment is None or not samples or samples[0].failure is not None:
             return samples
-        seed = (self.seed, samples[0].epoch, samples[0].index)
-        if drawn("batch", seed) >= self._augment.config.join:
+        seed = (self.config.seed, samples[0].epoch, samples[0].index)
+        augment = self._augment.config
+        if drawn("batch", seed) >= augment.join:
             return samples
-        read_ones = [s for s in samples if s.failure is None]
-        together = 2 + int(drawn("together", seed) * (self._augment.config.join_up_to - 1))
-        joined = [self._joined(read_ones[i : i + together]) for i in range(0, len(read_ones), together)]
-        if max(s.duration for s in joined) * len(joined) > self.batch_seconds or not all(map(self._fits, joined)):
+        readable = [s for s in samples if s.failure is None]
+        together = 2 + int(drawn("together", seed) * (augment.join_up_to - 1))
+        joined = [self._joined(readable[i : i + together]) for i in range(0, len(readable), together)]
+        padded = max(s.duration for s in joined) * len(joined)
+        if padded > self.config.data.batch_seconds or not all(map(self._is_feasible, joined)):
             return samples
         return joined + [s for s in samples if s.failure is not None]
+
+    def reference(self, index: int) -> str:
+        """The normalized transcript, which hypotheses are scored against."""
+        return normalize(self.manifest[index].text, self.config.text.normalizer)
 
     def _joined(self, samples: Sequence[Sample]) -> Sample:
         if len(samples) == 1:
             return samples[0]
         assert self._augment is not None
         first = samples[0]
-        wave = self._augment.join([s.waveform.numpy() for s in samples], (self.seed, first.epoch, first.index))
-        text = " ".join(self.reference(s.index) for s in samples)
-        tokens = torch.tensor(self._encoded(text, self.manifest[first.index]), dtype=torch.int64)
+        wave = self._augment.join([s.waveform.numpy() for s in samples], (self.config.seed, first.epoch, first.index))
+        tokens = self._tokens(" ".join(self.reference(s.index) for s in samples), self.manifest[first.index])
         seconds = len(wave) / self.rate
         return Sample(first.index, torch.from_numpy(wave), tokens, seconds, first.epoch, utterances=len(samples))
 
-    def _fits(self, sample: Sample) -> bool:
-        """Whether CTC can align what was joined: what stands between the texts needs frames, too."""
-        if self.emitted is None or sample.utterances == 1:
+    def _is_feasible(self, sample: Sample) -> bool:
+        """Whether CTC can align joined utterances: the space between their texts needs frames, too."""
+        if sample.utterances == 1:
             return True
-        return frames_needed(sample.tokens.tolist()) <= self.emitted(len(sample.waveform))
-
-    def reference(self, index: int) -> str:
-        """The normalized transcript, which hypotheses are scored against."""
-        return normalize(self.manifest[index].text, self.normalizer)
+        frames = output_length(len(sample.waveform), self.config.features, self.config.model)
+        return frames_needed(sample.tokens.tolist()) <= frames
 
     def _samples(self, index: int, utterance: Utterance) -> np.ndarray:
         cached = self._cache.get(index)
@@ -209,80 +206,23 @@ class SpeechDataset(Dataset[Sample]):
         ).samples
         if len(samples) == 0:
             raise AudioError(f"{utterance.audio_filepath}: no audio from {offset:g} s on")
-        if self.cache_audio and self._cached_bytes < self.cache_limit:
-            kept = _compact(samples)
-            self._cache[index] = kept
-            self._cached_bytes += kept.nbytes
+        if self.config.data.cache_audio and self._cached_bytes < CACHE_BYTES:
+            self._cache[index] = _compact(samples)
+            self._cached_bytes += self._cache[index].nbytes
         return samples
 
-    def _tokens(self, utterance: Utterance) -> list[int]:
-        return self._encoded(normalize(utterance.text, self.normalizer), utterance)
-
-    def _encoded(self, text: str, utterance: Utterance) -> list[int]:
-        if self.tokenizer is None:
-            return []
+    def _tokens(self, text: str, utterance: Utterance) -> Tensor:
         try:
-            return self.tokenizer.encode(text)
+            tokens = self.tokenizer.encode(text)
         except TextError as error:
             if self.training:
                 raise TextError(f"utterance '{utterance.id}': {error}") from error
-        unknown = self.tokenizer.unknown_symbols(text)
-        return self.tokenizer.encode(" ".join("".join(c for c in text if c not in unknown).split()))
+            unknown = self.tokenizer.unknown_symbols(text)
+            tokens = self.tokenizer.encode(" ".join("".join(c for c in text if c not in unknown).split()))
+        return torch.tensor(tokens, dtype=torch.int64)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cache": {}, "_cached_bytes": 0}  # spawned workers fill their own
-
-
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Pad `samples` (of one epoch) with zeros to the longest; those with a failure go to `failures`."""
-    read_ones = [s for s in samples if s.failure is None]
-    lengths = [len(s.waveform) for s in read_ones]
-    waveforms = torch.zeros(len(read_ones), max(lengths, default=0))
-    for row, sample in zip(waveforms, read_ones, strict=True):
-        row[: len(sample.waveform)] = sample.waveform
-    return Batch(
-        waveforms=waveforms,
-        lengths=torch.tensor(lengths, dtype=torch.int64),
-        tokens=torch.cat([s.tokens for s in read_ones] or [torch.zeros(0, dtype=torch.int64)]),
-        token_lengths=torch.tensor([len(s.tokens) for s in read_ones], dtype=torch.int64),
-        indices=[s.index for s in read_ones],
-        epoch=samples[0].epoch if samples else 0,
-        failures=[(s.index, s.failure) for s in samples if s.failure is not None],
-        utterances=sum(s.utterances for s in read_ones),
-    )
-
-
-class UnreadableCount:
-    """Counts, in the training process, the utterances that were left out because they could not be read.
-
-    `add` each batch; every such utterance is named once in a warning. Raises AudioError when more than
-    `limit` of what was read failed, judged over at least min(utterances, 1000) so that one bad file early on
-    does not end the run (unless the set is so small that it is more than `limit` of it). `utterances` is how
-    many this rank reads in an epoch. Not part of checkpoints: a resumed run counts afresh.
-    """
-
-    def __init__(self, utterances: int, limit: float = 0.01) -> None:
-        self.utterances = utterances
-        self.limit = limit
-        self.read = 0
-        self.failed = 0
-        self.failures: dict[int, Failure] = {}  # by index in the manifest
-
-    def add(self, batch: Batch) -> None:
-        """Take note of a batch. Raises AudioError above the limit."""
-        self.read += batch.utterances + len(batch.failures)
-        self.failed += len(batch.failures)
-        for index, failure in batch.failures:
-            if index not in self.failures:
-                self.failures[index] = failure
-                _log.warning("left out of training: %s", failure.error)
-        if self.failed > self.limit * max(self.read, min(self.utterances, 1000)):
-            examples = ", ".join(f.id for f in list(self.failures.values())[:5])
-            raise AudioError(
-                f"{self.failed} of {self.read} utterances could not be read, more than {self.limit:.0%} "
-                f"({examples}): "
-                f"{next(iter(self.failures.values())).error}; `asr data check` lists them all"
-            )
 
 
 def _compact(samples: np.ndarray) -> np.ndarray:
@@ -293,3 +233,80 @@ def _compact(samples: np.ndarray) -> np.ndarray:
         if np.array_equal(whole, scaled):
             return whole
     return samples.copy()
+
+
+def prepare_workers() -> list[str]:
+    """Lift the limits that break workers; called once in the main process before the first DataLoader.
+
+    Raises the soft limit of open files to the hard one ("Too many open files", "received 0 items of ancdata"). Returns
+    remarks for the log, empty where nothing is amiss. Small shared memory needs nothing from the user: see
+    `worker_init`.
+    """
+    files = _raise_open_files()
+    if files < FEW_OPEN_FILES:
+        return [f"only {files} open files are allowed (`ulimit -Hn`): workers pass batches through pipes"]
+    if shared_memory_is_small():
+        return ["shared memory (/dev/shm) is small: workers pass batches through pipes (docker: --shm-size=2g)"]
+    return []
+
+
+def worker_init(worker_id: int) -> None:
+    """`worker_init_fn` of the DataLoaders: one thread, Ctrl-C ignored, no shared memory where it is scarce.
+
+    torch hands tensors from worker to trainer through files in /dev/shm, one open file each, under both of its sharing
+    strategies; where there is too little of either the worker dies with "bus error". Batches are then sent through a
+    pipe instead (some milliseconds each).
+    """
+    global _by_value
+    torch.set_num_threads(1)
+    _by_value = _raise_open_files() < FEW_OPEN_FILES or shared_memory_is_small()
+    # The main process handles Ctrl-C; it may still need batches while it saves, and it ends its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):
+        # Schedulers send SIGTERM to every process of a job. A worker that died of it would take the checkpoint with it;
+        # one that ignored it forever could not be ended. (This also undoes a handler inherited from the main process.)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, _leave_soon)
+
+
+def shared_memory_is_small() -> bool:
+    """Whether /dev/shm has less free than batches in flight need. False where there is none (macOS)."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free < SMALL_SHARED_MEMORY
+    except OSError:
+        return False
+
+
+def auto_workers(accelerator: str = "cpu", ranks: int = 1) -> int:
+    """A number of workers for each of `ranks` training processes on this machine.
+
+    On a GPU as many as the cores allow, at most 8. When the CPU itself trains, a core that decodes is taken from
+    training: one worker for every four cores, none below (reading then happens between the steps).
+    """
+    cores = available_cores() // max(1, ranks)
+    return min(4, cores // 4) if accelerator == "cpu" else max(1, min(8, cores - 1))
+
+
+def _leave_soon(signum: int, frame: object) -> None:
+    """On SIGTERM: go on for half a minute, in which the main process saves and closes the workers, then die."""
+    signal.alarm(30)
+
+
+def _raise_open_files() -> int:
+    """Raise the soft limit of open files to the hard one, at most 65,536; returns it."""
+    most = 65536
+    try:
+        import resource
+    except ImportError:  # Windows
+        return most
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return most
+    wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
+    if soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+        except (OSError, ValueError):  # macOS refuses more than its own maximum
+            pass
+    return soft

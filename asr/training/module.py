@@ -1,4 +1,4 @@
-"""The LightningModule: an acoustic model, the objectives it is trained with, and the task it is validated on."""
+"""The LightningModule: an acoustic model, the objectives it is trained on, and the task it is validated by."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from asr.corpus.manifest import Manifest
 from asr.model.acoustic import AcousticModel
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import OptimizerConfig, TrainConfig
-from asr.training.dataset import Batch, UnreadableCount
-from asr.training.objectives import OBJECTIVES, ObjectiveLoss, blank_share
+from asr.training.data import UnreadableCount
+from asr.training.dataset import Batch
+from asr.training.objectives import OBJECTIVES, ObjectiveLoss
 from asr.training.tasks import TASKS, Task
 from asr.types import ConfigError
 
 
 class SpeechModule(pl.LightningModule):
-    """Trains an `AcousticModel` for the task and with the objectives of the configuration.
+    """Trains an `AcousticModel` for the task and on the objectives of the configuration.
 
     Every random number of a step (dropout, SpecAugment) is drawn from a seed made of (run seed, epoch, batch, rank),
-    so a resumed run draws what the unbroken one would have drawn.
+    so a resumed run draws what an uninterrupted one would have drawn.
     """
 
     def __init__(self, config: TrainConfig, tokenizer: Tokenizer, train: Manifest, dev: Manifest) -> None:
         super().__init__()
         self.run_config = config
         self.tokenizer = tokenizer
-        self.train_utterances = len(train)
         self.unreadable = UnreadableCount(len(train))
         self.model = AcousticModel(config.model, config.features, tokenizer.vocab_size)
         self.model.encoder.initialize()
@@ -45,7 +45,7 @@ class SpeechModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.unreadable.add(batch)
-        if not len(batch):  # nothing could be read; a step without a loss would leave the other ranks waiting
+        if not len(batch):  # nothing could be read; without a loss the other ranks would wait for this one
             return torch.stack([p.sum() for p in self.parameters()]).sum() * 0.0
         self._seed_step(batch_idx)
         seeds = [(self.run_config.seed, batch.epoch, index) for index in batch.indices]
@@ -60,13 +60,12 @@ class SpeechModule(pl.LightningModule):
             result: ObjectiveLoss = self.objectives[name](outputs, batch)
             losses.append(weight * result.loss)
             self.log(f"train/{name}", result.loss.detach(), on_step=False, on_epoch=True, batch_size=size)
-            for count, value in result.counts.items():
-                self.log(f"train/{count}", value.float(), on_step=False, on_epoch=True, reduce_fx="sum")
+            for key, value in result.sums.items():
+                self.log(f"train/{key}", value.float(), on_step=False, on_epoch=True, reduce_fx="sum")
+            for key, value in result.means.items():
+                self.log(f"train/{key}", value, on_step=False, on_epoch=True, batch_size=size)
         loss = torch.stack(losses).sum()
         self.log("train/loss", loss.detach(), on_step=True, on_epoch=True, batch_size=size)
-        with torch.no_grad():
-            blank = blank_share(outputs.log_probs, outputs.lengths)
-        self.log("train/blank_share", blank, on_step=False, on_epoch=True, batch_size=size)
         return loss
 
     def configure_gradient_clipping(
@@ -83,7 +82,7 @@ class SpeechModule(pl.LightningModule):
         self.log("train/lr", optimizer.param_groups[0]["lr"], on_step=True, on_epoch=False)
 
     def on_fit_start(self) -> None:
-        self.unreadable = UnreadableCount(self.train_utterances // self.trainer.world_size)
+        self.unreadable.utterances //= self.trainer.world_size
 
     def on_validation_epoch_start(self) -> None:
         self.task.start()
@@ -96,7 +95,7 @@ class SpeechModule(pl.LightningModule):
         metrics = self.task.metrics(totals)
         self.log_dict(metrics, on_step=False, on_epoch=True)
         if not self.trainer.sanity_checking:
-            self.plateau.update(metrics[self.task.monitor])
+            self.plateau.update(metrics[self.task.monitor] * (1 if self.task.mode == "min" else -1))
         self.task.choose_example(self.current_epoch * 7919)  # a prime: another utterance each time
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -141,7 +140,7 @@ def _named(registry: dict[str, Any], name: str, key: str) -> Any:
     return registry[name]
 
 
-_ONECYCLE_RISE = 0.3  # share of the run that one-cycle climbs (Smith & Topin, 2018)
+_ONECYCLE_RISE = 0.3  # share of the run in which one-cycle rises (Smith & Topin, 2018)
 _ONECYCLE_START = 0.04
 
 
@@ -162,14 +161,14 @@ def lr_factor(step: int, total_steps: int, config: OptimizerConfig, plateau_drop
 
 
 class Plateau:
-    """Counts how often the dev WER stopped improving for `patience` validations in a row."""
+    """Counts how often a metric, less being better, stopped improving for more than `patience` validations."""
 
     def __init__(self, patience: int) -> None:
         self.patience, self.best, self.waited, self.drops = patience, math.inf, 0, 0
 
-    def update(self, wer: float) -> None:
-        if wer < self.best:
-            self.best, self.waited = wer, 0
+    def update(self, metric: float) -> None:
+        if metric < self.best:
+            self.best, self.waited = metric, 0
             return
         self.waited += 1
         if self.waited > self.patience:

@@ -1,4 +1,4 @@
-"""The registry of objectives: named losses over what the model made of a batch, which a training step adds up."""
+"""The registry of objectives: named losses over a batch's outputs, whose weighted sum a training step minimizes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asr.training.dataset import Batch
 
 @dataclass(frozen=True)
 class CTCLoss:
-    """`loss` is nats per target token over the batch; `infeasible` counts utterances that had no valid alignment."""
+    """`loss`, nats per target token, is `total` by `tokens`. `infeasible` counts utterances without an alignment."""
 
     loss: Tensor
     total: Tensor
@@ -55,7 +55,7 @@ def ctc_loss(log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: 
 
 
 def blank_share(log_probs: Tensor, lengths: Tensor) -> Tensor:
-    """Share of valid frames whose most likely symbol is the blank: 1.0 means that the model says nothing yet."""
+    """Share of valid frames whose most likely symbol is the blank: 1.0 means that no text is recognized."""
     valid = torch.arange(log_probs.size(1), device=lengths.device)[None, :] < lengths[:, None]
     blank = (log_probs.argmax(dim=-1) == 0) & valid
     return blank.sum() / valid.sum().clamp(min=1)
@@ -63,10 +63,11 @@ def blank_share(log_probs: Tensor, lengths: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ObjectiveLoss:
-    """What an objective makes of a batch: a `loss` per target token, and `counts` that an epoch sums and logs."""
+    """What an objective makes of a batch: its `loss`, and what else an epoch logs, by name, as `sums` and `means`."""
 
     loss: Tensor
-    counts: dict[str, Tensor] = field(default_factory=dict)
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    means: dict[str, Tensor] = field(default_factory=dict)
 
 
 class CTCObjective(nn.Module):
@@ -77,8 +78,10 @@ class CTCObjective(nn.Module):
 
     def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
         result = ctc_loss(outputs.log_probs, outputs.lengths, batch.tokens, batch.token_lengths)
-        return ObjectiveLoss(result.loss, {"infeasible": result.infeasible})
+        with torch.no_grad():
+            blank = blank_share(outputs.log_probs, outputs.lengths)
+        return ObjectiveLoss(result.loss, {"infeasible": result.infeasible}, {"blank_share": blank})
 
 
-# Modules made for the acoustic model: parameters of their own are trained, but are no part of the model file.
+# Modules made for the acoustic model. Parameters of their own are trained, but are not part of the model file.
 OBJECTIVES: dict[str, Any] = {"ctc": CTCObjective}

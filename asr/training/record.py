@@ -1,49 +1,59 @@
-"""Who made this result: revision, versions, machine. A result that cannot be repeated is not a result."""
+"""Who made this result: revision, versions, machine; and how the training went: losses and rates, and their picture."""
 
 from __future__ import annotations
 
 import csv
 import datetime
+import itertools
 import math
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from asr.files import replacing
-from asr.types import ModelFileError
 
-_LIBRARIES = ("torch", "torchaudio", "pytorch-lightning", "numpy", "sentencepiece", "jiwer")
+if TYPE_CHECKING:
+    from asr.training.tasks import Task
+
+_LIBRARIES = ("asr-ctc", "torch", "torchaudio", "pytorch-lightning", "numpy", "sentencepiece", "jiwer")
 
 
 def provenance() -> dict[str, Any]:
     """Date (UTC), git revision of this code, versions of the libraries that matter, processor or GPU."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "revision": git_revision(),
-        "versions": {name: _version(name) for name in ("asr-ctc", *_LIBRARIES)} | {"python": platform.python_version()},
-        "machine": machine(),
+        "revision": _revision(),
+        "versions": {name: _version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
+        "machine": _machine(),
     }
 
 
-def git_revision() -> str:
+def _revision() -> str:
     """Revision of the checkout this code runs from, "+changes" with uncommitted ones, "" outside a checkout."""
-    here = Path(__file__).resolve().parent
     try:
-        revision = _git(here, "rev-parse", "--short=12", "HEAD")
-        return revision + ("+changes" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+        revision = _git("rev-parse", "--short=12", "HEAD")
+        return revision + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return ""
 
 
-def machine() -> str:
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).resolve().parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _machine() -> str:
     """A one-line description of what the numbers were measured on."""
     import torch
 
@@ -62,95 +72,33 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-
-def average_checkpoints(paths: Sequence[str | Path]) -> dict[str, Tensor]:
-    """The mean of the models' weights in training checkpoints, as a state dict for `AcousticModel`.
-
-    Raises ModelFileError when a file is not a training checkpoint or the models differ in shape.
-    """
-    if not paths:
-        raise ModelFileError("no checkpoints to average")
-    total: dict[str, Tensor] = {}
-    for path in paths:
-        weights = model_weights(read_checkpoint(path))
-        if total and {k: v.shape for k, v in total.items()} != {k: v.shape for k, v in weights.items()}:
-            raise ModelFileError(f"{path}: holds a model of another shape than {paths[0]}")
-        for name, tensor in weights.items():
-            value = tensor.double() if tensor.is_floating_point() else tensor
-            total[name] = total[name] + value if name in total and tensor.is_floating_point() else value
-    return {k: (v / len(paths)).float() if v.is_floating_point() else v for k, v in total.items()}
-
-
-def model_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """The acoustic model's weights in a training checkpoint (the averaged ones where the run keeps an average)."""
-    prefix = "model."
-    return {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a training checkpoint safely (no pickled objects); ModelFileError, in one line, when it is not one."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: no such checkpoint") from error
-    except Exception as error:  # torch raises many kinds for foreign files
-        reason = next(iter(str(error).splitlines()), "it is empty or cut off")
-        raise ModelFileError(f"{path}: damaged, or not a training checkpoint of this program ({reason})") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ModelFileError(f"{path}: not a training checkpoint of this program")
-    return checkpoint
-
-
-@dataclass(frozen=True)
-class DevPoint:
-    """One validation."""
-
-    step: int
-    epoch: int
-    loss: float
-    wer: float
-    cer: float
-
-
 @dataclass
-class Metrics:
-    """Training loss per epoch as (step, nats per token), validations in order of steps."""
+class MetricHistory:
+    """By optimizer step: the training loss of an epoch, and the metrics of a validation by name (`dev/...`)."""
 
-    train: list[tuple[int, float]] = field(default_factory=list)
-    dev: list[DevPoint] = field(default_factory=list)
+    train_loss: dict[int, float] = field(default_factory=dict)
+    dev: dict[int, dict[str, float]] = field(default_factory=dict)
 
 
-def read_metrics(folder: Path) -> Metrics:
+def read_metrics(folder: Path) -> MetricHistory:
     """Merge the `version_N/metrics.csv` files below `folder`; where they overlap (after a resume) the later counts."""
-    train: dict[int, float] = {}
-    dev: dict[int, DevPoint] = {}
+    history = MetricHistory()
     versions = sorted(folder.glob("version_*/metrics.csv"), key=lambda p: int(p.parent.name.rpartition("_")[2]))
     for path in versions:
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                step = int(row["step"])
                 if row.get("train/loss_epoch"):
-                    train[step] = float(row["train/loss_epoch"])
-                if row.get("dev/wer"):
-                    values = (float(row[f"dev/{name}"]) for name in ("loss", "wer", "cer"))
-                    dev[step] = DevPoint(step, int(float(row["epoch"])), *values)
-    return Metrics(sorted(train.items()), [dev[step] for step in sorted(dev)])
+                    history.train_loss[int(row["step"])] = float(row["train/loss_epoch"])
+                dev = {name: float(value) for name, value in row.items() if value and name.startswith("dev/")}
+                if dev:
+                    history.dev[int(row["step"])] = dev
+    return history
 
 
-def draw_learning_curve(metrics: Metrics, path: Path, title: str) -> None:
-    """Loss and error rates over optimizer steps as a PNG."""
-    if not metrics.dev:
+def draw_learning_curve(history: MetricHistory, task: Task, path: Path, title: str) -> None:
+    """Loss and the task's rates over optimizer steps as a PNG; the best validation is marked."""
+    dev = {step: metrics for step, metrics in sorted(history.dev.items()) if task.monitor in metrics}
+    if not dev:
         return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -158,24 +106,21 @@ def draw_learning_curve(metrics: Metrics, path: Path, title: str) -> None:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     loss, rates = figure.subplots(1, 2)
-    steps = [point.step for point in metrics.dev]
-    if metrics.train:
-        loss.plot(*zip(*metrics.train, strict=True), label="train", color="#888888")
-    loss.plot(steps, [point.loss for point in metrics.dev], label="dev", color="#1f6feb")
-    loss.set(xlabel="optimizer steps", ylabel="CTC loss (nats per symbol)", yscale="log")
-    best = min(metrics.dev, key=lambda point: point.wer)
-    rates.plot(steps, [100 * point.wer for point in metrics.dev], label="dev WER", color="#1f6feb")
-    rates.plot(steps, [100 * point.cer for point in metrics.dev], label="dev CER", color="#2da44e")
-    rates.plot(best.step, 100 * best.wer, "o", color="#d1242f")
-    rates.annotate(
-        f"{100 * best.wer:.1f} %",
-        (best.step, 100 * best.wer),
-        textcoords="offset points",
-        xytext=(0, 8),
-        ha="center",
-    )
-    top = max(100 * point.wer for point in metrics.dev)
-    rates.set(xlabel="optimizer steps", ylabel="error rate (%)", ylim=(0, min(105.0, math.ceil(top / 5) * 5 + 5)))
+    if history.train_loss:
+        loss.plot(*zip(*sorted(history.train_loss.items()), strict=True), label="train", color="#888888")
+    losses = {step: metrics["dev/loss"] for step, metrics in dev.items() if "dev/loss" in metrics}
+    if losses:
+        loss.plot(list(losses), list(losses.values()), label="dev", color="#1f6feb")
+    loss.set(xlabel="optimizer steps", ylabel="loss (nats per symbol)", yscale="log")
+    colors = itertools.cycle(("#1f6feb", "#2da44e", "#bf8700"))
+    for (name, label), color in zip(task.rates.items(), colors, strict=False):
+        rates.plot(list(dev), [100 * metrics[name] for metrics in dev.values()], label=f"dev {label}", color=color)
+    best = (min if task.mode == "min" else max)(dev, key=lambda step: dev[step][task.monitor])
+    value = 100 * dev[best][task.monitor]
+    rates.plot(best, value, "o", color="#d1242f")
+    rates.annotate(f"{value:.1f} %", (best, value), textcoords="offset points", xytext=(0, 8), ha="center")
+    top = max(100 * metrics[task.monitor] for metrics in dev.values())
+    rates.set(xlabel="optimizer steps", ylabel="rate (%)", ylim=(0, min(105.0, math.ceil(top / 5) * 5 + 5)))
     for axes in (loss, rates):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)

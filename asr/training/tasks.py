@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 import torch
@@ -18,32 +19,42 @@ from asr.training.objectives import ctc_loss
 
 
 class Task(Protocol):
-    """One validation after another: `start`, `add` per batch, `totals` summed over the ranks, `metrics` of the sums."""
+    """One validation after another: `start`, `add` per batch, `totals` summed over the ranks, `metrics` of the sums.
 
-    monitor: str  # the metric that checkpoints are chosen by
+    `monitor`, `mode` and `rates` belong to the class: who has only the configuration reads them from the registry.
+    """
+
+    monitor: str  # the metric that checkpoints are chosen by, one of `rates`
     mode: Literal["min", "max"]  # whether less or more of it is better
+    rates: Mapping[str, str]  # the metrics to be shown to people, as percentages: name -> label
     example: tuple[str, str]  # a reference and its hypothesis, to be shown
 
     def start(self) -> None: ...
 
     def add(self, outputs: Outputs | None, batch: Batch) -> None:
-        """Decode a batch; an utterance that could not be read counts as wrong. `outputs` is None where none could."""
+        """Decode a batch; an utterance that could not be read counts as wrong. `outputs` is None if none could."""
 
     def totals(self) -> Tensor:
         """Sums (n,) float64 of this rank: the mean of the ranks' rates would be no rate."""
 
     def metrics(self, totals: Tensor) -> dict[str, float]:
-        """The metrics, by the names they are logged under."""
+        """The metrics, by the names they are logged under: `dev/...`, among them all of `rates`; `dev/loss` if any."""
 
     def choose_example(self, number: int) -> None:
-        """Choose the `number`-th utterance, around and around, for `example`."""
+        """Choose utterance `number`, modulo their count, for `example`."""
 
 
-class Recognition:
+def format_rates(task: type[Task] | Task, metrics: Mapping[str, Any], width: int = 0) -> str:
+    """The task's rates on a line, `WER 12.34%  CER 5.67%`, the numbers at least `width` wide."""
+    return "  ".join(f"{label} {float(metrics[name]):{width}.2%}" for name, label in task.rates.items())
+
+
+class CTCTask:
     """Task `ctc`: greedy decoding, word and character error rates from summed edits, and the CTC loss per token."""
 
     monitor = "dev/wer"
     mode: Literal["min", "max"] = "min"
+    rates: Mapping[str, str] = {"dev/wer": "WER", "dev/cer": "CER"}
 
     def __init__(self, model: AcousticModel, tokenizer: Tokenizer, normalizer: str, dev: Manifest) -> None:
         self.tokenizer, self.normalizer, self.dev = tokenizer, normalizer, dev
@@ -92,4 +103,5 @@ class Recognition:
         self.hypotheses.append(hypothesis)
 
 
-TASKS: dict[str, Any] = {"ctc": Recognition}
+# Made with (model, tokenizer, normalizer, dev); the name is `task` in the configuration and in the model file.
+TASKS: dict[str, Any] = {"ctc": CTCTask}

@@ -124,7 +124,7 @@ def _origin(args: argparse.Namespace) -> str:
 
 
 def _is_done(split: str, args: argparse.Namespace) -> bool:
-    """Whether a split was prepared from the place named now; a slice does not pass for what --download would fetch."""
+    """Whether a split was prepared from the place named now; with --download, only an official archive counts."""
     try:
         done = json.loads(_marker(args.data, split).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -16,19 +16,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.audio.augment import AugmentConfig
+from asr.audio.features import FeatureConfig
 from asr.corpus.batching import BatchSampler, EvaluationBatchSampler
 from asr.corpus.check import frames_needed
 from asr.corpus.manifest import Manifest
 from asr.text.tokenizer import train_char
 from asr.training import dataset as dataset_module
-from asr.training import workers
-from asr.training.data import data_loader
-from asr.training.dataset import Batch, Sample, SpeechDataset, UnreadableCount, collate
-from asr.training.workers import auto_workers, prepare_workers
+from asr.training.config import DataConfig, TextConfig, TrainConfig
+from asr.training.data import UnreadableCount, data_loader
+from asr.training.dataset import (
+    Batch,
+    Sample,
+    SpeechDataset,
+    auto_workers,
+    collate,
+    prepare_workers,
+    shared_memory_is_small,
+)
 from asr.types import AudioError, Failure, TextError
 
 RATE = 8000
 COUNT = 12
+NOT_AUGMENTED = AugmentConfig()
 
 
 @pytest.fixture
@@ -59,9 +68,16 @@ def tokenizer():
     return train_char(["no 0123456789"])
 
 
-def make(folder, tokenizer, **options):
-    options = {"rate": RATE, "normalizer": "basic", "training": True, **options}
-    return SpeechDataset(Manifest.read(folder / "all.jsonl"), tokenizer, **options)
+def make(folder, tokenizer, augment=NOT_AUGMENTED, seed=0, normalizer="basic", training=True, **data):
+    """The dataset of a configuration; `data` are fields of DataConfig."""
+    config = TrainConfig(
+        seed=seed,
+        data=DataConfig(**data),
+        text=TextConfig(normalizer),
+        features=FeatureConfig(rate=RATE, hop_ms=5.0),
+        augment=augment,
+    )
+    return SpeechDataset(config, Manifest.read(folder / "all.jsonl"), tokenizer, training=training)
 
 
 def contents(batch):
@@ -76,9 +92,7 @@ def test_a_sample_is_the_recording_and_its_tokens(folder, tokenizer):
     assert sample.waveform.dtype == torch.float32
     assert sample.duration == len(recorded) / RATE
     assert tokenizer.decode(sample.tokens.tolist()) == "no 5"
-    assert make(folder, tokenizer)[5].epoch == 0
     assert make(folder, tokenizer).reference(5) == "no 5"
-    assert len(make(folder, None)[0, 5].tokens) == 0
 
 
 def test_segments_and_channels_are_read_as_the_manifest_says(folder, tokenizer):
@@ -95,8 +109,8 @@ def test_segments_and_channels_are_read_as_the_manifest_says(folder, tokenizer):
 def test_augmentation_depends_on_seed_epoch_and_index_only_and_is_for_training(folder, tokenizer):
     augment = AugmentConfig(speed=(0.9, 1.1), gain_db=6.0)
 
-    def waveform(seed, epoch, **options):
-        return make(folder, tokenizer, augment=augment, seed=seed, **options)[epoch, 4].waveform
+    def waveform(seed, epoch, training=True):
+        return make(folder, tokenizer, augment=augment, seed=seed, training=training)[epoch, 4].waveform
 
     assert torch.equal(waveform(1, 2), waveform(1, 2))
     assert not torch.equal(waveform(1, 2), waveform(1, 3))
@@ -119,10 +133,8 @@ def test_a_batch_is_joined_two_by_two(folder, tokenizer):
     batch = collate([first, second, last])
     assert (len(batch), batch.utterances, batch.indices) == (3, 5, [5, 3, 9])
     assert batch.to("cpu").utterances == 5
-    assert [s.utterances for s in make(folder, tokenizer, augment=augment, training=False).__getitems__([3, 4])] == [
-        1,
-        1,
-    ]
+    evaluated = make(folder, tokenizer, augment=augment, training=False).__getitems__([(0, 3), (0, 4)])
+    assert [s.utterances for s in evaluated] == [1, 1]
 
 
 def test_batches_are_joined_as_often_as_asked_and_only_within_the_bound(folder, tokenizer):
@@ -162,13 +174,14 @@ def test_utterances_are_joined_by_twos_up_to_the_most(folder, tokenizer):
     assert set(sizes) == {2, 3, 4}
 
 
-def test_only_what_ctc_can_align_is_joined(folder, tokenizer):
+def test_only_what_ctc_can_align_is_joined(folder, tokenizer, monkeypatch):
     """As many frames as the texts need when they stand apart are one too few for the space between them."""
     keys = [(0, 2), (0, 3)]
     alone = make(folder, tokenizer).__getitems__(keys)
     needed = sum(frames_needed(s.tokens.tolist()) for s in alone)
     for frames, utterances in ((needed, [1, 1]), (needed + 1, [2])):
-        data = make(folder, tokenizer, augment=AugmentConfig(join=1.0), emitted=lambda samples, n=frames: n)
+        monkeypatch.setattr(dataset_module, "output_length", lambda samples, features, model, n=frames: n)
+        data = make(folder, tokenizer, augment=AugmentConfig(join=1.0))
         assert [s.utterances for s in data.__getitems__(keys)] == utterances
 
 
@@ -212,7 +225,7 @@ def test_dataset_collate_and_batch_pickle(folder, tokenizer):
 
 def test_batches_go_through_pipes_where_shared_memory_is_scarce(folder, tokenizer, monkeypatch):
     batch = collate([make(folder, tokenizer)[0, i] for i in (0, 1)])
-    monkeypatch.setattr(workers, "_by_value", True)
+    monkeypatch.setattr(dataset_module, "_by_value", True)
     assert not any(isinstance(value, torch.Tensor) for value in batch.__getstate__().values())
     received = pickle.loads(pickle.dumps(batch))
     assert isinstance(received, Batch)
@@ -232,7 +245,8 @@ def test_cached_audio_is_exactly_the_audio(folder, tokenizer, subtype, monkeypat
 
 
 def test_the_cache_is_bounded(folder, tokenizer, monkeypatch):
-    data = make(folder, tokenizer, cache_audio=True, cache_limit=1)
+    monkeypatch.setattr(dataset_module, "CACHE_BYTES", 1)
+    data = make(folder, tokenizer, cache_audio=True)
     assert len(data[0, 0].waveform) == 800
     monkeypatch.setattr(dataset_module, "read", None)
     assert len(data[0, 0].waveform) == 800
@@ -340,13 +354,13 @@ def test_resume_inside_an_epoch_through_workers_that_fetch_ahead(folder, tokeniz
 def test_workers_are_deaf_to_interrupts_and_single_threaded(folder, tokenizer):
     probe = ProbeDataset(make(folder, tokenizer))
     loader = torch.utils.data.DataLoader(
-        probe, batch_size=1, num_workers=1, worker_init_fn=workers.worker_init, collate_fn=list
+        probe, batch_size=1, num_workers=1, worker_init_fn=dataset_module.worker_init, collate_fn=list
     )
     threads, interrupt_ignored, terminates_late, by_value = next(iter(loader))[0]
     assert threads == 1
     assert interrupt_ignored
     assert terminates_late
-    assert by_value == workers.shared_memory_is_small()
+    assert by_value == shared_memory_is_small()
 
 
 class ProbeDataset(torch.utils.data.Dataset):
@@ -361,7 +375,7 @@ class ProbeDataset(torch.utils.data.Dataset):
             torch.get_num_threads(),
             signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
             signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN,
-            workers.pass_by_value(),
+            dataset_module._by_value,
         )
 
 
@@ -370,7 +384,7 @@ def test_prepare_workers_lifts_the_limit_of_open_files(monkeypatch):
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
     try:
-        monkeypatch.setattr(workers, "shared_memory_is_small", lambda: True)
+        monkeypatch.setattr(dataset_module, "shared_memory_is_small", lambda: True)
         remarks = prepare_workers()
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 256
         assert len(remarks) == 1
@@ -379,10 +393,10 @@ def test_prepare_workers_lifts_the_limit_of_open_files(monkeypatch):
 
 
 def test_auto_workers_leaves_cores_to_training(monkeypatch):
-    monkeypatch.setattr(workers, "available_cores", lambda: 2)
+    monkeypatch.setattr(dataset_module, "available_cores", lambda: 2)
     assert auto_workers("cpu") == 0
     assert auto_workers("cuda") == 1
-    monkeypatch.setattr(workers, "available_cores", lambda: 64)
+    monkeypatch.setattr(dataset_module, "available_cores", lambda: 64)
     assert auto_workers("cpu") == 4
     assert auto_workers("cuda") == 8
     assert auto_workers("cuda", ranks=16) == 3

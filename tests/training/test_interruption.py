@@ -18,10 +18,9 @@ import yaml
 import asr.training.run
 from asr.__main__ import main
 from asr.model.checkpoint import load_model
-from asr.training.interruption import Interrupted, handled_signals
+from asr.training.checkpoints import DurableCheckpoints, read_checkpoint
 from asr.training.module import SpeechModule
-from asr.training.record import read_checkpoint
-from asr.training.saving import DurableCheckpoints
+from asr.training.process import Interrupted, handled_signals
 
 Settings = Callable[..., dict[str, Any]]
 Losses = Callable[[Path], dict[int, float]]
@@ -144,7 +143,7 @@ def test_ctrl_c_is_status_130(settings: Settings, tmp_path: Path, send: Send) ->
 def test_the_same_signal_from_scheduler_and_launcher_counts_once_and_a_later_one_ends_the_process() -> None:
     """In a process of its own, which the second signal ends by the system's rules."""
     code = (
-        "import os, signal, asr.training.interruption as i\n"
+        "import os, signal, asr.training.process as i\n"
         "def send(): os.kill(os.getpid(), signal.SIGTERM)\n"
         "with i.handled_signals() as signals, signals.deferred():\n"
         "    send(); send(); print('saving', flush=True)\n"

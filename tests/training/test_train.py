@@ -18,12 +18,11 @@ import yaml
 
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import load_model, read_metadata
+from asr.training.callbacks import SaveOnInterrupt
+from asr.training.checkpoints import average_checkpoints, check_resume, model_weights, read_checkpoint
 from asr.training.config import parse_config
-from asr.training.interruption import Interrupted
-from asr.training.record import average_checkpoints, model_weights, read_checkpoint
-from asr.training.resume import check_resume
+from asr.training.process import Interrupted
 from asr.training.run import train
-from asr.training.saving import SaveOnInterrupt
 from asr.types import AsrError, ConfigError, ManifestError, TextError
 
 Settings = Callable[..., dict[str, Any]]
@@ -44,10 +43,10 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 def test_learns_the_language_and_writes_everything_a_run_should(settings: Settings, tmp_path: Path) -> None:
     values = settings(trainer={"max_epochs": 40, "check_val_every_n_epoch": 4}, augment={"speed": [], "time_masks": 0})
     result = train(parse_config(values))
-    assert result.dev_wer < 0.1
+    assert result.dev["dev/wer"] < 0.1
     output = tmp_path / "run"
     metadata = read_metadata(result.model_path)
-    assert metadata["training"]["dev_wer"] == result.dev_wer and metadata["normalizer"] == "basic@2"
+    assert metadata["training"]["dev_wer"] == result.dev["dev/wer"] and metadata["normalizer"] == "basic@2"
     assert metadata["training"]["config"]["model"]["hidden_size"] == 24
     record = json.loads((output / "run.json").read_text(encoding="utf-8"))
     assert record["seed"] == 1 and len(record["train_sha256"]) == 64 and record["versions"]["torch"]
@@ -83,7 +82,7 @@ def test_interrupted_and_resumed_equals_unbroken(
     assert sorted(losses) == list(range(24))
     del losses[10]  # its step was taken and saved, but the interruption came before the log
     assert step_losses(tmp_path / "broken") == losses
-    assert resumed.dev_wer == unbroken.dev_wer
+    assert resumed.dev["dev/wer"] == unbroken.dev["dev/wer"]
     expected, found = (load_model(r.model_path).model.state_dict() for r in (unbroken, resumed))
     for name, tensor in expected.items():
         assert torch.equal(tensor, found[name]), name
@@ -92,7 +91,7 @@ def test_interrupted_and_resumed_equals_unbroken(
 def test_a_finished_run_gives_the_same_model_again(settings: Settings) -> None:
     values = settings(trainer={"max_epochs": 1})
     first, again = train(parse_config(values)), train(parse_config(values))
-    assert again.dev_wer == first.dev_wer
+    assert again.dev["dev/wer"] == first.dev["dev/wer"]
 
 
 def test_resuming_with_another_model_is_refused_and_never_keeps_the_old_run(settings: Settings, tmp_path: Path) -> None:
@@ -106,6 +105,8 @@ def test_resuming_with_another_model_is_refused_and_never_keeps_the_old_run(sett
         assert check_resume(path, read_checkpoint(path), parse_config(settings())) == rules
     with pytest.raises(ConfigError, match=r"model.hidden_size=24, this configuration says 32"):
         train(parse_config(settings(model={"hidden_size": 32}, trainer={"max_epochs": 2})))
+    with pytest.raises(ConfigError, match=r"task=ctc, this configuration says another"):
+        train(parse_config(settings(task="another")))
     with pytest.raises(ConfigError, match="no such checkpoint"):
         train(parse_config(settings()), resume=str(tmp_path / "nothing.ckpt"))
     train(parse_config(settings(model={"hidden_size": 32}, trainer={"max_epochs": 1})), resume="never")

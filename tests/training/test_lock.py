@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from asr.training.lock import LOCK, LockedError, locked
+from asr.training.process import LOCK, LockedError, locked
 
 fcntl = pytest.importorskip("fcntl")
 HERE = socket.gethostname()
@@ -91,7 +91,7 @@ def test_other_ranks_of_a_run_are_not_locked_out(held: Path, monkeypatch: pytest
 
 def test_the_lock_of_a_process_that_is_killed_ends_with_it(tmp_path: Path) -> None:
     code = (
-        "import os, signal; from pathlib import Path; from asr.training.lock import locked\n"
+        "import os, signal; from pathlib import Path; from asr.training.process import locked\n"
         f"with locked(Path({str(tmp_path)!r})): os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code], check=False)
