@@ -1,8 +1,8 @@
-"""What a header says of the length of the samples behind it, beside what is there. Used by containers.py only.
+"""How many bytes of samples a header promises, and how many there are.
 
-Programs that write to a pipe never learn the length, those that were interrupted never wrote it, and 32-bit fields
-wrap. libsndfile believes a length that is too short; here the samples' true end is found, and libsndfile is shown the
-file with a header that fits.
+Programs that write to a pipe never learn the length, those that were interrupted never write it, and 32-bit fields
+wrap. libsndfile believes a length that is too short. Here the true end of the samples is found, and libsndfile is
+shown the file with a header that fits.
 """
 
 from __future__ import annotations
@@ -14,28 +14,15 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
-UNKNOWN_BYTES = 0x7EFF0000  # programs that write to a pipe put this or more where the length should stand
+_UNKNOWN_BYTES = 0x7EFF0000  # programs that write to a pipe put this or more where the length should stand
 _TAIL = 1 << 20  # bytes at the end in which chunks behind the samples are looked for
 _BLOCK = 1 << 16
 _LEAST_REST = 8  # bytes; fewer behind the samples hold no chunk and are no matter
-# Of chunks behind samples; others are recognized only where their lengths lead exactly to the end of the file.
-_COMMON_CHUNKS: tuple[bytes, ...] = (
-    b"LIST",
-    b"id3 ",
-    b"ID3 ",
-    b"bext",
-    b"cue ",
-    b"fact",
-    b"smpl",
-    b"iXML",
-    b"_PMX",
-    b"PEAK",
-    b"JUNK",
+# Chunks that often follow the samples; others count only where their lengths lead exactly to the end of the file.
+_COMMON_CHUNKS = re.compile(
+    rb"LIST|id3 |ID3 |bext|cue |fact|smpl|iXML|_PMX|PEAK|JUNK|NAME|ANNO|AUTH|\(c\) |COMT|MARK|INST|APPL|info|PAD |afsp"
 )
-_COMMON_CHUNKS += (b"NAME", b"ANNO", b"AUTH", b"(c) ", b"COMT", b"MARK", b"INST", b"APPL", b"info", b"PAD ", b"afsp")
 _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # of mp3 files, put behind others as well
-_SAMPLE_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4}
-_SAMPLE_BYTES |= {"FLOAT": 4, "DOUBLE": 8}
 _LARGEST_PAGE = 65307  # bytes of an Ogg page (RFC 3533)
 
 
@@ -43,14 +30,14 @@ class _Layout(NamedTuple):
     """How a kind of file is made of chunks: an identifier, a length in the given struct format, a body, padding."""
 
     magic: bytes
-    form: tuple[int, bytes]  # what else is where at its start
+    form: tuple[int, bytes]  # what else must stand in the header, and where
     start: int  # of the first chunk
     identifier: int  # bytes, of which the first four are a name
     length: str
     inclusive: bool  # whether a length counts identifier and length, too
-    padding: int
-    data: bytes
-    lead: int  # bytes in the data chunk before the samples
+    padding: int  # chunks begin at multiples of it
+    data: bytes  # name of the chunk with the samples
+    lead: int  # bytes in that chunk before the samples
 
     @property
     def head(self) -> int:
@@ -134,7 +121,7 @@ class _Walk:
 
     def extent(self, start: int, declared: int, field: int, form: str, extra: int) -> Extent:
         """The samples from `start` on, whose length stands at `field`, with `extra` bytes more."""
-        limit = UNKNOWN_BYTES if struct.calcsize(form) == 4 else 1 << 62
+        limit = _UNKNOWN_BYTES if struct.calcsize(form) == 4 else 1 << 62
         unknown = declared < 0 or (declared >= limit and start + declared > self.size)
         if unknown or not declared:
             end = start if not unknown and self._chunks_follow(start) else self._end_of_samples(start)
@@ -175,10 +162,7 @@ class _Walk:
 
     def _zeros(self, at: int) -> bool:
         self.file.seek(at)
-        while block := self.file.read(_BLOCK):
-            if block.count(0) != len(block):
-                return False
-        return True
+        return all(block.count(0) == len(block) for block in iter(lambda: self.file.read(_BLOCK), b""))
 
     def _starts_another(self, at: int) -> bool:
         self.file.seek(at)
@@ -190,11 +174,9 @@ class _Walk:
         first = max(start, self.size - _TAIL)
         self.file.seek(first)
         tail = self.file.read()
-        if self.layout is not None:
-            found = re.finditer(b"|".join(map(re.escape, _COMMON_CHUNKS)), tail)
-            for match in found:
-                if self._chunks_follow(first + match.start()):
-                    return first + match.start()
+        for match in _COMMON_CHUNKS.finditer(tail):
+            if self._chunks_follow(first + match.start()):
+                return first + match.start()
         return self.size
 
     def _chunks_follow(self, at: int) -> bool:
@@ -206,7 +188,7 @@ class _Walk:
             if length < 0 or not name.decode("latin-1").isprintable() or not name.isascii():
                 return False
             if body + length > self.size:
-                return name in _COMMON_CHUNKS
+                return _COMMON_CHUNKS.fullmatch(name) is not None
             at = body + length
             if at % self.layout.padding:  # some programs forget to pad
                 padded = at + -at % self.layout.padding
@@ -245,7 +227,11 @@ def corrected(file: BinaryIO, extent: Extent) -> Slice:
 
 
 class Slice(io.RawIOBase):
-    """Bytes `start` to `end` of a file as a file of their own, behind a `head`."""
+    """Bytes `start` to `end` of a file as libsndfile should see them: behind a `head`, and as a file of their own.
+
+    It has no name, whose ending libsndfile would believe, and a seek to before the start, as damaged files ask for,
+    leaves the position instead of raising.
+    """
 
     def __init__(self, file: BinaryIO, start: int, end: int, head: bytes = b"") -> None:
         self.file, self.start, self.head = file, start, head
@@ -262,10 +248,8 @@ class Slice(io.RawIOBase):
         return self.position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
-        if base + offset < 0:
-            raise ValueError("before the start")
-        self.position = base + offset
+        target = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        self.position = target if target >= 0 else self.position
         return self.position
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
@@ -279,25 +263,7 @@ class Slice(io.RawIOBase):
         return len(data)
 
 
-def promised_frames(file: BinaryIO | Slice, kind: str, channels: int, subtype: str, log: str) -> int:
-    """How many frames the header speaks of, from libsndfile's log (a sphere file: from the header); -1 if not known.
-
-    For where libsndfile shortens a file that was cut off without a word.
-    """
-    frame_bytes = channels * _SAMPLE_BYTES.get(subtype, 0)
-    counts = re.search(r"(?:Frame count read from 'COMM' chunk \(|value from 'ds64' chunk of )(\d+)", log)
-    if kind == "NIST":
-        file.seek(0)
-        counts = re.search(r"sample_count -i (\d+)", file.read(1024).decode("latin-1"))
-    if counts:
-        return int(counts[1]) if int(counts[1]) * max(frame_bytes, 1) < UNKNOWN_BYTES or kind == "RF64" else -1
-    sizes = re.search(r"^\s*data(?: size)?\s*:\s*(\d+) \(should be \d+\)", log, re.IGNORECASE | re.MULTILINE)
-    if not sizes or not frame_bytes or int(sizes[1]) >= UNKNOWN_BYTES:
-        return -1
-    return int(sizes[1]) // frame_bytes
-
-
-def ogg_is_cut(file: BinaryIO | Slice) -> bool:
+def ogg_is_cut(file: Slice) -> bool:
     """Whether an Ogg file ends before the page that is marked as its stream's last, or within that page."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 2 * _LARGEST_PAGE))
@@ -311,7 +277,7 @@ def ogg_is_cut(file: BinaryIO | Slice) -> bool:
     return not (complete and flags & 4)
 
 
-def ogg_goes_on(file: BinaryIO | Slice) -> bool:
+def ogg_is_chained(file: Slice) -> bool:
     """Whether another stream follows the first in an Ogg file: chained, as when files are joined."""
     at, begun = 0, False
     while True:

@@ -31,7 +31,7 @@ _BITRATES = {  # kbit/s by (MPEG 1, layer); the index 0 is a rate of the encoder
 _RATES = (44100, 48000, 32000)  # hertz, of MPEG 1; half and a quarter of it in MPEG 2 and 2.5
 
 
-def first_frame(file: BinaryIO) -> int | None:
+def _first_frame(file: BinaryIO) -> int | None:
     """Position of the first frame (ISO 11172-3, 13818-3) of a file, None where there are no frames near its start."""
     start = _behind_tags(file)
     for begin in dict.fromkeys((start, 0)):  # a tag may be longer than it says, or say too much
@@ -45,9 +45,9 @@ def first_frame(file: BinaryIO) -> int | None:
     return None
 
 
-def readable(file: BinaryIO, size: int) -> Slice | None:
+def readable_frames(file: BinaryIO, size: int) -> Slice | None:
     """The frames of a file of `size` bytes, all of them counted in the first; None where there are none."""
-    start = first_frame(file)
+    start = _first_frame(file)
     if start is None:
         return None
     file.seek(start)

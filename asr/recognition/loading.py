@@ -14,8 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from asr.audio.read import Audio, RawFormat, channel_count, from_array, read_unless_longer
-from asr.audio.stream import open_stream
+from asr.audio.read import Audio, RawFormat, channel_count, from_array, open_stream
 from asr.recognition.inputs import Recording
 from asr.types import AsrError, Failure, in_words
 
@@ -85,16 +84,16 @@ def read_recording(
         if longest is not None and np.shape(samples)[-1:] > (longest * source_rate,):
             return None
         return from_array(samples, source_rate, target_rate=rate, channel=channel, name=name_of(recording))
-    return read_unless_longer(
+    with open_stream(
         source,
-        longest,
         rate=rate,
         channel=channel,
         offset=recording.offset,
         duration=recording.duration,
         raw=raw,
         name=None if isinstance(source, str | Path) else name_of(recording),
-    )
+    ) as stream:
+        return None if longest is not None and stream.seconds > longest else stream.read()
 
 
 def channels_of(recording: Recording, raw: RawFormat | None) -> int:
