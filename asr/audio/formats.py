@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from asr.audio.headers import Slice, corrected, data_extent
+from asr.audio.headers import Slice, corrected, data_extent, ogg_is_chained, ogg_is_cut
 from asr.audio.mpeg import readable_frames
 from asr.audio.readers import AudioReader, FfmpegReader, RawFormat, SoundFileReader, Undecodable
 from asr.types import AudioError
@@ -171,6 +171,10 @@ def _sound_file_reader(file: BinaryIO, size: int, kind: str, head: bytes, raw: R
         if extent is None or not extent.count:
             raise
         reader = SoundFileReader(corrected(file, extent))  # what follows the samples was the trouble
+    if kind == "ogg" and ogg_is_cut(file):
+        reader.warnings.append("truncated: the stream has no proper end, read up to its last whole page")
+    if kind == "ogg" and ogg_is_chained(file):
+        reader.warn_of_another()
     if kind == "sphere" and (count := re.search(rb"sample_count -i (\d+)", head)):
         reader.promised_frames = int(count[1])
     if extent is None or not extent.count:

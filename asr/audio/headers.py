@@ -263,7 +263,7 @@ class Slice(io.RawIOBase):
         return len(data)
 
 
-def ogg_is_cut(file: Slice) -> bool:
+def ogg_is_cut(file: BinaryIO) -> bool:
     """Whether an Ogg file ends before the page that is marked as its stream's last, or within that page."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 2 * _LARGEST_PAGE))
@@ -277,7 +277,7 @@ def ogg_is_cut(file: Slice) -> bool:
     return not (complete and flags & 4)
 
 
-def ogg_is_chained(file: Slice) -> bool:
+def ogg_is_chained(file: BinaryIO) -> bool:
     """Whether another stream follows the first in an Ogg file: chained, as when files are joined."""
     at, begun = 0, False
     while True:

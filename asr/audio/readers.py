@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from asr.audio.headers import Slice, data_extent, ogg_is_chained, ogg_is_cut
+from asr.audio.headers import Slice, data_extent
 from asr.types import ConfigError
 
 Encoding = Literal["s8", "u8", "s16", "s24", "s32", "f32", "f64"]
@@ -125,10 +125,6 @@ class SoundFileReader(AudioReader):
             super().__init__(AudioInfo(duration, sound.samplerate, sound.channels, frames, sound.format, sound.subtype))
         if self.info.subtype.startswith("MPEG"):  # in a WAV file, too
             self._quiet, self.tolerance = True, 2 * _MPEG_PACKET  # its header counts packets
-        if self.info.format == "OGG" and ogg_is_cut(file):
-            self.warnings.append("truncated: the stream has no proper end, read up to its last whole page")
-        if self.info.format == "OGG" and ogg_is_chained(file):
-            self.warn_of_another()
         if raw is not None and (rest := file.size % raw.frame_bytes):
             self.warnings.append(
                 f"the last {rest} bytes are no whole frame of {raw.channels} x {raw.encoding}: "
