@@ -159,8 +159,8 @@ def train_sentencepiece(
     """Train pieces on normalized texts; `vocab_size` counts the blank.
 
     Where the texts do not hold that many pieces, the largest possible vocabulary is trained and a warning
-    logged: read the size from the result. Raises ConfigError when `vocab_size` cannot hold all characters,
-    TextError without text.
+    logged; the result has the size. Raises ConfigError when `vocab_size` cannot hold all characters, TextError
+    without text.
     """
     if kind not in ("bpe", "unigram"):
         raise ConfigError(f"tokenizer kind '{kind}' is not one of char, bpe, unigram")
@@ -173,19 +173,16 @@ def train_sentencepiece(
     smallest = len(symbols) + 2  # with the blank and the word mark
     if vocab_size < smallest:
         raise ConfigError(f"vocab_size {vocab_size} cannot hold the {len(symbols)} characters: use {smallest} or more")
-    size = vocab_size
-    while True:
+    size, proto = vocab_size, b""
+    while not proto:
         try:
             proto = _train(sentences, size, kind)
-            break
         except RuntimeError as error:
             size = _smaller_size(str(error), size, smallest)
     tokenizer = SentencePieceTokenizer(proto, kind)
-    if tokenizer.vocab_size != vocab_size:
+    if (size := tokenizer.vocab_size) != vocab_size:
         _log.warning(
-            "the texts hold fewer pieces than vocab_size %d: trained %d, the most they allow",
-            vocab_size,
-            tokenizer.vocab_size,
+            "the texts hold fewer pieces than vocab_size %d: trained %d, the most they allow", vocab_size, size
         )
     missing = symbols - tokenizer._symbols
     if missing:
@@ -210,8 +207,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """Read a tokenizer saved as JSON; raises ModelFileError naming the file."""
     try:
         values = json.loads(read_text(path, ModelFileError))
-    except ValueError as error:
-        raise ModelFileError(f"{path}: not a tokenizer file (JSON expected)") from error
+    except ValueError:
+        values = None
     if not isinstance(values, dict):
         raise ModelFileError(f"{path}: not a tokenizer file (a JSON object expected)")
     try:
@@ -229,13 +226,13 @@ def _train(sentences: list[str], size: int, kind: str) -> bytes:
         model_writer=model,
         model_type=kind,
         vocab_size=size,
-        normalization_rule_name="identity",  # the default (NFKC) would change our normalized text silently
+        normalization_rule_name="identity",  # the default (NFKC) would silently change our normalized text
         character_coverage=1.0,
         unk_id=0,
         bos_id=-1,
         eos_id=-1,
         pad_id=-1,
-        max_sentence_length=1 << 20,  # longer ones are dropped in silence, and their characters with them
+        max_sentence_length=1 << 20,  # longer ones are silently dropped, and their characters with them
         num_threads=4,  # fixed, so that the result does not depend on the machine
         minloglevel=2,
     )
