@@ -16,8 +16,8 @@ from asr.types import ConfigError
 
 Count = TypeVar("Count", int, Tensor)
 
-# Natural-log units; speech has 0.7 to 4. A bin that varies less holds rounding noise (up to 2e-6), which a smaller floor
-# would magnify beyond the 1e-4 to which an utterance must be the same alone and in a batch.
+# Natural-log units; speech has 0.7 to 4. A bin that varies less holds rounding noise (up to 2e-6), which a smaller
+# floor would magnify beyond the 1e-4 to which an utterance must be the same alone and in a batch.
 _STD_FLOOR = 0.1
 _FLOOR_TOLERANCE = 1e-3  # natural-log units
 
