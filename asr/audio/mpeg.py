@@ -53,28 +53,29 @@ def readable_frames(file: BinaryIO, size: int) -> Slice | None:
     start = _first_frame(file)
     if start is None:
         return None
+    unchanged = Slice(file, start, size)
     file.seek(start)
     first = file.read(_LARGEST_FRAME)
     frame = _frame(first[:4])
     assert frame is not None
     length, (version, layer, _) = frame
-    if layer != 3 or first[36:40] == b"VBRI":  # Fraunhofer's count
-        return Slice(file, start, size)
+    if layer != 3 or first[36:40] == b"VBRI":  # Fraunhofer's count, which libmpg123 trusts
+        return unchanged
     mono = first[3] >> 6 == 3
     at = 4 + ((17 if mono else 32) if version == 3 else (9 if mono else 17))  # behind the side information
     if first[at : at + 4] in (b"Xing", b"Info") and first[at + 7] & 1:
         counted, covered = struct.unpack(">II", first[at + 8 : at + 16])
-        if first[at + 7] & 2 and start + covered + _TAGS_BEHIND > size:
-            return Slice(file, start, size)
+        if first[at + 7] & 2 and start + covered + _TAGS_BEHIND > size:  # one file, whole or cut: nothing to count
+            return unchanged
         count = _count(file, start + length, size)
         if count <= counted + _FEW:
-            return Slice(file, start, size)
+            return unchanged
         head = bytearray(first[:length])
         head[at + 8 : at + 12] = struct.pack(">I", count)
         return Slice(file, start + length, size, bytes(head))
     count = _count(file, start, size)
     if abs(count - (size - start) / length) <= _FEW + count / 100:  # a constant bit rate: the estimate is good
-        return Slice(file, start, size)
+        return unchanged
     return Slice(file, start, size, _counting_frame(first[:4], at, count))
 
 
@@ -89,7 +90,7 @@ def _counting_frame(like: bytes, at: int, count: int) -> bytes:
 
 def _count(file: BinaryIO, start: int, size: int) -> int:
     """How many frames there are from `start` on; whatever lies between them is skipped."""
-    count, at, base, data = 0, start, start, b""
+    count, at, base, data = 0, start, start, b""  # `data` are the bytes of the file from `base` on
     while at < size:
         if at + _SEARCHED > base + len(data) and base + len(data) < size:
             file.seek(at)
@@ -101,6 +102,7 @@ def _count(file: BinaryIO, start: int, size: int) -> int:
             count += 1
             at += frame[0]
             continue
+        # Not a frame: go on where several follow each other, or, where none do, behind what has been read.
         at = data.find(b"\xff", at - base + 1) + base
         while at >= base and not _frames_follow(data, at - base):
             at = data.find(b"\xff", at - base + 1) + base
