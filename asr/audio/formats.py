@@ -115,7 +115,7 @@ def _open_path(path: Path, label: str) -> BinaryIO:
     try:
         return path.open("rb")
     except FileNotFoundError as error:
-        link = " (a link that leads nowhere)" if path.is_symlink() else ""
+        link = " (a broken link)" if path.is_symlink() else ""
         raise AudioError(f"{label}: no such file{link}") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         if isinstance(error, IsADirectoryError) or (isinstance(error, PermissionError) and path.is_dir()):  # Windows
@@ -185,7 +185,7 @@ def _sound_file_reader(file: BinaryIO, size: int, kind: str, head: bytes, raw: R
         seconds = reader.info.duration
         promised = seconds * extent.promised / extent.count
         reader.warnings.append(
-            f"its header speaks of {promised:.2f} s, but {seconds:.2f} s of samples are there: read to the end"
+            f"its header promises {promised:.2f} s, but {seconds:.2f} s of samples are there: read to the end"
         )
     elif extent.promised is not None:
         reader.promised_frames = round(reader.info.frames * extent.promised / extent.count)

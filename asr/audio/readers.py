@@ -127,7 +127,7 @@ class SoundFileReader(AudioReader):
             self._quiet, self.tolerance = True, 2 * _MPEG_PACKET  # its header counts packets
         if raw is not None and (rest := file.size % raw.frame_bytes):
             self.warnings.append(
-                f"the last {rest} bytes are no whole frame of {raw.channels} x {raw.encoding}: "
+                f"the last {rest} bytes do not make a whole frame of {raw.channels} x {raw.encoding}: "
                 "cut off, or stored in another format than the one given"
             )
 
