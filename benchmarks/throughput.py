@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
     from throughput_report import draw, table
 
     from asr.files import write_text
+    from asr.recognition.acoustics import choose_device
     from asr.recognition.outputs import OutputFolder
-    from asr.recognition.recognizer import choose_device
 
     folder = OutputFolder(args.output, ()).folder if args.output else None
     file = material.load(args.model, args.random, choose_device(args.device))

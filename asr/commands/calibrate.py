@@ -31,8 +31,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.output}: exists already; --force replaces it")
     from asr.corpus.manifest import Manifest
     from asr.decoding.confidence import fit_calibration
-    from asr.recognition.calibration import held_out, write_calibrated
-    from asr.recognition.evaluation import evaluate
+    from asr.recognition.evaluation import evaluate, held_out, write_calibrated
     from asr.scoring.confidences import quality_line, together
 
     manifest = Manifest.read(args.manifest)

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     refuse_test_set(manifest)  # before the model runs
     import asr
     from asr.recognition.outputs import OutputFolder
-    from asr.recognition.tuning import draw_surface, table, tune_on_manifest, write_trials
+    from asr.recognition.tuning import table, tune_on_manifest, write_tuning
 
     folder = Path(args.output or f"{args.lm}.tuning")
     OutputFolder(folder, ())  # a folder that cannot be made is said now
@@ -71,8 +71,7 @@ def run(args: argparse.Namespace) -> int:
             on_result=bar.update,
             warn=lambda message: options.say(f"asr: warning: {message}"),
         )
-    write_trials(tuning, folder / "trials.csv")
-    draw_surface(tuning, folder / "surface.png", f"{Path(args.lm).name} with {Path(args.model).name}")
+    write_tuning(tuning, folder, f"{Path(args.lm).name} with {Path(args.model).name}")
     best = tuning.best
     if args.json:
         values = {

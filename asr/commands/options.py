@@ -55,6 +55,12 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--oov", choices=OOV, help="words the LM does not know (default: penalise; forbid with --lexicon)"
     )
+    group.add_argument(
+        "--sentence-pause",
+        type=float,
+        metavar="S",
+        help="silence after which a sentence may end for the LM, seconds (default: 0.3; 0: never)",
+    )
     group.add_argument("--jobs", type=positive, metavar="N", help="threads that decode (default: by processors)")
 
 
@@ -70,6 +76,7 @@ def decoding_config(args: argparse.Namespace) -> DecodingConfig:
         hotword_weight=args.hotword_weight,
         lexicon=args.lexicon,
         oov=args.oov,
+        sentence_pause=args.sentence_pause,
         nbest=getattr(args, "nbest", 1),
         jobs=args.jobs,
     )

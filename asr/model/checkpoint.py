@@ -25,7 +25,7 @@ _MAX_HEADER_BYTES = 100_000_000  # the safetensors limit; a larger number means 
 
 @dataclass
 class ModelFile:
-    """A loaded model file. `training` is a free-form summary of the run that made it (WER, data, seed, versions)."""
+    """A loaded model file. `training` is the free-form summary of the run that made it (WER, data, seed, versions)."""
 
     model: AcousticModel
     tokenizer: Tokenizer

@@ -98,11 +98,10 @@ def tune_language_model(
 ) -> Tuning:
     """Choose alpha, beta and beam width on the dev set and store them beside the language model; trials in `folder`."""
     import asr
-    from asr.recognition.tuning import draw_surface, tune_on_manifest, write_trials
+    from asr.recognition.tuning import tune_on_manifest, write_tuning
 
     recognizer = asr.load(model_file)
     dev = Manifest.read(manifests(config.data.dev))
     tuning = tune_on_manifest(recognizer, model_file, path, dev, folder, warn=warn)
-    write_trials(tuning, folder / "trials.csv")
-    draw_surface(tuning, folder / "surface.png", config.name)
+    write_tuning(tuning, folder, config.name)
     return tuning

@@ -1,20 +1,19 @@
-"""Forced alignment of a recording with its text: when each word and each token was spoken."""
+"""Forced alignment of a recording with its text: the times of each word and each token."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
+from asr.audio.read import RawFormat
+from asr.decoding.align import AlignmentError, align, needed_frames
+from asr.decoding.boundaries import boundaries
+from asr.recognition.inputs import Recording
+from asr.recognition.recognizer import Recognizer
 from asr.text.normalize import normalizer
 from asr.types import AsrError, Transcript, Word
-
-if TYPE_CHECKING:
-    from asr.audio.read import RawFormat
-    from asr.decoding.align import Alignment
-    from asr.recognition.inputs import Recording
-    from asr.recognition.recognizer import Recognizer
 
 DOUBTFUL = 0.2  # mean word confidence below which the text is probably that of another recording
 
@@ -34,25 +33,21 @@ def align_recording(
     is the lowest posterior of its tokens. Recordings of any length. Raises AudioError; AlignmentError and TextError for
     a text that is empty, too long or not to be spelled, in one line with the recording's name.
     """
-    name = recording.audio_filepath or recording.id
-    try:
-        spoken, written = spoken_words(text, recognizer.normalizer)
-        tokens = recognizer.tokenizer.encode(" ".join(spoken))
-        _check_not_empty(tokens)
-    except AsrError as error:
-        raise type(error)(f"{name}: {error}") from error
+    with _naming(recording):
+        normalized, written = normalized_words(text, recognizer.normalizer)
+        tokens = recognizer.tokenizer.encode(" ".join(normalized))
+        if not tokens:
+            raise AlignmentError("the text is empty: there is nothing to align")
     emissions = recognizer.emissions_of(recording, channel=channel, raw=raw)  # its errors name the recording
-    try:
-        words, spelled = word_times(recognizer, emissions.log_probs, tokens, emissions.duration)
-    except AsrError as error:
-        raise type(error)(f"{name}: {error}") from error
+    with _naming(recording):
+        words, token_times = _aligned(recognizer, emissions.log_probs, tokens, emissions.duration)
     words = merge_words(words, written)
     confidence = sum(word.confidence for word in words) / len(words)
     doubt = (f"the text hardly fits the recording (confidence {confidence:.2f})",) if confidence < DOUBTFUL else ()
     return Transcript(
         text=" ".join(word.word for word in words),
         words=tuple(words),
-        tokens=tuple(spelled),
+        tokens=tuple(token_times),
         duration=emissions.duration,
         id=recording.id,
         audio_filepath=recording.audio_filepath,
@@ -61,13 +56,18 @@ def align_recording(
     )
 
 
-def word_times(
+@contextmanager
+def _naming(recording: Recording) -> Iterator[None]:
+    try:
+        yield
+    except AsrError as error:
+        raise type(error)(f"{recording.name}: {error}") from error
+
+
+def _aligned(
     recognizer: Recognizer, log_probs: np.ndarray, tokens: Sequence[int], duration: float
 ) -> tuple[list[Word], list[Word]]:
     """Words (as the tokenizer spells them) and tokens of an utterance, with times in seconds from its first frame."""
-    from asr.decoding.align import AlignmentError, align, needed_frames
-    from asr.decoding.boundaries import boundaries
-
     step = recognizer.frame_seconds
     if needed_frames(tokens) > len(log_probs):
         raise AlignmentError(
@@ -75,32 +75,33 @@ def word_times(
             f"the recording has {duration:.1f} s: is it the right text?"
         )
     alignment = align(log_probs, tokens)
+    labels = recognizer.tokenizer.labels
     words = recognizer.tokenizer.words(tokens)
-    begins, ends = boundaries(
-        [alignment.starts[first] for _, first, _ in words],
-        [alignment.ends[last - 1] for _, _, last in words],
-        step,
-        duration,
-    )
-    timed = [
-        Word(word, float(begin), float(end), float(min(1.0, alignment.posteriors[first:last].min())))
-        for (word, first, last), begin, end in zip(words, begins, ends, strict=True)
-    ]
-    return timed, _token_times(recognizer, alignment, duration)
+
+    def timed(spans: Sequence[tuple[str, int, int]]) -> list[Word]:
+        """Stretches of tokens, given as text, first token and one past the last."""
+        starts = [alignment.starts[first] for _, first, _ in spans]
+        ends = [alignment.ends[last - 1] for _, _, last in spans]
+        return [
+            Word(text, float(start), float(end), float(min(1.0, alignment.posteriors[first:last].min())))
+            for (text, first, last), start, end in zip(spans, *boundaries(starts, ends, step, duration), strict=True)
+        ]
+
+    return timed(words), timed([(labels[token], i, i + 1) for i, token in enumerate(alignment.tokens)])
 
 
-def spoken_words(text: str, normalizer_name: str) -> tuple[list[str], list[tuple[str, int]]]:
-    """The normalized words of a text, and its words as written with how many normalized ones each stands for.
+def normalized_words(text: str, normalizer_name: str) -> tuple[list[str], list[tuple[str, int]]]:
+    """The normalized words of a text, and its words as written, each with the number of normalized words it stands for.
 
-    What is not spoken (a dash on its own) is left out. Where normalizing word by word does not
-    give the normalized text, its words stand for themselves.
+    Words that the normalizer removes (a dash on its own) are left out. Where normalizing word by word gives another
+    text than normalizing all of it, the normalized words take the place of the written ones.
     """
     normalize = normalizer(normalizer_name)
-    spoken = normalize(text).split()
-    counted = ((word, len(normalize(word).split())) for word in text.split())
-    written = [(word, count) for word, count in counted if count]
-    again = [part for word in text.split() for part in normalize(word).split()]
-    return spoken, written if again == spoken else [(word, 1) for word in spoken]
+    normalized = normalize(text).split()
+    by_word = [(word, normalize(word).split()) for word in text.split()]
+    if [part for _, parts in by_word for part in parts] != normalized:
+        return normalized, [(word, 1) for word in normalized]
+    return normalized, [(word, len(parts)) for word, parts in by_word if parts]
 
 
 def merge_words(words: Sequence[Word], written: Sequence[tuple[str, int]]) -> list[Word]:
@@ -111,21 +112,3 @@ def merge_words(words: Sequence[Word], written: Sequence[tuple[str, int]]) -> li
         merged.append(Word(text, parts[0].start, parts[-1].end, min(part.confidence for part in parts)))
         at += count
     return merged
-
-
-def _token_times(recognizer: Recognizer, alignment: Alignment, duration: float) -> list[Word]:
-    from asr.decoding.boundaries import boundaries
-
-    labels = recognizer.tokenizer.labels
-    begins, ends = boundaries(alignment.starts, alignment.ends, recognizer.frame_seconds, duration)
-    return [
-        Word(labels[token], float(begin), float(end), float(min(1.0, posterior)))
-        for token, begin, end, posterior in zip(alignment.tokens, begins, ends, alignment.posteriors, strict=True)
-    ]
-
-
-def _check_not_empty(tokens: Sequence[int]) -> None:
-    from asr.decoding.align import AlignmentError
-
-    if not tokens:
-        raise AlignmentError("the text is empty: there is nothing to align")

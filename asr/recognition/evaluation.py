@@ -1,4 +1,4 @@
-"""How well a model does on a manifest: every utterance recognized and scored once, nothing dropped."""
+"""How well a model and its confidences do on a manifest: every utterance recognized and scored once, none dropped."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from asr.corpus.manifest import Manifest, Utterance, manifest_row
+from asr.decoding.confidence import Calibration, fit_calibration
 from asr.files import write_text
-from asr.recognition.inputs import as_recording
-from asr.recognition.writers import to_dict
-from asr.scoring.confidences import quality_line
+from asr.model.checkpoint import load_model, save_model
+from asr.recognition.writers import json_object
+from asr.scoring.confidences import Judged, quality_line, together
 from asr.scoring.edits import Score
-from asr.scoring.scored import ScoredSet, rate_line, scored, write_summary
+from asr.scoring.scored import ScoredSet, rate_line, score_set, write_summary
 from asr.scoring.texts import Line
-from asr.text.normalize import normalize, versioned
+from asr.text.normalize import versioned
 from asr.types import Failure, Transcript
 
 if TYPE_CHECKING:
     from asr.recognition.recognizer import Recognizer
 
 MOST_WORDS = 200  # in the lists of the summary
-UNKNOWN_SHARE_LIMIT = 0.05  # of reference characters; beyond it the WER says more about spelling than about hearing
+UNKNOWN_SHARE_LIMIT = 0.05  # of reference characters; beyond it the WER says more about spelling than about recognition
+FOLDS = 5  # of the cross-validation of calibrated confidences
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class Evaluation:
 
     def text(self) -> str:
         """The figures for people, a few lines."""
-        words, characters, judged = self.wer, self.cer, self.scored.recognized
+        words, characters, recognized = self.wer, self.cer, self.scored.recognized
         unread = f", {len(self.failures)} of them unreadable and counted as empty" if self.failures else ""
         total = len(self.utterances)
         speed = f" ({1 / self.real_time_factor:.0f}x real time)" if self.real_time_factor else ""
@@ -128,7 +130,7 @@ class Evaluation:
             f"{rate_line('CER', characters)}\n"
             f"SER {words.sentence_error_rate:7.2%}  ({words.sentence_errors} of {total} utterances with an error)\n"
             f"RTF {self.real_time_factor:.4f}{speed}"
-            + (f"\nconfidences: {quality_line(judged.quality())}" if judged else "")
+            + (f"\nconfidences: {quality_line(recognized.quality())}" if recognized else "")
         )
 
     def write(self, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
@@ -148,7 +150,7 @@ def evaluate(
     normalizer: str | None = None,
     batch_seconds: float | None = None,
     workers: int | None = None,
-    on_result: Callable[[Transcript | Failure], None] | None = None,
+    on_result: Callable[[Transcript | Failure], object] | None = None,
 ) -> Evaluation:
     """Recognize every utterance of a manifest and score the texts.
 
@@ -158,39 +160,88 @@ def evaluate(
     """
     if not isinstance(manifest, Manifest):
         manifest = Manifest.read(manifest)
-    name = versioned(normalizer or recognizer.normalizer)
-    utterances = tuple(manifest)
-    longest_first = np.argsort(-manifest.durations, kind="stable").tolist()  # even batches, and the largest at once
-    results: list[Transcript | Failure | None] = [None] * len(utterances)
+    name = versioned(normalizer or recognizer.normalizer)  # an unknown one is an error before the work
     started = time.perf_counter()
-    recognized = recognizer.transcribe_many(
-        (as_recording(utterances[i]) for i in longest_first), batch_seconds=batch_seconds, workers=workers
+    results = recognize_manifest(
+        recognizer, manifest, batch_seconds=batch_seconds, workers=workers, on_result=on_result
     )
+    seconds = time.perf_counter() - started
+    scored = score_set(
+        [_reference_line(utterance, result) for utterance, result in zip(manifest, results, strict=True)],
+        [Line(result.id, _text(result), words=_words(result)) for result in results],
+        name,
+        characters=True,
+    )
+    return Evaluation(
+        manifest=manifest.path,
+        utterances=tuple(manifest),
+        results=results,
+        scored=scored,
+        unknown_symbols=_unknown_symbols(recognizer, scored.references),
+        seconds=seconds,
+    )
+
+
+def recognize_manifest(
+    recognizer: Recognizer,
+    manifest: Manifest,
+    *,
+    batch_seconds: float | None = None,
+    workers: int | None = None,
+    on_result: Callable[[Transcript | Failure], object] | None = None,
+) -> tuple[Transcript | Failure, ...]:
+    """What every utterance gives, in manifest order; `on_result` is called as results come, longest first."""
+    utterances = list(manifest)
+    # Longest first: batches are even, and what does not fit into memory shows at once.
+    longest_first = np.argsort(-manifest.durations, kind="stable").tolist()
+    recognized = recognizer.transcribe_many(
+        (utterances[i] for i in longest_first), batch_seconds=batch_seconds, workers=workers
+    )
+    results: dict[int, Transcript | Failure] = {}
     for i, result in zip(longest_first, recognized, strict=True):
         results[i] = result
         if on_result:
             on_result(result)
-    seconds = time.perf_counter() - started
-    complete = tuple(result for result in results if result is not None)
-    references = tuple(normalize(utterance.text, name) for utterance in utterances)
-    hypotheses = tuple(normalize(_text(result), name) for result in complete)
-    lines = [_line(utterance, result) for utterance, result in zip(utterances, complete, strict=True)]
-    spoken = [Line(result.id, _text(result), words=_words(result)) for result in complete]
-    return Evaluation(
-        manifest=manifest.path,
-        utterances=utterances,
-        results=complete,
-        scored=scored(name, lines, spoken, references, hypotheses, characters=True),
-        unknown_symbols=_unknown_symbols(recognizer, references),
-        seconds=seconds,
-    )
+    return tuple(results[i] for i in range(len(utterances)))
+
+
+def held_out(utterances: Sequence[Judged], speakers: Sequence[str]) -> Judged | None:
+    """The words with the confidences of calibrations fitted on other utterances (cross-validation in FOLDS parts).
+
+    A speaker's utterances stay together where all are known and there are enough; None for a single utterance. The
+    figures of a calibration on the words it was fitted on would flatter it.
+    """
+    several = all(speakers) and len(set(speakers)) >= FOLDS
+    names = list(speakers) if several else [str(i) for i in range(len(utterances))]
+    fold_of = {name: i % FOLDS for i, name in enumerate(dict.fromkeys(names))}
+    if len(fold_of) < 2:
+        return None
+    found = []
+    for fold in sorted(set(fold_of.values())):
+        rest = together([u for u, name in zip(utterances, names, strict=True) if fold_of[name] != fold])
+        calibration = fit_calibration(rest.confidences, rest.correct) if rest.confidences else Calibration()
+        here = together([u for u, name in zip(utterances, names, strict=True) if fold_of[name] == fold])
+        found.append(replace(here, confidences=tuple(map(calibration, here.confidences))))
+    return together(found)
+
+
+def write_calibrated(model: str | Path, target: str | Path, calibration: Calibration, summary: dict[str, Any]) -> Path:
+    """A copy of a model file whose confidences are calibrated; `summary` is kept with it. Raises ModelFileError."""
+    file = load_model(model)
+    training = {**file.training, "confidence": {**calibration.to_dict(), **summary}}
+    return save_model(target, file.model, file.tokenizer, file.normalizer, training)
 
 
 def _text(result: Transcript | Failure) -> str:
     return result.text if isinstance(result, Transcript) else ""
 
 
-def _line(utterance: Utterance, result: Transcript | Failure) -> Line:
+def _words(result: Transcript | Failure) -> tuple[tuple[str, float, float, float], ...]:
+    words = () if isinstance(result, Failure) else result.words
+    return tuple((word.word, word.start, word.end, word.confidence) for word in words)
+
+
+def _reference_line(utterance: Utterance, result: Transcript | Failure) -> Line:
     snr = utterance.extra.get("snr")
     return Line(
         utterance.id,
@@ -205,13 +256,7 @@ def _line(utterance: Utterance, result: Transcript | Failure) -> Line:
     )
 
 
-def _words(result: Transcript | Failure) -> tuple[tuple[str, float, float, float], ...]:
-    if isinstance(result, Failure):
-        return ()
-    return tuple((word.word, word.start, word.end, word.confidence) for word in result.words)
-
-
-def _unknown_symbols(recognizer: Recognizer, references: tuple[str, ...]) -> dict[str, int]:
+def _unknown_symbols(recognizer: Recognizer, references: Sequence[str]) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for text in references:
         for symbol in recognizer.tokenizer.unknown_symbols(text):
@@ -221,6 +266,5 @@ def _unknown_symbols(recognizer: Recognizer, references: tuple[str, ...]) -> dic
 
 def _row(utterance: Utterance, result: Transcript | Failure) -> dict[str, Any]:
     """The manifest row with its path made usable from anywhere, what was recognized, and the words with confidences."""
-    row = manifest_row(utterance, utterance.audio_filepath)
-    found = to_dict(result)
-    return row | {"pred_text": _text(result)} | {key: found[key] for key in ("words", "error") if key in found}
+    row = manifest_row(utterance, utterance.audio_filepath) | {"pred_text": _text(result)}
+    return row | {key: value for key, value in json_object(result).items() if key in ("words", "error")}

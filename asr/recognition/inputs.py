@@ -10,11 +10,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.files import walk
-from asr.types import Failure, ManifestError, UsageError
+from asr.types import AsrError, Failure, ManifestError, UsageError, in_words
 
 if TYPE_CHECKING:
     from asr.corpus.manifest import Utterance
@@ -44,6 +45,23 @@ class Recording:
     duration: float | None = None
     channel: str | int | None = None
 
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        if self.audio_filepath == STDIN:
+            return "stdin"
+        return self.audio_filepath or self.id or (str(self.source) if isinstance(self.source, str | Path) else "audio")
+
+    def channel_or(self, default: str | int) -> str | int:
+        """The channel to read, where the caller prefers `default`."""
+        return default if self.channel is None else self.channel
+
+    def failure(self, error: Exception) -> Failure:
+        """The Failure of what was raised while this recording was worked on; its message names the recording once."""
+        message = str(error) if isinstance(error, AsrError) else in_words(error)
+        prefix = f"{self.name}: "
+        return Failure(self.id, self.audio_filepath, prefix + message.removeprefix(prefix))
+
 
 def as_recording(source: Any) -> Recording:
     """The Recording for a path, bytes, file object, `(samples, rate)` pair or manifest row."""
@@ -59,13 +77,13 @@ def as_recording(source: Any) -> Recording:
 
 
 def find_recordings(arguments: Sequence[str]) -> list[Recording | Failure]:
-    """Expand command-line inputs in the order given; what a folder or glob holds comes sorted by path.
+    """Expand command-line inputs in the order given; the files of a folder or glob are sorted by path.
 
-    Folders are searched recursively for audio files, linked folders too, hidden ones left out; a file found twice is
-    taken once. A pipe may bring audio or a manifest. Ids are unique: the path without suffix below the folder that all
-    inputs share, or the id of a manifest row. An input that leads to no recording becomes a Failure, and so does a
-    malformed manifest row, a broken link, or a folder that cannot be read. Raises ManifestError for a manifest without
-    a usable row, UsageError for stdin named twice.
+    Folders are searched recursively for audio files, following linked folders and skipping hidden ones; a file found
+    twice is taken once. A pipe may hold audio or a manifest. Ids are unique: the path without suffix below the folder
+    that all inputs share, or the id of a manifest row. An input that leads to no recording becomes a Failure, and so
+    does a malformed manifest row, a broken link, or a folder that cannot be read. Raises ManifestError for a manifest
+    without a usable row, UsageError for stdin named twice.
     """
     if list(arguments).count(STDIN) > 1:
         raise UsageError("stdin ('-') can be read only once")
@@ -76,7 +94,7 @@ def find_recordings(arguments: Sequence[str]) -> list[Recording | Failure]:
         if argument == STDIN:
             found.append(Recording(sys.stdin.buffer, id="stdin", audio_filepath=STDIN))
             continue
-        # os.path: a name may be too long for Path's methods, which raise
+        # os.path throughout: Path's methods raise where a name is too long for the file system.
         if is_manifest(argument) and os.path.exists(argument) and not os.path.isdir(argument):  # noqa: PTH110, PTH112
             found.extend(_of_manifest(argument))
             continue
@@ -97,9 +115,9 @@ def find_recordings(arguments: Sequence[str]) -> list[Recording | Failure]:
 
 
 def is_single(arguments: Sequence[str], found: Sequence[Recording | Failure] = ()) -> bool:
-    """Whether the inputs are one recording by their form: a script's output must not hang on a folder's content.
+    """Whether the inputs are one recording, judged by their form: output must not depend on what a folder holds.
 
-    Only for a pipe it is told from what was `found` in it.
+    Only of a pipe, whose form says nothing, it depends on what was `found` in it.
     """
     if len(arguments) != 1:
         return False
@@ -112,7 +130,7 @@ def is_single(arguments: Sequence[str], found: Sequence[Recording | Failure] = (
 
 
 def is_manifest(argument: str) -> bool:
-    """Whether a name is that of a manifest."""
+    """Whether a name is that of a manifest, by its suffix."""
     return argument.lower().endswith(_MANIFEST_SUFFIXES)
 
 
@@ -128,7 +146,7 @@ def _files(argument: str, problems: list[str]) -> list[Path]:
     if os.path.isdir(argument):  # noqa: PTH112
         return _in_folder(argument, problems)
     if os.path.exists(argument) or not glob.has_magic(argument):  # noqa: PTH110
-        return [Path(argument)]  # a missing file fails where it is read, with the reader's words
+        return [Path(argument)]  # a missing file is reported by the reader
     found: list[Path] = []
     for match in dict.fromkeys(_matches(argument)):
         found += _in_folder(match, problems) if os.path.isdir(match) else [Path(match)]  # noqa: PTH112
@@ -137,7 +155,7 @@ def _files(argument: str, problems: list[str]) -> list[Path]:
 
 
 def _once(paths: list[Path]) -> list[Path]:
-    """Each file once, sorted, under the shortest name, and one that goes through no linked folder if there is one."""
+    """Each file once, sorted, under its shortest path; one that passes through no linked folder if there is one."""
     real = {parent: os.path.realpath(parent) for parent in {path.parent for path in paths}}
     named: dict[tuple[str, str], Path] = {}
     through_link = {parent: path != os.path.abspath(parent) for parent, path in real.items()}  # noqa: PTH100
@@ -152,7 +170,7 @@ def _in_folder(folder: str, problems: list[str]) -> list[Path]:
 
 
 def _matches(pattern: str) -> Iterator[str]:
-    """What a glob matches; its `**` goes through linked folders, in which glob's own may go round for ever."""
+    """The matches of a glob. `**` follows linked folders safely; glob's own can loop in them forever."""
     parts = pattern.replace(os.sep, "/").split("/")
     if "**" not in parts:
         yield from glob.glob(pattern)  # noqa: PTH207 - absolute patterns
@@ -165,17 +183,14 @@ def _matches(pattern: str) -> Iterator[str]:
 
 
 def _nothing(argument: str) -> Failure:
+    problem = "no audio files in this folder (looked for .wav, .flac, .mp3, .ogg and others)"
     if glob.has_magic(argument) and not os.path.exists(argument):  # noqa: PTH110
-        return Failure(argument, argument, f"{argument}: no file matches")
-    return Failure(
-        argument,
-        argument,
-        f"{argument}: no audio files in this folder (looked for .wav, .flac, .mp3, .ogg and others)",
-    )
+        problem = "no file matches"
+    return Failure(argument, argument, f"{argument}: {problem}")
 
 
 def _of_pipe(argument: str) -> list[Recording | Failure]:
-    """The rows of a manifest, or one recording, whichever comes; a pipe is opened once."""
+    """The rows of a manifest, or one recording, whichever the pipe holds; it is opened only once."""
     file = Path(argument).open("rb")  # noqa: SIM115 - the recording is read later
     if file.peek(4).lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"{":
         with file:
@@ -201,18 +216,16 @@ def _of_utterance(utterance: Utterance) -> Recording:
 
 def _anchor(argument: str) -> str:
     """The folder below which this input's files are named."""
-    path = Path(argument)
-    if os.path.isdir(argument):  # noqa: PTH112
-        return os.path.abspath(path)  # noqa: PTH100
+    folder = argument
     if glob.has_magic(argument) and not os.path.exists(argument):  # noqa: PTH110
-        fixed = re.split(r"[*?\[]", argument)[0]
-        path = Path(fixed or ".") if fixed.endswith(("/", os.sep)) or not fixed else Path(fixed).parent
-        return os.path.abspath(path)  # noqa: PTH100
-    return os.path.abspath(path.parent)  # noqa: PTH100
+        folder = os.path.dirname(re.split(r"[*?\[]", argument)[0])  # noqa: PTH120
+    elif not os.path.isdir(argument):  # noqa: PTH112
+        folder = os.path.dirname(argument)  # noqa: PTH120
+    return os.path.abspath(folder or ".")  # noqa: PTH100
 
 
 def _named(found: list[Recording | Failure], anchors: Sequence[str]) -> list[Recording | Failure]:
-    """Give every file an id unique in this run: where the path without suffix is not, its suffix or a number."""
+    """Give every recording a unique id: the path without suffix, with the suffix or a number where others share it."""
     try:
         base = os.path.commonpath(anchors) if anchors else ""
     except ValueError:  # different drives on Windows
@@ -222,17 +235,14 @@ def _named(found: list[Recording | Failure], anchors: Sequence[str]) -> list[Rec
     taken = {stem for stem, count in uses.items() if count == 1}
     named: list[Recording | Failure] = []
     for item, stem in zip(found, stems, strict=True):
-        if isinstance(item, Failure):
-            named.append(item)
-            continue
         name = stem
-        if uses[stem] > 1:
-            name += Path(item.audio_filepath).suffix if not item.id else ""
-            plain, number = name, 2
+        if isinstance(item, Recording) and uses[stem] > 1:
+            plain = name = stem if item.id else stem + Path(item.audio_filepath).suffix
+            numbers = count(2)
             while name in taken:
-                name, number = f"{plain}~{number}", number + 1
+                name = f"{plain}~{next(numbers)}"
             taken.add(name)
-        named.append(replace(item, id=name))
+        named.append(replace(item, id=name) if isinstance(item, Recording) else item)
     return named
 
 

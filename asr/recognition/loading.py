@@ -1,26 +1,35 @@
-"""Recordings on their way to the recognizer: read whole where they are short, else opened for one pass."""
+"""Reading recordings for the recognizer: short ones whole and ahead of time, long ones as a stream of blocks."""
 
 from __future__ import annotations
 
 import io
-import os
 import stat
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from asr.audio.read import Audio, RawFormat, channel_count, from_array, open_stream
+from asr.audio.read import Audio, AudioStream, RawFormat, channel_count, from_array, open_stream
 from asr.recognition.inputs import Recording
-from asr.types import AsrError, Failure, in_words
+from asr.types import Failure
+
+
+class Waveform(NamedTuple):
+    """One channel of a recording; `channel` is None for the only one that was read, `silent` as in `Audio`."""
+
+    channel: int | None
+    samples: np.ndarray
+    silent: bool
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedRecording:
     """A recording with its samples, with what failed, or with None where it is too long to be held."""
 
     recording: Recording
@@ -31,59 +40,41 @@ class Loaded:
         """Of samples in memory, over all channels."""
         return self.audio.samples.size / self.audio.rate if isinstance(self.audio, Audio) else 0.0
 
-    def silent(self, channel: int | None) -> bool:
-        """Whether a channel (None: the only one that was read) is constant."""
-        return isinstance(self.audio, Audio) and self.audio.silent[channel or 0]
-
-    def waveforms(self) -> list[tuple[int | None, np.ndarray]]:
-        if not isinstance(self.audio, Audio):
-            return []
-        if self.audio.samples.ndim == 1:
-            return [(None, self.audio.samples)]
-        return list(enumerate(self.audio.samples))
-
-
-class Samples(Protocol):
-    """Blocks of samples at the model's rate; `duration` and `warnings` are complete after the last.
-
-    `silent`: all so far are silence, see `Audio.silent`.
-    """
-
-    duration: float
-    warnings: tuple[str, ...]
-    source_rate: int
-
     @property
-    def silent(self) -> bool: ...
+    def waveforms(self) -> list[Waveform]:
+        return waveforms_of(self.audio) if isinstance(self.audio, Audio) else []
 
-    def __iter__(self) -> Iterator[np.ndarray]: ...
+
+def waveforms_of(audio: Audio) -> list[Waveform]:
+    """The channels that were read."""
+    if audio.samples.ndim == 1:
+        return [Waveform(None, audio.samples, audio.silent[0])]
+    return [Waveform(channel, row, audio.silent[channel]) for channel, row in enumerate(audio.samples)]
 
 
 def load_recording(
     recording: Recording, rate: int, channel: str | int, raw: RawFormat | None, longest: float | None
-) -> Loaded:
+) -> LoadedRecording:
+    """What `read_recording` gives, errors as values."""
     recording = rereadable(recording)
     try:
-        chosen = channel if recording.channel is None else recording.channel
-        return Loaded(recording, read_recording(recording, rate, chosen, raw, longest))
-    except AsrError as error:
-        return Loaded(recording, failure(recording, str(error)))
-    except TypeError:  # of what is no recording at all
+        return LoadedRecording(recording, read_recording(recording, rate, channel, raw, longest))
+    except TypeError:  # the source is no recording at all
         raise
-    except Exception as error:  # what nobody expected of one recording must not end the work on the others
-        return Loaded(recording, failure(recording, f"{name_of(recording)}: {in_words(error)}"))
+    except Exception as error:  # an unexpected error in one recording must not end the work on the others
+        return LoadedRecording(recording, recording.failure(error))
 
 
 def read_recording(
     recording: Recording, rate: int, channel: str | int, raw: RawFormat | None, longest: float | None
 ) -> Audio | None:
-    """The samples; None where they last more than `longest` seconds."""
-    source = recording.source
+    """The samples, of `channel` where the recording names none; None where they last more than `longest` seconds."""
+    source, channel = recording.source, recording.channel_or(channel)
     if isinstance(source, tuple):
-        samples, source_rate = windowed(recording)
+        samples, source_rate = _cut_array(recording)
         if longest is not None and np.shape(samples)[-1:] > (longest * source_rate,):
             return None
-        return from_array(samples, source_rate, target_rate=rate, channel=channel, name=name_of(recording))
+        return from_array(samples, source_rate, target_rate=rate, channel=channel, name=recording.name)
     with open_stream(
         source,
         rate=rate,
@@ -91,19 +82,20 @@ def read_recording(
         offset=recording.offset,
         duration=recording.duration,
         raw=raw,
-        name=None if isinstance(source, str | Path) else name_of(recording),
+        name=_label(recording),
     ) as stream:
         return None if longest is not None and stream.seconds > longest else stream.read()
 
 
 def channels_of(recording: Recording, raw: RawFormat | None) -> int:
+    """How many channels a recording has. Raises AudioError."""
     if isinstance(recording.source, tuple):
         return len(np.atleast_2d(recording.source[0]))
     return channel_count(recording.source, raw)
 
 
-class _InMemory:
-    """Samples that are there already."""
+class ArrayStream:
+    """An array as an AudioStream: all its samples in one block."""
 
     def __init__(self, audio: Audio) -> None:
         self.samples, self.duration, self.warnings = audio.samples, audio.duration, audio.warnings
@@ -115,14 +107,13 @@ class _InMemory:
 
 @contextmanager
 def open_samples(
-    recording: Recording, rate: int, channel: str | int, raw: RawFormat | None, name: str
-) -> Iterator[Samples]:
-    """The samples of one channel of a recording, for one pass."""
+    recording: Recording, rate: int, channel: str | int, raw: RawFormat | None
+) -> Iterator[AudioStream | ArrayStream]:
+    """The samples of one channel of a recording in blocks, for one pass."""
     if isinstance(recording.source, tuple):
-        audio = from_array(*windowed(recording), target_rate=rate, channel=channel, name=name)
-        yield _InMemory(audio)
+        samples, source_rate = _cut_array(recording)
+        yield ArrayStream(from_array(samples, source_rate, target_rate=rate, channel=channel, name=recording.name))
         return
-    options: dict[str, Any] = {} if isinstance(recording.source, str | Path) else {"name": name}
     with open_stream(
         recording.source,
         rate=rate,
@@ -130,19 +121,9 @@ def open_samples(
         offset=recording.offset,
         duration=recording.duration,
         raw=raw,
-        **options,
+        name=_label(recording),
     ) as stream:
         yield stream
-
-
-def windowed(recording: Recording) -> tuple[np.ndarray, int]:
-    """Samples and rate of a recording given as an array, cut to its window."""
-    samples, rate = recording.source
-    first = round(recording.offset * rate)
-    last = None if recording.duration is None else first + round(recording.duration * rate)
-    if first or last is not None:
-        samples = np.asarray(samples)[..., first:last]
-    return samples, rate
 
 
 def rereadable(recording: Recording) -> Recording:
@@ -150,26 +131,29 @@ def rereadable(recording: Recording) -> Recording:
     source = recording.source
     try:
         if isinstance(source, str | Path):
-            return recording if stat.S_ISREG(os.stat(source).st_mode) else _with_content(recording, Path(source))  # noqa: PTH116
-        if hasattr(source, "seekable") and not isinstance(source, io.TextIOBase) and not source.seekable():
+            path = Path(source)
+            if not (stat.S_ISREG(path.stat().st_mode) or path.is_dir()):
+                return replace(recording, source=path.read_bytes())
+        elif hasattr(source, "seekable") and not isinstance(source, io.TextIOBase) and not source.seekable():
             return replace(recording, source=source.read())
-    except (OSError, ValueError):  # said by the reader, in its words
+    except (OSError, ValueError):  # the reader reports it, in its words
         pass
     return recording
 
 
-def _with_content(recording: Recording, path: Path) -> Recording:
-    return recording if path.is_dir() else replace(recording, source=path.read_bytes())
+def _label(recording: Recording) -> str | None:
+    """What messages call a source; None: its own path."""
+    return None if isinstance(recording.source, str | Path) else recording.name
 
 
-def failure(recording: Recording, error: str) -> Failure:
-    return Failure(recording.id, recording.audio_filepath, error)
-
-
-def name_of(recording: Recording) -> str:
-    if recording.audio_filepath == "-":
-        return "stdin"
-    return recording.audio_filepath or recording.id
+def _cut_array(recording: Recording) -> tuple[np.ndarray, int]:
+    """Samples and rate of a recording given as an array, cut to its window."""
+    samples, rate = recording.source
+    first = round(recording.offset * rate)
+    last = None if recording.duration is None else first + round(recording.duration * rate)
+    if first or last is not None:
+        samples = np.asarray(samples)[..., first:last]
+    return samples, rate
 
 
 Item = TypeVar("Item")
@@ -189,94 +173,66 @@ def read_ahead(
     No new item is begun while results of a total `cost` of `limit` or more are waiting to be taken, so at most
     `limit` and one item per worker are held. What `read` or the iterable raises is raised here, in its place.
     """
-    queue = _Ahead(items, read, cost, limit)
-    threads = [threading.Thread(target=queue.work, daemon=True) for _ in range(max(1, workers))]
-    for thread in threads:
-        thread.start()
-    try:
-        index = 0
-        while queue.wait_for(index):
-            yield queue.take(index)
-            index += 1
-    finally:
-        queue.stop()
+    source = iter(items)
+    changed = threading.Condition()
+    # Items are begun in order: while the next result wanted has not been begun, none after it has, so nothing is
+    # waiting and some worker is free to begin it. The limit cannot lock up.
+    begun: deque[Future[tuple[Result, float]]] = deque()
+    waiting = 0.0  # cost of the results that nobody has taken yet
+    ended = False  # no further item will be begun
 
+    def may_go_on() -> bool:
+        return ended or waiting < limit
 
-class _Ahead(Generic[Item, Result]):
-    # Items are begun in order. So if the next result wanted has not been begun, none after it has, nothing is waiting,
-    # and some worker is free to begin it: the limit cannot lock up.
+    def end() -> None:
+        nonlocal ended
+        with changed:
+            ended = True
+            changed.notify_all()
 
-    def __init__(
-        self,
-        items: Iterable[Item],
-        read: Callable[[Item], Result],
-        cost: Callable[[Result], float],
-        limit: float,
-    ) -> None:
-        self._items = iter(items)
-        self._read = read
-        self._cost = cost
-        self._limit = limit
-        self._changed = threading.Condition()
-        self._ready: dict[int, tuple[Result, float]] = {}
-        self._failed: dict[int, BaseException] = {}
-        self._waiting = 0.0
-        self._begun = 0
-        self._stopped = False  # no further item will be begun
-
-    def work(self) -> None:
+    def work() -> None:
+        nonlocal waiting
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._stopped or not self._ready or self._waiting < self._limit)
-                if self._stopped:
-                    return
-                index = self._begun
-                try:
-                    item = next(self._items)
-                except StopIteration:
-                    self._stopped = True
-                except BaseException as error:
-                    self._failed[index] = error
-                    self._begun += 1
-                    self._stopped = True
-                else:
-                    self._begun += 1
-                if self._stopped:
-                    self._changed.notify_all()
-                    return
+            future: Future[tuple[Result, float]] = Future()
             try:
-                result = self._read(item)
-                price = self._cost(result)
+                with changed:
+                    changed.wait_for(may_go_on)
+                    if ended:
+                        return
+                    begun.append(future)
+                    try:
+                        item = next(source)
+                    except StopIteration:
+                        begun.pop()
+                        end()
+                        return
+                    changed.notify_all()
+                result = read(item)
+                price = cost(result)
             except BaseException as error:
-                with self._changed:
-                    self._failed[index] = error
-                    self._stopped = True
-                    self._changed.notify_all()
+                future.set_exception(error)
+                end()
                 return
-            with self._changed:
-                self._ready[index] = (result, price)
-                self._waiting += price
-                self._changed.notify_all()
+            with changed:
+                waiting += price
+            future.set_result((result, price))
 
-    def wait_for(self, index: int) -> bool:
-        """Wait until result `index` can be taken; False when there is none."""
-        with self._changed:
-            while index not in self._ready and index not in self._failed:
-                if self._stopped and index >= self._begun:
-                    return False
-                self._changed.wait(0.5)  # with a timeout Ctrl-C gets through on every platform
-            return True
-
-    def take(self, index: int) -> Result:
-        with self._changed:
-            if index in self._failed:
-                raise self._failed[index]
-            result, price = self._ready.pop(index)
-            self._waiting -= price
-            self._changed.notify_all()
-            return result
-
-    def stop(self) -> None:
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
+    for _ in range(max(1, workers)):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        while True:
+            with changed:
+                while not begun and not ended:
+                    changed.wait(0.5)  # with a timeout Ctrl-C gets through on every platform
+                if not begun:
+                    return
+                future = begun.popleft()
+            while not future.done():
+                wait([future], timeout=0.5)
+            result, price = future.result()
+            with changed:
+                waiting -= price
+                changed.notify_all()
+            yield result
+    finally:
+        end()

@@ -1,4 +1,4 @@
-"""Output files in a folder that mirrors the inputs: written whole or not at all, never over others unasked."""
+"""Output files in a folder that mirrors the inputs: written whole or not at all, replacing others only if asked to."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from asr.files import OutputError, write_text
 from asr.recognition.writers import WRITERS
 from asr.types import Transcript, UsageError
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _ENDINGS = 24  # bytes kept free behind a shortened name, for "~2.ch10.textgrid" and the like
 
 
 class DiskFull(OutputError):
-    """There is no room for an output file, and so for none of those to come."""
+    """The disk is full (or read-only): no further output file can be written either."""
 
 
 class OutputFolder:
     """Writes transcripts as `folder/<id>.<format>`, one file per format, channels as `<id>.ch0.<format>`.
 
     An existing file is an OutputError unless `overwrite`. A name too long for the file system is cut and ends in a hash
-    of the whole name, so that it is the same one in every run; `shortened` holds one such path, and for what id. Raises
+    of the whole name, so that it is the same in every run; `shortened` holds the first such id and its path. Raises
     UsageError where the folder cannot be made.
     """
 
@@ -58,30 +59,25 @@ class OutputFolder:
 
     def _path(self, stem: str, ending: str, recording_id: str) -> Path:
         *folders, name = stem.split("/")
-        whole = self.folder.joinpath(*folders, name + ending)
         fits = len(os.fsencode(name + ending)) <= self._limit
-        path = self.folder.joinpath(
-            *(_shortened(part, self._limit) for part in folders),
-            (name if fits else _shortened(name, self._limit - _ENDINGS)) + ending,
-        )
-        if path != whole:
+        kept = [_shortened(part, self._limit) for part in folders]
+        kept.append((name if fits else _shortened(name, self._limit - _ENDINGS)) + ending)
+        path = self.folder.joinpath(*kept)
+        if kept != [*folders, name + ending]:
             self.shortened = self.shortened or (recording_id, path)
         return path
 
     def finished(self, recording_id: str, channels: Sequence[int | None] = (None,)) -> bool:
-        """Whether every file of these channels is there."""
-        paths = (path for channel in channels for path in self.paths(recording_id, channel))
-        return all(map(_exists, paths))
+        """Whether every file of these channels exists."""
+        return all(_exists(path) for channel in channels for path in self.paths(recording_id, channel))
 
     def existing(self, recording_id: str, channels: Sequence[int | None] = (None,)) -> Path | None:
-        """The first file that is in the way, None when there is none or overwriting is allowed."""
-        if self.overwrite:
-            return None
+        """The first file that is in the way; None when there is none or overwriting is allowed."""
         paths = (path for channel in channels for path in self.paths(recording_id, channel))
-        return next((path for path in paths if _exists(path)), None)
+        return None if self.overwrite else next(filter(_exists, paths), None)
 
     def write(self, transcript: Transcript, recording_id: str, *, only_missing: bool = False) -> None:
-        """Write every format; with `only_missing` leave the files that are there. Raises OutputError, DiskFull."""
+        """Write every format; with `only_missing` leave existing files alone. Raises OutputError, DiskFull."""
         for name, path in zip(self.formats, self.paths(recording_id, transcript.channel), strict=True):
             if _exists(path) and not self.overwrite:
                 if only_missing:
@@ -90,7 +86,7 @@ class OutputFolder:
             try:
                 write_text(path, self.writers[name](transcript))
             except OutputError as error:
-                if isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL:
+                if isinstance(error.__cause__, OSError) and error.__cause__.errno in DISK_FULL:
                     raise DiskFull(str(error)) from error
                 raise
 
@@ -99,15 +95,12 @@ def exists_error(path: Path) -> OutputError:
     return OutputError(f"{path}: exists already; --resume skips what is finished, --force overwrites it")
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-
 def _exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - Path.exists raises where a path is too long
 
 
 def _longest_name(folder: Path) -> int:
-    """Bytes of a file name that the file system takes."""
+    """The most bytes of a file name on this file system."""
     try:
         return os.pathconf(folder, "PC_NAME_MAX")
     except (AttributeError, OSError, ValueError):  # Windows, or a file system that does not say

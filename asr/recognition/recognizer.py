@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,24 @@ from asr.decoding.confidence import calibration_from_dict
 from asr.decoding.interface import Decoder
 from asr.decoding.make import DecodingConfig, make_decoder
 from asr.model.checkpoint import ModelFile, load_model
-from asr.recognition.finishing import finished
+from asr.recognition.acoustics import BATCH_SECONDS, SILENCE, Acoustics, RecordingEmissions, choose_device
 from asr.recognition.inputs import Recording, as_recording
 from asr.recognition.loading import (
-    Loaded,
+    LoadedRecording,
+    Waveform,
     channels_of,
-    failure,
     load_recording,
-    name_of,
     read_ahead,
     read_recording,
     rereadable,
+    waveforms_of,
 )
-from asr.recognition.long_form import Emissions, Windows, emissions_of, longest_piece, recognize_long, silenced
-from asr.types import AsrError, Failure, Hypothesis, Transcript, UsageError, in_words
+from asr.recognition.long_form import Recognition, Windows, emissions_of, longest_piece, recognize_long
+from asr.types import AsrError, Failure, Hypothesis, Transcript, UsageError, Word, in_words
 
-BATCH_SECONDS = {"cpu": 60.0, "cuda": 600.0}
-WINDOW_BATCHES = 4  # recordings are sorted by length within this many batches: more padding saved, later results
+BATCHES_SORTED = 4  # recordings are sorted by length within this many batches: less padding, but later results
+READING_COST = 0.1  # seconds of audio that reading a recording counts as at least: failures and clips add up, too
+MINIMUM_WORD = 0.001  # seconds; a word squeezed against the end of its recording keeps at least this
 
 
 class Recognizer:
@@ -42,17 +44,17 @@ class Recognizer:
 
     def __init__(self, model: ModelFile, decoder: Decoder | None = None) -> None:
         self.model_file = model
-        self.acoustic_model = model.model.eval()
+        self.acoustics = Acoustics(model)
+        self.acoustic_model = self.acoustics.model
         self.tokenizer = model.tokenizer
         self.normalizer = model.normalizer
-        self.rate = model.feature_config.rate
-        self.frame_seconds = model.model.frame_seconds
-        self.stride = model.model.stride  # samples per output frame
+        self.rate = self.acoustics.rate
+        self.frame_seconds = self.acoustics.frame_seconds
         self._decoder = decoder
         self.calibration = calibration_from_dict(model.training.get("confidence"))  # of word confidences
         self.windows: Windows | None = Windows()  # of long recordings; None: every recording in one piece
         self.on_text: Callable[[Recording, str], None] | None = None  # called as a long recording's text grows
-        self.source_rates: Counter[int] = Counter()  # recordings read at each rate, to say what was resampled
+        self.source_rates: Counter[int] = Counter()  # recordings read at each rate, to tell what was resampled
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto", threads: int | None = None, **decoding: Any) -> Recognizer:
@@ -81,7 +83,7 @@ class Recognizer:
 
     @property
     def device(self) -> torch.device:
-        return next(self.acoustic_model.parameters()).device
+        return self.acoustics.device
 
     @property
     def longest(self) -> float | None:
@@ -89,31 +91,26 @@ class Recognizer:
         return None if self.windows is None else longest_piece(self.windows, self.model_file.training)
 
     def transcribe(
-        self,
-        source: Any,
-        *,
-        channel: str | int = "mix",
-        nbest: int = 1,
-        raw: RawFormat | None = None,
+        self, source: Any, *, channel: str | int = "mix", nbest: int = 1, raw: RawFormat | None = None
     ) -> Transcript:
         """Transcribe one recording: a path, the bytes of a file, a file object, or `(samples, rate)`.
 
         `channel` is "mix" or a channel number from 0; for "each" use `transcribe_many`. Word times are seconds from
         the start of the recording. Raises AudioError naming the file when it holds nothing to transcribe.
         """
-        recording = as_recording(source)
-        channel = channel if recording.channel is None else recording.channel
+        recording = rereadable(as_recording(source))
+        channel = recording.channel_or(channel)
         if channel == "each":
             raise UsageError("transcribe() returns one transcript: use transcribe_many(..., channel='each')")
-        recording = rereadable(recording)
         audio = read_recording(recording, self.rate, channel, raw, self.longest)
         if audio is None:
             return self._transcribe_long(recording, channel, None, nbest, raw, BATCH_SECONDS[self.device.type])
-        self.source_rates[audio.source_rate] += 1
-        [log_probs] = self.emissions([audio.samples])
-        if audio.silent[0]:
-            log_probs = silenced(log_probs)
-        return self._transcript(recording, audio, self.decoder.decode(log_probs), None, nbest)
+        [waveform] = waveforms_of(audio)
+        if waveform.silent:
+            log_probs = self.acoustics.silence(len(waveform.samples))
+        else:
+            [log_probs] = self.emissions([waveform.samples])
+        return self._transcript(recording, _recognition(audio, waveform, self.decoder.decode(log_probs), nbest), None)
 
     def transcribe_many(
         self,
@@ -127,23 +124,15 @@ class Recognizer:
     ) -> Iterator[Transcript | Failure]:
         """Transcribe many recordings, yielding in input order; what cannot be transcribed gives a Failure.
 
-        `sources` may hold manifest rows and Recordings too, whose windows and channels are heeded. With channel
+        `sources` may hold manifest rows and Recordings too, whose windows and channels are respected. With channel
         "each" every channel of a recording gives a Transcript with its `channel` set. Audio is read ahead by `workers`
         threads and recognized in batches of up to `batch_seconds` of padded audio (60 on CPU, 600 on CUDA).
         """
-        results = self.recognize(
-            map(as_recording, sources),
-            channel=channel,
-            nbest=nbest,
-            raw=raw,
-            batch_seconds=batch_seconds,
-            workers=workers,
-        )
-        for _, result in results:
-            if isinstance(result, Failure):
-                yield result
-            else:
-                yield from result
+        recordings = map(as_recording, sources)
+        for _, result in self.recognize(
+            recordings, channel=channel, nbest=nbest, raw=raw, batch_seconds=batch_seconds, workers=workers
+        ):
+            yield from [result] if isinstance(result, Failure) else result
 
     def recognize(
         self,
@@ -159,65 +148,54 @@ class Recognizer:
         seconds = BATCH_SECONDS[self.device.type] if batch_seconds is None else batch_seconds
         if not seconds > 0:
             raise UsageError(f"batch seconds must be positive, found {seconds:g}")
-        window_seconds = seconds * WINDOW_BATCHES
         loaded = read_ahead(
             recordings,
             lambda recording: load_recording(recording, self.rate, channel, raw, self.longest),
-            cost=lambda item: item.seconds + 0.1,  # so that failures and the shortest clips fill a window, too
-            limit=window_seconds,
+            cost=lambda item: item.seconds + READING_COST,
+            limit=seconds * BATCHES_SORTED,
             workers=workers or min(4, os.cpu_count() or 1),
         )
-        window: list[Loaded] = []
-        waiting = 0.0
+        waiting: list[LoadedRecording] = []
+        waiting_seconds = 0.0
         for item in loaded:
-            if item.audio is None:  # too long for a batch: by itself, after what came before it
-                yield from self._recognize_window(window, seconds, nbest)
-                window, waiting = [], 0.0
+            if item.audio is None:  # too long for a batch: recognized by itself, after those before it
+                yield from self._recognize_short(waiting, seconds, nbest)
+                waiting, waiting_seconds = [], 0.0
                 yield item.recording, self._recognize_long(item.recording, channel, nbest, raw, seconds)
                 continue
-            window.append(item)
-            waiting += item.seconds + 0.1
-            if waiting >= window_seconds:
-                yield from self._recognize_window(window, seconds, nbest)
-                window, waiting = [], 0.0
-        yield from self._recognize_window(window, seconds, nbest)
+            waiting.append(item)
+            waiting_seconds += item.seconds + READING_COST
+            if waiting_seconds >= seconds * BATCHES_SORTED:
+                yield from self._recognize_short(waiting, seconds, nbest)
+                waiting, waiting_seconds = [], 0.0
+        yield from self._recognize_short(waiting, seconds, nbest)
 
     def emissions(self, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Log-probabilities (time, vocab) float32 of waveforms (samples,) at the model's rate, as one padded batch."""
-        lengths = torch.tensor([len(waveform) for waveform in samples], dtype=torch.int64)
-        padded = torch.zeros(len(samples), int(lengths.max()))
-        for row, waveform in zip(padded, samples, strict=True):
-            row[: len(waveform)] = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
-        with torch.inference_mode():
-            log_probs, frames = self.acoustic_model(padded.to(self.device), lengths.to(self.device))
-        arrays = log_probs.float().cpu().numpy()
-        return [array[:count] for array, count in zip(arrays, frames.tolist(), strict=True)]
+        return self.acoustics.emissions(samples)
 
-    def emissions_of(self, source: Any, *, channel: str | int = "mix", raw: RawFormat | None = None) -> Emissions:
+    def emissions_of(
+        self, source: Any, *, channel: str | int = "mix", raw: RawFormat | None = None
+    ) -> RecordingEmissions:
         """Log-probabilities of one channel of a recording of any length, read window by window where it is long."""
-        recording = as_recording(source)
-        channel = channel if recording.channel is None else recording.channel
-        return emissions_of(self, rereadable(recording), name=name_of(recording), channel=channel, raw=raw)
+        recording = rereadable(as_recording(source))
+        return emissions_of(self.acoustics, recording, self.windows, channel=recording.channel_or(channel), raw=raw)
 
     def _recognize_long(
         self, recording: Recording, channel: str | int, nbest: int, raw: RawFormat | None, batch_seconds: float
     ) -> list[Transcript] | Failure:
-        chosen = channel if recording.channel is None else recording.channel
+        chosen = recording.channel_or(channel)
         try:
-            channels: list[int | None] = [None]
-            if chosen == "each":
-                channels = [*range(channels_of(recording, raw))]
+            if chosen != "each":
+                return [self._transcribe_long(recording, chosen, None, nbest, raw, batch_seconds)]
             return [
-                self._transcribe_long(recording, chosen if c is None else c, c, nbest, raw, batch_seconds)
-                for c in channels
+                self._transcribe_long(recording, number, number, nbest, raw, batch_seconds)
+                for number in range(channels_of(recording, raw))
             ]
-        except AsrError as error:
-            name = name_of(recording)
-            return failure(recording, str(error) if str(error).startswith(f"{name}: ") else f"{name}: {error}")
-        except OSError:  # not of reading, whose errors are AudioError by now: `on_text` cannot print
+        except OSError:  # raised by `on_text`, which cannot print; errors of reading are AudioErrors
             raise
         except Exception as error:
-            return failure(recording, f"{name_of(recording)}: {in_words(error)}")
+            return recording.failure(error)
 
     def _transcribe_long(
         self,
@@ -229,65 +207,42 @@ class Recognizer:
         batch_seconds: float,
     ) -> Transcript:
         on_text = self.on_text
-        result = recognize_long(
-            self,
+        recognition = recognize_long(
+            self.acoustics,
+            self.decoder,
             recording,
-            name=name_of(recording),
+            self.windows or Windows(),
             channel=read_channel,
             nbest=nbest,
             raw=raw,
             batch_seconds=batch_seconds,
             on_text=None if on_text is None else lambda text: on_text(recording, text),
         )
-        if not channel:  # once for all channels
-            self.source_rates[result.source_rate] += 1
-        return finished(
-            recording, result.duration, result.warnings, result.hypotheses, channel, self.calibration, result.silent
-        )
+        return self._transcript(recording, recognition, channel)
 
-    def _recognize_window(
-        self, window: list[Loaded], batch_seconds: float, nbest: int
+    def _recognize_short(
+        self, items: list[LoadedRecording], batch_seconds: float, nbest: int
     ) -> Iterator[tuple[Recording, list[Transcript] | Failure]]:
-        waveforms = [
-            (item, channel, samples) for item in window for channel, samples in item.waveforms()
-        ]  # one per channel
-        waveforms.sort(key=lambda entry: -len(entry[2]))
-        results: dict[tuple[int, int | None], Transcript | Failure] = {}
+        """Recordings in memory, recognized in batches of similar length and given out in their order."""
+        waveforms = [waveform for item in items for waveform in item.waveforms]
+        hypotheses: list[list[Hypothesis] | AsrError] = [[] for _ in waveforms]
         for batch in _batches(waveforms, batch_seconds * self.rate):
-            emissions = self.emissions_in_memory([samples for _, _, samples in batch])
-            for i, (item, channel, _) in enumerate(batch):
-                log_probs = emissions[i]
-                if item.silent(channel) and not isinstance(log_probs, AsrError):
-                    emissions[i] = silenced(log_probs)
-            for (item, channel, _), hypotheses in zip(batch, self._decoded(emissions), strict=True):
-                results[id(item), channel] = self._result(item, channel, hypotheses, nbest)
-        for item in window:
-            if isinstance(item.audio, Audio):
-                self.source_rates[item.audio.source_rate] += 1
-            yield item.recording, _joined(item, [results[id(item), c] for c, _ in item.waveforms()])
+            emissions = self.acoustics.emissions_or_errors([waveforms[i].samples for i in batch])
+            for place, i in enumerate(batch):
+                if waveforms[i].silent:
+                    emissions[place] = self.acoustics.silence(len(waveforms[i].samples))
+            for i, found in zip(batch, self._decode(emissions), strict=True):
+                hypotheses[i] = found
+        following = iter(hypotheses)
+        for item in items:
+            channels = [(waveform, next(following)) for waveform in item.waveforms]
+            yield item.recording, self._transcripts(item, channels, nbest)
 
-    def emissions_in_memory(self, samples: list[np.ndarray]) -> list[np.ndarray | AsrError]:
-        """The emissions of a batch; where that fails (memory is short) one by one, with an error for what fails."""
-        try:
-            return [*self.emissions(samples)]
-        except AssertionError:  # our own mistake, not the input's
-            raise
-        except Exception as error:
-            problem, out_of_memory = in_words(error), _out_of_memory(error)
-        if out_of_memory and self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if len(samples) > 1:
-            return [result for waveform in samples for result in self.emissions_in_memory([waveform])]
-        if out_of_memory:
-            minutes = len(samples[0]) / self.rate / 60
-            problem = f"not enough memory on {self.device.type} for {minutes:.1f} minutes in one piece"
-        return [AsrError(problem)]
-
-    def _decoded(self, emissions: Sequence[np.ndarray | AsrError]) -> list[list[Hypothesis] | AsrError]:
-        """Hypotheses of each utterance of a batch, or why there are none: the others go on."""
+    def _decode(self, emissions: Sequence[np.ndarray | AsrError]) -> list[list[Hypothesis] | AsrError]:
+        """The hypotheses of each utterance of a batch, or an error in their place."""
         many = getattr(self.decoder, "decode_many", None)
         if many is not None:
-            with suppress(Exception):  # found again below, one by one
+            with suppress(Exception):  # the loop below finds out which utterance it was
                 return many(emissions, errors_as_values=True)
         results: list[list[Hypothesis] | AsrError] = []
         for log_probs in emissions:
@@ -299,59 +254,75 @@ class Recognizer:
                 results.append(AsrError(in_words(error)))
         return results
 
-    def _result(
-        self, item: Loaded, channel: int | None, hypotheses: list[Hypothesis] | AsrError, nbest: int
-    ) -> Transcript | Failure:
-        assert isinstance(item.audio, Audio)
-        if isinstance(hypotheses, AsrError):
-            return failure(item.recording, f"{name_of(item.recording)}: {hypotheses}")
-        return self._transcript(item.recording, item.audio, hypotheses, channel, nbest)
+    def _transcripts(
+        self, item: LoadedRecording, channels: Sequence[tuple[Waveform, list[Hypothesis] | AsrError]], nbest: int
+    ) -> list[Transcript] | Failure:
+        """The transcripts of a recording's channels, or what failed."""
+        if not isinstance(item.audio, Audio):
+            assert item.audio is not None
+            return item.audio
+        transcripts = []
+        for waveform, hypotheses in channels:
+            if isinstance(hypotheses, AsrError):
+                return item.recording.failure(hypotheses)
+            recognition = _recognition(item.audio, waveform, hypotheses, nbest)
+            transcripts.append(self._transcript(item.recording, recognition, waveform.channel))
+        return transcripts
 
-    def _transcript(
-        self, recording: Recording, audio: Audio, hypotheses: list[Hypothesis], channel: int | None, nbest: int
-    ) -> Transcript:
-        best = hypotheses[: max(nbest, 1)]
-        silent = audio.silent[channel or 0]
-        return finished(recording, audio.duration, audio.warnings, best, channel, self.calibration, silent)
+    def _transcript(self, recording: Recording, recognition: Recognition, channel: int | None) -> Transcript:
+        """Hypotheses with word times within the recording and calibrated confidences."""
+        if not channel:  # once for all channels of a recording
+            self.source_rates[recognition.source_rate] += 1
+        duration = recognition.duration
+        fitted = [replace(h, words=self._calibrated(fit_words(h.words, duration))) for h in recognition.hypotheses]
+        best = fitted[0]
+        return Transcript(
+            text=best.text,
+            words=best.words,
+            duration=duration,
+            id=recording.id,
+            audio_filepath=recording.audio_filepath,
+            channel=channel,
+            confidence=sum(word.confidence for word in best.words) / max(len(best.words), 1),
+            nbest=tuple(fitted),
+            warnings=(*recognition.warnings, SILENCE) if recognition.silent else recognition.warnings,
+        )
+
+    def _calibrated(self, words: tuple[Word, ...]) -> tuple[Word, ...]:
+        if self.calibration is None:
+            return words
+        return tuple(replace(word, confidence=self.calibration(word.confidence)) for word in words)
 
 
-def choose_device(name: str) -> str:
-    """`auto` is CUDA where there is one; raises UsageError for a device that is not there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind = name.partition(":")[0]
-    if kind not in BATCH_SECONDS:
-        raise UsageError(f"device '{name}' is not one of auto, cpu, cuda")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise UsageError("no CUDA device is available to PyTorch: use --device cpu, or see `asr doctor`")
-    return name
+def _recognition(audio: Audio, waveform: Waveform, hypotheses: list[Hypothesis], nbest: int) -> Recognition:
+    best = hypotheses[: max(nbest, 1)]
+    return Recognition(best, audio.duration, audio.warnings, audio.source_rate, waveform.silent)
 
 
-def _batches(
-    waveforms: list[tuple[Loaded, int | None, np.ndarray]], most_samples: float
-) -> Iterator[list[tuple[Loaded, int | None, np.ndarray]]]:
-    """Consecutive runs of waveforms, sorted longest first, whose padded size stays within `most_samples`."""
-    batch: list[tuple[Loaded, int | None, np.ndarray]] = []
-    for entry in waveforms:
-        if batch and len(batch[0][2]) * (len(batch) + 1) > most_samples:
+def fit_words(words: Sequence[Word], duration: float) -> tuple[Word, ...]:
+    """Move words that end after `duration` back into the recording, keeping 0 <= start < end <= next start.
+
+    A model's last frames reach past the end of the audio by up to the width of a frame.
+    """
+    if not words or words[-1].end <= duration:
+        return tuple(words)
+    shortest = min(MINIMUM_WORD, duration / len(words))
+    fitted: list[Word] = []
+    limit = duration
+    for word in reversed(words):
+        end = min(word.end, limit)
+        limit = max(min(word.start, end - shortest), 0.0)
+        fitted.append(replace(word, start=limit, end=end))
+    return tuple(reversed(fitted))
+
+
+def _batches(waveforms: Sequence[Waveform], most_samples: float) -> Iterator[list[int]]:
+    """The indices of waveforms in batches, longest first, whose padded size stays within `most_samples`."""
+    batch: list[int] = []
+    for i in sorted(range(len(waveforms)), key=lambda i: -len(waveforms[i].samples)):
+        if batch and len(waveforms[batch[0]].samples) * (len(batch) + 1) > most_samples:
             yield batch
             batch = []
-        batch.append(entry)
+        batch.append(i)
     if batch:
         yield batch
-
-
-def _joined(item: Loaded, results: list[Transcript | Failure]) -> list[Transcript] | Failure:
-    """The transcripts of a recording's channels, or what failed."""
-    if isinstance(item.audio, Failure):
-        return item.audio
-    transcripts = []
-    for result in results:
-        if isinstance(result, Failure):
-            return result
-        transcripts.append(result)
-    return transcripts
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)

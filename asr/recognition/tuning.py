@@ -1,9 +1,14 @@
-"""The weights of a language model in the beam search, chosen by the word error rate on a development set."""
+"""The weights of a language model in the beam search, chosen by the word error rate on a development set.
+
+The acoustic model runs once: its emissions are kept on disk, and every setting is tried on them.
+"""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -13,22 +18,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asr.files import replacing, write_text
+from asr.corpus.download import file_digest
+from asr.corpus.manifest import Manifest
+from asr.files import file_state, replacing, write_text
+from asr.lm.tuned import Tuned, write_tuned
+from asr.recognition.evaluation import recognize_manifest
 from asr.scoring.edits import score
 from asr.text.normalize import normalize
-from asr.types import AsrError, UsageError
+from asr.types import AsrError, Failure, Hypothesis, UsageError
 
 if TYPE_CHECKING:
-    from asr.corpus.manifest import Manifest
     from asr.decoding.beam.search import BeamSearch
     from asr.recognition.recognizer import Recognizer
-
 
 ALPHAS, BETAS = (0.0, 3.0), (-1.0, 5.0)
 COARSE = 7  # points per axis of the first grid
 REFINEMENTS = 3  # times that the step is halved around the best
-_TEST_FILE = re.compile(r"test([^a-z]|$)", re.IGNORECASE)
 WIDTHS = (8, 16, 32, 64, 128, 256)
+_TEST_FILE = re.compile(r"test([^a-z]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -55,9 +62,9 @@ class Tuning:
 
 
 def refuse_test_set(manifest: Manifest) -> None:
-    """Raise UsageError when rows of a manifest belong to a test set: tuning on it falsifies results.
+    """Raise UsageError when rows of a manifest belong to a test set: results on a set used for tuning mean nothing.
 
-    Their `split` says so or, where they have none, the name of the file: test.jsonl, test-clean.jsonl.
+    A row belongs to one by its `split` or, if it has none, by the name of its file: test.jsonl, test-clean.jsonl.
     """
     advice = "tune on a development set, or the results on this test set mean nothing"
     named = next((path for path in manifest.path.split(", ") if _TEST_FILE.match(Path(path).name)), None)
@@ -66,7 +73,7 @@ def refuse_test_set(manifest: Manifest) -> None:
             raise UsageError(f"{manifest.path}: {utterance.id} belongs to the split '{utterance.split}': {advice}")
         if named and not utterance.split:
             raise UsageError(
-                f"{named}: by its name a test set, and {utterance.id} has no 'split' to say else: {advice}"
+                f"{named}: by its name a test set, and {utterance.id} has no 'split' to say otherwise: {advice}"
             )
 
 
@@ -80,14 +87,13 @@ def tune(
     betas: tuple[float, float] = BETAS,
     beam_width: int | None = None,
     jobs: int = 1,
-    on_trial: Callable[[Trial], object] | None = None,
 ) -> Tuning:
-    """Search alpha and beta within bounds on a grid, then three times on one half as wide around the best.
+    """Search alpha and beta within bounds on a coarse grid, then on three finer ones around the best point so far.
 
-    Of settings with equally few errors, that nearest to the middle of them is taken: the least accidental. With
-    `beam_width` None the search runs at a width of 64, and afterwards, at the best alpha and beta, the second smallest
-    width of those that make the fewest errors is taken: other utterances may need a little more. `references` are
-    texts as spoken; both sides go through `normalizer`.
+    Of settings with equally few errors, the one nearest to their mean is chosen: it is the least likely to be best by
+    chance. With `beam_width` None the search runs at a width of 64; afterwards, at the best alpha and beta, the second
+    smallest of the widths with the fewest errors is chosen, because other utterances may need a little more.
+    `references` are the texts as transcribed; both sides go through `normalizer`.
     """
     if len(emissions) == 0:
         raise AsrError("tuning: there is no utterance to decode")
@@ -102,8 +108,6 @@ def tune(
             decoder = search.reweighted(alpha=key[0], beta=key[1], beam_width=width)
             texts = [normalize(best[0].text, normalizer) for best in decoder.decode_many(emissions, jobs)]
             trials[key] = Trial(*key, score(wanted, texts).counts.errors)
-            if on_trial:
-                on_trial(trials[key])
         return trials[key]
 
     width = beam_width or 64
@@ -113,11 +117,11 @@ def tune(
             run(float(alpha), float(beta), width)
     for _ in range(REFINEMENTS):
         steps = [step / 2 for step in steps]
-        centre = _middle_of_best(list(trials.values()))
+        center = _middle_of_best(list(trials.values()))
         for i in (-1, 0, 1):
             for j in (-1, 0, 1):
-                alpha = min(max(centre.alpha + i * steps[0], alphas[0]), alphas[1])
-                beta = min(max(centre.beta + j * steps[1], betas[0]), betas[1])
+                alpha = min(max(center.alpha + i * steps[0], alphas[0]), alphas[1])
+                beta = min(max(center.beta + j * steps[1], betas[0]), betas[1])
                 run(alpha, beta, width)
     best = _middle_of_best(list(trials.values()))
     if beam_width is None:
@@ -149,46 +153,35 @@ def tune_on_manifest(
     lexicon: str | Path | None = None,
     jobs: int = 1,
     batch_seconds: float | None = None,
-    on_result: Callable[[], object] | None = None,
-    on_trial: Callable[[Trial], object] | None = None,
-    warn: Callable[[str], object] = lambda message: None,
+    on_result: Callable[[], object] = lambda: None,
+    warn: Callable[[str], None] = lambda message: None,
 ) -> Tuning:
     """Tune the language model file `lm` for a model and store the choice beside it.
 
-    The model's output is kept in `folder`, and read from there the next time. Utterances whose audio cannot be read are
-    left out, with a warning each. Raises UsageError for a manifest with test utterances.
+    The model's emissions are kept in `folder`, and read from there the next time. Utterances whose audio cannot be read
+    are left out, with a warning each. Raises UsageError for a manifest with test utterances.
     """
-    from asr.decoding.beam.alphabet import Alphabet
-    from asr.decoding.beam.lexicon import read_words
     from asr.decoding.beam.search import BeamSearch
-    from asr.decoding.lm_check import check_lm
-    from asr.lm.ngram import NGramLM
-    from asr.lm.tuned import Tuned, write_tuned
-    from asr.recognition.emission_cache import emissions
+    from asr.decoding.make import DecodingConfig, make_decoder
 
     refuse_test_set(manifest)
-    labels = recognizer.tokenizer.labels
-    language_model = NGramLM.read(lm, verify=True)
-    words = read_words(lexicon, Alphabet(labels)) if lexicon is not None else None
-    for remark in check_lm(language_model, labels, words):
-        warn(remark)
-    search = BeamSearch(labels, language_model, lexicon=words, frame_seconds=recognizer.frame_seconds)
-    found = emissions(recognizer, model, manifest, folder, batch_seconds=batch_seconds, on_result=on_result)
-    for name, error in found.failures.items():
+    config = DecodingConfig(lm=lm, lexicon=lexicon)
+    search = make_decoder(config, recognizer.tokenizer, recognizer.frame_seconds, warn)
+    assert isinstance(search, BeamSearch)
+    emissions, failures = cached_emissions(
+        recognizer, model, manifest, folder, batch_seconds=batch_seconds, on_result=on_result
+    )
+    for name, error in failures.items():
         warn(f"{name}: {error}; left out")
-    heard = [
-        (array, utterance.text) for array, utterance in zip(found.arrays, manifest, strict=True) if array is not None
-    ]
     tuning = tune(
         search,
-        [array for array, _ in heard],
-        [text for _, text in heard],
+        [array for array in emissions if array is not None],
+        [u.text for u, array in zip(manifest, emissions, strict=True) if array is not None],
         recognizer.normalizer,
         alphas=alphas,
         betas=betas,
         beam_width=beam_width,
         jobs=jobs,
-        on_trial=on_trial,
     )
     details = {
         "model": str(model),
@@ -199,6 +192,68 @@ def tune_on_manifest(
     }
     write_tuned(lm, Tuned(tuning.best.alpha, tuning.best.beta, tuning.best.beam_width, details))
     return tuning
+
+
+class _Collector:
+    """A decoder that keeps the emissions that it is given, and returns their number as the text."""
+
+    def __init__(self) -> None:
+        self.seen: list[np.ndarray] = []
+
+    def decode(self, log_probs: np.ndarray) -> list[Hypothesis]:
+        self.seen.append(np.asarray(log_probs, dtype=np.float32))
+        return [Hypothesis(text=str(len(self.seen) - 1), score=0.0, acoustic_score=0.0)]
+
+
+def cached_emissions(
+    recognizer: Recognizer,
+    model: str | Path,
+    manifest: Manifest,
+    folder: str | Path,
+    *,
+    batch_seconds: float | None = None,
+    on_result: Callable[[], object] = lambda: None,
+) -> tuple[list[np.ndarray | None], dict[str, str]]:
+    """The emissions (time, vocab) of every utterance, None where it cannot be recognized, and these errors by id.
+
+    They are read from `folder` if they were made there before, else computed and stored: again when the model file, the
+    manifest's content or one of its audio files has changed. The arrays are views of one, memory-mapped if it was read.
+    """
+    index, data = Path(folder) / "emissions.json", Path(folder) / "emissions.npy"
+    audio = hashlib.sha256()  # of the states of all audio files together, so that a corrected recording is noticed
+    for path in sorted({utterance.audio_filepath for utterance in manifest}):
+        audio.update(json.dumps(file_state(Path(path)), sort_keys=True).encode())
+    key = {"model": file_digest(Path(model)), "manifest": manifest.sha256, "audio": audio.hexdigest()}
+    try:
+        stored = json.loads(index.read_text(encoding="utf-8"))
+        joined = np.load(data, mmap_mode="r")
+        if stored["key"] == key and len(joined) == sum(stored["frames"]):
+            return _split(joined, stored["frames"]), stored["failures"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    index.unlink(missing_ok=True)  # first: an interrupted run leaves no index that fits the data
+    collector, decoder = _Collector(), recognizer.decoder
+    recognizer.decoder = collector
+    try:
+        results = recognize_manifest(
+            recognizer, manifest, batch_seconds=batch_seconds, on_result=lambda result: on_result()
+        )
+    finally:
+        recognizer.decoder = decoder
+    failures = {result.id: result.error for result in results if isinstance(result, Failure)}
+    arrays = [collector.seen[int(result.text)] for result in results if not isinstance(result, Failure)]
+    following = iter(arrays)
+    lengths = [0 if isinstance(result, Failure) else len(next(following)) for result in results]
+    joined = np.concatenate([np.zeros((0, recognizer.tokenizer.vocab_size), np.float32), *arrays])
+    with replacing(data) as partial, partial.open("wb") as file:
+        np.save(file, joined)
+    write_text(index, json.dumps({"key": key, "frames": lengths, "failures": failures}, ensure_ascii=False))
+    return _split(joined, lengths), failures
+
+
+def _split(joined: np.ndarray, lengths: Sequence[int]) -> list[np.ndarray | None]:
+    ends = np.cumsum(lengths)
+    return [joined[end - length : end] if length else None for end, length in zip(ends, lengths, strict=True)]
 
 
 def table(tuning: Tuning, most: int = 10) -> str:
@@ -212,18 +267,19 @@ def table(tuning: Tuning, most: int = 10) -> str:
     return "\n".join(lines)
 
 
-def write_trials(tuning: Tuning, path: Path) -> None:
-    """Every trial as a CSV file."""
+def write_tuning(tuning: Tuning, folder: Path, title: str) -> None:
+    """Write every trial to trials.csv, and the word error rates over alpha and beta as a picture, surface.png."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["alpha", "beta", "beam_width", "errors", "wer"])
     for trial in tuning.trials:
         writer.writerow([trial.alpha, trial.beta, trial.beam_width, trial.errors, f"{tuning.wer(trial):.5f}"])
-    write_text(path, text.getvalue())
+    write_text(folder / "trials.csv", text.getvalue())
+    _draw_surface(tuning, folder / "surface.png", title)
 
 
-def draw_surface(tuning: Tuning, path: Path, title: str) -> None:
-    """Word error rate over alpha and beta as a PNG: the response surface, its trials and the choice."""
+def _draw_surface(tuning: Tuning, path: Path, title: str) -> None:
+    """The response surface of the word error rate, the trials on it and the choice; a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

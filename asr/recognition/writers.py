@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -14,13 +14,13 @@ from asr.config import nearest
 from asr.scoring.nist_files import nist_id, nist_text, trn_line
 from asr.types import Failure, Transcript, UsageError, Word
 
-# Subtitles as broadcasters' guides ask for them: two lines of 42 characters, shown for at most 7 seconds.
+# Subtitles as broadcasters' guidelines ask for: two lines of 42 characters, shown for at most 7 seconds.
 LINE_WIDTH = 42
 LINES = 2
 LONGEST_CUE = 7.0
 SHORTEST_CUE = 1.0  # CTC words are short peaks; a cue is kept on screen this long where the next one leaves room
 PAUSE = 1.0  # silence that ends a cue
-BREATH = 0.15  # silence at which a cue that is full may end before its last word
+BREATH = 0.15  # silence at which a full cue may end before its last words
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,12 @@ def flagged(below: float) -> Callable[[Transcript], str]:
 
 def json_(transcript: Transcript) -> str:
     """One JSON object, indented: text, words with start, end (seconds) and confidence, duration."""
-    return json.dumps(to_dict(transcript), ensure_ascii=False, indent=2) + "\n"
-
-
-def jsonl(transcript: Transcript) -> str:
-    """One JSON object on one line, the keys of `json_`."""
-    return json_line(transcript)
+    return json.dumps(json_object(transcript), ensure_ascii=False, indent=2) + "\n"
 
 
 def json_line(result: Transcript | Failure) -> str:
-    """One JSON line for a result of either kind; a failure has `error` instead of `text`."""
-    return json.dumps(to_dict(result), ensure_ascii=False) + "\n"
+    """One JSON object on one line, the keys of `json_`; a failure has `error` instead of `text`."""
+    return json.dumps(json_object(result), ensure_ascii=False) + "\n"
 
 
 def word_lines(transcript: Transcript) -> str:
@@ -69,20 +64,21 @@ def word_lines(transcript: Transcript) -> str:
 
 def srt(transcript: Transcript) -> str:
     """SubRip: numbered cues, hours:minutes:seconds,milliseconds."""
-    blocks = (
-        f"{i}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{_wrapped(cue.text)}\n"
-        for i, cue in enumerate(cues(transcript.words, transcript.duration), start=1)
-    )
-    return "\n".join(blocks)
+    blocks = enumerate(_subtitles(transcript, ","), start=1)
+    return "\n".join(f"{number}\n{times}\n{text}\n" for number, (times, text) in blocks)
 
 
 def vtt(transcript: Transcript) -> str:
     """WebVTT (W3C): markup characters escaped."""
-    blocks = (
-        f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{escape(_wrapped(cue.text), quote=False)}\n"
-        for cue in cues(transcript.words, transcript.duration)
-    )
+    blocks = (f"{times}\n{escape(text, quote=False)}\n" for times, text in _subtitles(transcript, "."))
     return "\n".join(["WEBVTT\n", *blocks])
+
+
+def _subtitles(transcript: Transcript, decimal_mark: str) -> Iterator[tuple[str, str]]:
+    """The times and the wrapped text of each cue."""
+    for cue in cues(transcript.words, transcript.duration):
+        times = f"{_clock(cue.start, decimal_mark)} --> {_clock(cue.end, decimal_mark)}"
+        yield times, "\n".join(_lines(cue.text))
 
 
 def tsv(transcript: Transcript) -> str:
@@ -114,139 +110,12 @@ def trn(transcript: Transcript) -> str:
 
 
 def textgrid(transcript: Transcript) -> str:
-    """Praat's TextGrid: a tier of words, and one of tokens where they were aligned."""
-    tiers = {"words": transcript.words} | ({"tokens": transcript.tokens} if transcript.tokens else {})
-    return praat_textgrid(transcript.duration, tiers)
+    """Praat's TextGrid: a tier of words, and one of tokens where they were aligned.
 
-
-WRITERS: dict[str, Callable[[Transcript], str]] = {
-    "txt": txt,
-    "json": json_,
-    "jsonl": jsonl,
-    "srt": srt,
-    "vtt": vtt,
-    "tsv": tsv,
-    "ctm": ctm,
-    "trn": trn,
-    "textgrid": textgrid,
-}
-
-
-def parse_formats(text: str) -> tuple[str, ...]:
-    """The formats of a comma-separated list ("txt,srt", or "all"); raises UsageError for an unknown one."""
-    names = tuple(dict.fromkeys(name.strip().lower() for name in text.split(",") if name.strip()))
-    if "all" in names:
-        return tuple(WRITERS)
-    for name in names:
-        if name not in WRITERS:
-            raise UsageError(f"unknown output format '{name}'{nearest(name, WRITERS)}")
-    if not names:
-        raise UsageError(f"no output format given (valid: {', '.join(WRITERS)})")
-    return names
-
-
-def to_dict(result: Transcript | Failure) -> dict[str, Any]:
-    """The JSON form of a result; a failure has `error` instead of `text`. Seconds, confidences in [0, 1]."""
-    row: dict[str, Any] = {"id": result.id, "audio_filepath": result.audio_filepath}
-    if isinstance(result, Failure):
-        return {**row, "error": result.error}
-    if result.channel is not None:
-        row["channel"] = result.channel
-    row |= {
-        "duration": round(result.duration, 3),
-        "text": result.text,
-        "confidence": round(result.confidence, 4),
-        "words": [_word_dict(word) for word in result.words],
-    }
-    if result.tokens:
-        row["tokens"] = [_word_dict(token) for token in result.tokens]
-    if len(result.nbest) > 1:
-        row["nbest"] = [
-            {
-                "text": hypothesis.text,
-                "score": round(hypothesis.score, 4),
-                "acoustic_score": round(hypothesis.acoustic_score, 4),
-                "lm_score": round(hypothesis.lm_score, 4),
-                "words": [_word_dict(word) for word in hypothesis.words],
-            }
-            for hypothesis in result.nbest
-        ]
-    if result.warnings:
-        row["warnings"] = list(result.warnings)
-    return row
-
-
-def cues(words: Sequence[Word], duration: float) -> list[Cue]:
-    """Group words into subtitle cues: LINES lines of LINE_WIDTH and LONGEST_CUE seconds at most, split at pauses.
-
-    A pause of PAUSE seconds ends a cue. A full one ends at the longest pause of its second half, of BREATH seconds at
-    least, or where nobody draws breath after its last word. A cue stays for SHORTEST_CUE seconds where the next cue and
-    the end of the recording leave room.
+    A tier covers the recording without gaps: what no word fills has an empty text.
     """
-    groups: list[list[Word]] = []
-    for word in words:
-        if groups and _fits(groups[-1], word):
-            groups[-1].append(word)
-        elif groups and word.start - groups[-1][-1].end < PAUSE and (carried := _after_breath(groups[-1], word)):
-            groups[-1] = groups[-1][: -len(carried)]
-            groups.append([*carried, word])
-        else:
-            groups.append([word])
-    result = []
-    for i, group in enumerate(groups):
-        limit = groups[i + 1][0].start if i + 1 < len(groups) else max(duration, group[-1].end)
-        end = max(group[-1].end, min(group[0].start + SHORTEST_CUE, limit))
-        result.append(Cue(group[0].start, end, " ".join(word.word for word in group)))
-    return result
-
-
-def _after_breath(group: Sequence[Word], word: Word) -> list[Word]:
-    """The words at the end of a full cue that `word` should stand with; none where there is no better place to part."""
-    gaps = [after.start - before.end for before, after in pairwise([*group, word])]
-    second_half = range(max(1, len(group) // 2), len(group))
-    best = max(second_half, key=lambda i: gaps[i - 1], default=0)
-    if not best or gaps[best - 1] < BREATH or gaps[best - 1] <= gaps[-1] or not _fits(group[best:], word):
-        return []
-    return list(group[best:])
-
-
-def _fits(group: Sequence[Word], word: Word) -> bool:
-    text = " ".join(w.word for w in [*group, word])
-    return (
-        word.start - group[-1].end < PAUSE and word.end - group[0].start <= LONGEST_CUE and len(_lines(text)) <= LINES
-    )
-
-
-def _lines(text: str) -> list[str]:
-    return textwrap.wrap(text, LINE_WIDTH, break_long_words=False, break_on_hyphens=False)
-
-
-def _wrapped(text: str) -> str:
-    return "\n".join(_lines(text))
-
-
-def _clock(seconds: float, decimal_mark: str) -> str:
-    total = _milliseconds(seconds)
-    minutes, milliseconds = divmod(total, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02d}:{minutes:02d}:{milliseconds // 1000:02d}{decimal_mark}{milliseconds % 1000:03d}"
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
-def _word_dict(word: Word) -> dict[str, Any]:
-    return {
-        "word": word.word,
-        "start": round(word.start, 3),
-        "end": round(word.end, 3),
-        "confidence": round(word.confidence, 4),
-    }
-
-
-def praat_textgrid(duration: float, tiers: Mapping[str, Sequence[Word]]) -> str:
-    """The tiers by name, each covering 0 to `duration` seconds without gaps: what no word fills has an empty text."""
+    tiers = {"words": transcript.words} | ({"tokens": transcript.tokens} if transcript.tokens else {})
+    duration = transcript.duration
     lines = [
         'File type = "ooTextFile"',
         'Object class = "TextGrid"',
@@ -277,13 +146,127 @@ def praat_textgrid(duration: float, tiers: Mapping[str, Sequence[Word]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+WRITERS: dict[str, Callable[[Transcript], str]] = {
+    "txt": txt,
+    "json": json_,
+    "jsonl": json_line,
+    "srt": srt,
+    "vtt": vtt,
+    "tsv": tsv,
+    "ctm": ctm,
+    "trn": trn,
+    "textgrid": textgrid,
+}
+
+
+def parse_formats(text: str) -> tuple[str, ...]:
+    """The formats of a comma-separated list ("txt,srt", or "all"); raises UsageError for an unknown one."""
+    names = tuple(dict.fromkeys(name.strip().lower() for name in text.split(",") if name.strip()))
+    if "all" in names:
+        return tuple(WRITERS)
+    for name in names:
+        if name not in WRITERS:
+            raise UsageError(f"unknown output format '{name}'{nearest(name, WRITERS)}")
+    if not names:
+        raise UsageError(f"no output format given (valid: {', '.join(WRITERS)})")
+    return names
+
+
+def json_object(result: Transcript | Failure) -> dict[str, Any]:
+    """The JSON form of a result; a failure has `error` instead of `text`. Times in seconds, confidences in [0, 1]."""
+    row: dict[str, Any] = {"id": result.id, "audio_filepath": result.audio_filepath}
+    if isinstance(result, Failure):
+        return {**row, "error": result.error}
+    if result.channel is not None:
+        row["channel"] = result.channel
+    row |= {
+        "duration": round(result.duration, 3),
+        "text": result.text,
+        "confidence": round(result.confidence, 4),
+        "words": [_word_object(word) for word in result.words],
+    }
+    if result.tokens:
+        row["tokens"] = [_word_object(token) for token in result.tokens]
+    if len(result.nbest) > 1:
+        row["nbest"] = [
+            {"text": hypothesis.text}
+            | {name: round(getattr(hypothesis, name), 4) for name in ("score", "acoustic_score", "lm_score")}
+            | {"words": [_word_object(word) for word in hypothesis.words]}
+            for hypothesis in result.nbest
+        ]
+    if result.warnings:
+        row["warnings"] = list(result.warnings)
+    return row
+
+
+def cues(words: Sequence[Word], duration: float) -> list[Cue]:
+    """Group words into subtitle cues: LINES lines of LINE_WIDTH and LONGEST_CUE seconds at most, split at pauses.
+
+    A pause of PAUSE seconds ends a cue. A full cue ends at the longest pause in its second half if that lasts BREATH
+    seconds or more, else after its last word. A cue is shown for at least SHORTEST_CUE seconds where the next cue and
+    the end of the recording leave room.
+    """
+    groups: list[list[Word]] = []
+    for word in words:
+        if groups and _fits(groups[-1], word):
+            groups[-1].append(word)
+        elif groups and word.start - groups[-1][-1].end < PAUSE and (carried := _after_breath(groups[-1], word)):
+            groups[-1] = groups[-1][: -len(carried)]
+            groups.append([*carried, word])
+        else:
+            groups.append([word])
+    result = []
+    for i, group in enumerate(groups):
+        limit = groups[i + 1][0].start if i + 1 < len(groups) else max(duration, group[-1].end)
+        end = max(group[-1].end, min(group[0].start + SHORTEST_CUE, limit))
+        result.append(Cue(group[0].start, end, " ".join(word.word for word in group)))
+    return result
+
+
+def _after_breath(group: Sequence[Word], word: Word) -> list[Word]:
+    """The last words of a full cue that belong in the next one, with `word`; none where there is no better split."""
+    gaps = [after.start - before.end for before, after in pairwise([*group, word])]
+    second_half = range(max(1, len(group) // 2), len(group))
+    best = max(second_half, key=lambda i: gaps[i - 1], default=0)
+    if not best or gaps[best - 1] < BREATH or gaps[best - 1] <= gaps[-1] or not _fits(group[best:], word):
+        return []
+    return list(group[best:])
+
+
+def _fits(group: Sequence[Word], word: Word) -> bool:
+    text = " ".join(w.word for w in [*group, word])
+    return (
+        word.start - group[-1].end < PAUSE and word.end - group[0].start <= LONGEST_CUE and len(_lines(text)) <= LINES
+    )
+
+
+def _lines(text: str) -> list[str]:
+    return textwrap.wrap(text, LINE_WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _clock(seconds: float, decimal_mark: str) -> str:
+    total = _milliseconds(seconds)
+    minutes, milliseconds = divmod(total, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{milliseconds // 1000:02d}{decimal_mark}{milliseconds % 1000:03d}"
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _word_object(word: Word) -> dict[str, Any]:
+    times = {"start": round(word.start, 3), "end": round(word.end, 3)}
+    return {"word": word.word, **times, "confidence": round(word.confidence, 4)}
+
+
 def _without_gaps(words: Sequence[Word], duration: float) -> list[tuple[str, str, str]]:
-    """Intervals (xmin, xmax, text) as they are printed: Praat compares the numbers it reads."""
+    """Intervals (xmin, xmax, text) as printed: Praat requires the printed ends and starts to be equal."""
     intervals: list[tuple[str, str, str]] = []
     at = _seconds(0.0)
     for word in words:
         start, end = _seconds(word.start), _seconds(word.end)
-        if float(end) <= max(float(start), float(at)):  # of no width once rounded
+        if float(end) <= max(float(start), float(at)):  # no width is left after rounding
             continue
         if float(start) > float(at):
             intervals.append((at, start, ""))

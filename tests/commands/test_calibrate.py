@@ -9,7 +9,7 @@ import pytest
 import asr
 from asr.__main__ import main
 from asr.decoding.confidence import fit_calibration
-from asr.recognition.calibration import held_out
+from asr.recognition.evaluation import held_out
 from asr.scoring.confidences import Judged, together
 
 

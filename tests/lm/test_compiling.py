@@ -69,7 +69,7 @@ def test_an_edit_in_any_file_of_compiled_code_is_noticed_by_all_that_call_it(tmp
         path: copy / path.relative_to(ASR) for path in {*COMPILED, *(f for files in calls.values() for f in files)}
     }
     before = {path: source_digest(place[path], copy) for path in COMPILED}
-    assert max(len(files) for files in calls.values()) > 8
+    assert max(len(files) for files in calls.values()) > 4
     for edited, file in place.items():
         text = file.read_text("utf-8")
         file.write_text(text + "\n# edited\n", "utf-8")

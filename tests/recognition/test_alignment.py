@@ -1,4 +1,4 @@
-"""Aligning a recording with its text: what the model hears is where it hears it; texts as they are written."""
+"""Aligning a recording with its text: recognized words get the times of recognition; texts stay as they are written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 import asr
 from asr.decoding.align import AlignmentError
-from asr.recognition.alignment import align_recording, merge_words, spoken_words
+from asr.recognition.alignment import align_recording, merge_words, normalized_words
 from asr.recognition.inputs import Recording, as_recording
 from asr.recognition.long_form import Windows
 from asr.types import AudioError, TextError, Word
@@ -17,44 +17,44 @@ def recognizer(tiny_model):
     return asr.load(tiny_model, device="cpu")
 
 
-def test_the_words_heard_are_aligned_where_they_were_heard(recognizer, noise):
+def test_recognized_words_are_aligned_where_they_were_recognized(recognizer, noise):
     source = (noise(3.0, 5), 16000)
-    heard = recognizer.transcribe(source)
-    aligned = align_recording(recognizer, as_recording(source), heard.text)
-    assert aligned.text == heard.text
-    assert aligned.duration == heard.duration
-    assert "".join(token.word for token in aligned.tokens).split() == heard.text.split()
+    recognized = recognizer.transcribe(source)
+    aligned = align_recording(recognizer, as_recording(source), recognized.text)
+    assert aligned.text == recognized.text
+    assert aligned.duration == recognized.duration
+    assert "".join(token.word for token in aligned.tokens).split() == recognized.text.split()
     before = 0.0
-    for word, peak in zip(aligned.words, heard.words, strict=True):
+    for word, peak in zip(aligned.words, recognized.words, strict=True):
         assert before <= word.start < word.end <= aligned.duration
-        assert word.start <= peak.start + 0.02 + 1e-9  # the frame that begins at `start` is centred on it
+        assert word.start <= peak.start + 0.02 + 1e-9  # the frame that begins at `start` is centered on it
         assert word.end >= peak.end - 0.02 - 1e-9 or word is aligned.words[-1]
         assert word.confidence == pytest.approx(peak.confidence, abs=1e-5)
         before = word.end
 
 
 def test_written_words_keep_their_form():
-    spoken, written = spoken_words("The twenty-one — \u201cCats\u201d, don't!", "basic")
-    assert spoken == ["the", "twenty", "one", "cats", "don't"]
+    normalized, written = normalized_words("The twenty-one — \u201cCats\u201d, don't!", "basic")
+    assert normalized == ["the", "twenty", "one", "cats", "don't"]
     assert written == [("The", 1), ("twenty-one", 2), ("\u201cCats\u201d,", 1), ("don't!", 1)]
-    words = [Word(word, float(i), i + 0.5, 0.9 - i / 10) for i, word in enumerate(spoken)]
+    words = [Word(word, float(i), i + 0.5, 0.9 - i / 10) for i, word in enumerate(normalized)]
     merged = merge_words(words, written)
     assert [(w.word, w.start, w.end) for w in merged[:3]] == [
         ("The", 0.0, 0.5), ("twenty-one", 1.0, 2.5), ("\u201cCats\u201d,", 3.0, 3.5),
     ]  # fmt: skip
     assert merged[1].confidence == pytest.approx(0.7)
     # an apostrophe between two words as written is inside neither: the normalized words stand
-    assert spoken_words("a b", "none") == (["a", "b"], [("a", 1), ("b", 1)])
+    assert normalized_words("a b", "none") == (["a", "b"], [("a", 1), ("b", 1)])
 
 
 def test_a_long_recording_is_aligned_window_by_window(tiny_model, noise, write_audio, tmp_path):
     recognizer = asr.load(tiny_model, device="cpu")
     path = write_audio(tmp_path / "long.wav", 40.0, seed=3)
     recognizer.windows = Windows(6.0, 2.0)
-    heard = recognizer.transcribe(path)
-    aligned = align_recording(recognizer, as_recording(path), heard.text)
+    recognized = recognizer.transcribe(path)
+    aligned = align_recording(recognizer, as_recording(path), recognized.text)
     assert aligned.duration == pytest.approx(40.0)
-    shifts = [abs(a.start - h.start) for a, h in zip(aligned.words, heard.words, strict=True)]
+    shifts = [abs(a.start - h.start) for a, h in zip(aligned.words, recognized.words, strict=True)]
     assert max(shifts) <= 0.15
     assert len(aligned.tokens) > 60
 

@@ -61,7 +61,7 @@ def blocks_of(samples, size):
 )
 def test_the_frames_are_those_of_the_whole(recognizer, seconds, length, overlap, block, batch_seconds):
     samples = np.random.default_rng(int(seconds * 1000)).normal(size=round(seconds * RATE)).astype(np.float32) * 0.1
-    blocks = list(stitched(recognizer, blocks_of(samples, block), Windows(length, overlap), batch_seconds))
+    blocks = list(stitched(recognizer.acoustics, blocks_of(samples, block), Windows(length, overlap), batch_seconds))
     frames = recognizer.acoustic_model.output_length(len(samples))
     assert sum(len(b) for b in blocks) == frames
     assert all(len(b) <= (length + overlap) / recognizer.frame_seconds + 2 for b in blocks)
@@ -70,10 +70,10 @@ def test_the_frames_are_those_of_the_whole(recognizer, seconds, length, overlap,
 def test_emissions_of_windows_are_those_of_the_whole_where_context_is_limited(exact, noise):
     samples = noise(30.0, 4)
     whole = exact.emissions([samples])[0]
-    joined = np.concatenate(list(stitched(exact, blocks_of(samples, 50_000), Windows(5.0, 2.5), 20.0)))
+    joined = np.concatenate(list(stitched(exact.acoustics, blocks_of(samples, 50_000), Windows(5.0, 2.5), 20.0)))
     assert joined.shape == whole.shape
     assert np.abs(np.exp(joined) - np.exp(whole)).max() < 1e-3
-    without = np.concatenate(list(stitched(exact, blocks_of(samples, 50_000), Windows(5.0, 0.0), 20.0)))
+    without = np.concatenate(list(stitched(exact.acoustics, blocks_of(samples, 50_000), Windows(5.0, 0.0), 20.0)))
     assert np.abs(np.exp(without) - np.exp(whole)).max() > 1e-2  # the overlap is what makes them equal
 
 
@@ -106,13 +106,13 @@ def test_emissions_are_those_that_transcribing_decodes(recognizer, noise, monkey
 def test_windows_part_in_the_quietest_moment(exact, noise):
     samples = noise(12.0, 1)
     samples[round(4.2 * RATE) : round(4.7 * RATE)] *= 0.001  # within the last part of the first window of 5 s
-    first = next(stitched(exact, blocks_of(samples, 10_000), Windows(5.0, 1.0), 5.0))
+    first = next(stitched(exact.acoustics, blocks_of(samples, 10_000), Windows(5.0, 1.0), 5.0))
     assert 4.2 <= len(first) * exact.frame_seconds <= 4.7
 
 
 def test_what_is_held_is_bounded_and_blocks_are_not_read_far_ahead(exact, noise, monkeypatch):
     held, read = [], 0
-    original = exact.emissions_in_memory
+    original = exact.acoustics.emissions_or_errors
 
     def watched(samples):
         held.append(sum(map(len, samples)) / RATE)
@@ -124,8 +124,8 @@ def test_what_is_held_is_bounded_and_blocks_are_not_read_far_ahead(exact, noise,
             read += 1
             yield noise(1.0, read)
 
-    monkeypatch.setattr(exact, "emissions_in_memory", watched)
-    stream = stitched(exact, endless(), Windows(4.0, 1.0), 12.0)
+    monkeypatch.setattr(exact.acoustics, "emissions_or_errors", watched)
+    stream = stitched(exact.acoustics, endless(), Windows(4.0, 1.0), 12.0)
     seconds = 0.0
     while seconds < 100.0:
         seconds += len(next(stream)) * exact.frame_seconds
@@ -178,7 +178,7 @@ def test_channels_and_damage(recognizer, write_audio, noise, tmp_path, monkeypat
     def memory(samples):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(recognizer, "emissions", memory)
+    monkeypatch.setattr(recognizer.acoustics, "emissions", memory)
     for windows in (Windows(2.0, 0.5), None):  # in windows and in one piece
         monkeypatch.setattr(recognizer, "windows", windows)
         with pytest.raises(AsrError, match=r"not enough memory on cpu .*; choose shorter windows \(--chunk-length\)"):
@@ -191,9 +191,10 @@ def test_channels_and_damage(recognizer, write_audio, noise, tmp_path, monkeypat
 
 def test_text_appears_as_it_becomes_certain(exact, noise):
     source = as_recording((noise(30.0, 9), RATE))
-    exact.windows = Windows(3.0, 1.0)
     seen = []
-    result = recognize_long(exact, source, name="x", batch_seconds=5.0, on_text=seen.append)
+    result = recognize_long(
+        exact.acoustics, exact.decoder, source, Windows(3.0, 1.0), batch_seconds=5.0, on_text=seen.append
+    )
     final = result.hypotheses[0].text
     assert all(final.startswith(text) for text in seen)
     assert all(after.startswith(before) for before, after in pairwise(seen))
@@ -224,10 +225,10 @@ def test_windows_are_as_long_as_what_the_model_was_trained_on(exact, monkeypatch
     apart = {"config": {"augment": {"join": 0.0, "join_up_to": 2}}}
     for training, shortest, usual in (({}, 2.5, 20.0), (rows | apart, 3.6, 28.8), (rows | joined, 7.2, 57.6)):
         monkeypatch.setattr(exact.model_file, "training", training)
-        grid = grid_of(exact, Windows(60.0, 5.0))
+        grid = grid_of(exact.acoustics, Windows(60.0, 5.0))
         seconds = [frames * exact.frame_seconds for frames in (grid.length, grid.overlap, grid.shortest, grid.usual)]
         assert seconds == pytest.approx([60.0, 5.0, shortest, usual], abs=0.03)
-    assert grid_of(exact, Windows(20.0, 5.0)).usual == round(20.0 / exact.frame_seconds)
+    assert grid_of(exact.acoustics, Windows(20.0, 5.0)).usual == round(20.0 / exact.frame_seconds)
 
 
 def test_what_is_much_longer_than_all_training_is_not_recognized_in_one_piece(exact, noise, monkeypatch):

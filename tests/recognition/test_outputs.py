@@ -9,7 +9,7 @@ from asr.recognition.outputs import OutputFolder
 from asr.types import Transcript, UsageError
 
 
-def said(text, channel=None):
+def transcript(text, channel=None):
     return Transcript(text, (), 1.0, channel=channel)
 
 
@@ -19,9 +19,9 @@ def files(folder):
 
 def test_ids_become_a_tree_with_a_file_per_format_and_channel(tmp_path):
     folder = OutputFolder(tmp_path / "out", ["txt", "json"])
-    folder.write(said("one"), "a/x.1")
-    folder.write(said("left", channel=0), "b/x")
-    folder.write(said("right", channel=1), "b/x")
+    folder.write(transcript("one"), "a/x.1")
+    folder.write(transcript("left", channel=0), "b/x")
+    folder.write(transcript("right", channel=1), "b/x")
     assert files(tmp_path / "out") == [
         "a/x.1.json",
         "a/x.1.txt",
@@ -38,14 +38,14 @@ def test_no_id_leads_out_of_the_folder(tmp_path, name):
     folder = OutputFolder(tmp_path / "out", ["txt"])
     [path] = folder.paths(name)
     assert path.resolve().is_relative_to((tmp_path / "out").resolve())
-    folder.write(said("x"), name)
+    folder.write(transcript("x"), name)
     assert path.is_file()
 
 
 def test_ids_that_differ_only_in_odd_characters_do_not_share_a_file(tmp_path):
     folder = OutputFolder(tmp_path, ["txt"], overwrite=True)
     for name in ("a?b", "a*b", "a_b", "a?b"):
-        folder.write(said(name), name)
+        folder.write(transcript(name), name)
     assert sorted(path.read_text(encoding="utf-8") for path in tmp_path.iterdir()) == ["a*b\n", "a?b\n", "a_b\n"]
 
 
@@ -69,19 +69,19 @@ def test_a_name_too_long_for_the_file_system_is_cut_the_same_way_in_every_run(tm
 
 def test_names_that_fit_are_left_alone(tmp_path):
     folder = OutputFolder(tmp_path, ["txt"])
-    folder.write(said("x"), "x" * 251)
+    folder.write(transcript("x"), "x" * 251)
     assert files(tmp_path) == ["x" * 251 + ".txt"] and folder.shortened is None
     assert folder.paths("?" * 300) != folder.paths("*" * 300)  # both are _ in a file name
 
 
 def test_a_path_that_cannot_be_written_is_an_error_of_its_own(tmp_path):
     folder = OutputFolder(tmp_path, ["txt"])
-    folder.write(said("x"), "a")
+    folder.write(transcript("x"), "a")
     for name in ("a.txt/b", "/".join(["z" * 200] * 30)):
         assert not folder.finished(name) and folder.existing(name) is None
         with pytest.raises(OutputError, match="cannot be written"):
-            folder.write(said("y"), name)
-    folder.write(said("x"), "b")
+            folder.write(transcript("y"), name)
+    folder.write(transcript("x"), "b")
     assert files(tmp_path) == ["a.txt", "b.txt"]
 
 
@@ -91,17 +91,17 @@ def test_what_exists_is_left_unless_overwriting_was_allowed(tmp_path):
     assert careful.existing("a") == tmp_path / "a.txt"
     assert not careful.finished("a")
     with pytest.raises(OutputError, match=r"a\.txt: exists already"):
-        careful.write(said("new"), "a")
+        careful.write(transcript("new"), "a")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "precious\n"
 
-    careful.write(said("new"), "b")
-    careful.write(said("newer"), "b", only_missing=True)
+    careful.write(transcript("new"), "b")
+    careful.write(transcript("newer"), "b", only_missing=True)
     assert careful.finished("b")
     assert (tmp_path / "b.txt").read_text(encoding="utf-8") == "new\n"
 
     bold = OutputFolder(tmp_path, ["txt"], overwrite=True)
     assert bold.existing("a") is None
-    bold.write(said("new"), "a")
+    bold.write(transcript("new"), "a")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "new\n"
 
 

@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 import asr
 from asr.audio import read as read_module
 from asr.corpus.manifest import Manifest
-from asr.recognition.finishing import fit_words
 from asr.recognition.inputs import Recording
-from asr.recognition.recognizer import Recognizer, choose_device
+from asr.recognition.recognizer import Recognizer, fit_words
 from asr.types import AudioError, Failure, ModelFileError, Transcript, UsageError, Word
 
 
@@ -100,13 +99,13 @@ def test_many_come_in_input_order_with_the_texts_they_have_alone(recognizer, wri
 
 def test_batches_stay_within_their_padded_seconds(recognizer, noise, monkeypatch):
     sizes = []
-    emissions = recognizer.emissions
+    emissions = recognizer.acoustics.emissions
 
     def watched(samples):
         sizes.append(len(samples) * max(map(len, samples)) / recognizer.rate)
         return emissions(samples)
 
-    monkeypatch.setattr(recognizer, "emissions", watched)
+    monkeypatch.setattr(recognizer.acoustics, "emissions", watched)
     sources = [(noise(seconds), 16000) for seconds in (0.5, 3.0, 0.5, 1.0, 2.0, 0.7, 6.0)]
     assert len(list(recognizer.transcribe_many(sources, batch_seconds=4.0))) == 7
     assert max(sizes) == 6.0  # longer than a batch: alone
@@ -161,32 +160,22 @@ def test_manifest_rows_bring_their_windows_and_channels(recognizer, write_audio,
     assert part.text == recognizer.transcribe(Recording((samples[:, 0], rate), offset=2.0, duration=1.5)).text
 
 
-def test_emissions_are_log_probabilities_the_same_alone_and_in_a_batch(recognizer, noise):
-    waveforms = [noise(seconds, seed) for seed, seconds in enumerate((1.0, 0.3, 2.0))]
-    together = recognizer.emissions(waveforms)
-    for waveform, log_probs in zip(waveforms, together, strict=True):
-        assert log_probs.shape == (recognizer.acoustic_model.output_length(len(waveform)), 7)
-        assert log_probs.dtype == np.float32
-        np.testing.assert_allclose(np.exp(log_probs).sum(axis=1), 1.0, atol=1e-4)
-        np.testing.assert_allclose(recognizer.emissions([waveform])[0], log_probs, atol=1e-3)
-
-
 def test_a_batch_that_does_not_fit_in_memory_is_done_one_by_one(recognizer, noise, monkeypatch):
-    emissions = recognizer.emissions
+    emissions = recognizer.acoustics.emissions
 
     def small(samples):
         if len(samples) > 1 or len(samples[0]) > 2.5 * recognizer.rate:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return emissions(samples)
 
-    monkeypatch.setattr(recognizer, "emissions", small)
+    monkeypatch.setattr(recognizer.acoustics, "emissions", small)
     results = list(recognizer.transcribe_many([(noise(seconds), 16000) for seconds in (1.0, 3.0, 2.0)]))
     assert [type(r) for r in results] == [Transcript, Failure, Transcript]
     assert "not enough memory on cpu" in results[1].error
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "expected"),
     [
         (MemoryError(), "not enough memory"),
         (ValueError("cannot reshape"), "unexpected ValueError: cannot reshape"),
@@ -195,7 +184,7 @@ def test_a_batch_that_does_not_fit_in_memory_is_done_one_by_one(recognizer, nois
     ],
 )
 @pytest.mark.parametrize("where", ["reading", "header", "model", "decoder", "long"])
-def test_one_bad_input_stops_no_other(recognizer, noise, monkeypatch, tmp_path, where, error, said):
+def test_one_bad_input_stops_no_other(recognizer, noise, monkeypatch, tmp_path, where, error, expected):
     """Kind: an error that nobody expected, in any step, is that recording's failure: the others go on."""
     for name, seconds in (("a", 1.0), ("bad", 2.0), ("c", 1.5)):
         soundfile.write(tmp_path / f"{name}.wav", noise(seconds), 16000)
@@ -216,8 +205,10 @@ def test_one_bad_input_stops_no_other(recognizer, noise, monkeypatch, tmp_path, 
         call = failing(read_module.open_reader, lambda file, size, label, *rest: label.endswith("bad.wav"))
         monkeypatch.setattr(read_module, "open_reader", call)
     elif where == "model":
-        call = failing(recognizer.emissions, lambda samples: any(len(waveform) == of_bad for waveform in samples))
-        monkeypatch.setattr(recognizer, "emissions", call)
+        call = failing(
+            recognizer.acoustics.emissions, lambda samples: any(len(waveform) == of_bad for waveform in samples)
+        )
+        monkeypatch.setattr(recognizer.acoustics, "emissions", call)
     elif where == "decoder":
         frames = recognizer.acoustic_model.output_length(int(of_bad))
         for name in ("decode", "decode_many"):
@@ -234,11 +225,11 @@ def test_one_bad_input_stops_no_other(recognizer, noise, monkeypatch, tmp_path, 
     assert [type(result) for result in results] == [Transcript, Failure, Transcript]
     message = results[1].error
     assert message.startswith(f"{tmp_path / 'bad.wav'}: ") and message.count("bad.wav") == 1 and "\n" not in message
-    assert said in message or "does not fit into memory" in message
+    assert expected in message or "does not fit into memory" in message
 
 
 def test_a_decoder_error_is_a_failure_of_that_recording_alone(recognizer, noise, monkeypatch):
-    emissions = recognizer.emissions
+    emissions = recognizer.acoustics.emissions
 
     def poisoned(samples):
         results = emissions(samples)
@@ -246,7 +237,7 @@ def test_a_decoder_error_is_a_failure_of_that_recording_alone(recognizer, noise,
             np.full_like(r, np.nan) if len(s) == recognizer.rate else r for s, r in zip(samples, results, strict=True)
         ]
 
-    monkeypatch.setattr(recognizer, "emissions", poisoned)
+    monkeypatch.setattr(recognizer.acoustics, "emissions", poisoned)
     bad, good = recognizer.transcribe_many([(noise(1.0), 16000), (noise(2.0), 16000)])
     assert isinstance(bad, Failure)
     assert "nan at frame 0" in bad.error
@@ -309,9 +300,6 @@ def test_source_rates_are_counted_by_recording(tiny_model, noise):
 
 
 def test_devices_and_threads(tiny_model):
-    assert choose_device("auto") in ("cpu", "cuda")
-    with pytest.raises(UsageError, match="not one of auto, cpu, cuda"):
-        choose_device("gpu")
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="asr doctor"):
             asr.load(tiny_model, device="cuda")

@@ -15,8 +15,7 @@ from asr.corpus.manifest import Manifest, Utterance
 from asr.decoding.beam.search import BeamSearch
 from asr.lm.ngram import NGramLM
 from asr.lm.tuned import read_tuned
-from asr.recognition.emission_cache import emissions
-from asr.recognition.tuning import Trial, Tuning, draw_surface, refuse_test_set, table, tune, write_trials
+from asr.recognition.tuning import Trial, Tuning, cached_emissions, refuse_test_set, table, tune, write_tuning
 from asr.types import AsrError, UsageError
 
 LABELS = ["", " ", *"abcde"]
@@ -49,7 +48,7 @@ def lm(tmp_path: Path) -> Path:
     return path
 
 
-def spoken(text: str, unsure: dict[str, str], frames: int = 2) -> np.ndarray:
+def emissions_of(text: str, unsure: dict[str, str], frames: int = 2) -> np.ndarray:
     """Emissions of `text` in which the letters of `unsure` lose narrowly against another one."""
     rows = []
     for letter in text:
@@ -66,15 +65,15 @@ def spoken(text: str, unsure: dict[str, str], frames: int = 2) -> np.ndarray:
 
 def test_finds_weights_that_mend_what_the_language_model_knows(lm: Path) -> None:
     search = BeamSearch(LABELS, NGramLM.read(lm))
-    heard = [spoken("cab bed", {"e": "a"}), spoken("cab bed cab", {"e": "a"}), spoken("cab", {})]
-    tuning = tune(search, heard, ["cab bed", "cab bed cab", "cab"], "none")
+    utterances = [emissions_of("cab bed", {"e": "a"}), emissions_of("cab bed cab", {"e": "a"}), emissions_of("cab", {})]
+    tuning = tune(search, utterances, ["cab bed", "cab bed cab", "cab"], "none")
     without = [trial for trial in tuning.trials if trial.alpha == 0]
     assert min(trial.errors for trial in without) == 2  # "bad" twice
     assert tuning.best.errors == min(trial.errors for trial in tuning.trials) == 0
     assert tuning.best.alpha > 0
     assert tuning.wer(without[0]) == without[0].errors / 6
     decoder = search.reweighted(alpha=tuning.best.alpha, beta=tuning.best.beta, beam_width=tuning.best.beam_width)
-    assert [best[0].text for best in decoder.decode_many(heard)] == ["cab bed", "cab bed cab", "cab"]
+    assert [best[0].text for best in decoder.decode_many(utterances)] == ["cab bed", "cab bed cab", "cab"]
     narrower = [t for t in tuning.trials if t.beam_width < tuning.best.beam_width and t.errors == 0]
     # one smaller width was enough, too
     assert len([t for t in narrower if (t.alpha, t.beta) == (tuning.best.alpha, tuning.best.beta)]) == 1
@@ -82,7 +81,9 @@ def test_finds_weights_that_mend_what_the_language_model_knows(lm: Path) -> None
 
 def test_bounds_and_a_fixed_width_are_kept(lm: Path) -> None:
     search = BeamSearch(LABELS, NGramLM.read(lm))
-    tuning = tune(search, [spoken("cab", {})], ["cab"], "none", alphas=(0.5, 1.0), betas=(0.0, 1.0), beam_width=10)
+    tuning = tune(
+        search, [emissions_of("cab", {})], ["cab"], "none", alphas=(0.5, 1.0), betas=(0.0, 1.0), beam_width=10
+    )
     assert {trial.beam_width for trial in tuning.trials} == {10}
     assert all(0.5 <= t.alpha <= 1.0 and 0.0 <= t.beta <= 1.0 for t in tuning.trials)
     # all are equally good: the choice is the middle
@@ -94,7 +95,7 @@ def test_nothing_to_tune_on(lm: Path) -> None:
     with pytest.raises(AsrError, match="no utterance"):
         tune(search, [], [], "none")
     with pytest.raises(AsrError, match="references are empty"):
-        tune(search, [spoken("cab", {})], [""], "none")
+        tune(search, [emissions_of("cab", {})], [""], "none")
 
 
 @pytest.mark.parametrize("split", ["test", "TEST", "test-clean"])
@@ -122,10 +123,9 @@ def test_report(tmp_path: Path) -> None:
     tuning = Tuning(trials, trials[4], 60, 7)
     assert table(tuning).splitlines()[1].split() == ["1.000", "0.000", "16", "5.00%", "3", "chosen"]
     assert len(table(tuning, most=2).splitlines()) == 3
-    write_trials(tuning, tmp_path / "trials.csv")
+    write_tuning(tuning, tmp_path, "title")
     rows = (tmp_path / "trials.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0] == "alpha,beta,beam_width,errors,wer" and rows[2] == "1,0,64,3,0.05000" and len(rows) == 6
-    draw_surface(tuning, tmp_path / "surface.png", "title")
     assert (tmp_path / "surface.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -148,9 +148,9 @@ def test_emissions_are_the_models_and_kept(
     recognizer = asr.load(tiny_model)
     decoder = recognizer.decoder
     manifest = Manifest.read(dev)
-    first = emissions(recognizer, tiny_model, manifest, tmp_path / "kept")
+    first, _ = cached_emissions(recognizer, tiny_model, manifest, tmp_path / "kept")
     assert recognizer.decoder is decoder
-    for array, utterance in zip(first.arrays, manifest, strict=True):
+    for array, utterance in zip(first, manifest, strict=True):
         assert array is not None
         text = decoder.decode(array)[0].text
         assert text == recognizer.transcribe(utterance.audio_filepath).text != ""
@@ -159,19 +159,19 @@ def test_emissions_are_the_models_and_kept(
         raise AssertionError("the model ran")
 
     monkeypatch.setattr(recognizer.acoustic_model, "forward", fail)
-    second = emissions(recognizer, tiny_model, Manifest.read(dev), tmp_path / "kept")
-    assert all(np.array_equal(a, b) for a, b in zip(first.arrays, second.arrays, strict=True))
+    second, _ = cached_emissions(recognizer, tiny_model, Manifest.read(dev), tmp_path / "kept")
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     write_audio(tmp_path / "1.wav", 1.4, seed=9)
     with pytest.raises(AssertionError, match="the model ran"):
-        emissions(recognizer, tiny_model, Manifest.read(dev), tmp_path / "kept")
+        cached_emissions(recognizer, tiny_model, Manifest.read(dev), tmp_path / "kept")
 
 
 def test_unreadable_audio_has_no_emissions(tiny_model: Path, dev: Path, tmp_path: Path) -> None:
     (tmp_path / "1.wav").write_bytes(b"no audio")
     for _ in range(2):  # computed, then read back
-        found = emissions(asr.load(tiny_model), tiny_model, Manifest.read(dev), tmp_path / "kept")
-        assert [array is None for array in found.arrays] == [False, True, False]
-        assert list(found.failures) == ["u1"] and "1.wav" in found.failures["u1"]
+        found, failures = cached_emissions(asr.load(tiny_model), tiny_model, Manifest.read(dev), tmp_path / "kept")
+        assert [array is None for array in found] == [False, True, False]
+        assert list(failures) == ["u1"] and "1.wav" in failures["u1"]
 
 
 def test_command(

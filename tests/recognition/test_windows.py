@@ -13,7 +13,7 @@ RATE, STRIDE = 16000, 640
 GRID = Grid(RATE, STRIDE, length=250, overlap=50, shortest=10, usual=10)  # 10 s, 2 s, 0.4 s, 0.4 s
 
 
-def spoken(parts, seed=0):
+def audio_of(parts, seed=0):
     generator = np.random.default_rng(seed)
     levels = np.concatenate([np.full(round(abs(p) * RATE), 0.2 if p > 0 else 1e-3) for p in parts])
     return (generator.standard_normal(len(levels)) * levels).astype(np.float32)
@@ -52,7 +52,7 @@ def placed(windows, samples):
     usual=st.sampled_from([10, 60, 250]),
 )
 def test_every_frame_once_and_in_order(parts, block, overlap, usual):
-    samples = spoken(parts)
+    samples = audio_of(parts)
     grid = GRID._replace(overlap=overlap, usual=usual)
     windows = list(cut_windows(blocks_of(samples, block), grid))
     _, total = placed(windows, samples)
@@ -62,7 +62,7 @@ def test_every_frame_once_and_in_order(parts, block, overlap, usual):
 
 def test_utterances_are_windows_of_their_own():
     parts = [2.0, -1.0, 3.0, -1.0, 2.5, -1.0, 4.0, -1.0, 2.0, -1.0, 3.0]
-    samples = spoken(parts)
+    samples = audio_of(parts)
     windows = list(cut_windows(blocks_of(samples, 16000), GRID))
     assert [w.ends_in_pause for w in windows] == [True] * 5 + [False]
     spans, _ = placed(windows, samples)
@@ -76,7 +76,7 @@ def test_utterances_are_windows_of_their_own():
 @given(block=st.integers(500, 300_000))
 def test_a_window_ends_in_the_longest_pause_of_a_usual_length(block):
     """Utterances of 1 + 0.5 + 1 s with 0.9 s between: windows of 1.5 to 5 s end there, not in the shorter pauses."""
-    samples = spoken([1.0, -0.5, 1.0, -0.9] * 8)
+    samples = audio_of([1.0, -0.5, 1.0, -0.9] * 8)
     grid = GRID._replace(shortest=38, usual=125)
     windows = list(cut_windows(blocks_of(samples, block), grid))
     spans, _ = placed(windows, samples)
@@ -85,7 +85,7 @@ def test_a_window_ends_in_the_longest_pause_of_a_usual_length(block):
 
 
 def test_a_usual_length_without_a_pause_ends_in_the_next_one():
-    samples = spoken([6.0, -0.5, 6.0, -0.9, 3.0, -0.5, 3.0])
+    samples = audio_of([6.0, -0.5, 6.0, -0.9, 3.0, -0.5, 3.0])
     windows = list(cut_windows(blocks_of(samples, 5000), GRID._replace(shortest=38, usual=100)))
     spans, _ = placed(windows, samples)
     begins = [first * STRIDE / RATE for first, _, _ in spans]
@@ -93,14 +93,14 @@ def test_a_usual_length_without_a_pause_ends_in_the_next_one():
 
 
 def test_long_silence_is_not_recognized():
-    samples = spoken([4.0, -60.0, 4.0])
+    samples = audio_of([4.0, -60.0, 4.0])
     windows = list(cut_windows(blocks_of(samples, 20_000), GRID))
     recognized = sum(len(w.samples) for w in windows) / RATE
     assert recognized < 12.0
 
 
 def test_a_long_pause_ends_a_window_however_short():
-    samples = spoken([1.0, -1.0, 1.0, -8.0, 1.0, -8.0, 4.0])
+    samples = audio_of([1.0, -1.0, 1.0, -8.0, 1.0, -8.0, 4.0])
     windows = list(cut_windows(blocks_of(samples, 20_000), GRID._replace(shortest=75, usual=200)))
     spans, _ = placed(windows, samples)
     begins = [
@@ -111,7 +111,7 @@ def test_a_long_pause_ends_a_window_however_short():
 
 
 def test_without_pauses_windows_overlap():
-    samples = spoken([40.0])
+    samples = audio_of([40.0])
     windows = list(cut_windows(blocks_of(samples, 20_000), GRID))
     assert all(w.before == w.after == 0 and not w.ends_in_pause for w in windows)
     spans, total = placed(windows, samples)

@@ -18,8 +18,8 @@ from asr.recognition.writers import (
     cues,
     flagged,
     json_line,
+    json_object,
     parse_formats,
-    to_dict,
     word_lines,
 )
 from asr.types import Failure, Hypothesis, Transcript, UsageError, Word
@@ -35,7 +35,7 @@ SILENCE = transcript([], 2.0)
 
 
 @st.composite
-def spoken(draw):
+def transcripts(draw):
     """A transcript whose words have increasing times, some after long pauses, some long themselves."""
     time, words = 0.0, []
     for _ in range(draw(st.integers(0, 40))):
@@ -57,7 +57,7 @@ def blocks(text):
 
 
 @settings(max_examples=200, deadline=None)
-@given(spoken())
+@given(transcripts())
 def test_cues_hold_every_word_once_in_order_on_lines_and_for_times_of_sane_length(result):
     found = cues(result.words, result.duration)
     assert " ".join(cue.text for cue in found) == result.text
@@ -74,12 +74,12 @@ def test_cues_hold_every_word_once_in_order_on_lines_and_for_times_of_sane_lengt
 
 
 @settings(max_examples=100, deadline=None)
-@given(spoken())
+@given(transcripts())
 def test_srt_reads_back(result):
     found = blocks(WRITERS["srt"](result))
     assert [int(block[0]) for block in found] == list(range(1, len(found) + 1))
-    spoken_text = " ".join(line for block in found for line in block[2:])
-    assert spoken_text == result.text
+    shown = " ".join(line for block in found for line in block[2:])
+    assert shown == result.text
     times = []
     for block in found:
         match = re.fullmatch(r"(\d\d+:\d\d:\d\d,\d{3}) --> (\d\d+:\d\d:\d\d,\d{3})", block[1])
@@ -116,7 +116,7 @@ def test_ctm_rows_follow_nist():
 
 
 @settings(max_examples=100, deadline=None)
-@given(spoken())
+@given(transcripts())
 def test_ctm_words_do_not_overlap(result):
     before = 0
     for row in WRITERS["ctm"](result).splitlines():
@@ -147,7 +147,7 @@ def test_json_holds_words_and_counts_no_digit_twice():
 
 def test_json_holds_the_nbest_list_channel_and_warnings_where_there_are_any():
     hypotheses = (Hypothesis("a", -1.0, -1.5, 0.5), Hypothesis("b", -2.0, -2.0))
-    row = to_dict(Transcript("a", (), 1.0, channel=1, nbest=hypotheses, warnings=("truncated",)))
+    row = json_object(Transcript("a", (), 1.0, channel=1, nbest=hypotheses, warnings=("truncated",)))
     assert [h["text"] for h in row["nbest"]] == ["a", "b"]
     assert row["nbest"][0]["lm_score"] == 0.5
     assert row["channel"] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,13 @@ def truncate(path: Path) -> None:
 
 
 def flip_a_bit(path: Path) -> None:
-    """In the middle of a tensor, where torch itself does not look."""
+    """In the middle of the largest tensor, where torch itself does not look."""
+    with zipfile.ZipFile(path) as archive:
+        record = max(archive.infolist(), key=lambda info: info.file_size)
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    start = record.header_offset + 30  # the local header; the lengths of name and extra field are its last four bytes
+    start += sum(int.from_bytes(data[at : at + 2], "little") for at in (start - 4, start - 2))
+    data[start + record.file_size // 2] ^= 1
     path.write_bytes(data)
 
 
