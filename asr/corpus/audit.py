@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from asr.corpus.audio_check import AudioFacts, examine
-from asr.corpus.check import Finding, Skip, UnknownSymbol, infeasible, unknown_symbols
+from asr.corpus.check import Finding, Skip, UnknownSymbol, infeasible, shown_symbol, unknown_symbols
 from asr.corpus.manifest import Manifest, Utterance, repeats
 from asr.text.normalize import normalizer as normalizer_named
 from asr.text.tags import count_tags, find_asides
-from asr.text.tokenizer import Tokenizer, shown_symbols
+from asr.text.tokenizer import Tokenizer
 from asr.types import ManifestError
 
 FASTEST = 50.0  # characters per second, twice a fast auctioneer: audio and text do not belong together
@@ -113,7 +113,7 @@ def _texts(manifest: Manifest, target: Target, unknown: dict[str, list[UnknownSy
                 "empty text", manifest.path, utterance.id, "nothing left by the normalizer" * bool(utterance.text)
             )
         elif symbols:
-            yield Finding("unknown symbols", manifest.path, utterance.id, shown_symbols(symbols))
+            yield Finding("unknown symbols", manifest.path, utterance.id, ", ".join(map(shown_symbol, sorted(symbols))))
         if not text or symbols:
             unusable.add(utterance.id)
         asides = find_asides(utterance.text)

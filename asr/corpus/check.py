@@ -11,7 +11,7 @@ from pathlib import Path
 from asr.corpus.manifest import Manifest, Utterance
 from asr.files import write_text
 from asr.text.normalize import normalizer as normalizer_named
-from asr.text.tokenizer import Tokenizer, shown_symbols
+from asr.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def infeasible(
         if not text:
             reason = "the text is empty"
         elif unknown:
-            reason = f"the tokenizer cannot spell {shown_symbols(unknown)}"
+            reason = f"the tokenizer cannot spell {', '.join(map(shown_symbol, sorted(unknown)))}"
         elif samples <= 0:
             reason = f"no audio ({utterance.duration:g} s)"
         else:
@@ -101,6 +101,13 @@ def write_skipped(path: str | Path, skips: Iterable[Skip]) -> None:
     """Write `id<TAB>reason` lines under a header, atomically."""
     lines = (f"{skip.id}\t{' '.join(skip.reason.split())}\n" for skip in skips)
     write_text(path, "id\treason\n" + "".join(lines))
+
+
+def shown_symbol(symbol: str) -> str:
+    """A character as messages show it: quoted, with its code point where the glyph alone may mislead."""
+    if not symbol.isprintable():
+        return f"U+{ord(symbol):04X}"
+    return f"'{symbol}'" if symbol.isascii() else f"'{symbol}' (U+{ord(symbol):04X})"
 
 
 # kind: what to do about it
