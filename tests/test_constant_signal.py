@@ -9,8 +9,7 @@ import pytest
 import soundfile
 
 import asr
-from asr.audio.read import from_array, read
-from asr.audio.stream import open_stream
+from asr.audio.read import from_array, open_stream, read
 from asr.commands.transcribe import Tally, _report
 from asr.recognition.acoustics import SILENCE
 from asr.recognition.alignment import align_recording

@@ -26,10 +26,10 @@ def output_length(samples: int, features: FeatureConfig, model: ModelConfig) -> 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model makes of a batch, for the objectives of training.
+    """What a model computes for a batch, for the objectives of training.
 
-    log_probs: (batch, frames, vocab) float32, natural logarithm; states: (batch, frames, width), the encoder's;
-    lengths: (batch,) int64, frames of each; features: (batch, feature frames, mels) as the encoder saw them.
+    log_probs: (batch, frames, vocab) float32, natural logarithm; lengths: (batch,) int64, in frames;
+    states: (batch, frames, width), the encoder's; features: (batch, feature frames, mels), its input.
     """
 
     log_probs: Tensor
@@ -80,7 +80,7 @@ class AcousticModel(nn.Module):
         return outputs.log_probs, outputs.lengths
 
     def outputs(self, waveforms: Tensor, lengths: Tensor, augment: FeatureAugment | None = None) -> Outputs:
-        """All that the model makes on the way; `augment` is applied to (features, frame lengths) in training."""
+        """Everything computed on the way; `augment` is applied to (features, frame lengths) in training."""
         with torch.no_grad():
             features, frames = self.features(waveforms, lengths)
             if augment is not None:
@@ -91,12 +91,12 @@ class AcousticModel(nn.Module):
         """What `outputs` gives, from features (batch, frames, mels) and their lengths (batch,)."""
         states, lengths = self.encoder(features, frames)
         logits = self.output(states)
-        # Half precision would round the log-probabilities that CTC sums over thousands of frames.
+        # In half precision, rounding errors would add up in the sums of CTC over thousands of frames.
         with torch.autocast(logits.device.type, enabled=False):
             return Outputs(torch.log_softmax(logits.float(), dim=-1), lengths, states, features)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Models and checkpoints from before there was a choice of encoders have its parts at the top."""
+        """Models and checkpoints from before there was a choice of encoders name its parts at the top level."""
         for old, new in (("subsampling.", "encoder.subsampling."), ("recurrent.", "encoder.")):
             for key in [key for key in state_dict if key.startswith(prefix + old)]:
                 state_dict[prefix + new + key.removeprefix(prefix + old)] = state_dict.pop(key)

@@ -90,7 +90,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     try:
         size = path.stat().st_size
         if not (path.is_file() or path.is_dir()):
-            raise ModelFileError(f"{path}: a pipe: a model is read in pieces: save it as a file")
+            raise ModelFileError(f"{path}: a pipe cannot be a model, which is read in pieces: save it as a file")
         with path.open("rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
             if not 0 < header_bytes <= min(_MAX_HEADER_BYTES, size - 8):

@@ -1,4 +1,4 @@
-"""The registry of encoders: what stands between the features and the output layer, chosen by `model.encoder`."""
+"""The registry of encoders, which turn features into the states under the output layer; `model.encoder` chooses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asr.types import ConfigError
 class Encoder(Protocol):
     """What the rest of the package asks of an encoder, an `nn.Module` made by `EncoderClass(options, n_mels)`.
 
-    Its options are a dataclass below ModelConfig, whose `encoder` defaults to the name the encoder is registered by.
+    Its options are a subclass of ModelConfig, whose `encoder` defaults to the name the encoder is registered by.
     """
 
     output_size: int  # width of a state
@@ -34,7 +34,7 @@ class Encoder(Protocol):
         """States made of `frames` feature frames."""
 
     def initialize(self) -> None:
-        """Draw the weights that training starts from; not in the constructor, as loading must not pay for it."""
+        """Draw the initial weights; not in the constructor, because loading a model must not pay for it."""
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
 
@@ -52,6 +52,6 @@ def build_encoder(options: ModelConfig, n_mels: int) -> Encoder:
 
 @functools.lru_cache(maxsize=8)
 def encoder_shape(options: ModelConfig, n_mels: int) -> Encoder:
-    """An encoder without memory for weights, to ask for lengths and sizes before there is a model."""
+    """An encoder without memory for its weights, which knows lengths and sizes before there is a model."""
     with torch.device("meta"):
         return build_encoder(options, n_mels)

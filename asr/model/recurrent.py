@@ -15,9 +15,9 @@ CELLS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "
 
 
 def reversal_index(lengths: Tensor, frames: int) -> Tensor:
-    """Index (batch, frames) that reverses each sequence within its own length and leaves the padding where it is.
+    """Index (batch, frames) that reverses each sequence within its own length and leaves the padding in place.
 
-    It is its own inverse: gathering twice gives the original back.
+    It is its own inverse: gathering twice restores the original.
     """
     steps = torch.arange(frames, device=lengths.device)[None, :]
     last = lengths[:, None] - 1
@@ -32,8 +32,8 @@ def reverse_within_length(sequence: Tensor, index: Tensor) -> Tensor:
 class RecurrentLayer(nn.Module):
     """One recurrent layer: cell(s), optional projection, layer norm, dropout.
 
-    A bidirectional layer is two one-directional cells, the backward one reading each utterance reversed within its own
-    length. A one-directional cell never lets padding reach the frames before it, so the result equals that of
+    A bidirectional layer is two one-directional cells, of which the backward one reads each utterance reversed within
+    its own length. A one-directional cell never lets padding reach the frames before it, so the result equals that of
     `pack_padded_sequence`, while PyTorch can use oneDNN's fused LSTM, which packed input rules out.
     """
 
@@ -62,7 +62,7 @@ class RecurrentLayer(nn.Module):
 
 
 class RecurrentEncoder(nn.Module):
-    """Convolutional subsampling, then `config.layers` recurrent layers on top of each other."""
+    """Convolutional subsampling, then a stack of `config.layers` recurrent layers."""
 
     def __init__(self, config: RecurrentConfig, n_mels: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class RecurrentEncoder(nn.Module):
         return subsampled_length(frames, self.stride)
 
     def initialize(self) -> None:
-        """Draw the recurrent weights that training starts from; the convolutions keep PyTorch's."""
+        """Draw the initial weights of the recurrent layers; the convolutions keep PyTorch's."""
         for name, parameter in self.layers.named_parameters():
             _initialize(name, parameter, self.cell)
 
@@ -119,7 +119,7 @@ Length = TypeVar("Length", int, Tensor)
 
 
 def subsampled_length(frames: Length, factor: int) -> Length:
-    """Frames left of `frames` (int or tensor) after subsampling by `factor`: one ceiling division by 2 per layer."""
+    """How many of `frames` (int or tensor) subsampling by `factor` leaves: a ceiling division by 2 per layer."""
     while factor > 1:
         frames = (frames + 1) // 2
         factor //= 2
@@ -129,8 +129,8 @@ def subsampled_length(frames: Length, factor: int) -> Length:
 class ConvSubsampling(nn.Module):
     """log2(factor) layers of Conv2d(kernel 3, stride 2) + ReLU, after Deep Speech 2 (Amodei et al., 2016).
 
-    Whatever lies beyond an utterance's own length is set to zero before each convolution, which is what the convolution
-    itself pads with at the end of an unpadded utterance: so padding never leaks (PAINS of every surveyed peer).
+    Whatever lies beyond an utterance's own length is set to zero before each convolution, as the convolution itself
+    pads the end of an unpadded utterance with zeros: so padding never leaks into the states.
     """
 
     def __init__(self, n_mels: int, factor: int, channels: int) -> None:

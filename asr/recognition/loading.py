@@ -15,8 +15,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from asr.audio.read import Audio, RawFormat, channel_count, from_array, read_unless_longer
-from asr.audio.stream import AudioStream, open_stream
+from asr.audio.read import Audio, AudioStream, RawFormat, channel_count, from_array, open_stream
 from asr.recognition.inputs import Recording
 from asr.types import Failure
 
@@ -76,16 +75,16 @@ def read_recording(
         if longest is not None and np.shape(samples)[-1:] > (longest * source_rate,):
             return None
         return from_array(samples, source_rate, target_rate=rate, channel=channel, name=recording.name)
-    return read_unless_longer(
+    with open_stream(
         source,
-        longest,
         rate=rate,
         channel=channel,
         offset=recording.offset,
         duration=recording.duration,
         raw=raw,
         name=_label(recording),
-    )
+    ) as stream:
+        return None if longest is not None and stream.seconds > longest else stream.read()
 
 
 def channels_of(recording: Recording, raw: RawFormat | None) -> int:

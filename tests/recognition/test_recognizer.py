@@ -199,11 +199,11 @@ def test_one_bad_input_stops_no_other(recognizer, noise, monkeypatch, tmp_path, 
 
     of_bad = 2.0 * recognizer.rate
     if where == "reading":
-        call = failing(read_module.finite_peak, lambda samples, *rest: len(samples) == of_bad)
-        monkeypatch.setattr(read_module, "finite_peak", call)
+        call = failing(read_module._resampled, lambda samples, *rest: len(samples) == of_bad)
+        monkeypatch.setattr(read_module, "_resampled", call)
     elif where == "header":
-        call = failing(read_module.open_decoder, lambda file, size, label, *rest: label.endswith("bad.wav"))
-        monkeypatch.setattr(read_module, "open_decoder", call)
+        call = failing(read_module.open_reader, lambda file, size, label, *rest: label.endswith("bad.wav"))
+        monkeypatch.setattr(read_module, "open_reader", call)
     elif where == "model":
         call = failing(
             recognizer.acoustics.emissions, lambda samples: any(len(waveform) == of_bad for waveform in samples)
