@@ -7,6 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,7 +122,7 @@ def _stats(args: argparse.Namespace) -> int:
     from asr.corpus.stats import render, statistics
 
     stats = statistics(Manifest.read(args.manifests, require_text=False), args.normalizer)
-    print(json.dumps(stats.to_dict(), ensure_ascii=False, indent=2) if args.json else render(stats))
+    print(json.dumps(asdict(stats), ensure_ascii=False, indent=2) if args.json else render(stats))
     return 0
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from asr.corpus.manifest import Manifest, Utterance
+from asr.corpus.manifest import Utterance
 from asr.files import write_text
 from asr.text.normalize import normalizer as normalizer_named
 from asr.text.tokenizer import Tokenizer
@@ -40,7 +40,7 @@ def frames_needed(tokens: Sequence[int]) -> int:
 
 
 def infeasible(
-    manifest: Manifest,
+    manifest: Iterable[Utterance],
     tokenizer: Tokenizer,
     normalizer: str,
     rate: int,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from asr.corpus.kaldi import read_kaldi, write_kaldi
-from asr.corpus.manifest import Manifest, write_manifest
+from asr.corpus.manifest import Manifest, Utterance, write_manifest
 from asr.corpus.rows import base_folder
 from asr.corpus.tables import (
     BY_USUAL_NAMES,
@@ -78,7 +78,7 @@ def _sought(audio: str, folder: Path) -> str:
     return f" (relative paths start at {folder}{hint})"
 
 
-def write_corpus(target: str | Path, manifest: Manifest, kind: str = "") -> list[str]:
+def write_corpus(target: str | Path, manifest: Sequence[Utterance], kind: str = "") -> list[str]:
     """Write `manifest` as one of TARGETS (`kind`, "" to tell by the name); files are replaced as a whole.
 
     Returns the keys that the format has no place for.

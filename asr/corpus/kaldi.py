@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from asr.corpus.manifest import Manifest, full_path
+from asr.corpus.manifest import Utterance, full_path
 from asr.files import read_text, write_text
 from asr.types import AudioError, ManifestError
 
@@ -61,7 +61,7 @@ _USED = frozenset(
 _MEND = "add it, or remove the other (utils/fix_data_dir.sh)"
 
 
-def write_kaldi(folder: Path, manifest: Manifest) -> list[str]:
+def write_kaldi(folder: Path, manifest: Sequence[Utterance]) -> list[str]:
     """Write a Kaldi directory with absolute audio paths, sorted as Kaldi wants it (LC_ALL=C).
 
     With segments where any utterance is a window of a recording. A single channel becomes a recording of its own, made

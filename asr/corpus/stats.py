@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
-from asr.corpus.manifest import Manifest
+from asr.corpus.manifest import Utterance
 from asr.text.normalize import normalizer as normalizer_named
 
 PERCENTILES = (0, 1, 5, 25, 50, 75, 95, 99, 100)
@@ -22,6 +23,7 @@ class Stats:
 
     utterances: int
     seconds: float
+    hours: float
     percentiles: dict[int, float]
     histogram: tuple[tuple[float, float, int], ...]
     speakers: int
@@ -33,36 +35,32 @@ class Stats:
     characters_per_second: float
     characters: dict[str, int]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON-able values, with hours."""
-        return {**asdict(self), "hours": self.seconds / 3600}
 
-
-def statistics(manifest: Manifest, normalizer: str = "none") -> Stats:
+def statistics(manifest: Iterable[Utterance], normalizer: str = "none") -> Stats:
     """Totals of `manifest`, of its texts under the named normalizer; `characters` are ordered by frequency."""
     normalize = normalizer_named(normalizer)
     vocabulary: set[str] = set()
     characters: Counter[str] = Counter()
     speakers: set[str] = set()
+    lengths = array("d")
     words = empty = without_speaker = 0
-    seconds = 0.0
     for utterance in manifest:
         text = normalize(utterance.text)
-        spoken = text.split()
-        vocabulary.update(spoken)
+        vocabulary.update(text.split())
         characters.update(text)
-        words += len(spoken)
+        words += len(text.split())
         empty += not text
-        seconds += utterance.duration
+        lengths.append(utterance.duration)
         if utterance.speaker:
             speakers.add(utterance.speaker)
         else:
             without_speaker += 1
-    durations = manifest.durations
+    durations, seconds = np.array(lengths, dtype=np.float32), sum(lengths)
     levels = np.percentile(durations, PERCENTILES) if len(durations) else [0.0] * len(PERCENTILES)
     return Stats(
-        utterances=len(manifest),
+        utterances=len(durations),
         seconds=seconds,
+        hours=seconds / 3600,
         percentiles={p: round(float(value), 3) for p, value in zip(PERCENTILES, levels, strict=True)},
         histogram=_histogram(durations),
         speakers=len(speakers),
@@ -85,7 +83,7 @@ def render(stats: Stats) -> str:
     )
     lines = [
         f"utterances   {stats.utterances:,}" + f" ({stats.empty_texts:,} without text)" * bool(stats.empty_texts),
-        f"audio        {stats.seconds / 3600:.2f} h",
+        f"audio        {stats.hours:.2f} h",
         f"duration     {levels} s",
         f"speakers     {speakers}",
         f"words        {stats.words:,}, {stats.vocabulary:,} different",

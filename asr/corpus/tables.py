@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.config import nearest
-from asr.corpus.manifest import Manifest, PathWriter, Utterance, full_path
+from asr.corpus.manifest import PathWriter, Utterance, full_path
 from asr.corpus.rows import base_folder
 from asr.files import opened, read_text, replacing
 from asr.types import ManifestError, UsageError
@@ -117,7 +117,7 @@ def is_common_voice(path: Path) -> bool:
     return False
 
 
-def write_table(path: Path, manifest: Manifest, separator: str) -> None:
+def write_table(path: Path, manifest: Sequence[Utterance], separator: str) -> None:
     """Write CSV (",") or TSV ("\\t") with a header, atomically; audio paths as in a manifest, nested values as JSON."""
     present: dict[str, None] = dict.fromkeys(_BASE)
     for utterance in manifest:
@@ -126,7 +126,7 @@ def write_table(path: Path, manifest: Manifest, separator: str) -> None:
     _write(path, list(present), (_cells(u, written(u.audio_filepath)) for u in manifest), separator)
 
 
-def write_common_voice(path: Path, manifest: Manifest) -> None:
+def write_common_voice(path: Path, manifest: Sequence[Utterance]) -> None:
     """Write a Common Voice table: `path` is relative to `clips/` beside it where the audio lies there, else absolute.
 
     Raises ManifestError for windows and single channels of recordings, which such a table cannot express.

@@ -73,7 +73,7 @@ fixture_is_only_a_folder = settings(suppress_health_check=[HealthCheck.function_
 @fixture_is_only_a_folder
 @given(utterances=corpora(awkward))
 def test_tables_round_trip(name: str, utterances: list[Utterance], tmp_path: Path) -> None:
-    write_corpus(tmp_path / name, Manifest.from_utterances(utterances))
+    write_corpus(tmp_path / name, utterances)
     assert list(read_corpus(tmp_path / name)) == utterances
 
 
@@ -88,7 +88,7 @@ def test_kaldi_round_trip(utterances: list[Utterance], tmp_path_factory: Any) ->
         for u in source:
             write_silence(Path(u.audio_filepath))
         expected = source
-    write_corpus(folder / "data", Manifest.from_utterances(expected))
+    write_corpus(folder / "data", expected)
     got = list(read_corpus(folder / "data"))
     assert [replace(u, duration=round(u.duration, 6)) for u in got] == sorted(expected, key=lambda u: u.id)
     listed = (folder / "data" / "text").read_bytes().splitlines()
@@ -150,8 +150,8 @@ def test_bad_kaldi_directories(files: dict[str, str], message: str, tmp_path: Pa
 def test_kaldi_cannot_express_everything(tmp_path: Path) -> None:
     row = Utterance("a", "/a.wav", 1.0, "x", split="dev", extra={"lang": "de", "gender": "f", "age": 7})
     with pytest.raises(ManifestError, match="id cannot hold spaces"):
-        write_corpus(tmp_path / "k", Manifest.from_utterances([replace(row, id="a b")]))
-    assert write_corpus(tmp_path / "k", Manifest.from_utterances([row])) == ["age", "split"]
+        write_corpus(tmp_path / "k", [replace(row, id="a b")])
+    assert write_corpus(tmp_path / "k", [row]) == ["age", "split"]
     assert (tmp_path / "k" / "utt2lang").read_text(encoding="utf-8") == "a de\n"
 
 
@@ -186,7 +186,7 @@ def test_kaldi_channels_are_heeded(call: Path, files: dict[str, str], channels: 
     rows = list(read_corpus(folder, notes=notes))
     assert [u.channel for u in rows] == channels and {u.audio_filepath for u in rows} == {str(call)}
     assert bool(notes) == (channels == [None, None]) and all("they will be mixed" in note for note in notes)
-    write_corpus(folder / "again", Manifest.from_utterances(rows))
+    write_corpus(folder / "again", rows)
     assert list(read_corpus(folder / "again")) == rows
 
 
@@ -250,9 +250,9 @@ def test_kaldi_recordings_of_one_name_stay_apart(tmp_path: Path) -> None:
         Utterance(f"u{i}", f"/{folder}/a.wav", 1.0, "x", offset=float(i), segment=True)
         for i, folder in enumerate("xyx")
     ]
-    write_corpus(tmp_path / "k", Manifest.from_utterances(rows))
+    write_corpus(tmp_path / "k", rows)
     assert list(read_corpus(tmp_path / "k")) == rows
-    write_corpus(tmp_path / "k", Manifest.from_utterances([replace(rows[0], segment=False, offset=0.0)]))
+    write_corpus(tmp_path / "k", [replace(rows[0], segment=False, offset=0.0)])
     assert not (tmp_path / "k" / "segments").exists()
 
 
@@ -400,7 +400,7 @@ def test_common_voice_round_trip(utterances: list[Utterance], tmp_path_factory: 
     ]
     for u in placed:
         write_silence(Path(u.audio_filepath))
-    write_corpus(folder / "train.tsv", Manifest.from_utterances(placed), "commonvoice")
+    write_corpus(folder / "train.tsv", placed, "commonvoice")
     header, first, *_ = (folder / "train.tsv").read_text(encoding="utf-8").split("\n")
     assert header == "client_id\tpath\tsentence" and first.split("\t")[1] == f"{placed[0].id}.wav"
     assert list(read_corpus(folder / "train.tsv")) == placed
@@ -409,7 +409,7 @@ def test_common_voice_round_trip(utterances: list[Utterance], tmp_path_factory: 
 def test_common_voice_has_whole_files_only(tmp_path: Path) -> None:
     segment = Utterance("a", "/a.wav", 1.0, "x", offset=2.0, segment=True)
     with pytest.raises(ManifestError, match="whole files only"):
-        write_corpus(tmp_path / "t.tsv", Manifest.from_utterances([segment]), "commonvoice")
+        write_corpus(tmp_path / "t.tsv", [segment], "commonvoice")
 
 
 def test_texts_are_normalized_by_name(audio: Path, tmp_path: Path) -> None:
@@ -564,6 +564,6 @@ def test_output_is_replaced_as_a_whole(tmp_path: Path) -> None:
         yield Utterance("a", "/a.wav", 1.0, "x")
 
     for name in ("a.csv", "a.tsv", "a.jsonl", "k"):
-        write_corpus(tmp_path / name, Manifest.from_utterances(broken()))
+        write_corpus(tmp_path / name, list(broken()))
     left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"a.csv", "a.tsv", "a.jsonl", "wav.scp", "text", "utt2spk", "spk2utt"}

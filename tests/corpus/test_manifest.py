@@ -235,7 +235,7 @@ def test_a_manifest_that_changes_in_use_is_noticed(tmp_path: Path) -> None:
         with pytest.raises(ManifestError, match="changed while in use"):
             stale[1]
     path.unlink()
-    with pytest.raises(ManifestError, match="cannot read the manifest"):
+    with pytest.raises(ManifestError, match="cannot be read"):
         pickle.loads(stored)[0]
 
 
@@ -294,7 +294,6 @@ def test_written_manifests_read_back_equal(rows: list[tuple[Utterance, float | N
     path = tmp_path_factory.mktemp("w") / "m.jsonl"
     write_manifest(path, originals)
     assert list(Manifest.read(path)) == originals
-    assert list(Manifest.from_utterances(originals)) == originals
 
 
 def test_written_paths_are_relative_where_the_corpus_is_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
