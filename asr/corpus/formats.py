@@ -18,7 +18,7 @@ from asr.corpus.tables import (
     BY_USUAL_NAMES,
     Columns,
     is_common_voice,
-    read_table,
+    table_rows,
     unused_times,
     write_common_voice,
     write_table,
@@ -136,7 +136,8 @@ def _rows(path: Path, kind: str, columns: Columns, notes: list[str]) -> Iterator
     if kind == "jsonl":
         return _json_rows(path, columns, notes)
     if kind in ("csv", "tsv", "commonvoice"):
-        return read_table(path, columns=columns, clips=kind == "commonvoice", notes=notes)
+        text = read_text(path, ManifestError)
+        return table_rows(path, text, columns=columns, clips=kind == "commonvoice", notes=notes)
     raise UsageError(f"unknown format '{kind}': one of {', '.join(SOURCES)}")
 
 
@@ -154,7 +155,8 @@ def _json_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[dict[
             silent += row.get("supervisions") == []
             yield from read_cut(row, folder, f"{path}:{number}")
             continue
-        renamed = columns.rename(row, f"{path}:{number}")
+        keys = columns.keys(list(row), f"{path}:{number}")
+        renamed = {keys[column]: value for column, value in row.items()}
         if not noted:
             notes += unused_times(renamed, f"{path}:{number}")
             noted = True
