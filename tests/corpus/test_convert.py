@@ -515,7 +515,7 @@ def test_lhotse_cuts_are_read(call: Path) -> None:
     [row] = read_corpus(path, notes=notes)
     expected = {"offset": 0.75, "speaker": "ann", "channel": 1, "extra": {"language": "de"}, "segment": True}
     assert row == Utterance("s1", str(call), 1.0, "hello", **expected)  # type: ignore[arg-type]
-    assert notes == [f"{path}: left out: 1 cuts without a supervision"]
+    assert notes == [f"{path}: left out: 1 cut without a supervision"]
 
 
 @pytest.mark.parametrize(
