@@ -1,14 +1,13 @@
-"""Looks at the recordings behind manifests: can they be read, are they as long as said, which hold the same audio."""
+"""The recordings behind manifests: can they be read, are they as long as stated, and which hold the same audio."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import islice
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from asr.types import AudioError
 
 _CHUNK = 2048  # utterances in flight
 _TOLERANCE_SECONDS, _TOLERANCE_SHARE = 0.1, 0.01  # of durations: lossy codecs pad, tools round
+_Problem = tuple[str, str]  # kind and detail of a finding
 
 
 @dataclass
@@ -40,82 +40,72 @@ def examine(
     Files are compared by hash, but only where their sizes are equal, so that most need not be read. `advance` is told
     how many utterances are done.
     """
-    examiner = _Examiner(decode)
+    # Segments of one recording follow each other, so that a small cache spares nearly all repeated probes.
+    examine_one = partial(_examine, decode=decode, probe_file=lru_cache(maxsize=4096)(_probe))
     facts = []
-    sizes = []
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
         for manifest in manifests:
-            findings: list[Finding] = []
-            size, heard = np.zeros(len(manifest), dtype=np.int64), np.zeros(len(manifest), dtype=np.int64)
-            for i, (utterance, result) in enumerate(_in_order(pool, examiner, manifest)):
-                size[i], heard[i] = result.size, result.heard
-                findings += [Finding(kind, manifest.path, utterance.id, detail) for kind, detail in result.problems]
-                advance(1)
-            facts.append(AudioFacts(findings, size, heard))
-            sizes.append(size)
+            found = AudioFacts([], *(np.zeros(len(manifest), dtype=np.int64) for _ in range(2)))
+            for start in range(0, len(manifest), _CHUNK):  # map() alone would queue a whole corpus at once
+                results = pool.map(examine_one, manifest[start : start + _CHUNK])
+                for i, (problems, size, content) in enumerate(results, start):
+                    found.recording[i], found.content[i] = size, content
+                    found.findings += [
+                        Finding(kind, manifest.path, manifest[i].id, detail) for kind, detail in problems
+                    ]
+                    advance(1)
+            facts.append(found)
         _identify(manifests, facts, decode)
     return facts
 
 
 def _identify(manifests: Sequence[Manifest], facts: Sequence[AudioFacts], decode: bool) -> None:
-    """Turn file sizes into identities: hash the files of which there are several of one size."""
-    sizes = np.concatenate([f.recording for f in facts])
+    """Turn the file sizes in `recording` into identities: hash the files of which there are several of one size."""
+    sizes = np.concatenate([fact.recording for fact in facts])
     shared = np.zeros(len(sizes), dtype=bool)
     shared[repeats(sizes)] = True
-    digest = lru_cache(maxsize=65536)(_file_digest)
+    file_identity = lru_cache(maxsize=65536)(_file_identity)
     start = 0
     for manifest, fact in zip(manifests, facts, strict=True):
-        for i in range(len(manifest)):
-            if not fact.recording[i]:
-                continue
-            if not shared[start + i]:
-                fact.recording[i] = -(start + i + 1)  # no other file has this size: different from all
-                if not decode:
-                    fact.content[i] = fact.recording[i]
-                continue
-            utterance = manifest[i]
-            fact.recording[i] = digest(utterance.audio_filepath)
+        for i in map(int, np.flatnonzero(fact.recording)):
+            if shared[start + i]:
+                utterance = manifest[i]
+                fact.recording[i] = file_identity(utterance.audio_filepath)
+                content = hash((int(fact.recording[i]), *utterance.window, utterance.channel))
+            else:
+                fact.recording[i] = content = -(start + i + 1)  # no other file has this size: different from all
             if not decode:
-                fact.content[i] = hash((int(fact.recording[i]), *utterance.window, utterance.channel))
+                fact.content[i] = content
         start += len(manifest)
 
 
-@dataclass
-class _Result:
-    problems: list[tuple[str, str]]
-    size: int = 0
-    heard: int = 0
+def _examine(
+    utterance: Utterance, decode: bool, probe_file: Callable[[str], tuple[AudioInfo | str, int]]
+) -> tuple[list[_Problem], int, int]:
+    """(problems, file size, identity of the samples); the last two are 0 where they are not known."""
+    info, size = probe_file(utterance.audio_filepath)
+    if isinstance(info, str):
+        return [("unreadable audio", info)], 0, 0
+    problems = list(_disagreements(utterance, info))
+    if not decode or any(kind in ("no such channel", "window outside audio") for kind, _ in problems):
+        return problems, size, 0
+    found, content = _decode(utterance)
+    return problems + found, size, content
 
 
-class _Examiner:
-    def __init__(self, decode: bool) -> None:
-        self.decode = decode
-        self._probe = lru_cache(maxsize=4096)(_probe)  # segments of one recording follow each other
-
-    def __call__(self, utterance: Utterance) -> _Result:
-        info, size = self._probe(utterance.audio_filepath)
-        if isinstance(info, str):
-            return _Result([("unreadable audio", info)])
-        result = _Result(list(_disagreements(utterance, info)), size)
-        if self.decode and not any(kind in ("no such channel", "window outside audio") for kind, _ in result.problems):
-            self._listen(utterance, result)
-        return result
-
-    def _listen(self, utterance: Utterance, result: _Result) -> None:
-        offset, duration = utterance.window
-        channel: str | int = "mix" if utterance.channel is None else utterance.channel
-        try:
-            audio = read(utterance.audio_filepath, rate=None, channel=channel, offset=offset, duration=duration)
-        except AudioError as error:
-            result.problems.append(("unreadable audio", str(error)))
-            return
-        result.problems += [("damaged audio", warning) for warning in audio.warnings]
-        if all(audio.silent):
-            value = f"{audio.samples.flat[0]:.4g}" if audio.samples.any() else "zero"
-            result.problems.append(("silent audio", f"{utterance.audio_filepath}: every sample is {value}"))
-            return
-        pcm = np.rint(np.clip(audio.samples, -1, 1) * 32767).astype(np.int16)  # the same from wav and from flac
-        result.heard = _digest(pcm.tobytes() + str(audio.rate).encode())
+def _decode(utterance: Utterance) -> tuple[list[_Problem], int]:
+    offset, duration = utterance.window
+    channel: str | int = "mix" if utterance.channel is None else utterance.channel
+    try:
+        audio = read(utterance.audio_filepath, rate=None, channel=channel, offset=offset, duration=duration)
+    except AudioError as error:
+        return [("unreadable audio", str(error))], 0
+    problems = [("damaged audio", warning) for warning in audio.warnings]
+    if all(audio.silent):
+        value = f"{audio.samples.flat[0]:.4g}" if audio.samples.any() else "zero"
+        return [*problems, ("silent audio", f"{utterance.audio_filepath}: every sample is {value}")], 0
+    pcm = np.rint(np.clip(audio.samples, -1, 1) * 32767).astype(np.int16)  # the same from wav and from flac
+    return problems, _identity([pcm.tobytes(), str(audio.rate).encode()])
 
 
 def _probe(path: str) -> tuple[AudioInfo | str, int]:
@@ -125,7 +115,7 @@ def _probe(path: str) -> tuple[AudioInfo | str, int]:
         return str(error), 0
 
 
-def _disagreements(utterance: Utterance, info: AudioInfo) -> Iterator[tuple[str, str]]:
+def _disagreements(utterance: Utterance, info: AudioInfo) -> Iterator[_Problem]:
     tolerance = max(_TOLERANCE_SECONDS, _TOLERANCE_SHARE * info.duration)
     end = utterance.offset + utterance.duration
     if utterance.channel is not None and utterance.channel >= info.channels:
@@ -137,25 +127,14 @@ def _disagreements(utterance: Utterance, info: AudioInfo) -> Iterator[tuple[str,
         yield "wrong duration", f"{utterance.duration:.2f} s in the manifest, {info.duration:.2f} s in the file"
 
 
-def _in_order(pool: ThreadPoolExecutor, examiner: _Examiner, manifest: Manifest) -> Iterator[tuple[Utterance, _Result]]:
-    """Examine in several threads; map() alone would queue a whole corpus at once."""
-    utterances = iter(manifest)
-    while chunk := list(islice(utterances, _CHUNK)):
-        yield from zip(chunk, pool.map(examiner, chunk), strict=True)
-
-
-def _file_digest(path: str) -> int:
-    digest = hashlib.blake2b(digest_size=8)
+def _file_identity(path: str) -> int:
     with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return _as_identity(digest.digest())
+        return _identity(iter(partial(file.read, 1 << 20), b""))
 
 
-def _digest(data: bytes) -> int:
-    return _as_identity(hashlib.blake2b(data, digest_size=8).digest())
-
-
-def _as_identity(digest: bytes) -> int:
-    """A positive int64: 0 stands for unknown, negative numbers for files without an equal."""
-    return int.from_bytes(digest, "big") >> 1 or 1
+def _identity(blocks: Iterable[bytes]) -> int:
+    """A positive int64 made of the bytes: 0 stands for unknown, negative numbers for files without an equal."""
+    digest = hashlib.blake2b(digest_size=8)
+    for block in blocks:
+        digest.update(block)
+    return int.from_bytes(digest.digest(), "big") >> 1 or 1
