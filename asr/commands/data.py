@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="action", metavar="check|stats|convert", required=True)
     _add_check(commands.add_parser("check", help="problems by utterance id; exit status 1 if there are any"))
     _add_stats(commands.add_parser("stats", help="hours, durations, speakers, words, characters"))
-    _add_convert(commands.add_parser("convert", help="Kaldi, LibriSpeech, CSV, TSV, Common Voice <-> JSONL"))
+    _add_convert(commands.add_parser("convert", help="Kaldi, CSV, TSV <-> JSONL; LibriSpeech, Common Voice -> JSONL"))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -89,7 +89,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 
 _FORMATS = {
     "from": "jsonl, kaldi, librispeech, csv, tsv or commonvoice",
-    "to": "jsonl, kaldi, csv, tsv or commonvoice",
+    "to": "jsonl, kaldi, csv or tsv",
 }
 
 

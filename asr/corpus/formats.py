@@ -20,7 +20,6 @@ from asr.corpus.tables import (
     is_common_voice,
     table_rows,
     unused_times,
-    write_common_voice,
     write_table,
 )
 from asr.files import read_text, walk
@@ -28,7 +27,7 @@ from asr.text.normalize import normalizer as normalizer_named
 from asr.types import AudioError, ManifestError, UsageError
 
 SOURCES = ("jsonl", "kaldi", "librispeech", "csv", "tsv", "commonvoice")
-TARGETS = ("jsonl", "kaldi", "csv", "tsv", "commonvoice")
+TARGETS = ("jsonl", "kaldi", "csv", "tsv")
 _CHUNK = 2048
 
 
@@ -89,9 +88,7 @@ def write_corpus(target: str | Path, manifest: Sequence[Utterance], kind: str = 
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "kaldi":
         return write_kaldi(path, manifest)
-    if kind == "commonvoice":
-        write_common_voice(path, manifest)
-    elif kind in ("csv", "tsv"):
+    if kind in ("csv", "tsv"):
         write_table(path, manifest, "," if kind == "csv" else "\t")
     else:
         write_manifest(path, manifest)

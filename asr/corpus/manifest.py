@@ -238,31 +238,28 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
 
 
 class PathWriter:
-    """Audio paths as a manifest in `folder` should write them; folders are looked up once."""
+    """Audio paths as a manifest in `folder` should write them; each parent folder is looked up once."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = os.path.abspath(folder)  # noqa: PTH100
-        self._real_folder = os.path.realpath(folder)
-        self._known: dict[str, str] = {}
+        self._folder = folder.absolute()
+        self._known: dict[str, Path] = {}
 
     def __call__(self, audio_filepath: str) -> str:
         parent, name = os.path.split(audio_filepath)
         if parent not in self._known:
-            self._known[parent] = self._relative(str(Path(full_path(audio_filepath)).parent))
-        return os.path.join(self._known[parent], name).replace(os.sep, "/")  # noqa: PTH118
+            self._known[parent] = self._relative(Path(full_path(audio_filepath)).parent)
+        return (self._known[parent] / name).as_posix()
 
-    def _relative(self, parent: str) -> str:
-        if parent == self._folder:
-            return ""
-        if parent.startswith(self._folder.rstrip(os.sep) + os.sep):
-            return os.path.relpath(parent, self._folder)
-        try:  # "../" climbs from where a folder really is, not from the link that led there
-            relative = os.path.relpath(os.path.realpath(parent), self._real_folder)
-            together = os.path.commonpath([os.path.realpath(parent), self._real_folder])
+    def _relative(self, parent: Path) -> Path:
+        if parent.is_relative_to(self._folder):
+            return parent.relative_to(self._folder)
+        here = self._folder.resolve()  # "../" climbs from where a folder really is, not from the link that led there
+        try:
+            relative = Path(os.path.relpath(parent.resolve(), here))
         except ValueError:  # another drive, on Windows
             return parent
-        climbs = Path(relative).parts.count(os.pardir)
-        return relative if climbs <= _LEVELS_UP and together != os.path.dirname(together) else parent  # noqa: PTH120
+        climbs = relative.parts.count(os.pardir)
+        return relative if climbs <= _LEVELS_UP and climbs < len(here.parts) - 1 else parent  # never by way of the root
 
 
 def full_path(path: str) -> str:

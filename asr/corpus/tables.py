@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.config import nearest
-from asr.corpus.manifest import PathWriter, Utterance, full_path, manifest_row
+from asr.corpus.manifest import PathWriter, Utterance, manifest_row
 from asr.corpus.rows import base_folder
 from asr.files import opened, replacing
 from asr.types import ManifestError, UsageError
@@ -142,28 +142,6 @@ def write_table(path: Path, manifest: Sequence[Utterance], separator: str) -> No
     header = dict.fromkeys(key for utterance in manifest for key in manifest_row(utterance, ""))
     relative = PathWriter(path.parent)
     _write(path, list(header), (manifest_row(u, relative(u.audio_filepath)) for u in manifest), separator)
-
-
-def write_common_voice(path: Path, manifest: Sequence[Utterance]) -> None:
-    """Write a Common Voice table: `path` is relative to `clips/` beside it where the audio lies there, else absolute.
-
-    Raises ManifestError for windows and single channels of recordings, which such a table cannot express.
-    """
-    clips = path.absolute().parent / "clips"
-    for utterance in manifest:
-        if utterance.segment or utterance.channel is not None:
-            raise ManifestError(f"utterance '{utterance.id}': Common Voice has whole files only: cut the audio first")
-    extra = dict.fromkeys(key for utterance in manifest for key in utterance.extra)
-    has_own_ids = any(utterance.id != Path(utterance.audio_filepath).stem for utterance in manifest)
-
-    def row(utterance: Utterance) -> dict[str, Any]:
-        audio = Path(full_path(utterance.audio_filepath))
-        shown = audio.relative_to(clips) if audio.is_relative_to(clips) else audio
-        own = {"client_id": utterance.speaker, "path": str(shown), "sentence": utterance.text, "id": utterance.id}
-        return {**utterance.extra, **own}
-
-    header = ["client_id", "path", "sentence", *extra, *(["id"] if has_own_ids else [])]
-    _write(path, header, map(row, manifest), "\t")
 
 
 def _write(path: Path, header: list[str], rows: Iterator[dict[str, Any]], separator: str) -> None:

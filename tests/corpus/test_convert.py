@@ -44,9 +44,9 @@ names = st.from_regex(r"[a-z][a-z0-9\-]{0,3}", fullmatch=True)
 
 
 @st.composite
-def corpora(draw: st.DrawFn, texts: st.SearchStrategy[str], plain: bool = False) -> list[Utterance]:
+def corpora(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> list[Utterance]:
     ids = draw(st.lists(names, min_size=1, max_size=5, unique=True))
-    windows = draw(st.booleans()) and not plain
+    windows = draw(st.booleans())
 
     def one(name: str) -> Utterance:
         offset = draw(st.integers(0, 10**6)) / 1000 if windows else 0.0
@@ -58,8 +58,8 @@ def corpora(draw: st.DrawFn, texts: st.SearchStrategy[str], plain: bool = False)
             offset=offset,
             speaker=draw(st.sampled_from(["", "ann", "bob"])),
             split=draw(st.sampled_from(["", "train"])),
-            channel=None if plain else draw(st.none() | st.integers(0, 3)),
-            extra={} if plain else draw(st.dictionaries(st.sampled_from(["lang", "age"]), words)),
+            channel=draw(st.none() | st.integers(0, 3)),
+            extra=draw(st.dictionaries(st.sampled_from(["lang", "age"]), words)),
             segment=windows,
         )
 
@@ -387,29 +387,6 @@ def test_common_voice(audio: Path, tmp_path: Path) -> None:
     assert (second.text, second.extra) == ('"Go!" he said, "now"', {"up_votes": "3", "age": "twenties"})
     with pytest.raises(UsageError, match=r"name one of its tables \(dev\.tsv\)"):
         read_corpus(tmp_path)
-
-
-@fixture_is_only_a_folder
-@given(utterances=corpora(awkward, plain=True))
-def test_common_voice_round_trip(utterances: list[Utterance], tmp_path_factory: Any) -> None:
-    folder = tmp_path_factory.mktemp("cv")
-    (folder / "clips").mkdir()
-    placed = [
-        replace(u, audio_filepath=str(folder / "clips" / f"{u.id}.wav"), duration=1.0, split="train")
-        for u in utterances
-    ]
-    for u in placed:
-        write_silence(Path(u.audio_filepath))
-    write_corpus(folder / "train.tsv", placed, "commonvoice")
-    header, first, *_ = (folder / "train.tsv").read_text(encoding="utf-8").split("\n")
-    assert header == "client_id\tpath\tsentence" and first.split("\t")[1] == f"{placed[0].id}.wav"
-    assert list(read_corpus(folder / "train.tsv")) == placed
-
-
-def test_common_voice_has_whole_files_only(tmp_path: Path) -> None:
-    segment = Utterance("a", "/a.wav", 1.0, "x", offset=2.0, segment=True)
-    with pytest.raises(ManifestError, match="whole files only"):
-        write_corpus(tmp_path / "t.tsv", [segment], "commonvoice")
 
 
 def test_texts_are_normalized_by_name(audio: Path, tmp_path: Path) -> None:
