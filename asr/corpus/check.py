@@ -1,4 +1,4 @@
-"""What training must know of a manifest beforehand: transcripts CTC cannot learn, and symbols no token spells."""
+"""Checks before training: transcripts that CTC cannot learn, and symbols that the tokenizer cannot spell."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def infeasible(
 ) -> list[Skip]:
     """The utterances that no CTC model of this shape can learn, in manifest order.
 
-    Their text is empty or cannot be spelled once normalized, or the model emits fewer frames than `frames_needed`:
-    `emitted` says how many it emits for so many samples at `rate` (hertz). The length is the manifest's. `speed` above
-    1 asks for room under speed perturbation by that factor.
+    Their normalized text is empty or cannot be spelled, or the model emits fewer frames than `frames_needed`:
+    `emitted(samples)` is how many frames it emits for audio at `rate` (hertz), whose length is taken from the manifest.
+    `speed` above 1 leaves room for speed perturbation by that factor.
     """
     normalize = normalizer_named(normalizer)
     skips = []
@@ -125,17 +125,17 @@ PROBLEMS: dict[str, str] = {
     "infeasible": "correct the text or duration, or remove the row: CTC cannot learn it",
     "impossible pace": "text and audio do not belong together",
     "duplicate audio": "remove the copies",
-    "in train and test": "remove it from the training set: scores would be too good",
+    "in train and test": "remove it from the training set, or scores will be too good",
 }
 NOTES: dict[str, str] = {
-    "tags": "nobody says them: normalizers basic and librispeech leave them out, none and version 1 make words of them",
-    "words in parentheses": "kept as words; write them in [ ] if nobody says them",
+    "tags": "not spoken: normalizers basic and librispeech drop them, none and version 1 keep them as words",
+    "words in parentheses": "kept as words; put them in [ ] if they are not spoken",
     "unusual duration": "worth a look",
     "unusual pace": "text or audio may be cut, or belong elsewhere",
     "probably a copy": "same speaker, text and duration",
-    "same id": "different recordings of one name in two manifests",
-    "shared speakers": "scores do not show how unknown voices fare",
-    "shared texts": "scores do not show how unknown sentences fare",
+    "same id": "different recordings in two manifests share an id",
+    "shared speakers": "scores do not show how well new speakers are recognized",
+    "shared texts": "scores do not show how well new sentences are recognized",
     "audio paths": "",
 }
 

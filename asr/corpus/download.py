@@ -266,13 +266,13 @@ def _safe_path(member: tarfile.TarInfo, archive: Path) -> PurePosixPath:
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[IO[bytes]]:
+def _opened(archive: Path) -> Iterator[Any]:
     """The uncompressed tar stream, with a progress bar over the archive's own bytes on a terminal."""
     from tqdm import tqdm
 
-    bar = {"total": _size(archive), "unit": "B", "unit_scale": True, "desc": archive.name, "disable": None}
+    bar: dict[str, Any] = {"unit": "B", "unit_scale": True, "desc": archive.name, "disable": None, "leave": False}
     try:
-        with archive.open("rb") as raw, tqdm.wrapattr(raw, "read", leave=False, **bar) as counted:
+        with archive.open("rb") as raw, tqdm.wrapattr(raw, "read", _size(archive), **bar) as counted:
             is_packed = raw.peek(2).startswith(b"\x1f\x8b")
             yield gzip.GzipFile(fileobj=counted, mode="rb") if is_packed else counted
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:

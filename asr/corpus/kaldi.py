@@ -132,7 +132,7 @@ def _table(path: Path, *, may_be_empty: bool = False) -> dict[str, tuple[int, st
         if key in table:
             raise ManifestError(f"{path}:{number}: '{key}' is already on line {table[key][0]}: remove one")
         if not rest and not may_be_empty:
-            raise ManifestError(f"{path}:{number}: '{key}' stands alone: complete or remove the line")
+            raise ManifestError(f"{path}:{number}: '{key}' has no value: complete or remove the line")
         table[key] = (number, rest.strip())
     return table
 

@@ -1,4 +1,4 @@
-"""Manifests: JSON lines with NeMo's keys, kept so compactly that a million rows cost a few megabytes."""
+"""Manifests: JSON lines with NeMo's keys, indexed so compactly that a million rows take 30 megabytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from asr.corpus.rows import Source, default_id, parse_row, path_id
 from asr.files import replacing
 from asr.types import AudioError, ManifestError
 
-_LEVELS_UP = 2  # how far "../" a manifest may point before an absolute path is the safer one
+_LEVELS_UP = 2  # how far "../" may climb before an absolute path is safer
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ class Manifest(Sequence[Utterance]):
                 naming[i] = count[name]
             else:
                 here, there = self.where(i), self.where(first[name])
-                clashes[i] = ManifestError(f"{here}: the id '{name}' is that of {there} already: rename one")
+                clashes[i] = ManifestError(f"{here}: the id '{name}' is already used in {there}: rename one")
         return clashes
 
 
@@ -226,8 +226,8 @@ def _id(fields: dict[str, Any], naming: int = 0) -> str:
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     """Write a JSONL manifest, atomically: a reader sees the old file or the complete new one.
 
-    Audio paths are written relative to the manifest's folder where the file lies below it or at most two
-    levels up and across, so that a corpus can be moved as a whole; otherwise absolute.
+    Audio paths are written relative to the manifest's folder if the file lies below it or below one of the two folders
+    above it, so that a corpus can be moved as a whole; otherwise absolute.
     """
     target = Path(path)
     written = PathWriter(target.parent)
@@ -241,7 +241,7 @@ class PathWriter:
     """Audio paths as a manifest in `folder` should write them; each parent folder is looked up once."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder.absolute()
+        self._folder = Path(full_path(str(folder)))
         self._known: dict[str, Path] = {}
 
     def __call__(self, audio_filepath: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -96,8 +97,9 @@ class Source:
         return {**self.__dict__, "_descriptor": _ABSENT}
 
     def __del__(self) -> None:
-        if getattr(self, "_descriptor", _ABSENT) != _ABSENT:
-            os.close(self._descriptor)
+        with contextlib.suppress(AttributeError, OSError):  # it was never opened; the interpreter is shutting down
+            if self._descriptor != _ABSENT:
+                os.close(self._descriptor)
 
 
 def _only_carriage_returns(content: bytes) -> bool:
@@ -106,7 +108,7 @@ def _only_carriage_returns(content: bytes) -> bool:
 
 
 def base_folder(path: str | Path) -> str:
-    """Where the relative audio paths of a manifest or table start: its folder; of a pipe or stdin, the current one."""
+    """Where the relative audio paths of a manifest or table start: its folder; for a pipe or stdin, the current one."""
     try:
         piped = str(path) == "-" or stat.S_ISFIFO(Path(path).stat().st_mode)
     except OSError:
@@ -115,9 +117,9 @@ def base_folder(path: str | Path) -> str:
 
 
 def parse_row(line: bytes, *, require_text: bool) -> dict[str, Any]:
-    """The fields of one row as arguments of Utterance, `id` and `duration` absent where the row has none.
+    """The fields of one row as arguments of Utterance; `id` and `duration` are absent where the row has none.
 
-    Raises ManifestError without the place, which the caller knows.
+    Raises ManifestError without file and line, which the caller knows.
     """
     try:
         text = line.decode("utf-8")
@@ -139,15 +141,13 @@ def parse_row(line: bytes, *, require_text: bool) -> dict[str, Any]:
     for key in (REQUIRED, "text") if require_text else (REQUIRED,):
         if key not in fields:
             held = ", ".join(map(str, row)) or "nothing"
-            mend = _LHOTSE if {"supervisions", "recording_id", "sources"} & row.keys() else "add it"
-            raise ManifestError(f"the row has no '{key}' (it has: {held}): {mend}")
+            remedy = _LHOTSE if {"supervisions", "recording_id", "sources"} & row.keys() else "add it"
+            raise ManifestError(f"the row has no '{key}' (it has: {held}): {remedy}")
     fields.setdefault("text", "")
     if not fields[REQUIRED].strip():
         raise ManifestError(f"'{REQUIRED}' is empty: name the audio file")
     if "id" in fields and (not fields["id"].strip() or not fields["id"].isprintable()):
-        raise ManifestError(
-            f"'id' is {_shown(fields['id'])}: give a printable name, or leave the key out to have one made"
-        )
+        raise ManifestError(f"'id' is {_shown(fields['id'])}: give a printable name, or leave the key out to get one")
     for key in ("duration", "offset"):
         value = row.get(key)
         if value is not None:
@@ -164,7 +164,7 @@ def parse_row(line: bytes, *, require_text: bool) -> dict[str, Any]:
 _STRINGS = (REQUIRED, "text", "id", "speaker", "split")
 _ONE_PER_LINE = "a manifest has one whole JSON object per line"
 _ARRAY = f"this is a JSON array, and {_ONE_PER_LINE}: run 'asr data convert FILE NEW.jsonl'"
-_LHOTSE = "it is lhotse's: 'asr data convert cuts.jsonl NEW.jsonl' reads its cuts"
+_LHOTSE = "it is from lhotse: 'asr data convert cuts.jsonl NEW.jsonl' reads cuts"
 _KNOWN = frozenset((*_STRINGS, "duration", "offset", "channel"))
 
 
@@ -188,7 +188,7 @@ def _id_from(path: str, fields: dict[str, Any]) -> str:
 
 def _string(value: Any, key: str) -> str:
     if key in ("id", "speaker") and isinstance(value, int) and not isinstance(value, bool):
-        return str(value)  # numbers are common here and lose nothing
+        return str(value)  # common, and nothing is lost
     if not isinstance(value, str):
         raise ManifestError(f"'{key}' must be a string, found {_shown(value)}: put it in quotes")
     try:
@@ -232,7 +232,7 @@ def _not_json(text: str, error: ValueError) -> str:
     reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
     if text.startswith("{"):
         return f"not valid JSON ({reason}): {_ONE_PER_LINE}"
-    return f"not JSON ({reason}): {_ONE_PER_LINE}; 'asr data convert' makes one of CSV, TSV and Kaldi"
+    return f"not JSON ({reason}): {_ONE_PER_LINE}; 'asr data convert' makes manifests from CSV, TSV and Kaldi"
 
 
 def _shown(value: Any) -> str:

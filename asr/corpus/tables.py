@@ -92,7 +92,7 @@ def table_rows(
         line, header = next(records, (1, []))
         header = [column.strip() for column in header]
         if len(set(header)) != len(header):
-            raise ManifestError(f"{path}:{line}: a column name stands twice: rename one")
+            raise ManifestError(f"{path}:{line}: two columns have the same name: rename one")
         keys = columns.keys(header, f"{path}:{line}", required)
         if notes is not None:
             notes += unused_times(keys.values(), f"{path}:{line}")

@@ -130,7 +130,7 @@ def test_kaldi_directory_by_hand(audio: Path, tmp_path: Path, monkeypatch: pytes
         ({"segments": "u u 0 1 0 x"}, r"segments:1: expected 'UTTERANCE RECORDING START END \[CHANNEL\]'"),
         ({"wav.scp": "u raw.ark:1234"}, r"wav\.scp:1: 'raw.ark:1234' lies inside a Kaldi archive"),
         ({"wav.scp": "u a.wav\nu b.wav"}, r"wav\.scp:2: 'u' is already on line 1"),
-        ({"wav.scp": "u"}, r"wav\.scp:1: 'u' stands alone"),
+        ({"wav.scp": "u"}, r"wav\.scp:1: 'u' has no value"),
         ({"text": "u x\nv y"}, r"text:2: utterance 'v' is not in .*wav\.scp"),
         ({"text": ""}, r"wav\.scp: utterance 'u' has no line in .*text"),
         ({"segments": "u u 0"}, r"segments:1: expected 'UTTERANCE RECORDING START END"),
@@ -339,11 +339,11 @@ def test_named_columns_and_separators(audio: Path, tmp_path: Path) -> None:
     [
         ("t.csv", "path,text\na.wav,x,y\n", r"t\.csv:2: 3 fields, the header has 2"),
         ("t.csv", 'path,text\na.wav,"x\n', r"t\.csv: not a table"),
-        ("t.csv", "path,path,text\n", r"t\.csv:1: a column name stands twice"),
+        ("t.csv", "path,path,text\n", r"t\.csv:1: two columns have the same name"),
         ("t.csv", "path,text,duration\na.wav,x,1\n\nb.wav,x,long\n", r"t\.csv:4: 'duration' must be a number"),
         ("t.csv", "path,text,duration\na.wav,x,-1\n", r"t\.csv:2: 'duration' is negative"),
         ("t.tsv", "path\ttext\tduration\n\tx\t1\n", r"t\.tsv:2: the row has no 'audio_filepath'"),
-        ("t.csv", "path,text,id,duration\na.wav,x,1,1\nb.wav,x,1,1\n", r"t\.csv:3: the id '1' is that of .*:2"),
+        ("t.csv", "path,text,id,duration\na.wav,x,1,1\nb.wav,x,1,1\n", r"t\.csv:3: the id '1' is already used in .*:2"),
         ("t.csv", "path,text\n", r"t\.csv: holds no utterances"),
         ("t.csv", "", r"t\.csv:1: no column for the audio"),
         ("t.json", '[{"audio_filepath": "a", "duration": 1, "text": "x"}, 3]', "value 2 is not a JSON object"),
@@ -509,7 +509,7 @@ def test_what_else_lhotse_writes_is_refused_by_name(row: dict[str, Any], message
     path = write(tmp_path / "x.jsonl", json.dumps(row))
     with pytest.raises(ManifestError, match=rf"x\.jsonl:1: .*{message}"):
         read_corpus(path)
-    with pytest.raises(ManifestError, match=r"x\.jsonl:1: the row has no 'audio_filepath' .* it is lhotse's"):
+    with pytest.raises(ManifestError, match=r"x\.jsonl:1: the row has no 'audio_filepath' .* it is from lhotse"):
         Manifest.read(path)
 
 
