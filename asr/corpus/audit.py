@@ -10,8 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from asr.corpus.audio_check import AudioFacts, examine
-from asr.corpus.check import Finding, Skip, UnknownSymbol, infeasible, shown_symbol, unknown_symbols
+from asr.corpus.check import (
+    AudioFacts,
+    Finding,
+    Skip,
+    UnknownSymbol,
+    examine,
+    infeasible,
+    shown_symbol,
+    unknown_symbols,
+)
 from asr.corpus.manifest import Manifest, Utterance, repeats
 from asr.text.normalize import normalizer as normalizer_named
 from asr.text.tags import count_tags, find_asides

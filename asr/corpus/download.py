@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, BinaryIO, cast
 
 from asr.files import replacing
 from asr.types import AsrError
@@ -274,7 +274,7 @@ def _opened(archive: Path) -> Iterator[Any]:
     try:
         with archive.open("rb") as raw, tqdm.wrapattr(raw, "read", _size(archive), **bar) as counted:
             is_packed = raw.peek(2).startswith(b"\x1f\x8b")
-            yield gzip.GzipFile(fileobj=counted, mode="rb") if is_packed else counted
+            yield gzip.GzipFile(fileobj=cast(BinaryIO, counted), mode="rb") if is_packed else counted
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ArchiveError(f"{archive}: damaged or incomplete archive ({error}); download it again") from error
     except OSError as error:
