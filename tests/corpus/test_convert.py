@@ -177,7 +177,7 @@ def call(tmp_path: Path) -> Path:
         ({"wav.scp": "c sph2pipe -f wav -p -c 2 {} |\n", "segments": "a c 0 1\nb c 0 1 0\n"}, [1, 1]),
     ],
 )
-def test_kaldi_channels_are_heeded(call: Path, files: dict[str, str], channels: list[int | None]) -> None:
+def test_kaldi_channels_are_used(call: Path, files: dict[str, str], channels: list[int | None]) -> None:
     """Columns and files of a Kaldi directory are used, never dropped in silence: here, who speaks on which channel."""
     folder = call.parent / "k"
     for name, content in {"wav.scp": "c {}\n", "text": "a one\nb two\n", **files}.items():

@@ -197,7 +197,7 @@ def test_bad_rows_can_be_collected(tmp_path: Path) -> None:
         Manifest.read(write(tmp_path / "m.jsonl", "{", "{"), bad_rows=[])
 
 
-def test_sequence_behaviour(tmp_path: Path) -> None:
+def test_a_manifest_is_a_sequence(tmp_path: Path) -> None:
     path = write(tmp_path / "m.jsonl", *(line(id=f"u{i}", duration=i) for i in range(5)))
     manifest = Manifest.read(path)
     assert len(manifest) == 5 and manifest[-1].id == "u4"
