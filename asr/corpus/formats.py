@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.corpus.kaldi import read_kaldi, write_kaldi
-from asr.corpus.manifest import Manifest, Utterance, write_manifest
+from asr.corpus.manifest import Manifest, Utterance, audio_seconds, write_manifest
 from asr.corpus.rows import base_folder
 from asr.corpus.tables import (
     BY_USUAL_NAMES,
@@ -196,20 +196,13 @@ def _with_durations(rows: Iterator[dict[str, Any]], unreadable: list[str] | None
 
 def _duration(row: dict[str, Any]) -> float | str | None:
     """The seconds that a row lacks, None where it lacks none, or what went wrong."""
-    from asr.audio.read import probe
-
-    path = row.get("audio_filepath")
+    path, offset = row.get("audio_filepath"), row.get("offset")
     if row.get("duration") is not None or not isinstance(path, str):
         return None
-    offset = row.get("offset")
-    start = offset if isinstance(offset, int | float) else 0.0
     try:
-        length = probe(path).duration
+        return audio_seconds(path, offset if isinstance(offset, int | float) else 0.0)
     except AudioError as error:
         return str(error)
-    if length <= start:
-        return f"{path}: the offset {start:g} s lies beyond its end ({length:g} s)"
-    return round(length - start, 6) if start else length
 
 
 _READ = ("id", "recording_id", "start", "duration", "channel", "text", "speaker", "alignment")  # of a supervision

@@ -167,9 +167,12 @@ class Manifest(Sequence[Utterance]):
                 try:
                     fields = parse_row(row, require_text=require_text)
                     if "duration" not in fields:
-                        fields["duration"] = _probe_duration(fields, source.folder)
-                except ManifestError as error:
-                    bad.append(ManifestError(f"{source.path}:{line}: {error}"))
+                        path = _resolve(fields["audio_filepath"], source.folder)
+                        fields["duration"] = audio_seconds(path, fields.get("offset", 0.0))
+                except (ManifestError, AudioError) as error:
+                    unread = "the row has no 'duration' and it cannot be read from the audio: "
+                    prefix = unread if isinstance(error, AudioError) else ""
+                    bad.append(ManifestError(f"{source.path}:{line}: {prefix}{error}"))
                     if bad_rows is None:
                         raise bad[0] from error
                     continue
@@ -292,18 +295,14 @@ def _resolve(audio_filepath: str, folder: str) -> str:
     return os.path.join(folder, audio_filepath)  # noqa: PTH118 (called for every row; leaves absolute paths alone)
 
 
-def _probe_duration(fields: dict[str, Any], folder: str) -> float:
+def audio_seconds(path: str, offset: float) -> float:
+    """The seconds of an audio file from `offset` to its end, by its header. Raises AudioError."""
     from asr.audio.read import probe
 
-    try:
-        length = probe(_resolve(fields["audio_filepath"], folder)).duration
-    except AudioError as error:
-        raise ManifestError(f"the row has no 'duration' and it cannot be read from the audio: {error}") from error
-    if length < fields.get("offset", 0.0):
-        raise ManifestError(
-            f"the offset {fields['offset']:g} s lies beyond the end of the audio ({length:g} s): correct it"
-        )
-    return length - fields.get("offset", 0.0)
+    length = probe(path).duration
+    if length <= offset:
+        raise AudioError(f"{path}: the offset {offset:g} s lies beyond its end ({length:g} s)")
+    return round(length - offset, 6) if offset else length
 
 
 def repeats(values: np.ndarray) -> np.ndarray:
