@@ -7,6 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="action", metavar="check|stats|convert", required=True)
     _add_check(commands.add_parser("check", help="problems by utterance id; exit status 1 if there are any"))
     _add_stats(commands.add_parser("stats", help="hours, durations, speakers, words, characters"))
-    _add_convert(commands.add_parser("convert", help="Kaldi, LibriSpeech, CSV, TSV, Common Voice <-> JSONL"))
+    _add_convert(commands.add_parser("convert", help="Kaldi, CSV, TSV <-> JSONL; LibriSpeech, Common Voice -> JSONL"))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -88,7 +89,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 
 _FORMATS = {
     "from": "jsonl, kaldi, librispeech, csv, tsv or commonvoice",
-    "to": "jsonl, kaldi, csv, tsv or commonvoice",
+    "to": "jsonl, kaldi, csv or tsv",
 }
 
 
@@ -121,7 +122,7 @@ def _stats(args: argparse.Namespace) -> int:
     from asr.corpus.stats import render, statistics
 
     stats = statistics(Manifest.read(args.manifests, require_text=False), args.normalizer)
-    print(json.dumps(stats.to_dict(), ensure_ascii=False, indent=2) if args.json else render(stats))
+    print(json.dumps(asdict(stats), ensure_ascii=False, indent=2) if args.json else render(stats))
     return 0
 
 
