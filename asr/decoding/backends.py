@@ -15,7 +15,7 @@ import numpy as np
 from asr.decoding.beam.alphabet import Alphabet
 from asr.decoding.beam.lexicon import SpelledWords, read_words
 from asr.decoding.beam.times import align_text, labels_by_symbol
-from asr.decoding.emissions import check_emissions
+from asr.decoding.interface import check_emissions
 from asr.text.tokenizer import WORD_MARK
 from asr.types import AsrError, Hypothesis, UsageError
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding.emissions import check_emissions
+from asr.decoding.interface import check_emissions
 from asr.text.tokenizer import Tokenizer
 from asr.types import AsrError, Hypothesis, Word
 

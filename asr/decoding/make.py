@@ -206,11 +206,11 @@ def _read_lm(
 ) -> NGramLM | None:
     if config.lm is None:
         return None
-    from asr.decoding.lm_check import check_lm
+    from asr.lm.check import check_lm
     from asr.lm.ngram import NGramLM
 
     lm = NGramLM.read(config.lm, verify=True)
-    for remark in check_lm(lm, labels, lexicon):
+    for remark in check_lm(lm, labels, lexicon.words if lexicon else None):
         warn(remark)
     return lm
 
@@ -221,12 +221,11 @@ def _for_kenlm(path: str | Path | None, lm: NGramLM | None) -> Iterator[str | Pa
     if path is None or lm is None or (Path(path).is_file() and not lm.binary):
         yield path
         return
-    from asr.lm.arpa_write import write_arpa
-    from asr.lm.listing import list_ngrams
+    from asr.lm.arpa import write_arpa
 
     with tempfile.TemporaryDirectory() as folder:
         arpa = Path(folder) / "lm.arpa"
-        write_arpa(arpa, list_ngrams(lm))
+        write_arpa(arpa, lm.to_tables())
         yield arpa
 
 

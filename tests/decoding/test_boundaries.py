@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.decoding.boundaries import LONGEST_EXTENSION, boundaries
+from asr.decoding.align import LONGEST_EXTENSION, boundaries
 
 
 def test_short_gaps_are_shared_and_long_ones_are_pauses():

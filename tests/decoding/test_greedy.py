@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.decoding import GreedyDecoder
-from asr.decoding.emissions import EmissionError, check_emissions
+from asr.decoding.interface import EmissionError, check_emissions
 from asr.types import AsrError
 
 LABELS = ["", " ", "a", "b", "c"]

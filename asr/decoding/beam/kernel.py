@@ -42,8 +42,8 @@ from asr.decoding.beam.steps import (
     spell_on,
     survivors,
 )
-from asr.lm.automaton import LMArrays
 from asr.lm.compiling import inlined, search_kernel
+from asr.lm.tables import LMArrays
 
 _ONE = np.uint64(1)
 _NONE = np.uint64(0)

@@ -36,8 +36,8 @@ from asr.decoding.beam.steps import (
     say_word,
     survivors,
 )
-from asr.lm.automaton import LMArrays
 from asr.lm.compiling import search_kernel
+from asr.lm.tables import LMArrays
 
 _ONE = np.uint64(1)
 _NONE = np.uint64(0)
