@@ -132,7 +132,7 @@ class _Reader:
     def _rows(self, table: NGramTable, highest: bool) -> list[bytes]:
         """Fill a table; its `words` are rows of the 1-grams. For 1-grams the spelling of each is returned."""
         count, k = table.words.shape
-        spans = np.zeros((count if k == 1 else 0, 2), np.int64)
+        spans = np.zeros((2, count if k == 1 else 0), np.int64)
         spelled: list[bytes] = []
         row, stop = 0, arpa_parse.END
         while stop == arpa_parse.END and self._more():
@@ -142,7 +142,8 @@ class _Reader:
             )  # fmt: skip
             if k == 1:
                 data = self.data.tobytes()
-                spelled += [data[start:end] for start, end in spans[len(spelled) : row].tolist()]
+                starts, ends = spans[:, len(spelled) : row].tolist()
+                spelled += [data[start:end] for start, end in zip(starts, ends, strict=True)]
         if stop not in (arpa_parse.END, arpa_parse.SECTION, arpa_parse.BLANK):
             self._fail_parsing(stop, k, count)
         if row < count:
@@ -167,13 +168,14 @@ class _Reader:
 
     def _index(self, spelled: list[bytes]) -> None:
         """Take these as the words that longer n-grams are made of."""
-        for row, word in enumerate(spelled):
-            try:
-                self.words.append(word.decode("utf-8"))
-            except UnicodeDecodeError:
-                self._fail_at(row, "the word is not UTF-8: convert the file to UTF-8")
+        joined = b"\n".join(spelled)
+        try:
+            self.words = joined.decode("utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            row = joined.count(b"\n", 0, error.start)
+            self._fail_at(row, "the word is not UTF-8: convert the file to UTF-8")
         block = np.frombuffer(b"".join(spelled), np.uint8).copy()  # a writable copy, so that numba sees one type
-        self.packed = PackedWords(block, bounds([len(word) for word in spelled]))
+        self.packed = PackedWords(block, bounds(list(map(len, spelled))))
         self.word_table = np.full(table_size(len(spelled)), -1, np.int32)
         again = int(arpa_parse.fill_word_table(self.word_table, *self.packed))
         if again >= 0:

@@ -149,7 +149,7 @@ def parse_rows(
     """Parse rows from `at` on into the arrays from `row` on. `data` ends with a newline.
 
     Returns why it stopped, the position (of the offender on errors) and the next row. The words of a 1-gram are
-    reported as data[spans[i, 0]:spans[i, 1]]; those of longer n-grams are looked up in the table of words (see
+    reported as data[spans[0, i]:spans[1, i]]; those of longer n-grams are looked up in the table of words (see
     `find_word`) and their ids put into `words`.
     """
     order = words.shape[1]
@@ -162,7 +162,7 @@ def parse_rows(
             if start == end:
                 return TOO_FEW, start, row
             if order == 1:
-                spans[row, 0], spans[row, 1] = start, end
+                spans[0, row], spans[1, row] = start, end
             else:
                 word = find_word(data, start, end, table, block, offsets)
                 if word < 0:
