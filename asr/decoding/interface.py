@@ -1,4 +1,4 @@
-"""What every decoder does: emissions to hypotheses, whole or as they come."""
+"""The interface of all decoders: what they take (emissions, checked), what they give, whole or as a stream."""
 
 from __future__ import annotations
 
@@ -10,59 +10,11 @@ from asr.types import AsrError, Hypothesis
 
 OOV = ("allow", "penalize", "forbid")  # what becomes of words that the language model or lexicon does not have
 OOV_ALIASES = {"penalise": "penalize"}  # older spellings, still accepted
-
-
-class Decoder(Protocol):
-    """Emissions to text. One that can decode several utterances at once has `decode_many`, as BeamSearch."""
-
-    def decode(self, log_probs: Any) -> list[Hypothesis]:
-        """Hypotheses of one utterance, best first, from (time, vocab) natural log-probabilities; never empty."""
-        ...
-
-
-class DecodingStream(Protocol):
-    """`feed` any number of times, then `finish`; in the end the hypotheses of all frames decoded together."""
-
-    def feed(self, log_probs: Any) -> None:
-        """Go on with frames (time, vocab), natural log-probabilities. Raises EmissionError."""
-        ...
-
-    def stable(self) -> str:
-        """The words so far that will not change, whatever follows."""
-        ...
-
-    def finish(self, nbest: int = 1) -> list[Hypothesis]:
-        """The hypotheses, best first."""
-        ...
-
-
-def begin_stream(decoder: Decoder) -> DecodingStream:
-    """The decoder's own stream where it has one; otherwise frames are kept and decoded at the end."""
-    begin = getattr(decoder, "stream", None)
-    stream: DecodingStream = _Joined(decoder) if begin is None else begin()
-    return stream
-
-
-class _Joined:
-    def __init__(self, decoder: Decoder) -> None:
-        self.decoder = decoder
-        self.blocks: list[np.ndarray] = []
-
-    def feed(self, log_probs: Any) -> None:
-        self.blocks.append(log_probs)
-
-    def stable(self) -> str:
-        return ""
-
-    def finish(self, nbest: int = 1) -> list[Hypothesis]:
-        return self.decoder.decode(np.concatenate(self.blocks))[: max(nbest, 1)]
-
-
-TOLERANCE = 0.01  # of log(sum of a row); leaves room for emissions that were kept in half precision
+TOLERANCE = 0.01  # of log(sum of a row): emissions may have been stored in half precision
 
 
 class EmissionError(AsrError, ValueError):
-    """An array is not the log-probabilities (time, vocab) that a decoder needs; the message says why."""
+    """An array is not the log-probabilities (time, vocab) that a decoder needs. The message says why."""
 
 
 def check_emissions(log_probs: Any, width: int | None = None, name: str = "emissions") -> np.ndarray:
@@ -104,3 +56,49 @@ def check_emissions(log_probs: Any, width: int | None = None, name: str = "emiss
         total = np.exp(min(float(totals[frame]), 80.0))
         raise EmissionError(f"{name}: the probabilities of frame {frame} sum to {total:.4g}, not 1; {hint}")
     return array
+
+
+class Decoder(Protocol):
+    """Emissions to text. One that can decode several utterances at once has `decode_many`, as BeamSearch."""
+
+    def decode(self, log_probs: Any) -> list[Hypothesis]:
+        """Hypotheses of one utterance, best first, from (time, vocab) natural log-probabilities; never empty."""
+        ...
+
+
+class DecodingStream(Protocol):
+    """`feed` any number of times, then `finish`, which gives what decoding all frames at once would give."""
+
+    def feed(self, log_probs: Any) -> None:
+        """Continue with frames (time, vocab), natural log-probabilities. Raises EmissionError."""
+        ...
+
+    def stable(self) -> str:
+        """The words so far that will not change, whatever follows."""
+        ...
+
+    def finish(self, nbest: int = 1) -> list[Hypothesis]:
+        """The hypotheses, best first."""
+        ...
+
+
+def begin_stream(decoder: Decoder) -> DecodingStream:
+    """The decoder's own stream where it has one; otherwise one that keeps the frames and decodes them at the end."""
+    begin = getattr(decoder, "stream", None)
+    stream: DecodingStream = _WholeStream(decoder) if begin is None else begin()
+    return stream
+
+
+class _WholeStream:
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+        self.blocks: list[np.ndarray] = []
+
+    def feed(self, log_probs: Any) -> None:
+        self.blocks.append(log_probs)
+
+    def stable(self) -> str:
+        return ""
+
+    def finish(self, nbest: int = 1) -> list[Hypothesis]:
+        return self.decoder.decode(np.concatenate(self.blocks))[: max(nbest, 1)]

@@ -65,7 +65,7 @@ def word_times(
     recognizer: Recognizer, log_probs: np.ndarray, tokens: Sequence[int], duration: float
 ) -> tuple[list[Word], list[Word]]:
     """Words (as the tokenizer spells them) and tokens of an utterance, with times in seconds from its first frame."""
-    from asr.decoding.align import AlignmentError, align, boundaries, needed_frames
+    from asr.decoding.align import AlignmentError, boundaries, forced_align, needed_frames
 
     step = recognizer.frame_seconds
     if needed_frames(tokens) > len(log_probs):
@@ -73,7 +73,7 @@ def word_times(
             f"the text needs at least {needed_frames(tokens) * step:.1f} s of audio at this model's rate of frames, "
             f"the recording has {duration:.1f} s: is it the right text?"
         )
-    alignment = align(log_probs, tokens)
+    alignment = forced_align(log_probs, tokens)
     words = recognizer.tokenizer.words(tokens)
     begins, ends = boundaries(
         [alignment.starts[first] for _, first, _ in words],
