@@ -216,7 +216,7 @@ def _add_arcs(lm: LMArrays, sources: np.ndarray, words: np.ndarray, logp: np.nda
     arc, vocabulary = lm.arc, lm.unigram.shape[0]
     for i in range(words.shape[0]):
         key = np.int64(sources[i]) * vocabulary + words[i]
-        slot = _slot(arc.key, key)
+        slot = _slot(arc["key"], key)
         if arc[slot].key != -1:
             return i
         arc[slot].key = key
@@ -259,7 +259,7 @@ def score_words(
         # the length of the n-gram found is for people only, so lm_step does without it and the walk is repeated here
         while at != 0:
             key = at * vocabulary + words[i]
-            if arc[_slot(arc.key, key)].key == key:
+            if arc[_slot(arc["key"], key)].key == key:
                 break
             at = np.int64(lm.state[at].next)
         length[i] = state_length[at] + 1

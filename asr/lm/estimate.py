@@ -130,8 +130,8 @@ def count_ngrams(corpus: Corpus, order: int) -> list[OrderCounts]:
         keys, rows, count = _unique(rows.astype(np.int64) * vocabulary + oldest)
         suffix, words = np.divmod(keys, vocabulary)
         context = orders[-1].context[suffix].astype(np.int64) * vocabulary + words if k > 2 else words
-        columns = (column.astype(np.int32) for column in (words, suffix, np.searchsorted(shorter, context)))
-        orders.append(OrderCounts(*columns, count))
+        row = np.searchsorted(shorter, context).astype(np.int32)
+        orders.append(OrderCounts(words.astype(np.int32), suffix.astype(np.int32), row, count))
     return orders
 
 
