@@ -183,7 +183,7 @@ def estimate(
     *,
     prune: Sequence[int] = (),
     limit_vocabulary: Collection[str] | None = None,
-    fallback: Discounts | None = FALLBACK,
+    fallback: Discounts = FALLBACK,
     warn: Callable[[str], None] = lambda message: None,
 ) -> Estimate:
     """Train a model of n-grams up to `order` (1 or more).
@@ -191,7 +191,7 @@ def estimate(
     `prune`: n-grams that occur at most that often are left out, a number per order, the last one for all further
     orders; numbers never fall. `limit_vocabulary`: n-grams with any other word are left out. Their probability goes to
     the back-off. Where the counts are too few to estimate the discounts, `fallback` is used and `warn` called with a
-    sentence that names the order; without a fallback that is an LMError. Raises LMError for a bad `prune` or `order`.
+    sentence that names the order. Raises LMError for a bad `prune` or `order`.
     """
     thresholds = pruning_thresholds(prune, order)
     counts = count_ngrams(corpus, order)
@@ -202,10 +202,6 @@ def estimate(
         try:
             discounts.append(closed_form_discounts(statistics))
         except ValueError as error:
-            if fallback is None:
-                raise LMError(
-                    f"no Kneser-Ney discounts for {k}-grams: {error}; give more text, or allow fall-back discounts"
-                ) from None
             warn(
                 f"discounts for {k}-grams are fixed at {', '.join(f'{d:g}' for d in fallback)}: {error}; "
                 "more text would give better ones"

@@ -33,7 +33,6 @@ class NGramLM:
         counts: Sequence[int],
         *,
         name: str = "language model",
-        tuned: Tuned | None = None,
         binary: bool = False,
     ) -> None:
         self.arrays = arrays
@@ -41,7 +40,7 @@ class NGramLM:
         self.counts = tuple(int(n) for n in counts)
         self.order = len(self.counts)
         self.name = name
-        self.tuned = tuned
+        self.tuned: Tuned | None = None
         self.binary = binary
         self._words = words
         self.begin_state = int(arrays.unigram["next"][BOS])

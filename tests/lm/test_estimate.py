@@ -119,14 +119,12 @@ def test_discounts_of_counts_of_counts() -> None:
         closed_form_discounts([10, 1, 50, 1])
 
 
-def test_falling_back_names_the_order_and_can_be_forbidden() -> None:
+def test_falling_back_names_the_order() -> None:
     said: list[str] = []
     found = train(["a b", "a c"], 2, fallback=(0.1, 0.2, 0.3), warn=said.append)
     assert found.fell_back == [1, 2]
     assert [message.split(" are ")[0] for message in said] == ["discounts for 1-grams", "discounts for 2-grams"]
     assert found.discounts == [(0.1, 0.2, 0.3)] * 2
-    with pytest.raises(LMError, match="no Kneser-Ney discounts for 1-grams"):
-        train(["a b", "a c"], 2, fallback=None)
 
 
 def test_a_discount_of_zero_gives_a_large_number_not_infinity() -> None:
