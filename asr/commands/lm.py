@@ -16,9 +16,9 @@ from asr.types import UsageError
 
 if TYPE_CHECKING:
     from asr.lm.estimate import Estimate
+    from asr.lm.files import Tuned
     from asr.lm.ngram import NGramLM
     from asr.lm.tables import NGramTables
-    from asr.lm.tuned import Tuned
 
 
 class Action(NamedTuple):
@@ -73,9 +73,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from asr.lm.estimate import estimate, pruning_thresholds, read_corpus
+    from asr.lm.estimate import encode_corpus, estimate, pruning_thresholds, read_sentences
     from asr.lm.tables import LMError
-    from asr.lm.text import read_sentences
 
     write = _writer(args.output, args.force)
     fallback = _fallback(args.discount_fallback)
@@ -86,7 +85,7 @@ def _train(args: argparse.Namespace) -> int:
     allowed = _word_list(args.limit_vocab) if args.limit_vocab else None
     normalize = _normalizer(args)
     _say("reading the text")
-    corpus = read_corpus(read_sentences(args.texts, normalize))
+    corpus = encode_corpus(read_sentences(args.texts, normalize))
     if corpus.skipped:
         _say(f"warning: {corpus.skipped:,} times <s>, </s> or <unk> in the text, read as white space")
     _say(f"{corpus.sentences:,} sentences, {len(corpus.tokens) - corpus.sentences:,} words; estimating")
@@ -116,8 +115,9 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from asr.lm.listing import read_ngrams, with_case
-    from asr.lm.tuned import read_tuned
+    from asr.lm.files import read_tuned
+    from asr.lm.ngram import read_ngrams
+    from asr.lm.tables import with_case
 
     write = _writer(args.target, args.force)
     tables = read_ngrams(args.source)
@@ -138,7 +138,7 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 
 
 def _info(args: argparse.Namespace) -> int:
-    from asr.decoding.lm_check import token_level
+    from asr.lm.check import token_level
     from asr.lm.ngram import NGramLM
 
     lm = NGramLM.read(args.lm, verify=True)
@@ -169,8 +169,8 @@ def _add_perplexity(parser: argparse.ArgumentParser) -> None:
 
 
 def _perplexity(args: argparse.Namespace) -> int:
+    from asr.lm.estimate import read_sentences
     from asr.lm.ngram import NGramLM, perplexity
-    from asr.lm.text import read_sentences
 
     normalize = _normalizer(args)
     found = perplexity(NGramLM.read(args.lm, verify=True), read_sentences(args.texts, normalize))
@@ -218,9 +218,9 @@ def _writer(path: str, force: bool) -> Callable[[NGramTables, Tuned | None], Non
         raise UsageError(f"{path}: exists already; --force replaces it")
 
     def write(tables: NGramTables, tuned: Tuned | None) -> None:
-        from asr.lm.arpa_write import write_arpa
+        from asr.lm.arpa import write_arpa
+        from asr.lm.files import tuned_path, write_tuned
         from asr.lm.ngram import NGramLM
-        from asr.lm.tuned import tuned_path, write_tuned
 
         if name.endswith(".lm"):
             NGramLM.from_tables(tables).write_binary(path)
@@ -281,14 +281,14 @@ def _fallback(given: list[float] | None) -> tuple[float, float, float]:
 
 
 def _word_list(path: str) -> frozenset[str]:
-    from asr.lm.text import read_sentences
+    from asr.lm.estimate import read_sentences
 
     return frozenset(word for line in read_sentences([path]) for word in line.split())
 
 
 def _fit(lm: NGramLM, model: str) -> dict[str, Any]:
     """How a language model and a model file go together."""
-    from asr.decoding.lm_check import check_lm, spelled_share
+    from asr.lm.check import check_lm, spelled_share
     from asr.lm.tables import LMError
     from asr.model.checkpoint import read_metadata
     from asr.text.tokenizer import tokenizer_from_dict

@@ -19,10 +19,9 @@ from asr.corpus.download import file_digest
 from asr.corpus.manifest import Manifest
 from asr.decoding.make import DecodingConfig, make_decoder
 from asr.files import Stamp, as_json, differences, file_state
-from asr.lm.estimate import estimate, read_corpus
+from asr.lm.estimate import encode_corpus, estimate, read_sentences
+from asr.lm.files import tuned_path
 from asr.lm.ngram import NGramLM
-from asr.lm.text import read_sentences
-from asr.lm.tuned import tuned_path
 from asr.model.checkpoint import load_model, save_model
 from asr.recognition.evaluation import evaluate
 from asr.recognition.tuning import tune_on_manifest, write_tuning
@@ -251,7 +250,7 @@ class Run:
         if config.lm.file:
             lm = NGramLM.read(config.lm.file, verify=True)
         else:
-            corpus = read_corpus(read_sentences(texts, normalizer(config.text.normalizer)))
+            corpus = encode_corpus(read_sentences(texts, normalizer(config.text.normalizer)))
             lm = NGramLM.from_tables(estimate(corpus, config.lm.order, warn=_warn_lm).tables)
         self.output.mkdir(parents=True, exist_ok=True)
         lm.write_binary(self.lm_file)

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from asr.audio.read import RawFormat
-from asr.decoding.align import AlignmentError, align, needed_frames
-from asr.decoding.boundaries import boundaries
+from asr.decoding.align import AlignmentError, boundaries, needed_frames
 from asr.recognition.inputs import Recording
 from asr.recognition.recognizer import Recognizer
 from asr.text.normalize import normalizer
@@ -74,7 +73,7 @@ def _aligned(
             f"the text needs at least {needed_frames(tokens) * step:.1f} s of audio at this model's rate of frames, "
             f"the recording has {duration:.1f} s: is it the right text?"
         )
-    alignment = align(log_probs, tokens)
+    alignment = forced_align(log_probs, tokens)
     labels = recognizer.tokenizer.labels
     words = recognizer.tokenizer.words(tokens)
 

@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -228,7 +228,7 @@ def held_out(utterances: Sequence[Judged], speakers: Sequence[str]) -> Judged | 
 def write_calibrated(model: str | Path, target: str | Path, calibration: Calibration, summary: dict[str, Any]) -> Path:
     """A copy of a model file whose confidences are calibrated; `summary` is kept with it. Raises ModelFileError."""
     file = load_model(model)
-    training = {**file.training, "confidence": {**calibration.to_dict(), **summary}}
+    training = {**file.training, "confidence": {**asdict(calibration), **summary}}
     return save_model(target, file.model, file.tokenizer, file.normalizer, training, file.task)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from asr.corpus.download import file_digest
 from asr.corpus.manifest import Manifest
 from asr.files import file_state, replacing, write_text
-from asr.lm.tuned import Tuned, write_tuned
+from asr.lm.files import Tuned, write_tuned
 from asr.recognition.evaluation import recognize_manifest
 from asr.scoring.edits import score
 from asr.text.normalize import normalize

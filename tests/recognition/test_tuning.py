@@ -13,8 +13,8 @@ import pytest
 import asr
 from asr.corpus.manifest import Manifest, Utterance, manifest_row
 from asr.decoding.beam.search import BeamSearch
+from asr.lm.files import read_tuned
 from asr.lm.ngram import NGramLM
-from asr.lm.tuned import read_tuned
 from asr.recognition.tuning import Trial, Tuning, cached_emissions, refuse_test_set, table, tune, write_tuning
 from asr.types import AsrError, UsageError
 
