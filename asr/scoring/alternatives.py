@@ -1,4 +1,4 @@
-"""Texts that leave a choice of wordings, `i've { um / uh / @ } done`: read and settled as sclite does."""
+"""TextFile that leave a choice of wordings, `i've { um / uh / @ } done`: read and settled as sclite does."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def read_markup(text: str) -> str | Wordings:
     return " ".join(word for part in parts for word in str(part).split() if word != NULL)
 
 
-def settled(
+def choose_wordings(
     references: Sequence[str | Wordings], hypotheses: Sequence[str | Wordings]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Plain texts: of every pair the wordings that sclite takes, those with the cheapest alignment at its costs."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from asr.scoring.edits import Edit, Score, Unit, align_texts, score_alignments
-from asr.scoring.significance import Difference, resampling_units, paired_bootstrap
+from asr.scoring.significance import Difference, paired_bootstrap, resampling_units
 
 SIGNIFICANT = 0.05
 GOOD_WORDS = 2  # correct words of both systems that end a segment, as in NIST's sc_stats
@@ -138,7 +138,11 @@ def compare(
     alignments_b = tuple(align_texts(others, hypotheses_b, unit))
     reworded = frozenset(i for i, (ours, other) in enumerate(zip(references, others, strict=True)) if ours != other)
     return Comparison(
-        score_alignments(alignments_a, unit, speakers), score_alignments(alignments_b, unit, speakers), alignments_a, alignments_b, reworded
+        score_alignments(alignments_a, unit, speakers),
+        score_alignments(alignments_b, unit, speakers),
+        alignments_a,
+        alignments_b,
+        reworded,
     )
 
 

@@ -60,11 +60,13 @@ class Score:
     """The error rate of a test set: counts summed over all utterances and divided once.
 
     `utterances` holds the counts of each utterance in input order, `speakers` their speakers where these are known.
+    `resamples` sets the number of bootstrap resamples for the interval (default: as `bootstrap_interval` chooses).
     """
 
     unit: Unit
     utterances: tuple[EditCounts, ...]
     speakers: tuple[str, ...] = ()
+    resamples: int | None = None
 
     @cached_property
     def counts(self) -> EditCounts:
@@ -138,7 +140,7 @@ class Score:
     @cached_property
     def _interval(self) -> tuple[tuple[float, float], str]:
         units, name = resampling_units(self.errors_and_lengths, self.speakers)
-        return bootstrap_interval(units[:, 0], units[:, 1]), name
+        return bootstrap_interval(units[:, 0], units[:, 1], resamples=self.resamples), name
 
 
 def score(

@@ -1,4 +1,4 @@
-"""Which hypothesis belongs to which reference: by id, by time or by line, nothing dropped."""
+"""The texts of utterances as files give them, and which hypothesis belongs to which reference: nothing is dropped."""
 
 from __future__ import annotations
 
@@ -8,16 +8,79 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from asr.scoring.nist_files import cut
-from asr.scoring.texts import Line, Texts, TextsError
+from asr.scoring.alternatives import NULL, Wordings
+from asr.types import AsrError, Word
+
+
+class TextFileError(AsrError):
+    """A file of references or hypotheses is malformed, or does not fit the other. The message names file and line."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """The text of one utterance and what its file says about it; seconds, decibels.
+
+    `text` is None for a hypothesis that is there without a text (a recording that could not be read); where it leaves
+    a choice, `wordings` holds what is scored. `words` have times where the file gives them. `recording` is the recording
+    with its channel in stm and ctm files.
+    """
+
+    id: str
+    text: str | None
+    speaker: str = ""
+    duration: float | None = None
+    snr: float | None = None
+    snr_estimated: bool = False
+    audio_filepath: str = ""
+    offset: float = 0.0
+    segment: bool = False
+    channel: int | None = None
+    words: tuple[Word, ...] = ()
+    wordings: Wordings | None = None
+    recording: str = ""
+
+
+@dataclass(frozen=True)
+class TimedWord:
+    """A word of a ctm file; seconds. Marks of alternatives have no times, words may have no confidence."""
+
+    recording: str
+    text: str
+    start: float | None
+    end: float | None
+    confidence: float | None
+
+    @property
+    def middle(self) -> float:
+        return ((self.start or 0.0) + (self.end or 0.0)) / 2
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file of references or hypotheses: its lines in file order.
+
+    `numbered` where the ids are line numbers, as in a txt file; `predicted` where rows have `pred_text`; `whole` where
+    the file is one text without an id (subtitles), called after the file. `chosen` where the format was given and not
+    found. `ignored` are the segments of an stm file in which nothing is scored, `timed` the words of a ctm file.
+    """
+
+    path: str
+    format: str
+    lines: tuple[Line, ...]
+    numbered: bool = False
+    predicted: bool = False
+    whole: bool = False
+    chosen: bool = False
+    ignored: tuple[Line, ...] = ()
+    timed: tuple[TimedWord, ...] = ()
 
 
 @dataclass(frozen=True)
 class TestSet:
     """References with the hypothesis of each, in the order of the references.
 
-    `missing` are the ids of references without a hypothesis, which count as empty ones (every word deleted);
-    `extra` those of hypotheses without a reference, which cannot be scored. Both are to be reported.
+    References without a hypothesis have one whose text is None, which counts as empty (every word deleted); `extra` are
+    the ids of hypotheses without a reference, which cannot be scored. Both are to be reported.
     """
 
     __test__ = False  # for pytest, which would collect a class of this name
@@ -26,34 +89,38 @@ class TestSet:
     hypothesis_path: str
     references: tuple[Line, ...]
     hypotheses: tuple[Line, ...]
-    missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The ids of references without a hypothesis."""
+        return tuple(line.id for line in self.hypotheses if line.text is None)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What did not fit, one line each."""
         lines = []
-        if self.missing:
-            many = _count(len(self.missing), "utterance")
+        if missing := self.missing:
+            many = f"{len(missing)} utterance" + "s" * (len(missing) > 1)
             lines.append(
                 f"{self.hypothesis_path}: no hypothesis for {many} of {len(self.references)} "
-                f"({_some(self.missing)}): scored as empty, every word deleted"
+                f"({_some(missing)}): scored as empty, every word deleted"
             )
         if self.extra:
-            many = _count(len(self.extra), "hypothesis", "hypotheses")
+            many = f"{len(self.extra)} {'hypotheses' if len(self.extra) > 1 else 'hypothesis'}"
             lines.append(f"{self.hypothesis_path}: {many} without a reference ({_some(self.extra)}): not scored")
         return tuple(lines)
 
 
-def pair(references: Texts, hypotheses: Texts) -> TestSet:
+def pair(references: TextFile, hypotheses: TextFile) -> TestSet:
     """Put every reference together with its hypothesis: by id, or by line number where both are txt.
 
     A ctm is cut to the segments of an stm. A file that is one text pairs with another, and with the lines of a txt file
-    taken together. Raises TextsError where txt files differ in length, where only one of the two has ids or both may
+    taken together. Raises TextFileError where txt files differ in length, where only one of the two has ids or both may
     have them, and where no id is common.
     """
     if (references.format, hypotheses.format) == ("stm", "ctm"):
-        hypotheses = cut(references, hypotheses)
+        hypotheses = cut_to_segments(references, hypotheses)
     elif references.format == hypotheses.format == "ctm":
         references, hypotheses = _by_channel(references), _by_channel(hypotheses)
     elif references.whole or hypotheses.whole:
@@ -62,34 +129,26 @@ def pair(references: Texts, hypotheses: Texts) -> TestSet:
         references, hypotheses = _with_ids(references, hypotheses)
     if references.numbered != hypotheses.numbered:
         bare, other = (references, hypotheses) if references.numbered else (hypotheses, references)
-        raise TextsError(
+        raise TextFileError(
             f"{bare.path} has no utterance ids and {other.path} has, as {other.format}: give both with "
             "ids (--format kaldi where lines begin with them)"
         )
     if references.numbered and len(references.lines) != len(hypotheses.lines):
-        raise TextsError(
+        raise TextFileError(
             f"{references.path} has {len(references.lines)} lines and {hypotheses.path} {len(hypotheses.lines)}: "
             "txt files are paired line by line (an empty line is an empty text); use trn or jsonl to pair by id"
         )
-    by_id = {line.id: line for line in hypotheses.lines}
-    found = [by_id.get(line.id) for line in references.lines]
-    if not any(found):
-        raise TextsError(
+    known, by_id = ({line.id: line for line in texts.lines} for texts in (references, hypotheses))
+    if known.keys().isdisjoint(by_id):
+        raise TextFileError(
             f"{hypotheses.path}: none of its ids is in {references.path} "
             f"('{hypotheses.lines[0].id}' there, '{references.lines[0].id}' here)"
         )
-    known = {line.id for line in references.lines}
-    missing = [
-        line.id
-        for line, hypothesis in zip(references.lines, found, strict=True)
-        if hypothesis is None or hypothesis.text is None
-    ]
     return TestSet(
         references.path,
         hypotheses.path,
         references.lines,
-        tuple(h or Line(line.id, None) for line, h in zip(references.lines, found, strict=True)),
-        tuple(missing),
+        tuple(by_id.get(line.id) or Line(line.id, None) for line in references.lines),
         tuple(line.id for line in hypotheses.lines if line.id not in known),
     )
 
@@ -101,10 +160,10 @@ def first_words(lines: Sequence[Line], *, alone: bool = False) -> list[str]:
     return names if len(set(names)) == len(lines) and (alone or max(map(len, words)) > 1) else []
 
 
-def with_first_word_as_id(texts: Texts) -> Texts:
-    """The lines of Kaldi's `text`: an id, then the words. Raises TextsError where an id is missing or there twice."""
+def with_first_word_as_id(texts: TextFile) -> TextFile:
+    """The lines of Kaldi's `text`: an id, then the words. Raises TextFileError where ids are not distinct."""
     if not first_words(texts.lines, alone=True):
-        raise TextsError(
+        raise TextFileError(
             f"{texts.path}: each line of Kaldi's text begins with an id of its own, and here two are equal"
         )
     lines = []
@@ -122,8 +181,8 @@ def look_like_ids(names: Sequence[str]) -> Literal["yes", "perhaps", "no"]:
     return "yes" if sure and len(names) > 1 else "perhaps"
 
 
-def _with_ids(references: Texts, hypotheses: Texts) -> tuple[Texts, Texts]:
-    """Both, with the first words of txt files as ids where they are ids. Raises TextsError where they may be."""
+def _with_ids(references: TextFile, hypotheses: TextFile) -> tuple[TextFile, TextFile]:
+    """Both, with the first words of txt files as ids where they are ids. Raises TextFileError where they may be."""
     both = (references, hypotheses)
     if any(texts.numbered and texts.chosen for texts in both):
         return both
@@ -138,18 +197,18 @@ def _with_ids(references: Texts, hypotheses: Texts) -> tuple[Texts, Texts]:
     doubtful = "yes" in likely or ("no" not in likely and common and not single) or (same and names[0] != names[1])
     if doubtful and all(texts.numbered for texts in both):
         i = 0 if likely[0] != "no" else 1
-        raise TextsError(
+        raise TextFileError(
             f"{both[i].path}: its lines may begin with ids ('{names[i][0] if names[i] else names[0][0]}'): give "
             "--format kaldi if they are ids, --format txt if they are words"
         )
     return both
 
 
-def _wholes(references: Texts, hypotheses: Texts) -> tuple[Texts, Texts]:
+def _wholes(references: TextFile, hypotheses: TextFile) -> tuple[TextFile, TextFile]:
     """Both as one text called by the same name, where each is one or can be taken for one."""
     name = (references if references.whole else hypotheses).lines[0].id
 
-    def joined(texts: Texts) -> Texts:
+    def joined(texts: TextFile) -> TextFile:
         text = " ".join(line.text for line in texts.lines if line.text)
         return replace(texts, lines=(replace(texts.lines[0], id=name, text=text),), numbered=False)
 
@@ -158,7 +217,7 @@ def _wholes(references: Texts, hypotheses: Texts) -> tuple[Texts, Texts]:
     return references, hypotheses
 
 
-def _by_channel(texts: Texts) -> Texts:
+def _by_channel(texts: TextFile) -> TextFile:
     lines = (replace(line, id=line.recording.replace(" ", "-")) for line in texts.lines)
     return replace(texts, lines=tuple(lines))
 
@@ -167,5 +226,75 @@ def _some(ids: Sequence[str]) -> str:
     return ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
 
 
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
+def cut_to_segments(references: TextFile, hypotheses: TextFile) -> TextFile:
+    """A ctm's words as the hypotheses of an stm's segments, cut as sclite cuts them.
+
+    A segment takes the words whose middle comes before its end, and that no segment before it took: what was said in a
+    gap belongs to the segment behind it, or else to the last. Raises TextFileError where no recording is common.
+    """
+    segments: dict[str, list[tuple[Line, bool]]] = {}
+    for line, ignored in [(x, False) for x in references.lines] + [(x, True) for x in references.ignored]:
+        segments.setdefault(line.recording, []).append((line, ignored))
+    spoken = by_recording(hypotheses.timed)
+    if not segments.keys() & spoken.keys():
+        raise TextFileError(
+            f"{hypotheses.path}: none of its recordings is in {references.path} "
+            f"('{next(iter(spoken))}' there, '{next(iter(segments))}' here, each with its channel)"
+        )
+    lines = [line for line in hypotheses.lines if line.recording not in segments]
+    for recording, known in segments.items():
+        if recording not in spoken:
+            continue
+        known.sort(key=lambda item: item[0].offset)
+        words = [word for word in spoken[recording] if word.start is not None and word.end is not None]
+        words.sort(key=lambda word: word.start or 0.0)
+        taken = 0
+        for i, (line, ignored) in enumerate(known):
+            first = taken
+            end = line.offset + (line.duration or 0.0)
+            while taken < len(words) and (i == len(known) - 1 or words[taken].middle < end):
+                taken += 1
+            if not ignored:
+                lines.append(timed_line(Line(line.id, ""), words[first:taken], hypotheses.path, line.offset))
+    return replace(hypotheses, lines=tuple(lines))
+
+
+def timed_line(line: Line, words: Sequence[TimedWord], path: str, offset: float = 0.0) -> Line:
+    """The line with a text of these words; with their times from `offset` on where all have confidences."""
+    parts: list[str | tuple[Wordings, ...]] = []
+    choice: list[list[str]] | None = None
+    plain: list[str] = []
+    for word in words:
+        tag = word.text.upper() if word.start is None else ""
+        if tag == "<ALT_BEGIN>" and choice is None:
+            parts.append(" ".join(plain))
+            plain, choice = [], [[]]
+        elif tag == "<ALT>" and choice is not None:
+            choice.append([])
+        elif tag == "<ALT_END>" and choice is not None:
+            parts.append(tuple(Wordings((" ".join(one) or NULL,)) for one in choice))
+            choice = None
+        elif tag:
+            raise TextFileError(
+                f"{path}: {word.text} of '{word.recording}' stands alone: give <ALT_BEGIN> and <ALT_END>"
+            )
+        elif word.text:
+            (plain if choice is None else choice[-1]).append(word.text)
+    if choice is not None:
+        raise TextFileError(f"{path}: a choice of words in '{words[0].recording}' has no <ALT_END>")
+    if parts:
+        shown = " ".join(word.text for word in words)
+        return replace(line, text=shown, wordings=Wordings((*parts, " ".join(plain))))
+    timed = tuple(
+        Word(word.text, max(word.start - offset, 0.0), max(word.end - offset, 0.0), word.confidence)
+        for word in words
+        if word.text and word.start is not None and word.end is not None and word.confidence is not None
+    )
+    return replace(line, text=" ".join(plain), words=timed if len(timed) == len(plain) else ())
+
+
+def by_recording(words: Sequence[TimedWord]) -> dict[str, list[TimedWord]]:
+    found: dict[str, list[TimedWord]] = {}
+    for word in words:
+        found.setdefault(word.recording, []).append(word)
+    return found

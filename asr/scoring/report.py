@@ -19,9 +19,9 @@ from asr.files import write_text
 from asr.scoring import breakdown
 from asr.scoring.breakdown import Group
 from asr.scoring.edits import Edit
+from asr.scoring.pairing import Line
 from asr.scoring.sclite import sclite_rows
 from asr.scoring.scored import ScoredSet
-from asr.scoring.texts import Line
 
 MOST_UTTERANCES = 20_000  # beyond it, a page takes seconds to open: those with most errors are kept
 MOST_WORDS = 200
@@ -30,7 +30,7 @@ MOST_LABELS = 48
 
 
 @dataclass(frozen=True)
-class Strip:
+class Posteriorgram:
     """A posteriorgram: `log_probs` (time, vocab) natural log, `labels[0]` the blank, seconds from frame to frame."""
 
     log_probs: np.ndarray
@@ -47,14 +47,14 @@ def write_report(
     warnings: Sequence[str] = (),
     missing: Sequence[str] = (),
     audio: Mapping[int, str] | None = None,
-    strips: Mapping[int, Strip] | None = None,
+    posteriorgrams: Mapping[int, Posteriorgram] | None = None,
     flag_below: float | None = None,
     footer: str = "",
 ) -> None:
     """Write the page for the first of `sets`, with the rates of the others beside it. Raises OutputError.
 
-    `audio` (data URIs) and `strips` are by position in the set; `missing` are ids without a hypothesis. Words whose
-    confidence is below `flag_below` are marked.
+    `audio` (data URIs) and `posteriorgrams` are by position in the set; `missing` are ids without a hypothesis. Words
+    whose confidence is below `flag_below` are marked.
     """
     first = sets[0]
     order = _kept(first)
@@ -67,13 +67,13 @@ def write_report(
         "cards": [*_cards(first), *_confidence_card(first, flag_below)],
         "policies": [_policy(s, label) for s in sets for label in ("WER", "CER") if label == "WER" or s.characters],
         "charts": _charts(first),
-        "reliability": [list(bin) for bin in first.recognized.bins()] if first.recognized else [],
+        "reliability": [list(bin) for bin in first.confidences.bins()] if first.confidences else [],
         "flag": flag_below,
         **_words(first),
         "total": len(first.references),
         "utterances": [_utterance(first, i, frozenset(missing), flag_below) for i in order],
         "audio": {str(i): uri for i, uri in (audio or {}).items()},
-        "strips": {str(i): strip_data(strip) for i, strip in (strips or {}).items()},
+        "posteriorgrams": {str(i): posteriorgram_data(strip) for i, strip in (posteriorgrams or {}).items()},
         "sclite": [
             {"name": row.name, "sentences": row.sentences, "words": row.words, "figures": list(row.percentages())}
             for row in sclite_rows(first.sclite_counts, speakers if len(set(speakers)) <= MOST_SPEAKERS else ())
@@ -93,7 +93,7 @@ def most_errors(scored: ScoredSet, count: int) -> list[int]:
     return [int(i) for i in np.argsort(-errors, kind="stable")[:count]]
 
 
-def strip_data(strip: Strip) -> dict[str, Any]:
+def posteriorgram_data(strip: Posteriorgram) -> dict[str, Any]:
     """Posteriors of the labels that matter as bytes, label by label; the blank comes last."""
     posteriors = np.exp(np.asarray(strip.log_probs, dtype=np.float64))
     peaks = posteriors.max(axis=0)
@@ -158,16 +158,16 @@ def _cards(scored: ScoredSet) -> list[dict[str, Any]]:
 
 def _confidence_card(scored: ScoredSet, flag_below: float | None) -> list[dict[str, Any]]:
     """What the confidences of the first set's words are worth; none where no word has one."""
-    if scored.recognized is None:
+    if scored.confidences is None:
         return []
-    figures = scored.recognized.quality()
+    figures = scored.confidences.quality()
     entropy = figures["normalized_cross_entropy"]
     lines = [
         f"normalized cross entropy {'undefined' if entropy is None else format(entropy, '.3f')}",
         f"mean {100 * figures['mean_confidence']:.1f} %, right {100 * figures['right']:.1f} %",
     ]
     if flag_below is not None:
-        doubtful, wrong = scored.recognized.below(flag_below)
+        doubtful, wrong = scored.confidences.below(flag_below)
         lines.append(f"{doubtful:,} below {flag_below:g}, {wrong:,} of them wrong")
     value = f"{100 * figures['expected_calibration_error']:.1f} %"
     return [{"label": "Calibration error of confidences", "value": value, "lines": lines}]
@@ -192,7 +192,7 @@ def _charts(scored: ScoredSet) -> list[dict[str, Any]]:
     worst_first = sorted(scored.speakers, key=lambda group: -group.rate)
     title = "WER by duration" if timed else "WER by length of the reference"
     charts = [(0, title, scored.durations), (1, "WER by speaker", tuple(worst_first))]
-    charts.append((0 if worst_first else 1, f"WER by signal-to-noise ratio{scored.estimated}", scored.noise))
+    charts.append((0 if worst_first else 1, f"WER by signal-to-noise ratio{scored.snr_note}", scored.noise))
     return [{"side": s, "title": t, "groups": [_group(g) for g in groups]} for s, t, groups in charts if groups]
 
 
@@ -218,8 +218,8 @@ def _words(scored: ScoredSet) -> dict[str, Any]:
 
 
 def _utterance(scored: ScoredSet, i: int, missing: frozenset[str], flag_below: float | None) -> dict[str, Any]:
-    line, judged = scored.lines[i], scored.judged[i]
-    doubtful = enumerate(judged.confidences) if judged and flag_below is not None else ()
+    line, words = scored.lines[i], scored.word_confidences[i]
+    doubtful = enumerate(words.confidences) if words and flag_below is not None else ()
     return {
         "k": i,
         "id": line.id,

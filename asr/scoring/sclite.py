@@ -1,20 +1,16 @@
-"""Scores as NIST's sclite counts and prints them, and the files it reads: trn, ctm and stm."""
+"""Scores as NIST's sclite counts and prints them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from asr.scoring.edits import Unit, tokens
-from asr.scoring.nist_files import nist_id, nist_text
-
-if TYPE_CHECKING:
-    from asr.scoring.texts import Line
 
 SUBSTITUTION, INSERTION, DELETION = 4, 3, 3  # sclite's costs: it prefers a deletion and an insertion to two swaps
 
@@ -36,6 +32,19 @@ class Row:
     def errors(self) -> int:
         return self.substitutions + self.deletions + self.insertions
 
+    def summary(self) -> dict[str, int]:
+        """The counts under the names of sclite's columns."""
+        return {
+            "snt": self.sentences,
+            "wrd": self.words,
+            "corr": self.correct,
+            "sub": self.substitutions,
+            "del": self.deletions,
+            "ins": self.insertions,
+            "err": self.errors,
+            "s_err": self.sentence_errors,
+        }
+
     def percentages(self) -> tuple[float, ...]:
         """Corr, Sub, Del, Ins, Err of the words and S.Err of the sentences, rounded to tenths with sclite's arithmetic.
 
@@ -49,7 +58,7 @@ class Row:
 def sclite_counts(references: Sequence[str], hypotheses: Sequence[str], unit: Unit = "word") -> np.ndarray:
     """Correct, substituted, deleted and inserted tokens of each utterance as sclite counts them, (utterances, 4) int64.
 
-    sclite aligns at costs of 4 for a substitution and 3 for a deletion or insertion, and breaks ties in favour of
+    sclite aligns at costs of 4 for a substitution and 3 for a deletion or insertion, and breaks ties in favor of
     substitutions, then insertions. Its number of errors is therefore sometimes above the smallest, which WER is
     elsewhere taken from (here too).
     """
@@ -95,23 +104,6 @@ def sclite_table(rows: Sequence[Row]) -> str:
         figures = "".join(f"{value:7.1f}" for value in row.percentages())
         lines.append(f"| {row.name:<{width}}|{row.sentences:6d} {row.words:6d} |{figures[1:]} |")
     return "\n".join(lines)
-
-
-def stm_line(line: Line, text: str) -> str:
-    """A line of a segment time mark file, sclite's reference for a ctm: the utterance as a recording of its own."""
-    name = nist_id(line.id)
-    speaker = nist_id(line.speaker) if line.speaker else name
-    # the label: without one sclite takes a text that begins with < for it
-    return f"{name} 1 {speaker} 0.000 {line.duration or 0.0:.3f} <> {nist_text(text)}".rstrip() + "\n"
-
-
-def ctm_lines(line: Line, words: Iterable[str]) -> str:
-    """The words of a hypothesis with their times in the form of a ctm file; `words` are normalized, one per time."""
-    name = nist_id(line.id)
-    return "".join(
-        f"{name} 1 {start:.3f} {max(end - start, 0.001):.3f} {nist_text(word)} {confidence:.3f}\n"
-        for word, (_, start, end, confidence) in zip(words, line.words, strict=True)
-    )
 
 
 @cache

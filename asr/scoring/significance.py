@@ -49,9 +49,9 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Expanded percentile bootstrap of sum(errors) / sum(lengths) over units drawn with replacement.
 
-    `errors` and `lengths`, both (units,), are per utterance, or summed per speaker (see `resampling_units`). The percentiles
-    are widened as Hesterberg ("What teachers should know about the bootstrap", The American Statistician 2015)
-    recommends, which matters for few units. Where nothing was wrong the upper limit is the exact binomial one over
+    `errors` and `lengths`, both (units,), are per utterance, or summed per speaker (see `resampling_units`). The
+    percentiles are widened as Hesterberg ("What teachers should know about the bootstrap", The American Statistician
+    2015) recommends, which matters for few units. Without any error the upper limit is the exact binomial one over
     reference tokens; a single unit, which has no spread, gives (0, 1). The seed is fixed so that a report can be
     repeated.
     """

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import html
+import json
+import math
 import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from asr.corpus.rows import default_id, path_id
+from asr.corpus.tables import table_rows
 from asr.files import read_text
 from asr.scoring.nist_files import TRN_LINE, read_ctm, read_stm, read_trn
-from asr.scoring.pairing import first_words, look_like_ids, with_first_word_as_id
-from asr.scoring.row_files import csv_rows, json_rows, jsonl_rows, row_lines, stem
-from asr.scoring.texts import Line, Texts, TextsError
-from asr.types import UsageError
+from asr.scoring.pairing import Line, TextFile, TextFileError, first_words, look_like_ids, with_first_word_as_id
+from asr.types import ManifestError, UsageError, Word
 
+Row = tuple[str, dict[str, Any]]  # where it is, for messages, and its fields
 FORMATS = ("trn", "stm", "ctm", "jsonl", "json", "csv", "kaldi", "srt", "vtt", "txt")
 _SUFFIXES = {
     **{f".{name}": name for name in FORMATS},
@@ -37,20 +43,20 @@ _TEXT_COLUMNS = {"text", "transcript", "sentence", "transcription", "pred_text"}
 _NAME_COLUMNS = {"id", "utt_id", "utterance_id", "key", "path", "audio_filepath", "wav_filename", "file", "start"}
 
 
-def read_texts(path: str, *, hypotheses: bool = False, format: str | None = None) -> Texts:
+def read_texts(path: str, *, hypotheses: bool = False, format: str | None = None) -> TextFile:
     """Read a file of texts, gzip or not; `-` is stdin. The format is that given, that of the suffix, or what it shows.
 
     trn: `text (id)` per line, stm: segments with times, both with sclite's markup; ctm: words with times, a text per
     recording. jsonl, json, csv (tsv): `text` and, of `hypotheses`, `pred_text` if the rows have it; `id`, or one made
     of `audio_filepath`. kaldi: an id, then the text. srt, vtt, and Whisper's json and tsv: one text, called after the
-    file. txt: a text per line, empty lines are empty texts, to be paired by line number. Raises TextsError, also for
+    file. txt: a text per line, empty lines are empty texts, to be paired by line number. Raises TextFileError, also for
     files of other kinds, or UsageError for an unknown format.
     """
     if format is not None and format not in FORMATS:
         raise UsageError(f"unknown format '{format}' of {path} (valid: {', '.join(FORMATS)})")
-    content = read_text(path, TextsError)
+    content = read_text(path, TextFileError)
     found = format or _found(path, content)
-    texts = Texts(path, found, (), chosen=format is not None)
+    texts = TextFile(path, found, (), chosen=format is not None)
     if found in ("jsonl", "json", "csv"):
         rows, whole = _ROWS[found](path, content)
         predicted = any("pred_text" in row for _, row in rows)
@@ -69,23 +75,23 @@ def read_texts(path: str, *, hypotheses: bool = False, format: str | None = None
         texts = replace(texts, lines=_plain(content, keep_empty=found == "txt"), numbered=True)
         texts = with_first_word_as_id(texts) if found == "kaldi" and texts.lines else texts
     if not texts.lines:
-        raise TextsError(f"{path}: no texts in it")
+        raise TextFileError(f"{path}: no texts in it")
     if not texts.numbered:
         _check_unique(texts)
     return texts
 
 
-def with_speakers(texts: Texts, source: str) -> Texts:
+def with_speakers(texts: TextFile, source: str) -> TextFile:
     """The texts with speakers from `source`: "prefix" for the id up to its first - or _ (sclite's spu_id), else a file.
 
     The file is JSONL with `id` and `speaker`, whose durations and audio paths are taken too, or has lines of two
-    words, id and speaker (Kaldi's utt2spk). Raises TextsError where it knows none of the ids.
+    words, id and speaker (Kaldi's utt2spk). Raises TextFileError where it knows none of the ids.
     """
     if source == "prefix":
         return replace(texts, lines=tuple(replace(x, speaker=re.split("[-_]", x.id)[0]) for x in texts.lines))
     known = _speakers(source)
     if not any(line.id in known for line in texts.lines):
-        raise TextsError(f"{source}: none of its ids is in {texts.path} (e.g. '{texts.lines[0].id}')")
+        raise TextFileError(f"{source}: none of its ids is in {texts.path} (e.g. '{texts.lines[0].id}')")
     return replace(texts, lines=tuple(_completed(line, known.get(line.id)) for line in texts.lines))
 
 
@@ -110,25 +116,25 @@ def _completed(line: Line, about: Line | None) -> Line:
 
 
 def _speakers(path: str) -> dict[str, Line]:
-    content = read_text(path, TextsError)
+    content = read_text(path, TextFileError)
     if _shape(content) == "jsonl":
         return {line.id: line for line in row_lines(path, jsonl_rows(path, content), False, text_needed=False)}
     known = {}
     for number, row in enumerate(content.splitlines(), start=1):
         fields = row.split()
         if len(fields) not in (0, 2):
-            raise TextsError(f"{path}:{number}: expected an id and a speaker, found {len(fields)} words")
+            raise TextFileError(f"{path}:{number}: expected an id and a speaker, found {len(fields)} words")
         if fields:
             known[fields[0]] = Line(fields[0], None, speaker=fields[1])
     return known
 
 
 def _found(path: str, content: str) -> str:
-    """The format that the suffix or else the content says. Raises TextsError for formats that are not read."""
+    """The format that the suffix or else the content says. Raises TextFileError for formats that are not read."""
     suffix = Path(path.removesuffix(".gz")).suffix.lower()
     if _FOREIGN.match(content) or _SUFFIXES.get(suffix) == "":
         kind = suffix.lstrip(".") if suffix != ".txt" and suffix else "a file of this kind"
-        raise TextsError(
+        raise TextFileError(
             f"{path}: {kind} is not read here: make a file of {', '.join(FORMATS[:-1])} or txt of it (--format says "
             "which it is, whatever its name)"
         )
@@ -183,12 +189,175 @@ def _subtitles(content: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^<>]*>|\{\\[^{}]*\}", "", " ".join(said))).split())
 
 
-def _check_unique(texts: Texts) -> None:
+def _check_unique(texts: TextFile) -> None:
     seen: set[str] = set()
     for line in texts.lines:
         if line.id in seen:
-            raise TextsError(f"{texts.path}: the id '{line.id}' occurs twice: every utterance needs its own")
+            raise TextFileError(f"{texts.path}: the id '{line.id}' occurs twice: every utterance needs its own")
         seen.add(line.id)
+
+
+def jsonl_rows(path: str, content: str) -> list[Row]:
+    """The objects of a JSONL file. Raises TextFileError."""
+    lines = enumerate(content.split("\n"), start=1)
+    return [(f"{path}:{n}", _object(_parsed(line, f"{path}:{n}"), f"{path}:{n}")) for n, line in lines if line.strip()]
+
+
+def json_rows(path: str, content: str) -> tuple[list[Row], bool]:
+    """The rows of a JSON file, and whether it is one text without an id: what Whisper and its like write.
+
+    Read are JSON lines, a list of objects, an object with `text`, one of texts by id. Raises TextFileError.
+    """
+    first, _, more = content.strip().partition("\n")
+    if more and _is_object(first):
+        return jsonl_rows(path, content), False
+    document = _parsed(content, path, per_line=False)
+    if isinstance(document, list):
+        return [
+            (f"{path}: item {i}", _object(row, f"{path}: item {i}")) for i, row in enumerate(document, start=1)
+        ], False
+    document = _object(document, path)
+    named = not {"text", "pred_text", "error"}.isdisjoint(document)
+    if document and not named and all(isinstance(text, str) for text in document.values()):
+        return [(f"{path}: '{name}'", {"id": name, "text": text}) for name, text in document.items()], False
+    if not named:
+        raise TextFileError(f"{path}: no 'text' in it (it has: {', '.join(document) or 'nothing'}): give JSON lines")
+    bare = document.get("id") is None and document.get("audio_filepath") is None
+    return [(path, {**document, "id": stem(path)} if bare else document)], bare
+
+
+def csv_rows(path: str, content: str) -> tuple[list[Row], bool]:
+    """The rows of a table with a header, and whether it is one text in stretches of time, as in Whisper's tsv.
+
+    The text and the id, or the path of the audio, are found by the usual names of their columns. Raises TextFileError.
+    """
+    try:
+        table = list(enumerate(table_rows(Path(path), content, needed=()), start=1))
+    except ManifestError as error:
+        raise TextFileError(str(error)) from error
+    rows = [(f"{path}:{number}", row) for number, row in table if row]
+    if rows and not any({"text", "pred_text"} & row.keys() for _, row in rows):
+        raise TextFileError(
+            f"{path}: no column for the text (found: {', '.join(rows[0][1])}): call one 'text', the first line must "
+            "name the columns (--format kaldi for lines of an id and a text)"
+        )
+    if any("id" in row or "audio_filepath" in row for _, row in rows):
+        return rows, False
+    if rows and all({"start", "end"} <= row.keys() for _, row in rows):
+        text = " ".join(row["text"] for _, row in rows)
+        return [(path, {"id": stem(path), "text": text})], True
+    if rows:
+        raise TextFileError(f"{path}: no column for the id (found: {', '.join(rows[0][1])}): call one 'id'")
+    return [], False
+
+
+def stem(path: str) -> str:
+    """The name of a file without folders and extensions."""
+    return Path(path.removesuffix(".gz")).stem
+
+
+def row_lines(path: str, rows: Sequence[Row], hypotheses: bool, text_needed: bool = True) -> list[Line]:
+    """The texts of rows: `text` or, of hypotheses, `pred_text` where any row has it. Raises TextFileError."""
+    key = "pred_text" if hypotheses and any("pred_text" in row for _, row in rows) else "text"
+    if hypotheses and rows and not any({key, "error"} & row.keys() for _, row in rows):
+        raise TextFileError(f"{path}: no row has a 'text' (the first has: {', '.join(rows[0][1]) or 'nothing'})")
+    names = [_name(row, where, default_id) for where, row in rows]
+    repeated = {name for name, uses in Counter(names).items() if uses > 1}
+    lines = []
+    for (where, row), name in zip(rows, names, strict=True):
+        if name in repeated and row.get("id") is None:  # files of one name in several folders
+            name = _name(row, where, path_id)
+        text = row.get(key)
+        if text is not None and not isinstance(text, str):
+            raise TextFileError(f"{where}: '{key}' must be a string, found {json.dumps(text)[:40]}")
+        if text is None and not hypotheses and text_needed:
+            raise TextFileError(f"{where}: the row has no 'text' (it has: {', '.join(row) or 'nothing'})")
+        lines.append(
+            Line(
+                name,
+                text,
+                speaker=str(row.get("speaker") or ""),
+                duration=_number(row, "duration", where),
+                snr=_number(row, "snr", where),
+                audio_filepath=_audio(row.get("audio_filepath"), path),
+                offset=_number(row, "offset", where) or 0.0,
+                segment=row.get("offset") is not None,
+                channel=row["channel"] if isinstance(row.get("channel"), int) else None,
+                words=_words(row.get("words")) if hypotheses else (),
+            )
+        )
+    return lines
+
+
+def _parsed(text: str, where: str, per_line: bool = True) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = str(error)
+        if isinstance(error, json.JSONDecodeError):
+            reason = f"{error.msg} at {'' if per_line else f'line {error.lineno}, '}column {error.colno}"
+        hint = "one whole JSON object per line" if per_line else "mend it, or give JSON lines"
+        raise TextFileError(f"{where}: not valid JSON ({reason}): {hint}") from error
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TextFileError(f"{where}: not a JSON object: one whole JSON object per line")
+    return value
+
+
+def _name(row: dict[str, Any], where: str, made: Callable[[dict[str, Any]], str]) -> str:
+    name = row.get("id")
+    if isinstance(name, int) and not isinstance(name, bool):
+        return str(name)
+    if isinstance(name, str) and name.strip():
+        return name
+    if name is not None:
+        raise TextFileError(f"{where}: 'id' must be a name, found {json.dumps(name)[:40]}")
+    path = row.get("audio_filepath")
+    if not isinstance(path, str) or not path:
+        raise TextFileError(f"{where}: the row has neither 'id' nor 'audio_filepath' to pair it by")
+    offset = _number(row, "offset", where)
+    return made(
+        {
+            "audio_filepath": path,
+            "segment": offset is not None,
+            "offset": offset,
+            "channel": row.get("channel"),
+        }
+    )
+
+
+def _number(row: dict[str, Any], key: str, where: str) -> float | None:
+    value = row.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TextFileError(f"{where}: '{key}' must be a number, found {json.dumps(value)[:40]}")
+    return float(value)
+
+
+def _audio(path: Any, texts_path: str) -> str:
+    """The path as it can be opened from here: relative ones start at the file's folder."""
+    if not isinstance(path, str) or not path or path == "-":
+        return ""
+    return str(Path(texts_path).parent / Path(path).expanduser())
+
+
+def _words(rows: Any) -> tuple[Word, ...]:
+    try:
+        return tuple(
+            Word(str(w["word"]), *(float(w[key]) for key in ("start", "end", "confidence"))) for w in rows or ()
+        )
+    except (TypeError, KeyError, ValueError):  # words of another tool in a shape of its own: times are a bonus
+        return ()
 
 
 _ROWS = {"jsonl": lambda path, content: (jsonl_rows(path, content), False), "json": json_rows, "csv": csv_rows}

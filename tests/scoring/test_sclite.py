@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from asr.scoring import compare, score
-from asr.scoring.nist_files import has_look_alikes, read_stm, read_trn, trn_line
-from asr.scoring.pairing import pair
-from asr.scoring.sclite import Row, sclite_counts, sclite_row, sclite_rows, sclite_table, stm_line
+from asr.scoring.nist_files import has_look_alikes, read_stm, read_trn, stm_line, trn_line
+from asr.scoring.pairing import Line, pair
+from asr.scoring.sclite import Row, sclite_counts, sclite_row, sclite_rows, sclite_table
 from asr.scoring.scored import normalized_pairs, score_set
 from asr.scoring.text_files import read_texts
-from asr.scoring.texts import Line
+from asr.types import Word
 
 needs_sclite = pytest.mark.skipif(
     shutil.which("sctk") is None, reason="sclite is not installed (Debian: apt-get install sctk)"
@@ -197,7 +197,7 @@ def test_sclite_reads_the_ctm_and_stm_and_agrees(tmp_path):
     lines, spoken = [], []
     for i, (reference, hypothesis) in enumerate(zip(references, hypotheses, strict=True)):
         words = hypothesis.split()
-        times = tuple((word, 0.2 * k, 0.2 * k + 0.15, 0.5) for k, word in enumerate(words))
+        times = tuple(Word(word, 0.2 * k, 0.2 * k + 0.15, 0.5) for k, word in enumerate(words))
         lines.append(Line(f"u {i}", reference or "a", speaker=f"s{i % 3}", duration=10.0))
         spoken.append(Line(f"u {i}", hypothesis, words=times))
     scored = score_set(lines, spoken, "none")
@@ -284,7 +284,7 @@ def test_texts_are_exported_so_that_sclite_reads_their_words(tmp_path, files):
     pairs = [(text, other) for i, text in enumerate(MARKUP) for other in MARKUP[i : i + 3]]
     lines = [Line(f"s-{i:03d}", text, speaker="s", duration=99.0) for i, (text, _) in enumerate(pairs)]
     spoken = [
-        Line(f"s-{i:03d}", text, words=tuple((word, k, k + 0.5, 0.5) for k, word in enumerate(text.split())))
+        Line(f"s-{i:03d}", text, words=tuple(Word(word, k, k + 0.5, 0.5) for k, word in enumerate(text.split())))
         for i, (_, text) in enumerate(pairs)
     ]
     scored = score_set(lines, spoken, "none")
@@ -371,7 +371,6 @@ def test_no_other_wording_is_cheaper_and_all_figures_are_of_that_one():
         assert weighted_cost(chosen.split(), said.text.split()) == min(costs)
     assert scored.words.reference_length == sum(len(text.split()) for text in scored.references)
     assert scored.words.counts.errors <= scored.sclite_counts[:, 1:].sum()
-    assert scored.confusions.reference.total() == scored.words.reference_length
 
 
 def test_alternatives_are_normalized_word_by_word_and_compared_by_system():

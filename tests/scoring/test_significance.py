@@ -11,9 +11,9 @@ from asr.scoring import compare, score
 from asr.scoring.comparison import matched_pairs
 from asr.scoring.edits import align_texts
 from asr.scoring.significance import (
-    resampling_units,
     bootstrap_interval,
     paired_bootstrap,
+    resampling_units,
     student_quantile,
     student_tail,
 )
