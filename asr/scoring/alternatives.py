@@ -15,6 +15,7 @@ NULL = "@"  # a word that stands for none
 # sclite's costs, in its precision: that of a null word decides between wordings of equal cost
 _SWAP, _ONE_SIDED, _NULL, _BOTH_NULL = np.float32(4), np.float32(3), np.float32(0.001), np.float32(1)
 _SPECIAL = re.compile(r"[{@\\;*]")
+_WORD, _WORD_IN_CHOICE = re.compile(r"[^\s{]\S*"), re.compile(r"[^\s{/}][^\s/}]*")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def read_markup(text: str) -> str | Wordings:
     if not _SPECIAL.search(text):
         return text
     try:
-        parts = _parts(text)
+        parts, _ = _parse(text, 0, in_choice=False)
     except RecursionError as error:
         raise ValueError("choices of wordings are nested too deeply") from error
     if any(not isinstance(part, str) for part in parts):
@@ -63,51 +64,39 @@ def choose_wordings(
     return tuple(ours for ours, _ in pairs), tuple(theirs for _, theirs in pairs)
 
 
-def _parts(text: str) -> tuple[str | tuple[Wordings, ...], ...]:
+def _parse(text: str, at: int, *, in_choice: bool) -> tuple[tuple[str | tuple[Wordings, ...], ...], int]:
+    """The parts of a text from `at` to its end, or to the / or } that ends a wording of a choice; and where that is."""
     parts: list[str | tuple[Wordings, ...]] = []
     words: list[str] = []
-    at = 0
-    while at < len(text):
-        if text[at].isspace():
-            at += 1
+    pattern = _WORD_IN_CHOICE if in_choice else _WORD
+    while at < len(text) and not (in_choice and text[at] in "/}"):
+        if match := pattern.match(text, at):
+            words.append(_unescaped(match.group()))
+            at = match.end()
         elif text[at] == "{":
-            end = _closing(text, at)
-            if words:
-                parts.append(" ".join(words))
-                words = []
-            parts.append(_choice(text[at + 1 : end]))
-            at = end + 1
+            parts += [" ".join(words)] if words else []
+            words = []
+            choice, at = _parse_choice(text, at)
+            parts.append(choice)
         else:
-            end = next((i for i in range(at, len(text)) if text[i].isspace()), len(text))
-            words.append(_word(text[at:end]))
-            at = end
-    return (*parts, " ".join(words)) if words or not parts else tuple(parts)
+            at += 1
+    return (*parts, *([" ".join(words)] if words else [])), at
 
 
-def _closing(text: str, start: int) -> int:
-    depth = 0
-    for i in range(start, len(text)):
-        depth += (text[i] == "{") - (text[i] == "}")
-        if not depth:
-            return i
-    raise ValueError("'{' begins a choice of wordings that no '}' ends")
-
-
-def _choice(text: str) -> tuple[Wordings, ...]:
-    pieces, depth = [""], 0
-    for character in text:
-        depth += (character == "{") - (character == "}")
-        if character == "/" and not depth:
-            pieces.append("")
-        else:
-            pieces[-1] += character
-    wordings = tuple(Wordings(_parts(piece)) for piece in pieces if piece.strip())
+def _parse_choice(text: str, at: int) -> tuple[tuple[Wordings, ...], int]:
+    """The wordings of the choice that begins at `at`, and where it is over."""
+    wordings: list[Wordings] = []
+    while text[at] != "}":
+        parts, at = _parse(text, at + 1, in_choice=True)
+        if at == len(text):
+            raise ValueError("'{' begins a choice of wordings that no '}' ends")
+        wordings += [Wordings(parts)] if parts else []
     if not wordings:
         raise ValueError("no wording between '{' and '}' ('@' stands for no word)")
-    return wordings
+    return tuple(wordings), at + 1
 
 
-def _word(token: str) -> str:
+def _unescaped(token: str) -> str:
     if "{" in token:
         raise ValueError(f"'{{' inside the word '{token}': a choice of wordings begins after a space")
     word = re.split(r"(?<!\\);", token)[0].replace("\\", "") or token
