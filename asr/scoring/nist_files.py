@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from asr.scoring.alternatives import Wordings, read_markup
-from asr.scoring.pairing import Line, TextFileError, TimedWord, by_recording, timed_line
+from asr.scoring.pairing import Line, TextFile, TextFileError, TimedWord, by_recording, timed_line
 
 TRN_LINE = re.compile(r"(.*?)\s*\(([^()\s]+)\)\s*$", re.DOTALL)
 IGNORED = "IGNORE_TIME_SEGMENT_IN_SCORING"
 
 
-def read_trn(path: str, content: str) -> list[Line]:
+def read_trn(path: str, content: str) -> TextFile:
     """`text (id)` per line; lines that begin with `;;` are comments. Raises TextFileError."""
     lines = []
     for number, row in _rows(content):
@@ -22,11 +22,11 @@ def read_trn(path: str, content: str) -> list[Line]:
         if not match:
             raise TextFileError(f"{path}:{number}: no utterance id: a line of a trn file ends in (id)")
         text, name = match.groups()
-        lines.append(_marked(Line(name, text.strip()), f"{path}:{number}"))
-    return lines
+        lines.append(_with_markup_read(Line(name, text.strip()), f"{path}:{number}"))
+    return TextFile(path, tuple(lines))
 
 
-def read_stm(path: str, content: str) -> tuple[list[Line], list[Line]]:
+def read_stm(path: str, content: str) -> TextFile:
     """The segments of `recording channel speaker start end [<label>] text`, and those to be ignored in scoring.
 
     A text that begins with `<` begins with a label, as to sclite. Segments are called recording-channel-start. Raises
@@ -44,9 +44,7 @@ def read_stm(path: str, content: str) -> tuple[list[Line], list[Line]]:
                 f"{where}: expected 'RECORDING CHANNEL SPEAKER START END TEXT', times in seconds"
             ) from error
         if not 0.0 <= start <= end < float("inf"):
-            raise TextFileError(
-                f"{where}: the segment ends ({end:g} s) before it starts ({start:g} s): correct its times"
-            )
+            raise TextFileError(f"{where}: the segment ends ({end:g} s) before it starts ({start:g} s): correct it")
         text = fields[5].strip() if len(fields) > 5 else ""
         if text.startswith("<"):
             text = text.partition(" ")[2].strip() if " " in text else ""
@@ -62,11 +60,11 @@ def read_stm(path: str, content: str) -> tuple[list[Line], list[Line]]:
         found.append((line, where))
     uses = Counter(line.id for line, _ in found)
     named = [(replace(x, id=f"{x.id}-{x.speaker}") if uses[x.id] > 1 else x, where) for x, where in found]
-    lines = [_marked(line, where) for line, where in named if line.text != IGNORED]
-    return lines, [line for line, _ in named if line.text == IGNORED]
+    scored = tuple(_with_markup_read(line, where) for line, where in named if line.text != IGNORED)
+    return TextFile(path, scored, ignored=tuple(line for line, _ in named if line.text == IGNORED))
 
 
-def read_ctm(path: str, content: str) -> tuple[list[Line], list[TimedWord]]:
+def read_ctm(path: str, content: str) -> TextFile:
     """A text per recording and channel of `recording channel start duration word [confidence]`, and the words.
 
     The text is called after the recording, and its channel where there are several. Raises TextFileError.
@@ -84,20 +82,20 @@ def read_ctm(path: str, content: str) -> tuple[list[Line], list[TimedWord]]:
             confidence = float(fields[5]) if len(fields) > 5 and fields[5] != "NA" else None
         except ValueError as error:
             raise TextFileError(f"{where}: expected 'RECORDING CHANNEL START DURATION WORD [CONFIDENCE]'") from error
-        if start is None and not word.upper().startswith("<ALT"):
-            raise TextFileError(
-                f"{where}: the word '{word}' has no times: only <ALT_BEGIN>, <ALT> and <ALT_END> have none"
-            )
         if start is not None:
-            word = _plain(word, where)
+            word = _plain_word(word, where)
+        elif not word.upper().startswith("<ALT"):
+            raise TextFileError(
+                f"{where}: the word '{word}' has no times, as only <ALT_BEGIN>, <ALT> and <ALT_END> may"
+            )
         words.append(TimedWord(f"{recording} {channel}", word, start, end, confidence))
     channels = Counter(key.split()[0] for key in dict.fromkeys(word.recording for word in words))
     lines = []
-    for key, spoken in by_recording(words).items():
+    for key, found in by_recording(words).items():
         recording, channel = key.split()
         name = recording if channels[recording] == 1 else f"{recording}-{channel}"
-        lines.append(timed_line(Line(name, "", recording=key), spoken, path))
-    return lines, words
+        lines.append(timed_line(Line(name, "", recording=key), found, path))
+    return TextFile(path, tuple(lines), timed=tuple(words))
 
 
 def _rows(content: str) -> Iterator[tuple[int, str]]:
@@ -106,7 +104,7 @@ def _rows(content: str) -> Iterator[tuple[int, str]]:
             yield number, row
 
 
-def _marked(line: Line, where: str) -> Line:
+def _with_markup_read(line: Line, where: str) -> Line:
     """The line with the markup of its text read."""
     try:
         read = read_markup(line.text or "")
@@ -115,11 +113,11 @@ def _marked(line: Line, where: str) -> Line:
     return replace(line, wordings=read) if isinstance(read, Wordings) else replace(line, text=read)
 
 
-def _plain(word: str, where: str) -> str:
-    read = _marked(Line("", word), where)
+def _plain_word(word: str, where: str) -> str:
+    read = _with_markup_read(Line("", word), where)
     if read.wordings is not None:
         raise TextFileError(
-            f"{where}: '{word}': a ctm file gives a choice of words by <ALT_BEGIN>, <ALT> and <ALT_END>"
+            f"{where}: '{word}': in a ctm file, <ALT_BEGIN>, <ALT> and <ALT_END> mark a choice of words"
         )
     return read.text or ""
 
@@ -175,6 +173,6 @@ def ctm_lines(line: Line, words: Iterable[str]) -> str:
     """The words of a hypothesis with their times in the form of a ctm file; `words` are normalized, one per time."""
     name = nist_id(line.id)
     return "".join(
-        f"{name} 1 {timed.start:.3f} {max(timed.end - timed.start, 0.001):.3f} {nist_text(word)} {timed.confidence:.3f}\n"
-        for word, timed in zip(words, line.words, strict=True)
+        f"{name} 1 {at.start:.3f} {max(at.end - at.start, 0.001):.3f} {nist_text(word)} {at.confidence:.3f}\n"
+        for word, at in zip(words, line.words, strict=True)
     )

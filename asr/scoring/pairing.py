@@ -21,8 +21,8 @@ class Line:
     """The text of one utterance and what its file says about it; seconds, decibels.
 
     `text` is None for a hypothesis that is there without a text (a recording that could not be read); where it leaves
-    a choice, `wordings` holds what is scored. `words` have times where the file gives them. `recording` is the recording
-    with its channel in stm and ctm files.
+    a choice, `wordings` holds what is scored. `words` are there where the file gives their times. `recording` is
+    the recording with its channel in stm and ctm files.
     """
 
     id: str
@@ -65,8 +65,8 @@ class TextFile:
     """
 
     path: str
-    format: str
     lines: tuple[Line, ...]
+    format: str = ""
     numbered: bool = False
     predicted: bool = False
     whole: bool = False

@@ -16,12 +16,12 @@ import numpy as np
 
 from asr.audio.read import read
 from asr.files import write_text
-from asr.scoring import breakdown
-from asr.scoring.breakdown import Group
+from asr.scoring.breakdown import Group, ranked
 from asr.scoring.edits import Edit
 from asr.scoring.pairing import Line
 from asr.scoring.sclite import sclite_rows
 from asr.scoring.scored import ScoredSet
+from asr.scoring.tables import rates
 
 MOST_UTTERANCES = 20_000  # beyond it, a page takes seconds to open: those with most errors are kept
 MOST_WORDS = 200
@@ -57,21 +57,29 @@ def write_report(
     whose confidence is below `flag_below` are marked.
     """
     first = sets[0]
-    order = _kept(first)
     speakers = [line.speaker for line in first.lines]
+    confidences = first.confidences
     data = {
         "title": title,
         "facts": [*_facts(first), *facts],
         "warnings": list(warnings),
         "rate": first.words.rate,
         "cards": [*_cards(first), *_confidence_card(first, flag_below)],
-        "policies": [_policy(s, label) for s in sets for label in ("WER", "CER") if label == "WER" or s.characters],
+        "normalizers": [
+            {"normalizer": scored.normalizer, "label": label, **rates(score)}
+            for scored in sets
+            for label, score in scored.scores.items()
+        ],
         "charts": _charts(first),
-        "reliability": [list(bin) for bin in first.confidences.bins()] if first.confidences else [],
+        "reliability": confidences.bins() if confidences else [],
         "flag": flag_below,
-        **_words(first),
+        "confused": [{"r": r, "h": h, "n": n} for (r, h), n in ranked(first.confusions.substituted, MOST_WORDS)],
+        "deleted": [{"r": word, "h": "", "n": n} for word, n in ranked(first.confusions.deleted, MOST_WORDS)],
+        "inserted": [{"r": "", "h": word, "n": n} for word, n in ranked(first.confusions.inserted, MOST_WORDS)],
         "total": len(first.references),
-        "utterances": [_utterance(first, i, frozenset(missing), flag_below) for i in order],
+        "utterances": [
+            _utterance(first, i, frozenset(missing), flag_below) for i in sorted(most_errors(first, MOST_UTTERANCES))
+        ],
         "audio": {str(i): uri for i, uri in (audio or {}).items()},
         "posteriorgrams": {str(i): posteriorgram_data(strip) for i, strip in (posteriorgrams or {}).items()},
         "sclite": [
@@ -112,12 +120,6 @@ def posteriorgram_data(strip: Posteriorgram) -> dict[str, Any]:
     }
 
 
-def _kept(scored: ScoredSet) -> list[int]:
-    if len(scored.references) <= MOST_UTTERANCES:
-        return list(range(len(scored.references)))
-    return sorted(most_errors(scored, MOST_UTTERANCES))
-
-
 def _facts(scored: ScoredSet) -> list[str]:
     facts = [f"{len(scored.references):,} utterances", f"{scored.words.reference_length:,} words"]
     if scored.speakers:
@@ -131,29 +133,17 @@ def _facts(scored: ScoredSet) -> list[str]:
 
 def _cards(scored: ScoredSet) -> list[dict[str, Any]]:
     cards = []
-    for label, score in (("Word error rate", scored.words), ("Character error rate", scored.characters)):
-        if score is None:
-            continue
+    for label, score in scored.scores.items():
         (low, high), c = score.interval, score.counts
-        cards.append(
-            {
-                "label": label,
-                "value": f"{score.rate:.2%}".replace("%", " %"),
-                "lines": [
-                    f"95 % interval {100 * low:.2f}\u00a0–\u00a0{100 * high:.2f}",
-                    f"{c.substitutions:,}\u00a0sub · {c.deletions:,}\u00a0del · {c.insertions:,}\u00a0ins",
-                ],
-            }
-        )
+        lines = [
+            f"95 % interval {100 * low:.2f}\u00a0–\u00a0{100 * high:.2f}",
+            f"{c.substitutions:,}\u00a0sub · {c.deletions:,}\u00a0del · {c.insertions:,}\u00a0ins",
+        ]
+        unit = "Word" if label == "WER" else "Character"
+        cards.append({"label": f"{unit} error rate", "value": f"{100 * score.rate:.2f} %", "lines": lines})
     wrong, total = scored.words.sentence_errors, len(scored.references)
-    cards.append(
-        {
-            "label": "Sentence error rate",
-            "value": f"{scored.words.sentence_error_rate:.1%}".replace("%", " %"),
-            "lines": [f"{wrong:,} of {total:,} utterances"],
-        }
-    )
-    return cards
+    value = f"{100 * scored.words.sentence_error_rate:.1f} %"
+    return [*cards, {"label": "Sentence error rate", "value": value, "lines": [f"{wrong:,} of {total:,} utterances"]}]
 
 
 def _confidence_card(scored: ScoredSet, flag_below: float | None) -> list[dict[str, Any]]:
@@ -173,20 +163,6 @@ def _confidence_card(scored: ScoredSet, flag_below: float | None) -> list[dict[s
     return [{"label": "Calibration error of confidences", "value": value, "lines": lines}]
 
 
-def _policy(scored: ScoredSet, label: str) -> dict[str, Any]:
-    score = scored.words if label == "WER" else scored.characters
-    assert score is not None
-    c, (low, high) = score.counts, score.interval
-    return {
-        "normalizer": scored.normalizer,
-        "label": label,
-        "rate": score.rate,
-        "low": low,
-        "high": high,
-        "counts": [c.substitutions, c.deletions, c.insertions, c.reference_length],
-    }
-
-
 def _charts(scored: ScoredSet) -> list[dict[str, Any]]:
     timed = any(line.duration is not None for line in scored.lines)
     worst_first = sorted(scored.speakers, key=lambda group: -group.rate)
@@ -204,16 +180,6 @@ def _group(group: Group) -> dict[str, Any]:
         "low": round(low, 6),
         "high": round(high, 6),
         "words": group.counts.reference_length,
-    }
-
-
-def _words(scored: ScoredSet) -> dict[str, Any]:
-    found = scored.confusions
-    pairs = sorted(found.substituted.items(), key=lambda item: (-item[1], item[0]))[:MOST_WORDS]
-    return {
-        "confused": [{"r": pair[0], "h": pair[1], "n": n} for pair, n in pairs],
-        "deleted": [{"r": word, "h": "", "n": n} for word, n in breakdown.ranked(found.deleted, MOST_WORDS)],
-        "inserted": [{"r": "", "h": word, "n": n} for word, n in breakdown.ranked(found.inserted, MOST_WORDS)],
     }
 
 

@@ -8,6 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ _NAME_COLUMNS = {"id", "utt_id", "utterance_id", "key", "path", "audio_filepath"
 
 
 def read_texts(path: str, *, hypotheses: bool = False, format: str | None = None) -> TextFile:
-    """Read a file of texts, gzip or not; `-` is stdin. The format is that given, that of the suffix, or what it shows.
+    """Read a file of texts, gzip or not; `-` is stdin. The format is the one given, else told by suffix or content.
 
     trn: `text (id)` per line, stm: segments with times, both with sclite's markup; ctm: words with times, a text per
     recording. jsonl, json, csv (tsv): `text` and, of `hypotheses`, `pred_text` if the rows have it; `id`, or one made
@@ -55,30 +56,19 @@ def read_texts(path: str, *, hypotheses: bool = False, format: str | None = None
     if format is not None and format not in FORMATS:
         raise UsageError(f"unknown format '{format}' of {path} (valid: {', '.join(FORMATS)})")
     content = read_text(path, TextFileError)
-    found = format or _found(path, content)
-    texts = TextFile(path, found, (), chosen=format is not None)
-    if found in ("jsonl", "json", "csv"):
-        rows, whole = _ROWS[found](path, content)
+    found = format or _format_of(path, content)
+    if found in _ROW_READERS:
+        rows, whole = _ROW_READERS[found](path, content)
         predicted = any("pred_text" in row for _, row in rows)
-        texts = replace(texts, lines=tuple(row_lines(path, rows, hypotheses)), predicted=predicted, whole=whole)
-    elif found == "trn":
-        texts = replace(texts, lines=tuple(read_trn(path, content)))
-    elif found == "stm":
-        lines, ignored = read_stm(path, content)
-        texts = replace(texts, lines=tuple(lines), ignored=tuple(ignored))
-    elif found == "ctm":
-        lines, timed = read_ctm(path, content)
-        texts = replace(texts, lines=tuple(lines), timed=tuple(timed))
-    elif found in ("srt", "vtt"):
-        texts = replace(texts, lines=(Line(stem(path), _subtitles(content)),) if content.strip() else (), whole=True)
+        texts = TextFile(path, _row_lines(path, rows, hypotheses), predicted=predicted, whole=whole)
     else:
-        texts = replace(texts, lines=_plain(content, keep_empty=found == "txt"), numbered=True)
-        texts = with_first_word_as_id(texts) if found == "kaldi" and texts.lines else texts
+        texts = _READERS[found](path, content)
     if not texts.lines:
         raise TextFileError(f"{path}: no texts in it")
-    if not texts.numbered:
-        _check_unique(texts)
-    return texts
+    [(name, uses)] = Counter(line.id for line in texts.lines).most_common(1)
+    if uses > 1:
+        raise TextFileError(f"{path}: the id '{name}' occurs twice: every utterance needs its own")
+    return replace(texts, format=found, chosen=format is not None)
 
 
 def with_speakers(texts: TextFile, source: str) -> TextFile:
@@ -92,33 +82,21 @@ def with_speakers(texts: TextFile, source: str) -> TextFile:
     known = _speakers(source)
     if not any(line.id in known for line in texts.lines):
         raise TextFileError(f"{source}: none of its ids is in {texts.path} (e.g. '{texts.lines[0].id}')")
-    return replace(texts, lines=tuple(_completed(line, known.get(line.id)) for line in texts.lines))
+    return replace(texts, lines=tuple(_completed(line, known.get(line.id, line)) for line in texts.lines))
 
 
-def _completed(line: Line, about: Line | None) -> Line:
-    if about is None:
-        return line
-    line = replace(
-        line,
-        speaker=about.speaker or line.speaker,
-        duration=about.duration if line.duration is None else line.duration,
-        snr=about.snr if line.snr is None else line.snr,
-    )
-    if line.audio_filepath or not about.audio_filepath:
-        return line
-    return replace(
-        line,
-        audio_filepath=about.audio_filepath,
-        offset=about.offset,
-        segment=about.segment,
-        channel=about.channel,
-    )
+def _completed(line: Line, about: Line) -> Line:
+    new: dict[str, Any] = {"speaker": about.speaker or line.speaker}
+    new |= {key: getattr(about, key) for key in ("duration", "snr") if getattr(line, key) is None}
+    if about.audio_filepath and not line.audio_filepath:
+        new |= {key: getattr(about, key) for key in ("audio_filepath", "offset", "segment", "channel")}
+    return replace(line, **new)
 
 
 def _speakers(path: str) -> dict[str, Line]:
     content = read_text(path, TextFileError)
     if _shape(content) == "jsonl":
-        return {line.id: line for line in row_lines(path, jsonl_rows(path, content), False, text_needed=False)}
+        return {line.id: line for line in _row_lines(path, _jsonl_rows(path, content)[0], False, text_needed=False)}
     known = {}
     for number, row in enumerate(content.splitlines(), start=1):
         fields = row.split()
@@ -129,7 +107,7 @@ def _speakers(path: str) -> dict[str, Line]:
     return known
 
 
-def _found(path: str, content: str) -> str:
+def _format_of(path: str, content: str) -> str:
     """The format that the suffix or else the content says. Raises TextFileError for formats that are not read."""
     suffix = Path(path.removesuffix(".gz")).suffix.lower()
     if _FOREIGN.match(content) or _SUFFIXES.get(suffix) == "":
@@ -168,54 +146,54 @@ def _shape(content: str) -> str:
     columns = {column.strip().strip('"').lower() for column in first.split(separator)}
     if columns & _TEXT_COLUMNS and columns & _NAME_COLUMNS and all(separator in row for row in rows):
         return "csv"
-    return "kaldi" if look_like_ids(first_words(_plain(content))) == "yes" else "txt"
+    return "kaldi" if look_like_ids(first_words(_lines(content))) == "yes" else "txt"
 
 
-def _plain(content: str, keep_empty: bool = False) -> tuple[Line, ...]:
-    texts = content.removesuffix("\n").split("\n") if content else []
-    return tuple(
-        Line(str(number), text.strip()) for number, text in enumerate(texts, start=1) if keep_empty or text.strip()
-    )
+def _lines(content: str, keep_empty: bool = False) -> tuple[Line, ...]:
+    """A text per line, called by the number of the line."""
+    texts = enumerate(content.removesuffix("\n").split("\n") if content else [], start=1)
+    return tuple(Line(str(number), text.strip()) for number, text in texts if keep_empty or text.strip())
 
 
-def _subtitles(content: str) -> str:
-    """The words of SubRip or WebVTT cues, in order, without times, styles and notes."""
-    said: list[str] = []
+def _read_txt(path: str, content: str) -> TextFile:
+    return TextFile(path, _lines(content, keep_empty=True), numbered=True)
+
+
+def _read_kaldi(path: str, content: str) -> TextFile:
+    return with_first_word_as_id(TextFile(path, _lines(content)))
+
+
+def _read_subtitles(path: str, content: str) -> TextFile:
+    """The words of SubRip or WebVTT cues, in order, without times, styles and notes, as one text."""
+    captions: list[str] = []
     for block in re.split(r"\n\s*\n", content):
         rows = block.strip().split("\n")
-        at = next((i for i, row in enumerate(rows) if _CUE.match(row)), None)
-        if at is not None:
-            said += rows[at + 1 :]
-    return " ".join(html.unescape(re.sub(r"<[^<>]*>|\{\\[^{}]*\}", "", " ".join(said))).split())
+        at = next((i for i, row in enumerate(rows) if _CUE.match(row)), len(rows))
+        captions += rows[at + 1 :]
+    text = " ".join(html.unescape(re.sub(r"<[^<>]*>|\{\\[^{}]*\}", "", " ".join(captions))).split())
+    return TextFile(path, (Line(_stem(path), text),) if content.strip() else (), whole=True)
 
 
-def _check_unique(texts: TextFile) -> None:
-    seen: set[str] = set()
-    for line in texts.lines:
-        if line.id in seen:
-            raise TextFileError(f"{texts.path}: the id '{line.id}' occurs twice: every utterance needs its own")
-        seen.add(line.id)
-
-
-def jsonl_rows(path: str, content: str) -> list[Row]:
-    """The objects of a JSONL file. Raises TextFileError."""
+def _jsonl_rows(path: str, content: str) -> tuple[list[Row], bool]:
+    """The objects of a JSONL file, each of which is a text of its own."""
     lines = enumerate(content.split("\n"), start=1)
-    return [(f"{path}:{n}", _object(_parsed(line, f"{path}:{n}"), f"{path}:{n}")) for n, line in lines if line.strip()]
+    places = [(f"{path}:{number}", line) for number, line in lines if line.strip()]
+    return [(where, _object(_parsed(line, where), where)) for where, line in places], False
 
 
-def json_rows(path: str, content: str) -> tuple[list[Row], bool]:
+def _json_rows(path: str, content: str) -> tuple[list[Row], bool]:
     """The rows of a JSON file, and whether it is one text without an id: what Whisper and its like write.
 
-    Read are JSON lines, a list of objects, an object with `text`, one of texts by id. Raises TextFileError.
+    These are JSON lines, a list of objects, an object with `text`, or one of texts by id. Raises TextFileError.
     """
     first, _, more = content.strip().partition("\n")
-    if more and _is_object(first):
-        return jsonl_rows(path, content), False
+    with suppress(ValueError, RecursionError):
+        if more and isinstance(json.loads(first), dict):
+            return _jsonl_rows(path, content)
     document = _parsed(content, path, per_line=False)
     if isinstance(document, list):
-        return [
-            (f"{path}: item {i}", _object(row, f"{path}: item {i}")) for i, row in enumerate(document, start=1)
-        ], False
+        items = [(f"{path}: item {i}", item) for i, item in enumerate(document, start=1)]
+        return [(where, _object(item, where)) for where, item in items], False
     document = _object(document, path)
     named = not {"text", "pred_text", "error"}.isdisjoint(document)
     if document and not named and all(isinstance(text, str) for text in document.values()):
@@ -223,10 +201,10 @@ def json_rows(path: str, content: str) -> tuple[list[Row], bool]:
     if not named:
         raise TextFileError(f"{path}: no 'text' in it (it has: {', '.join(document) or 'nothing'}): give JSON lines")
     bare = document.get("id") is None and document.get("audio_filepath") is None
-    return [(path, {**document, "id": stem(path)} if bare else document)], bare
+    return [(path, {**document, "id": _stem(path)} if bare else document)], bare
 
 
-def csv_rows(path: str, content: str) -> tuple[list[Row], bool]:
+def _csv_rows(path: str, content: str) -> tuple[list[Row], bool]:
     """The rows of a table with a header, and whether it is one text in stretches of time, as in Whisper's tsv.
 
     The text and the id, or the path of the audio, are found by the usual names of their columns. Raises TextFileError.
@@ -245,18 +223,18 @@ def csv_rows(path: str, content: str) -> tuple[list[Row], bool]:
         return rows, False
     if rows and all({"start", "end"} <= row.keys() for _, row in rows):
         text = " ".join(row["text"] for _, row in rows)
-        return [(path, {"id": stem(path), "text": text})], True
+        return [(path, {"id": _stem(path), "text": text})], True
     if rows:
         raise TextFileError(f"{path}: no column for the id (found: {', '.join(rows[0][1])}): call one 'id'")
     return [], False
 
 
-def stem(path: str) -> str:
+def _stem(path: str) -> str:
     """The name of a file without folders and extensions."""
     return Path(path.removesuffix(".gz")).stem
 
 
-def row_lines(path: str, rows: Sequence[Row], hypotheses: bool, text_needed: bool = True) -> list[Line]:
+def _row_lines(path: str, rows: Sequence[Row], hypotheses: bool, *, text_needed: bool = True) -> tuple[Line, ...]:
     """The texts of rows: `text` or, of hypotheses, `pred_text` where any row has it. Raises TextFileError."""
     key = "pred_text" if hypotheses and any("pred_text" in row for _, row in rows) else "text"
     if hypotheses and rows and not any({key, "error"} & row.keys() for _, row in rows):
@@ -286,7 +264,7 @@ def row_lines(path: str, rows: Sequence[Row], hypotheses: bool, text_needed: boo
                 words=_words(row.get("words")) if hypotheses else (),
             )
         )
-    return lines
+    return tuple(lines)
 
 
 def _parsed(text: str, where: str, per_line: bool = True) -> Any:
@@ -298,13 +276,6 @@ def _parsed(text: str, where: str, per_line: bool = True) -> Any:
             reason = f"{error.msg} at {'' if per_line else f'line {error.lineno}, '}column {error.colno}"
         hint = "one whole JSON object per line" if per_line else "mend it, or give JSON lines"
         raise TextFileError(f"{where}: not valid JSON ({reason}): {hint}") from error
-
-
-def _is_object(line: str) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
@@ -325,14 +296,7 @@ def _name(row: dict[str, Any], where: str, made: Callable[[dict[str, Any]], str]
     if not isinstance(path, str) or not path:
         raise TextFileError(f"{where}: the row has neither 'id' nor 'audio_filepath' to pair it by")
     offset = _number(row, "offset", where)
-    return made(
-        {
-            "audio_filepath": path,
-            "segment": offset is not None,
-            "offset": offset,
-            "channel": row.get("channel"),
-        }
-    )
+    return made({**row, "segment": offset is not None, "offset": offset, "channel": row.get("channel")})
 
 
 def _number(row: dict[str, Any], key: str, where: str) -> float | None:
@@ -360,4 +324,13 @@ def _words(rows: Any) -> tuple[Word, ...]:
         return ()
 
 
-_ROWS = {"jsonl": lambda path, content: (jsonl_rows(path, content), False), "json": json_rows, "csv": csv_rows}
+_READERS = {
+    "trn": read_trn,
+    "stm": read_stm,
+    "ctm": read_ctm,
+    "srt": _read_subtitles,
+    "vtt": _read_subtitles,
+    "txt": _read_txt,
+    "kaldi": _read_kaldi,
+}
+_ROW_READERS = {"jsonl": _jsonl_rows, "json": _json_rows, "csv": _csv_rows}

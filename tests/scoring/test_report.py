@@ -80,7 +80,7 @@ def test_the_page_is_one_file_that_holds_every_utterance_and_escapes_names(page,
         assert " ".join(" ".join(p[0] for p in parts).split()) == reference
         assert " ".join(" ".join(p[1] for p in parts).split()) == hypothesis
     assert data["utterances"][12]["m"] == 1
-    assert len(data["policies"]) == 3
+    assert len(data["normalizers"]) == 3
     assert {c["title"]: sum(g["words"] for g in c["groups"]) for c in data["charts"]} == dict.fromkeys(
         ["WER by duration", "WER by speaker", "WER by signal-to-noise ratio"], 1200
     )
@@ -224,11 +224,11 @@ def test_players_play_and_the_strip_is_drawn_and_leads_to_its_place(browser, pag
         " const t = a.currentTime; a.pause(); return [t, a.duration]; })()"
     )
     assert played[0] > 0.05 and played[1] == pytest.approx(1.0, abs=0.15)
-    colours = browser.run(
+    colors = browser.run(
         "(() => { const c = document.querySelector('canvas'); const d = c.getContext('2d').getImageData(0, 0, c.width,"
         " c.height).data; let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return 4 * n / d.length; })()"
     )
-    assert 0.05 < colours < 0.6
+    assert 0.05 < colors < 0.6
     place = browser.run(
         "(async () => { const c = document.querySelector('canvas'), a = document.querySelector('audio'),"
         " r = c.getBoundingClientRect(); c.dispatchEvent(new MouseEvent('click', {clientX: r.right - r.width / 4,"

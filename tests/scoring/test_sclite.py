@@ -299,7 +299,7 @@ def test_texts_are_exported_so_that_sclite_reads_their_words(tmp_path, files):
 def test_exported_texts_are_read_back_but_for_the_letters_that_sclite_cannot_read():
     for text in MARKUP:
         written = trn_line(text, "u1")
-        [line] = read_trn("a.trn", written)
+        [line] = read_trn("a.trn", written).lines
         if has_look_alikes(text):
             twins = str.maketrans("{}\\@", "\uff5b\uff5d\uff3c\uff20")
             assert line.text.translate({v: k for k, v in twins.items()}) == " ".join(text.split())
@@ -312,7 +312,7 @@ def test_the_text_of_an_stm_is_never_a_label():
     """Kind: text exported without regard to the reader's markup."""
     written = stm_line(Line("u1", "", duration=1.0), "<unk> a")
     assert written == "u1 1 u1 0.000 1.000 <> <unk> a\n"
-    [line], _ = read_stm("a.stm", written)
+    [line] = read_stm("a.stm", written).lines
     assert line.text == "<unk> a"
     assert stm_line(Line(";;1", "", duration=1.0), "").startswith("_;1 1 ")  # no comment
 
@@ -352,7 +352,7 @@ def wordings(markup):
 )
 def test_a_choice_of_wordings_is_settled_by_the_other_side(reference, hypothesis, expected):
     """Kind: markup recognized only as whole words."""
-    [one], [other] = read_trn("r", f"{reference} (u)"), read_trn("h", f"{hypothesis} (u)")
+    one, other = (read_trn("r", f"{text} (u)").lines[0] for text in (reference, hypothesis))
     assert score_set([one], [other], "none").sclite_counts.tolist() == [expected]
     assert one.wordings is None or one.text == reference
     plain = score_set([Line("u", reference)], [Line("u", hypothesis)], "none")  # as JSONL and txt are read
@@ -363,7 +363,7 @@ def test_no_other_wording_is_cheaper_and_all_figures_are_of_that_one():
     generator = random.Random(9)
     references = [alternatives(generator, 2, 7) for _ in range(150)]
     spoken = [Line(str(i), alternatives(generator, 0, 7).replace("@", "e")) for i in range(150)]
-    lines = [read_trn("r", f"{text} ({i})")[0] for i, text in enumerate(references)]
+    lines = [read_trn("r", f"{text} ({i})").lines[0] for i, text in enumerate(references)]
     scored = score_set(lines, spoken, "none", characters=True)
     for text, said, chosen in zip(references, spoken, scored.references, strict=True):
         assert chosen in wordings(text)
@@ -374,7 +374,7 @@ def test_no_other_wording_is_cheaper_and_all_figures_are_of_that_one():
 
 
 def test_alternatives_are_normalized_word_by_word_and_compared_by_system():
-    lines = [read_trn("r", f"{{Um, / @}} it's {{The / this}} one (x). ({i})")[0] for i in range(9)]
+    lines = [read_trn("r", f"{{Um, / @}} it's {{The / this}} one (x). ({i})").lines[0] for i in range(9)]
     a, b = ([Line(str(i), text) for i in range(9)] for text in ("UM it's this one x", "it's that one x"))
     (ours, first), (others, second) = (normalized_pairs(lines, spoken, "basic") for spoken in (a, b))
     assert ours[0] == "um it's this one x" == first[0]
