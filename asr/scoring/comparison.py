@@ -47,7 +47,7 @@ class Comparison:
         units, name = resampling_units(
             np.concatenate([self.a.errors_and_lengths, self.b.errors_and_lengths], axis=1), self.a.speakers
         )
-        return paired_bootstrap(units[:, 0], units[:, 2], units[:, 1], units[:, 3]), name
+        return paired_bootstrap(units[:, :2], units[:, 2:]), name
 
     @property
     def bootstrap(self) -> Difference:
@@ -86,16 +86,16 @@ class Comparison:
         low, high = self.interval
         return self.p < SIGNIFICANT and not low <= 0.0 <= high
 
-    def verdict(self, name_a: str = "A", name_b: str = "B") -> str:
+    def verdict(self) -> str:
         """ "B is better: -0.8 % absolute [-1.2, -0.4], p = 0.001", or that the difference may be chance."""
         low, high = (100.0 * limit for limit in self.interval)
         p = p_text(self.p, self.bootstrap.bounded)
         figures = f"{100.0 * self.difference:+.2f} % absolute [{low:+.2f}, {high:+.2f}], {p}"
         if not self.gains.any():
-            return f"{name_a} and {name_b} make equally many errors in every utterance"
+            return "A and B make equally many errors in every utterance"
         if self.significant:
-            return f"{name_b} is {'better' if self.difference < 0 else 'worse'}: {figures}"
-        return f"no significant difference: {name_b} is at {figures}"
+            return f"B is {'better' if self.difference < 0 else 'worse'}: {figures}"
+        return f"no significant difference: B is at {figures}"
 
     def summary(self) -> dict[str, Any]:
         """The figures as JSON-able values; rates are fractions."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from asr.scoring.alternatives import Wordings, read_markup
-from asr.scoring.pairing import Line, TextFile, TextFileError, TimedWord, by_recording, timed_line
+from asr.scoring.pairing import Line, TextFile, TextFileError, TimedWord, timed_line
 
 TRN_LINE = re.compile(r"(.*?)\s*\(([^()\s]+)\)\s*$", re.DOTALL)
 IGNORED = "IGNORE_TIME_SEGMENT_IN_SCORING"
@@ -69,33 +69,31 @@ def read_ctm(path: str, content: str) -> TextFile:
 
     The text is called after the recording, and its channel where there are several. Raises TextFileError.
     """
-    words: list[TimedWord] = []
+    words: dict[str, list[TimedWord]] = {}
     for number, row in _rows(content):
         where = f"{path}:{number}"
         fields = row.split()
         try:
-            recording, channel, written, length, word = fields[:5]
-            start = end = None
-            if (written, length) != ("*", "*"):
-                start = float(written)
-                end = start + float(length)
-            confidence = float(fields[5]) if len(fields) > 5 and fields[5] != "NA" else None
+            recording, channel, start, length, text = fields[:5]
+            if (start, length) == ("*", "*"):
+                word = TimedWord(text, mark=True)
+            else:
+                confidence = float(fields[5]) if len(fields) > 5 and fields[5] != "NA" else None
+                word = TimedWord(_plain_word(text, where), float(start), float(start) + float(length), confidence)
         except ValueError as error:
             raise TextFileError(f"{where}: expected 'RECORDING CHANNEL START DURATION WORD [CONFIDENCE]'") from error
-        if start is not None:
-            word = _plain_word(word, where)
-        elif not word.upper().startswith("<ALT"):
+        if word.mark and not text.upper().startswith("<ALT"):
             raise TextFileError(
-                f"{where}: the word '{word}' has no times, as only <ALT_BEGIN>, <ALT> and <ALT_END> may"
+                f"{where}: the word '{text}' has no times: only <ALT_BEGIN>, <ALT> and <ALT_END> have none"
             )
-        words.append(TimedWord(f"{recording} {channel}", word, start, end, confidence))
-    channels = Counter(key.split()[0] for key in dict.fromkeys(word.recording for word in words))
+        words.setdefault(f"{recording} {channel}", []).append(word)
+    channels = Counter(key.split()[0] for key in words)
     lines = []
-    for key, found in by_recording(words).items():
+    for key, found in words.items():
         recording, channel = key.split()
         name = recording if channels[recording] == 1 else f"{recording}-{channel}"
         lines.append(timed_line(Line(name, "", recording=key), found, path))
-    return TextFile(path, tuple(lines), timed=tuple(words))
+    return TextFile(path, tuple(lines), timed=words)
 
 
 def _rows(content: str) -> Iterator[tuple[int, str]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -42,17 +42,13 @@ class Line:
 
 @dataclass(frozen=True)
 class TimedWord:
-    """A word of a ctm file; seconds. Marks of alternatives have no times, words may have no confidence."""
+    """A word of a ctm file; seconds. `mark` for <ALT_BEGIN>, <ALT> and <ALT_END>, which have no times."""
 
-    recording: str
     text: str
-    start: float | None
-    end: float | None
-    confidence: float | None
-
-    @property
-    def middle(self) -> float:
-        return ((self.start or 0.0) + (self.end or 0.0)) / 2
+    start: float = 0.0
+    end: float = 0.0
+    confidence: float | None = None
+    mark: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,8 @@ class TextFile:
 
     `numbered` where the ids are line numbers, as in a txt file; `predicted` where rows have `pred_text`; `whole` where
     the file is one text without an id (subtitles), called after the file. `chosen` where the format was given and not
-    found. `ignored` are the segments of an stm file in which nothing is scored, `timed` the words of a ctm file.
+    found. `ignored` are the segments of an stm file in which nothing is scored, `timed` the words of a
+    ctm file by recording and channel.
     """
 
     path: str
@@ -72,7 +69,7 @@ class TextFile:
     whole: bool = False
     chosen: bool = False
     ignored: tuple[Line, ...] = ()
-    timed: tuple[TimedWord, ...] = ()
+    timed: Mapping[str, Sequence[TimedWord]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -232,69 +229,58 @@ def cut_to_segments(references: TextFile, hypotheses: TextFile) -> TextFile:
     A segment takes the words whose middle comes before its end, and that no segment before it took: what was said in a
     gap belongs to the segment behind it, or else to the last. Raises TextFileError where no recording is common.
     """
-    segments: dict[str, list[tuple[Line, bool]]] = {}
-    for line, ignored in [(x, False) for x in references.lines] + [(x, True) for x in references.ignored]:
-        segments.setdefault(line.recording, []).append((line, ignored))
-    spoken = by_recording(hypotheses.timed)
-    if not segments.keys() & spoken.keys():
+    segments: dict[str, list[Line]] = {}
+    for line in sorted((*references.lines, *references.ignored), key=lambda line: line.offset):
+        segments.setdefault(line.recording, []).append(line)
+    if segments.keys().isdisjoint(hypotheses.timed):
         raise TextFileError(
             f"{hypotheses.path}: none of its recordings is in {references.path} "
-            f"('{next(iter(spoken))}' there, '{next(iter(segments))}' here, each with its channel)"
+            f"('{next(iter(hypotheses.timed))}' there, '{next(iter(segments))}' here, each with its channel)"
         )
     lines = [line for line in hypotheses.lines if line.recording not in segments]
-    for recording, known in segments.items():
-        if recording not in spoken:
-            continue
-        known.sort(key=lambda item: item[0].offset)
-        words = [word for word in spoken[recording] if word.start is not None and word.end is not None]
-        words.sort(key=lambda word: word.start or 0.0)
+    for recording, words_of in hypotheses.timed.items():
+        words = sorted((word for word in words_of if not word.mark), key=lambda word: word.start)
         taken = 0
-        for i, (line, ignored) in enumerate(known):
-            first = taken
-            end = line.offset + (line.duration or 0.0)
-            while taken < len(words) and (i == len(known) - 1 or words[taken].middle < end):
+        for line in segments.get(recording, ()):
+            first, end = taken, line.offset + (line.duration or 0.0)
+            last = line is segments[recording][-1]
+            while taken < len(words) and (last or (words[taken].start + words[taken].end) / 2 < end):
                 taken += 1
-            if not ignored:
-                lines.append(timed_line(Line(line.id, ""), words[first:taken], hypotheses.path, line.offset))
-    return replace(hypotheses, lines=tuple(lines))
+            lines.append(timed_line(Line(line.id, ""), words[first:taken], hypotheses.path, line.offset))
+    ignored = {line.id for line in references.ignored}
+    return replace(hypotheses, lines=tuple(line for line in lines if line.id not in ignored))
 
 
 def timed_line(line: Line, words: Sequence[TimedWord], path: str, offset: float = 0.0) -> Line:
     """The line with a text of these words; with their times from `offset` on where all have confidences."""
     parts: list[str | tuple[Wordings, ...]] = []
-    choice: list[list[str]] | None = None
+    choice: list[list[str]] = []  # the wordings so far of the choice that has begun
     plain: list[str] = []
     for word in words:
-        tag = word.text.upper() if word.start is None else ""
-        if tag == "<ALT_BEGIN>" and choice is None:
+        tag = word.text.upper() if word.mark else ""
+        if not tag:
+            (choice[-1] if choice else plain).append(word.text)
+        elif tag == "<ALT_BEGIN>" and not choice:
             parts.append(" ".join(plain))
             plain, choice = [], [[]]
-        elif tag == "<ALT>" and choice is not None:
+        elif tag == "<ALT>" and choice:
             choice.append([])
-        elif tag == "<ALT_END>" and choice is not None:
-            parts.append(tuple(Wordings((" ".join(one) or NULL,)) for one in choice))
-            choice = None
-        elif tag:
+        elif tag == "<ALT_END>" and choice:
+            parts.append(tuple(Wordings((" ".join(one).strip() or NULL,)) for one in choice))
+            choice = []
+        else:
             raise TextFileError(
-                f"{path}: {word.text} of '{word.recording}' stands alone: give <ALT_BEGIN> and <ALT_END>"
+                f"{path}: {word.text} of '{line.recording}' stands alone: give <ALT_BEGIN> and <ALT_END>"
             )
-        elif word.text:
-            (plain if choice is None else choice[-1]).append(word.text)
-    if choice is not None:
-        raise TextFileError(f"{path}: a choice of words in '{words[0].recording}' has no <ALT_END>")
+    if choice:
+        raise TextFileError(f"{path}: a choice of words in '{line.recording}' has no <ALT_END>")
     if parts:
         shown = " ".join(word.text for word in words)
         return replace(line, text=shown, wordings=Wordings((*parts, " ".join(plain))))
     timed = tuple(
         Word(word.text, max(word.start - offset, 0.0), max(word.end - offset, 0.0), word.confidence)
         for word in words
-        if word.text and word.start is not None and word.end is not None and word.confidence is not None
+        if word.text and word.confidence is not None
     )
-    return replace(line, text=" ".join(plain), words=timed if len(timed) == len(plain) else ())
-
-
-def by_recording(words: Sequence[TimedWord]) -> dict[str, list[TimedWord]]:
-    found: dict[str, list[TimedWord]] = {}
-    for word in words:
-        found.setdefault(word.recording, []).append(word)
-    return found
+    text = " ".join(filter(None, plain))
+    return replace(line, text=text, words=timed if len(timed) == len(text.split()) else ())

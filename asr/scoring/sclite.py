@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from asr.scoring.edits import Unit, tokens
-
 SUBSTITUTION, INSERTION, DELETION = 4, 3, 3  # sclite's costs: it prefers a deletion and an insertion to two swaps
 
 
@@ -55,8 +53,8 @@ class Row:
         return tuple(math.floor(count / max(of, 1) * 100 * 10 + 0.5) / 10 for count, of in parts)
 
 
-def sclite_counts(references: Sequence[str], hypotheses: Sequence[str], unit: Unit = "word") -> np.ndarray:
-    """Correct, substituted, deleted and inserted tokens of each utterance as sclite counts them, (utterances, 4) int64.
+def sclite_counts(references: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
+    """Correct, substituted, deleted and inserted words of each utterance as sclite counts them, (utterances, 4) int64.
 
     sclite aligns at costs of 4 for a substitution and 3 for a deletion or insertion, and breaks ties in favor of
     substitutions, then insertions. Its number of errors is therefore sometimes above the smallest, which WER is
@@ -65,7 +63,7 @@ def sclite_counts(references: Sequence[str], hypotheses: Sequence[str], unit: Un
     numbers: dict[str, int] = {}
 
     def encode(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        rows = [[numbers.setdefault(token, len(numbers)) for token in tokens(text, unit)] for text in texts]
+        rows = [[numbers.setdefault(word, len(numbers)) for word in text.split()] for text in texts]
         ends = np.cumsum([0, *map(len, rows)], dtype=np.int64)
         return np.fromiter((number for row in rows for number in row), dtype=np.int32, count=int(ends[-1])), ends
 

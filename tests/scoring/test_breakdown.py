@@ -106,7 +106,7 @@ def test_compare_names_the_better_system():
     assert result.significant
     assert result.verdict().startswith("B is better: -6.70 % absolute [-")
     assert result.verdict().endswith("p < 0.001")
-    assert compare(references, good, bad).verdict("old", "new").startswith("new is worse: +6.70 % absolute [+")
+    assert compare(references, good, bad).verdict().startswith("B is worse: +6.70 % absolute [+")
     assert compare(references, good, good).verdict() == "A and B make equally many errors in every utterance"
     noise = [t.replace("e", "z") if i in (5, 9) else t for i, t in enumerate(good)]
     other = [t.replace("f", "z") if i == 14 else t for i, t in enumerate(good)]
