@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-NULL = "@"  # a word that stands for none
-# sclite's costs, in its precision: that of a null word decides between wordings of equal cost
-_SWAP, _ONE_SIDED, _NULL, _BOTH_NULL = np.float32(4), np.float32(3), np.float32(0.001), np.float32(1)
+NULL = "@"  # stands for no word
+# sclite's costs in its precision, single: the small cost of a null word decides between wordings of equal cost
+_SUBSTITUTION, _GAP, _NULL_GAP, _NULL_PAIR = np.float32(4), np.float32(3), np.float32(0.001), np.float32(1)
 _SPECIAL = re.compile(r"[{@\\;*]")
 _WORD, _WORD_IN_CHOICE = re.compile(r"[^\s{]\S*"), re.compile(r"[^\s{/}][^\s/}]*")
 
@@ -37,10 +37,10 @@ class Wordings:
 def read_markup(text: str) -> str | Wordings:
     """The text of a trn or stm line without the markup that sclite knows in it.
 
-    `{ a b / c / @ }` is a choice, nested ones too, with or without spaces inside; `@` is no word; what follows a `;` in
-    a word is a tag, `\\;` a semicolon; other backslashes, and a `*` at the end of a longer word, say nothing. Words in
-    parentheses and fragments (`wor-`) are words, as they are to sclite without its options -D and -F. Raises ValueError
-    for braces that sclite cannot read.
+    `{ a b / c / @ }` is a choice, which may be nested, with or without spaces inside; `@` is no word; what follows a
+    `;` in a word is a tag, `\\;` a semicolon; other backslashes, and a `*` at the end of a longer word, are dropped.
+    Words in parentheses and fragments (`wor-`) are words, as they are to sclite without its options -D and -F. Raises
+    ValueError for braces that sclite cannot read.
     """
     if not _SPECIAL.search(text):
         return text
@@ -56,7 +56,7 @@ def read_markup(text: str) -> str | Wordings:
 def choose_wordings(
     references: Sequence[str | Wordings], hypotheses: Sequence[str | Wordings]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Plain texts: of every pair the wordings that sclite takes, those with the cheapest alignment at its costs."""
+    """Plain texts: of each pair the wordings that sclite would score, those of the cheapest alignment at its costs."""
     pairs = [
         (ours, theirs) if isinstance(ours, str) and isinstance(theirs, str) else _cheapest(ours, theirs)
         for ours, theirs in zip(references, hypotheses, strict=True)
@@ -105,7 +105,7 @@ def _unescaped(token: str) -> str:
 
 @dataclass(frozen=True)
 class _Network:
-    """Words as arcs in topological order, the first one a mere beginning; `before` lists the arcs that lead to each."""
+    """A lattice: words as arcs in topological order after an empty start; `before` lists the arcs that lead to each."""
 
     words: list[str | None]
     before: list[list[int]]
@@ -151,17 +151,13 @@ def _cheapest(reference: str | Wordings, hypothesis: str | Wordings) -> tuple[st
     back = np.zeros((*shape, 2), dtype=np.int32)
     _kernel()(*ours.encoded(numbers), *theirs.encoded(numbers), cost, back)
     a, b = min(((a, b) for a in ours.last for b in theirs.last), key=lambda cell: cost[cell])  # the first of equal ones
-    spoken: tuple[list[str], list[str]] = ([], [])
+    path_a, path_b = [], []
     while a or b:
         before_a, before_b = map(int, back[a, b])
-        for words, word, moved in (
-            (spoken[0], ours.words[a], before_a != a),
-            (spoken[1], theirs.words[b], before_b != b),
-        ):
-            if moved and word is not None:
-                words.append(word)
+        path_a += [ours.words[a]] if before_a != a else []
+        path_b += [theirs.words[b]] if before_b != b else []
         a, b = before_a, before_b
-    return " ".join(reversed(spoken[0])), " ".join(reversed(spoken[1]))
+    return " ".join(filter(None, reversed(path_a))), " ".join(filter(None, reversed(path_b)))
 
 
 @cache
@@ -174,34 +170,41 @@ def _kernel() -> Any:
 def _fill(  # type: ignore[no-untyped-def]
     words_a, ends_a, before_a, words_b, ends_b, before_b, cost, back
 ) -> None:
-    # An arc's cell takes the cheapest of those before it, the first of equal ones; of equal edits a substitution, then
-    # an insertion: sclite's rules, on which the wording depends where several cost the same.
-    far = np.float32(1e30)
+    """Fill `cost` of the cheapest alignment up to each pair of arcs, (arcs_a, arcs_b), and `back`, the pair before."""
+    # sclite's order, on which the wording depends where several cost the same: the first of equal predecessors; and
+    # of equal edits a substitution, then an insertion, then a deletion.
+    infinity = np.float32(1e30)
     for a in range(len(words_a)):
-        gone = _NULL if words_a[a] < 0 else _ONE_SIDED
+        deletion = _NULL_GAP if words_a[a] < 0 else _GAP
         for b in range(len(words_b)):
             if a == 0 and b == 0:
                 continue
-            made = _NULL if words_b[b] < 0 else _ONE_SIDED
-            delete = insert = swap = far
-            delete_a = insert_b = swap_a = swap_b = 0
+            insertion = _NULL_GAP if words_b[b] < 0 else _GAP
+            delete = insert = substitute = infinity
+            delete_a = insert_b = substitute_a = substitute_b = 0
             for i in range(ends_a[a], ends_a[a + 1]):
                 if cost[before_a[i], b] < delete:
                     delete, delete_a = cost[before_a[i], b], before_a[i]
+                # Arcs may have several predecessors: a pair of words follows the cheapest pair of these.
                 for j in range(ends_b[b], ends_b[b + 1]):
-                    if cost[before_a[i], before_b[j]] < swap:
-                        swap, swap_a, swap_b = cost[before_a[i], before_b[j]], before_a[i], before_b[j]
+                    if cost[before_a[i], before_b[j]] < substitute:
+                        substitute, substitute_a, substitute_b = (
+                            cost[before_a[i], before_b[j]],
+                            before_a[i],
+                            before_b[j],
+                        )
             for j in range(ends_b[b], ends_b[b + 1]):
                 if cost[a, before_b[j]] < insert:
                     insert, insert_b = cost[a, before_b[j]], before_b[j]
-            delete += gone
-            insert += made
+            delete += deletion
+            insert += insertion
             if words_a[a] != words_b[b]:
-                swap += _SWAP
+                substitute += _SUBSTITUTION
             elif words_a[a] < 0:
-                swap += _BOTH_NULL
-            if a > 0 and b > 0 and swap <= delete and swap <= insert:
-                cost[a, b], back[a, b, 0], back[a, b, 1] = swap, swap_a, swap_b
+                substitute += _NULL_PAIR
+            # The empty start (arc 0) pairs with no word.
+            if a > 0 and b > 0 and substitute <= delete and substitute <= insert:
+                cost[a, b], back[a, b, 0], back[a, b, 1] = substitute, substitute_a, substitute_b
             elif delete < insert:
                 cost[a, b], back[a, b, 0], back[a, b, 1] = delete, delete_a, b
             else:

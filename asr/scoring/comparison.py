@@ -32,8 +32,8 @@ class MatchedPairs:
 class Comparison:
     """Two scores of the same references. Differences are B's minus A's: negative where B is better.
 
-    `matched` is None for characters, for which the test was not made. `reworded` are the utterances whose references
-    leave a choice that fell differently for the two.
+    `matched` is None for characters, for which the test is not defined. `reworded` are the positions of utterances
+    whose reference leaves a choice of wordings, of which the two systems were given different ones.
     """
 
     a: Score
@@ -159,8 +159,8 @@ def matched_pairs(
     """The matched-pairs sentence-segment word error test (Gillick and Cox, ICASSP 1989) as NIST's sc_stats does it.
 
     Utterances are cut where both systems have GOOD_WORDS words in a row right; the differences of the errors in the
-    segments with errors are taken as independent and their mean as normal, which wants some 30 segments. The utterances
-    in `whole`, whose references differ, are a segment each.
+    segments with errors are taken to be independent and their mean to be normally distributed, which requires about 30
+    segments. The utterances in `whole`, whose references differ, are a segment each.
     """
     differences: list[int] = []
     for i, (edits_a, edits_b) in enumerate(zip(alignments_a, alignments_b, strict=True)):

@@ -23,7 +23,7 @@ from asr.scoring.sclite import sclite_rows
 from asr.scoring.scored import ScoredSet
 from asr.scoring.tables import rates
 
-MOST_UTTERANCES = 20_000  # beyond it, a page takes seconds to open: those with most errors are kept
+MOST_UTTERANCES = 20_000  # with more, a page takes seconds to open: those with the most errors are kept
 MOST_WORDS = 200
 MOST_SPEAKERS = 200  # with rows of their own
 MOST_LABELS = 48
@@ -231,7 +231,7 @@ def read_clip(line: Line, rate: int | None = None) -> tuple[np.ndarray, int]:
 
 
 def data_uri(samples: np.ndarray, rate: int) -> str:
-    """The recording inside an URI that every browser plays: MP3 where libsndfile writes it, 16-bit WAV otherwise."""
+    """The recording as a data URI that every browser plays: MP3 where libsndfile writes it, 16-bit WAV otherwise."""
     import soundfile
 
     buffer = io.BytesIO()

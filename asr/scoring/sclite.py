@@ -121,14 +121,14 @@ def _count_all(
     """Fill `counts`; ids of tokens lie one utterance after another, `*_ends` (utterances + 1,) says where.
 
     The result is that of the full table, in a band of diagonals around its corners that is widened until every path
-    outside it is dearer than the best one inside (Ukkonen 1985, "Algorithms for approximate string matching"). Memory
+    outside it costs more than the best one inside (Ukkonen 1985, "Algorithms for approximate string matching"). Memory
     is linear in the length of the longest utterance; time is that of the full table only where two long texts with
     the same words in another order are so far apart that no narrower band proves anything.
     """
-    # A cell is one number: cost, two bits of rank of the last step, substitutions. The least of three such numbers is
-    # the cheapest step, ties broken as sclite breaks them; cost and substitutions give the other counts. Cells are
-    # computed along antidiagonals, `cells[d % 3][i + 1]` is that of i reference and d - i hypothesis tokens, since
-    # those of one antidiagonal do not depend on each other and the compiler can take several at a time.
+    # A cell is one number: the cost in the upper 32 bits, two bits that rank the last step, and 30 bits that count the
+    # substitutions so far. The least of three such numbers is the cheapest step, with ties broken as by sclite; cost
+    # and substitutions give the other counts. `cells[d % 3][i + 1]` is the cell of i reference and d - i hypothesis
+    # tokens: those of one antidiagonal d do not depend on each other, so that the compiler can vectorize the loop.
     swap = (np.int64(SUBSTITUTION) << 32) + 1
     insert = (np.int64(INSERTION) << 32) + (np.int64(1) << 30)
     delete = (np.int64(DELETION) << 32) + (np.int64(2) << 30)
@@ -151,6 +151,7 @@ def _count_all(
         ours[1 : n + 1] = reference[r0 : r0 + n]
         for j in range(m):
             theirs[m - 1 - j] = hypothesis[h0 + j]
+        # The words that both have, in any order, bound the number of hits: at least `fewest_swaps` pairs differ.
         for i in range(n):
             unmatched[reference[r0 + i]] += 1
         most_hits = 0
@@ -168,6 +169,7 @@ def _count_all(
             cells[:, : n + 3] = outside
             cells[0, 1] = 0
             for d in range(1, n + m + 1):
+                # the i of this antidiagonal that lie in the table and, by their diagonal d - 2i, in the band
                 first, last = max(0, d - m, (d - high + 1) // 2), min(n, d, (d - low) // 2)
                 before, above, here = cells[(d - 2) % 3], cells[(d - 1) % 3], cells[d % 3]
                 diagonal, up = before[first : last + 1], above[first : last + 1]
@@ -179,8 +181,8 @@ def _count_all(
                 here[first] = here[last + 2] = outside
             best = cells[(n + m) % 3, n + 1]
             cost, swaps = best >> 32, best & ((np.int64(1) << 30) - 1)
-            # A path that leaves the band has `band + 1` deletions and as many insertions more than are unavoidable,
-            # and swaps what then is left of the reference without a match.
+            # A path that leaves the band has at least `band + 1` deletions and as many insertions more than are
+            # unavoidable, and substitutes the words of the reference that are then left without a match.
             spare = cost - unavoidable
             needed = min(spare // (DELETION + INSERTION), (spare - SUBSTITUTION * fewest_swaps) // 2)
             if band >= needed or band >= min(n, m):

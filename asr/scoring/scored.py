@@ -1,4 +1,4 @@
-"""A scored test set: rates, intervals and tables under one normalizer, for people, for programs and for sclite."""
+"""A test set scored under one normalizer: its figures for people and programs, and its files for sclite."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from statistics import NormalDist
 import numpy as np
 
 TAIL = 0.025  # on either side of a 95 % interval
-FEWEST_SPEAKERS = 5  # below it, resampling speakers says next to nothing about speakers
-_DRAWS = 200_000_000  # of units in all resamples together: bounds the time
-_BLOCK = 2_000_000  # draws held in memory at once
+FEWEST_SPEAKERS = 5  # with fewer, an interval over speakers would mean next to nothing
+_DRAWS = 200_000_000  # units drawn in all resamples together: bounds the time
+_BLOCK = 2_000_000  # draws held in memory at a time
 _NORMAL = NormalDist()
 
 

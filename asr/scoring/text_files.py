@@ -320,7 +320,11 @@ def _words(rows: Any) -> tuple[Word, ...]:
         return tuple(
             Word(str(w["word"]), *(float(w[key]) for key in ("start", "end", "confidence"))) for w in rows or ()
         )
-    except (TypeError, KeyError, ValueError):  # words of another tool in a shape of its own: times are a bonus
+    except (
+        TypeError,
+        KeyError,
+        ValueError,
+    ):  # words in the form of another tool: they have no times here
         return ()
 
 
