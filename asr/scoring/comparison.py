@@ -32,36 +32,16 @@ class MatchedPairs:
 class Comparison:
     """Two scores of the same references. Differences are B's minus A's: negative where B is better.
 
-    `matched` is None for characters, for which the test is not defined. `reworded` are the positions of utterances
-    whose reference leaves a choice of wordings, of which the two systems were given different ones.
+    `bootstrap` is the difference of the rates with its paired-bootstrap interval and p, over `interval_units`
+    ("speakers" where these are known, else "utterances"). `matched` is None for characters, for which the test is not
+    defined.
     """
 
     a: Score
     b: Score
-    alignments_a: tuple[list[Edit], ...]
-    alignments_b: tuple[list[Edit], ...]
-    reworded: frozenset[int] = frozenset()
-
-    @cached_property
-    def _bootstrap(self) -> tuple[Difference, str]:
-        units, name = resampling_units(
-            np.concatenate([self.a.errors_and_lengths, self.b.errors_and_lengths], axis=1), self.a.speakers
-        )
-        return paired_bootstrap(units[:, :2], units[:, 2:]), name
-
-    @property
-    def bootstrap(self) -> Difference:
-        """The difference of the rates with its paired-bootstrap interval and p, over speakers where known."""
-        return self._bootstrap[0]
-
-    @property
-    def interval_units(self) -> str:
-        """What was resampled: "speakers" or "utterances"."""
-        return self._bootstrap[1]
-
-    @cached_property
-    def matched(self) -> MatchedPairs | None:
-        return matched_pairs(self.alignments_a, self.alignments_b, self.reworded) if self.a.unit == "word" else None
+    bootstrap: Difference
+    interval_units: str
+    matched: MatchedPairs | None
 
     @property
     def difference(self) -> float:
@@ -134,16 +114,14 @@ def compare(
     references leave a choice. Raises ValueError when lists differ in length.
     """
     others = references if references_b is None else references_b
-    alignments_a = tuple(align_texts(references, hypotheses_a, unit))
-    alignments_b = tuple(align_texts(others, hypotheses_b, unit))
-    reworded = frozenset(i for i, (ours, other) in enumerate(zip(references, others, strict=True)) if ours != other)
-    return Comparison(
-        score_alignments(alignments_a, unit, speakers),
-        score_alignments(alignments_b, unit, speakers),
-        alignments_a,
-        alignments_b,
-        reworded,
-    )
+    alignments_a, alignments_b = align_texts(references, hypotheses_a, unit), align_texts(others, hypotheses_b, unit)
+    a, b = (score_alignments(alignments, unit, speakers) for alignments in (alignments_a, alignments_b))
+    units, name = resampling_units(np.concatenate([a.errors_and_lengths, b.errors_and_lengths], axis=1), speakers)
+    matched = None
+    if unit == "word":
+        reworded = {i for i, (ours, other) in enumerate(zip(references, others, strict=True)) if ours != other}
+        matched = matched_pairs(alignments_a, alignments_b, reworded)
+    return Comparison(a, b, paired_bootstrap(units[:, :2], units[:, 2:]), name, matched)
 
 
 def p_text(p: float, bounded: bool = False) -> str:

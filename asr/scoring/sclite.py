@@ -32,16 +32,9 @@ class Row:
 
     def summary(self) -> dict[str, int]:
         """The counts under the names of sclite's columns."""
-        return {
-            "snt": self.sentences,
-            "wrd": self.words,
-            "corr": self.correct,
-            "sub": self.substitutions,
-            "del": self.deletions,
-            "ins": self.insertions,
-            "err": self.errors,
-            "s_err": self.sentence_errors,
-        }
+        edits = (self.substitutions, self.deletions, self.insertions, self.errors)
+        counts = (self.sentences, self.words, self.correct, *edits, self.sentence_errors)
+        return dict(zip(("snt", "wrd", "corr", "sub", "del", "ins", "err", "s_err"), counts, strict=True))
 
     def percentages(self) -> tuple[float, ...]:
         """Corr, Sub, Del, Ins, Err of the words and S.Err of the sentences, rounded to tenths with sclite's arithmetic.

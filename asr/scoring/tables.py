@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from asr.scoring.breakdown import Confusions, Group, ranked
@@ -77,14 +78,13 @@ def group_table(title: str, groups: Sequence[Group], limit: int | None = None) -
 
 def confusion_table(found: Confusions, limit: int | None = None) -> str:
     """The most frequent confusions, deletions and insertions side by side; "" where there is none."""
-    columns: list[list[str]] = []
-    for title, counter in (("confused", found.substituted), ("deleted", found.deleted), ("inserted", found.inserted)):
-        rows = [
-            f"{number:5d}  {words if isinstance(words, str) else ' -> '.join(words)}"
-            for words, number in ranked(counter, limit)
-        ]
-        columns += [[title, *rows]] if rows else []
-    height = max(map(len, columns), default=0)
-    filled = [column + [""] * (height - len(column)) for column in columns]
-    header, *rest = zip(*filled, strict=True) if filled else [()]
-    return table(header, rest, left=len(header))
+    ranks = {
+        "confused": [(" -> ".join(pair), number) for pair, number in ranked(found.substituted, limit)],
+        "deleted": ranked(found.deleted, limit),
+        "inserted": ranked(found.inserted, limit),
+    }
+    columns = [[title, *(f"{n:5d}  {words}" for words, n in rows)] for title, rows in ranks.items() if rows]
+    if not columns:
+        return ""
+    header, *rows = zip_longest(*columns, fillvalue="")
+    return table(header, rows, left=len(header))
