@@ -96,16 +96,12 @@ def confusions(
     found = Confusions(Counter(), Counter(), Counter())
     for reference, hypothesis, edits in zip(references, hypotheses, alignments, strict=True):
         for edit in edits:
-            if edit.kind == "equal":
-                continue
-            ours = reference[edit.reference_start : edit.reference_end]
-            theirs = hypothesis[edit.hypothesis_start : edit.hypothesis_end]
             if edit.kind == "substitute":
-                found.substituted.update(zip(ours, theirs, strict=True))
+                found.substituted.update(edit.pairs(reference, hypothesis))
             elif edit.kind == "delete":
-                found.deleted.update(ours)
-            else:
-                found.inserted.update(theirs)
+                found.deleted.update(reference[edit.reference_start : edit.reference_end])
+            elif edit.kind == "insert":
+                found.inserted.update(hypothesis[edit.hypothesis_start : edit.hypothesis_end])
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +25,12 @@ class Edit(NamedTuple):
     reference_end: int
     hypothesis_start: int
     hypothesis_end: int
+
+    def pairs(self, reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[str, str]]:
+        """The tokens of both sides that stand opposite each other, "" where one side has none."""
+        ours = reference[self.reference_start : self.reference_end]
+        theirs = hypothesis[self.hypothesis_start : self.hypothesis_end]
+        return list(zip_longest(ours, theirs, fillvalue=""))
 
 
 @dataclass(frozen=True)

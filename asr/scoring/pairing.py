@@ -55,10 +55,9 @@ class TimedWord:
 class TextFile:
     """A file of references or hypotheses: its lines in file order.
 
-    `numbered` where the ids are line numbers, as in a txt file; `predicted` where rows have `pred_text`; `whole` where
-    the file is one text without an id (subtitles), called after the file. `chosen` where the format was given and not
-    found. `ignored` are the segments of an stm file in which nothing is scored, `timed` the words of a
-    ctm file by recording and channel.
+    `numbered`: the ids are line numbers, as in a txt file. `predicted`: rows have `pred_text`. `whole`: the file is one
+    text without an id (subtitles), named after the file. `chosen`: the format was given, not found out. `ignored` are
+    the segments of an stm file that are not scored, `timed` the words of a ctm file by recording and channel.
     """
 
     path: str

@@ -204,13 +204,8 @@ def _parts(reference: list[str], hypothesis: list[str], edits: Sequence[Edit]) -
     """The alignment as the page wants it: right words as one string, every edit as [reference, hypothesis]."""
     parts: list[str | list[str]] = []
     for edit in edits:
-        ours = reference[edit.reference_start : edit.reference_end]
-        theirs = hypothesis[edit.hypothesis_start : edit.hypothesis_end]
-        if edit.kind == "equal":
-            parts.append(" ".join(ours))
-        else:
-            blank = [""] * max(len(ours), len(theirs))
-            parts += [list(pair) for pair in zip(ours or blank, theirs or blank, strict=True)]
+        pairs = edit.pairs(reference, hypothesis)
+        parts += [" ".join(word for word, _ in pairs)] if edit.kind == "equal" else map(list, pairs)
     return parts
 
 

@@ -192,26 +192,17 @@ class ScoredSet:
     def alignment_text(self, i: int) -> str:
         """Reference over hypothesis, the edits marked below, in the form of sclite's `pra`."""
         reference, hypothesis = self.references[i].split(), self.hypotheses[i].split()
-        columns: list[tuple[str, str, str]] = []
+        marks = {"equal": "", "substitute": "S", "delete": "D", "insert": "I"}
+        rows: tuple[list[str], ...] = (["REF: "], ["HYP: "], ["Eval:"])
         for edit in self.alignments[i]:
-            ours = reference[edit.reference_start : edit.reference_end]
-            theirs = hypothesis[edit.hypothesis_start : edit.hypothesis_end]
-            mark = {"equal": "", "substitute": "S", "delete": "D", "insert": "I"}[edit.kind]
-            for k in range(max(len(ours), len(theirs))):
-                columns.append((ours[k] if ours else "", theirs[k] if theirs else "", mark))
-        widths = [max(map(len, column)) for column in columns]
-        rows = []
-        for title, k in (("REF:  ", 0), ("HYP:  ", 1), ("Eval: ", 2)):
-            cells = [
-                f"{column[k] or ('*' * width if k < 2 else ''):<{width}}"
-                for column, width in zip(columns, widths, strict=True)
-            ]
-            rows.append((title + " ".join(cells)).rstrip())
+            for ours, theirs in edit.pairs(reference, hypothesis):
+                width = max(len(ours), len(theirs))
+                cells = (ours or "*" * width, theirs or "*" * width, marks[edit.kind])
+                for row, cell in zip(rows, cells, strict=True):
+                    row.append(f"{cell:<{width}}")
         c = self.words.utterances[i]
-        head = (
-            f"id: ({self.lines[i].id})\nScores: (#C #S #D #I) {c.hits} {c.substitutions} {c.deletions} {c.insertions}"
-        )
-        return "\n".join([head, *rows]) + "\n\n"
+        counts = f"Scores: (#C #S #D #I) {c.hits} {c.substitutions} {c.deletions} {c.insertions}"
+        return "\n".join([f"id: ({self.lines[i].id})", counts, *(" ".join(row).rstrip() for row in rows)]) + "\n\n"
 
 
 def score_set(
