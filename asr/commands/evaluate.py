@@ -127,6 +127,5 @@ def _report(
             else "confidences not calibrated",
         ],
         warnings=evaluation.warnings,
-        missing=[failure.id for failure in evaluation.failures],
         posteriorgrams=posteriorgrams,
     )

@@ -76,7 +76,6 @@ def write(
     title: str,
     facts: Sequence[str] = (),
     warnings: Sequence[str] = (),
-    missing: Sequence[str] = (),
     posteriorgrams: Mapping[int, Posteriorgram] | None = None,
 ) -> list[str]:
     """Write the report that --html asks for; returns what went wrong with single recordings, one line each."""
@@ -100,7 +99,6 @@ def write(
         title=title,
         facts=facts,
         warnings=warnings,
-        missing=missing,
         audio=players,
         posteriorgrams=posteriorgrams,
         flag_below=args.flag_below,

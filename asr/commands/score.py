@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         title = " against ".join(
             dict.fromkeys([Path(test_set.hypothesis_path).name, Path(test_set.reference_path).name])
         )
-        warnings += html.write(args, sets, title=title, warnings=warnings, missing=test_set.missing)
+        warnings += html.write(args, sets, title=title, warnings=warnings)
     if args.json:
         print(json.dumps(summary(test_set, sets, warnings), ensure_ascii=False))
     else:

@@ -174,7 +174,7 @@ def evaluate(
     complete = tuple(result for result in results if result is not None)
     lines = [_line(utterance, result) for utterance, result in zip(utterances, complete, strict=True)]
     recognized_lines = [
-        Line(result.id, result.text, words=result.words) if isinstance(result, Transcript) else Line(result.id, "")
+        Line(result.id, result.text, words=result.words) if isinstance(result, Transcript) else Line(result.id, None)
         for result in complete
     ]
     scored = score_set(lines, recognized_lines, name, characters=True)

@@ -27,6 +27,8 @@ MOST_UTTERANCES = 20_000  # with more, a page takes seconds to open: those with 
 MOST_WORDS = 200
 MOST_SPEAKERS = 200  # with rows of their own
 MOST_LABELS = 48
+FRAME_SECONDS = 0.02
+MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,6 @@ def write_report(
     title: str,
     facts: Sequence[str] = (),
     warnings: Sequence[str] = (),
-    missing: Sequence[str] = (),
     audio: Mapping[int, str] | None = None,
     posteriorgrams: Mapping[int, Posteriorgram] | None = None,
     flag_below: float | None = None,
@@ -53,8 +54,8 @@ def write_report(
 ) -> None:
     """Write the page for the first of `sets`, with the rates of the others beside it. Raises OutputError.
 
-    `audio` (data URIs) and `posteriorgrams` are by position in the set; `missing` are ids without a hypothesis. Words
-    whose confidence is below `flag_below` are marked.
+    `audio` (data URIs) and `posteriorgrams` are by position in the set. Words whose confidence is below `flag_below` are
+    marked, and so are utterances without a hypothesis.
     """
     first = sets[0]
     speakers = [line.speaker for line in first.lines]
@@ -77,11 +78,9 @@ def write_report(
         "deleted": [{"r": word, "h": "", "n": n} for word, n in ranked(first.confusions.deleted, MOST_WORDS)],
         "inserted": [{"r": "", "h": word, "n": n} for word, n in ranked(first.confusions.inserted, MOST_WORDS)],
         "total": len(first.references),
-        "utterances": [
-            _utterance(first, i, frozenset(missing), flag_below) for i in sorted(most_errors(first, MOST_UTTERANCES))
-        ],
+        "utterances": [_utterance(first, i, flag_below) for i in sorted(most_errors(first, MOST_UTTERANCES))],
         "audio": {str(i): uri for i, uri in (audio or {}).items()},
-        "posteriorgrams": {str(i): posteriorgram_data(strip) for i, strip in (posteriorgrams or {}).items()},
+        "posteriorgrams": {str(i): posteriorgram_data(one) for i, one in (posteriorgrams or {}).items()},
         "sclite": [
             {"name": row.name, "sentences": row.sentences, "words": row.words, "figures": list(row.percentages())}
             for row in sclite_rows(first.sclite_counts, speakers if len(set(speakers)) <= MOST_SPEAKERS else ())
@@ -101,21 +100,22 @@ def most_errors(scored: ScoredSet, count: int) -> list[int]:
     return [int(i) for i in np.argsort(-errors, kind="stable")[:count]]
 
 
-def posteriorgram_data(strip: Posteriorgram) -> dict[str, Any]:
-    """Posteriors of the labels that matter as bytes, label by label; the blank comes last."""
-    posteriors = np.exp(np.asarray(strip.log_probs, dtype=np.float64))
+def posteriorgram_data(posteriorgram: Posteriorgram) -> dict[str, Any]:
+    """Posteriors of the labels that reach 0.1 anywhere, as bytes, label by label; the blank comes last."""
+    posteriors = np.exp(np.asarray(posteriorgram.log_probs, dtype=np.float64))
     peaks = posteriors.max(axis=0)
     peaks[0] = 0.0
     chosen = np.flatnonzero(peaks > 0.1)
     if len(chosen) > MOST_LABELS:
         chosen = np.sort(chosen[np.argsort(-peaks[chosen], kind="stable")[:MOST_LABELS]])
-    if len(strip.labels) > 100:  # word pieces have no order that means anything: by when they are said
+    if len(posteriorgram.labels) > 100:  # pieces, whose order means nothing: show them by the time of their peak
         chosen = chosen[np.argsort(posteriors[:, chosen].argmax(axis=0), kind="stable")]
     rows = [*chosen.tolist(), 0]
+    labels = posteriorgram.labels
     shown = np.rint(255 * posteriors[:, rows].T).clip(0, 255).astype(np.uint8)
     return {
-        "labels": ["blank" if k == 0 else "space" if strip.labels[k] == " " else strip.labels[k] for k in rows],
-        "step": strip.frame_seconds,
+        "labels": ["blank" if k == 0 else "space" if labels[k] == " " else labels[k] for k in rows],
+        "step": posteriorgram.frame_seconds,
         "data": base64.b64encode(np.ascontiguousarray(shown).tobytes()).decode("ascii"),
     }
 
@@ -183,7 +183,7 @@ def _group(group: Group) -> dict[str, Any]:
     }
 
 
-def _utterance(scored: ScoredSet, i: int, missing: frozenset[str], flag_below: float | None) -> dict[str, Any]:
+def _utterance(scored: ScoredSet, i: int, flag_below: float | None) -> dict[str, Any]:
     line, words = scored.lines[i], scored.word_confidences[i]
     doubtful = enumerate(words.confidences) if words and flag_below is not None else ()
     return {
@@ -195,22 +195,18 @@ def _utterance(scored: ScoredSet, i: int, missing: frozenset[str], flag_below: f
         "e": int(line.snr_estimated),
         "f": [[k, round(c, 2)] for k, c in doubtful if c < (flag_below or 0.0)],
         "w": scored.words.utterances[i].reference_length,
-        "m": int(line.id in missing),
+        "m": int(scored.hypothesis_lines[i].text is None),
         "a": _parts(scored.references[i].split(), scored.hypotheses[i].split(), scored.alignments[i]),
     }
 
 
 def _parts(reference: list[str], hypothesis: list[str], edits: Sequence[Edit]) -> list[str | list[str]]:
-    """The alignment as the page wants it: right words as one string, every edit as [reference, hypothesis]."""
+    """The alignment as the page takes it: right words as one string, every edit as [reference, hypothesis]."""
     parts: list[str | list[str]] = []
     for edit in edits:
         pairs = edit.pairs(reference, hypothesis)
         parts += [" ".join(word for word, _ in pairs)] if edit.kind == "equal" else map(list, pairs)
     return parts
-
-
-FRAME_SECONDS = 0.02
-MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
 def read_clip(line: Line, rate: int | None = None) -> tuple[np.ndarray, int]:

@@ -54,7 +54,6 @@ def page(scored, tmp_path_factory):
         [scored, score_set(scored.lines, scored.lines, "basic")],
         title="model <b>x</b> on </script> test",
         warnings=["one & <two>"],
-        missing=[scored.lines[12].id],
         audio={i: data_uri(tone, RATE) for i in worst},
         posteriorgrams={worst[0]: Posteriorgram(log_probs, ["", " ", "a", "b"], 0.02)},
         flag_below=0.6,
