@@ -54,8 +54,8 @@ def write_report(
 ) -> None:
     """Write the page for the first of `sets`, with the rates of the others beside it. Raises OutputError.
 
-    `audio` (data URIs) and `posteriorgrams` are by position in the set. Words whose confidence is below `flag_below` are
-    marked, and so are utterances without a hypothesis.
+    `audio` (data URIs) and `posteriorgrams` are by position in the set. Utterances without a hypothesis are marked, and
+    words whose confidence is below `flag_below`.
     """
     first = sets[0]
     speakers = [line.speaker for line in first.lines]

@@ -77,8 +77,8 @@ def test_columns_are_as_wide_as_their_cells():
 
 def test_a_scored_set_says_what_makes_it_doubtful_and_writes_alignments(tmp_path):
     lines = [Line("u1", "A b c d e f g h i", speaker="x"), Line("u2", "", speaker="y")]
-    spoken = [Line("u1", "a, x c e f g h i j"), Line("u2", None)]
-    scored = score_set(lines, spoken, "basic", characters=True)
+    recognized = [Line("u1", "a, x c e f g h i j"), Line("u2", None)]
+    scored = score_set(lines, recognized, "basic", characters=True)
     assert scored.normalizer == "basic@2"
     assert scored.words.counts == EditCounts(1, 1, 1, 7, 9)
     assert any("1 of 2 references are empty" in w for w in scored.warnings)

@@ -15,16 +15,16 @@ from asr.scoring.scored import score_set
 from asr.types import Word
 
 
-def spoken(name, *words):
+def recognized(name, *words):
     times = tuple(Word(word, 0.3 * k, 0.3 * k + 0.2, confidence) for k, (word, confidence) in enumerate(words))
     return Line(name, " ".join(word for word, _ in words), words=times)
 
 
 def test_words_are_right_where_the_reference_has_them():
     heard = [
-        spoken("1", ("The", 0.1), ("Twenty-one", 0.2), ("cat", 0.3), ("sat", 0.4)),
-        spoken("2"),
-        spoken("3", ("b", 0.5)),
+        recognized("1", ("The", 0.1), ("Twenty-one", 0.2), ("cat", 0.3), ("sat", 0.4)),
+        recognized("2"),
+        recognized("3", ("b", 0.5)),
         Line("4", "a"),
     ]
     lines = [Line("1", "the twenty two cats sat down"), Line("2", "a"), Line("3", ""), Line("4", "a")]
@@ -67,7 +67,7 @@ def test_the_normalized_cross_entropy_is_sclites(tmp_path):
             if generator.random() < 0.05:
                 words.append(("w", 0.3))
         lines.append(Line(f"u{i:02d}", " ".join(reference), speaker=f"s{i % 4}", duration=10.0))
-        heard.append(spoken(f"u{i:02d}", *words))
+        heard.append(recognized(f"u{i:02d}", *words))
     scored = score_set(lines, heard, "none")
     assert scored.sclite_counts[:, 1:].sum() == scored.words.counts.errors  # else the alignments differ
     scored.write(tmp_path)

@@ -20,7 +20,7 @@ RATE = 16000
 @pytest.fixture(scope="module")
 def scored():
     """120 utterances of 8 speakers; number i has i % 4 errors, one of each kind, number 7 has a name full of markup."""
-    lines, spoken = [], []
+    lines, recognized = [], []
     confidences = (0.95, 0.9, 0.55, 0.99, 0.9, 0.97, 0.8, 0.9, 0.7, 0.4)
     for i in range(120):
         words = [f"w{i}", "the", "cat", "sat", "on", "the", "old", "mat", "until", "noon"]
@@ -37,8 +37,8 @@ def scored():
         times = tuple(
             Word(word, k / 10, k / 10 + 0.1, c) for k, (word, c) in enumerate(zip(heard, confidences, strict=False))
         )
-        spoken.append(Line(name, None) if i == 12 else Line(name, " ".join(heard), words=times))
-    return score_set(lines, spoken, "none", characters=True)
+        recognized.append(Line(name, None) if i == 12 else Line(name, " ".join(heard), words=times))
+    return score_set(lines, recognized, "none", characters=True)
 
 
 @pytest.fixture(scope="module")
