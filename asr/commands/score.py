@@ -136,12 +136,12 @@ def text(test_set: TestSet, sets: list[ScoredSet], limit: int | None) -> str:
 
 def rate_table(sets: list[ScoredSet]) -> list[str]:
     """A line per normalizer and unit."""
-    from asr.scoring.tables import RATE_HEADER, rate_cells, rates, table
+    from asr.scoring.tables import RATE_HEADER, rate_cells, rates, text_table
 
     rows = [
         [label, scored.normalizer, *rate_cells(rates(score)), f"{score.sentence_error_rate:.2%}" * (label == "WER")]
         for scored in sets
         for label, score in scored.scores.items()
     ]
-    text = table(["", "normalizer", "rate", *RATE_HEADER[:-1], "reference", "SER"], rows, left=2)
+    text = text_table(["", "normalizer", "rate", *RATE_HEADER[:-1], "reference", "SER"], rows, left=2)
     return [*text.splitlines(), f"    (intervals: bootstrap over {sets[0].words.interval_units})"]

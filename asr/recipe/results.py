@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.corpus.manifest import Manifest
-from asr.scoring.tables import RATE_HEADER, rate_cells, table
+from asr.scoring.tables import RATE_HEADER, rate_cells, text_table
 from asr.training.config import TrainConfig, manifests
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def results_table(rows: list[dict[str, Any]]) -> str:
         [row["set"], row["decoding"], str(row["utterances"]), *rate_cells(row["wer"]), f"{row['cer']['rate']:.2%}"]
         for row in rows
     ]
-    return table(["test set", "decoder", "utterances", "WER", *RATE_HEADER, "CER"], cells, left=2)
+    return text_table(["test set", "decoder", "utterances", "WER", *RATE_HEADER, "CER"], cells, left=2)
 
 
 def _search(recognizer: Recognizer, lm: Path | None) -> None:

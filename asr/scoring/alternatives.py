@@ -1,4 +1,4 @@
-"""TextFile that leave a choice of wordings, `i've { um / uh / @ } done`: read and settled as sclite does."""
+"""Texts that leave a choice of wordings, `i've { um / uh / @ } done`: reading them and choosing as sclite does."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ SNR_EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0)  # decibels
 
 
 @dataclass(frozen=True)
-class Group(Score):
+class GroupScore(Score):
     """The score of some of the utterances, under a name; `seconds` of audio is None where not all durations are known.
 
     Its interval is over utterances, of 1,000 resamples.
@@ -42,7 +42,7 @@ class Confusions:
 
 def by_name(
     counts: Sequence[EditCounts], names: Sequence[str], durations: Sequence[float | None] = ()
-) -> tuple[Group, ...]:
+) -> tuple[GroupScore, ...]:
     """A group per name (of a speaker, say), by name; utterances without one are "(unknown)" and come last."""
     return _groups([(not name, name) for name in names], lambda key: key[1] or "(unknown)", counts, durations)
 
@@ -53,7 +53,7 @@ def by_value(
     edges: Sequence[float],
     label: Callable[[float | None, float | None], str],
     durations: Sequence[float | None] = (),
-) -> tuple[Group, ...]:
+) -> tuple[GroupScore, ...]:
     """A group per range [edge, next edge), those without utterances left out; utterances without a value come last.
 
     `label(low, high)` names a range, whose `low` or `high` is None at the ends.
@@ -68,17 +68,17 @@ def by_value(
     )
 
 
-def by_duration(counts: Sequence[EditCounts], durations: Sequence[float | None]) -> tuple[Group, ...]:
+def by_duration(counts: Sequence[EditCounts], durations: Sequence[float | None]) -> tuple[GroupScore, ...]:
     """Groups by seconds of audio."""
     return by_value(counts, durations, DURATION_EDGES, lambda low, high: _range(low, high, "s"), durations)
 
 
-def by_snr(counts: Sequence[EditCounts], decibels: Sequence[float | None]) -> tuple[Group, ...]:
+def by_snr(counts: Sequence[EditCounts], decibels: Sequence[float | None]) -> tuple[GroupScore, ...]:
     """Groups by signal-to-noise ratio in decibels."""
     return by_value(counts, decibels, SNR_EDGES, lambda low, high: _range(low, high, "dB"))
 
 
-def by_length(counts: Sequence[EditCounts]) -> tuple[Group, ...]:
+def by_length(counts: Sequence[EditCounts]) -> tuple[GroupScore, ...]:
     """Groups by words of the reference, for where durations are not known."""
 
     def label(low: float | None, high: float | None) -> str:
@@ -152,8 +152,8 @@ class WordConfidences:
 def word_confidences(line: Line, hypothesis: str, normalizer: str, edits: Sequence[Edit]) -> WordConfidences | None:
     """The words of `hypothesis`, the normalized text of `line`, aligned by `edits`; None where confidences are unknown.
 
-    A recognized word of which the normalizer makes several gives its confidence to each. A word is right where it
-    stands in the reference where it was recognized, as in NIST's scoring of confidences.
+    A recognized word that the normalizer splits passes its confidence to each part. A word is right where it is aligned
+    with an equal word of the reference, as in NIST's scoring of confidences.
     """
     known = [(part, w.confidence) for w in line.words for part in normalize(w.word, normalizer).split()]
     if [part for part, _ in known] != hypothesis.split():
@@ -179,7 +179,7 @@ def _groups(
     name: Callable[[Any], str],
     counts: Sequence[EditCounts],
     durations: Sequence[float | None],
-) -> tuple[Group, ...]:
+) -> tuple[GroupScore, ...]:
     """A group for each different key of the utterances, in the order of the keys."""
     members: dict[Any, list[int]] = {}
     for i, key in enumerate(keys):
@@ -189,7 +189,7 @@ def _groups(
         known = [seconds for i in chosen if durations and (seconds := durations[i]) is not None]
         total = sum(known) if len(known) == len(chosen) else None
         utterances = tuple(counts[i] for i in chosen)
-        groups.append(Group("word", utterances, resamples=1000, name=name(key), seconds=total))
+        groups.append(GroupScore("word", utterances, resamples=1000, name=name(key), seconds=total))
     return tuple(groups)
 
 

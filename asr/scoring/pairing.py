@@ -109,7 +109,7 @@ class TestSet:
 
 
 def pair(references: TextFile, hypotheses: TextFile) -> TestSet:
-    """Put every reference together with its hypothesis: by id, or by line number where both are txt.
+    """Match every reference with its hypothesis: by id, or by line number where both are txt.
 
     A ctm is cut to the segments of an stm. A file that is one text pairs with another, and with the lines of a txt file
     taken together. Raises TextFileError where txt files differ in length, where only one of the two has ids or both may
@@ -150,7 +150,7 @@ def pair(references: TextFile, hypotheses: TextFile) -> TestSet:
 
 
 def first_words(lines: Sequence[Line], *, alone: bool = False) -> list[str]:
-    """The first word of each text, [] where they are no ids: an empty text, two alike, or all alone on their lines."""
+    """The first word of each text, or [] where they cannot be ids: a text is empty, two are equal, no line has more."""
     words = [(line.text or "").split(maxsplit=1) for line in lines]
     names = [word[0] for word in words if word]
     return names if len(set(names)) == len(lines) and (alone or max(map(len, words)) > 1) else []
@@ -170,7 +170,7 @@ def with_first_word_as_id(texts: TextFile) -> TextFile:
 
 
 def look_like_ids(names: Sequence[str]) -> Literal["yes", "perhaps", "no"]:
-    """Whether first words are ids and no words: "yes" for several with digits and - or _, or with many digits."""
+    """Whether first words are ids rather than words: "yes" for several with digits and - or _, or with many digits."""
     if not names or not all(re.search(r"\d", name) and not name.isdigit() for name in names):
         return "yes" if len(names) > 1 and all(re.fullmatch(r"\d{5,}", name) for name in names) else "no"
     sure = all(len(name) > 3 and (re.search("[-_]", name) or len(re.findall(r"\d", name)) > 2) for name in names)
@@ -178,7 +178,7 @@ def look_like_ids(names: Sequence[str]) -> Literal["yes", "perhaps", "no"]:
 
 
 def _with_ids(references: TextFile, hypotheses: TextFile) -> tuple[TextFile, TextFile]:
-    """Both, with the first words of txt files as ids where they are ids. Raises TextFileError where they may be."""
+    """Both files, with the first words of txt files as ids where they are. Raises TextFileError where they may be."""
     both = (references, hypotheses)
     if any(texts.numbered and texts.chosen for texts in both):
         return both
@@ -201,7 +201,7 @@ def _with_ids(references: TextFile, hypotheses: TextFile) -> tuple[TextFile, Tex
 
 
 def _wholes(references: TextFile, hypotheses: TextFile) -> tuple[TextFile, TextFile]:
-    """Both as one text called by the same name, where each is one or can be taken for one."""
+    """Both as one text under the same name, where each is one text or can be joined into one."""
     name = (references if references.whole else hypotheses).lines[0].id
 
     def joined(texts: TextFile) -> TextFile:
@@ -225,8 +225,8 @@ def _some(ids: Sequence[str]) -> str:
 def cut_to_segments(references: TextFile, hypotheses: TextFile) -> TextFile:
     """A ctm's words as the hypotheses of an stm's segments, cut as sclite cuts them.
 
-    A segment takes the words whose middle comes before its end, and that no segment before it took: what was said in a
-    gap belongs to the segment behind it, or else to the last. Raises TextFileError where no recording is common.
+    A segment takes the words whose middle comes before its end and that no earlier segment took: words in a gap belong
+    to the segment after it, or else to the last. Raises TextFileError where no recording is common.
     """
     segments: dict[str, list[Line]] = {}
     for line in sorted((*references.lines, *references.ignored), key=lambda line: line.offset):
@@ -269,7 +269,7 @@ def timed_line(line: Line, words: Sequence[TimedWord], path: str, offset: float 
             choice = []
         else:
             raise TextFileError(
-                f"{path}: {word.text} of '{line.recording}' stands alone: give <ALT_BEGIN> and <ALT_END>"
+                f"{path}: {word.text} of '{line.recording}' is unmatched: a choice has <ALT_BEGIN> and <ALT_END>"
             )
     if choice:
         raise TextFileError(f"{path}: a choice of words in '{line.recording}' has no <ALT_END>")

@@ -16,7 +16,7 @@ import numpy as np
 
 from asr.audio.read import read
 from asr.files import write_text
-from asr.scoring.breakdown import Group, ranked
+from asr.scoring.breakdown import GroupScore, ranked
 from asr.scoring.edits import Edit
 from asr.scoring.pairing import Line
 from asr.scoring.sclite import sclite_rows
@@ -172,7 +172,7 @@ def _charts(scored: ScoredSet) -> list[dict[str, Any]]:
     return [{"side": s, "title": t, "groups": [_group(g) for g in groups]} for s, t, groups in charts if groups]
 
 
-def _group(group: Group) -> dict[str, Any]:
+def _group(group: GroupScore) -> dict[str, Any]:
     low, high = group.interval
     return {
         "name": group.name,

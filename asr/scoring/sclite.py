@@ -14,7 +14,7 @@ SUBSTITUTION, INSERTION, DELETION = 4, 3, 3  # sclite's costs: it prefers a dele
 
 
 @dataclass(frozen=True)
-class Row:
+class ScliteRow:
     """A row of sclite's summary; all but `name` are counts."""
 
     name: str
@@ -65,15 +65,15 @@ def sclite_counts(references: Sequence[str], hypotheses: Sequence[str]) -> np.nd
     return counts
 
 
-def sclite_row(name: str, counts: np.ndarray) -> Row:
+def sclite_row(name: str, counts: np.ndarray) -> ScliteRow:
     """The row of utterances whose `sclite_counts` are given."""
     correct, substituted, deleted, inserted = (int(total) for total in counts.sum(axis=0))
     wrong = int((counts[:, 1:].sum(axis=1) > 0).sum())
     words = correct + substituted + deleted
-    return Row(name, len(counts), words, correct, substituted, deleted, inserted, wrong)
+    return ScliteRow(name, len(counts), words, correct, substituted, deleted, inserted, wrong)
 
 
-def sclite_rows(counts: np.ndarray, speakers: Sequence[str]) -> list[Row]:
+def sclite_rows(counts: np.ndarray, speakers: Sequence[str]) -> list[ScliteRow]:
     """A row per speaker, by name, where speakers are known; the last row is `Sum/Avg`."""
     rows = []
     if speakers and any(speakers):
@@ -84,7 +84,7 @@ def sclite_rows(counts: np.ndarray, speakers: Sequence[str]) -> list[Row]:
     return [*rows, sclite_row("Sum/Avg", counts)]
 
 
-def sclite_table(rows: Sequence[Row]) -> str:
+def sclite_table(rows: Sequence[ScliteRow]) -> str:
     """The summary of percentages in sclite's form, as `-o sum` prints it."""
     width = max(7, *(len(row.name) for row in rows))
     head = f"| {'SPKR':<{width}}| # Snt  # Wrd | Corr    Sub    Del    Ins    Err  S.Err |"

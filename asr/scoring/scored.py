@@ -14,7 +14,7 @@ import numpy as np
 from asr.files import write_text
 from asr.scoring import breakdown
 from asr.scoring.alternatives import Wordings, choose_wordings
-from asr.scoring.breakdown import Confusions, Group, WordConfidences, pooled, ranked, word_confidences
+from asr.scoring.breakdown import Confusions, GroupScore, WordConfidences, pooled, ranked, word_confidences
 from asr.scoring.edits import Edit, Score, align_texts, score, score_alignments
 from asr.scoring.nist_files import ctm_lines, has_look_alikes, stm_line, trn_line
 from asr.scoring.sclite import sclite_counts, sclite_row, sclite_rows, sclite_table
@@ -54,20 +54,20 @@ class ScoredSet:
         return sclite_counts(self.references, self.hypotheses)
 
     @cached_property
-    def speakers(self) -> tuple[Group, ...]:
+    def speakers(self) -> tuple[GroupScore, ...]:
         """A group per speaker, () where none is known."""
         names = [line.speaker for line in self.lines]
         return breakdown.by_name(self.words.utterances, names, self._durations) if any(names) else ()
 
     @cached_property
-    def durations(self) -> tuple[Group, ...]:
+    def durations(self) -> tuple[GroupScore, ...]:
         """Groups by seconds of audio; where no duration is known, by words of the reference."""
         if any(value is not None for value in self._durations):
             return breakdown.by_duration(self.words.utterances, self._durations)
         return breakdown.by_length(self.words.utterances)
 
     @cached_property
-    def noise(self) -> tuple[Group, ...]:
+    def noise(self) -> tuple[GroupScore, ...]:
         """Groups by signal-to-noise ratio, () where none is known."""
         ratios = [line.snr for line in self.lines]
         return breakdown.by_snr(self.words.utterances, ratios) if any(r is not None for r in ratios) else ()
@@ -243,7 +243,7 @@ def normalized_pairs(
     return choose_wordings([normalized(line) for line in lines], [normalized(line) for line in hypotheses])
 
 
-def _group_figures(group: Group) -> dict[str, Any]:
+def _group_figures(group: GroupScore) -> dict[str, Any]:
     return {
         "name": group.name,
         "utterances": len(group.utterances),

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from asr.scoring.breakdown import Confusions, Group, ranked
+from asr.scoring.breakdown import Confusions, GroupScore, ranked
 from asr.scoring.edits import Score
 
 RATE_HEADER = ("95 % interval", "sub", "del", "ins", "words")  # of `rate_cells`, after the name of the rate
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
     """Rows of cells under a header, in columns two spaces apart; the first `left` columns are aligned to the left."""
     cells = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -63,14 +63,14 @@ def quality_line(figures: Mapping[str, Any]) -> str:
     )
 
 
-def group_table(title: str, groups: Sequence[Group], limit: int | None = None) -> str:
+def group_table(title: str, groups: Sequence[GroupScore], limit: int | None = None) -> str:
     """A row per group; with a `limit` the groups with the most errors, and how many others there are."""
     shown = groups
     if limit is not None and len(groups) > limit:
         worst = sorted(groups, key=lambda group: (-group.counts.errors, group.name))[:limit]
         shown = [group for group in groups if group in worst]
     rows = [[group.name, str(len(group.utterances)), *rate_cells(rates(group))] for group in shown]
-    text = table([title, "utterances", "WER", *RATE_HEADER], rows)
+    text = text_table([title, "utterances", "WER", *RATE_HEADER], rows)
     if len(shown) < len(groups):
         text += f"\n... and {len(groups) - len(shown)} more with fewer errors (--limit)"
     return text
@@ -87,4 +87,4 @@ def confusion_table(found: Confusions, limit: int | None = None) -> str:
     if not columns:
         return ""
     header, *rows = zip_longest(*columns, fillvalue="")
-    return table(header, rows, left=len(header))
+    return text_table(header, rows, left=len(header))

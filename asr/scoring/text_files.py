@@ -20,7 +20,7 @@ from asr.scoring.nist_files import TRN_LINE, read_ctm, read_stm, read_trn
 from asr.scoring.pairing import Line, TextFile, TextFileError, first_words, look_like_ids, with_first_word_as_id
 from asr.types import ManifestError, UsageError, Word
 
-Row = tuple[str, dict[str, Any]]  # where it is, for messages, and its fields
+PlacedRow = tuple[str, dict[str, Any]]  # "file:line" for messages, and the fields of the row
 FORMATS = ("trn", "stm", "ctm", "jsonl", "json", "csv", "kaldi", "srt", "vtt", "txt")
 _SUFFIXES = {
     **{f".{name}": name for name in FORMATS},
@@ -113,8 +113,8 @@ def _format_of(path: str, content: str) -> str:
     if _FOREIGN.match(content) or _SUFFIXES.get(suffix) == "":
         kind = suffix.lstrip(".") if suffix != ".txt" and suffix else "a file of this kind"
         raise TextFileError(
-            f"{path}: {kind} is not read here: make a file of {', '.join(FORMATS[:-1])} or txt of it (--format says "
-            "which it is, whatever its name)"
+            f"{path}: {kind} is not supported: convert it to {', '.join(FORMATS[:-1])} or txt (--format says "
+            "which of these a file is, whatever its name)"
         )
     shape = _shape(content)
     named = _SUFFIXES.get(suffix, shape)
@@ -135,7 +135,7 @@ def _shape(content: str) -> str:
         return "vtt"
     if any(_CUE.match(row) for row in rows[:3]):
         return "srt"
-    # a txt read as trn would fail on its first line; a trn read as txt would score its ids as words that are right
+    # A txt read as trn would fail on its first line; a trn read as txt would have its ids scored as correct words.
     if all(TRN_LINE.match(row) for row in rows):
         return "trn"
     for name, pattern in (("stm", _STM_LINE), ("ctm", _CTM_LINE)):
@@ -174,14 +174,14 @@ def _read_subtitles(path: str, content: str) -> TextFile:
     return TextFile(path, (Line(_stem(path), text),) if content.strip() else (), whole=True)
 
 
-def _jsonl_rows(path: str, content: str) -> tuple[list[Row], bool]:
+def _jsonl_rows(path: str, content: str) -> tuple[list[PlacedRow], bool]:
     """The objects of a JSONL file, each of which is a text of its own."""
     lines = enumerate(content.split("\n"), start=1)
     places = [(f"{path}:{number}", line) for number, line in lines if line.strip()]
     return [(where, _object(_parsed(line, where), where)) for where, line in places], False
 
 
-def _json_rows(path: str, content: str) -> tuple[list[Row], bool]:
+def _json_rows(path: str, content: str) -> tuple[list[PlacedRow], bool]:
     """The rows of a JSON file, and whether it is one text without an id: what Whisper and its like write.
 
     These are JSON lines, a list of objects, an object with `text`, or one of texts by id. Raises TextFileError.
@@ -204,7 +204,7 @@ def _json_rows(path: str, content: str) -> tuple[list[Row], bool]:
     return [(path, {**document, "id": _stem(path)} if bare else document)], bare
 
 
-def _csv_rows(path: str, content: str) -> tuple[list[Row], bool]:
+def _csv_rows(path: str, content: str) -> tuple[list[PlacedRow], bool]:
     """The rows of a table with a header, and whether it is one text in stretches of time, as in Whisper's tsv.
 
     The text and the id, or the path of the audio, are found by the usual names of their columns. Raises TextFileError.
@@ -234,7 +234,7 @@ def _stem(path: str) -> str:
     return Path(path.removesuffix(".gz")).stem
 
 
-def _row_lines(path: str, rows: Sequence[Row], hypotheses: bool, *, text_needed: bool = True) -> tuple[Line, ...]:
+def _row_lines(path: str, rows: Sequence[PlacedRow], hypotheses: bool, *, text_needed: bool = True) -> tuple[Line, ...]:
     """The texts of rows: `text` or, of hypotheses, `pred_text` where any row has it. Raises TextFileError."""
     key = "pred_text" if hypotheses and any("pred_text" in row for _, row in rows) else "text"
     if hypotheses and rows and not any({key, "error"} & row.keys() for _, row in rows):
@@ -274,7 +274,7 @@ def _parsed(text: str, where: str, per_line: bool = True) -> Any:
         reason = str(error)
         if isinstance(error, json.JSONDecodeError):
             reason = f"{error.msg} at {'' if per_line else f'line {error.lineno}, '}column {error.colno}"
-        hint = "one whole JSON object per line" if per_line else "mend it, or give JSON lines"
+        hint = "one whole JSON object per line" if per_line else "correct it, or give JSON lines"
         raise TextFileError(f"{where}: not valid JSON ({reason}): {hint}") from error
 
 
@@ -284,7 +284,7 @@ def _object(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def _name(row: dict[str, Any], where: str, made: Callable[[dict[str, Any]], str]) -> str:
+def _name(row: dict[str, Any], where: str, make_id: Callable[[dict[str, Any]], str]) -> str:
     name = row.get("id")
     if isinstance(name, int) and not isinstance(name, bool):
         return str(name)
@@ -296,7 +296,7 @@ def _name(row: dict[str, Any], where: str, made: Callable[[dict[str, Any]], str]
     if not isinstance(path, str) or not path:
         raise TextFileError(f"{where}: the row has neither 'id' nor 'audio_filepath' to pair it by")
     offset = _number(row, "offset", where)
-    return made({**row, "segment": offset is not None, "offset": offset, "channel": row.get("channel")})
+    return make_id({**row, "segment": offset is not None, "offset": offset, "channel": row.get("channel")})
 
 
 def _number(row: dict[str, Any], key: str, where: str) -> float | None:

@@ -13,7 +13,7 @@ from asr.scoring.comparison import p_text
 from asr.scoring.edits import EditCounts, align_texts
 from asr.scoring.pairing import Line
 from asr.scoring.scored import score_set
-from asr.scoring.tables import group_table, table
+from asr.scoring.tables import group_table, text_table
 
 
 def texts(count, seed=0):
@@ -70,9 +70,9 @@ def test_a_long_table_shows_the_groups_with_most_errors_and_says_so():
 
 
 def test_columns_are_as_wide_as_their_cells():
-    text = table(["name", "WER", "sub"], [["a", "12.00%", "3"], ["longer", "1.00%", "12345"]])
+    text = text_table(["name", "WER", "sub"], [["a", "12.00%", "3"], ["longer", "1.00%", "12345"]])
     assert text.splitlines() == ["name       WER    sub", "a       12.00%      3", "longer   1.00%  12345"]
-    assert table(["a", "b"], [["x", ""]], left=2) == "a  b\nx"
+    assert text_table(["a", "b"], [["x", ""]], left=2) == "a  b\nx"
 
 
 def test_a_scored_set_says_what_makes_it_doubtful_and_writes_alignments(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from asr.scoring import compare, score
 from asr.scoring.nist_files import has_look_alikes, read_stm, read_trn, stm_line, trn_line
 from asr.scoring.pairing import Line, pair
-from asr.scoring.sclite import Row, sclite_counts, sclite_row, sclite_rows, sclite_table
+from asr.scoring.sclite import ScliteRow, sclite_counts, sclite_row, sclite_rows, sclite_table
 from asr.scoring.scored import normalized_pairs, score_set
 from asr.scoring.text_files import read_texts
 from asr.types import Word
@@ -135,8 +135,8 @@ def test_five_swaps_are_dearer_than_three_deletions_and_insertions():
 
 def test_halves_of_a_tenth_are_rounded_as_sclite_does():
     # of 80 words 69 right, 10 swapped and one lost: 86.25, 12.5, 1.25 and 13.75 %
-    assert Row("s", 8, 80, 69, 10, 1, 0, 5).percentages() == (86.3, 12.5, 1.3, 0.0, 13.8, 62.5)
-    assert Row("s", 16, 160, 58, 102, 0, 0, 15).percentages() == (36.3, 63.7, 0.0, 0.0, 63.7, 93.8)
+    assert ScliteRow("s", 8, 80, 69, 10, 1, 0, 5).percentages() == (86.3, 12.5, 1.3, 0.0, 13.8, 62.5)
+    assert ScliteRow("s", 16, 160, 58, 102, 0, 0, 15).percentages() == (36.3, 63.7, 0.0, 0.0, 63.7, 93.8)
 
 
 @needs_sclite
