@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> int:
     from asr.corpus.manifest import Manifest
     from asr.decoding.confidence import fit_calibration
     from asr.recognition.evaluation import evaluate, held_out, write_calibrated
-    from asr.scoring.confidences import quality_line, together
+    from asr.scoring.breakdown import pooled
+    from asr.scoring.tables import quality_line
 
     manifest = Manifest.read(args.manifest)
     recognizer = options.load_recognizer(args)
@@ -46,8 +47,12 @@ def run(args: argparse.Namespace) -> int:
                 options.say(f"asr: error: {result.error}")
 
         evaluation = evaluate(recognizer, manifest, batch_seconds=args.batch_seconds, on_result=on_result)
-    found = [(u, line.speaker) for u, line in zip(evaluation.scored.judged, evaluation.scored.lines, strict=True) if u]
-    words = together([utterance for utterance, _ in found])
+    found = [
+        (u, line.speaker)
+        for u, line in zip(evaluation.scored.word_confidences, evaluation.scored.lines, strict=True)
+        if u
+    ]
+    words = pooled([utterance for utterance, _ in found])
     if not words.confidences:
         raise AsrError(f"{args.manifest}: no words were recognized: there is nothing to calibrate on")
     calibration = fit_calibration(words.confidences, words.correct)

@@ -25,6 +25,7 @@ from asr.lm.ngram import NGramLM
 from asr.model.checkpoint import load_model, save_model
 from asr.recognition.evaluation import evaluate
 from asr.recognition.tuning import tune_on_manifest, write_tuning
+from asr.scoring.tables import RATE_HEADER, rate_cells, text_table
 from asr.text.normalize import normalizer
 from asr.text.tokenizer import load_tokenizer
 from asr.training.callbacks import best_checkpoints
@@ -276,17 +277,11 @@ class Run:
 
 def results_table(rows: list[dict[str, Any]]) -> str:
     """One line for each test set and decoding, under a heading."""
-    width = max(len(row["set"]) for row in [*rows, {"set": "test set"}])
-    lines = [f"{'test set':{width}}  decoder  utterances     WER   95 % interval      CER    words   sub   del   ins"]
-    for row in rows:
-        wer, cer = row["wer"], row["cer"]
-        low, high = wer["interval_95"]
-        lines.append(
-            f"{row['set']:{width}}  {row['decoding']:7}  {row['utterances']:10d}  {wer['rate']:6.2%}  "
-            f"{low:6.2%} - {high:6.2%}  {cer['rate']:6.2%}  {wer['reference_length']:7d}  {wer['substitutions']:4d}  "
-            f"{wer['deletions']:4d}  {wer['insertions']:4d}"
-        )
-    return "\n".join(lines)
+    cells = [
+        [row["set"], row["decoding"], str(row["utterances"]), *rate_cells(row["wer"]), f"{row['cer']['rate']:.2%}"]
+        for row in rows
+    ]
+    return text_table(["test set", "decoder", "utterances", "WER", *RATE_HEADER, "CER"], cells, left=2)
 
 
 def _is_due(step: str, stamp: Stamp, inputs: dict[str, Any], outputs: Sequence[Path], force: bool) -> bool:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from asr.audio.read import RawFormat
-from asr.decoding.align import AlignmentError, boundaries, needed_frames
+from asr.decoding.align import AlignmentError, boundaries, forced_align, needed_frames
 from asr.recognition.inputs import Recording
 from asr.recognition.recognizer import Recognizer
 from asr.text.normalize import normalizer

@@ -18,10 +18,11 @@ from asr.decoding.confidence import Calibration, fit_calibration
 from asr.files import write_text
 from asr.model.checkpoint import load_model, save_model
 from asr.recognition.writers import json_object
-from asr.scoring.confidences import Judged, quality_line, together
+from asr.scoring.breakdown import WordConfidences, pooled
 from asr.scoring.edits import Score
-from asr.scoring.scored import ScoredSet, rate_line, score_set, write_summary
-from asr.scoring.texts import Line
+from asr.scoring.pairing import Line
+from asr.scoring.scored import ScoredSet, score_set, write_summary
+from asr.scoring.tables import quality_line, rate_line
 from asr.text.normalize import versioned
 from asr.types import Failure, Transcript
 
@@ -119,7 +120,7 @@ class Evaluation:
 
     def text(self) -> str:
         """The figures for people, a few lines."""
-        words, characters, recognized = self.wer, self.cer, self.scored.recognized
+        words, characters, confidences = self.wer, self.cer, self.scored.confidences
         unread = f", {len(self.failures)} of them unreadable and counted as empty" if self.failures else ""
         total = len(self.utterances)
         speed = f" ({1 / self.real_time_factor:.0f}x real time)" if self.real_time_factor else ""
@@ -130,7 +131,7 @@ class Evaluation:
             f"{rate_line('CER', characters)}\n"
             f"SER {words.sentence_error_rate:7.2%}  ({words.sentence_errors} of {total} utterances with an error)\n"
             f"RTF {self.real_time_factor:.4f}{speed}"
-            + (f"\nconfidences: {quality_line(recognized.quality())}" if recognized else "")
+            + (f"\nconfidences: {quality_line(confidences.quality())}" if confidences else "")
         )
 
     def write(self, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
@@ -168,7 +169,7 @@ def evaluate(
     seconds = time.perf_counter() - started
     scored = score_set(
         [_reference_line(utterance, result) for utterance, result in zip(manifest, results, strict=True)],
-        [Line(result.id, _text(result), words=_words(result)) for result in results],
+        [_hypothesis_line(result) for result in results],
         name,
         characters=True,
     )
@@ -205,7 +206,7 @@ def recognize_manifest(
     return tuple(results[i] for i in range(len(utterances)))
 
 
-def held_out(utterances: Sequence[Judged], speakers: Sequence[str]) -> Judged | None:
+def held_out(utterances: Sequence[WordConfidences], speakers: Sequence[str]) -> WordConfidences | None:
     """The words with the confidences of calibrations fitted on other utterances (cross-validation in FOLDS parts).
 
     A speaker's utterances stay together where all are known and there are enough; None for a single utterance. The
@@ -218,11 +219,11 @@ def held_out(utterances: Sequence[Judged], speakers: Sequence[str]) -> Judged | 
         return None
     found = []
     for fold in sorted(set(fold_of.values())):
-        rest = together([u for u, name in zip(utterances, names, strict=True) if fold_of[name] != fold])
+        rest = pooled([u for u, name in zip(utterances, names, strict=True) if fold_of[name] != fold])
         calibration = fit_calibration(rest.confidences, rest.correct) if rest.confidences else Calibration()
-        here = together([u for u, name in zip(utterances, names, strict=True) if fold_of[name] == fold])
+        here = pooled([u for u, name in zip(utterances, names, strict=True) if fold_of[name] == fold])
         found.append(replace(here, confidences=tuple(map(calibration, here.confidences))))
-    return together(found)
+    return pooled(found)
 
 
 def write_calibrated(model: str | Path, target: str | Path, calibration: Calibration, summary: dict[str, Any]) -> Path:
@@ -236,9 +237,10 @@ def _text(result: Transcript | Failure) -> str:
     return result.text if isinstance(result, Transcript) else ""
 
 
-def _words(result: Transcript | Failure) -> tuple[tuple[str, float, float, float], ...]:
-    words = () if isinstance(result, Failure) else result.words
-    return tuple((word.word, word.start, word.end, word.confidence) for word in words)
+def _hypothesis_line(result: Transcript | Failure) -> Line:
+    if isinstance(result, Failure):
+        return Line(result.id, None)  # the report tells "no hypothesis" from an empty one
+    return Line(result.id, result.text, words=result.words)
 
 
 def _reference_line(utterance: Utterance, result: Transcript | Failure) -> Line:
