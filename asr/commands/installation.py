@@ -98,7 +98,7 @@ def _check_batch(parts: Sequence[Part], found: dict[str, Finding]) -> None:
 def _child_reports(parts: list[Part]) -> Iterator[dict[str, str]]:
     """Reports on the parts in order, at least one; the last one says so where a part ended the child."""
     environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONIOENCODING": "utf-8"}
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     with tempfile.TemporaryFile() as complaints:
         child = subprocess.Popen(
