@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from asr.decoding.interface import OOV
+from asr.decoding.interface import OOV, OOV_ALIASES
 from asr.decoding.make import DECODERS, DecodingConfig, make_decoder
 from asr.types import UsageError
 
@@ -53,7 +53,10 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
         help="the only words that may be recognized, one per line; 'word l e t t e r s' spells one otherwise",
     )
     group.add_argument(
-        "--oov", choices=OOV, help="words the LM does not know (default: penalise; forbid with --lexicon)"
+        "--oov",
+        choices=OOV,
+        type=lambda value: OOV_ALIASES.get(value, value),
+        help="words the LM does not know (default: penalize; forbid with --lexicon)",
     )
     group.add_argument("--jobs", type=positive, metavar="N", help="threads that decode (default: by processors)")
 

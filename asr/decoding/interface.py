@@ -8,7 +8,8 @@ import numpy as np
 
 from asr.types import Hypothesis
 
-OOV = ("allow", "penalise", "forbid")  # what becomes of words that the language model or lexicon does not have
+OOV = ("allow", "penalize", "forbid")  # what becomes of words that the language model or lexicon does not have
+OOV_ALIASES = {"penalise": "penalize"}  # older spellings, still accepted
 
 
 class Decoder(Protocol):

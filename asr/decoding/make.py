@@ -6,11 +6,11 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr.decoding.interface import Decoder
+from asr.decoding.interface import OOV, OOV_ALIASES, Decoder
 from asr.text.tokenizer import Tokenizer
 from asr.types import AsrError, UsageError
 
@@ -27,21 +27,56 @@ DECODERS = ("greedy", "beam", "flashlight", "pyctcdecode")
 class DecodingConfig:
     """How to decode. None stands for the decoder's default, or what was tuned for the language model.
 
-    `hotwords` is a file of phrases, "w1,w2 w3", or a list of phrases; `lexicon` a file of words, `lm` an ARPA file or a
-    binary of ours.
+    `hotwords` is a file of phrases, "w1,w2 w3", or a list of phrases; `lexicon` a file of words, `lm` an ARPA file or
+    a binary of ours.
+
+    The command line generates its decoding options from these fields. A field whose metadata has "help" is the option
+    `--name-with-dashes`, its default the field's. The other entries: "metavar"; "kind" (int: a whole number above 0,
+    float, or str, which is assumed where it is missing); "choices", the only values allowed; "aliases", a mapping of
+    older spellings, still accepted, to the choices that they stand for.
     """
 
-    decoder: str = "beam"
-    beam_width: int | None = None
-    lm: str | Path | None = None
-    alpha: float | None = None
-    beta: float | None = None
-    hotwords: str | Sequence[str] | None = None
-    hotword_weight: float = 10.0
-    lexicon: str | Path | None = None
-    oov: str | None = None
+    decoder: str = field(default="beam", metadata={"help": "default: beam", "choices": DECODERS})
+    beam_width: int | None = field(
+        default=None, metadata={"help": "hypotheses kept (default: 50, or as tuned)", "metavar": "N", "kind": int}
+    )
+    lm: str | Path | None = field(
+        default=None,
+        metadata={"help": "word n-gram model: ARPA (.gz too) or the binary of `asr lm`", "metavar": "LM"},
+    )
+    alpha: float | None = field(
+        default=None,
+        metadata={"help": "weight of the LM (default: as tuned for it, else 0.5)", "metavar": "A", "kind": float},
+    )
+    beta: float | None = field(
+        default=None,
+        metadata={"help": "bonus per word (default: as tuned, else 1.5)", "metavar": "B", "kind": float},
+    )
+    hotwords: str | Sequence[str] | None = field(
+        default=None, metadata={"help": 'phrases to favor: a file, or "w1,w2 w3"', "metavar": "FILE|WORDS"}
+    )
+    hotword_weight: float = field(
+        default=10.0, metadata={"help": "of each of them, nats (default: 10)", "metavar": "W", "kind": float}
+    )
+    lexicon: str | Path | None = field(
+        default=None,
+        metadata={
+            "help": "the only words that may be recognized, one per line; 'word l e t t e r s' spells one otherwise",
+            "metavar": "FILE",
+        },
+    )
+    oov: str | None = field(
+        default=None,
+        metadata={
+            "help": "words the LM does not know (default: penalize; forbid with --lexicon)",
+            "choices": OOV,
+            "aliases": OOV_ALIASES,
+        },
+    )
     nbest: int = 1
-    jobs: int | None = None
+    jobs: int | None = field(
+        default=None, metadata={"help": "threads that decode (default: by processors)", "metavar": "N", "kind": int}
+    )
 
     def check(self) -> None:
         """Raise UsageError for options that do not go together, before any work."""

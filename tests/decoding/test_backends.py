@@ -119,7 +119,7 @@ def test_pieces_and_characters_agree_on_words(lm_path):
     rng = np.random.default_rng(0)
     for _ in range(20):
         text = " ".join(rng.choice(WORDS, size=4))
-        for oov in ("penalise", "forbid"):
+        for oov in ("penalize", "forbid"):
             for tokenizer in (pieces, TOKENIZER):
                 rows = []
                 for c in tokenizer.encode(text):

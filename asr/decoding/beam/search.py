@@ -21,7 +21,7 @@ from asr.decoding.beam.setting import Setting, Workspace
 from asr.decoding.beam.steps import EMPTY_HISTORY, key_of
 from asr.decoding.beam.stream import BeamStream
 from asr.decoding.beam.times import labels_by_symbol
-from asr.decoding.interface import OOV
+from asr.decoding.interface import OOV, OOV_ALIASES
 from asr.decoding.lm_check import check_lm
 from asr.lm.automaton import ARC, STATE, UNIGRAM, LMArrays
 from asr.lm.ngram import NGramLM
@@ -59,7 +59,7 @@ class BeamSearch:
     summing over all alignments and segmentations that the beam kept. `alpha` and `beta` are pyctcdecode's, and mean
     nothing without an LM; None takes those tuned for the LM (else 0.5 and 1.5).
 
-    Words the LM does not know score as its <unk> (at least as its rarest word) with, for `oov="penalise"`,
+    Words the LM does not know score as its <unk> (at least as its rarest word) with, for `oov="penalize"`,
     `unk_score_offset` more and `unk_char_score` more per character; "allow" adds neither, "forbid" allows only the
     lexicon, or the LM's words. A lexicon (words, or a file of them) forbids others unless `oov` says otherwise.
     `hotwords` (phrases, or phrases with weights in nats) raise the score of texts that hold them as whole words; those
@@ -93,7 +93,8 @@ class BeamSearch:
         self.alpha = float(alpha if alpha is not None else tuned.alpha if tuned else 0.5)
         self.beta = float(beta if beta is not None else tuned.beta if tuned else 1.5)
         self.beam_width = beam_width or (tuned.beam_width if tuned else None) or 50
-        self.oov = oov or ("forbid" if lexicon is not None else "penalise")
+        oov = oov or ("forbid" if lexicon is not None else "penalize")
+        self.oov = OOV_ALIASES.get(oov, oov)
         _check(self.oov in OOV, f"oov '{self.oov}' is not one of {', '.join(OOV)}")
         _check(self.beam_width >= 1, f"beam width must be at least 1, found {self.beam_width}")
         _check(nbest >= 1, f"nbest must be at least 1, found {nbest}")
@@ -237,7 +238,7 @@ class BeamSearch:
         if self.lm is not None:
             alpha, beta = self.alpha, self.beta
             unknown, least = self._unknown_logp()
-        penalised = self.oov == "penalise" and self.lm is not None
+        penalized = self.oov == "penalize" and self.lm is not None
         longest = int(np.diff(self.alphabet.first).max(initial=1))
         labels = len(self.alphabet.labels)
         weights = Weights(
@@ -248,8 +249,8 @@ class BeamSearch:
             unknown_lookahead=max(alpha * unknown, LEAST_LOG),
             unknown_lookahead_factor=math.exp(max(alpha * unknown, LEAST_LOG)),
             word_factor=math.exp(beta),
-            unknown_word=float(self.unk_score_offset) if penalised else 0.0,
-            unknown_symbol=float(self.unk_char_score) if penalised else 0.0,
+            unknown_word=float(self.unk_score_offset) if penalized else 0.0,
+            unknown_symbol=float(self.unk_char_score) if penalized else 0.0,
             open_vocabulary=self.oov != "forbid",
             beam_width=int(self.beam_width),
             most_labels=int(min(self.pruning.most_labels, labels)),
