@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from asr.commands import lm_tune
+from asr.commands import lm_tune, options
 from asr.types import UsageError
 
 if TYPE_CHECKING:
@@ -20,27 +19,27 @@ if TYPE_CHECKING:
     from asr.lm.tables import NGramTables
     from asr.lm.tuned import Tuned
 
-
-class Action(NamedTuple):
-    """A subcommand: one line of help, its arguments, what it does."""
-
-    summary: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
+_LM_HELP = "an ARPA file, plain or gzip, or a binary of asr"
+_TEXT_HELP = "text, .gz, a JSONL manifest (its texts), - for stdin"
+_OUTPUT_HELP = "by its name: .lm (binary, opens at once), .arpa or .arpa.gz"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="action", metavar="|".join(ACTIONS), required=True)
-    for name, action in ACTIONS.items():
-        command = commands.add_parser(
-            name, help=action.summary, description=action.summary[0].upper() + action.summary[1:] + ".",
-            allow_abbrev=False,
-        )  # fmt: skip
-        action.add_arguments(command)
+    options.add_subcommands(
+        parser,
+        {
+            "train": ("estimate a language model from text", _add_train, _train),
+            "convert": ("ARPA to binary and back; the case of the words; pruning", _add_convert, _convert),
+            "info": ("what is in a language model", _add_info, _info),
+            "tune": ("find alpha and beta on a development set", lm_tune.add_arguments, lm_tune.run),
+            "perplexity": ("perplexity of a language model on text", _add_perplexity, _perplexity),
+        },
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    return ACTIONS[args.action].run(args)
+    status: int = args.run_subcommand(args)
+    return status
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -48,8 +47,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "Estimate an n-gram model with interpolated modified Kneser-Ney smoothing: the probabilities of KenLM's lmplz. "
         "A line of text is a sentence, an empty one too."
     )
-    parser.add_argument("texts", nargs="+", metavar="TEXT", help="text, .gz, a JSONL manifest (its texts), - for stdin")
-    parser.add_argument("-o", "--output", required=True, metavar="LM", help=_SUFFIXES)
+    parser.add_argument("texts", nargs="+", metavar="TEXT", help=_TEXT_HELP)
+    parser.add_argument("-o", "--output", required=True, metavar="LM", help=_OUTPUT_HELP)
     parser.add_argument("--order", type=int, default=3, metavar="N", help="words of the longest n-grams (default 3)")
     parser.add_argument(
         "--prune",
@@ -88,7 +87,7 @@ def _train(args: argparse.Namespace) -> int:
     _say("reading the text")
     corpus = read_corpus(read_sentences(args.texts, normalize))
     if corpus.skipped:
-        _say(f"warning: {corpus.skipped:,} times <s>, </s> or <unk> in the text, read as white space")
+        _warn(f"{corpus.skipped:,} times <s>, </s> or <unk> in the text, read as white space")
     _say(f"{corpus.sentences:,} sentences, {len(corpus.tokens) - corpus.sentences:,} words; estimating")
     result = estimate(
         corpus,
@@ -96,7 +95,7 @@ def _train(args: argparse.Namespace) -> int:
         prune=args.prune,
         limit_vocabulary=allowed,
         fallback=fallback,
-        warn=lambda message: _say(f"warning: {message}"),
+        warn=_warn,
     )
     if args.prune_entropy:
         from asr.lm.prune import prune_entropy
@@ -108,8 +107,8 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="LM", help="an ARPA file, plain or gzip, or a binary of asr")
-    parser.add_argument("target", metavar="NEW", help=_SUFFIXES)
+    parser.add_argument("source", metavar="LM", help=_LM_HELP)
+    parser.add_argument("target", metavar="NEW", help=_OUTPUT_HELP)
     parser.add_argument("--case", choices=["lower", "upper"], help="write the words in this case")
     _add_prune_entropy(parser, "; better told at training, by the text")
     parser.add_argument("--force", action="store_true", help="replace NEW if it exists")
@@ -132,7 +131,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _add_info(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("lm", metavar="LM", help="an ARPA file, plain or gzip, or a binary of asr")
+    parser.add_argument("lm", metavar="LM", help=_LM_HELP)
     parser.add_argument("-m", "--model", metavar="MODEL", help="tell too how much of it this model can spell")
     parser.add_argument("--json", action="store_true", help="as one JSON object")
 
@@ -162,8 +161,8 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _add_perplexity(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("lm", metavar="LM", help="an ARPA file, plain or gzip, or a binary of asr")
-    parser.add_argument("texts", nargs="+", metavar="TEXT", help="text, .gz, a JSONL manifest (its texts), - for stdin")
+    parser.add_argument("lm", metavar="LM", help=_LM_HELP)
+    parser.add_argument("texts", nargs="+", metavar="TEXT", help=_TEXT_HELP)
     _add_normalizer(parser)
     parser.add_argument("--json", action="store_true", help="as one JSON object")
 
@@ -198,24 +197,12 @@ def _perplexity(args: argparse.Namespace) -> int:
     return 0
 
 
-ACTIONS: dict[str, Action] = {
-    "train": Action("estimate a language model from text", _add_train, _train),
-    "convert": Action("ARPA to binary and back; the case of the words; pruning", _add_convert, _convert),
-    "info": Action("what is in a language model", _add_info, _info),
-    "tune": Action(lm_tune.SUMMARY, lm_tune.add_arguments, lm_tune.run),
-    "perplexity": Action("perplexity of a language model on text", _add_perplexity, _perplexity),
-}
-
-_SUFFIXES = "by its name: .lm (binary, opens at once), .arpa or .arpa.gz"
-
-
 def _writer(path: str, force: bool) -> Callable[[NGramTables, Tuned | None], None]:
     """How to write a model with its weights to `path`, decided and checked before any work."""
     name = path.lower()
     if not name.endswith((".lm", ".arpa", ".arpa.gz")):
         raise UsageError(f"{path}: the name of a language model ends in .lm, .arpa or .arpa.gz")
-    if Path(path).exists() and not force:
-        raise UsageError(f"{path}: exists already; --force replaces it")
+    options.refuse_existing(path, force)
 
     def write(tables: NGramTables, tuned: Tuned | None) -> None:
         from asr.lm.arpa_write import write_arpa
@@ -324,9 +311,12 @@ def _described(values: dict[str, Any]) -> str:
     if "spelled_share" in values:
         rows.append(("can be spelled", f"{values['spelled_share']:.1%} of the words, by probability"))
     rows += [("remark", remark) for remark in values.get("remarks", ())]
-    width = max(len(label) for label, _ in rows)
-    return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
+    return options.labeled(rows)
 
 
 def _say(message: str) -> None:
-    print(f"asr lm: {message}", file=sys.stderr)
+    options.say(f"asr lm: {message}")
+
+
+def _warn(message: str) -> None:
+    _say(f"warning: {message}")
