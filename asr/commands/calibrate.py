@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from asr.commands import options
-from asr.types import AsrError, Failure, Transcript, UsageError
+from asr.types import AsrError
 
 EPILOG = """\
 "after" is measured on held-out words: each fifth of the speakers (or utterances) under a calibration fitted on the
@@ -27,25 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     options.decoding_config(args)
-    if args.output and Path(args.output).exists() and not args.force:
-        raise UsageError(f"{args.output}: exists already; --force replaces it")
+    options.refuse_existing(args.output, args.force)
     from asr.corpus.manifest import Manifest
     from asr.decoding.confidence import fit_calibration
     from asr.recognition.calibration import held_out, write_calibrated
-    from asr.recognition.evaluation import evaluate
     from asr.scoring.confidences import quality_line, together
 
     manifest = Manifest.read(args.manifest)
     recognizer = options.load_recognizer(args)
     recognizer.calibration = None
-    with options.progress_bar(args, total=len(manifest), unit="utt") as bar:
-
-        def on_result(result: Transcript | Failure) -> None:
-            bar.update()
-            if isinstance(result, Failure):
-                options.say(f"asr: error: {result.error}")
-
-        evaluation = evaluate(recognizer, manifest, batch_seconds=args.batch_seconds, on_result=on_result)
+    evaluation = options.evaluate(args, recognizer, manifest)
     found = [(u, line.speaker) for u, line in zip(evaluation.scored.judged, evaluation.scored.lines, strict=True) if u]
     words = together([utterance for utterance, _ in found])
     if not words.confidences:

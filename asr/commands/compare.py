@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 from asr.commands import options
+from asr.commands.score import TEXT_FORMATS, add_text_options, normalizer_names, pair_with, read_references
 from asr.types import UsageError
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ the true difference.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
-    parser.add_argument("reference", metavar="REF", help=f"references: {options.TEXT_FORMATS}; - for stdin")
+    parser.add_argument("reference", metavar="REF", help=f"references: {TEXT_FORMATS}; - for stdin")
     parser.add_argument("hypothesis_a", metavar="HYP_A", help="hypotheses of system A")
     parser.add_argument("hypothesis_b", metavar="HYP_B", help="hypotheses of system B")
-    options.add_text_options(parser)
+    add_text_options(parser)
     parser.add_argument("--cer", action="store_true", help="compare character error rates instead of words")
     parser.add_argument(
         "--limit", type=int, default=5, metavar="N", help="utterances shown that B wins and loses (default: 5; 0: all)"
@@ -40,12 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    names = options.normalizer_names(args.normalize)
+    names = normalizer_names(args.normalize)
     if args.limit < 0:
         raise UsageError(f"--limit must be 0 or more, found {args.limit}")
     if [args.reference, args.hypothesis_a, args.hypothesis_b].count("-") > 1:
         raise UsageError("stdin ('-') can be read only once")
-    from asr.commands.score import pair_with, read_references
     from asr.scoring.comparison import compare
     from asr.scoring.scored import normalized_pairs
     from asr.scoring.texts import TextsError
@@ -73,8 +72,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(summary(sets, results, warnings), ensure_ascii=False))
     else:
         print(text(sets, results, args.limit or None))
-    for warning in warnings:
-        print(f"asr: warning: {warning}", file=sys.stderr)
+    options.warn(*warnings)
     return 0
 
 

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from asr.commands.options import labeled
 from asr.model.config import described_options
 
 
@@ -40,8 +41,7 @@ def describe(metadata: dict[str, Any]) -> str:
         ("normalizer", metadata["normalizer"]),
         *((f"training.{key}", _value(value)) for key, value in sorted(metadata["training"].items())),
     ]
-    width = max(len(label) for label, _ in rows)
-    return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
+    return labeled(rows)
 
 
 def _features(features: dict[str, Any]) -> str:

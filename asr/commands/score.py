@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asr.commands import html, options
+from asr.commands import options, report
 from asr.types import UsageError
 
 if TYPE_CHECKING:
     from asr.scoring.pairing import TestSet
     from asr.scoring.scored import ScoredSet
     from asr.scoring.texts import Texts
+
+TEXT_FORMATS = "trn, stm, ctm, jsonl, json, csv (tsv), kaldi, srt, vtt or txt"
 
 EXAMPLES = """\
 examples:
@@ -36,13 +37,13 @@ counted and named on stderr, and with --strict an error.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
-    parser.add_argument("reference", metavar="REF", help=f"references: {options.TEXT_FORMATS}; - for stdin")
+    parser.add_argument("reference", metavar="REF", help=f"references: {TEXT_FORMATS}; - for stdin")
     parser.add_argument("hypothesis", metavar="HYP", nargs="?", help="hypotheses (default: pred_text of REF's rows)")
-    options.add_text_options(parser)
+    add_text_options(parser)
     parser.add_argument("--cer", action="store_true", help="character error rates, too")
     parser.add_argument("--limit", type=int, default=10, metavar="N", help="rows per table (default: 10; 0: all)")
     parser.add_argument("--json", action="store_true", help="all figures as one JSON object on stdout")
-    html.add_report_options(parser)
+    report.add_report_options(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -53,10 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    names = options.normalizer_names(args.normalize)
+    names = normalizer_names(args.normalize)
     if args.limit < 0:
         raise UsageError(f"--limit must be 0 or more, found {args.limit}")
-    html.check_report_options(args)
+    report.check_report_options(args)
     from asr.scoring.scored import score_set, write_summary
 
     if args.reference == "-" and args.hypothesis in ("-", None):
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--strict: {warnings[0]}")
     sets = [score_set(test_set.references, test_set.hypotheses, name, characters=args.cer) for name in names]
     if args.snr:
-        sets = [html.with_estimated_snr(sets[0]), *sets[1:]]
+        sets = [report.with_estimated_snr(sets[0]), *sets[1:]]
     warnings += sets[0].warnings
     if args.output:
         for number, scored in enumerate(sets):
@@ -81,21 +82,64 @@ def run(args: argparse.Namespace) -> int:
         title = " against ".join(
             dict.fromkeys([Path(test_set.hypothesis_path).name, Path(test_set.reference_path).name])
         )
-        warnings += html.write(args, sets, title=title, warnings=warnings, missing=test_set.missing)
+        warnings += report.write(args, sets, title=title, warnings=warnings, missing=test_set.missing)
     if args.json:
         print(json.dumps(summary(test_set, sets, warnings), ensure_ascii=False))
     else:
         print(text(test_set, sets, args.limit or None))
-    for warning in warnings:
-        print(f"asr: warning: {warning}", file=sys.stderr)
+    options.warn(*warnings)
     return 0
+
+
+def text_format(args: argparse.Namespace, side: int) -> str | None:
+    """What --format says of the references (0) or of the hypotheses (1); raises UsageError for more than two."""
+    names = (args.format or "").split(",")
+    if len(names) > 2:
+        raise UsageError(
+            f"--format is one format, or two: of the references and of the hypotheses; found '{args.format}'"
+        )
+    return names[side % len(names)].strip() or None
+
+
+def add_text_options(parser: argparse.ArgumentParser) -> None:
+    """--normalize, --speakers, --format, --strict: how references and hypotheses are read and paired."""
+    parser.add_argument(
+        "--normalize",
+        default="none",
+        metavar="N[,N]",
+        help="none (default), basic, librispeech: one or several side by side, both sides alike; basic and librispeech "
+        "leave annotators' tags out ([noise], <unk>, (laughs)), basic@1 and librispeech@1 make words of them",
+    )
+    parser.add_argument(
+        "--speakers",
+        metavar="FILE",
+        help="manifest or utt2spk with the speakers; `prefix` takes them from the ids, up to the first - or _",
+    )
+    parser.add_argument(
+        "--format",
+        metavar="F[,F]",
+        help=f"{TEXT_FORMATS}: of all files, or of the references and of the hypotheses (default: as they look)",
+    )
+    parser.add_argument("--strict", action="store_true", help="missing and extra utterances are an error")
+
+
+def normalizer_names(text: str) -> list[str]:
+    """The names of a comma-separated list; raises ConfigError for an unknown one, UsageError for none."""
+    from asr.text.normalize import normalizer
+
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        normalizer(name)
+    if not names:
+        raise UsageError("no normalizer given (valid: none, basic, librispeech)")
+    return names
 
 
 def read_references(args: argparse.Namespace) -> Texts:
     """The references, with the speakers that --speakers gives."""
     from asr.scoring.text_files import read_texts, with_speakers
 
-    references = read_texts(args.reference, format=options.text_format(args, 0))
+    references = read_texts(args.reference, format=text_format(args, 0))
     return with_speakers(references, args.speakers) if args.speakers else references
 
 
@@ -104,7 +148,7 @@ def pair_with(references: Texts, hypothesis: str, args: argparse.Namespace) -> T
     from asr.scoring.pairing import pair
     from asr.scoring.text_files import read_texts
 
-    return pair(references, read_texts(hypothesis, hypotheses=True, format=options.text_format(args, 1)))
+    return pair(references, read_texts(hypothesis, hypotheses=True, format=text_format(args, 1)))
 
 
 def summary(test_set: TestSet, sets: list[ScoredSet], warnings: list[str]) -> dict[str, Any]:
