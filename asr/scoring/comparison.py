@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from asr.scoring.edits import Edit, Score, Unit, align_texts, count
-from asr.scoring.significance import Difference, blocks, paired_bootstrap
+from asr.scoring.edits import Edit, Score, Unit, align_texts, score_alignments
+from asr.scoring.significance import Difference, resampling_units, paired_bootstrap
 
 SIGNIFICANT = 0.05
 GOOD_WORDS = 2  # correct words of both systems that end a segment, as in NIST's sc_stats
@@ -44,7 +44,7 @@ class Comparison:
 
     @cached_property
     def _bootstrap(self) -> tuple[Difference, str]:
-        units, name = blocks(
+        units, name = resampling_units(
             np.concatenate([self.a.errors_and_lengths, self.b.errors_and_lengths], axis=1), self.a.speakers
         )
         return paired_bootstrap(units[:, 0], units[:, 2], units[:, 1], units[:, 3]), name
@@ -138,7 +138,7 @@ def compare(
     alignments_b = tuple(align_texts(others, hypotheses_b, unit))
     reworded = frozenset(i for i, (ours, other) in enumerate(zip(references, others, strict=True)) if ours != other)
     return Comparison(
-        count(alignments_a, unit, speakers), count(alignments_b, unit, speakers), alignments_a, alignments_b, reworded
+        score_alignments(alignments_a, unit, speakers), score_alignments(alignments_b, unit, speakers), alignments_a, alignments_b, reworded
     )
 
 

@@ -16,7 +16,7 @@ from asr.scoring import breakdown
 from asr.scoring.alternatives import Wordings, settled
 from asr.scoring.breakdown import Confusions, Group
 from asr.scoring.confidences import Judged, judged, together
-from asr.scoring.edits import Edit, Score, align_texts, count
+from asr.scoring.edits import Edit, Score, align_texts, score_alignments
 from asr.scoring.edits import score as score_texts
 from asr.scoring.nist_files import has_look_alikes, trn_line
 from asr.scoring.sclite import (
@@ -279,7 +279,7 @@ def scored(
         tuple(references),
         tuple(hypotheses),
         tuple(alignments),
-        count(alignments, speakers=known),
+        score_alignments(alignments, speakers=known),
         score_texts(references, hypotheses, "char", speakers=known) if characters else None,
     )
 

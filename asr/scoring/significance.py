@@ -29,7 +29,7 @@ class Difference:
     bounded: bool = False
 
 
-def blocks(counts: np.ndarray, speakers: Sequence[str]) -> tuple[np.ndarray, str]:
+def resampling_units(counts: np.ndarray, speakers: Sequence[str]) -> tuple[np.ndarray, str]:
     """The units to resample, and what they are: counts (utterances, k) summed per speaker where these are known.
 
     Utterances of one speaker resemble each other, so that a set of few speakers says less than its number of
@@ -49,7 +49,7 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Expanded percentile bootstrap of sum(errors) / sum(lengths) over units drawn with replacement.
 
-    `errors` and `lengths`, both (units,), are per utterance, or summed per speaker (see `blocks`). The percentiles
+    `errors` and `lengths`, both (units,), are per utterance, or summed per speaker (see `resampling_units`). The percentiles
     are widened as Hesterberg ("What teachers should know about the bootstrap", The American Statistician 2015)
     recommends, which matters for few units. Where nothing was wrong the upper limit is the exact binomial one over
     reference tokens; a single unit, which has no spread, gives (0, 1). The seed is fixed so that a report can be
@@ -150,36 +150,16 @@ def student_quantile(tail: float, degrees: int) -> float:
 
 
 def student_tail(t: float, degrees: int) -> float:
-    """The probability that Student's distribution with so many degrees of freedom exceeds t."""
-    if t < 0:
-        return 1.0 - student_tail(-t, degrees)
+    """The probability that Student's distribution with so many degrees of freedom exceeds t.
+
+    A finite series in the cosine of arctan(t / sqrt(degrees)): Abramowitz and Stegun, 26.7.3 and 26.7.4.
+    """
     if degrees > 10_000:
         return 0.5 * math.erfc(t / math.sqrt(2.0))
-    return 0.5 * _incomplete_beta(degrees / 2.0, 0.5, degrees / (degrees + t * t))
-
-
-def _incomplete_beta(a: float, b: float, x: float) -> float:
-    """The regularized incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22, Lentz's method)."""
-    if x <= 0.0 or x >= 1.0:
-        return float(x >= 1.0)
-    if x > (a + 1.0) / (a + b + 2.0):  # where the fraction converges slowly
-        return 1.0 - _incomplete_beta(b, a, 1.0 - x)
-    logarithm = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    tiny = 1e-300
-    c, d = 1.0, 1.0 / max(1.0 - (a + b) * x / (a + 1.0), tiny)
-    fraction = d
-    for m in range(1, 10_000):
-        for numerator in (
-            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
-        ):
-            d = 1.0 / _away_from_zero(1.0 + numerator * d, tiny)
-            c = _away_from_zero(1.0 + numerator / c, tiny)
-            fraction *= c * d
-        if abs(c * d - 1.0) < 1e-15:
-            break
-    return math.exp(logarithm) * fraction / a
-
-
-def _away_from_zero(value: float, tiny: float) -> float:
-    return value if abs(value) > tiny else tiny
+    angle, odd = math.atan(t / math.sqrt(degrees)), degrees % 2
+    k = np.arange(2 + odd, degrees - 1, 2)
+    series = 1.0 + float(np.cumprod((k - 1) / k * math.cos(angle) ** 2).sum())
+    if not odd:
+        return 0.5 - 0.5 * math.sin(angle) * series
+    within = angle + math.sin(angle) * math.cos(angle) * series if degrees > 1 else angle
+    return 0.5 - within / math.pi

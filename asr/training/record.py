@@ -20,7 +20,7 @@ from torch import Tensor
 from asr.files import replacing
 from asr.types import ModelFileError
 
-_LIBRARIES = ("torch", "torchaudio", "pytorch-lightning", "numpy", "sentencepiece", "jiwer")
+_LIBRARIES = ("torch", "torchaudio", "pytorch-lightning", "numpy", "sentencepiece", "rapidfuzz")
 
 
 def provenance() -> dict[str, Any]:

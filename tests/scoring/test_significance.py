@@ -11,7 +11,7 @@ from asr.scoring import compare, score
 from asr.scoring.comparison import matched_pairs
 from asr.scoring.edits import align_texts
 from asr.scoring.significance import (
-    blocks,
+    resampling_units,
     bootstrap_interval,
     paired_bootstrap,
     student_quantile,
@@ -29,7 +29,7 @@ def coverage(speakers: int, repetitions: int, by_speaker: bool = True) -> float:
         errors = generator.binomial(lengths, rates[:, None])
         counts = np.stack([errors.ravel(), lengths.ravel()], axis=1)
         names = [str(s) for s in range(speakers) for _ in range(8)]
-        units, _ = blocks(counts, names if by_speaker else ())
+        units, _ = resampling_units(counts, names if by_speaker else ())
         low, high = bootstrap_interval(units[:, 0], units[:, 1], resamples=1000)
         held += low <= 0.1 <= high
     return held / repetitions
@@ -46,11 +46,11 @@ def test_intervals_over_utterances_are_too_narrow_where_speakers_differ():
 
 def test_units_are_speakers_only_where_all_are_known_and_not_too_few():
     counts = np.arange(20).reshape(10, 2)
-    summed, name = blocks(counts, list("aabbccddee"))
+    summed, name = resampling_units(counts, list("aabbccddee"))
     assert name == "speakers"
     assert summed.tolist() == [[2, 4], [10, 12], [18, 20], [26, 28], [34, 36]]
     for speakers in ([*"aabbccddd", ""], list("aaabbbcccd"), []):
-        assert blocks(counts, speakers)[1] == "utterances"
+        assert resampling_units(counts, speakers)[1] == "utterances"
     result = score(["a b"] * 10, ["a"] * 5 + ["a b"] * 5, speakers=list("aabbccddee"))
     assert result.interval_units == "speakers"
     assert score(["a b"], ["a"]).interval_units == "utterances"
