@@ -82,7 +82,9 @@ def _train(args: argparse.Namespace) -> int:
         pruning_thresholds(args.prune, args.order)  # before the text is read
     except LMError as error:
         raise UsageError(str(error)) from None
-    allowed = _word_list(args.limit_vocab) if args.limit_vocab else None
+    allowed = None
+    if args.limit_vocab:
+        allowed = frozenset(word for line in read_sentences([args.limit_vocab]) for word in line.split())
     normalize = _normalizer(args)
     _say("reading the text")
     corpus = read_corpus(read_sentences(args.texts, normalize))
@@ -225,14 +227,14 @@ def _writer(path: str, force: bool) -> Callable[[NGramTables, Tuned | None], Non
 def _add_prune_entropy(parser: argparse.ArgumentParser, hint: str) -> None:
     parser.add_argument(
         "--prune-entropy",
-        type=share,
+        type=_share,
         metavar="T",
         help="leave out n-grams whose loss raises the perplexity by less than this share, for example 1e-7 (Stolcke "
         f"1998, as SRILM's -prune{hint})",
     )
 
 
-def share(text: str) -> float:
+def _share(text: str) -> float:
     """For argparse: a number from 0 on, below 1."""
     value = float(text)
     if not 0 <= value < 1:
@@ -265,12 +267,6 @@ def _fallback(given: list[float] | None) -> tuple[float, float, float]:
     if len(given) > 3 or any(not 0 <= d <= j for j, d in enumerate(values, 1)):
         raise UsageError("--discount-fallback takes up to three discounts, at most 1, 2 and 3: for example 0.5 1 1.5")
     return values[0], values[1], values[2]
-
-
-def _word_list(path: str) -> frozenset[str]:
-    from asr.lm.text import read_sentences
-
-    return frozenset(word for line in read_sentences([path]) for word in line.split())
 
 
 def _fit(lm: NGramLM, model: str) -> dict[str, Any]:

@@ -153,14 +153,10 @@ def run(args: argparse.Namespace) -> int:
             options.say(f"asr: error: {error}: stopped; --resume goes on from here")
         except KeyboardInterrupt:
             interrupted = True
-    for warning, count in tally.warnings.items():
-        if count > 1:
-            print(f"asr: warning: {count} recordings in all: {warning}", file=sys.stderr)
-    if folder is not None:
-        options.note_shortened(folder)
-    if recognizer is not None:
-        options.note_rates(recognizer)
-    print(f"asr: {'interrupted; ' if interrupted else ''}{tally.line()}", file=sys.stderr)
+    options.warn(*(f"{count} recordings in all: {text}" for text, count in tally.warnings.items() if count > 1))
+    options.note_shortened(folder)
+    options.note_rates(recognizer)
+    options.say(f"asr: {'interrupted; ' if interrupted else ''}{tally.line()}")
     if interrupted:
         return 130
     return 1 if tally.failed else 0
@@ -224,19 +220,13 @@ def _check_output(args: argparse.Namespace, formats: tuple[str, ...], single: bo
     if args.flag_below is not None:
         if not 0.0 < args.flag_below <= 1.0:
             raise UsageError(f"--flag-below must lie between 0 and 1, found {args.flag_below:g}")
-        plain = not (args.words or (args.json and not args.output))
-        if not plain or "txt" not in (formats or (("txt",) if single or args.output else ())):
+        structured = args.words or (args.json and not args.output)
+        if structured or "txt" not in (formats or (("txt",) if single or args.output else ())):
             raise UsageError("--flag-below marks words in txt; the other formats that hold confidences tell them all")
     if args.output is None:
         if args.resume or args.force:
             raise UsageError("--resume and --force are about output files: give -o DIR")
-        if len(formats) > 1:
-            raise UsageError(f"{len(formats)} formats need files to go to: give -o DIR")
-        if formats and not single and formats[0] not in STREAMED:
-            raise UsageError(
-                f"-f {formats[0]} for several inputs needs -o DIR (on stdout only {', '.join(STREAMED)} can follow "
-                "one another)"
-            )
+        options.check_output(None, formats, not single, STREAMED)
     elif args.words:
         raise UsageError("--words shapes text on stdout; in files choose -f json, ctm or tsv, which hold times")
 
@@ -273,7 +263,7 @@ def _report(result: list[Transcript] | Failure, show: Show, tally: Tally) -> Non
     for warning in dict.fromkeys(w for transcript in result for w in transcript.warnings):
         tally.warnings[warning] += 1
         if tally.warnings[warning] == 1:  # the others are counted: a telephone corpus would say it for every file
-            options.say(f"asr: warning: {result[0].audio_filepath}: {warning}")
+            options.warn(f"{result[0].audio_filepath}: {warning}")
 
 
 def _print(text: str) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from asr.corpus.check import Skip, infeasible, unknown_symbols, write_skipped
-from asr.corpus.manifest import Manifest
+from asr.corpus.manifest import Manifest, Utterance
 from asr.model.acoustic import output_length
 from asr.text.normalize import normalize, tag_warnings
 from asr.text.tokenizer import Tokenizer, train_char, train_sentencepiece
@@ -19,11 +19,11 @@ from asr.types import ManifestError, TextError
 MAX_SKIPPED = 0.01  # above this share something is wrong with the data, not with a few utterances
 
 
-def make_tokenizer(config: TextConfig, manifest: Manifest) -> Tokenizer:
+def make_tokenizer(config: TextConfig, utterances: Iterable[Utterance]) -> Tokenizer:
     """Train the tokenizer on the training transcripts alone."""
 
     def texts() -> Iterator[str]:
-        return (normalize(utterance.text, config.normalizer) for utterance in manifest)
+        return (normalize(utterance.text, config.normalizer) for utterance in utterances)
 
     if config.tokenizer == "char":
         return train_char(texts())
