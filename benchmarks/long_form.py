@@ -1,12 +1,14 @@
 """Long recordings: error rate of concatenated utterances against that of the utterances; memory for hours of audio.
 
     python benchmarks/long_form.py MANIFEST MODEL [MODEL ...] [--lm LM [LM ...]] [--gaps 0.5 0] [--orders 3] [--hours 2]
+    python benchmarks/long_form.py MANIFEST MODEL --lm LM --decoders greedy beam_lm --by chapter --gaps 0.5 --orders 0
 
 The utterances of a manifest of real speech are concatenated in several random orders, directly and with half a second
 of faint noise after each, and recognized as one recording: in windows, as `asr transcribe` does it, and in one piece.
-So are the utterances of each speaker in their own order, as they were spoken, directly one after the other. The word
-error rates are compared with that of the utterances one by one, and with how much that itself moves when every
-utterance begins 5 to 40 ms later or earlier, which no listener would notice. Utterances of more than ten seconds are
+So are the utterances of each speaker, or (`--by chapter`) of each chapter of LibriSpeech, in their own order, as they
+were spoken. The word error rates are compared with that of the utterances one by one, and with how much that itself
+moves when every utterance begins 5 to 40 ms later or earlier, which no listener would notice. Decoder
+`beam_lm_no_pauses` lets no sentence end before the recording does. Utterances of more than ten seconds are
 also recognized in windows of eight, their text compared with that of the whole. Then a file of `--hours` hours is
 transcribed by the command in a process of its own, whose peak memory is measured. Fails where windows are more than
 0.3 % absolute above the utterances, or beyond 1.5 GB.
@@ -22,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,8 @@ import asr
 from asr.audio.read import read
 from asr.corpus.manifest import Manifest
 from asr.decoding.make import Decoder, DecodingConfig, make_decoder
-from asr.recognition.long_form import Windows
+from asr.recognition.inputs import as_recording
+from asr.recognition.long_form import Windows, emissions_of
 from asr.recognition.recognizer import Recognizer
 from asr.scoring.edits import EditCounts, Score, score
 from asr.text.normalize import normalize
@@ -81,23 +85,25 @@ def rates(results: list[Score]) -> dict[str, Any]:
 class Comparison:
     """The utterances of a manifest, recognized apart and together."""
 
-    def __init__(self, recognizer: Recognizer, manifest: str) -> None:
+    def __init__(self, recognizer: Recognizer, manifest: str, by: str) -> None:
         self.recognizer, self.rate = recognizer, recognizer.rate
         utterances = list(Manifest.read(manifest))
         self.waveforms = [
             read(u.audio_filepath, offset=u.window[0], duration=u.window[1], rate=self.rate).samples for u in utterances
         ]
         self.references = [normalize(u.text, recognizer.normalizer) for u in utterances]
-        speakers: dict[str, list[int]] = {}
+        self.by = by
+        sessions: dict[str, list[int]] = {}
         for i, utterance in enumerate(utterances):
-            speakers.setdefault(utterance.speaker, []).append(i)
-        self.sessions = list(speakers.values())
+            name = utterance.speaker if by == "speaker" else utterance.id.rpartition("-")[0]
+            sessions.setdefault(name, []).append(i)
+        self.sessions = list(sessions.values())
+        self._emissions: dict[tuple[Any, ...], list[np.ndarray]] = {}  # for the decoders that follow
 
     def apart(self, milliseconds: int = 0) -> Score:
         samples = round(milliseconds * self.rate / 1000)
-        waveforms = [(shifted(w, samples, i), self.rate) for i, w in enumerate(self.waveforms)]
-        results = self.recognizer.transcribe_many(waveforms)
-        return score(self.references, [self._text(getattr(result, "text", "")) for result in results])
+        waveforms = (shifted(w, samples, i) for i, w in enumerate(self.waveforms))
+        return score(self.references, self._texts(waveforms, Windows(), "apart", milliseconds))
 
     def in_random_order(self, seed: int, gap: float, windows: Windows | None) -> Score:
         order = list(range(len(self.waveforms)))
@@ -106,34 +112,37 @@ class Comparison:
 
     def together(self, recordings: list[list[int]], gap: float, windows: Windows | None, seed: int = 0) -> Score:
         """The score of recordings of the utterances of such indices, one after another."""
-        self.recognizer.windows = windows
-        heard, spoken = [], []
-        for order in recordings:
-            recording = concatenated([self.waveforms[i] for i in order], gap, self.rate, seed)
-            heard.append(self._text(self.recognizer.transcribe((recording, self.rate)).text))
-            spoken.append(" ".join(self.references[i] for i in order))
-        return score(spoken, heard)
+        waveforms = (concatenated([self.waveforms[i] for i in order], gap, self.rate, seed) for order in recordings)
+        heard = self._texts(waveforms, windows, "together", str(recordings), gap, seed)
+        return score([" ".join(self.references[i] for i in order) for order in recordings], heard)
 
     def agreement(self) -> Score | None:
         """The text of long utterances in short windows against that of the whole; None where there are none."""
-        long = [(w, self.rate) for w in self.waveforms if len(w) > 10.0 * self.rate]
-        texts: list[list[str]] = []
-        for windows in (None, SHORT_WINDOWS):
-            self.recognizer.windows = windows
-            texts.append([self._text(self.recognizer.transcribe(source).text) for source in long])
-        return score(texts[0], texts[1]) if long else None
+        long = [w for w in self.waveforms if len(w) > 10.0 * self.rate]
+        whole, parts = (self._texts(long, windows, "long") for windows in (None, SHORT_WINDOWS))
+        return score(whole, parts) if long else None
 
-    def _text(self, text: str) -> str:
-        return normalize(text, self.recognizer.normalizer)
+    def _texts(self, waveforms: Iterable[np.ndarray], windows: Windows | None, *what: Any) -> list[str]:
+        """What the present decoder makes of waveforms; `what` and the windows tell these from others."""
+        self.recognizer.windows = windows
+        key = (windows, *what)
+        found = self._emissions.get(key)
+        if found is None:
+            recordings = (as_recording((waveform, self.rate)) for waveform in waveforms)
+            found = [emissions_of(self.recognizer, recording, name="").log_probs for recording in recordings]
+            self._emissions[key] = found
+        texts = [self.recognizer.decoder.decode(log_probs)[0].text for log_probs in found]
+        return [normalize(text, self.recognizer.normalizer) for text in texts]
 
     def report(self, gaps: list[float], orders: int) -> dict[str, Any]:
         found: dict[str, Any] = {"utterance_wise": rates([self.apart()])}
         found["shifted"] = rates([self.apart(sign * ms) for sign in (1, -1) for ms in SHIFTS])
         for name, windows in (("windows", Windows()), ("one_piece", None)):
             for gap in gaps:
-                scores = [self.in_random_order(seed, gap, windows) for seed in range(1, orders + 1)]
-                found[f"{name}_gap_{gap:g}"] = rates(scores)
-            found[f"{name}_speakers"] = rates([self.together(self.sessions, 0.0, windows)])
+                if orders:
+                    scores = [self.in_random_order(seed, gap, windows) for seed in range(1, orders + 1)]
+                    found[f"{name}_gap_{gap:g}"] = rates(scores)
+                found[f"{name}_{self.by}s_gap_{gap:g}"] = rates([self.together(self.sessions, gap, windows)])
         agreement = self.agreement()
         return found if agreement is None else found | {"short_windows_against_whole": rates([agreement])}
 
@@ -166,7 +175,12 @@ def memory(model: str, manifest: str, hours: float, rate: int) -> dict[str, Any]
 
 
 def decoder_of(name: str, recognizer: Recognizer, lm: str | None) -> Decoder:
-    config = {"greedy": DecodingConfig(decoder="greedy"), "beam": DecodingConfig(), "beam_lm": DecodingConfig(lm=lm)}
+    config = {
+        "greedy": DecodingConfig(decoder="greedy"),
+        "beam": DecodingConfig(),
+        "beam_lm": DecodingConfig(lm=lm),
+        "beam_lm_no_pauses": DecodingConfig(lm=lm, sentence_pause=0.0),
+    }
     return make_decoder(config[name], recognizer.tokenizer, recognizer.frame_seconds)
 
 
@@ -175,7 +189,9 @@ def main() -> None:
     parser.add_argument("manifest")
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--lm", nargs="+", default=[], help="as many as there are models")
-    parser.add_argument("--decoders", nargs="+", default=["greedy"], choices=["greedy", "beam", "beam_lm"])
+    decoders = ["greedy", "beam", "beam_lm", "beam_lm_no_pauses"]
+    parser.add_argument("--decoders", nargs="+", default=["greedy"], choices=decoders)
+    parser.add_argument("--by", default="speaker", choices=["speaker", "chapter"], help="what is spoken in one go")
     parser.add_argument("--gaps", nargs="+", type=float, default=[0.5, 0.0], help="seconds of noise between utterances")
     parser.add_argument("--orders", type=int, default=3)
     parser.add_argument("--hours", type=float, default=2.0, help="0: leave the memory out")
@@ -183,13 +199,13 @@ def main() -> None:
     args = parser.parse_args()
     if args.lm and len(args.lm) != len(args.models):
         parser.error(f"--lm names {len(args.lm)} language models for {len(args.models)} models")
-    if "beam_lm" in args.decoders and not args.lm:
+    if not args.lm and any(name.startswith("beam_lm") for name in args.decoders):
         parser.error("--decoders beam_lm needs --lm")
     report = provenance() | {"manifest": Path(args.manifest).name, "orders": args.orders, "error_rates": []}
     worst = 0.0
     for model, lm in zip_longest(args.models, args.lm):
         recognizer = asr.load(model, device="cpu")
-        comparison = Comparison(recognizer, args.manifest)
+        comparison = Comparison(recognizer, args.manifest, args.by)
         for name in args.decoders:
             recognizer.decoder = decoder_of(name, recognizer, lm)
             found = comparison.report(args.gaps, args.orders)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ class DecodingConfig:
     """How to decode. None stands for the decoder's default, or what was tuned for the language model.
 
     `hotwords` is a file of phrases, "w1,w2 w3", or a list of phrases; `lexicon` a file of words, `lm` an ARPA file or
-    a binary of ours.
+    a binary of ours. `sentence_pause` is the seconds of silence after which a sentence may end for the language model.
 
     The command line generates its decoding options from these fields. A field whose metadata has "help" is the option
     `--name-with-dashes`, its default the field's. The other entries: "metavar"; "kind" (int: a whole number above 0,
@@ -73,6 +74,14 @@ class DecodingConfig:
             "aliases": OOV_ALIASES,
         },
     )
+    sentence_pause: float | None = field(
+        default=None,
+        metadata={
+            "help": "silence after which a sentence may end for the LM, seconds (default: 0.3; 0: never)",
+            "metavar": "S",
+            "kind": float,
+        },
+    )
     nbest: int = 1
     jobs: int | None = field(
         default=None, metadata={"help": "threads that decode (default: by processors)", "metavar": "N", "kind": int}
@@ -83,9 +92,9 @@ class DecodingConfig:
         if self.decoder not in DECODERS:
             raise UsageError(f"decoder '{self.decoder}' is not one of {', '.join(DECODERS)}")
         useless = {
-            "greedy": ("beam_width", "lm", "alpha", "beta", "hotwords", "lexicon", "oov"),
-            "flashlight": ("hotwords", "oov"),
-            "pyctcdecode": ("lexicon", "oov"),
+            "greedy": ("beam_width", "lm", "alpha", "beta", "hotwords", "lexicon", "oov", "sentence_pause"),
+            "flashlight": ("hotwords", "oov", "sentence_pause"),
+            "pyctcdecode": ("lexicon", "oov", "sentence_pause"),
             "beam": (),
         }[self.decoder]
         for name in useless:
@@ -94,6 +103,10 @@ class DecodingConfig:
                 raise UsageError(f"{flag} has no meaning for --decoder {self.decoder}")
         if self.lm is None and (self.alpha is not None or self.beta is not None):
             raise UsageError("--alpha and --beta weigh a language model: give --lm")
+        if self.lm is None and self.sentence_pause is not None:
+            raise UsageError("--sentence-pause is for a language model: give --lm")
+        if self.sentence_pause is not None and not 0.0 <= self.sentence_pause < math.inf:
+            raise UsageError(f"--sentence-pause: at least 0 seconds expected, found {self.sentence_pause}")
         if self.oov == "forbid" and self.lm is None and self.lexicon is None:
             raise UsageError("--oov forbid needs words: give --lm or --lexicon")
 
@@ -175,7 +188,7 @@ def _beam(
     warn: Callable[[str], None],
 ) -> Decoder:
     from asr.decoding.beam.hotwords import read_hotwords
-    from asr.decoding.beam.search import BeamSearch
+    from asr.decoding.beam.search import SENTENCE_PAUSE, BeamSearch
 
     hotwords = read_hotwords(config.hotwords, config.hotword_weight) if config.hotwords else {}
     search = BeamSearch(
@@ -191,6 +204,7 @@ def _beam(
         jobs=config.jobs or default_jobs(),
         frame_seconds=frame_seconds,
         oov=config.oov,
+        sentence_pause=SENTENCE_PAUSE if config.sentence_pause is None else config.sentence_pause,
     )
     _warn_of("hotwords", search.unspellable_hotwords, warn)
     if hotwords and len(search.unspellable_hotwords) == len(hotwords):

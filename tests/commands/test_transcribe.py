@@ -307,6 +307,8 @@ def test_progress_is_shown_only_when_asked_for_or_on_a_terminal(run, talk):
         (["--decoder", "flashlight", "--hotwords", "a"], "--hotwords has no meaning for --decoder flashlight"),
         (["--alpha", "0.5"], "give --lm"),
         (["--oov", "forbid"], "give --lm or --lexicon"),
+        (["--sentence-pause", "0.5"], "--sentence-pause is for a language model: give --lm"),
+        (["--lm", "x.arpa", "--sentence-pause", "-1"], "--sentence-pause: at least 0 seconds expected"),
         (["-f", "docx"], "unknown output format 'docx'"),
         (["-f", "txt,srt"], "give -o DIR"),
         (["--resume"], "give -o DIR"),

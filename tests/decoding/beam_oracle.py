@@ -34,17 +34,72 @@ def texts(labels, log_probs):
     return {text: math.log(value) for text, value in sums.items() if value > 0.0}
 
 
-def language_part(text, lm=None, alpha=0.0, beta=0.0, known=None, offset=0.0, per_character=0.0, least=-math.inf):
-    """alpha ln P + beta words, with the penalties of words that are not in `known`."""
+def pauses_of(log_probs, least, quiet=0.5):
+    """The frames in which a run of `least` quiet frames is complete, of runs after a frame that is not quiet."""
+    ends, run = [], -math.inf
+    for t, row in enumerate(np.exp(log_probs.astype(np.float64))):
+        run = run + 1 if row[0] + row[1] > quiet else 0
+        if run == least:
+            ends.append(t)
+    return ends
+
+
+def texts_with_pauses(labels, log_probs, ends):
+    """As `texts`, for (text, the words before which there was a pause): label 1 is the separator.
+
+    A pause is before a word if it ends after the last label of the word before has begun, and before its own first one
+    does.
+    """
+    probabilities = np.exp(log_probs.astype(np.float64))
+    sums = defaultdict(float)
+    for path in itertools.product(range(len(labels)), repeat=len(log_probs)):
+        word, open_word, rested, ids = 0, False, False, []
+        before = set()  # the words with a pause before them
+        for t, c in enumerate(path):
+            rested = rested or t in ends
+            if c == 0 or (t > 0 and path[t - 1] == c):
+                continue
+            ids.append(c)
+            starts = labels[c].startswith(WORD_MARK) and c != 1
+            if open_word and (c == 1 or starts):
+                open_word, word = False, word + 1
+            if c != 1:
+                if not open_word and rested:
+                    before.add(word)
+                open_word, rested = True, False
+        sums[text_of(labels, ids), frozenset(before)] += float(np.prod(probabilities[np.arange(len(path)), path]))
+    return {key: math.log(value) for key, value in sums.items() if value > 0.0}
+
+
+def language_part(
+    text,
+    lm=None,
+    alpha=0.0,
+    beta=0.0,
+    known=None,
+    offset=0.0,
+    per_character=0.0,
+    least=-math.inf,
+    pauses=(),
+):
+    """alpha ln P + beta words, with the penalties of words that are not in `known`.
+
+    Words in `pauses` come after a long pause: the likelier of going on, and of </s> and a new sentence.
+    """
     if lm is None:
         return 0.0
-    total = 0.0
-    scores = [log10 * math.log(10) for log10, _, _ in lm.full_scores(text)]
-    for word, logp in zip(text.split(), scores[:-1], strict=True):
-        total += alpha * (max(logp, least) if word not in lm else logp) + beta
+    total, state = 0.0, lm.begin_state
+    for i, word in enumerate(text.split()):
+        [index] = lm.ids([word])
+        ways = [(lm.step(state, index), 0.0)]
+        if i in pauses:
+            ways.append((lm.step(lm.begin_state, index), lm.step(state, 2)[0]))
+        ways = [(end + (max(logp, least) if index == 0 else logp), following) for (logp, following), end in ways]
+        logp, state = max(ways, key=lambda way: way[0])
+        total += alpha * logp + beta
         if word not in known:
             total += offset + per_character * len(word)
-    return total + alpha * scores[-1]
+    return total + alpha * lm.step(state, 2)[0]
 
 
 def hotword_part(text, phrases):

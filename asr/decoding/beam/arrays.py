@@ -10,11 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Kinds of records in the trace, in the two lowest bits; above them a word (entry), a node of the tree or a symbol.
-WORD, NODE, SYMBOL, END = 0, 1, 2, 3
+NEVER = 1 << 40  # frames
+QUIET_SHARE = 0.5  # frames whose blank and separator are likelier than this together are quiet
+
+# Kinds of records in the trace, in the lowest bits; above them a word (entry), a node of the tree or a symbol.
+WORD, NODE, SYMBOL, END, PAUSE = 0, 1, 2, 3, 4
+KIND_BITS = 3
 
 # Places in Beam.counts.
-SIZE, SIDE, PENDING, TRACES, STAMP, FRAMES = 0, 1, 2, 3, 4, 5
+SIZE, SIDE, PENDING, TRACES, STAMP, FRAMES, QUIET, PAUSES = 0, 1, 2, 3, 4, 5, 6, 7
 # Places in Beam.scale.
 LOG_SCALE = 0
 
@@ -24,7 +28,9 @@ class Weights(NamedTuple):
 
     alpha: float
     beta: float
+    begin: int  # the LM's state at the beginning of a sentence
     end_word: int  # the LM's </s>, -1 without an LM
+    pause_frames: int  # so many quiet frames in a row are a long pause
     unknown_least: float  # the least log p that an unknown word gets from the LM
     unknown_lookahead: float  # alpha * its unigram log p
     unknown_lookahead_factor: float  # e to it
@@ -33,6 +39,7 @@ class Weights(NamedTuple):
     unknown_symbol: float
     open_vocabulary: bool
     beam_width: int
+    nbest: int  # alternatives of what was said before a long pause that are kept
     most_labels: int
     least_label: float  # labels of a frame below it are left out
     keep: float  # hypotheses below this part of the best one's probability are left out
@@ -77,6 +84,9 @@ HYPOTHESIS = np.dtype(
         ("label", "i4"),  # the last label
         ("hotword", "i4"),  # state of the hotword automaton
         ("trace", "i4"),  # last record of what was spelled
+        ("pauses", "u8"),  # hash of where long pauses lie in the text, 0 for none
+        ("rested", "u8"),  # hash of those after the last label of the word begun, 0 for none
+        ("paused", "i4"),  # whether there was one before the word begun or to come
     ],
     align=True,
 )

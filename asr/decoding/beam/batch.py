@@ -37,7 +37,6 @@ def _decode(
     labels: Labels,
     weights: Weights,
     beam: Beam,
-    begin: int,
     root: int,
     times: bool,
     slots: np.ndarray,
@@ -55,20 +54,34 @@ def _decode(
     """
     width = labels.silent.shape[0]
     symbols, starts, entries, ends_at = texts.symbols, texts.starts, texts.entries, texts.ends_at
-    begins, finals, confidences = texts.begins, texts.finals, texts.confidences
+    pauses, begins, finals, confidences = texts.pauses, texts.begins, texts.finals, texts.confidences
     word, symbol = 0, 0
     for u in range(first, lengths.shape[0]):
         words_of[u] = -1
         log_probs = carray(float32_at(addresses[u]), (lengths[u], width), np.float32)
         if not sums_to_one(log_probs, tolerance):
             continue
-        begin_beam(beam, hot, weights.separator, begin, root)
+        begin_beam(beam, hot, weights.separator, weights.begin, root)
         if advance_characters(log_probs, 0, tree, lm, hot, labels, weights, beam) < lengths[u]:
             continue
         beam.counts[FRAMES] += lengths[u]
-        own, own_starts, own_entries, own_ends = symbols[symbol:], starts[word:], entries[word:], ends_at[word:]
+        own, own_starts, own_entries = symbols[symbol:], starts[word:], entries[word:]
+        own_ends, own_pauses = ends_at[word:], pauses[word:]
         best, count, words, score = finish_best(
-            tree, lm, hot, labels, weights, beam, begin, slots, ends, masses, own, own_starts, own_entries, own_ends
+            tree,
+            lm,
+            hot,
+            labels,
+            weights,
+            beam,
+            slots,
+            ends,
+            masses,
+            own,
+            own_starts,
+            own_entries,
+            own_ends,
+            own_pauses,
         )
         if count >= own.shape[0] or words >= own_starts.shape[0] - 2:
             return u
@@ -115,7 +128,6 @@ def decode_batch(setting: Setting, work: Workspace, arrays: Sequence[np.ndarray]
             setting.labels,
             setting.weights,
             work.beam,
-            setting.begin,
             setting.root,
             setting.times,
             work.slots,

@@ -9,7 +9,9 @@ from numba import uint64
 
 from asr.decoding.beam.arrays import (
     END,
+    KIND_BITS,
     NODE,
+    PAUSE,
     SIDE,
     SIZE,
     STAMP,
@@ -25,7 +27,7 @@ from asr.decoding.beam.steps import (
     history_with_unknown,
     history_with_word,
     leave_tree,
-    say_word,
+    word_logp,
 )
 from asr.lm.automaton import LMArrays, lm_step
 from asr.lm.compiling import kernel
@@ -56,6 +58,8 @@ def final_texts(
     size, base = beam.counts[SIZE], beam.counts[SIDE] * weights.beam_width
     beam.counts[STAMP] += 1
     stamp = beam.counts[STAMP]
+    alpha, beta, least = weights.alpha, weights.beta, weights.unknown_least
+    begin, end_word = weights.begin, weights.end_word
     count = 0
     for s in range(base, base + size):
         hyp = beam.hypothesis[s]
@@ -69,22 +73,23 @@ def final_texts(
             if between:
                 end = np.int64(NOTHING)
             elif entry >= 0:
-                factor, state = say_word(
-                    lm, state, tree.entry[entry].word, weights.alpha, weights.beta, weights.unknown_least
-                )
+                word = np.int64(tree.entry[entry].word)
+                logp, state = word_logp(lm, state, word, hyp.paused, least, begin, end_word)
+                factor = np.exp(alpha * logp + beta)
                 factor /= tree.node[node].lookahead
                 history = history_with_word(history, tree.entry[entry].text)
             else:
                 end = np.int64(SPELLED)
-                factor, state = say_word(lm, state, 0, weights.alpha, weights.beta, weights.unknown_least)
+                logp, state = word_logp(lm, state, np.int64(0), hyp.paused, least, begin, end_word)
+                factor = np.exp(alpha * logp + beta)
                 if spelled != _NONE:
                     factor /= weights.unknown_lookahead_factor
                 else:
                     factor *= np.exp(weights.unknown_word + weights.unknown_symbol * tree.node[node].depth)
                     factor /= tree.node[node].lookahead
                 history = history_with_unknown(history, spelled if spelled != _NONE else leave_tree(node))
-            if weights.end_word >= 0:
-                factor *= np.exp(weights.alpha * lm_step(lm, state, weights.end_word)[0])
+            if end_word >= 0:
+                factor *= np.exp(alpha * lm_step(lm, state, end_word)[0])
             if weights.has_hotwords:
                 at = hyp.hotword
                 factor *= (hot.reward[hot.following[at, 0]] if not between else 1.0) / hot.credit[at]
@@ -93,10 +98,15 @@ def final_texts(
             while beam.table[h].stamp == stamp and beam.table[h].key != history:
                 h = (h + _ONE) & mask
             if beam.table[h].stamp == stamp:
-                masses[beam.table[h].slot] += mass
+                text = beam.table[h].slot
+                masses[text] += mass
+                # Of hypotheses with pauses in other places, the greatest is shown.
+                if hyp.pauses != beam.hypothesis[slots[text]].pauses and mass > beam.candidate[text].score:
+                    slots[text], ends[text], beam.candidate[text].score = s, end, mass
             else:
                 beam.table[h].stamp, beam.table[h].key, beam.table[h].slot = stamp, history, count
                 slots[count], ends[count], masses[count] = s, end, mass
+                beam.candidate[count].score = mass
                 count += 1
             entry = np.int64(-1) if entry < 0 else np.int64(tree.entry[entry].next)
             if entry < 0:
@@ -158,6 +168,7 @@ def spell_out(
     starts: np.ndarray,
     entries: np.ndarray,
     ends_at: np.ndarray,
+    pauses: np.ndarray,
 ) -> Any:
     """The words up to a record of the trace: their symbols one after the other with 0 between, and where each begins.
 
@@ -165,7 +176,7 @@ def spell_out(
 
     Returns the numbers of symbols and of words; where they are more than the arrays hold these are not filled and the
     caller tries again with larger ones. `entries` has each word's entry (-1 where it is spelled out), `ends_at` the
-    frame in which the search first took it as ended.
+    frame in which the search first took it as ended, `pauses` 1 where there was a long pause before it.
     """
     length, at = 0, np.int64(trace)
     while at >= 0:
@@ -176,15 +187,18 @@ def spell_out(
     for i in range(length - 1, -1, -1):
         order[i] = at
         at = beam.record[at].parent
-    count, words, fresh = 0, 0, True
+    count, words, fresh, rested = 0, 0, True, 0
     room = starts.shape[0] - 2
     for i in range(length + 1):
         if i < length:
             kind, value, frame = (
-                beam.record[order[i]].symbol & 3,
-                np.int64(beam.record[order[i]].symbol >> 2),
+                beam.record[order[i]].symbol & ((1 << KIND_BITS) - 1),
+                np.int64(beam.record[order[i]].symbol >> KIND_BITS),
                 beam.record[order[i]].frame,
             )
+            if kind == PAUSE:
+                rested = 1
+                continue
         elif end >= 0:
             kind, value, frame = WORD, np.int64(end), np.int32(-1)
         elif end in (DROPPED, NOTHING):
@@ -201,9 +215,9 @@ def spell_out(
                     symbols[count] = 0
                 count += 1
             if words < room:
-                starts[words], entries[words] = count, -1
+                starts[words], entries[words], pauses[words] = count, -1, rested
             words += 1
-            fresh = False
+            fresh, rested = False, 0
         if kind == WORD:
             count = _append_path(tree, tree.entry[value].end, symbols, count)
             if words <= room:
@@ -235,21 +249,19 @@ def language_score(
     lm: LMArrays,
     hot: HotwordArrays,
     weights: Weights,
-    begin: int,
     symbols: np.ndarray,
     starts: np.ndarray,
     entries: np.ndarray,
+    pauses: np.ndarray,
     words: int,
     ended: bool,
 ) -> Any:
     """What language model, word penalties and hotwords add to a text's score: natural log, weighted."""
     total = 0.0
-    state: Any = np.int64(begin)
+    state: Any = np.int64(weights.begin)
     for w in range(words):
         word = np.int64(0) if entries[w] < 0 else np.int64(tree.entry[entries[w]].word)
-        logp, state = lm_step(lm, state, word)
-        if word == 0:
-            logp = max(logp, weights.unknown_least)
+        logp, state = word_logp(lm, state, word, pauses[w], weights.unknown_least, weights.begin, weights.end_word)
         total += weights.alpha * logp + weights.beta
         if entries[w] < 0:
             total += weights.unknown_word + weights.unknown_symbol * (starts[w + 1] - 1 - starts[w])
@@ -270,13 +282,13 @@ def read_out(
     hot: HotwordArrays,
     weights: Weights,
     beam: Beam,
-    begin: int,
     slot: int,
     end: int,
     symbols: np.ndarray,
     starts: np.ndarray,
     entries: np.ndarray,
     ends_at: np.ndarray,
+    pauses: np.ndarray,
 ) -> Any:
     """`spell_out` and `language_score` of a hypothesis: numbers of symbols and words, score."""
     count, words = spell_out(
@@ -290,11 +302,12 @@ def read_out(
         starts,
         entries,
         ends_at,
+        pauses,
     )
     if count >= symbols.shape[0] or words >= starts.shape[0] - 2:
         return count, words, 0.0
     ended = end not in (PARTIAL, DROPPED)
-    score = language_score(tree, lm, hot, weights, begin, symbols, starts, entries, words, ended)
+    score = language_score(tree, lm, hot, weights, symbols, starts, entries, pauses, words, ended)
     return count, words, score
 
 
@@ -306,7 +319,6 @@ def finish_best(
     labels: Labels,
     weights: Weights,
     beam: Beam,
-    begin: int,
     slots: np.ndarray,
     ends: np.ndarray,
     masses: np.ndarray,
@@ -314,6 +326,7 @@ def finish_best(
     starts: np.ndarray,
     entries: np.ndarray,
     ends_at: np.ndarray,
+    pauses: np.ndarray,
 ) -> Any:
     """`final_texts`, and `read_out` of the best of them, in one call: its place, and what `read_out` returns."""
     found = final_texts(tree, lm, hot, labels, weights, beam, slots, ends, masses)
@@ -322,6 +335,6 @@ def finish_best(
         if masses[i] > masses[best]:
             best = i
     count, words, score = read_out(
-        tree, lm, hot, weights, beam, begin, slots[best], ends[best], symbols, starts, entries, ends_at
+        tree, lm, hot, weights, beam, slots[best], ends[best], symbols, starts, entries, ends_at, pauses
     )
     return best, count, words, score

@@ -15,7 +15,10 @@ from numba import uint64
 from asr.decoding.beam.arrays import (
     FRAMES,
     LOG_SCALE,
+    PAUSE,
     PENDING,
+    QUIET,
+    QUIET_SHARE,
     SIDE,
     SIZE,
     STAMP,
@@ -27,6 +30,7 @@ from asr.decoding.beam.arrays import (
 )
 from asr.decoding.beam.frame_labels import LEAST_PROBABILITY, lowest_bit, popcount, prefetch, read_bits
 from asr.decoding.beam.lexicon import Tree
+from asr.decoding.beam.pauses import carry_pauses, forget_alternatives, mark_pause, pauses_after_word
 from asr.decoding.beam.steps import (
     LARGE,
     SMALL,
@@ -36,11 +40,13 @@ from asr.decoding.beam.steps import (
     history_with_word,
     key_of,
     leave_tree,
+    record,
     record_end,
     record_symbol,
     say_word,
     spell_on,
     survivors,
+    word_logp,
 )
 from asr.lm.automaton import LMArrays
 from asr.lm.compiling import inlined, search_kernel
@@ -73,7 +79,8 @@ def advance_characters(
     """Go on with frames from `start`; the frame before which the trace is full, else the number of frames."""
     width = weights.beam_width
     # Every array by a name of its own: compiled code would copy the whole tuple at every use and call.
-    keep, boost, unknown_least = weights.keep, weights.boost, weights.unknown_least
+    keep, boost, pause_frames = weights.keep, weights.boost, weights.pause_frames
+    unknown_least, begin, end_word = weights.unknown_least, weights.begin, weights.end_word
     has_hotwords, open_vocabulary = weights.has_hotwords, weights.open_vocabulary
     nodes, entries = tree.node, tree.entry
     arcs, lm_states, vocabulary = lm.arc, lm.state, lm.unigram.shape[0]
@@ -89,20 +96,32 @@ def advance_characters(
             spoken |= _ONE << uint64(k)
     table_mask = uint64(table.shape[0] - 1)
     size, side = counts[SIZE], counts[SIDE]
-    pending, stamp = counts[PENDING], counts[STAMP]
+    pending, stamp, quiet = counts[PENDING], counts[STAMP], counts[QUIET]
     log_scale = scales[LOG_SCALE]
     trace_room = records.shape[0] - width * weights.most_records
     frames = log_probs.shape[0]
     t = start
     while t < frames:
-        if log_probs[t, 0] > weights.blank_skip:
+        skipped = log_probs[t, 0] > weights.blank_skip
+        if counts[TRACES] > trace_room and (not skipped or quiet + 1 == pause_frames):
+            break
+        active = _NONE
+        if not skipped:
+            active = read_bits(log_probs, t, weights.least_label, weights.most_labels, spoken, probability)
+        quiet += 1
+        if active != _NONE and probability[0] + probability[separator] <= QUIET_SHARE:
+            if quiet > pause_frames:  # the pause is over
+                counts[STAMP] = stamp
+                size = forget_alternatives(beam, side * width, size, weights.nbest)
+                stamp = counts[STAMP]
+            quiet = 0
+        elif quiet == pause_frames:
+            mark_pause(hyps, side * width, size, False, separator, counts, records)
+        if skipped:
             pending = 1
             log_scale += log_probs[t, 0]
             t += 1
             continue
-        if counts[TRACES] > trace_room:
-            break
-        active = read_bits(log_probs, t, weights.least_label, weights.most_labels, spoken, probability)
         if active == _NONE:
             pending = 1
             log_scale += max(log_probs[t, 0], LEAST_PROBABILITY)
@@ -247,7 +266,11 @@ def advance_characters(
                     factor, to_state = hyp.ending, np.int64(hyp.ending_state)
                     if not only or factor < 0.0:
                         word = np.int64(0) if entry < 0 else np.int64(entries[entry].word)
-                        factor, to_state = say_word(lm, hyp.state, word, weights.alpha, weights.beta, unknown_least)
+                        if hyp.paused:
+                            logp, to_state = word_logp(lm, hyp.state, word, 1, unknown_least, begin, end_word)
+                            factor = np.exp(weights.alpha * logp + weights.beta)
+                        else:
+                            factor, to_state = say_word(lm, hyp.state, word, weights.alpha, weights.beta, unknown_least)
                         if outside:
                             factor /= weights.unknown_lookahead_factor
                         else:
@@ -267,7 +290,10 @@ def advance_characters(
                         else:
                             spelled = hyp.spelled if outside else leave_tree(node)
                             history = history_with_unknown(hyp.history, spelled)
-                        if _find(table, key_of(history, 0, _NONE), stamp, table_mask) < 0:
+                        pauses = hyp.pauses
+                        if hyp.rested != _NONE:
+                            pauses = pauses_after_word(pauses, hyp.rested, history)
+                        if _find(table, key_of(history + pauses, 0, _NONE), stamp, table_mask) < 0:
                             grown = candidates[count]
                             grown.score, grown.source, grown.label = score, i, separator
                             grown.node, grown.factor = entry, factor
@@ -300,7 +326,7 @@ def advance_characters(
             kind = candidate.ended
             to, c = np.int64(candidate.node), np.int64(candidate.label)
             history, spelled, trace = source.history, source.spelled, source.trace
-            state = source.state
+            state, pauses, paused = source.state, source.pauses, np.int64(source.paused)
             if kind == _OUTSIDE:
                 trace = record_symbol(counts, records, trace, to, spelled, c, frame)
                 spelled = spell_on(spelled if spelled != _NONE else leave_tree(to), c)
@@ -320,7 +346,13 @@ def advance_characters(
                     history = history_with_unknown(history, spelled if spelled != _NONE else leave_tree(source.node))
                 spelled, to = _NONE, np.int64(0)
                 state = candidate.state
-            hyp.key, hyp.parent, hyp.history = key_of(history, to, spelled), source.key, history
+            if paused or source.rested != _NONE:
+                ends_word = kind not in (_KNOWN, _OUTSIDE)
+                pauses, paused = carry_pauses(pauses, source.rested, paused, source.key, ends_word, history)
+                if ends_word and paused:
+                    trace = record(counts, records, trace, PAUSE, frame)
+            hyp.key, hyp.parent, hyp.history = key_of(history + pauses, to, spelled), source.key, history
+            hyp.pauses, hyp.rested, hyp.paused = pauses, _NONE, paused
             if kind == _KNOWN:
                 foresee(nodes, entries, arcs, lm_states, vocabulary, to, state)
             elif kind != _OUTSIDE:
@@ -335,6 +367,6 @@ def advance_characters(
         size, side = kept, 1 - side
         t += 1
     counts[SIZE], counts[SIDE] = size, side
-    counts[PENDING], counts[STAMP] = pending, stamp
+    counts[PENDING], counts[STAMP], counts[QUIET] = pending, stamp, quiet
     scales[LOG_SCALE] = log_scale
     return t

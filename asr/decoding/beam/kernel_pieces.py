@@ -13,7 +13,10 @@ import numpy as np
 from asr.decoding.beam.arrays import (
     FRAMES,
     LOG_SCALE,
+    PAUSE,
     PENDING,
+    QUIET,
+    QUIET_SHARE,
     SIDE,
     SIZE,
     STAMP,
@@ -25,6 +28,7 @@ from asr.decoding.beam.arrays import (
 )
 from asr.decoding.beam.frame_labels import LEAST_PROBABILITY, read_frame
 from asr.decoding.beam.lexicon import Tree
+from asr.decoding.beam.pauses import carry_pauses, forget_alternatives, mark_pause, pauses_after_word
 from asr.decoding.beam.piece_steps import arc_from, leave_by, listen, offer, piece_key, record_label
 from asr.decoding.beam.steps import (
     LARGE,
@@ -32,9 +36,11 @@ from asr.decoding.beam.steps import (
     history_with_unknown,
     history_with_word,
     leave_tree,
+    record,
     record_end,
     say_word,
     survivors,
+    word_logp,
 )
 from asr.lm.automaton import LMArrays
 from asr.lm.compiling import search_kernel
@@ -58,7 +64,8 @@ def advance_pieces(
     """Go on with frames from `start`; the frame before which the trace is full, else the number of frames."""
     width = weights.beam_width
     # Every array by a name of its own: compiled code would copy the whole tuple at every use and call.
-    keep, boost, unknown_least = weights.keep, weights.boost, weights.unknown_least
+    keep, boost, pause_frames = weights.keep, weights.boost, weights.pause_frames
+    unknown_least, begin, end_word = weights.unknown_least, weights.begin, weights.end_word
     has_hotwords, open_vocabulary = weights.has_hotwords, weights.open_vocabulary
     silent, starts_word, first, spelling = labels.silent, labels.starts_word, labels.first, labels.spelling
     nodes, entries, symbol_to, root_child = tree.node, tree.entry, tree.symbol, tree.root_child
@@ -70,22 +77,34 @@ def advance_pieces(
     chosen, counts, scales = beam.chosen, beam.counts, beam.scale
     separator = weights.separator
     size, side = counts[SIZE], counts[SIDE]
-    pending, stamp = counts[PENDING], counts[STAMP]
+    pending, stamp, quiet = counts[PENDING], counts[STAMP], counts[QUIET]
     log_scale = scales[LOG_SCALE]
     trace_room = records.shape[0] - width * weights.most_records
     frames = log_probs.shape[0]
     t = start
     while t < frames:
-        if log_probs[t, 0] > weights.blank_skip:
+        skipped = log_probs[t, 0] > weights.blank_skip
+        if counts[TRACES] > trace_room and (not skipped or quiet + 1 == pause_frames):
+            break
+        active = 0
+        if not skipped:
+            active = read_frame(
+                log_probs, t, weights.least_label, weights.most_labels, silent, active_labels, active_score, probability
+            )
+        quiet += 1
+        if active > 0 and probability[0] + probability[separator] <= QUIET_SHARE:
+            if quiet > pause_frames:  # the pause is over
+                counts[STAMP] = stamp
+                size = forget_alternatives(beam, side * width, size, weights.nbest)
+                stamp = counts[STAMP]
+            quiet = 0
+        elif quiet == pause_frames:
+            mark_pause(hyps, side * width, size, True, separator, counts, records)
+        if skipped:
             pending = 1
             log_scale += log_probs[t, 0]
             t += 1
             continue
-        if counts[TRACES] > trace_room:
-            break
-        active = read_frame(
-            log_probs, t, weights.least_label, weights.most_labels, silent, active_labels, active_score, probability
-        )
         if active == 0:
             pending = 1
             log_scale += max(log_probs[t, 0], LEAST_PROBABILITY)
@@ -175,13 +194,14 @@ def advance_pieces(
                 if score < limit or score <= 0.0:
                     continue
                 history = hyp.history
+                pauses = hyp.key if hyp.rested != _NONE else hyp.pauses
                 k, best, limit, lowest, floor, above = offer(
                     table,
                     candidates,
                     histogram,
                     width,
                     keep,
-                    piece_key(history, to, outside, c),
+                    piece_key(history + pauses, to, outside, c),
                     score,
                     stamp,
                     count,
@@ -211,7 +231,11 @@ def advance_pieces(
                 ending, to_state = hyp.ending, np.int64(hyp.ending_state)
                 if not only or ending < 0.0:
                     word = np.int64(0) if entry < 0 else np.int64(entries[entry].word)
-                    ending, to_state = say_word(lm, hyp.state, word, weights.alpha, weights.beta, unknown_least)
+                    if hyp.paused:
+                        logp, to_state = word_logp(lm, hyp.state, word, 1, unknown_least, begin, end_word)
+                        ending = np.exp(weights.alpha * logp + weights.beta)
+                    else:
+                        ending, to_state = say_word(lm, hyp.state, word, weights.alpha, weights.beta, unknown_least)
                     if spelled != _NONE:
                         ending /= weights.unknown_lookahead_factor
                     else:
@@ -224,6 +248,9 @@ def advance_pieces(
                     history = history_with_word(hyp.history, entries[entry].text)
                 else:
                     history = history_with_unknown(hyp.history, spelled if spelled != _NONE else leave_tree(node))
+                pauses = hyp.pauses
+                if hyp.rested != _NONE:
+                    pauses = pauses_after_word(pauses, hyp.rested, history)
                 ended_heard, ended_reward = np.int64(0), 1.0
                 if has_hotwords:
                     ended_heard = np.int64(hot_following[heard, 0])
@@ -261,7 +288,7 @@ def advance_pieces(
                         histogram,
                         width,
                         keep,
-                        piece_key(history, to, outside, c),
+                        piece_key(history + pauses, to, outside, c),
                         score,
                         stamp,
                         count,
@@ -300,6 +327,7 @@ def advance_pieces(
                 continue
             c, ended = np.int64(candidate.label), np.int64(candidate.ended)
             trace, node, spelled = np.int64(source.trace), np.int64(source.node), source.spelled
+            pauses, paused = source.pauses, np.int64(source.paused)
             if ended != _NO_WORD:
                 trace = record_end(
                     counts,
@@ -311,6 +339,11 @@ def advance_pieces(
                     frame,
                 )
                 node, spelled = np.int64(0), _NONE
+            pauses, paused = carry_pauses(
+                pauses, source.rested, paused, source.key, ended != _NO_WORD, candidate.history
+            )
+            if ended != _NO_WORD and paused:
+                trace = record(counts, records, trace, PAUSE, frame)
             if candidate.spelled != _NONE:
                 trace = record_label(
                     nodes,
@@ -328,12 +361,13 @@ def advance_pieces(
             hyp.key, hyp.history, hyp.spelled = candidate.key, candidate.history, candidate.spelled
             hyp.node, hyp.label, hyp.state = candidate.node, c, candidate.state
             hyp.hotword, hyp.trace = candidate.hotword, trace
+            hyp.pauses, hyp.rested, hyp.paused = pauses, _NONE, paused
             hyp.ending = -1.0
         for k in range(active):
             probability[active_labels[k]] = 0.0
         size, side = kept, 1 - side
         t += 1
     counts[SIZE], counts[SIDE] = size, side
-    counts[PENDING], counts[STAMP] = pending, stamp
+    counts[PENDING], counts[STAMP], counts[QUIET] = pending, stamp, quiet
     scales[LOG_SCALE] = log_scale
     return t

@@ -8,18 +8,17 @@ import numpy as np
 from numba import uint64
 
 from asr.decoding.beam.lexicon import step
-from asr.decoding.beam.steps import bucket_of, key_of, leave_tree, mix, raised, record_symbol, spell_on
+from asr.decoding.beam.steps import bucket_of, key_of, key_of_label, leave_tree, raised, record_symbol, spell_on
 from asr.lm.compiling import inlined, kernel
 
 _ONE = np.uint64(1)
 _NONE = np.uint64(0)
-_LABEL = np.uint64(0xD6E8FEB86659FD93)
 
 
 @inlined
 def piece_key(history: int, node: int, spelled: int, label: int) -> Any:
     """The hash of a text prefix and its last label."""
-    return mix(key_of(history, node, spelled) + (uint64(label) + _ONE) * _LABEL)
+    return key_of_label(key_of(history, node, spelled), label)
 
 
 @inlined

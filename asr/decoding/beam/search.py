@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asr.decoding.beam.alphabet import Alphabet
-from asr.decoding.beam.arrays import Labels, Weights
+from asr.decoding.beam.arrays import NEVER, Labels, Weights
 from asr.decoding.beam.batch import MOST_FRAMES, MOST_UTTERANCES, decode_batch
 from asr.decoding.beam.hotwords import Hotwords, compile_hotwords
 from asr.decoding.beam.lexicon import UNKNOWN, Lexicon, LexiconError, SpelledWords, read_words
@@ -27,8 +27,20 @@ from asr.lm.automaton import ARC, STATE, UNIGRAM, LMArrays
 from asr.lm.ngram import NGramLM
 from asr.types import AsrError, Hypothesis, UsageError
 
+SENTENCE_PAUSE = 0.3  # seconds; LibriSpeech's utterances were cut at silences of this length
 UNKNOWN_SYMBOL = -3.0  # nats; a penalty per word alone glues words together
-_CHANGEABLE = ("alpha", "beta", "beam_width", "nbest", "jobs", "times", "pruning", "unk_score_offset", "unk_char_score")
+_CHANGEABLE = (
+    "alpha",
+    "beta",
+    "beam_width",
+    "nbest",
+    "jobs",
+    "times",
+    "pruning",
+    "unk_score_offset",
+    "unk_char_score",
+    "sentence_pause",
+)
 LEAST_LOG = -300.0  # of what a word begun is given in advance, so that e to it stays a number
 
 
@@ -62,6 +74,10 @@ class BeamSearch:
     Words the LM does not know score as its <unk> (at least as its rarest word) with, for `oov="penalize"`,
     `unk_score_offset` more and `unk_char_score` more per character; "allow" adds neither, "forbid" allows only the
     lexicon, or the LM's words. A lexicon (words, or a file of them) forbids others unless `oov` says otherwise.
+    A pause of `sentence_pause` seconds (frames of blanks and separators) may end a sentence: the word after it gets the
+    LM's probability in the sentence or, where that is higher, that of </s> and of the word as the first of another one.
+    After such a pause only the `nbest` best of what the LM cannot tell apart any more goes on. 0: sentences never end.
+
     `hotwords` (phrases, or phrases with weights in nats) raise the score of texts that hold them as whole words; those
     that cannot be spelled are in `unspellable_hotwords`. Without `times` hypotheses have no words with times, which
     saves their alignment. Thread-safe; one object may decode in many threads.
@@ -85,6 +101,7 @@ class BeamSearch:
         oov: str | None = None,
         unk_score_offset: float = 0.0,
         unk_char_score: float = UNKNOWN_SYMBOL,
+        sentence_pause: float = SENTENCE_PAUSE,
         pruning: Pruning = Pruning(),  # noqa: B008 - immutable
     ) -> None:
         tuned = lm.tuned if lm is not None else None
@@ -101,11 +118,13 @@ class BeamSearch:
         _check(math.isfinite(self.alpha) and self.alpha >= 0, f"alpha must not be negative, found {self.alpha:g}")
         _check(math.isfinite(self.beta), f"beta must be a number, found {self.beta:g}")
         _check(jobs >= 1, f"jobs must be at least 1, found {jobs}")
+        _check(0.0 <= sentence_pause < math.inf, f"sentence pause: at least 0 seconds expected, found {sentence_pause}")
         self.nbest = nbest
         self.jobs = jobs
         self.times = times
         self.frame_seconds = frame_seconds
         self.unk_score_offset, self.unk_char_score = unk_score_offset, unk_char_score
+        self.sentence_pause = sentence_pause
         self.pruning = pruning
         self._lm_arrays, self._begin = (lm.arrays, lm.begin_state) if lm else (_no_lm(), 0)
         phrases = compile_hotwords(self.alphabet, hotwords, hotword_weight)
@@ -232,6 +251,12 @@ class BeamSearch:
         least = max(least, -50.0)
         return max(float(unigrams[UNKNOWN]), least), least
 
+    def _pause_frames(self) -> int:
+        """So many quiet frames in a row are a pause after which a sentence may end."""
+        if self.lm is None or self.sentence_pause == 0.0:
+            return NEVER
+        return max(1, min(NEVER, math.ceil(self.sentence_pause / self.frame_seconds - 1e-6)))
+
     def _prepare(self) -> None:
         """All that depends on the weights."""
         alpha, beta, unknown, least = 0.0, 0.0, 0.0, 0.0
@@ -244,7 +269,9 @@ class BeamSearch:
         weights = Weights(
             alpha=alpha,
             beta=beta,
+            begin=self._begin,
             end_word=2 if self.lm is not None else -1,
+            pause_frames=self._pause_frames(),
             unknown_least=least,
             unknown_lookahead=max(alpha * unknown, LEAST_LOG),
             unknown_lookahead_factor=math.exp(max(alpha * unknown, LEAST_LOG)),
@@ -253,12 +280,13 @@ class BeamSearch:
             unknown_symbol=float(self.unk_char_score) if penalized else 0.0,
             open_vocabulary=self.oov != "forbid",
             beam_width=int(self.beam_width),
+            nbest=int(self.nbest),
             most_labels=int(min(self.pruning.most_labels, labels)),
             least_label=float(self.pruning.label),
             keep=math.exp(-self.pruning.score),
             blank_skip=math.log(self.pruning.blank_skip),
             separator=self.alphabet.separator,
-            most_records=4 + longest,
+            most_records=6 + longest,
             boost=self._hotwords.boost,
             has_hotwords=self._hotwords.count > 0,
         )
@@ -272,7 +300,6 @@ class BeamSearch:
             lexicon=self.lexicon,
             tree=self.lexicon.weighted(alpha, LEAST_LOG),
             lm=self._lm_arrays,
-            begin=self._begin,
             root=np.uint64(root),
             hotwords=self._hotwords.arrays,
             weights=weights,

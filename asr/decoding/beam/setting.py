@@ -23,7 +23,6 @@ class Setting:
     lexicon: Lexicon
     tree: Tree  # the lexicon's, weighted
     lm: LMArrays
-    begin: int  # the LM's state at the beginning of a sentence
     root: np.uint64  # the key of the empty text
     hotwords: HotwordArrays
     weights: Weights
@@ -40,6 +39,7 @@ class Texts(NamedTuple):
     starts: np.ndarray  # int64: where each word begins in them, and where one more would
     entries: np.ndarray  # int64: its place in the lexicon, -1 where it is spelled out
     ends_at: np.ndarray  # int64: the frame in which the search took it as ended, -1 for the end
+    pauses: np.ndarray  # int64: 1 where there was a long pause before it
     begins: np.ndarray  # int64: its first frame
     finals: np.ndarray  # int64: one past its last frame
     confidences: np.ndarray  # float64
@@ -64,10 +64,10 @@ class Workspace:
 
     def make_room_for_text(self, symbols: int, words: int) -> None:
         """Room for as many symbols and words, and what goes between them."""
-        numbers = [np.zeros(words + 3, np.int64) for _ in range(5)]
-        starts, entries, ends_at, begins, finals = numbers
+        numbers = [np.zeros(words + 3, np.int64) for _ in range(6)]
+        starts, entries, ends_at, pauses, begins, finals = numbers
         self.texts = Texts(
-            np.zeros(symbols + 1, np.int32), starts, entries, ends_at, begins, finals, np.zeros(words + 3)
+            np.zeros(symbols + 1, np.int32), starts, entries, ends_at, pauses, begins, finals, np.zeros(words + 3)
         )
 
 

@@ -11,10 +11,14 @@ from asr.decoding.beam.arrays import (
     BUCKET_SHIFT,
     END,
     FRAMES,
+    KIND_BITS,
     LOG_SCALE,
     MOST_STAMPS,
+    NEVER,
     NODE,
+    PAUSES,
     PENDING,
+    QUIET,
     SIDE,
     SIZE,
     STAMP,
@@ -31,6 +35,7 @@ from asr.lm.compiling import inlined, kernel
 _A = np.uint64(0x9E3779B97F4A7C15)
 _B = np.uint64(0xBF58476D1CE4E5B9)
 _C = np.uint64(0x94D049BB133111EB)
+_LABEL = np.uint64(0xD6E8FEB86659FD93)
 _S32, _S29, _S30 = np.uint64(32), np.uint64(29), np.uint64(30)
 _ONE = np.uint64(1)
 EMPTY_HISTORY = np.uint64(0x632BE59BD9B4E019)
@@ -51,6 +56,12 @@ def key_of(history: int, node: int, spelled: int) -> Any:
     if spelled != np.uint64(0):
         return mix(history + spelled * _A)
     return mix(history + (uint64(node) + _ONE) * _C)
+
+
+@inlined
+def key_of_label(key: int, label: int) -> Any:
+    """The hash of a text prefix and its last label."""
+    return mix(key + (uint64(label) + _ONE) * _LABEL)
 
 
 @inlined
@@ -163,6 +174,7 @@ def survivors(
 @kernel
 def begin_beam(beam: Beam, hot: HotwordArrays, separator: int, begin: int, root: int) -> None:
     """The beam that holds the empty text, of key `root`, after which the language model is in state `begin`."""
+    beam.counts[QUIET], beam.counts[PAUSES] = -NEVER, 0  # silence before the first word ends no sentence
     beam.counts[SIZE], beam.counts[SIDE], beam.counts[PENDING] = 1, 0, 0
     beam.counts[TRACES], beam.counts[FRAMES] = 0, 0
     beam.scale[LOG_SCALE] = 0.0
@@ -172,6 +184,7 @@ def begin_beam(beam: Beam, hot: HotwordArrays, separator: int, begin: int, root:
             beam.table[h].stamp = 0
     hyp = beam.hypothesis[0]
     hyp.key, hyp.history, hyp.parent, hyp.spelled = root, EMPTY_HISTORY, np.uint64(0), np.uint64(0)
+    hyp.pauses, hyp.rested, hyp.paused = np.uint64(0), np.uint64(0), 0
     hyp.node, hyp.label, hyp.state, hyp.hotword, hyp.trace = 0, separator, begin, hot.following[0, 0], -1
     hyp.blank, hyp.label_mass, hyp.entered, hyp.ending = 1.0, 0.0, 1.0, -1.0
 
@@ -195,6 +208,25 @@ def foresee(
         prefetch(arcs, hash_slot(np.int64(state) * vocabulary + word, mask))
         shorter = np.int64(states[state].next)
         prefetch(arcs, hash_slot(shorter * vocabulary + word, mask))
+
+
+@kernel
+def word_logp(lm: LMArrays, state: int, word: int, paused: int, unknown_least: float, begin: int, end_word: int) -> Any:
+    """Natural log p of a word after `state`, and the next state.
+
+    After a long pause (`paused`) it is that of </s> and of the word as the first of a sentence, if that is likelier.
+    """
+    logp, following = lm_step(lm, state, word)
+    if word == 0:
+        logp = max(logp, unknown_least)
+    if paused:
+        again, other = lm_step(lm, begin, word)
+        if word == 0:
+            again = max(again, unknown_least)
+        again += lm_step(lm, state, end_word)[0]
+        if again > logp:
+            logp, following = again, other
+    return logp, following
 
 
 @kernel
@@ -233,11 +265,11 @@ def record_end(
 ) -> Any:
     """The record of a word's end: of the tree's word `ended`, or (below 0) of one that is spelled out."""
     if ended >= 0:
-        at = record(counts, records, before, (ended << 2) | WORD, frame)
+        at = record(counts, records, before, (ended << KIND_BITS) | WORD, frame)
     else:
         at = np.int64(before)
         if spelled == np.uint64(0):
-            at = record(counts, records, at, (node << 2) | NODE, frame)
+            at = record(counts, records, at, (node << KIND_BITS) | NODE, frame)
         at = record(counts, records, at, END, frame)
     return at
 
@@ -255,8 +287,8 @@ def record_symbol(
     """The record of a symbol outside the tree; the first one of a word is preceded by where it left."""
     at = np.int64(before)
     if spelled == np.uint64(0):
-        at = record(counts, records, at, (node << 2) | NODE, frame)
-    return record(counts, records, at, (symbol << 2) | SYMBOL, frame)
+        at = record(counts, records, at, (node << KIND_BITS) | NODE, frame)
+    return record(counts, records, at, (symbol << KIND_BITS) | SYMBOL, frame)
 
 
 @kernel

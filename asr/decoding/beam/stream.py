@@ -30,7 +30,7 @@ class BeamStream:
         self._whole: np.ndarray | None = None  # the emissions, where they were fed at once
         self._in_blanks = False
         self._finished = False
-        begin_beam(workspace.beam, setting.hotwords, setting.weights.separator, setting.begin, setting.root)
+        begin_beam(workspace.beam, setting.hotwords, setting.weights.separator, setting.weights.begin, setting.root)
 
     def feed(self, log_probs: Any) -> None:
         """Go on with frames (time, vocab), natural log-probabilities. Raises EmissionError."""
@@ -152,10 +152,9 @@ class BeamStream:
                 setting.hotwords,
                 setting.weights,
                 work.beam,
-                setting.begin,
                 slot,
                 end,
-                *work.texts[:4],
+                *work.texts[:5],
             )
             if symbols < len(work.texts.symbols) and words < len(work.texts.starts) - 2:
                 return words, lm_score
@@ -172,7 +171,7 @@ class BeamStream:
                 0,
                 np.uint64(0),
                 DROPPED,
-                *work.texts[:4],
+                *work.texts[:5],
             )
             if symbols < len(work.texts.symbols) and words < len(work.texts.starts) - 2:
                 return words
