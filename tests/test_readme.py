@@ -126,3 +126,11 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
         if heading:
             titles = re.findall(r"^#+ (.*)", linked.read_text(encoding="utf-8"), re.MULTILINE)
             assert heading in [re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles]
+
+
+def test_changes_touch_at_most_five_files() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.partition("## Where to change what")[2].partition("\n## ")[0]
+    for change in section.split("\n**")[1:]:
+        files = set(re.findall(r"\]\(([^)]+\.\w+)\)", change.partition("\n(")[0]))
+        assert 1 <= len(files) <= 5, change.partition("**")[0]
