@@ -59,7 +59,7 @@ class _Messages(io.FileIO):
             return len(data)
 
 
-def own() -> None:
+def install() -> None:
     """Make the streams of this process such that each is there, speaks UTF-8, and names itself where it fails.
 
     A closed stdin or stdout fails when it is used, a closed stderr takes everything in silence.

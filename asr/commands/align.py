@@ -1,4 +1,4 @@
-"""`asr align`: the times of the words of a text that is known, by CTC forced alignment."""
+"""`asr align`: when each word of a known text was spoken, by CTC forced alignment."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("input", metavar="AUDIO|MANIFEST", help="audio file, - for stdin; or a manifest with texts")
     parser.add_argument("text", nargs="?", metavar="TEXT", help="a text file, - for stdin, or the words themselves")
-    parser.add_argument("-f", "--format", metavar="F[,F]", help=f"{', '.join(FORMATS)} (default: json; several: -o)")
+    parser.add_argument("-f", "--format", metavar="F[,F]", help=f"{', '.join(FORMATS)} (default: json)")
     parser.add_argument("-o", "--output", metavar="DIR", help="write files here, named after the recordings")
     parser.add_argument("--force", action="store_true", help="overwrite output files")
     parser.add_argument("--channel", metavar="C", default="mix", help="mix (default) or a number from 0")
@@ -85,21 +85,21 @@ def _deliver(transcript: Transcript, folder: OutputFolder | None, formats: tuple
 
 
 def _formats(args: argparse.Namespace, several: bool) -> tuple[str, ...]:
-    """The formats asked for; raises UsageError for those that have no times, or no place to go to."""
+    """The formats asked for; raises UsageError for those without times, and for those that need -o."""
     default = "jsonl" if several and not args.output else "json"
     names = FORMATS if args.format == "all" else parse_formats(args.format or default)
     for name in names:
         if name not in FORMATS:
             raise UsageError(f"-f {name} holds no times: choose from {', '.join(FORMATS)}")
     if args.force and not args.output:
-        raise UsageError("--force is about output files: give -o DIR")
+        raise UsageError("--force needs output files: give -o DIR")
     options.check_output(args.output, names, several, STREAMED)
     return names
 
 
 def _single(args: argparse.Namespace) -> tuple[Recording, str]:
     if args.text is None:
-        raise UsageError("what is said in it? asr align AUDIO TEXT, where TEXT is a file, - or the words themselves")
+        raise UsageError("TEXT is missing: give the words themselves, a text file, or - for stdin")
     if args.input == STDIN:
         if args.text == STDIN:
             raise UsageError("stdin ('-') can be read only once")

@@ -1,4 +1,4 @@
-"""`asr compare`: is system B really better than system A?"""
+"""`asr compare`: a paired test of whether one system is better than another."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ examples:
   asr compare ref.trn greedy.trn beam.trn
   asr compare test.jsonl a/hypotheses.jsonl b/hypotheses.jsonl --normalize basic
 
-The interval and the first p come from a paired bootstrap over speakers, where every utterance has one, or else over
-utterances; the second p from the matched-pairs test on sentence segments (NIST's MAPSSWE). 95 % of such intervals hold
-the true difference.
+The 95 % interval and the first p-value come from a paired bootstrap over speakers or, unless every utterance has a
+speaker, over utterances. The second p-value is that of the matched-pairs test on sentence segments (NIST's MAPSSWE).
 """
 
 
@@ -34,9 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_text_options(parser)
     parser.add_argument("--cer", action="store_true", help="compare character error rates instead of words")
     parser.add_argument(
-        "--limit", type=int, default=5, metavar="N", help="utterances shown that B wins and loses (default: 5; 0: all)"
+        "--limit",
+        type=int,
+        default=5,
+        metavar="N",
+        help="utterances shown where B is better, and worse (default: 5; 0: all)",
     )
-    parser.add_argument("--json", action="store_true", help="all figures as one JSON object on stdout")
+    parser.add_argument("--json", action="store_true", help="all results as one JSON object on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def summary(sets: list[TestSet], results: list[tuple[str, Comparison]], warnings: list[str]) -> dict[str, Any]:
-    """Everything as JSON-able values; an utterance's `gain` is the errors that B makes fewer than A."""
+    """All results as JSON-able values; the `gain` of an utterance is how many fewer errors B makes in it than A."""
     from asr.scoring.scored import rates
 
     lines = sets[0].references
@@ -102,7 +105,7 @@ def summary(sets: list[TestSet], results: list[tuple[str, Comparison]], warnings
 
 
 def text(sets: list[TestSet], results: list[tuple[str, Comparison]], limit: int | None) -> str:
-    """The figures for people: rates and verdict per normalizer, then where the first normalizer's B wins and loses."""
+    """The results as text: rates and verdict per normalizer, then where B wins and loses under the first one."""
     from asr.scoring.comparison import p_text
     from asr.scoring.scored import rate_line
 

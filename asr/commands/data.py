@@ -1,4 +1,4 @@
-"""`asr data check|stats|convert`: what is wrong with a corpus, how much it is, and other people's formats."""
+"""`asr data check|stats|convert`: problems of a corpus, its totals, and conversion from and to other formats."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_subcommands(
         parser,
         {
-            "check": ("problems by utterance id; exit status 1 if there are any", _add_check, _check),
+            "check": ("find problems, by utterance id; exit status 1 if there are any", _add_check, _check),
             "stats": ("hours, durations, speakers, words, characters", _add_stats, _stats),
             "convert": ("Kaldi, LibriSpeech, CSV, TSV, Common Voice <-> JSONL", _add_convert, _convert),
         },
@@ -42,27 +42,29 @@ def run(args: argparse.Namespace) -> int:
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Look for audio that cannot be read, transcripts that cannot be learned, copies and outliers. With several "
-        "manifests, look for utterances of one in another. Exit status 0: no problems, 1: problems."
+        "Find unreadable audio, transcripts that cannot be learned, duplicates and outliers and, with several "
+        "manifests, utterances that are in more than one. Exit status 0: no problems, 1: problems."
     )
     parser.add_argument("manifests", nargs="*", metavar="MANIFEST")
     parser.add_argument("--train", action="append", default=[], metavar="MANIFEST", help="a training set")
     parser.add_argument("--test", action="append", default=[], metavar="MANIFEST", help="a dev or test set")
     target = parser.add_mutually_exclusive_group()
-    target.add_argument("--model", metavar="MODEL", help="check spelling and lengths against this model file")
-    target.add_argument("--tokenizer", metavar="FILE", help="against this tokenizer and the default model shape")
+    target.add_argument("--model", metavar="MODEL", help="check spelling and lengths for this model")
+    target.add_argument("--tokenizer", metavar="FILE", help="check them for this tokenizer and the default model")
     target.add_argument(
-        "--config", metavar="RECIPE.yaml", help="against this recipe; without manifests, check those it names"
+        "--config",
+        metavar="RECIPE.yaml",
+        help="check them for this recipe (default for MANIFEST: the recipe's)",
     )
     parser.add_argument(
-        "--normalizer", metavar="NAME", help="text normalizer (default: of the model or recipe, else none)"
+        "--normalizer", metavar="NAME", help="text normalizer (default: that of the model or recipe, else none)"
     )
     parser.add_argument("--read", action="store_true", help="decode all audio, not only the headers")
-    parser.add_argument("--json", action="store_true", help="everything found, as JSON")
+    parser.add_argument("--json", action="store_true", help="all results as JSON")
     parser.add_argument(
-        "--limit", type=int, default=_SHOWN, metavar="N", help=f"ids shown of a kind (default {_SHOWN})"
+        "--limit", type=int, default=_SHOWN, metavar="N", help=f"ids to show per kind of problem (default: {_SHOWN})"
     )
-    parser.add_argument("-o", "--output", metavar="TSV", help="write the ids with problems and their reasons to a file")
+    parser.add_argument("-o", "--output", metavar="TSV", help="write the ids with problems, and the reasons, to a file")
 
 
 def _add_stats(parser: argparse.ArgumentParser) -> None:
@@ -73,11 +75,11 @@ def _add_stats(parser: argparse.ArgumentParser) -> None:
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Formats are told by name and content; durations that are missing are read from the audio. "
-        "Audio that cannot be read is named and left out (exit status 1); so are files and keys that are not used "
-        "(as notes). Files may be compressed (.gz) or, with --from, pipes or - for stdin. The channels of a Kaldi "
-        "directory are those of segments, reco2file_and_channel, or commands in wav.scp that only unpack a file "
-        "(sph2pipe, flac, sox, cat)."
+        "Formats are detected by name and content. Missing durations are read from the audio. Utterances whose audio "
+        "cannot be read are named and left out (exit status 1); files and keys that are not used are named in notes. "
+        "Files may be compressed (.gz) or, with --from, pipes or - for stdin. The channels of a Kaldi directory come "
+        "from segments, reco2file_and_channel, or commands in wav.scp that only unpack a file (sph2pipe, flac, sox, "
+        "cat)."
     )
     parser.add_argument("source", metavar="SRC", help="a file, a Kaldi directory, a LibriSpeech folder, lhotse's cuts")
     parser.add_argument("target", metavar="DST", help="a .jsonl, .csv or .tsv file, or a folder for Kaldi")
@@ -92,9 +94,9 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
         "--to", dest="target_kind", default="", metavar="FORMAT", help="jsonl, kaldi, csv, tsv or commonvoice"
     )
     for name in ("audio", "text", "id", "speaker"):
-        parser.add_argument(f"--{name}-column", default="", metavar="NAME", help=f"column or key that holds the {name}")
+        parser.add_argument(f"--{name}-column", default="", metavar="NAME", help=f"column or key of the {name}")
     parser.add_argument(
-        "--normalizer", default="none", metavar="NAME", help="text normalizer (default: none, only NFC)"
+        "--normalizer", default="none", metavar="NAME", help="text normalizer (default: none, which only applies NFC)"
     )
     parser.add_argument("--force", action="store_true", help="replace DST if it exists")
 
@@ -158,7 +160,7 @@ def _convert(args: argparse.Namespace) -> int:
     for error in unreadable:
         options.say(f"asr: left out: {error}")
     if lost := write_corpus(target, manifest, kind):
-        notes.append(f"{target}: no place in this format for: {', '.join(lost)}")
+        notes.append(f"{target}: this format cannot hold: {', '.join(lost)}")
     for note in notes:
         options.say(f"asr: note: {note}")
     print(f"{target}: {_count(len(manifest), 'utterance')}, {_hours(manifest)}")

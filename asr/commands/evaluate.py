@@ -27,21 +27,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="none, basic or librispeech, basic@1 for an earlier version (default: the model's own)",
     )
-    parser.add_argument("--json", action="store_true", help="the figures as one JSON object on stdout")
-    parser.add_argument("--tables", action="store_true", help="sclite's row, errors by speaker and length, confusions")
+    parser.add_argument("--json", action="store_true", help="all results as one JSON object on stdout")
+    parser.add_argument(
+        "--tables", action="store_true", help="print sclite's row, errors by speaker and length, confusions"
+    )
     report.add_report_options(parser)
     parser.add_argument(
         "--posteriorgrams",
         default="8",
         metavar="N|ID[,ID]",
-        help="with --html: the model's posteriors for the N utterances with most errors (default: 8), or for these",
+        help="with --html: show the posteriors for the N utterances with most errors (default: 8), or for these ids",
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="DIR",
-        help="write hyp.trn, ref.trn, alignments.txt, hypotheses.jsonl, summary.json and, with word times, hyp.ctm and "
-        "ref.stm here (replacing those of an earlier run)",
+        help="write hyp.trn, ref.trn, alignments.txt, hypotheses.jsonl, summary.json and, if words have times, hyp.ctm "
+        "and ref.stm to this folder, replacing those of an earlier run",
     )
 
 
@@ -53,11 +55,11 @@ def run(args: argparse.Namespace) -> int:
     from asr.text.normalize import normalizer
 
     if args.normalizer:
-        normalizer(args.normalizer)  # an unknown name is said now, not after the work
+        normalizer(args.normalizer)  # so that an unknown name is an error before the work
     manifest = Manifest.read(args.manifest)
     chosen = None if args.posteriorgrams.isdecimal() else _places(args.posteriorgrams, [u.id for u in manifest])
     if args.output:
-        OutputFolder(args.output, ())  # as is a folder that cannot be made
+        OutputFolder(args.output, ())  # and so is a folder that cannot be created
     recognizer = options.load_recognizer(args)
     evaluation = options.evaluate(args, recognizer, manifest, args.normalizer)
     if args.snr:

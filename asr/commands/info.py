@@ -1,4 +1,4 @@
-"""`asr info`: what is in a model file, without loading its tensors."""
+"""`asr info`: describe a model file without loading its tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asr.model.config import described_options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="model file (.asr)")
-    parser.add_argument("--json", action="store_true", help="all of it as one JSON object")
+    parser.add_argument("--json", action="store_true", help="everything as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(metadata: dict[str, Any]) -> str:
-    """The description of a model file for people, a line per subject."""
+    """The contents of a model file as text, a line per subject."""
     rows = [
         ("file", f"{metadata['file']['path']} ({metadata['file']['bytes'] / 1e6:.1f} MB, by {metadata['written_by']})"),
         ("parameters", f"{metadata['file']['parameters']:,}"),

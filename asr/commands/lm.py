@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _LM_HELP = "an ARPA file, plain or gzip, or a binary of asr"
 _TEXT_HELP = "text, .gz, a JSONL manifest (its texts), - for stdin"
-_OUTPUT_HELP = "by its name: .lm (binary, opens at once), .arpa or .arpa.gz"
+_OUTPUT_HELP = "output; .lm (binary, opens fastest), .arpa or .arpa.gz"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,10 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         {
             "train": ("estimate a language model from text", _add_train, _train),
-            "convert": ("ARPA to binary and back; the case of the words; pruning", _add_convert, _convert),
-            "info": ("what is in a language model", _add_info, _info),
+            "convert": ("convert between ARPA and binary, change the case of the words, prune", _add_convert, _convert),
+            "info": ("describe a language model", _add_info, _info),
             "tune": ("find alpha and beta on a development set", lm_tune.add_arguments, lm_tune.run),
-            "perplexity": ("perplexity of a language model on text", _add_perplexity, _perplexity),
+            "perplexity": ("measure the perplexity of a language model on text", _add_perplexity, _perplexity),
         },
     )
 
@@ -45,18 +45,18 @@ def run(args: argparse.Namespace) -> int:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Estimate an n-gram model with interpolated modified Kneser-Ney smoothing: the probabilities of KenLM's lmplz. "
-        "A line of text is a sentence, an empty one too."
+        "Every line of text is a sentence, even an empty one."
     )
     parser.add_argument("texts", nargs="+", metavar="TEXT", help=_TEXT_HELP)
     parser.add_argument("-o", "--output", required=True, metavar="LM", help=_OUTPUT_HELP)
-    parser.add_argument("--order", type=int, default=3, metavar="N", help="words of the longest n-grams (default 3)")
+    parser.add_argument("--order", type=int, default=3, metavar="N", help="words of the longest n-grams (default: 3)")
     parser.add_argument(
         "--prune",
         type=int,
         nargs="+",
         default=[],
         metavar="N",
-        help="leave out n-grams seen at most N times: a number per order, the last for all further ones (0 0 1)",
+        help="leave out n-grams seen at most N times: a number per order, the last one for all higher orders (0 0 1)",
     )
     _add_prune_entropy(parser, "")
     parser.add_argument("--limit-vocab", metavar="FILE", help="leave out n-grams with words not in this list")
@@ -66,7 +66,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs="+",
         metavar="D",
-        help="discounts for counts 1, 2 and more where a small text gives none (default 0.5 1 1.5)",
+        help="discounts for counts 1, 2 and more where a small text determines none (default: 0.5 1 1.5)",
     )
     parser.add_argument("--force", action="store_true", help="replace LM if it exists")
 
@@ -89,7 +89,7 @@ def _train(args: argparse.Namespace) -> int:
     _say("reading the text")
     corpus = read_corpus(read_sentences(args.texts, normalize))
     if corpus.skipped:
-        _warn(f"{corpus.skipped:,} times <s>, </s> or <unk> in the text, read as white space")
+        _warn(f"{corpus.skipped:,} occurrences of <s>, </s> or <unk> in the text, read as white space")
     _say(f"{corpus.sentences:,} sentences, {len(corpus.tokens) - corpus.sentences:,} words; estimating")
     result = estimate(
         corpus,
@@ -112,7 +112,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="LM", help=_LM_HELP)
     parser.add_argument("target", metavar="NEW", help=_OUTPUT_HELP)
     parser.add_argument("--case", choices=["lower", "upper"], help="write the words in this case")
-    _add_prune_entropy(parser, "; better told at training, by the text")
+    _add_prune_entropy(parser, "; better done by `asr lm train`, which has the text")
     parser.add_argument("--force", action="store_true", help="replace NEW if it exists")
 
 
@@ -134,7 +134,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _add_info(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("lm", metavar="LM", help=_LM_HELP)
-    parser.add_argument("-m", "--model", metavar="MODEL", help="tell too how much of it this model can spell")
+    parser.add_argument("-m", "--model", metavar="MODEL", help="also say how much of it this model can spell")
     parser.add_argument("--json", action="store_true", help="as one JSON object")
 
 
@@ -200,7 +200,7 @@ def _perplexity(args: argparse.Namespace) -> int:
 
 
 def _writer(path: str, force: bool) -> Callable[[NGramTables, Tuned | None], None]:
-    """How to write a model with its weights to `path`, decided and checked before any work."""
+    """A function that writes a model and its tuned weights to `path`, which is checked here, before any work."""
     name = path.lower()
     if not name.endswith((".lm", ".arpa", ".arpa.gz")):
         raise UsageError(f"{path}: the name of a language model ends in .lm, .arpa or .arpa.gz")
@@ -219,7 +219,7 @@ def _writer(path: str, force: bool) -> Callable[[NGramTables, Tuned | None], Non
             write_tuned(path, tuned)
         elif tuned_path(path).exists():
             tuned_path(path).unlink()
-            _say(f"{tuned_path(path)} was of the language model replaced and is deleted: run `asr lm tune` again")
+            _say(f"{tuned_path(path)} belonged to the replaced language model and is deleted: run `asr lm tune` again")
 
     return write
 
@@ -235,10 +235,10 @@ def _add_prune_entropy(parser: argparse.ArgumentParser, hint: str) -> None:
 
 
 def _share(text: str) -> float:
-    """For argparse: a number from 0 on, below 1."""
+    """For argparse: a number in [0, 1)."""
     value = float(text)
     if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"a share from 0 on, well below 1, expected (for example 1e-7), found {text}")
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to well below 1 (for example 1e-7), found {text}")
     return value
 
 
@@ -270,7 +270,7 @@ def _fallback(given: list[float] | None) -> tuple[float, float, float]:
 
 
 def _fit(lm: NGramLM, model: str) -> dict[str, Any]:
-    """How a language model and a model file go together."""
+    """How much of a language model a model can spell, and what does not fit."""
     from asr.decoding.lm_check import check_lm, spelled_share
     from asr.lm.tables import LMError
     from asr.model.checkpoint import read_metadata

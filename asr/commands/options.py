@@ -44,7 +44,7 @@ def add_model_options(parser: argparse.ArgumentParser, *, batches: bool = True) 
             "--batch-seconds",
             type=float,
             metavar="S",
-            help="padded audio per batch (default: 60 on CPU, 600 on CUDA); lower it when memory is short",
+            help="padded audio per batch (default: 60 on CPU, 600 on CUDA); lower it if memory runs out",
         )
     parser.add_argument(
         "--progress", action=argparse.BooleanOptionalAction, help="progress bar on stderr (default: on terminals)"
@@ -89,9 +89,8 @@ def add_window_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=30.0,
         metavar="S",
-        help="recordings longer than this and two overlaps, or than twice what the model was trained on, are "
-        "recognized in windows of at most S seconds, which end in pauses and are about as long as what it was trained "
-        "on; their emissions are decoded as one (default: 30; 0: always in one piece)",
+        help="longest window: recordings longer than S and two overlaps, or twice the longest training utterance, are "
+        "recognized in overlapping windows that end in pauses, and decoded as one (default: 30; 0: no windows)",
     )
     group.add_argument(
         "--chunk-overlap",
@@ -114,7 +113,7 @@ def windows(args: argparse.Namespace) -> Windows | None:
 def add_raw_options(parser: argparse.ArgumentParser) -> None:
     """--raw-rate and its companions, for audio without a header."""
     group = parser.add_argument_group("audio without a header")
-    group.add_argument("--raw-rate", type=positive, metavar="HZ", help="samples per second; makes all inputs raw")
+    group.add_argument("--raw-rate", type=positive, metavar="HZ", help="sampling rate; all inputs are then raw samples")
     group.add_argument(
         "--raw-encoding", default="s16", choices=["s8", "u8", "s16", "s24", "s32", "f32", "f64"], help="default: s16"
     )
@@ -213,14 +212,14 @@ def labeled(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def note_shortened(folder: OutputFolder | None) -> None:
-    """Say, once for all, that names of output files were cut."""
+    """Say once for all recordings that names of output files were cut."""
     if folder is not None and folder.shortened:
         name, path = folder.shortened
         say(f"asr: note: names too long for a file were cut, e.g. of '{name[:40]}...': {path}")
 
 
 def note_rates(recognizer: Recognizer | None) -> None:
-    """Say, once for all, what was resampled."""
+    """Say once for all recordings what was resampled."""
     for rate, count in sorted(recognizer.source_rates.items()) if recognizer else ():
         if recognizer and rate != recognizer.rate:
             many = "1 recording" if count == 1 else f"{count} recordings"

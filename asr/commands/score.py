@@ -22,34 +22,34 @@ examples:
   asr score ref.trn hyp.trn                              paired by utterance id
   asr score test.jsonl results.jsonl --normalize basic   a manifest and what `asr transcribe --json` printed for it
   asr score hypotheses.jsonl                             rows with text and pred_text, as `asr evaluate -o` writes them
-  asr score ref.txt hyp.txt --normalize none,basic       paired line by line, two normalizers side by side
-  asr score test.stm hyp.ctm                             words cut to the segments of the stm, as sclite does
-  asr score data/test/text decode/text --format kaldi    an id, then the text
-  asr score talk.txt talk.srt --normalize basic          subtitles are one text, paired with all lines of a txt
+  asr score ref.txt hyp.txt --normalize none,basic       paired line by line, with two normalizers
+  asr score test.stm hyp.ctm                             words are assigned to the stm's segments, as in sclite
+  asr score data/test/text decode/text --format kaldi    an id, then the text, on each line
+  asr score talk.txt talk.srt --normalize basic          subtitles as one text, paired with the whole txt
 
-trn and stm may leave a choice of wordings, as for sclite: { a / b c / @ }, @ for no word; the one nearest to the
-hypothesis is scored. Braces in other formats are letters.
+trn and stm files may give alternatives, as for sclite: { a / b c / @ }, where @ stands for no word. The one nearest to
+the hypothesis is scored. In other formats braces have no meaning.
 
-A reference without a hypothesis counts as an empty hypothesis, a hypothesis without a reference is not scored; both are
-counted and named on stderr, and with --strict an error.
+A reference without a hypothesis counts as deletions; a hypothesis without a reference is not scored. Both are
+counted and named on stderr; with --strict they are an error.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("reference", metavar="REF", help=f"references: {TEXT_FORMATS}; - for stdin")
-    parser.add_argument("hypothesis", metavar="HYP", nargs="?", help="hypotheses (default: pred_text of REF's rows)")
+    parser.add_argument("hypothesis", metavar="HYP", nargs="?", help="hypotheses (default: pred_text in REF's rows)")
     add_text_options(parser)
-    parser.add_argument("--cer", action="store_true", help="character error rates, too")
+    parser.add_argument("--cer", action="store_true", help="also score characters")
     parser.add_argument("--limit", type=int, default=10, metavar="N", help="rows per table (default: 10; 0: all)")
-    parser.add_argument("--json", action="store_true", help="all figures as one JSON object on stdout")
+    parser.add_argument("--json", action="store_true", help="all results as one JSON object on stdout")
     report.add_report_options(parser)
     parser.add_argument(
         "-o",
         "--output",
         metavar="DIR",
-        help="write summary.json, alignments.txt, ref.trn and hyp.trn (with word times hyp.ctm and ref.stm, too) here, "
-        "each normalizer but the first in a folder of its own",
+        help="write summary.json, alignments.txt, ref.trn, hyp.trn and, if words have times, hyp.ctm and ref.stm to "
+        "this folder; each normalizer but the first has a subfolder",
     )
 
 
@@ -107,20 +107,20 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
         "--normalize",
         default="none",
         metavar="N[,N]",
-        help="none (default), basic, librispeech: one or several side by side, both sides alike; basic and librispeech "
-        "leave annotators' tags out ([noise], <unk>, (laughs)), basic@1 and librispeech@1 make words of them",
+        help="none (default), basic or librispeech, applied to both sides; several are scored side by side. basic and "
+        "librispeech leave out annotators' tags ([noise], <unk>, (laughs)); basic@1, librispeech@1 keep them as words",
     )
     parser.add_argument(
         "--speakers",
         metavar="FILE",
-        help="manifest or utt2spk with the speakers; `prefix` takes them from the ids, up to the first - or _",
+        help="manifest or utt2spk file that names the speakers; `prefix`: the start of each id, up to the first - or _",
     )
     parser.add_argument(
         "--format",
         metavar="F[,F]",
-        help=f"{TEXT_FORMATS}: of all files, or of the references and of the hypotheses (default: as they look)",
+        help=f"{TEXT_FORMATS}: of all files, or of references,hypotheses (default: detected)",
     )
-    parser.add_argument("--strict", action="store_true", help="missing and extra utterances are an error")
+    parser.add_argument("--strict", action="store_true", help="treat missing and extra utterances as an error")
 
 
 def normalizer_names(text: str) -> list[str]:
@@ -152,7 +152,7 @@ def pair_with(references: Texts, hypothesis: str, args: argparse.Namespace) -> T
 
 
 def summary(test_set: TestSet, sets: list[ScoredSet], warnings: list[str]) -> dict[str, Any]:
-    """Everything as JSON-able values."""
+    """All results as JSON-able values."""
     return {
         "reference": test_set.reference_path,
         "hypothesis": test_set.hypothesis_path,
@@ -165,7 +165,7 @@ def summary(test_set: TestSet, sets: list[ScoredSet], warnings: list[str]) -> di
 
 
 def text(test_set: TestSet, sets: list[ScoredSet], limit: int | None) -> str:
-    """The figures for people: one line per normalizer and unit, then the first normalizer's tables."""
+    """The results as text: one line per normalizer and unit, then the tables of the first normalizer."""
     first = sets[0]
     facts = [f"{len(test_set.references)} utterances", f"{first.words.reference_length} words"]
     if first.speakers:

@@ -25,7 +25,7 @@ def main(folder: Path, preparation: Preparation, argv: Sequence[str] | None = No
     0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     if argv is None:
-        standard_streams.own()
+        standard_streams.install()
     arguments = list(sys.argv[1:] if argv is None else argv)
     return standard_streams.guarded(lambda: _status(folder, preparation, arguments), folder.name)
 

@@ -1,4 +1,4 @@
-"""`asr doctor`: finds what is missing, broken, too old or at odds, and says the line that mends it."""
+"""`asr doctor`: finds what is missing, broken, too old or in conflict, and says how to fix it."""
 
 from __future__ import annotations
 
