@@ -186,7 +186,8 @@ def _target(
     from asr.text.tokenizer import load_tokenizer, tokenizer_from_dict
 
     tokenizer = None
-    normalizer, features, model = "none", FeatureConfig(), RecurrentConfig()
+    normalizer, features = "none", FeatureConfig()
+    model: ModelConfig = RecurrentConfig()
     if args.model:
         metadata = read_metadata(args.model)
         normalizer, tokenizer = metadata["normalizer"], tokenizer_from_dict(metadata["tokenizer"])
