@@ -31,14 +31,16 @@ def run(args: argparse.Namespace) -> int:
     from asr.corpus.manifest import Manifest
     from asr.decoding.confidence import fit_calibration
     from asr.recognition.calibration import held_out, write_calibrated
-    from asr.scoring.confidences import quality_line, together
+    from asr.scoring.breakdown import pooled
+    from asr.scoring.tables import quality_line
 
     manifest = Manifest.read(args.manifest)
     recognizer = options.load_recognizer(args)
     recognizer.calibration = None
     evaluation = options.evaluate(args, recognizer, manifest)
-    found = [(u, line.speaker) for u, line in zip(evaluation.scored.judged, evaluation.scored.lines, strict=True) if u]
-    words = together([utterance for utterance, _ in found])
+    scored = evaluation.scored
+    found = [(u, line.speaker) for u, line in zip(scored.word_confidences, scored.lines, strict=True) if u]
+    words = pooled([utterance for utterance, _ in found])
     if not words.confidences:
         raise AsrError(f"{args.manifest}: no words were recognized: there is nothing to calibrate on")
     calibration = fit_calibration(words.confidences, words.correct)

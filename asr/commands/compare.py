@@ -49,15 +49,15 @@ def run(args: argparse.Namespace) -> int:
     if [args.reference, args.hypothesis_a, args.hypothesis_b].count("-") > 1:
         raise UsageError("stdin ('-') can be read only once")
     from asr.scoring.comparison import compare
+    from asr.scoring.pairing import TextFileError
     from asr.scoring.scored import normalized_pairs
-    from asr.scoring.texts import TextsError
     from asr.text.normalize import tag_warnings, versioned
 
     references = read_references(args)
     sets = [pair_with(references, args.hypothesis_a, args), pair_with(references, args.hypothesis_b, args)]
     lines = sets[0].references
     if [line.id for line in lines] != [line.id for line in sets[1].references]:
-        raise TextsError(f"{args.reference}: paired by other ids with A than with B: give both in one format")
+        raise TextFileError(f"{args.reference}: paired by other ids with A than with B: give both in one format")
     warnings = [warning for test_set in sets for warning in test_set.warnings]
     if args.strict and warnings:
         raise UsageError(f"--strict: {warnings[0]}")
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 def summary(sets: list[TestSet], results: list[tuple[str, Comparison]], warnings: list[str]) -> dict[str, Any]:
     """All results as JSON-able values; the `gain` of an utterance is how many fewer errors B makes in it than A."""
-    from asr.scoring.scored import rates
+    from asr.scoring.tables import rates
 
     lines = sets[0].references
     comparisons = []
@@ -107,7 +107,7 @@ def summary(sets: list[TestSet], results: list[tuple[str, Comparison]], warnings
 def text(sets: list[TestSet], results: list[tuple[str, Comparison]], limit: int | None) -> str:
     """The results as text: rates and verdict per normalizer, then where B wins and loses under the first one."""
     from asr.scoring.comparison import p_text
-    from asr.scoring.scored import rate_line
+    from asr.scoring.tables import rate_line
 
     first = results[0][1]
     lines = [

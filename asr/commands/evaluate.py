@@ -92,14 +92,14 @@ def _places(names: str, ids: list[str]) -> list[int]:
 def _write_report(
     args: argparse.Namespace, evaluation: Evaluation, recognizer: Recognizer, chosen: list[int] | None
 ) -> list[str]:
-    from asr.scoring.report import Strip, most_errors, read_clip
+    from asr.scoring.report import Posteriorgram, most_errors, read_clip
 
-    strips = {}
+    posteriorgrams = {}
     for i in most_errors(evaluation.scored, int(args.posteriorgrams)) if chosen is None else chosen:
         if isinstance(evaluation.results[i], Transcript):
             samples, _ = read_clip(evaluation.scored.lines[i], recognizer.rate)
             [log_probs] = recognizer.emissions([samples])
-            strips[i] = Strip(log_probs, recognizer.tokenizer.labels, recognizer.frame_seconds)
+            posteriorgrams[i] = Posteriorgram(log_probs, recognizer.tokenizer.labels, recognizer.frame_seconds)
     return report.write(
         args,
         [evaluation.scored],
@@ -112,6 +112,5 @@ def _write_report(
             else "confidences not calibrated",
         ],
         warnings=evaluation.warnings,
-        missing=[failure.id for failure in evaluation.failures],
-        strips=strips,
+        posteriorgrams=posteriorgrams,
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from asr.types import AsrError, UsageError
 
 if TYPE_CHECKING:
-    from asr.scoring.report import Strip
+    from asr.scoring.report import Posteriorgram
     from asr.scoring.scored import ScoredSet
 
 PLAYERS = 30  # a minute of speech is about 0.3 MB in the page
@@ -76,20 +76,19 @@ def write(
     title: str,
     facts: Sequence[str] = (),
     warnings: Sequence[str] = (),
-    missing: Sequence[str] = (),
-    strips: Mapping[int, Strip] | None = None,
+    posteriorgrams: Mapping[int, Posteriorgram] | None = None,
 ) -> list[str]:
     """Write the report that --html asks for; returns a line for each recording that could not be included."""
     from asr import __version__
     from asr.scoring.report import data_uri, most_errors, read_clip, write_report
 
-    if args.flag_below is not None and sets[0].recognized is None:
+    if args.flag_below is not None and sets[0].confidences is None:
         raise UsageError("--flag-below: the hypotheses have no words with confidences; give JSONL with `words`")
     players: dict[int, str] = {}
     problems: list[str] = []
     if args.audio:
         _need_audio(sets[0], "--audio")
-        for i in dict.fromkeys([*most_errors(sets[0], args.audio), *(strips or {})]):
+        for i in dict.fromkeys([*most_errors(sets[0], args.audio), *(posteriorgrams or {})]):
             try:
                 players[i] = data_uri(*read_clip(sets[0].lines[i]))
             except AsrError as error:
@@ -100,9 +99,8 @@ def write(
         title=title,
         facts=facts,
         warnings=warnings,
-        missing=missing,
         audio=players,
-        strips=strips,
+        posteriorgrams=posteriorgrams,
         flag_below=args.flag_below,
         footer=f"Written by asr {__version__}. Intervals are 95 % bootstrap intervals, of groups over utterances.",
     )

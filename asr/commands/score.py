@@ -11,9 +11,8 @@ from asr.commands import options, report
 from asr.types import UsageError
 
 if TYPE_CHECKING:
-    from asr.scoring.pairing import TestSet
+    from asr.scoring.pairing import TestSet, TextFile
     from asr.scoring.scored import ScoredSet
-    from asr.scoring.texts import Texts
 
 TEXT_FORMATS = "trn, stm, ctm, jsonl, json, csv (tsv), kaldi, srt, vtt or txt"
 
@@ -82,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         title = " against ".join(
             dict.fromkeys([Path(test_set.hypothesis_path).name, Path(test_set.reference_path).name])
         )
-        warnings += report.write(args, sets, title=title, warnings=warnings, missing=test_set.missing)
+        warnings += report.write(args, sets, title=title, warnings=warnings)
     if args.json:
         print(json.dumps(summary(test_set, sets, warnings), ensure_ascii=False))
     else:
@@ -135,7 +134,7 @@ def normalizer_names(text: str) -> list[str]:
     return names
 
 
-def read_references(args: argparse.Namespace) -> Texts:
+def read_references(args: argparse.Namespace) -> TextFile:
     """The references, with the speakers that --speakers gives."""
     from asr.scoring.text_files import read_texts, with_speakers
 
@@ -143,7 +142,7 @@ def read_references(args: argparse.Namespace) -> Texts:
     return with_speakers(references, args.speakers) if args.speakers else references
 
 
-def pair_with(references: Texts, hypothesis: str, args: argparse.Namespace) -> TestSet:
+def pair_with(references: TextFile, hypothesis: str, args: argparse.Namespace) -> TestSet:
     """The references with the hypotheses of a file."""
     from asr.scoring.pairing import pair
     from asr.scoring.text_files import read_texts
@@ -181,16 +180,12 @@ def text(test_set: TestSet, sets: list[ScoredSet], limit: int | None) -> str:
 
 def rate_table(sets: list[ScoredSet]) -> list[str]:
     """A line per normalizer and unit."""
-    lines = [f"{'':4}{'normalizer':14}    rate   95 % interval        sub    del    ins  reference       SER"]
-    for scored in sets:
-        for label, score in (("WER", scored.words), ("CER", scored.characters)):
-            if score is None:
-                continue
-            c, (low, high) = score.counts, score.interval
-            ser = f"{score.sentence_error_rate:8.2%}" if label == "WER" else ""
-            lines.append(
-                f"{label:4}{scored.normalizer:14} {score.rate:7.2%}   {f'{low:.2%} to {high:.2%}':<17}"
-                f"{c.substitutions:7d}{c.deletions:7d}{c.insertions:7d} {c.reference_length:10d}  {ser}".rstrip()
-            )
-    lines.append(f"    (intervals: bootstrap over {sets[0].words.interval_units})")
-    return lines
+    from asr.scoring.tables import RATE_HEADER, rate_cells, rates, table
+
+    rows = [
+        [label, scored.normalizer, *rate_cells(rates(score)), f"{score.sentence_error_rate:.2%}" * (label == "WER")]
+        for scored in sets
+        for label, score in scored.scores.items()
+    ]
+    text = table(["", "normalizer", "rate", *RATE_HEADER[:-1], "reference", "SER"], rows, left=2)
+    return [*text.splitlines(), f"    (intervals: bootstrap over {sets[0].words.interval_units})"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.corpus.manifest import Manifest
+from asr.scoring.tables import RATE_HEADER, rate_cells, table
 from asr.training.config import TrainConfig, manifests
 
 if TYPE_CHECKING:
@@ -48,17 +49,11 @@ def evaluate_sets(
 
 def results_table(rows: list[dict[str, Any]]) -> str:
     """One line for each test set and decoding, under a heading."""
-    width = max(len(row["set"]) for row in [*rows, {"set": "test set"}])
-    lines = [f"{'test set':{width}}  decoder  utterances     WER   95 % interval      CER    words   sub   del   ins"]
-    for row in rows:
-        wer, cer = row["wer"], row["cer"]
-        low, high = wer["interval_95"]
-        lines.append(
-            f"{row['set']:{width}}  {row['decoding']:7}  {row['utterances']:10d}  {wer['rate']:6.2%}  "
-            f"{low:6.2%} - {high:6.2%}  {cer['rate']:6.2%}  {wer['reference_length']:7d}  {wer['substitutions']:4d}  "
-            f"{wer['deletions']:4d}  {wer['insertions']:4d}"
-        )
-    return "\n".join(lines)
+    cells = [
+        [row["set"], row["decoding"], str(row["utterances"]), *rate_cells(row["wer"]), f"{row['cer']['rate']:.2%}"]
+        for row in rows
+    ]
+    return table(["test set", "decoder", "utterances", "WER", *RATE_HEADER, "CER"], cells, left=2)
 
 
 def _search(recognizer: Recognizer, lm: Path | None) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 from asr.decoding.confidence import Calibration, fit_calibration
 from asr.model.checkpoint import load_model, save_model
-from asr.scoring.confidences import Judged, together
+from asr.scoring.breakdown import WordConfidences, pooled
 
 KEY = "confidence"  # in a model file's training summary
 FOLDS = 5
 
 
-def held_out(utterances: Sequence[Judged], speakers: Sequence[str]) -> Judged | None:
+def held_out(utterances: Sequence[WordConfidences], speakers: Sequence[str]) -> WordConfidences | None:
     """The words with the confidences of calibrations fitted on other utterances (cross-validation in FOLDS parts).
 
     A speaker's utterances stay together where all are known and there are enough; None for a single utterance. The
@@ -28,11 +28,11 @@ def held_out(utterances: Sequence[Judged], speakers: Sequence[str]) -> Judged | 
         return None
     found = []
     for fold in sorted(set(place.values())):
-        rest = together([u for u, name in zip(utterances, names, strict=True) if place[name] != fold])
+        rest = pooled([u for u, name in zip(utterances, names, strict=True) if place[name] != fold])
         change = fit_calibration(rest.confidences, rest.correct) if rest.confidences else Calibration()
-        here = together([u for u, name in zip(utterances, names, strict=True) if place[name] == fold])
+        here = pooled([u for u, name in zip(utterances, names, strict=True) if place[name] == fold])
         found.append(replace(here, confidences=tuple(map(change, here.confidences))))
-    return together(found)
+    return pooled(found)
 
 
 def write_calibrated(model: str | Path, target: str | Path, calibration: Calibration, summary: dict[str, Any]) -> Path:

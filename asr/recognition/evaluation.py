@@ -17,11 +17,11 @@ from asr.corpus.manifest import Manifest, Utterance, manifest_row
 from asr.files import write_text
 from asr.recognition.inputs import as_recording
 from asr.recognition.writers import to_dict
-from asr.scoring.confidences import quality_line
 from asr.scoring.edits import Score
-from asr.scoring.scored import ScoredSet, rate_line, scored, write_summary
-from asr.scoring.texts import Line
-from asr.text.normalize import normalize, versioned
+from asr.scoring.pairing import Line
+from asr.scoring.scored import ScoredSet, score_set, write_summary
+from asr.scoring.tables import quality_line, rate_line
+from asr.text.normalize import versioned
 from asr.types import Failure, Transcript
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Evaluation:
 
     def text(self) -> str:
         """The figures for people, a few lines."""
-        words, characters, judged = self.wer, self.cer, self.scored.recognized
+        words, characters, confidences = self.wer, self.cer, self.scored.confidences
         unread = f", {len(self.failures)} of them unreadable and counted as empty" if self.failures else ""
         total = len(self.utterances)
         speed = f" ({1 / self.real_time_factor:.0f}x real time)" if self.real_time_factor else ""
@@ -128,7 +128,7 @@ class Evaluation:
             f"{rate_line('CER', characters)}\n"
             f"SER {words.sentence_error_rate:7.2%}  ({words.sentence_errors} of {total} utterances with an error)\n"
             f"RTF {self.real_time_factor:.4f}{speed}"
-            + (f"\nconfidences: {quality_line(judged.quality())}" if judged else "")
+            + (f"\nconfidences: {quality_line(confidences.quality())}" if confidences else "")
         )
 
     def write(self, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
@@ -172,16 +172,18 @@ def evaluate(
             on_result(result)
     seconds = time.perf_counter() - started
     complete = tuple(result for result in results if result is not None)
-    references = tuple(normalize(utterance.text, name) for utterance in utterances)
-    hypotheses = tuple(normalize(_text(result), name) for result in complete)
     lines = [_line(utterance, result) for utterance, result in zip(utterances, complete, strict=True)]
-    spoken = [Line(result.id, _text(result), words=_words(result)) for result in complete]
+    recognized_lines = [
+        Line(result.id, result.text, words=result.words) if isinstance(result, Transcript) else Line(result.id, None)
+        for result in complete
+    ]
+    scored = score_set(lines, recognized_lines, name, characters=True)
     return Evaluation(
         manifest=manifest.path,
         utterances=utterances,
         results=complete,
-        scored=scored(name, lines, spoken, references, hypotheses, characters=True),
-        unknown_symbols=_unknown_symbols(recognizer, references),
+        scored=scored,
+        unknown_symbols=_unknown_symbols(recognizer, scored.references),
         seconds=seconds,
     )
 
@@ -203,12 +205,6 @@ def _line(utterance: Utterance, result: Transcript | Failure) -> Line:
         segment=utterance.segment,
         channel=utterance.channel,
     )
-
-
-def _words(result: Transcript | Failure) -> tuple[tuple[str, float, float, float], ...]:
-    if isinstance(result, Failure):
-        return ()
-    return tuple((word.word, word.start, word.end, word.confidence) for word in result.words)
 
 
 def _unknown_symbols(recognizer: Recognizer, references: tuple[str, ...]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from asr.scoring.edits import Edit, Score, Unit, align_texts, score_alignments
-from asr.scoring.significance import Difference, resampling_units, paired_bootstrap
+from asr.scoring.significance import Difference, paired_bootstrap, resampling_units
 
 SIGNIFICANT = 0.05
 GOOD_WORDS = 2  # correct words of both systems that end a segment, as in NIST's sc_stats
@@ -32,36 +32,16 @@ class MatchedPairs:
 class Comparison:
     """Two scores of the same references. Differences are B's minus A's: negative where B is better.
 
-    `matched` is None for characters, for which the test was not made. `reworded` are the utterances whose references
-    leave a choice that fell differently for the two.
+    `bootstrap` is the difference of the rates with its paired-bootstrap interval and p, over `interval_units`
+    ("speakers" where these are known, else "utterances"). `matched` is None for characters, for which the test is not
+    defined.
     """
 
     a: Score
     b: Score
-    alignments_a: tuple[list[Edit], ...]
-    alignments_b: tuple[list[Edit], ...]
-    reworded: frozenset[int] = frozenset()
-
-    @cached_property
-    def _bootstrap(self) -> tuple[Difference, str]:
-        units, name = resampling_units(
-            np.concatenate([self.a.errors_and_lengths, self.b.errors_and_lengths], axis=1), self.a.speakers
-        )
-        return paired_bootstrap(units[:, 0], units[:, 2], units[:, 1], units[:, 3]), name
-
-    @property
-    def bootstrap(self) -> Difference:
-        """The difference of the rates with its paired-bootstrap interval and p, over speakers where known."""
-        return self._bootstrap[0]
-
-    @property
-    def interval_units(self) -> str:
-        """What was resampled: "speakers" or "utterances"."""
-        return self._bootstrap[1]
-
-    @cached_property
-    def matched(self) -> MatchedPairs | None:
-        return matched_pairs(self.alignments_a, self.alignments_b, self.reworded) if self.a.unit == "word" else None
+    bootstrap: Difference
+    interval_units: str
+    matched: MatchedPairs | None
 
     @property
     def difference(self) -> float:
@@ -86,16 +66,16 @@ class Comparison:
         low, high = self.interval
         return self.p < SIGNIFICANT and not low <= 0.0 <= high
 
-    def verdict(self, name_a: str = "A", name_b: str = "B") -> str:
+    def verdict(self) -> str:
         """ "B is better: -0.8 % absolute [-1.2, -0.4], p = 0.001", or that the difference may be chance."""
         low, high = (100.0 * limit for limit in self.interval)
         p = p_text(self.p, self.bootstrap.bounded)
         figures = f"{100.0 * self.difference:+.2f} % absolute [{low:+.2f}, {high:+.2f}], {p}"
         if not self.gains.any():
-            return f"{name_a} and {name_b} make equally many errors in every utterance"
+            return "A and B make equally many errors in every utterance"
         if self.significant:
-            return f"{name_b} is {'better' if self.difference < 0 else 'worse'}: {figures}"
-        return f"no significant difference: {name_b} is at {figures}"
+            return f"B is {'better' if self.difference < 0 else 'worse'}: {figures}"
+        return f"no significant difference: B is at {figures}"
 
     def summary(self) -> dict[str, Any]:
         """The figures as JSON-able values; rates are fractions."""
@@ -134,12 +114,14 @@ def compare(
     references leave a choice. Raises ValueError when lists differ in length.
     """
     others = references if references_b is None else references_b
-    alignments_a = tuple(align_texts(references, hypotheses_a, unit))
-    alignments_b = tuple(align_texts(others, hypotheses_b, unit))
-    reworded = frozenset(i for i, (ours, other) in enumerate(zip(references, others, strict=True)) if ours != other)
-    return Comparison(
-        score_alignments(alignments_a, unit, speakers), score_alignments(alignments_b, unit, speakers), alignments_a, alignments_b, reworded
-    )
+    alignments_a, alignments_b = align_texts(references, hypotheses_a, unit), align_texts(others, hypotheses_b, unit)
+    a, b = (score_alignments(alignments, unit, speakers) for alignments in (alignments_a, alignments_b))
+    units, name = resampling_units(np.concatenate([a.errors_and_lengths, b.errors_and_lengths], axis=1), speakers)
+    matched = None
+    if unit == "word":
+        reworded = {i for i, (ours, other) in enumerate(zip(references, others, strict=True)) if ours != other}
+        matched = matched_pairs(alignments_a, alignments_b, reworded)
+    return Comparison(a, b, paired_bootstrap(units[:, :2], units[:, 2:]), name, matched)
 
 
 def p_text(p: float, bounded: bool = False) -> str:
@@ -155,8 +137,8 @@ def matched_pairs(
     """The matched-pairs sentence-segment word error test (Gillick and Cox, ICASSP 1989) as NIST's sc_stats does it.
 
     Utterances are cut where both systems have GOOD_WORDS words in a row right; the differences of the errors in the
-    segments with errors are taken as independent and their mean as normal, which wants some 30 segments. The utterances
-    in `whole`, whose references differ, are a segment each.
+    segments with errors are taken to be independent and their mean to be normally distributed, which requires about 30
+    segments. The utterances in `whole`, whose references differ, are a segment each.
     """
     differences: list[int] = []
     for i, (edits_a, edits_b) in enumerate(zip(alignments_a, alignments_b, strict=True)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +25,12 @@ class Edit(NamedTuple):
     reference_end: int
     hypothesis_start: int
     hypothesis_end: int
+
+    def pairs(self, reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[str, str]]:
+        """The tokens of both sides that stand opposite each other, "" where one side has none."""
+        ours = reference[self.reference_start : self.reference_end]
+        theirs = hypothesis[self.hypothesis_start : self.hypothesis_end]
+        return list(zip_longest(ours, theirs, fillvalue=""))
 
 
 @dataclass(frozen=True)
@@ -60,11 +67,13 @@ class Score:
     """The error rate of a test set: counts summed over all utterances and divided once.
 
     `utterances` holds the counts of each utterance in input order, `speakers` their speakers where these are known.
+    `resamples` sets the number of bootstrap resamples for the interval (default: as `bootstrap_interval` chooses).
     """
 
     unit: Unit
     utterances: tuple[EditCounts, ...]
     speakers: tuple[str, ...] = ()
+    resamples: int | None = None
 
     @cached_property
     def counts(self) -> EditCounts:
@@ -138,7 +147,7 @@ class Score:
     @cached_property
     def _interval(self) -> tuple[tuple[float, float], str]:
         units, name = resampling_units(self.errors_and_lengths, self.speakers)
-        return bootstrap_interval(units[:, 0], units[:, 1]), name
+        return bootstrap_interval(units[:, 0], units[:, 1], resamples=self.resamples), name
 
 
 def score(

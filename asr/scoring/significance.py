@@ -10,9 +10,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-FEWEST_SPEAKERS = 5  # below it, resampling speakers says next to nothing about speakers
-_DRAWS = 200_000_000  # of units in all resamples together: bounds the time
-_BLOCK = 2_000_000  # draws held in memory at once
+TAIL = 0.025  # on either side of a 95 % interval
+FEWEST_SPEAKERS = 5  # with fewer, an interval over speakers would mean next to nothing
+_DRAWS = 200_000_000  # units drawn in all resamples together: bounds the time
+_BLOCK = 2_000_000  # draws held in memory at a time
 _NORMAL = NormalDist()
 
 
@@ -44,81 +45,59 @@ def resampling_units(counts: np.ndarray, speakers: Sequence[str]) -> tuple[np.nd
     return counts, "utterances"
 
 
-def bootstrap_interval(
-    errors: np.ndarray, lengths: np.ndarray, *, confidence: float = 0.95, resamples: int | None = None, seed: int = 1
-) -> tuple[float, float]:
-    """Expanded percentile bootstrap of sum(errors) / sum(lengths) over units drawn with replacement.
+def bootstrap_interval(errors: np.ndarray, lengths: np.ndarray, *, resamples: int | None = None) -> tuple[float, float]:
+    """The 95 % interval of sum(errors) / sum(lengths): an expanded percentile bootstrap over units.
 
-    `errors` and `lengths`, both (units,), are per utterance, or summed per speaker (see `resampling_units`). The percentiles
-    are widened as Hesterberg ("What teachers should know about the bootstrap", The American Statistician 2015)
-    recommends, which matters for few units. Where nothing was wrong the upper limit is the exact binomial one over
-    reference tokens; a single unit, which has no spread, gives (0, 1). The seed is fixed so that a report can be
-    repeated.
+    `errors` and `lengths`, both (units,), are per utterance, or summed per speaker (see `resampling_units`). The
+    percentiles are widened as Hesterberg ("What teachers should know about the bootstrap", The American Statistician
+    2015) recommends, which matters for few units. Without any error the upper limit is the exact binomial one over
+    reference tokens; a single unit, which has no spread, gives (0, 1).
     """
     units = len(errors)
     total, tokens = float(np.sum(errors)), float(np.sum(lengths))
     if units == 0:
         return (0.0, 0.0)
-    tail = (1.0 - confidence) / 2.0
     if total == 0:
-        return (0.0, 1.0 - tail ** (1.0 / max(tokens, 1.0)))
+        return (0.0, 1.0 - TAIL ** (1.0 / max(tokens, 1.0)))
     if units == 1:
         return (0.0, max(1.0, total / max(tokens, 1.0)))
-    sums = _resampled(np.stack([errors, lengths], axis=1), resamples, seed)
-    rates = sums[:, 0] / np.maximum(sums[:, 1], 1.0)
-    tail = _expanded(tail, units)
-    low, high = np.quantile(rates, [tail, 1.0 - tail])
-    return (float(low), float(high))
+    sums = _resampled(np.stack([errors, lengths], axis=1), resamples)
+    return _expanded_interval(sums[:, 0] / np.maximum(sums[:, 1], 1.0), units)
 
 
-def paired_bootstrap(
-    errors_a: np.ndarray,
-    errors_b: np.ndarray,
-    lengths: np.ndarray,
-    lengths_b: np.ndarray | None = None,
-    *,
-    confidence: float = 0.95,
-    resamples: int | None = None,
-    seed: int = 1,
-) -> Difference:
-    """The difference of two error rates, B's minus A's, on the same units; arrays (units,).
+def paired_bootstrap(a: np.ndarray, b: np.ndarray, *, resamples: int | None = None) -> Difference:
+    """The difference of two error rates, B's minus A's; `a` and `b` (units, 2) hold errors and reference tokens.
 
-    `lengths_b` are B's reference tokens where a choice of wordings makes them differ from A's, `lengths`.
     Both systems are scored on the same resampled units, so that what is hard for both cancels (Bisani and Ney 2004).
     Interval and p agree: p < 0.05 exactly where the 95 % interval leaves out 0, but for the grain of the resamples.
     """
-    units = len(lengths)
-    columns = [np.asarray(errors_b, dtype=np.float64) - np.asarray(errors_a, dtype=np.float64), lengths]
-    if lengths_b is not None and not np.array_equal(lengths, lengths_b):
-        columns = [errors_a, lengths, errors_b, lengths_b]
+    units = len(a)
+    table = np.concatenate([a, b], axis=1)
 
     def differences_of(sums: np.ndarray) -> np.ndarray:
-        rates = [sums[:, k] / np.maximum(sums[:, k + 1], 1.0) for k in range(0, sums.shape[1], 2)]
-        return rates[-1] - rates[0] if len(rates) > 1 else rates[0]
+        rates = sums[:, 0::2] / np.maximum(sums[:, 1::2], 1.0)
+        return np.asarray(rates[:, 1] - rates[:, 0])
 
-    table = np.stack(columns, axis=1)
     value = float(differences_of(table.sum(axis=0, keepdims=True))[0])
     if units < 2:
         return Difference(value, (min(value, -1.0), max(value, 1.0)), 1.0)
-    if len(columns) == 2 and not columns[0].any():
+    if np.array_equal(a, b):
         return Difference(0.0, (0.0, 0.0), 1.0)
-    differences = differences_of(_resampled(table, resamples, seed))
-    tail = _expanded((1.0 - confidence) / 2.0, units)
-    low, high = np.quantile(differences, [tail, 1.0 - tail])
-    equal = int((differences == 0).sum())  # counted half: differences of errors are whole numbers, ties are common
+    differences = differences_of(_resampled(table, resamples))
+    equal = int((differences == 0).sum())  # counted half: errors are whole numbers, ties are common
     against = min(int((differences < 0).sum()), int((differences > 0).sum())) + equal / 2
     one_sided = min((against + 1) / (len(differences) + 1), 0.5)
     # the expansion of the interval, the other way round
     t = -_NORMAL.inv_cdf(one_sided) * math.sqrt((units - 1) / units)
     p = min(1.0, 2.0 * student_tail(t, units - 1))
-    return Difference(value, (float(low), float(high)), p, bounded=against == 0)
+    return Difference(value, _expanded_interval(differences, units), p, bounded=against == 0)
 
 
-def _resampled(columns: np.ndarray, resamples: int | None, seed: int) -> np.ndarray:
+def _resampled(columns: np.ndarray, resamples: int | None) -> np.ndarray:
     """Sums (resamples, k) of the rows of `columns` (units, k) over units drawn with replacement."""
     units = len(columns)
     count = resamples or min(10_000, max(1000, _DRAWS // units))
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(1)  # fixed, so that a report can be repeated
     values = np.asarray(columns, dtype=np.float64)
     sums = np.empty((count, values.shape[1]))
     rows = max(1, _BLOCK // units)
@@ -132,9 +111,11 @@ def _resampled(columns: np.ndarray, resamples: int | None, seed: int) -> np.ndar
     return sums
 
 
-def _expanded(tail: float, units: int) -> float:
-    """The tail at which the percentile interval of `units` units has about the coverage that `tail` promises."""
-    return _NORMAL.cdf(-student_quantile(tail, units - 1) * math.sqrt(units / (units - 1)))
+def _expanded_interval(values: np.ndarray, units: int) -> tuple[float, float]:
+    """The percentiles of a resampled statistic at which the interval has about the coverage that TAIL promises."""
+    tail = _NORMAL.cdf(-student_quantile(TAIL, units - 1) * math.sqrt(units / (units - 1)))
+    low, high = np.quantile(values, [tail, 1.0 - tail])
+    return (float(low), float(high))
 
 
 @lru_cache(maxsize=64)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from asr.scoring import compare, score
-from asr.scoring.nist_files import has_look_alikes, read_stm, read_trn, trn_line
-from asr.scoring.pairing import pair
-from asr.scoring.sclite import Row, sclite_counts, sclite_row, sclite_rows, sclite_table, stm_line
+from asr.scoring.nist_files import has_look_alikes, read_stm, read_trn, stm_line, trn_line
+from asr.scoring.pairing import Line, pair
+from asr.scoring.sclite import Row, sclite_counts, sclite_row, sclite_rows, sclite_table
 from asr.scoring.scored import normalized_pairs, score_set
 from asr.scoring.text_files import read_texts
-from asr.scoring.texts import Line
+from asr.types import Word
 
 needs_sclite = pytest.mark.skipif(
     shutil.which("sctk") is None, reason="sclite is not installed (Debian: apt-get install sctk)"
@@ -197,7 +197,7 @@ def test_sclite_reads_the_ctm_and_stm_and_agrees(tmp_path):
     lines, spoken = [], []
     for i, (reference, hypothesis) in enumerate(zip(references, hypotheses, strict=True)):
         words = hypothesis.split()
-        times = tuple((word, 0.2 * k, 0.2 * k + 0.15, 0.5) for k, word in enumerate(words))
+        times = tuple(Word(word, 0.2 * k, 0.2 * k + 0.15, 0.5) for k, word in enumerate(words))
         lines.append(Line(f"u {i}", reference or "a", speaker=f"s{i % 3}", duration=10.0))
         spoken.append(Line(f"u {i}", hypothesis, words=times))
     scored = score_set(lines, spoken, "none")
@@ -264,8 +264,7 @@ def test_the_table_has_a_row_per_speaker_and_a_total():
     assert "(unknown)" in "\n".join(table)
 
 
-def test_characters_and_empty_sides():
-    assert sclite_counts(["ab c"], ["ab d"], "char").tolist() == [[3, 1, 0, 0]]
+def test_empty_sides():
     assert sclite_counts(["", "a b", ""], ["", "", "x"]).tolist() == [[0, 0, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]
     assert sclite_counts([], []).shape == (0, 4)
 
@@ -284,7 +283,7 @@ def test_texts_are_exported_so_that_sclite_reads_their_words(tmp_path, files):
     pairs = [(text, other) for i, text in enumerate(MARKUP) for other in MARKUP[i : i + 3]]
     lines = [Line(f"s-{i:03d}", text, speaker="s", duration=99.0) for i, (text, _) in enumerate(pairs)]
     spoken = [
-        Line(f"s-{i:03d}", text, words=tuple((word, k, k + 0.5, 0.5) for k, word in enumerate(text.split())))
+        Line(f"s-{i:03d}", text, words=tuple(Word(word, k, k + 0.5, 0.5) for k, word in enumerate(text.split())))
         for i, (_, text) in enumerate(pairs)
     ]
     scored = score_set(lines, spoken, "none")
@@ -299,7 +298,7 @@ def test_texts_are_exported_so_that_sclite_reads_their_words(tmp_path, files):
 def test_exported_texts_are_read_back_but_for_the_letters_that_sclite_cannot_read():
     for text in MARKUP:
         written = trn_line(text, "u1")
-        [line] = read_trn("a.trn", written)
+        [line] = read_trn("a.trn", written).lines
         if has_look_alikes(text):
             twins = str.maketrans("{}\\@", "\uff5b\uff5d\uff3c\uff20")
             assert line.text.translate({v: k for k, v in twins.items()}) == " ".join(text.split())
@@ -312,7 +311,7 @@ def test_the_text_of_an_stm_is_never_a_label():
     """Kind: text exported without regard to the reader's markup."""
     written = stm_line(Line("u1", "", duration=1.0), "<unk> a")
     assert written == "u1 1 u1 0.000 1.000 <> <unk> a\n"
-    [line], _ = read_stm("a.stm", written)
+    [line] = read_stm("a.stm", written).lines
     assert line.text == "<unk> a"
     assert stm_line(Line(";;1", "", duration=1.0), "").startswith("_;1 1 ")  # no comment
 
@@ -352,7 +351,7 @@ def wordings(markup):
 )
 def test_a_choice_of_wordings_is_settled_by_the_other_side(reference, hypothesis, expected):
     """Kind: markup recognized only as whole words."""
-    [one], [other] = read_trn("r", f"{reference} (u)"), read_trn("h", f"{hypothesis} (u)")
+    one, other = (read_trn("r", f"{text} (u)").lines[0] for text in (reference, hypothesis))
     assert score_set([one], [other], "none").sclite_counts.tolist() == [expected]
     assert one.wordings is None or one.text == reference
     plain = score_set([Line("u", reference)], [Line("u", hypothesis)], "none")  # as JSONL and txt are read
@@ -363,7 +362,7 @@ def test_no_other_wording_is_cheaper_and_all_figures_are_of_that_one():
     generator = random.Random(9)
     references = [alternatives(generator, 2, 7) for _ in range(150)]
     spoken = [Line(str(i), alternatives(generator, 0, 7).replace("@", "e")) for i in range(150)]
-    lines = [read_trn("r", f"{text} ({i})")[0] for i, text in enumerate(references)]
+    lines = [read_trn("r", f"{text} ({i})").lines[0] for i, text in enumerate(references)]
     scored = score_set(lines, spoken, "none", characters=True)
     for text, said, chosen in zip(references, spoken, scored.references, strict=True):
         assert chosen in wordings(text)
@@ -371,11 +370,10 @@ def test_no_other_wording_is_cheaper_and_all_figures_are_of_that_one():
         assert weighted_cost(chosen.split(), said.text.split()) == min(costs)
     assert scored.words.reference_length == sum(len(text.split()) for text in scored.references)
     assert scored.words.counts.errors <= scored.sclite_counts[:, 1:].sum()
-    assert scored.confusions.reference.total() == scored.words.reference_length
 
 
 def test_alternatives_are_normalized_word_by_word_and_compared_by_system():
-    lines = [read_trn("r", f"{{Um, / @}} it's {{The / this}} one (x). ({i})")[0] for i in range(9)]
+    lines = [read_trn("r", f"{{Um, / @}} it's {{The / this}} one (x). ({i})").lines[0] for i in range(9)]
     a, b = ([Line(str(i), text) for i in range(9)] for text in ("UM it's this one x", "it's that one x"))
     (ours, first), (others, second) = (normalized_pairs(lines, spoken, "basic") for spoken in (a, b))
     assert ours[0] == "um it's this one x" == first[0]
@@ -383,7 +381,7 @@ def test_alternatives_are_normalized_word_by_word_and_compared_by_system():
     result = compare(ours, first, second, references_b=others)
     assert (result.a.rate, result.b.rate) == (0.0, 0.25)
     assert result.difference == result.b.rate - result.a.rate
-    assert result.matched.segments == 9 and result.reworded == frozenset(range(9))
+    assert result.matched.segments == 9
 
 
 def alternatives(generator, depth, longest):

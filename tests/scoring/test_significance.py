@@ -11,12 +11,17 @@ from asr.scoring import compare, score
 from asr.scoring.comparison import matched_pairs
 from asr.scoring.edits import align_texts
 from asr.scoring.significance import (
-    resampling_units,
     bootstrap_interval,
     paired_bootstrap,
+    resampling_units,
     student_quantile,
     student_tail,
 )
+
+
+def paired(errors_a, errors_b, lengths, resamples=None):
+    a, b = (np.stack([errors, lengths], axis=1) for errors in (errors_a, errors_b))
+    return paired_bootstrap(a, b, resamples=resamples)
 
 
 def coverage(speakers: int, repetitions: int, by_speaker: bool = True) -> float:
@@ -84,7 +89,7 @@ def test_systems_alike_are_found_different_one_time_in_twenty():
     for _ in range(400):
         lengths = generator.integers(5, 20, 60)
         a, b = generator.binomial(lengths, 0.15), generator.binomial(lengths, 0.15)
-        result = paired_bootstrap(a, b, lengths, resamples=1000)
+        result = paired(a, b, lengths, 1000)
         found += result.p < 0.05
         assert (result.p < 0.05) == (not result.interval[0] <= 0.0 <= result.interval[1]) or abs(result.p - 0.05) < 0.01
     assert 0.02 <= found / 400 <= 0.085
@@ -97,7 +102,7 @@ def test_p_is_that_of_the_paired_t_test_for_equally_long_utterances():
     b = np.maximum(a + generator.choice([-1, 0, 1], 400, p=[0.20, 0.66, 0.14]), 0)
     gained = b - a
     t = abs(gained.mean()) / (gained.std(ddof=1) / 20)
-    result = paired_bootstrap(a, b, lengths)
+    result = paired(a, b, lengths)
     assert result.p == pytest.approx(2 * student_tail(t, 399), abs=0.01)
     assert result.value == pytest.approx(gained.sum() / 4000)
     half = student_quantile(0.025, 399) * gained.std(ddof=1) / 20 / 10
@@ -107,14 +112,14 @@ def test_p_is_that_of_the_paired_t_test_for_equally_long_utterances():
 def test_a_clear_difference_a_null_one_and_too_little_data():
     lengths = np.full(100, 10)
     worse, better = np.full(100, 3) + np.arange(100) % 2, np.full(100, 1)
-    clear = paired_bootstrap(worse, better, lengths)
+    clear = paired(worse, better, lengths)
     assert clear.p < 0.001 and clear.bounded and clear.interval[1] < 0
-    mirrored = paired_bootstrap(better, worse, lengths)
+    mirrored = paired(better, worse, lengths)
     assert mirrored.value == -clear.value
     assert mirrored.interval == pytest.approx((-clear.interval[1], -clear.interval[0]))
-    assert paired_bootstrap(worse, worse, lengths).p == 1.0
-    assert paired_bootstrap(worse[:1], better[:1], lengths[:1]).p == 1.0
-    assert paired_bootstrap(worse, better, lengths) == clear
+    assert paired(worse, worse, lengths).p == 1.0
+    assert paired(worse[:1], better[:1], lengths[:1]).p == 1.0
+    assert paired(worse, better, lengths) == clear
 
 
 def pairs(reference: str, a: str, b: str):

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from asr.scoring.pairing import pair
+from asr.scoring.pairing import TextFileError, pair
 from asr.scoring.text_files import read_texts, with_speakers
-from asr.scoring.texts import TextsError
-from asr.types import UsageError
+from asr.types import UsageError, Word
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def test_results_of_transcribe_have_words_with_times(write):
     word = {"word": "a", "start": 0.5, "end": 1.0, "confidence": 0.9}
     rows = [{"id": "u1", "text": "a", "words": [word]}, {"id": "u2", "error": "u2.wav: empty"}]
     lines = read_texts(write("a.jsonl", rows), hypotheses=True).lines
-    assert lines[0].words == (("a", 0.5, 1.0, 0.9),)
+    assert lines[0].words == (Word("a", 0.5, 1.0, 0.9),)
     assert lines[1].text is None
     odd = read_texts(write("b.jsonl", [{"id": "u1", "text": "a", "words": ["a"]}]), hypotheses=True)
     assert odd.lines[0].words == ()
@@ -196,7 +195,7 @@ def test_lines_that_may_begin_with_ids_are_refused_until_a_flag_decides(write):
     ]
     for ours, theirs in doubtful:
         files = write("r.txt", ours), write("h.txt", theirs)
-        with pytest.raises(TextsError, match="give --format kaldi if they are ids, --format txt if they are words"):
+        with pytest.raises(TextFileError, match="give --format kaldi if they are ids, --format txt if they are words"):
             pair(*map(read_texts, files))
         assert len(pair(*(read_texts(file, format="txt") for file in files)).references) == 2
     kaldi = [read_texts(write(name, text), format="kaldi") for name, text in (("r", "u1 a\nu2\n"), ("h", "u2\nu1 b\n"))]
@@ -214,7 +213,7 @@ def test_subtitles_are_one_text_beside_another_and_beside_lines(write):
     srt, other = read_texts(write("a.srt", SRT)), read_texts(write("b.vtt", VTT), hypotheses=True)
     assert words_of(pair(srt, other)) == [("a", "hello big world & night", "hello big")]
     assert words_of(pair(read_texts(write("t.txt", "hello\n\nbig\n")), other)) == [("b", "hello big", "hello big")]
-    with pytest.raises(TextsError, match="none of its ids"):
+    with pytest.raises(TextFileError, match="none of its ids"):
         pair(read_texts(write("r.trn", "a (u1)\n")), other)
 
 
@@ -229,13 +228,13 @@ def test_stm_and_ctm_are_paired_by_recording_channel_and_time(write):
     )
     test_set = pair(stm, ctm)
     assert [hypothesis.text for hypothesis in test_set.hypotheses] == ["a", "b", "d", None]
-    assert test_set.hypotheses[1].words == (("b", 0.0, pytest.approx(0.2), 0.9),)
+    assert test_set.hypotheses[1].words == (Word("b", 0.0, pytest.approx(0.2), 0.9),)
     assert (test_set.missing, test_set.extra) == (("q-A-0.00",), ("z",))
     reference = read_texts(
         write("r.ctm", "r A 0 1 a\nr B * * <ALT_BEGIN>\nr B 0 1 d\nr B * * <ALT>\nr B * * <ALT_END>\n")
     )
     assert words_of(pair(reference, read_texts(write("g.ctm", "r A 0 1 a\n"))))[0] == ("r-A", "a", "a")
-    with pytest.raises(TextsError, match=r"none of its recordings is in .*r.stm \('x 1' there, 'r A' here"):
+    with pytest.raises(TextFileError, match=r"none of its recordings is in .*r.stm \('x 1' there, 'r A' here"):
         pair(stm, read_texts(write("x.ctm", "x 1 0.0 1.0 a\n")))
 
 
@@ -281,7 +280,7 @@ BAD = [
 @pytest.mark.parametrize(("name", "content", "message"), BAD)
 def test_malformed_files_are_one_clear_line(write, name, content, message):
     path = write(name, content)
-    with pytest.raises(TextsError) as caught:
+    with pytest.raises(TextFileError) as caught:
         read_texts(path)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -291,17 +290,17 @@ def test_malformed_files_are_one_clear_line(write, name, content, message):
 def test_files_that_do_not_fit_are_one_clear_line(write):
     trn, other = read_texts(write("a.trn", "a (u1)\n")), read_texts(write("b.trn", "a (v1)\n"))
     txt, longer = read_texts(write("a.txt", "a\n")), read_texts(write("b.txt", "a\nb\n"))
-    with pytest.raises(TextsError, match=r"none of its ids is in .*'v1' there, 'u1' here"):
+    with pytest.raises(TextFileError, match=r"none of its ids is in .*'v1' there, 'u1' here"):
         pair(trn, other)
-    with pytest.raises(TextsError, match=r"a.txt has no utterance ids and .*a.trn has"):
+    with pytest.raises(TextFileError, match=r"a.txt has no utterance ids and .*a.trn has"):
         pair(trn, txt)
-    with pytest.raises(TextsError, match=r"a.txt has 1 lines and .*b.txt 2"):
+    with pytest.raises(TextFileError, match=r"a.txt has 1 lines and .*b.txt 2"):
         pair(txt, longer)
-    with pytest.raises(TextsError, match="cannot be read: No such file"):
+    with pytest.raises(TextFileError, match="cannot be read: No such file"):
         read_texts("nowhere.trn")
     with pytest.raises(UsageError, match="unknown format 'textgrid'"):
         read_texts("a.stm", format="textgrid")
-    with pytest.raises(TextsError, match="utt2spk: none of its ids is in"):
+    with pytest.raises(TextFileError, match="utt2spk: none of its ids is in"):
         with_speakers(trn, write("utt2spk", "x y\n"))
-    with pytest.raises(TextsError, match="utt2spk:1: expected an id and a speaker, found 3 words"):
+    with pytest.raises(TextFileError, match="utt2spk:1: expected an id and a speaker, found 3 words"):
         with_speakers(trn, write("utt2spk", "x y z\n"))
