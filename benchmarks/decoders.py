@@ -27,8 +27,8 @@ from decoder_points import Point, Problem, cpu, flashlight, ours, part_of, pyctc
 from synthetic_emissions import LABELS, STYLES, TextSource, emissions
 
 from asr.decoding.beam.search import BeamSearch
-from asr.lm.arpa_write import write_arpa
-from asr.lm.estimate import estimate, read_corpus
+from asr.lm.arpa import write_arpa
+from asr.lm.estimate import encode_corpus, estimate
 from asr.lm.ngram import NGramLM
 
 COLOURS = {
@@ -124,7 +124,7 @@ def side_figures(problem: Problem, search: BeamSearch) -> dict[str, Any]:
 def synthetic(folder: Path, utterances: int, words: int, sentences: int) -> list[Problem]:
     """The peaky and the noisy problem, and the language model trained on text of the same source."""
     source = TextSource(words)
-    model = estimate(read_corpus(source.sentences(sentences, seed=1)), 3)
+    model = estimate(encode_corpus(source.sentences(sentences, seed=1)), 3)
     lm = folder / "synthetic.arpa"
     write_arpa(lm, model.tables)
     texts = source.sentences(utterances, seed=2)

@@ -68,8 +68,8 @@ def make_model(folder: Path, words: int, vocabulary: int) -> tuple[Path, dict[st
     """The ARPA file of a model of random text, and what it is."""
     import numpy as np
 
-    from asr.lm.arpa_write import write_arpa
-    from asr.lm.estimate import estimate, read_corpus
+    from asr.lm.arpa import write_arpa
+    from asr.lm.estimate import encode_corpus, estimate
 
     generator = np.random.default_rng(0)
     share = np.cumsum(1 / np.arange(1, vocabulary + 1) ** 1.05)
@@ -77,7 +77,7 @@ def make_model(folder: Path, words: int, vocabulary: int) -> tuple[Path, dict[st
     lines = [" ".join(f"w{i}" for i in drawn[start : start + 15]) for start in range(0, words, 15)]
     (folder / "text.txt").write_text("\n".join(lines[:2000]) + "\n", encoding="utf-8")
     started = time.process_time()
-    result = estimate(read_corpus(lines), 3)
+    result = estimate(encode_corpus(lines), 3)
     seconds = time.process_time() - started
     path = folder / "model.arpa"
     write_arpa(path, result.tables)

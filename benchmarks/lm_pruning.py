@@ -17,11 +17,10 @@ from typing import Any
 
 from synthetic_emissions import TextSource
 
-from asr.lm.estimate import estimate, read_corpus
+from asr.lm.estimate import encode_corpus, estimate, read_sentences
 from asr.lm.ngram import NGramLM, perplexity
 from asr.lm.prune import prune_entropy
 from asr.lm.tables import NGramTables
-from asr.lm.text import read_sentences
 
 THRESHOLDS = (1e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5)
 
@@ -51,7 +50,7 @@ def main() -> None:
     else:
         source = TextSource(5000)
         train, test = source.sentences(80_000, 1), source.sentences(2000, 2)
-    corpus = read_corpus(train)
+    corpus = encode_corpus(train)
     print(f"{corpus.sentences:,} sentences, {len(corpus.tokens) - corpus.sentences:,} words; order {args.order}")
     print(f"{'':28s} {'n-grams':>12s} {'binary MB':>9s} {'perplexity':>11s} {'seconds':>8s}")
     rows = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from asr.commands import options
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output:
         write_calibrated(args.model, args.output, calibration, summary)
     if args.json:
-        print(json.dumps({**calibration.to_dict(), **summary}, ensure_ascii=False))
+        print(json.dumps({**asdict(calibration), **summary}, ensure_ascii=False))
     else:
         print(f"temperature {calibration.temperature:.3f}, offset {calibration.offset:+.3f}")
         print(f"before  {quality_line(before)}")

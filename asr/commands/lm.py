@@ -15,9 +15,9 @@ from asr.types import UsageError
 
 if TYPE_CHECKING:
     from asr.lm.estimate import Estimate
+    from asr.lm.files import Tuned
     from asr.lm.ngram import NGramLM
     from asr.lm.tables import NGramTables
-    from asr.lm.tuned import Tuned
 
 _LM_HELP = "an ARPA file, plain or gzip, or a binary of asr"
 _TEXT_HELP = "text, .gz, a JSONL manifest (its texts), - for stdin"
@@ -72,9 +72,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from asr.lm.estimate import estimate, pruning_thresholds, read_corpus
+    from asr.lm.estimate import encode_corpus, estimate, pruning_thresholds, read_sentences
     from asr.lm.tables import LMError
-    from asr.lm.text import read_sentences
 
     write = _writer(args.output, args.force)
     fallback = _fallback(args.discount_fallback)
@@ -87,7 +86,7 @@ def _train(args: argparse.Namespace) -> int:
         allowed = frozenset(word for line in read_sentences([args.limit_vocab]) for word in line.split())
     normalize = _normalizer(args)
     _say("reading the text")
-    corpus = read_corpus(read_sentences(args.texts, normalize))
+    corpus = encode_corpus(read_sentences(args.texts, normalize))
     if corpus.skipped:
         _warn(f"{corpus.skipped:,} occurrences of <s>, </s> or <unk> in the text, read as white space")
     _say(f"{corpus.sentences:,} sentences, {len(corpus.tokens) - corpus.sentences:,} words; estimating")
@@ -117,8 +116,9 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from asr.lm.listing import read_ngrams, with_case
-    from asr.lm.tuned import read_tuned
+    from asr.lm.files import read_tuned
+    from asr.lm.ngram import read_ngrams
+    from asr.lm.tables import with_case
 
     write = _writer(args.target, args.force)
     tables = read_ngrams(args.source)
@@ -139,7 +139,7 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 
 
 def _info(args: argparse.Namespace) -> int:
-    from asr.decoding.lm_check import token_level
+    from asr.lm.check import token_level
     from asr.lm.ngram import NGramLM
 
     lm = NGramLM.read(args.lm, verify=True)
@@ -170,8 +170,8 @@ def _add_perplexity(parser: argparse.ArgumentParser) -> None:
 
 
 def _perplexity(args: argparse.Namespace) -> int:
+    from asr.lm.estimate import read_sentences
     from asr.lm.ngram import NGramLM, perplexity
-    from asr.lm.text import read_sentences
 
     normalize = _normalizer(args)
     found = perplexity(NGramLM.read(args.lm, verify=True), read_sentences(args.texts, normalize))
@@ -207,9 +207,9 @@ def _writer(path: str, force: bool) -> Callable[[NGramTables, Tuned | None], Non
     options.refuse_existing(path, force)
 
     def write(tables: NGramTables, tuned: Tuned | None) -> None:
-        from asr.lm.arpa_write import write_arpa
+        from asr.lm.arpa import write_arpa
+        from asr.lm.files import tuned_path, write_tuned
         from asr.lm.ngram import NGramLM
-        from asr.lm.tuned import tuned_path, write_tuned
 
         if name.endswith(".lm"):
             NGramLM.from_tables(tables).write_binary(path)
@@ -271,7 +271,7 @@ def _fallback(given: list[float] | None) -> tuple[float, float, float]:
 
 def _fit(lm: NGramLM, model: str) -> dict[str, Any]:
     """How much of a language model a model can spell, and what does not fit."""
-    from asr.decoding.lm_check import check_lm, spelled_share
+    from asr.lm.check import check_lm, spelled_share
     from asr.lm.tables import LMError
     from asr.model.checkpoint import read_metadata
     from asr.text.tokenizer import tokenizer_from_dict

@@ -1,4 +1,4 @@
-"""A decoder from its configuration: the fields that the command line and `asr.load` offer."""
+"""From a configuration, whose fields the command line and `asr.load` offer, to a decoder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asr.decoding.interface import OOV, OOV_ALIASES, Decoder
 from asr.text.tokenizer import Tokenizer
@@ -111,21 +111,15 @@ class DecodingConfig:
             raise UsageError("--oov forbid needs words: give --lm or --lexicon")
 
 
-def default_jobs() -> int:
-    """Threads for decoding: one where there are at most two processors, the recognizer needs the other."""
-    processors = os.cpu_count() or 1
-    return 1 if processors <= 2 else min(4, processors // 2)
-
-
 def make_decoder(
     config: DecodingConfig,
     tokenizer: Tokenizer,
     frame_seconds: float,
     warn: Callable[[str], None] = lambda message: None,
 ) -> Decoder:
-    """The decoder of these options; `warn` is given a line for words that cannot be spelled, and the like.
+    """The decoder of these options; `warn` is called with a line for words that cannot be spelled, and the like.
 
-    Raises UsageError, and AsrError for files that cannot be read or do not go with the model.
+    Raises UsageError, and AsrError for files that cannot be read or do not fit the model.
     """
     config.check()
     if config.decoder == "greedy":
@@ -139,47 +133,11 @@ def make_decoder(
     lexicon = read_words(config.lexicon, Alphabet(tokenizer.labels)) if config.lexicon else None
     lm = _read_lm(config, tokenizer.labels, lexicon, warn)
     if config.decoder == "beam":
-        return _beam(config, tokenizer, frame_seconds, lm, lexicon, warn)
-    tuned = lm.tuned if lm else None
-    words = lm.words if lm else ()
-    alpha = config.alpha if config.alpha is not None else tuned.alpha if tuned else 0.5
-    beta = config.beta if config.beta is not None else tuned.beta if tuned else 1.5
-    with _for_kenlm(config.lm, lm) as path:
-        if config.decoder == "flashlight":
-            from asr.decoding.backends import FlashlightDecoder
-
-            flashlight = FlashlightDecoder(
-                tokenizer.labels,
-                path,
-                lm_words=words,
-                lexicon=lexicon,
-                encode=tokenizer.encode,
-                alpha=alpha,
-                beta=beta,
-                beam_width=config.beam_width or 50,
-                nbest=config.nbest,
-                frame_seconds=frame_seconds,
-            )
-            _warn_of("words of the lexicon", flashlight.unspellable_words, warn)
-            return flashlight
-        from asr.decoding.backends import PyctcdecodeDecoder
-        from asr.decoding.beam.hotwords import read_hotwords
-
-        return PyctcdecodeDecoder(
-            tokenizer.labels,
-            path,
-            lm_words=words,
-            alpha=alpha,
-            beta=beta,
-            beam_width=config.beam_width or 100,
-            hotwords=read_hotwords(config.hotwords, config.hotword_weight) if config.hotwords else (),
-            hotword_weight=config.hotword_weight,
-            nbest=config.nbest,
-            frame_seconds=frame_seconds,
-        )
+        return _beam_search(config, tokenizer, frame_seconds, lm, lexicon, warn)
+    return _backend(config, tokenizer, frame_seconds, lm, lexicon, warn)
 
 
-def _beam(
+def _beam_search(
     config: DecodingConfig,
     tokenizer: Tokenizer,
     frame_seconds: float,
@@ -190,6 +148,8 @@ def _beam(
     from asr.decoding.beam.hotwords import read_hotwords
     from asr.decoding.beam.search import SENTENCE_PAUSE, BeamSearch
 
+    processors = os.cpu_count() or 1
+    default_jobs = 1 if processors <= 2 else min(4, processors // 2)  # the model needs the other processors
     hotwords = read_hotwords(config.hotwords, config.hotword_weight) if config.hotwords else {}
     search = BeamSearch(
         tokenizer.labels,
@@ -201,7 +161,7 @@ def _beam(
         hotwords=hotwords,
         hotword_weight=config.hotword_weight,
         nbest=config.nbest,
-        jobs=config.jobs or default_jobs(),
+        jobs=config.jobs or default_jobs,
         frame_seconds=frame_seconds,
         oov=config.oov,
         sentence_pause=SENTENCE_PAUSE if config.sentence_pause is None else config.sentence_pause,
@@ -209,10 +169,51 @@ def _beam(
     _warn_of("hotwords", search.unspellable_hotwords, warn)
     if hotwords and len(search.unspellable_hotwords) == len(hotwords):
         raise AsrError("no hotword can be spelled with the model's alphabet: wrong case?")
-    _warn_of(
-        "words of the lexicon" if config.lexicon else "words of the language model", search.unspellable_words, warn
-    )
+    source = "lexicon" if config.lexicon else "language model"
+    _warn_of(f"words of the {source}", search.unspellable_words, warn)
     return search
+
+
+def _backend(
+    config: DecodingConfig,
+    tokenizer: Tokenizer,
+    frame_seconds: float,
+    lm: NGramLM | None,
+    lexicon: SpelledWords | None,
+    warn: Callable[[str], None],
+) -> Decoder:
+    """flashlight or pyctcdecode, with the weights that BeamSearch would take."""
+    from asr.decoding.backends import FlashlightDecoder, PyctcdecodeDecoder
+    from asr.decoding.beam.hotwords import read_hotwords
+
+    tuned = lm.tuned if lm else None
+    shared: dict[str, Any] = {
+        "lm_words": lm.words if lm else (),
+        "alpha": config.alpha if config.alpha is not None else tuned.alpha if tuned else 0.5,
+        "beta": config.beta if config.beta is not None else tuned.beta if tuned else 1.5,
+        "nbest": config.nbest,
+        "frame_seconds": frame_seconds,
+    }
+    with _for_kenlm(config.lm, lm) as path:
+        if config.decoder == "flashlight":
+            flashlight = FlashlightDecoder(
+                tokenizer.labels,
+                path,
+                lexicon=lexicon,
+                encode=tokenizer.encode,
+                beam_width=config.beam_width or 50,
+                **shared,
+            )
+            _warn_of("words of the lexicon", flashlight.unspellable_words, warn)
+            return flashlight
+        return PyctcdecodeDecoder(
+            tokenizer.labels,
+            path,
+            beam_width=config.beam_width or 100,
+            hotwords=read_hotwords(config.hotwords, config.hotword_weight) if config.hotwords else (),
+            hotword_weight=config.hotword_weight,
+            **shared,
+        )
 
 
 def _read_lm(
@@ -220,27 +221,29 @@ def _read_lm(
 ) -> NGramLM | None:
     if config.lm is None:
         return None
-    from asr.decoding.lm_check import check_lm
+    from asr.lm.check import check_lm
     from asr.lm.ngram import NGramLM
 
     lm = NGramLM.read(config.lm, verify=True)
-    for remark in check_lm(lm, labels, lexicon):
+    for remark in check_lm(lm, labels, lexicon.words if lexicon else None):
         warn(remark)
     return lm
 
 
 @contextmanager
 def _for_kenlm(path: str | Path | None, lm: NGramLM | None) -> Iterator[str | Path | None]:
-    """A language model as a file that KenLM reads whole while it is opened: `path`, or an ARPA file of the model."""
+    """The language model as a file that KenLM can open: `path`, or an ARPA file made for a binary or a pipe.
+
+    The file made is deleted at the end: KenLM reads all of it when it opens it.
+    """
     if path is None or lm is None or (Path(path).is_file() and not lm.binary):
         yield path
         return
-    from asr.lm.arpa_write import write_arpa
-    from asr.lm.listing import list_ngrams
+    from asr.lm.arpa import write_arpa
 
     with tempfile.TemporaryDirectory() as folder:
         arpa = Path(folder) / "lm.arpa"
-        write_arpa(arpa, list_ngrams(lm))
+        write_arpa(arpa, lm.to_tables())
         yield arpa
 
 

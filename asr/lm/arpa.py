@@ -1,7 +1,8 @@
-"""Reading ARPA files, plain or gzip, in pieces of a few megabytes; what is wrong is told with file and line."""
+"""ARPA files, plain or gzip: read in pieces of a few megabytes, with errors that name file and line; and written."""
 
 from __future__ import annotations
 
+import gzip
 import logging
 import re
 from collections.abc import Iterator
@@ -10,14 +11,15 @@ from typing import BinaryIO, NoReturn
 
 import numpy as np
 
-from asr.files import Input
+from asr.files import Input, replacing
 from asr.lm import arpa_parse
 from asr.lm.automaton import table_size
-from asr.lm.tables import OOV_LOG10, SPECIAL_WORDS, UNK, LMError, NGramTable, NGramTables, WordList
+from asr.lm.tables import OOV_LOG10, SPECIAL_WORDS, UNK, LMError, NGramTable, NGramTables, PackedWords, bounds
 
-_PIECE = 4 << 20
+_PIECE = 4 << 20  # bytes
+_ROWS = 100_000  # written at once
 _log = logging.getLogger(__name__)
-_KINDS = {  # first bytes of files that people hand over instead
+_MAGIC = {  # first bytes of files that are often taken for ARPA files
     b"mmap lm http://kheafield.com/code": "a KenLM binary: give the ARPA file it was built from",
     b"BZh": "compressed with bzip2: unpack it, or compress it with gzip",
     b"\xfd7zXZ\x00": "compressed with xz: unpack it, or compress it with gzip",
@@ -33,7 +35,7 @@ def read_arpa(path: str | Path, file: Input) -> tuple[NGramTables, dict[int, int
     """The n-grams of an ARPA file (Doug Paul's format, as SRILM and KenLM write it) opened by `asr.files`.
 
     With them comes the line at which the n-grams of each order begin. A file without <unk> gets one with log10
-    p = -100, as in KenLM. Raises LMError with file and line; an n-gram that stands there twice is noticed when the
+    p = -100, as in KenLM. Raises LMError with file and line; an n-gram that occurs twice is noticed when the
     automaton is built.
     """
     reader = _Reader(path, file)
@@ -41,50 +43,45 @@ def read_arpa(path: str | Path, file: Input) -> tuple[NGramTables, dict[int, int
 
 
 class _Reader:
-    """One pass over a file: `data` is the piece at hand (whole lines), `at` the position in it."""
+    """One pass over a file: `data` is the current piece (whole lines), `at` the position in it."""
 
     def __init__(self, path: str | Path, file: Input) -> None:
         self.path = path
-        self.limit = file.limit  # to what the counts in the header may promise
+        self.limit = file.limit  # what the counts in the header may promise
         self.pieces = _whole_lines(file)
         self.first_line: dict[int, int] = {}  # of the rows of an order
         self.data = np.zeros(0, np.uint8)
         self.at = 0
-        self.lines_before = 0  # in the pieces that are gone
+        self.lines_before = 0  # in the pieces before this one
+        self.words: list[str] = []  # of the 1-grams, in the order of the rows
+        self.packed = PackedWords(np.zeros(0, np.uint8), np.zeros(1, np.int64))
+        self.word_table = np.zeros(0, np.int32)
 
     def read(self) -> NGramTables:
         counts = self._header()
         tables = []
-        vocabulary: _Vocabulary | None = None
         for k, count in enumerate(counts, 1):
-            self._section(k)
-            highest = k == len(counts)
-            logp, backoff = self._reserve(k, count)
-            if vocabulary is None:
-                rows, words = self._unigrams(logp, backoff, highest)
-            else:
-                ids = np.empty((count, k), np.int32)
-                rows = self._ngrams(logp, backoff, ids, vocabulary, highest)
-            if rows < count:
-                cut = "" if self._more() else "; is the file cut off?"
-                self._fail(f"\\{k}-grams: ends after {rows:,} n-grams; the header says {count:,}{cut}")
-            if vocabulary is None:
-                vocabulary = _Vocabulary(words, self.path, self.first_line[1])
-                logp, backoff = vocabulary.arrange(logp, OOV_LOG10), vocabulary.arrange(backoff, 0.0)
-                ids = np.arange(len(logp), dtype=np.int32)[:, None]
-            else:
-                ids = vocabulary.ids_of_rows(ids)
-            tables.append(NGramTable(ids, logp, backoff))
-        self._end()
-        assert vocabulary is not None
-        return NGramTables(vocabulary.words, tables)
+            self._begin_section(k)
+            table = self._reserve(k, count)
+            spelled = self._rows(table, highest=k == len(counts))
+            if k == 1:
+                self._index(spelled)
+                order = self._order()
+            tables.append(table)
+        while (line := self._line()) == b"":
+            pass
+        if line is None:
+            self._fail("the file ends before \\end\\; is it cut off?")
+        if line != b"\\end\\":
+            self._fail(f"'{_shown(line)}' where \\end\\ was expected; are the counts in the header right?", -1)
+        return _with_special_words_first(self.words, tables, order)
 
     def _header(self) -> list[int]:
         """The counts of \\data\\."""
         if not self._more():
             raise LMError(f"{self.path}: empty, not an ARPA file")
         start = self.data[:64].tobytes()
-        for magic, kind in _KINDS.items():
+        for magic, kind in _MAGIC.items():
             if start.startswith(magic):
                 raise LMError(f"{self.path}: {kind}")
         if start.startswith(b"\xef\xbb\xbf"):
@@ -108,8 +105,8 @@ class _Reader:
             self._fail("no 'ngram 1=COUNT' after \\data\\")
         return counts
 
-    def _section(self, k: int) -> None:
-        """Go behind the line `\\k-grams:`."""
+    def _begin_section(self, k: int) -> None:
+        """Go past the line `\\k-grams:`."""
         while (line := self._line()) == b"":
             pass
         expected = f"\\{k}-grams:"
@@ -123,46 +120,38 @@ class _Reader:
             self._fail(reason, -1)
         self.first_line[k] = self._line_number()
 
-    def _reserve(self, k: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Room for the numbers of that many k-grams, unless the file cannot hold them."""
+    def _reserve(self, k: int, count: int) -> NGramTable:
+        """Room for that many k-grams, unless the file cannot hold them."""
         if self.limit is not None and count * (2 * k + 2) > self.limit:
             self._fail(f"the header says {count:,} {k}-grams, more than fit into a file of {self.limit:,} bytes", -1)
-        try:
-            np.empty((count, k), np.int32)  # a pipe has no size: what memory cannot hold is refused
-            return np.empty(count, np.float32), np.zeros(count, np.float32)
+        try:  # nothing limits what a pipe may promise
+            return NGramTable(np.empty((count, k), np.int32), np.empty(count, np.float32), np.zeros(count, np.float32))
         except (MemoryError, ValueError):
             self._fail(f"the header says {count:,} {k}-grams, more than fit into memory", -1)
 
-    def _unigrams(self, logp: np.ndarray, backoff: np.ndarray, highest: bool) -> tuple[int, WordList]:
-        """The number of rows read, and their words."""
-        starts, ends = np.zeros(len(logp), np.int64), np.zeros(len(logp), np.int64)
-        blocks = [np.zeros(0, np.uint8)]
+    def _rows(self, table: NGramTable, highest: bool) -> list[bytes]:
+        """Fill a table; its `words` are rows of the 1-grams. For 1-grams the spelling of each is returned."""
+        count, k = table.words.shape
+        spans = np.zeros((2, count if k == 1 else 0), np.int64)
+        spelled: list[bytes] = []
         row, stop = 0, arpa_parse.END
         while stop == arpa_parse.END and self._more():
-            before = row
-            stop, self.at, row = arpa_parse.parse_unigrams(
-                self.data, self.at, row, highest, logp, backoff, starts, ends
-            )
-            blocks.append(arpa_parse.pieces(self.data, starts[before:row], ends[before:row]))
-        self._check(stop, 1, len(logp))
-        return row, WordList(np.concatenate(blocks), _bounds((ends - starts)[:row]))
+            stop, self.at, row = arpa_parse.parse_rows(
+                self.data, self.at, row, highest, table.logp, table.backoff, table.words, spans,
+                self.word_table, *self.packed,
+            )  # fmt: skip
+            if k == 1:
+                data = self.data.tobytes()
+                starts, ends = spans[:, len(spelled) : row].tolist()
+                spelled += [data[start:end] for start, end in zip(starts, ends, strict=True)]
+        if stop not in (arpa_parse.END, arpa_parse.SECTION, arpa_parse.BLANK):
+            self._fail_parsing(stop, k, count)
+        if row < count:
+            cut = "" if self._more() else "; is the file cut off?"
+            self._fail(f"\\{k}-grams: ends after {row:,} n-grams; the header says {count:,}{cut}")
+        return spelled
 
-    def _ngrams(
-        self, logp: np.ndarray, backoff: np.ndarray, ids: np.ndarray, vocabulary: _Vocabulary, highest: bool
-    ) -> int:
-        row, stop = 0, arpa_parse.END
-        block, offsets = vocabulary.in_file.block, vocabulary.in_file.offsets
-        while stop == arpa_parse.END and self._more():
-            stop, self.at, row = arpa_parse.parse_ngrams(
-                self.data, self.at, row, highest, logp, backoff, ids, vocabulary.table, block, offsets
-            )
-        self._check(stop, ids.shape[1], len(logp))
-        return row
-
-    def _check(self, stop: int, order: int, count: int) -> None:
-        """Raise the error that parsing stopped for, if it was one."""
-        if stop in (arpa_parse.END, arpa_parse.SECTION, arpa_parse.BLANK):
-            return
+    def _fail_parsing(self, stop: int, order: int, count: int) -> NoReturn:
         token = _shown(re.split(rb"[ \t\r\n]", self.data[self.at : self.at + 200].tobytes())[0])
         words = f"{order} word{'s' * (order > 1)}"
         reasons = {
@@ -177,13 +166,40 @@ class _Reader:
         last = 10 not in self.data[self.at : -1] and not len(next(self.pieces, ""))
         self._fail(reasons[stop] + ("; is the file cut off?" if last else ""))
 
-    def _end(self) -> None:
-        while (line := self._line()) == b"":
-            pass
-        if line is None:
-            self._fail("the file ends before \\end\\; is it cut off?")
-        if line != b"\\end\\":
-            self._fail(f"'{_shown(line)}' where \\end\\ was expected; are the counts in the header right?", -1)
+    def _index(self, spelled: list[bytes]) -> None:
+        """Take these as the words that longer n-grams are made of."""
+        joined = b"\n".join(spelled)
+        try:
+            self.words = joined.decode("utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            row = joined.count(b"\n", 0, error.start)
+            self._fail_at(row, "the word is not UTF-8: convert the file to UTF-8")
+        block = np.frombuffer(b"".join(spelled), np.uint8).copy()  # a writable copy, so that numba sees one type
+        self.packed = PackedWords(block, bounds(list(map(len, spelled))))
+        self.word_table = np.full(table_size(len(spelled)), -1, np.int32)
+        again = int(arpa_parse.fill_word_table(self.word_table, *self.packed))
+        if again >= 0:
+            self._fail_at(again, f"the word '{self.words[again]}' stands there twice")
+
+    def _order(self) -> np.ndarray:
+        """The rows of the 1-grams with <unk>, <s> and </s> in front; a missing <unk> is the row after the last.
+
+        <UNK>, <S> and </S> are read as <unk>, <s> and </s> where those are missing, as in files that were put in
+        capitals.
+        """
+        special = []
+        for word in SPECIAL_WORDS:
+            spelling = word if word in self.words else word.upper()
+            if spelling in self.words:
+                special.append(self.words.index(spelling))
+                if spelling != word and word != SPECIAL_WORDS[UNK]:
+                    _log.warning("asr: warning: %s: %s is read as %s", self.path, spelling, word)
+            elif word == SPECIAL_WORDS[UNK]:
+                special.append(len(self.words))
+            else:
+                self._fail_at(0, f"no {word} among the 1-grams: train the model on whole sentences")
+        rest = np.setdiff1d(np.arange(len(self.words)), special)
+        return np.concatenate([special, rest]).astype(np.int64)
 
     def _more(self) -> bool:
         """Whether there is something at the position, after fetching the next piece where the last one is used up."""
@@ -199,10 +215,7 @@ class _Reader:
         if not self._more():
             return None
         start, step = self.at, 1 << 12
-        while True:
-            ends = np.flatnonzero(self.data[start : start + step] == 10)
-            if len(ends):
-                break
+        while not len(ends := np.flatnonzero(self.data[start : start + step] == 10)):
             step *= 16
         self.at = start + int(ends[0]) + 1
         return self.data[start : self.at].tobytes().strip(b" \t\r\n")
@@ -213,62 +226,25 @@ class _Reader:
     def _fail(self, reason: str, offset: int = 0) -> NoReturn:
         raise LMError(f"{self.path}:{max(1, self._line_number() + offset)}: {reason}")
 
+    def _fail_at(self, row: int, reason: str) -> NoReturn:
+        """Raise the error for a row of the 1-grams."""
+        raise LMError(f"{self.path}:{self.first_line[1] + row}: {reason}")
 
-class _Vocabulary:
-    """The words of the 1-grams: `in_file` in the order of the rows, `words` with <unk>, <s> and </s> in front.
 
-    `table` finds rows by spelling. <UNK>, <S> and </S> are read as <unk>, <s> and </s> where those are missing, as in
-    files that were put in capitals.
-    """
-
-    def __init__(self, in_file: WordList, path: str | Path, first_line: int) -> None:
-        self.in_file = in_file
-        block, offsets = in_file.block, in_file.offsets
-        try:
-            block.tobytes().decode("utf-8")
-        except UnicodeDecodeError as error:
-            row = int(np.searchsorted(offsets, error.start, side="right")) - 1
-            raise LMError(f"{path}:{first_line + row}: the word is not UTF-8: convert the file to UTF-8") from None
-        self.table = np.full(table_size(len(in_file)), -1, np.int32)
-        again = int(arpa_parse.fill_word_table(self.table, block, offsets))
-        if again >= 0:
-            raise LMError(f"{path}:{first_line + again}: the word '{in_file[again]}' stands there twice")
-        unk, bos, eos = (self._special_row(word, path) for word in SPECIAL_WORDS)
-        for word, row in (("<s>", bos), ("</s>", eos)):
-            if row < 0:
-                raise LMError(f"{path}:{first_line}: no {word} among the 1-grams: train the model on whole sentences")
-        n = len(in_file)
-        special = [unk if unk >= 0 else n, bos, eos]  # row n is the <unk> that the file lacks
-        self.rows = np.concatenate([special, np.setdiff1d(np.arange(n), special)]).astype(np.int64)
-        self.id_of_row = np.empty(n + 1, np.int32)
-        self.id_of_row[self.rows] = np.arange(len(self.rows), dtype=np.int32)
-        starts, ends = np.append(offsets[:-1], 0)[self.rows], np.append(offsets[1:], 0)[self.rows]
-        names = WordList.of(SPECIAL_WORDS)
-        starts[:3], ends[:3] = len(block) + names.offsets[:-1], len(block) + names.offsets[1:]
-        spelled = arpa_parse.pieces(np.concatenate([block, names.block]), starts, ends)
-        self.words = WordList(spelled, _bounds(ends - starts))
-
-    def _row(self, word: str) -> int:
-        spelled = np.frombuffer(word.encode(), np.uint8)
-        return int(arpa_parse.find_word(spelled, 0, len(spelled), self.table, self.in_file.block, self.in_file.offsets))
-
-    def _special_row(self, word: str, path: str | Path) -> int:
-        row = self._row(word)
-        if row < 0:
-            row = self._row(word.upper())
-            if row >= 0 and word != SPECIAL_WORDS[UNK]:
-                _log.warning("asr: warning: %s: %s is read as %s", path, word.upper(), word)
-        return row
-
-    def arrange(self, values: np.ndarray, of_unknown: float) -> np.ndarray:
-        """Numbers of the rows in the order of the ids; `of_unknown` for the <unk> that the file lacks."""
-        return np.append(values, np.float32(of_unknown))[self.rows]
-
-    def ids_of_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Word ids in place of the rows of the 1-grams."""
-        if np.array_equal(self.rows, np.arange(len(self.rows))):
-            return rows
-        return self.id_of_row[rows]
+def _with_special_words_first(words: list[str], tables: list[NGramTable], order: np.ndarray) -> NGramTables:
+    """The tables of a file with ids in place of rows: word `i` is that of row order[i] (see `_Reader._order`)."""
+    spelled = [*SPECIAL_WORDS, *(words[row] for row in order[3:].tolist())]
+    ids = np.arange(len(order), dtype=np.int32)
+    first = NGramTable(
+        ids[:, None],
+        np.append(tables[0].logp, np.float32(OOV_LOG10))[order],
+        np.append(tables[0].backoff, np.float32(0))[order],
+    )
+    if np.array_equal(order, ids):
+        return NGramTables(spelled, [first, *tables[1:]])
+    id_of_row = np.empty(len(words) + 1, np.int32)
+    id_of_row[order] = ids
+    return NGramTables(spelled, [first, *(table._replace(words=id_of_row[table.words]) for table in tables[1:])])
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[np.ndarray]:
@@ -285,12 +261,39 @@ def _whole_lines(file: BinaryIO) -> Iterator[np.ndarray]:
         yield np.frombuffer(rest + b"\n", np.uint8)
 
 
-def _bounds(lengths: np.ndarray) -> np.ndarray:
-    bounds = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=bounds[1:])
-    return bounds
-
-
 def _shown(text: bytes) -> str:
     shown = text.decode("utf-8", "backslashreplace")
     return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def write_arpa(path: str | Path, model: NGramTables) -> None:
+    """Write a model (gzip for .gz), whole or not at all; numbers read back exactly. Raises LMError."""
+    with replacing(path, LMError) as partial, partial.open("wb") as raw:
+        if Path(path).suffix == ".gz":
+            # without name and time the same model is the same file
+            with gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
+                packed.writelines(_lines(model))
+        else:
+            raw.writelines(_lines(model))
+
+
+def _lines(model: NGramTables) -> Iterator[bytes]:
+    """The file in pieces of many lines."""
+    yield b"\\data\\\n" + b"".join(b"ngram %d=%d\n" % item for item in enumerate(model.counts, 1))
+    for k, table in enumerate(model.tables, 1):
+        yield b"\n\\%d-grams:\n" % k
+        for start in range(0, len(table.logp), _ROWS):
+            part = slice(start, start + _ROWS)
+            spelled = [[model.words[i] for i in column] for column in table.words[part].T.tolist()]
+            columns = [_shortest(table.logp[part]), [" ".join(row) for row in zip(*spelled, strict=True)]]
+            if k < model.order:
+                columns.append(_shortest(table.backoff[part]))
+            yield "".join("\t".join(row) + "\n" for row in zip(*columns, strict=True)).encode("utf-8")
+    yield b"\n\\end\\\n"
+
+
+def _shortest(values: np.ndarray) -> list[str]:
+    """The shortest decimals that read back as the same float32; never "-0", which to KenLM means something else."""
+    distinct, which = np.unique(values, return_inverse=True)
+    shown = [np.format_float_positional(value, trim="-") if value else "0" for value in distinct]
+    return [shown[i] for i in which.tolist()]

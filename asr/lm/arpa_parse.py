@@ -7,14 +7,9 @@ import numpy as np
 from asr.lm.automaton import Integer
 from asr.lm.compiling import inlined, kernel
 
-# why parsing stopped
-END, SECTION, BLANK, FULL = (
-    0,
-    1,
-    2,
-    3,
-)  # of the bytes; before a line with a backslash; before a blank line; of the table
-BAD_NUMBER, BAD_BACKOFF, POSITIVE, TOO_FEW, TOO_MANY, UNKNOWN_WORD = 4, 5, 6, 7, 8, 9
+# Why parsing stopped: at the end of the bytes, before a line with a backslash, before a blank line, because the table
+# is full, or at something wrong.
+END, SECTION, BLANK, FULL, BAD_NUMBER, BAD_BACKOFF, POSITIVE, TOO_FEW, TOO_MANY, UNKNOWN_WORD = range(10)
 
 _POWERS = 10.0 ** np.arange(0, 309)
 _FNV_OFFSET = np.int64(-3750763034362895579)
@@ -27,9 +22,14 @@ def _is_space(byte: int) -> bool:
     return byte == 32 or byte == 9 or byte == 13
 
 
+@inlined
+def _is_digit(data: np.ndarray, at: int, end: int) -> bool:
+    return at < end and 48 <= data[at] <= 57
+
+
 @kernel
 def _token(data: np.ndarray, at: int) -> tuple[int, int]:
-    """Start and end of the next token of the line; start == end at its end."""
+    """Start and end of the next token of the line; start == end where there is none."""
     while _is_space(data[at]):
         at += 1
     start = at
@@ -39,50 +39,52 @@ def _token(data: np.ndarray, at: int) -> tuple[int, int]:
 
 
 @kernel
+def _sign(data: np.ndarray, at: int, end: int) -> tuple[int, int]:
+    """-1 for a minus, else 1, and the position after the sign."""
+    if at < end and (data[at] == 45 or data[at] == 43):
+        return (-1 if data[at] == 45 else 1), at + 1
+    return 1, at
+
+
+@kernel
 def _number(data: np.ndarray, start: int, end: int) -> tuple[float, bool]:
     """A decimal number, and whether the bytes are one; "-inf" counts as -100."""
-    at = start
-    negative = at < end and data[at] == 45
-    if at < end and (data[at] == 45 or data[at] == 43):
-        at += 1
+    sign, at = _sign(data, start, end)
+    # "| 32" makes a letter small
     if end - at == 3 and data[at] | 32 == 105 and data[at + 1] | 32 == 110 and data[at + 2] | 32 == 102:
-        return _LOWEST, negative
+        return _LOWEST, sign < 0
+    # All digits go into one integer, and `scale` counts the powers of ten that it is off by. After 18 digits, more than
+    # a double holds, further ones only move the scale.
     mantissa, digits, scale = np.int64(0), 0, 0
-    while at < end and 48 <= data[at] <= 57:
-        if mantissa < 10**17:
-            mantissa = mantissa * 10 + (data[at] - 48)
+    seen_point = False
+    while _is_digit(data, at, end) or (at < end and data[at] == 46 and not seen_point):
+        if data[at] == 46:
+            seen_point = True
         else:
-            scale += 1
-        digits += 1
-        at += 1
-    if at < end and data[at] == 46:
-        at += 1
-        while at < end and 48 <= data[at] <= 57:
             if mantissa < 10**17:
                 mantissa = mantissa * 10 + (data[at] - 48)
-                scale -= 1
+                scale -= seen_point
+            else:
+                scale += not seen_point
             digits += 1
-            at += 1
+        at += 1
     if digits == 0:
         return 0.0, False
     if at < end and data[at] | 32 == 101:
-        at += 1
-        sign = -1 if at < end and data[at] == 45 else 1
-        if at < end and (data[at] == 45 or data[at] == 43):
-            at += 1
+        exponent_sign, at = _sign(data, at + 1, end)
         exponent, first = 0, at
-        while at < end and 48 <= data[at] <= 57:
+        while _is_digit(data, at, end):
             exponent = min(exponent * 10 + (data[at] - 48), 10000)
             at += 1
         if at == first:
             return 0.0, False
-        scale += sign * exponent
+        scale += exponent_sign * exponent
     value = float(mantissa)
     if scale > 0:
         value *= _POWERS[min(scale, 308)]
     elif scale < 0:
         value /= _POWERS[min(-scale, 308)]
-    return (-value if negative else value), at == end
+    return sign * value, at == end
 
 
 @kernel
@@ -90,8 +92,7 @@ def _line_start(data: np.ndarray, at: int) -> int:
     """What begins here: END, SECTION, BLANK, or -1 for a row."""
     if at >= data.shape[0]:
         return END
-    if data[at] == 92:
-        # a backslash: a word never stands first in a line
+    if data[at] == 92:  # a backslash; a word cannot stand first in a line, so this is no n-gram
         return SECTION
     while _is_space(data[at]):
         at += 1
@@ -107,7 +108,7 @@ def _rest_of_row(data: np.ndarray, at: int, highest: bool, backoff: np.ndarray, 
     value, good = _number(data, start, end)
     if not good:
         return TOO_MANY if _token(data, end)[0] != _token(data, end)[1] else BAD_BACKOFF, start
-    if not highest:
+    if not highest:  # some writers give the longest n-grams a weight, too: it has no meaning
         backoff[row] = value
     start, end = _token(data, end)
     return (-1, end + 1) if start == end else (TOO_MANY, start)
@@ -132,37 +133,7 @@ def _begin_row(data: np.ndarray, at: int, row: int, logp: np.ndarray) -> tuple[i
 
 
 @kernel
-def parse_unigrams(
-    data: np.ndarray,
-    at: int,
-    row: int,
-    highest: bool,
-    logp: np.ndarray,
-    backoff: np.ndarray,
-    starts: np.ndarray,
-    ends: np.ndarray,
-) -> tuple[int, int, int]:
-    """Parse rows from `at` on into the arrays from `row` on. `data` ends with a newline.
-
-    Returns why it stopped, the position (of the offender on errors) and the next row; the words are at
-    data[starts[i]:ends[i]].
-    """
-    while True:
-        stop, at, end = _begin_row(data, at, row, logp)
-        if stop >= 0:
-            return stop, at, row
-        start, end = _token(data, end)
-        if start == end:
-            return TOO_FEW, start, row
-        starts[row], ends[row] = start, end
-        wrong, at = _rest_of_row(data, end, highest, backoff, row)
-        if wrong >= 0:
-            return wrong, at, row
-        row += 1
-
-
-@kernel
-def parse_ngrams(
+def parse_rows(
     data: np.ndarray,
     at: int,
     row: int,
@@ -170,11 +141,17 @@ def parse_ngrams(
     logp: np.ndarray,
     backoff: np.ndarray,
     words: np.ndarray,
+    spans: np.ndarray,
     table: np.ndarray,
     block: np.ndarray,
     offsets: np.ndarray,
 ) -> tuple[int, int, int]:
-    """As `parse_unigrams`, for rows of words.shape[1] words, which are looked up in the word table."""
+    """Parse rows from `at` on into the arrays from `row` on. `data` ends with a newline.
+
+    Returns why it stopped, the position (of the offender on errors) and the next row. The words of a 1-gram are
+    reported as data[spans[0, i]:spans[1, i]]; those of longer n-grams are looked up in the table of words (see
+    `find_word`) and their ids put into `words`.
+    """
     order = words.shape[1]
     while True:
         stop, at, end = _begin_row(data, at, row, logp)
@@ -184,10 +161,13 @@ def parse_ngrams(
             start, end = _token(data, end)
             if start == end:
                 return TOO_FEW, start, row
-            word = find_word(data, start, end, table, block, offsets)
-            if word < 0:
-                return UNKNOWN_WORD, start, row
-            words[row, j] = word
+            if order == 1:
+                spans[0, row], spans[1, row] = start, end
+            else:
+                word = find_word(data, start, end, table, block, offsets)
+                if word < 0:
+                    return UNKNOWN_WORD, start, row
+                words[row, j] = word
         wrong, at = _rest_of_row(data, end, highest, backoff, row)
         if wrong >= 0:
             return wrong, at, row
@@ -196,6 +176,7 @@ def parse_ngrams(
 
 @kernel
 def _hash(data: np.ndarray, start: Integer, end: Integer) -> Integer:
+    """FNV-1a, its bits mixed once more, because a slot is made of the lowest ones only."""
     value = _FNV_OFFSET
     for i in range(start, end):
         value = (value ^ data[i]) * _FNV_PRIME
@@ -206,7 +187,10 @@ def _hash(data: np.ndarray, start: Integer, end: Integer) -> Integer:
 def find_word(
     data: np.ndarray, start: Integer, end: Integer, table: np.ndarray, block: np.ndarray, offsets: np.ndarray
 ) -> Integer:
-    """The id of the word data[start:end], -1 when it is not in the table."""
+    """The id of the word data[start:end], -1 when it is not in the table.
+
+    `table` is a hash table of ids (-1: free); word i is spelled block[offsets[i]:offsets[i + 1]].
+    """
     mask = table.shape[0] - 1
     slot = _hash(data, start, end) & mask
     while table[slot] >= 0:
@@ -224,7 +208,7 @@ def find_word(
 
 @kernel
 def fill_word_table(table: np.ndarray, block: np.ndarray, offsets: np.ndarray) -> Integer:
-    """Enter every word block[offsets[i]:offsets[i + 1]]; the id of a word that stands there already, or -1."""
+    """Enter every word block[offsets[i]:offsets[i + 1]]; the id of a word that is there already, or -1."""
     mask = table.shape[0] - 1
     for word in range(offsets.shape[0] - 1):
         if find_word(block, offsets[word], offsets[word + 1], table, block, offsets) >= 0:
@@ -234,19 +218,3 @@ def fill_word_table(table: np.ndarray, block: np.ndarray, offsets: np.ndarray) -
             slot = (slot + 1) & mask
         table[slot] = word
     return -1
-
-
-def pieces(block: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """The pieces block[starts[i]:ends[i]] one behind the other."""
-    out = np.empty(int((ends - starts).sum()), np.uint8)
-    _gather(block, starts, ends, out)
-    return out
-
-
-@kernel
-def _gather(block: np.ndarray, starts: np.ndarray, ends: np.ndarray, out: np.ndarray) -> None:
-    at = 0
-    for i in range(starts.shape[0]):
-        for j in range(starts[i], ends[i]):
-            out[at] = block[j]
-            at += 1

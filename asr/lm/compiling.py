@@ -1,8 +1,8 @@
-"""How functions are compiled: by numba, outside Python's lock, and kept on disk while their source is the same.
+"""How functions are compiled: by numba, without holding Python's lock, and cached on disk until a source changes.
 
-Every compiled function of the package goes through `compiled`. Large tuples of arrays are handed from Python to one
-compiled function per utterance; within loops and between compiled functions every array has a name of its own, or the
-whole tuple would be copied and its references counted each time.
+Every compiled function of the package goes through `compiled`. Python hands large tuples of arrays to one compiled
+function per utterance; within loops and between compiled functions every array has a name of its own, because numba
+would otherwise copy the whole tuple and count its references each time.
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ _IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+(?P<base>[\w.]+)[ \t]+import[ \t]+(?P<names>\([^)]*\)|[^\n]*)|import[ \t]+(?P<plain>[^\n]*))",
     re.MULTILINE,
 )
-_said: set[str] = set()
+_printed: set[str] = set()
 
 
 def compiled(announced: str = "", **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """A decorator: numba's `njit` with `options`, the machine code kept on disk.
+    """A decorator: numba's `njit` with `options`, the machine code cached on disk.
 
-    It is kept where numba would (NUMBA_CACHE_DIR, beside the source, in the user's cache folder), else in a private
-    folder among the temporary files; where nothing can be written, it is compiled in every process. What is kept is
-    used while the file of the function and all files of the package that it imports are unchanged: numba would look at
-    the file of the function alone. `announced` is said on stderr before the function is compiled.
+    The cache lies where numba would put it (NUMBA_CACHE_DIR, beside the source, in the user's cache folder), else in a
+    private folder among the temporary files; where nothing can be written, every process compiles again. It is valid
+    while the file of the function and all files of the package that it imports are unchanged; numba would look at the
+    file of the function alone, and miss an edit in a function that was inlined from another. `announced` is printed on
+    stderr before the function is compiled.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher: Any = njit(nogil=True, **options)(function)
-        dispatcher._cache = _Kept(function, announced)
+        dispatcher._cache = _LazyCache(function, announced)
         return dispatcher
 
     return decorate
@@ -76,7 +77,10 @@ def source_digest(path: Path, package: Path) -> str:
 
 @cache
 def _read(path: Path) -> tuple[str, tuple[str, ...]]:
-    """The digest of a source file and the modules that it may import; a name from a module may be a module, too."""
+    """The digest of a source file and the modules that it may import: `from a import b` may mean the module a.b.
+
+    Searched for by pattern, which takes a hundredth of the time of a parse: every start does this.
+    """
     content = path.read_bytes()
     names: list[str] = []
     for match in _IMPORT.finditer(content.decode("utf-8", "replace")):
@@ -88,12 +92,11 @@ def _read(path: Path) -> tuple[str, tuple[str, ...]]:
     return hashlib.sha256(content).hexdigest(), tuple(names)
 
 
-class _Kept:
-    """A function's machine code on disk, as numba's dispatchers ask for it.
+class _LazyCache:
+    """A function's machine code on disk, for numba's dispatcher: a `caching.FunctionCache` that is made when needed.
 
-    The folder is looked for when it is first needed, not when the module is imported.
-
-    A compiled function works with or without what is kept: nothing that goes wrong here is an error.
+    numba's own would look for a writable folder while the module is imported. A compiled function works with or without
+    what is kept: nothing that goes wrong here is an error.
     """
 
     def __init__(self, function: Callable[..., Any], announced: str) -> None:
@@ -103,9 +106,13 @@ class _Kept:
     @cached_property
     def _files(self) -> Any:
         try:
-            return _Files(self._function)
+            files = _FunctionCache(self._function)
+            package = Path(str(sys.modules[self._function.__module__.partition(".")[0]].__file__)).parent
+            digest = source_digest(Path(self._function.__code__.co_filename), package)
+            files._cache_file = _IndexAndData(files.cache_path, files._impl.filename_base, digest)
         except (RuntimeError, OSError):  # numba's "no locator available"; a source that cannot be read
             return caching.NullCache()
+        return files
 
     @property
     def cache_path(self) -> str | None:
@@ -114,7 +121,7 @@ class _Kept:
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             found = self._files.load_overload(sig, target_context)
-        except Exception:  # a damaged file: there is nothing that unpickling it may not raise
+        except Exception:  # a damaged file: unpickling it may raise anything
             found = None
             with suppress(OSError):
                 self.flush()
@@ -133,7 +140,7 @@ class _Kept:
         self._files.flush()
 
     def _announce(self) -> None:
-        """Say that the function is compiled now, and what it costs that it cannot be kept as usual."""
+        """Say that the function is being compiled, and what it costs where the code cannot be kept as usual."""
         folder = self.cache_path
         given = os.environ.get("NUMBA_CACHE_DIR")
         places = f"NUMBA_CACHE_DIR ({given})" if given else "the package's folder"
@@ -142,7 +149,7 @@ class _Kept:
         )
         if folder is None:
             _say(f"warning: neither {places}, your home nor a temporary folder can be written: in every run {cost}")
-        elif isinstance(self._files.locator, _TemporaryLocator):
+        elif isinstance(self._files._impl.locator, _TemporaryLocator):
             _say(
                 f"warning: neither {places} nor your home can be written: compiled code is in "
                 f"{Path(folder).parent}; once that is gone, {cost}"
@@ -152,44 +159,34 @@ class _Kept:
 
 
 class _TemporaryLocator(caching._SourceFileBackedLocatorMixin, caching._CacheLocator):
-    """Keeps compiled code in `private_folder`."""
+    """Keeps compiled code in `_private_folder`."""
 
     def __init__(self, function: Callable[..., Any], file: str) -> None:
         self._py_file = file
         self._lineno = function.__code__.co_firstlineno
-        self._cache_path = str(Path(private_folder() or "") / self.get_suitable_cache_subpath(file))
+        self._cache_path = str(Path(_private_folder() or "") / self.get_suitable_cache_subpath(file))
 
     def get_cache_path(self) -> str:
         return self._cache_path
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], file: str) -> Any:
-        return super().from_function(function, file) if private_folder() else None
+        return super().from_function(function, file) if _private_folder() else None
 
 
 class _Implementation(caching.CompileResultCacheImpl):
     _locator_classes = (*caching.CacheImpl._locator_classes, _TemporaryLocator)
 
 
-class _Files(caching.FunctionCache):
+class _FunctionCache(caching.FunctionCache):
     _impl_class = _Implementation
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function)
-        package = Path(str(sys.modules[function.__module__.partition(".")[0]].__file__)).parent
-        digest = source_digest(Path(function.__code__.co_filename), package)
-        self._cache_file = _IndexAndData(self.cache_path, self._impl.filename_base, digest)
-
-    @property
-    def locator(self) -> Any:
-        return self._impl.locator
 
 
 class _IndexAndData(caching.IndexDataCacheFile):
-    """numba's two files of a function, index and code; the code knows what it was compiled from, and has a checksum.
+    """numba's two files of a function, index and code, where the code names its source and carries a checksum.
 
-    numba writes the index first: after a kill or a full disk in between, or by two processes at once, it leads to the
-    code of another source or another signature. Code that is damaged would end the process, not in an exception.
+    numba writes the index first: after a kill or a full disk in between, or with two processes at once, the index leads
+    to the code of another source or another signature. And damaged machine code crashes the process.
     """
 
     def save(self, key: Any, data: Any) -> None:
@@ -204,11 +201,11 @@ class _IndexAndData(caching.IndexDataCacheFile):
         return data if (stamp, of_key) == (self._source_stamp, key) else None
 
 
-def private_folder() -> Path | None:
+def _private_folder() -> Path | None:
     """A folder among the temporary files that only this user can write; None where there is none.
 
-    Its name is no secret: compiled code is read from it only if it is the user's own with mode 0700, no link, and in a
-    folder where others cannot exchange it.
+    Others can guess its name and put their own folder there first. So it is used only if it belongs to the user with
+    mode 0700, is no link, and lies in a folder where others cannot replace it.
     """
     if not hasattr(os, "geteuid"):
         return None
@@ -228,7 +225,7 @@ def private_folder() -> Path | None:
 
 def _say(message: str) -> None:
     """One line on stderr, once in a process."""
-    if message not in _said:
-        _said.add(message)
+    if message not in _printed:
+        _printed.add(message)
         if sys.stderr is not None:
             print(f"asr: {message}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Interpolated modified Kneser-Ney estimation of n-gram models, to the numbers of KenLM's lmplz.
+"""Interpolated modified Kneser-Ney estimation of n-gram models, with the same numbers as KenLM's lmplz.
 
 Chen and Goodman, "An Empirical Study of Smoothing Techniques for Language Modeling", TR-10-98, 1998; Heafield,
 Pouzyrevsky, Clark and Koehn, "Scalable Modified Kneser-Ney Language Model Estimation", ACL 2013.
@@ -6,16 +6,163 @@ Pouzyrevsky, Clark and Koehn, "Scalable Modified Kneser-Ney Language Model Estim
 
 from __future__ import annotations
 
+import json
 from array import array
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from asr.files import read_lines
 from asr.lm.tables import BOS, EOS, OOV_LOG10, SPECIAL_WORDS, LMError, NGramTable, NGramTables
 
 FALLBACK = (0.5, 1.0, 1.5)  # lmplz's, for counts 1, 2 and more
 Discounts = tuple[float, float, float]
+
+
+def read_sentences(paths: Iterable[str | Path], normalize: Callable[[str], str] = str) -> Iterator[str]:
+    """The lines of text files (UTF-8, plain or gzip, `-` for stdin), or the `text` of manifest rows, normalized.
+
+    A file is a manifest when its name says .jsonl or its first line is a JSON object. Raises LMError with file, line.
+    """
+    for path in paths:
+        name = "stdin" if str(path) == "-" else str(path)
+        manifest = name.removesuffix(".gz").endswith(".jsonl")
+        for number, text in enumerate(read_lines(path, LMError), 1):
+            if number == 1 and not manifest and text.lstrip().startswith("{"):
+                manifest = _is_object(text)
+            if not manifest:
+                yield normalize(text)
+            elif text.strip():
+                yield normalize(_transcript(text, f"{name}:{number}"))
+
+
+def _is_object(text: str) -> bool:
+    with suppress(ValueError):
+        return isinstance(json.loads(text), dict)
+    return False
+
+
+def _transcript(row: str, where: str) -> str:
+    try:
+        values = json.loads(row)
+    except ValueError as error:
+        raise LMError(f"{where}: not JSON: {error}") from None
+    text = values.get("text") if isinstance(values, dict) else None
+    if not isinstance(text, str):
+        raise LMError(f"{where}: the row has no 'text' that is a string")
+    return text
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text as word ids: `tokens` (T,) int32, every sentence closed by </s>; `words` by id, special words first.
+
+    `skipped` counts the <s>, </s> and <unk> that occurred in the text and were left out.
+    """
+
+    words: list[str]
+    tokens: np.ndarray
+    skipped: int = 0
+
+    @property
+    def sentences(self) -> int:
+        """Number of sentences, empty ones included."""
+        return int(np.count_nonzero(self.tokens == EOS))
+
+
+def encode_corpus(sentences: Iterable[str]) -> Corpus:
+    """Number the words of sentences in the order in which they first occur.
+
+    An empty sentence counts as one, as for KenLM's lmplz. Raises LMError when there is no word at all.
+    """
+    index = {word: i for i, word in enumerate(SPECIAL_WORDS)}
+    tokens = array("i")
+    skipped = 0
+    for sentence in sentences:
+        ids = [index.setdefault(word, len(index)) for word in sentence.split()]
+        if ids and min(ids) <= EOS:
+            kept = [i for i in ids if i > EOS]
+            skipped += len(ids) - len(kept)
+            ids = kept
+        tokens.extend(ids)
+        tokens.append(EOS)
+    numbers = np.array(tokens, np.int32)
+    if not (numbers > EOS).any():
+        raise LMError("no text to train a language model on: not a single word")
+    return Corpus(list(index), numbers, skipped)
+
+
+@dataclass(frozen=True)
+class OrderCounts:
+    """The distinct k-grams of a text, sorted by their last word, then the one before, and so on.
+
+    `oldest` (n,) is the first word of each and `suffix` (n,) the row of the other k - 1 words among the (k-1)-grams;
+    `context` (n,) the row of its first k - 1 words; `count` (n,) how often it occurs. A k-gram is padded with one <s>
+    at most, as its first word. For k = 1 the rows are the word ids, <unk> and <s> included;
+    `suffix` and `context` are zero.
+    """
+
+    oldest: np.ndarray
+    suffix: np.ndarray
+    context: np.ndarray
+    count: np.ndarray
+
+
+def count_ngrams(corpus: Corpus, order: int) -> list[OrderCounts]:
+    """The counts of orders 1 to `order`. Memory: about 40 bytes per token of the text besides the result."""
+    vocabulary = len(corpus.words)
+    tokens = corpus.tokens
+    room = _words_before(tokens) + 2  # the longest n-gram that ends at a token: its words, and one <s>
+    none, occurrences = np.zeros(vocabulary, np.int32), np.bincount(tokens, minlength=vocabulary).astype(np.int64)
+    orders = [OrderCounts(np.arange(vocabulary, dtype=np.int32), none, none, occurrences)]
+    ends = np.arange(len(tokens))  # of the n-grams
+    rows = tokens  # of the (k-1)-gram that ends there
+    keys = np.arange(vocabulary, dtype=np.int64)
+    for k in range(2, order + 1):
+        long_enough = room[ends] >= k
+        ends, rows = ends[long_enough], rows[long_enough]
+        first = ends - (k - 1)
+        oldest = np.where(room[ends] == k, BOS, tokens[np.maximum(first, 0)])
+        shorter = keys
+        keys, rows, count = _unique(rows.astype(np.int64) * vocabulary + oldest)
+        suffix, words = np.divmod(keys, vocabulary)
+        context = orders[-1].context[suffix].astype(np.int64) * vocabulary + words if k > 2 else words
+        row = np.searchsorted(shorter, context).astype(np.int32)
+        orders.append(OrderCounts(words.astype(np.int32), suffix.astype(np.int32), row, count))
+    return orders
+
+
+def ngram_words(orders: list[OrderCounts], k: int, rows: np.ndarray) -> np.ndarray:
+    """The words (n, k) int32 of rows of the k-grams."""
+    words = np.empty((len(rows), k), np.int32)
+    for j in range(k):
+        counts = orders[k - 1 - j]
+        words[:, j] = counts.oldest[rows]
+        rows = counts.suffix[rows]
+    return words
+
+
+def _words_before(tokens: np.ndarray) -> np.ndarray:
+    """How many words of the same sentence stand before each token."""
+    ends = np.flatnonzero(tokens == EOS)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    return np.arange(len(tokens)) - np.repeat(starts, ends - starts + 1)
+
+
+def _unique(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct keys in order, the place of every key among them, and how often each occurs."""
+    order = np.argsort(keys, kind="stable")
+    in_order = keys[order]
+    new = np.empty(len(keys), np.bool_)
+    new[:1] = True
+    np.not_equal(in_order[1:], in_order[:-1], out=new[1:])
+    places = np.empty(len(keys), np.int32)
+    places[order] = np.cumsum(new, dtype=np.int32) - 1
+    starts = np.flatnonzero(new)
+    return in_order[starts], places, np.diff(starts, append=len(keys))
 
 
 @dataclass(frozen=True)
@@ -39,8 +186,8 @@ def estimate(
     """Train a model of n-grams up to `order` (1 or more).
 
     `prune`: n-grams that occur at most that often are left out, a number per order, the last one for all further
-    orders; never falling. `limit_vocabulary`: n-grams with any other word are left out. Their probability goes to the
-    back-off. Where the counts are too few to estimate the discounts, `fallback` is taken and `warn` called with a
+    orders; numbers never fall. `limit_vocabulary`: n-grams with any other word are left out. Their probability goes to
+    the back-off. Where the counts are too few to estimate the discounts, `fallback` is used and `warn` called with a
     sentence that names the order; without a fallback that is an LMError. Raises LMError for a bad `prune` or `order`.
     """
     thresholds = pruning_thresholds(prune, order)
@@ -129,8 +276,8 @@ def _statistics(counts: list[OrderCounts], adjusted: list[np.ndarray]) -> list[l
     for k, (own, values) in enumerate(zip(counts, adjusted, strict=True), 1):
         taken = values
         if k < len(counts) and last_is_open:
-            # lmplz takes the plain count of the n-grams that end its sorted text for their adjusted count. One n-gram
-            # an order matters only in small texts; kept, so that the probabilities are the same there too
+            # lmplz takes the plain count of the last n-gram of its sorted list for its adjusted count. One n-gram per
+            # order matters in small texts only; done here as well, so that the probabilities agree there too
             taken = values.copy()
             taken[-1] = own.count[-1]
             last_is_open = bool(own.oldest[-1] != BOS)
@@ -161,7 +308,7 @@ def _interpolate(
             gamma = np.where(total > 0, spared / total, 1.0)
         p = (values - discount) / total[own.context] + gamma[own.context] * shorter[own.suffix]
         if k == 1:
-            p[BOS] = 1.0  # as lmplz: whoever scores <s> as a word pays nothing for it
+            p[BOS] = 1.0  # as in lmplz: scoring <s> as a word costs nothing
         else:
             context_backoff = gamma[kept[k - 2]]
             # a context none of whose continuations is kept gives back all its mass: 1, whatever rounding says
@@ -174,127 +321,5 @@ def _interpolate(
 
 
 def _log10(values: np.ndarray) -> np.ndarray:
-    # a discount of 0 leaves nothing to back off with; lmplz writes -inf, with which sums of scores are no numbers
+    # a discount of 0 leaves nothing for backing off; lmplz writes -inf then, which would make sums of scores useless
     return np.log10(np.maximum(values, 10.0**OOV_LOG10)).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """A text as word ids: `tokens` (T,) int32, every sentence closed by </s>; `words` by id, special words first.
-
-    `skipped` counts the <s>, </s> and <unk> that stood in the text and were left out.
-    """
-
-    words: list[str]
-    tokens: np.ndarray
-    skipped: int = 0
-
-    @property
-    def sentences(self) -> int:
-        """Number of sentences, empty ones included."""
-        return int(np.count_nonzero(self.tokens == EOS))
-
-
-def read_corpus(sentences: Iterable[str]) -> Corpus:
-    """Number the words of sentences in the order they come in.
-
-    An empty sentence counts as one, as for KenLM's lmplz. Raises LMError when there is no word at all.
-    """
-    index = {word: i for i, word in enumerate(SPECIAL_WORDS)}
-    tokens = array("i")
-    skipped = 0
-    for sentence in sentences:
-        ids = [index.setdefault(word, len(index)) for word in sentence.split()]
-        if ids and min(ids) <= EOS:
-            kept = [i for i in ids if i > EOS]
-            skipped += len(ids) - len(kept)
-            ids = kept
-        tokens.extend(ids)
-        tokens.append(EOS)
-    numbers = np.array(tokens, np.int32)
-    if not (numbers > EOS).any():
-        raise LMError("no text to train a language model on: not a single word")
-    return Corpus(list(index), numbers, skipped)
-
-
-@dataclass(frozen=True)
-class OrderCounts:
-    """The distinct k-grams of a text, sorted by their last word, then the one before, and so on.
-
-    `oldest` (n,) is the first word of each and `suffix` (n,) the row of the other k - 1 words among the (k-1)-grams;
-    `context` (n,) the row of its first k - 1 words; `count` (n,) how often it occurs. A k-gram is padded with one <s>
-    at most, as its first word. For k = 1 the rows are the word ids, <unk> and <s> included;
-    `suffix` and `context` are zero.
-    """
-
-    oldest: np.ndarray
-    suffix: np.ndarray
-    context: np.ndarray
-    count: np.ndarray
-
-
-def count_ngrams(corpus: Corpus, order: int) -> list[OrderCounts]:
-    """The counts of orders 1 to `order`. Memory: about 40 bytes per token of the text beside the result."""
-    vocabulary = len(corpus.words)
-    tokens = corpus.tokens
-    room = _words_before(tokens) + 2  # the longest n-gram that ends at a token: its words, and one <s>
-    none = np.zeros(vocabulary, np.int32)
-    orders = [
-        OrderCounts(
-            np.arange(vocabulary, dtype=np.int32),
-            none,
-            none,
-            np.bincount(tokens, minlength=vocabulary).astype(np.int64),
-        )
-    ]
-    ends = np.arange(len(tokens))  # of the n-grams
-    rows = tokens  # of the (k-1)-gram that ends there
-    keys = np.arange(vocabulary, dtype=np.int64)
-    for k in range(2, order + 1):
-        long_enough = room[ends] >= k
-        ends, rows = ends[long_enough], rows[long_enough]
-        first = ends - (k - 1)
-        oldest = np.where(room[ends] == k, BOS, tokens[np.maximum(first, 0)])
-        shorter = keys
-        keys, rows, count = _unique(rows.astype(np.int64) * vocabulary + oldest)
-        suffix, words = np.divmod(keys, vocabulary)
-        context = orders[-1].context[suffix].astype(np.int64) * vocabulary + words if k > 2 else words
-        orders.append(
-            OrderCounts(
-                words.astype(np.int32),
-                suffix.astype(np.int32),
-                np.searchsorted(shorter, context).astype(np.int32),
-                count,
-            )
-        )
-    return orders
-
-
-def ngram_words(orders: list[OrderCounts], k: int, rows: np.ndarray) -> np.ndarray:
-    """The words (n, k) int32 of rows of the k-grams."""
-    words = np.empty((len(rows), k), np.int32)
-    for j in range(k):
-        counts = orders[k - 1 - j]
-        words[:, j] = counts.oldest[rows]
-        rows = counts.suffix[rows]
-    return words
-
-
-def _words_before(tokens: np.ndarray) -> np.ndarray:
-    """How many words of the same sentence stand before each token."""
-    ends = np.flatnonzero(tokens == EOS)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    return np.arange(len(tokens)) - np.repeat(starts, ends - starts + 1)
-
-
-def _unique(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct keys in order, the place of every key among them, and how often each stands there."""
-    order = np.argsort(keys, kind="stable")
-    in_order = keys[order]
-    new = np.empty(len(keys), np.bool_)
-    new[:1] = True
-    np.not_equal(in_order[1:], in_order[:-1], out=new[1:])
-    places = np.empty(len(keys), np.int32)
-    places[order] = np.cumsum(new, dtype=np.int32) - 1
-    starts = np.flatnonzero(new)
-    return in_order[starts], places, np.diff(starts, append=len(keys))

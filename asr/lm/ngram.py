@@ -12,12 +12,9 @@ import numpy as np
 
 from asr.files import opened
 from asr.lm.arpa import read_arpa
-from asr.lm.automaton import LN10, DuplicateNGram, LMArrays, build_automaton, lm_step, score_words
-from asr.lm.binary import Binary, is_binary, read_binary, write_binary
-from asr.lm.tables import BOS, EOS, UNK, LMError, NGramTables, WordList
-from asr.lm.tuned import Tuned, read_tuned
-
-__all__ = ["LMArrays", "LMError", "NGramLM", "lm_step"]
+from asr.lm.automaton import LN10, DuplicateNGram, build_automaton, score_words
+from asr.lm.files import BinaryLM, Tuned, is_binary, read_binary, read_tuned, write_binary
+from asr.lm.tables import BOS, EOS, UNK, LMArrays, LMError, NGramTable, NGramTables, PackedWords, pack_words
 
 
 class NGramLM:
@@ -30,7 +27,7 @@ class NGramLM:
 
     def __init__(
         self,
-        words: WordList | Sequence[str],
+        words: list[str] | PackedWords,
         arrays: LMArrays,
         state_length: np.ndarray,
         counts: Sequence[int],
@@ -51,7 +48,7 @@ class NGramLM:
 
     @classmethod
     def from_tables(cls, tables: NGramTables, name: str = "language model") -> NGramLM:
-        """The model of these n-grams; raises DuplicateNGram when one stands there twice."""
+        """The model of these n-grams; raises DuplicateNGram when one occurs twice."""
         arrays, state_length = build_automaton(tables)
         return cls(tables.words, arrays, state_length, tables.counts, name=name)
 
@@ -65,7 +62,7 @@ class NGramLM:
         with opened(path, LMError) as file:
             if is_binary(file):
                 found = read_binary(path, file, verify)
-                model = cls(found.words, *found[1:], name=str(path), binary=True)
+                model = cls(*found, name=str(path), binary=True)
             else:
                 model = cls._of_arpa(path, *read_arpa(path, file))
         model.tuned = read_tuned(path)
@@ -80,9 +77,39 @@ class NGramLM:
             line = first_line[error.order] + error.row
             raise LMError(f"{path}:{line}: the {error.order}-gram '{words}' stands there twice") from None
 
+    def to_tables(self) -> NGramTables:
+        """The n-grams of the model, sorted by their last word, then the one before, and so on.
+
+        Numbers are as exact as float32 is after a change of the logarithm's base (1e-7 of the value).
+        """
+        arrays, lengths = self.arrays, self.state_length
+        used = np.flatnonzero(arrays.arc["key"] >= 0)
+        source, word = np.divmod(arrays.arc["key"][used], self.vocab_size)
+        order = lengths[source].astype(np.int64) + 1
+        after = arrays.arc["next"][used]
+
+        ids = np.arange(self.vocab_size, dtype=np.int32)
+        after_word = arrays.unigram["next"]
+        backoff = np.where(after_word > 0, arrays.state["backoff"][after_word], np.float32(0))
+        tables = [NGramTable(ids[:, None], _log10(arrays.unigram["logp"]), _log10(backoff))]
+        history = np.zeros((len(lengths), max(1, self.order - 1)), np.int32)  # the words of every state
+        history[after_word[after_word > 0], 0] = np.flatnonzero(after_word)
+        for k in range(2, self.order + 1):
+            arcs = np.flatnonzero(order == k)
+            words = np.concatenate([history[source[arcs], : k - 1], word[arcs, None].astype(np.int32)], axis=1)
+            places = np.lexsort(words.T)
+            arcs, words = arcs[places], words[places]
+            is_state = lengths[after[arcs]] == k
+            if k < self.order:
+                history[after[arcs][is_state], :k] = words[is_state]
+            backoff = np.where(is_state, arrays.state["backoff"][after[arcs]], np.float32(0))
+            tables.append(NGramTable(words, _log10(arrays.arc["logp"][used[arcs]]), _log10(backoff)))
+        return NGramTables(self.words, tables)
+
     def write_binary(self, path: str | Path) -> None:
-        """Write the binary that `read` opens by mapping it into memory; atomic. Raises LMError."""
-        write_binary(path, Binary(WordList.of(self.words), self.arrays, self.state_length, self.counts))
+        """Write the binary that `read` opens by mapping it into memory, whole or not at all. Raises LMError."""
+        words = self._words if isinstance(self._words, PackedWords) else pack_words(self._words)
+        write_binary(path, BinaryLM(words, self.arrays, self.state_length, self.counts))
 
     @property
     def vocab_size(self) -> int:
@@ -92,25 +119,15 @@ class NGramLM:
     @cached_property
     def words(self) -> list[str]:
         """The words by id."""
-        return list(self._words)
+        return self._words.unpack() if isinstance(self._words, PackedWords) else self._words
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """The id of every word; `ids` for words that may be unknown."""
+        """The id of every word."""
         return {word: i for i, word in enumerate(self.words)}
 
     def __contains__(self, word: str) -> bool:
         return self.index.get(word, UNK) != UNK
-
-    def ids(self, words: Iterable[str]) -> list[int]:
-        """The ids of words, 0 for those the model does not know."""
-        index = self.index
-        return [index.get(word, UNK) for word in words]
-
-    def step(self, state: int, word_id: int) -> tuple[float, int]:
-        """Natural log p of a word after `state`, and the next state."""
-        logp, following = lm_step(self.arrays, state, word_id)
-        return float(logp), int(following)
 
     def score(self, sentence: str, bos: bool = True, eos: bool = True) -> float:
         """log10 p of a sentence of words separated by spaces, as KenLM's `Model.score`."""
@@ -123,16 +140,23 @@ class NGramLM:
         for value, n, word in zip(logp, length, ids, strict=True):
             yield float(value / LN10), int(n), bool(word == UNK)
 
-    def perplexity(self, sentence: str) -> float:
-        """Per word, </s> counted, as KenLM's `Model.perplexity`."""
-        words = len(sentence.split()) + 1
-        return float(10.0 ** (-self.score(sentence) / words))
-
     def _scores(self, words: list[str], bos: bool, eos: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        ids = np.array([*self.ids(words), *([EOS] if eos else [])], np.int64)
+        ids = np.array([*(self.index.get(word, UNK) for word in words), *([EOS] if eos else [])], np.int64)
         logp, length = np.empty(len(ids)), np.empty(len(ids), np.int64)
         score_words(self.arrays, self.state_length, self.begin_state if bos else 0, ids, logp, length)
         return logp, length, ids
+
+
+def _log10(natural: np.ndarray) -> np.ndarray:
+    return (natural.astype(np.float64) / LN10).astype(np.float32)
+
+
+def read_ngrams(path: str | Path) -> NGramTables:
+    """The n-grams of a language model, ARPA (plain or gzip) or a binary of ours. Raises LMError."""
+    with opened(path, LMError) as file:
+        if not is_binary(file):
+            return read_arpa(path, file)[0]
+        return NGramLM(*read_binary(path, file, verify=True)).to_tables()
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Entropy pruning of n-gram models: n-grams go whose loss changes the model least (as SRILM's `ngram -prune`).
+"""Entropy pruning of n-gram models: removes the n-grams whose loss changes the model least (SRILM's `ngram -prune`).
 
 Stolcke, "Entropy-based Pruning of Backoff Language Models", DARPA Broadcast News Workshop 1998, arXiv cs/0006025. How
-often a history occurs is told by the text where there is one: the lower orders of a Kneser-Ney model do not (Chelba,
-Brants, Neveitt and Xu, "Study on Interaction between Entropy Pruning and Kneser-Ney Smoothing", Interspeech 2010).
+often a history occurs is counted in the training text where that is given, because the lower orders of a Kneser-Ney
+model do not tell it (Chelba, Brants, Neveitt and Xu, "Study on Interaction between Entropy Pruning and Kneser-Ney
+Smoothing", Interspeech 2010).
 """
 
 from __future__ import annotations
@@ -13,28 +14,29 @@ from asr.lm.automaton import LN10
 from asr.lm.estimate import Corpus, count_ngrams, ngram_words
 from asr.lm.tables import BOS, EOS, OOV_LOG10, UNK, LMError, NGramTable, NGramTables, with_missing_contexts
 
-_SLACK = 1e-3  # by which probabilities may sum to more than 1 in a file of few decimals
-_ROUNDING = 1e-6  # of sums of float32 probabilities: smaller differences from 1 mean nothing
+_SLACK = 1e-3  # how far above 1 probabilities may sum in a file with few decimals
+_ROUNDING = 1e-6  # error of a sum of float32 probabilities: smaller differences from 1 mean nothing
 
 
 def prune_entropy(model: NGramTables, threshold: float, corpus: Corpus | None = None) -> NGramTables:
-    """The model without n-grams each of which, lost alone, raises the perplexity by less than the share `threshold`.
+    """The model without the n-grams whose removal, each alone, raises the perplexity by less than `threshold`, a share.
 
-    `corpus` is the text it was trained on; without it a history is as probable as the model says, as for SRILM. From
-    the longest n-grams down; words stay, and n-grams that a longer one extends. Every back-off weight is computed anew,
-    so that the probabilities after each history sum to 1. Raises LMError for a model in which they do not.
+    `corpus` is the text it was trained on; without it a history is as probable as the model says, as in SRILM. Goes
+    from the longest n-grams down; words stay, and so do n-grams that a remaining longer one extends. Every back-off
+    weight is computed anew, so that the probabilities after each history sum to 1. Raises LMError for a model in which
+    they do not.
     """
     if not 0 <= threshold < np.inf:
         raise LMError(f"a pruning threshold is a number from 0 on (1e-8 is a common one), not {threshold:g}")
     model = _complete(model)
     if threshold == 0 or model.order == 1:
         return model
-    index = _Index(model)
-    histories = _history_log10(model, index, corpus)
+    index = NGramIndex(model)
+    histories = history_log10(model, index, corpus)
     kept = list(model.tables)
     extended = np.zeros(len(kept[-1].logp), np.bool_)  # n-grams that begin a longer one that stays
     for k in range(model.order, 1, -1):
-        entropy = _relative_entropies(model, index, k, histories[k - 2])
+        entropy = relative_entropies(model, index, k, histories[k - 2])
         stays = extended | (np.expm1(entropy) >= threshold)
         kept[k - 1] = NGramTable(*(column[stays] for column in model.tables[k - 1]))
         extended = np.zeros(len(model.tables[k - 2].logp), np.bool_)
@@ -45,18 +47,8 @@ def prune_entropy(model: NGramTables, threshold: float, corpus: Corpus | None = 
     return _normalized(NGramTables(model.words, kept))
 
 
-def relative_entropies(model: NGramTables, k: int, corpus: Corpus | None = None) -> np.ndarray:
-    """D(p || p') in nats for every k-gram (k > 1) of the order-k model, p' being the model that lost it alone.
-
-    Without a `corpus` the probability of a history is the product of the model's own, that of <s> being that of </s>.
-    """
-    model = _complete(model)
-    index = _Index(model)
-    return _relative_entropies(model, index, k, _history_log10(model, index, corpus)[k - 2])
-
-
-class _Index:
-    """Finds n-grams. `context[k - 1]`: the row, among the (k-1)-grams, of the first k - 1 words of every k-gram."""
+class NGramIndex:
+    """Looks n-grams up. `context[k - 1]`: the row, among the (k-1)-grams, of the first k - 1 words of every k-gram."""
 
     def __init__(self, model: NGramTables) -> None:
         self.tables = model.tables
@@ -97,8 +89,12 @@ class _Index:
         return logp
 
 
-def _relative_entropies(model: NGramTables, index: _Index, k: int, history_log10: np.ndarray) -> np.ndarray:
-    """Stolcke's equation 4 for every k-gram; `history_log10` is log10 p of every (k-1)-gram as a piece of text."""
+def relative_entropies(model: NGramTables, index: NGramIndex, k: int, history: np.ndarray) -> np.ndarray:
+    """D(p || p') in nats for every k-gram (k > 1) of the model, p' being the model that lost it alone.
+
+    Stolcke's equation 4, for the order-k part of the model; `history` is log10 p of every (k-1)-gram as a piece of
+    text (see `history_log10`).
+    """
     table, context = model.tables[k - 1], index.context[k - 1]
     contexts = len(model.tables[k - 2].logp)
     p = np.exp(LN10 * table.logp.astype(np.float64))
@@ -110,12 +106,15 @@ def _relative_entropies(model: NGramTables, index: _Index, k: int, history_log10
         change = np.log1p(p / left) - np.log1p(shorter / left_shorter)
         change = np.where((left > _ROUNDING) & (left_shorter > 0), left * change, 0.0)
         own = np.log(shorter) + np.log((left + p) / (left_shorter + shorter)) - np.log(p)
-    entropy = -np.exp(LN10 * history_log10[context]) * (p * own + change)
+    entropy = -np.exp(LN10 * history[context]) * (p * own + change)
     return np.maximum(entropy, 0.0)  # it is never negative but for rounding
 
 
-def _history_log10(model: NGramTables, index: _Index, corpus: Corpus | None) -> list[np.ndarray]:
-    """log10 p of the n-grams of every order but the highest, each as a piece of text."""
+def history_log10(model: NGramTables, index: NGramIndex, corpus: Corpus | None = None) -> list[np.ndarray]:
+    """log10 p of the n-grams of every order but the highest, each as a piece of text.
+
+    Without a `corpus` it is the product of the model's own probabilities, that of <s> being that of </s>.
+    """
     if corpus is not None:
         return _history_shares(model, index, corpus)
     total = model.tables[0].logp.astype(np.float64)
@@ -126,7 +125,7 @@ def _history_log10(model: NGramTables, index: _Index, corpus: Corpus | None) -> 
     return totals
 
 
-def _history_shares(model: NGramTables, index: _Index, corpus: Corpus) -> list[np.ndarray]:
+def _history_shares(model: NGramTables, index: NGramIndex, corpus: Corpus) -> list[np.ndarray]:
     """The same from the text: how many of its words and sentence ends follow each n-gram."""
     number = {word: i for i, word in enumerate(model.words)}
     ids = np.array([number.get(word, UNK) for word in corpus.words])
@@ -145,7 +144,7 @@ def _history_shares(model: NGramTables, index: _Index, corpus: Corpus) -> list[n
 
 
 def _left_over(sums: np.ndarray, model: NGramTables, k: int) -> np.ndarray:
-    """The probability left to back off with, from what the k-grams of each history take."""
+    """The probability left for backing off, given what the k-grams of each history take."""
     if sums.max(initial=0.0) > 1.0 + _SLACK:
         worst = int(np.argmax(sums))
         words = " ".join(model.words[i] for i in model.tables[k - 2].words[worst])
@@ -159,7 +158,9 @@ def _normalized(model: NGramTables) -> NGramTables:
     """The model with the back-off weights that make the probabilities after every history sum to 1."""
     tables = list(model.tables)
     for k in range(2, model.order + 1):
-        index = _Index(NGramTables(model.words, tables[:k]))  # the weights of shorter histories are in place
+        index = NGramIndex(
+            NGramTables(model.words, tables[:k])
+        )  # in which the weights of shorter histories are the new ones
         table, context = tables[k - 1], index.context[k - 1]
         contexts = len(tables[k - 2].logp)
         sums = np.bincount(context, weights=np.exp(LN10 * table.logp.astype(np.float64)), minlength=contexts)
@@ -169,19 +170,21 @@ def _normalized(model: NGramTables) -> NGramTables:
         with np.errstate(divide="ignore", invalid="ignore"):
             weight = np.log10(left / left_shorter)
         weight = np.where(left > 0, weight, OOV_LOG10)
-        weight = np.where(left_shorter > _ROUNDING, weight, tables[k - 2].backoff)  # no word is left to back off to
+        weight = np.where(
+            left_shorter > _ROUNDING, weight, tables[k - 2].backoff
+        )  # there is no word left to back off to
         tables[k - 2] = tables[k - 2]._replace(backoff=weight.astype(np.float32))
     return NGramTables(model.words, tables)
 
 
 def _complete(model: NGramTables) -> NGramTables:
-    """The model with contexts that it leaves out as n-grams of their own, at the probability they have."""
+    """The model with the contexts that it leaves out as n-grams of their own, at the probability they have."""
     tables = with_missing_contexts(model.tables)
     for k in range(2, model.order):
         absent = np.flatnonzero(np.isnan(tables[k - 1].logp))
         if len(absent):
             logp, words = tables[k - 1].logp.copy(), tables[k - 1].words[absent]
-            index = _Index(NGramTables(model.words, tables[: k - 1]))
+            index = NGramIndex(NGramTables(model.words, tables[: k - 1]))
             weight = tables[k - 2].backoff[index.find(words[:, :-1])]
             logp[absent] = weight + index.log10(words[:, 1:])
             tables[k - 1] = tables[k - 1]._replace(logp=logp)

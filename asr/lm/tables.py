@@ -1,19 +1,19 @@
-"""An n-gram language model as plain tables, an order each: what ARPA files hold and what estimation makes."""
+"""The data of an n-gram language model: plain tables, one per order, and the arrays of the automaton built of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 
 from asr.types import AsrError
 
-UNK, BOS, EOS = 0, 1, 2  # ids of <unk>, <s> and </s> in every model, whatever their place in its file
+UNK, BOS, EOS = 0, 1, 2  # ids of <unk>, <s> and </s> in every model, wherever they stand in its file
 SPECIAL_WORDS = ("<unk>", "<s>", "</s>")
-OOV_LOG10 = -100.0  # what a word outside a model without <unk> costs, as in KenLM
+OOV_LOG10 = -100.0  # the cost of an unknown word in a model without <unk>, as in KenLM
 
 
 class LMError(AsrError):
@@ -23,7 +23,7 @@ class LMError(AsrError):
 class NGramTable(NamedTuple):
     """The n-grams of one order: `words` (n, order) int32 ids, `logp` and `backoff` (n,) float32, log10.
 
-    A NaN in `logp` stands for a context that the file leaves out: its probability follows from the shorter ones.
+    A NaN in `logp` marks a context that the file leaves out: its probability follows from the shorter n-grams.
     """
 
     words: np.ndarray
@@ -38,7 +38,7 @@ class NGramTables:
     `tables[0]` has a row for every word, in the order of the ids.
     """
 
-    words: Sequence[str]
+    words: list[str]
     tables: list[NGramTable]
 
     @property
@@ -53,9 +53,9 @@ class NGramTables:
 
 
 def with_missing_contexts(tables: list[NGramTable]) -> list[NGramTable]:
-    """The same tables, in which the first k - 1 words of every k-gram are an n-gram too (NaN where they were not).
+    """The tables, completed so that the first k - 1 words of every k-gram are an n-gram too (NaN where added).
 
-    Models pruned by other tools may lack them; the automaton needs them to be on its way.
+    Models pruned by other tools may lack them; the automaton reaches a long n-gram through its contexts.
     """
     complete = list(tables)
     for k in range(len(tables) - 1, 1, -1):
@@ -71,38 +71,62 @@ def with_missing_contexts(tables: list[NGramTable]) -> list[NGramTable]:
     return complete
 
 
-class WordList(Sequence[str]):
-    """The words block[offsets[i]:offsets[i + 1]]: `block` (bytes,) uint8, `offsets` (words + 1,) int64."""
+def with_case(model: NGramTables, change: Callable[[str], str]) -> NGramTables:
+    """The model with its words changed by `change` (str.lower, str.upper); <unk>, <s> and </s> stay.
 
-    def __init__(self, block: np.ndarray, offsets: np.ndarray) -> None:
-        self.block, self.offsets = block, offsets
+    Raises LMError when two words become one: their joint probability does not follow from the tables.
+    """
+    words: list[str] = []
+    seen: dict[str, str] = {}
+    for word in model.words:
+        changed = word if word in SPECIAL_WORDS else change(word)
+        if changed in seen:
+            raise LMError(
+                f"'{seen[changed]}' and '{word}' both become '{changed}': train the language model again on text of "
+                "that case"
+            )
+        seen[changed] = word
+        words.append(changed)
+    return NGramTables(words, model.tables)
 
-    @classmethod
-    def of(cls, words: Sequence[str]) -> WordList:
-        """The same words in this form."""
-        if isinstance(words, cls):
-            return words
-        encoded = [word.encode("utf-8") for word in words]
-        offsets = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum([len(word) for word in encoded], out=offsets[1:])
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
 
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
+class PackedWords(NamedTuple):
+    """Words as UTF-8 bytes: `block` (bytes,) uint8; word i is block[offsets[i]:offsets[i + 1]], `offsets` int64."""
 
-    @overload
-    def __getitem__(self, i: int) -> str: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[str]: ...
-    def __getitem__(self, i: int | slice) -> str | list[str]:
-        if isinstance(i, slice):
-            return [self[j] for j in range(*i.indices(len(self)))]
-        if not -len(self) <= i < len(self):
-            raise IndexError(i)
-        i %= len(self)
-        return self.block[self.offsets[i] : self.offsets[i + 1]].tobytes().decode("utf-8")
+    block: np.ndarray
+    offsets: np.ndarray
 
-    def __iter__(self) -> Iterator[str]:
+    def unpack(self) -> list[str]:
+        """The words as strings."""
         data = self.block.tobytes()
-        for start, end in pairwise(self.offsets.tolist()):
-            yield data[start:end].decode("utf-8")
+        return [data[start:end].decode("utf-8") for start, end in pairwise(self.offsets.tolist())]
+
+
+def pack_words(words: Sequence[str]) -> PackedWords:
+    """The words as one block of bytes."""
+    encoded = [word.encode("utf-8") for word in words]
+    return PackedWords(np.frombuffer(b"".join(encoded), np.uint8), bounds([len(word) for word in encoded]))
+
+
+def bounds(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Where pieces of these lengths begin and end, one behind the other: (pieces + 1,) int64."""
+    found = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=found[1:])
+    return found
+
+
+# Each kind of entry is one record, so that what is read together lies together: most reads miss every cache.
+UNIGRAM = np.dtype([("logp", "<f4"), ("next", "<i4")], align=True)  # log p of a word in state 0; the state after it
+ARC = np.dtype([("key", "<i8"), ("logp", "<f4"), ("next", "<i4")], align=True)  # key: state * V + word, -1 where free
+STATE = np.dtype([("backoff", "<f4"), ("next", "<i4")], align=True)  # without an arc: what to add, where to look on
+
+
+class LMArrays(NamedTuple):
+    """A back-off model as an automaton; a state is a history that some n-gram extends, state 0 the empty one.
+
+    Probabilities and back-off weights are natural logarithms. V words, S states, H slots (a power of two).
+    """
+
+    unigram: np.ndarray  # (V,) UNIGRAM, <unk> included
+    arc: np.ndarray  # (H,) ARC: a hash table with open addressing, for the arcs of states above 0
+    state: np.ndarray  # (S,) STATE

@@ -79,12 +79,11 @@ def make_language_model(config: TrainConfig, path: Path, warn: Callable[[str], N
     if config.lm.file:
         NGramLM.read(config.lm.file, verify=True).write_binary(path)
         return
-    from asr.lm.estimate import estimate, read_corpus
-    from asr.lm.text import read_sentences
+    from asr.lm.estimate import encode_corpus, estimate, read_sentences
     from asr.text.normalize import normalizer
 
     texts = [*manifests(config.data.train), *manifests(config.lm.text)]
-    corpus = read_corpus(read_sentences(texts, normalizer(config.text.normalizer)))
+    corpus = encode_corpus(read_sentences(texts, normalizer(config.text.normalizer)))
     NGramLM.from_tables(estimate(corpus, config.lm.order, warn=warn).tables).write_binary(path)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from asr.config import to_dict
 from asr.corpus.download import file_digest
 from asr.files import Stamp, as_json, differences, file_state
-from asr.lm.tuned import tuned_path
+from asr.lm.files import tuned_path
 from asr.training.interruption import Signals, is_first_process
 from asr.training.lock import locked
 from asr.types import AudioError, ConfigError, UsageError

@@ -65,8 +65,7 @@ def word_times(
     recognizer: Recognizer, log_probs: np.ndarray, tokens: Sequence[int], duration: float
 ) -> tuple[list[Word], list[Word]]:
     """Words (as the tokenizer spells them) and tokens of an utterance, with times in seconds from its first frame."""
-    from asr.decoding.align import AlignmentError, align, needed_frames
-    from asr.decoding.boundaries import boundaries
+    from asr.decoding.align import AlignmentError, boundaries, forced_align, needed_frames
 
     step = recognizer.frame_seconds
     if needed_frames(tokens) > len(log_probs):
@@ -74,7 +73,7 @@ def word_times(
             f"the text needs at least {needed_frames(tokens) * step:.1f} s of audio at this model's rate of frames, "
             f"the recording has {duration:.1f} s: is it the right text?"
         )
-    alignment = align(log_probs, tokens)
+    alignment = forced_align(log_probs, tokens)
     words = recognizer.tokenizer.words(tokens)
     begins, ends = boundaries(
         [alignment.starts[first] for _, first, _ in words],
@@ -114,7 +113,7 @@ def merge_words(words: Sequence[Word], written: Sequence[tuple[str, int]]) -> li
 
 
 def _token_times(recognizer: Recognizer, alignment: Alignment, duration: float) -> list[Word]:
-    from asr.decoding.boundaries import boundaries
+    from asr.decoding.align import boundaries
 
     labels = recognizer.tokenizer.labels
     begins, ends = boundaries(alignment.starts, alignment.ends, recognizer.frame_seconds, duration)

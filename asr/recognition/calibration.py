@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,5 +38,5 @@ def held_out(utterances: Sequence[WordConfidences], speakers: Sequence[str]) -> 
 def write_calibrated(model: str | Path, target: str | Path, calibration: Calibration, summary: dict[str, Any]) -> Path:
     """A copy of a model file whose confidences are calibrated; `summary` is kept with it. Raises ModelFileError."""
     file = load_model(model)
-    training = {**file.training, KEY: {**calibration.to_dict(), **summary}}
+    training = {**file.training, KEY: {**asdict(calibration), **summary}}
     return save_model(target, file.model, file.tokenizer, file.normalizer, training)

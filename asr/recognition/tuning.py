@@ -161,16 +161,16 @@ def tune_on_manifest(
     from asr.decoding.beam.alphabet import Alphabet
     from asr.decoding.beam.lexicon import read_words
     from asr.decoding.beam.search import BeamSearch
-    from asr.decoding.lm_check import check_lm
+    from asr.lm.check import check_lm
+    from asr.lm.files import Tuned, write_tuned
     from asr.lm.ngram import NGramLM
-    from asr.lm.tuned import Tuned, write_tuned
     from asr.recognition.emission_cache import emissions
 
     refuse_test_set(manifest)
     labels = recognizer.tokenizer.labels
     language_model = NGramLM.read(lm, verify=True)
     words = read_words(lexicon, Alphabet(labels)) if lexicon is not None else None
-    for remark in check_lm(language_model, labels, words):
+    for remark in check_lm(language_model, labels, words.words if words else None):
         warn(remark)
     search = BeamSearch(labels, language_model, lexicon=words, frame_seconds=recognizer.frame_seconds)
     found = emissions(recognizer, model, manifest, folder, batch_seconds=batch_seconds, on_result=on_result)

@@ -46,7 +46,7 @@ class Recognition:
     mode: Literal["min", "max"] = "min"
 
     def __init__(self, model: AcousticModel, tokenizer: Tokenizer, normalizer: str, dev: Manifest) -> None:
-        self.tokenizer, self.normalizer, self.dev = tokenizer, normalizer, dev
+        self.normalizer, self.dev = normalizer, dev
         self.decoder = GreedyDecoder(tokenizer, model.frame_seconds)
         self.example = ("", "")
         self.start()
@@ -65,7 +65,7 @@ class Recognition:
         self.loss += torch.stack([result.total, result.tokens]).double().cpu()
         emissions = outputs.log_probs.cpu()
         for index, emission, frames in zip(batch.indices, emissions, outputs.lengths.tolist(), strict=True):
-            self._add(index, self.tokenizer.decode(self.decoder.decode_ids(emission[:frames])[0]))
+            self._add(index, self.decoder.decode(emission[:frames])[0].text)
 
     def totals(self) -> Tensor:
         words = score(self.references, self.hypotheses, "word").counts

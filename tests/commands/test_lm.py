@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from asr.lm.files import Tuned, read_tuned, write_tuned
 from asr.lm.ngram import NGramLM
-from asr.lm.tuned import Tuned, read_tuned, write_tuned
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 EXAMPLES = Path(__file__).parents[1] / "lm" / "lmplz"

@@ -10,8 +10,8 @@ import pytest
 from beam_oracle import arpa
 
 from asr.decoding.beam.search import BeamSearch
-from asr.decoding.emissions import EmissionError
 from asr.decoding.greedy import GreedyDecoder
+from asr.decoding.interface import EmissionError
 from asr.decoding.make import DECODERS, DecodingConfig, make_decoder
 from asr.lm.ngram import NGramLM
 from asr.scoring.edits import score
@@ -135,7 +135,7 @@ def test_pieces_and_characters_agree_on_words(lm_path):
 
 
 def test_the_weights_tuned_for_a_language_model_are_taken(lm_path, tmp_path):
-    from asr.lm.tuned import Tuned, write_tuned
+    from asr.lm.files import Tuned, write_tuned
 
     copy = tmp_path / "tuned.arpa"
     copy.write_bytes(open(lm_path, "rb").read())  # noqa: PTH123, SIM115

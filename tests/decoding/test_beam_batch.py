@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import asr.decoding.beam.arrays as search_arrays
 import asr.decoding.beam.search as beam
 from asr.decoding.beam.search import BeamSearch, Pruning
-from asr.decoding.emissions import EmissionError
+from asr.decoding.interface import EmissionError
 from asr.lm.ngram import NGramLM
 
 LABELS = ["", " ", "a", "b", "c"]

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.decoding.beam.search import BeamSearch, Pruning
-from asr.decoding.emissions import EmissionError
+from asr.decoding.interface import EmissionError
 from asr.lm.ngram import NGramLM
 from asr.types import AsrError, UsageError
 

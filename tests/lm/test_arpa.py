@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from lm_oracles import EXAMPLES, as_dict
 
 from asr.lm import arpa
-from asr.lm.arpa_write import write_arpa
-from asr.lm.listing import read_ngrams
-from asr.lm.ngram import NGramLM
+from asr.lm.arpa import write_arpa
+from asr.lm.ngram import NGramLM, read_ngrams
 from asr.lm.tables import LMError, NGramTable, NGramTables
 
 GOOD = """\\data\\

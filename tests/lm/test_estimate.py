@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_oracles import EXAMPLES, KneserNey, as_dict
 
+from asr.lm.automaton import lm_step
 from asr.lm.estimate import (
     Estimate,
     closed_form_discounts,
     count_ngrams,
+    encode_corpus,
     estimate,
     ngram_words,
     pruning_thresholds,
-    read_corpus,
 )
-from asr.lm.listing import read_ngrams
-from asr.lm.ngram import NGramLM
+from asr.lm.ngram import NGramLM, read_ngrams
 from asr.lm.tables import LMError
 
 TEXT = (EXAMPLES / "text.txt").read_text(encoding="utf-8").splitlines()
@@ -30,7 +30,7 @@ SENTENCES = st.lists(st.lists(WORDS, max_size=7).map(" ".join), min_size=1, max_
 
 
 def train(sentences: Sequence[str], order: int, **options: object) -> Estimate:
-    return estimate(read_corpus(sentences), order, **options)  # type: ignore[arg-type]
+    return estimate(encode_corpus(sentences), order, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_probabilities_sum_to_one_after_every_history(
     lm = NGramLM.from_tables(train(sentences, order, prune=prune[:order], **options).tables)
     words = [i for i in range(lm.vocab_size) if lm.words[i] != "<s>"]
     for state in range(len(lm.state_length)):
-        total = sum(math.exp(lm.step(state, word)[0]) for word in words)
+        total = sum(math.exp(lm_step(lm.arrays, state, word)[0]) for word in words)
         assert total == pytest.approx(1.0, abs=1e-5)
 
 
@@ -139,7 +139,7 @@ def test_a_discount_of_zero_gives_a_large_number_not_infinity() -> None:
 
 
 def test_counts_of_a_text() -> None:
-    corpus = read_corpus(["a b <s> a", "", "b"])
+    corpus = encode_corpus(["a b <s> a", "", "b"])
     assert corpus.words == ["<unk>", "<s>", "</s>", "a", "b"]
     assert (corpus.sentences, corpus.skipped) == (3, 1)
     counts = count_ngrams(corpus, 3)
@@ -157,7 +157,7 @@ def test_counts_of_a_text() -> None:
 
 def test_an_empty_text_and_bad_thresholds_are_refused() -> None:
     with pytest.raises(LMError, match="not a single word"):
-        read_corpus(["", " "])
+        encode_corpus(["", " "])
     with pytest.raises(LMError, match="never fall"):
         pruning_thresholds([1, 0], 3)
     with pytest.raises(LMError, match="4 pruning thresholds"):

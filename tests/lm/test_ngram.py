@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_oracles import EXAMPLES, as_dict, back_off_score, sentence_score
 
-from asr.decoding.lm_check import check_lm, spelled_share, token_level
-from asr.lm.arpa_write import write_arpa
-from asr.lm.estimate import estimate, read_corpus
-from asr.lm.listing import list_ngrams, with_case
-from asr.lm.ngram import NGramLM
-from asr.lm.tables import LMError, NGramTable, NGramTables
-from asr.lm.tuned import Tuned, write_tuned
+from asr.lm.arpa import write_arpa
+from asr.lm.automaton import lm_step
+from asr.lm.check import check_lm, spelled_share, token_level
+from asr.lm.estimate import encode_corpus, estimate
+from asr.lm.files import Tuned, write_tuned
+from asr.lm.ngram import NGramLM, perplexity
+from asr.lm.tables import LMError, NGramTable, NGramTables, with_case
 
 WORDS = ["a", "b", "c", "d", "e"]
 SENTENCES = st.lists(st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join), min_size=1, max_size=20).filter(any)
@@ -27,7 +27,7 @@ QUERIES = ["", "a", "a b c d e a b", "e e e", "x a b", "a x x b c", "d c b a e d
 @st.composite
 def models(draw: st.DrawFn) -> NGramTables:
     """Models of random text of which some of the longer n-grams are taken out, as pruning does."""
-    tables = estimate(read_corpus(draw(SENTENCES)), draw(st.integers(1, 4))).tables
+    tables = estimate(encode_corpus(draw(SENTENCES)), draw(st.integers(1, 4))).tables
     share = draw(st.sampled_from([1.0, 0.7, 0.4]))
     generator = np.random.default_rng(draw(st.integers(0, 99)))
     kept = [tables.tables[0]]
@@ -60,10 +60,10 @@ def test_full_scores_steps_and_listing_agree(model: NGramTables) -> None:
             assert log10 == pytest.approx(expected[0], abs=1e-4)
             assert length == expected[1] or not complete
             assert unknown == (word == "<unk>")
-            logp, state = lm.step(state, lm.ids([word])[0])
+            logp, state = lm_step(lm.arrays, state, lm.index[word])
             assert logp / np.log(10) == pytest.approx(log10, abs=1e-6)
             history.append(word)
-    listed = as_dict(list_ngrams(lm))
+    listed = as_dict(lm.to_tables())
     assert all(listed[gram] == pytest.approx(numbers, rel=1e-6, abs=1e-7) for gram, numbers in grams.items())
     assert not complete or len(listed) == len(grams)
 
@@ -80,7 +80,7 @@ def test_scores_are_those_of_kenlm(example: str, tmp_path: Path) -> None:
                 ours = list(lm.full_scores(sentence, bos, eos))
                 for (log10, length, oov), expected in zip(ours, theirs.full_scores(sentence, bos, eos), strict=True):
                     assert (log10, length, oov) == (pytest.approx(expected[0], abs=1e-5), expected[1], expected[2])
-        assert lm.perplexity(sentence) == pytest.approx(theirs.perplexity(sentence), rel=1e-4)
+        assert perplexity(lm, [sentence]).with_unknown == pytest.approx(theirs.perplexity(sentence), rel=1e-4)
 
 
 @settings(max_examples=25, deadline=None)
@@ -89,7 +89,7 @@ def test_kenlm_reads_our_files_and_gives_our_scores(
     tmp_path_factory: pytest.TempPathFactory, sentences: list[str], order: int, prune: list[int]
 ) -> None:
     kenlm = pytest.importorskip("kenlm", reason="kenlm, the oracle, is not installed")
-    model = estimate(read_corpus(sentences), order, prune=prune[:order]).tables
+    model = estimate(encode_corpus(sentences), order, prune=prune[:order]).tables
     if 0 in model.counts:
         return  # KenLM wants an n-gram of every order
     path = tmp_path_factory.mktemp("lm") / "lm.arpa"
@@ -102,7 +102,7 @@ def test_kenlm_reads_our_files_and_gives_our_scores(
 def test_words_and_ids() -> None:
     lm = NGramLM.read(EXAMPLES / "pruned.arpa")
     assert lm.words[:3] == ["<unk>", "<s>", "</s>"]
-    assert lm.ids(["the", "nowhere", "</s>"]) == [lm.words.index("the"), 0, 2]
+    assert (lm.index["the"], lm.index["</s>"]) == (lm.words.index("the"), 2)
     assert "the" in lm and "nowhere" not in lm and "<unk>" not in lm
     assert lm.vocab_size == len(lm.words) == lm.counts[0]
 
@@ -126,7 +126,7 @@ def test_tuned_weights_come_with_the_model(tmp_path: Path) -> None:
 
 
 def lm_of(*sentences: str) -> NGramLM:
-    return NGramLM.from_tables(estimate(read_corpus(sentences), 2).tables, name="lm.arpa")
+    return NGramLM.from_tables(estimate(encode_corpus(sentences), 2).tables, name="lm.arpa")
 
 
 LOWER = ["", " ", *"abcdefghijklmnopqrstuvwxyz'"]
@@ -153,8 +153,8 @@ def test_models_of_tokens_are_told_from_models_of_words() -> None:
 
 
 def test_changing_the_case_of_a_model() -> None:
-    tables = estimate(read_corpus(["The cat", "A dog"]), 2).tables
+    tables = estimate(encode_corpus(["The cat", "A dog"]), 2).tables
     lower = NGramLM.from_tables(with_case(tables, str.lower))
     assert lower.score("the cat") == pytest.approx(NGramLM.from_tables(tables).score("The cat"))
     with pytest.raises(LMError, match="'The' and 'the' both become 'the'"):
-        with_case(estimate(read_corpus(["The the"]), 2).tables, str.lower)
+        with_case(estimate(encode_corpus(["The the"]), 2).tables, str.lower)

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_oracles import EXAMPLES, as_dict, back_off_score
 
-from asr.lm.arpa_write import write_arpa
-from asr.lm.estimate import estimate, read_corpus
-from asr.lm.listing import read_ngrams
-from asr.lm.ngram import NGramLM, perplexity
-from asr.lm.prune import prune_entropy, relative_entropies
+from asr.lm.arpa import write_arpa
+from asr.lm.automaton import lm_step
+from asr.lm.estimate import Corpus, encode_corpus, estimate
+from asr.lm.ngram import NGramLM, perplexity, read_ngrams
+from asr.lm.prune import NGramIndex, history_log10, prune_entropy, relative_entropies
 from asr.lm.tables import LMError, NGramTable, NGramTables
 
 TEXT = (EXAMPLES / "text.txt").read_text(encoding="utf-8").splitlines()
@@ -26,14 +26,19 @@ THRESHOLDS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
 def model(sentences: Sequence[str], order: int, prune: Sequence[int] = ()) -> NGramTables:
-    return estimate(read_corpus(sentences), order, prune=prune).tables
+    return estimate(encode_corpus(sentences), order, prune=prune).tables
+
+
+def entropies(tables: NGramTables, k: int, corpus: Corpus | None = None) -> np.ndarray:
+    index = NGramIndex(tables)
+    return relative_entropies(tables, index, k, history_log10(tables, index, corpus)[k - 2])
 
 
 def assert_sums_to_one(tables: NGramTables) -> None:
     lm = NGramLM.from_tables(tables)
     words = [i for i in range(lm.vocab_size) if lm.words[i] != "<s>"]
     for state in range(len(lm.state_length)):
-        assert sum(math.exp(lm.step(state, word)[0]) for word in words) == pytest.approx(1.0, abs=1e-5)
+        assert sum(math.exp(lm_step(lm.arrays, state, word)[0]) for word in words) == pytest.approx(1.0, abs=1e-5)
 
 
 @settings(max_examples=60, deadline=None)
@@ -42,7 +47,7 @@ def test_probabilities_sum_to_one_after_every_history(
     sentences: list[str], order: int, cut_off: tuple[int, ...], threshold: float, from_text: bool
 ) -> None:
     full = model(sentences, order, cut_off[:order])
-    pruned = prune_entropy(full, threshold, read_corpus(sentences) if from_text else None)
+    pruned = prune_entropy(full, threshold, encode_corpus(sentences) if from_text else None)
     assert_sums_to_one(pruned)
     before, after = as_dict(full), as_dict(pruned)
     assert all(before[gram][0] == logp for gram, (logp, _) in after.items())  # only back-off weights change
@@ -57,7 +62,7 @@ def test_the_increase_of_relative_entropy_is_that_of_the_definition(sentences: l
     words = [word for word in full.words if word != "<s>"]
     for k in range(2, order + 1):
         grams = as_dict(NGramTables(full.words, full.tables[:k]))
-        found = relative_entropies(full, k)
+        found = entropies(full, k)
         for ids, entropy in zip(full.tables[k - 1].words.tolist(), found, strict=True):
             *history, last = (full.words[i] for i in ids)
             context = tuple(history)
@@ -74,8 +79,8 @@ def test_the_increase_of_relative_entropy_is_that_of_the_definition(sentences: l
 
 def test_the_text_tells_how_often_a_history_occurs() -> None:
     sentences = ["a b c", "a b", "c a b b"]
-    corpus, full = read_corpus(sentences), model(sentences, 3)
-    by_model, by_text = relative_entropies(full, 3), relative_entropies(full, 3, corpus)
+    corpus, full = encode_corpus(sentences), model(sentences, 3)
+    by_model, by_text = entropies(full, 3), entropies(full, 3, corpus)
     grams = as_dict(full)
     text = [["<s>", *line.split(), "</s>"] for line in sentences]
     tokens = sum(len(line) - 1 for line in text)
@@ -99,7 +104,7 @@ def test_a_threshold_of_zero_removes_nothing_and_a_large_one_all_but_the_words()
 @pytest.mark.parametrize("from_text", [False, True])
 def test_size_falls_and_perplexity_grows_with_the_threshold(from_text: bool) -> None:
     full = model(TEXT, 3)
-    pruned = [prune_entropy(full, t, read_corpus(TEXT) if from_text else None) for t in (0.0, *THRESHOLDS)]
+    pruned = [prune_entropy(full, t, encode_corpus(TEXT) if from_text else None) for t in (0.0, *THRESHOLDS)]
     sizes = [sum(tables.counts) for tables in pruned]
     assert sizes == sorted(sizes, reverse=True) and sizes[0] > 2 * sizes[-1]
     found = [perplexity(NGramLM.from_tables(tables), TEXT).with_unknown for tables in pruned]

@@ -13,8 +13,8 @@ import pytest
 import asr
 from asr.corpus.manifest import Manifest, Utterance
 from asr.decoding.beam.search import BeamSearch
+from asr.lm.files import read_tuned
 from asr.lm.ngram import NGramLM
-from asr.lm.tuned import read_tuned
 from asr.recognition.emission_cache import emissions
 from asr.recognition.tuning import Trial, Tuning, draw_surface, refuse_test_set, table, tune, write_trials
 from asr.types import AsrError, UsageError

@@ -16,9 +16,9 @@ from asr.decoding.beam.lexicon import Tree
 from asr.decoding.beam.setting import Setting, Texts, Workspace, word_texts
 from asr.decoding.beam.steps import begin_beam
 from asr.decoding.beam.words import align_characters, kept_frames
-from asr.decoding.emissions import TOLERANCE
-from asr.lm.automaton import LMArrays
+from asr.decoding.interface import TOLERANCE
 from asr.lm.compiling import search_kernel
+from asr.lm.tables import LMArrays
 from asr.types import Hypothesis, Word
 
 MOST_UTTERANCES = 32  # of a call; from there on it costs nothing

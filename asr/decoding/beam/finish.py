@@ -29,8 +29,9 @@ from asr.decoding.beam.steps import (
     leave_tree,
     word_logp,
 )
-from asr.lm.automaton import LMArrays, lm_step
+from asr.lm.automaton import lm_step
 from asr.lm.compiling import kernel
+from asr.lm.tables import LMArrays
 
 _NONE = np.uint64(0)
 _ONE = np.uint64(1)

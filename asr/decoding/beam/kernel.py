@@ -48,8 +48,8 @@ from asr.decoding.beam.steps import (
     survivors,
     word_logp,
 )
-from asr.lm.automaton import LMArrays
 from asr.lm.compiling import inlined, search_kernel
+from asr.lm.tables import LMArrays
 
 _ONE = np.uint64(1)
 _NONE = np.uint64(0)

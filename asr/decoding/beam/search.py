@@ -22,9 +22,9 @@ from asr.decoding.beam.steps import EMPTY_HISTORY, key_of
 from asr.decoding.beam.stream import BeamStream
 from asr.decoding.beam.times import labels_by_symbol
 from asr.decoding.interface import OOV, OOV_ALIASES
-from asr.decoding.lm_check import check_lm
-from asr.lm.automaton import ARC, STATE, UNIGRAM, LMArrays
+from asr.lm.check import check_lm
 from asr.lm.ngram import NGramLM
+from asr.lm.tables import ARC, STATE, UNIGRAM, LMArrays
 from asr.types import AsrError, Hypothesis, UsageError
 
 SENTENCE_PAUSE = 0.3  # seconds; LibriSpeech's utterances were cut at silences of this length

@@ -12,7 +12,7 @@ from asr.decoding.beam.alphabet import Alphabet
 from asr.decoding.beam.arrays import HotwordArrays, Labels, Weights, allocate
 from asr.decoding.beam.lexicon import Lexicon, Tree
 from asr.decoding.beam.words import LabelsBySymbol
-from asr.lm.automaton import LMArrays
+from asr.lm.tables import LMArrays
 
 
 @dataclass(frozen=True)

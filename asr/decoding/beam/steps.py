@@ -29,8 +29,9 @@ from asr.decoding.beam.arrays import (
     HotwordArrays,
 )
 from asr.decoding.beam.frame_labels import prefetch
-from asr.lm.automaton import LMArrays, hash_slot, lm_step
+from asr.lm.automaton import hash_slot, lm_step
 from asr.lm.compiling import inlined, kernel
+from asr.lm.tables import LMArrays
 
 _A = np.uint64(0x9E3779B97F4A7C15)
 _B = np.uint64(0xBF58476D1CE4E5B9)

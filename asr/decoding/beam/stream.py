@@ -15,7 +15,7 @@ from asr.decoding.beam.setting import Setting, Workspace, word_texts
 from asr.decoding.beam.steps import begin_beam, forget_dead_traces
 from asr.decoding.beam.times import word_times
 from asr.decoding.beam.words import kept_frames
-from asr.decoding.emissions import check_emissions
+from asr.decoding.interface import check_emissions
 from asr.types import AsrError, Hypothesis, Word
 
 

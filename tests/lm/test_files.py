@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from lm_oracles import EXAMPLES
 
-from asr.lm.binary import MAGIC
+from asr.lm.files import MAGIC
 from asr.lm.ngram import NGramLM
 from asr.lm.tables import LMError
 

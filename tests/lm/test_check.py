@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from asr.decoding.lm_check import check_lm
 from asr.decoding.make import DecodingConfig, make_decoder
-from asr.lm.estimate import estimate, read_corpus
+from asr.lm.check import check_lm
+from asr.lm.estimate import encode_corpus, estimate
 from asr.lm.ngram import NGramLM
 from asr.lm.tables import LMError
 from asr.text.tokenizer import CharTokenizer, train_sentencepiece
@@ -33,16 +33,16 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def model(kind: str) -> NGramLM:
-    return NGramLM.from_tables(estimate(read_corpus(SPOKEN[kind]), 2).tables, name=f"{kind}.arpa")
+    return NGramLM.from_tables(estimate(encode_corpus(SPOKEN[kind]), 2).tables, name=f"{kind}.arpa")
 
 
 @pytest.fixture
 def lm_file(tmp_path: Path) -> Callable[[str], Path]:
     def write(kind: str) -> Path:
-        from asr.lm.arpa_write import write_arpa
+        from asr.lm.arpa import write_arpa
 
         path = tmp_path / f"{kind}.arpa"
-        write_arpa(path, estimate(read_corpus(SPOKEN[kind]), 2).tables)
+        write_arpa(path, estimate(encode_corpus(SPOKEN[kind]), 2).tables)
         return path
 
     return write
@@ -108,7 +108,7 @@ def test_characters_and_pieces_of_the_same_text_are_judged_alike(kind: str) -> N
 
 def test_words_are_weighed_by_their_probability() -> None:
     rare = ["ab cab"] * 50 + ["xyz", "zzz", "yyy", "xxx"]
-    assert check_lm(NGramLM.from_tables(estimate(read_corpus(rare), 1).tables), LABELS) == []
+    assert check_lm(NGramLM.from_tables(estimate(encode_corpus(rare), 1).tables), LABELS) == []
 
 
 def test_a_lexicon_may_spell_the_words_otherwise(lm_file: Callable[[str], Path], tmp_path: Path) -> None:
