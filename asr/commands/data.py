@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         {
             "check": ("find problems, by utterance id; exit status 1 if there are any", _add_check, _check),
             "stats": ("hours, durations, speakers, words, characters", _add_stats, _stats),
-            "convert": ("Kaldi, LibriSpeech, CSV, TSV, Common Voice <-> JSONL", _add_convert, _convert),
+            "convert": ("Kaldi, CSV, TSV <-> JSONL; LibriSpeech, Common Voice -> JSONL", _add_convert, _convert),
         },
     )
 
@@ -90,9 +90,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
         metavar="FORMAT",
         help="jsonl, kaldi, librispeech, csv, tsv or commonvoice",
     )
-    parser.add_argument(
-        "--to", dest="target_kind", default="", metavar="FORMAT", help="jsonl, kaldi, csv, tsv or commonvoice"
-    )
+    parser.add_argument("--to", dest="target_kind", default="", metavar="FORMAT", help="jsonl, kaldi, csv or tsv")
     for name in ("audio", "text", "id", "speaker"):
         parser.add_argument(f"--{name}-column", default="", metavar="NAME", help=f"column or key of the {name}")
     parser.add_argument(
@@ -135,7 +133,7 @@ def _stats(args: argparse.Namespace) -> int:
     from asr.corpus.stats import render, statistics
 
     stats = statistics(Manifest.read(args.manifests, require_text=False), args.normalizer)
-    print(json.dumps(stats.to_dict(), ensure_ascii=False, indent=2) if args.json else render(stats))
+    print(json.dumps(asdict(stats), ensure_ascii=False, indent=2) if args.json else render(stats))
     return 0
 
 

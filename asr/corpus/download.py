@@ -1,4 +1,4 @@
-"""Downloads a file over HTTP(S): resumable, verified by checksum, put in place atomically."""
+"""Downloads files over HTTP(S), resumable and verified by checksum, and unpacks tar archives safely."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
+from asr.files import replacing
 from asr.types import AsrError
 
 _BLOCK = 1 << 20
@@ -39,14 +40,15 @@ def download(
 ) -> Path:
     """Fetch `url` to `destination` and return that path.
 
-    What has arrived is kept in `<destination>.part`; a later call goes on from there with an HTTP Range request
+    What has arrived is kept in `<destination>.part`; a later call continues from there with an HTTP Range request
     (guarded by If-Range, so that a file that changed on the server is fetched anew). `destination` itself appears only
-    when the file is complete and its checksum ("md5:<hex>" or "sha256:<hex>") fits. A file that is already there is
-    verified and not fetched again. `attempts` counts tries in a row that brought nothing new; `timeout` and `pause`
+    when the file is complete and its checksum ("md5:<hex>" or "sha256:<hex>") matches. A file that is already there is
+    verified and not fetched again. `attempts` is how many tries in a row may bring nothing new; `timeout` and `pause`
     (doubled each time) are seconds. Raises DownloadError; the part file stays, unless its checksum is wrong.
     """
     destination = Path(destination)
-    if urllib.request.Request(_checked(url)).host == "":
+    _refuse_other_schemes(url)
+    if not urllib.request.Request(url).host:
         raise DownloadError(f"{url}: the address names no server")
     if destination.exists():
         verify(destination, checksum)
@@ -63,7 +65,7 @@ def download(
         except _Interrupted as error:
             fruitless = 0 if _size(part) > before else fruitless + 1
             if fruitless >= attempts:
-                kept = f"; {_size(part)} bytes are kept, the same command goes on" if _size(part) else ""
+                kept = f"; {_size(part)} bytes are kept, and the same command continues there" if _size(part) else ""
                 raise DownloadError(f"{url}: {error} ({attempts} tries){kept}") from error
             print(f"{url}: {error}; trying again", file=sys.stderr)
             time.sleep(pause * 2 ** max(0, fruitless - 1))
@@ -119,16 +121,15 @@ class _SameSchemes(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        _checked(newurl)
+        _refuse_other_schemes(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _checked(url: str) -> str:
+def _refuse_other_schemes(url: str) -> None:
     if not url.lower().startswith(("http://", "https://")):
         raise DownloadError(
             f"{url}: only http:// and https:// addresses are downloaded; pass a local file as an archive"
         )
-    return url
 
 
 def _size(path: Path) -> int:
@@ -140,15 +141,15 @@ def _fetch(url: str, part: Path, state: Path, timeout: float) -> None:
     offset, validator = _resumable(url, part, state)
     headers = {"User-Agent": "asr-ctc", "Accept-Encoding": "identity"}
     if offset:
-        headers["Range"] = f"bytes={offset}-"
-        headers["If-Range"] = validator
+        headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
     opener = urllib.request.build_opener(_SameSchemes())
     try:
         with opener.open(urllib.request.Request(url, headers=headers), timeout=timeout) as response:
-            if response.status == 206 and not _continues(response.headers.get("Content-Range", ""), offset):
+            if response.status != 206:
+                offset = 0  # 200: the whole file, from its beginning
+            elif not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
                 _forget(part, state)
                 raise _Interrupted("the server sent another range than asked for")
-            offset = offset if response.status == 206 else 0  # 200: the whole file, from its beginning
             _remember(url, state, response.headers)
             _receive(response, part, offset, url)
     except urllib.error.HTTPError as error:
@@ -159,7 +160,7 @@ def _fetch(url: str, part: Path, state: Path, timeout: float) -> None:
             raise _Interrupted(f"the server answers {error.code} {error.reason}") from error
         raise DownloadError(f"{url}: the server answers {error.code} {error.reason}") from error
     except http.client.HTTPException as error:
-        raise _Interrupted(f"transfer broken off ({type(error).__name__})") from error
+        raise _Interrupted(f"the transfer broke off ({type(error).__name__})") from error
     except OSError as error:  # URLError, time-outs, resets
         if part.exists() and shutil.disk_usage(part.parent).free < _BLOCK:
             raise DownloadError(f"{part}: no space left on the disk; {_size(part)} bytes are kept") from error
@@ -174,7 +175,7 @@ def _receive(response: http.client.HTTPResponse, part: Path, offset: int, url: s
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - offset > free:
         raise DownloadError(
-            f"{part}: {(total - offset) / 1e9:.1f} GB are to come, {free / 1e9:.1f} GB are free on the disk"
+            f"{part}: {(total - offset) / 1e9:.1f} GB are missing, but only {free / 1e9:.1f} GB are free on the disk"
         )
     with (
         part.open("r+b" if offset else "wb") as out,
@@ -187,16 +188,11 @@ def _receive(response: http.client.HTTPResponse, part: Path, offset: int, url: s
             bar.update(len(block))
         arrived = out.tell()
     if total is not None and arrived != total:
-        raise _Interrupted(f"transfer broken off after {arrived} of {total} bytes")
-
-
-def _continues(content_range: str, offset: int) -> bool:
-    """Whether `bytes START-END/TOTAL` starts where our part ends."""
-    return content_range.replace("bytes ", "", 1).partition("-")[0].strip() == str(offset)
+        raise _Interrupted(f"the transfer broke off after {arrived} of {total} bytes")
 
 
 def _resumable(url: str, part: Path, state: Path) -> tuple[int, str]:
-    """(bytes to keep, validator for If-Range); 0 when the part is of another address or has no validator."""
+    """(bytes to keep, validator for If-Range); 0 when the part came from another address or has no validator."""
     try:
         known = json.loads(state.read_text(encoding="utf-8"))
         validator = known["validator"] if known["url"] == url else ""
@@ -217,9 +213,6 @@ def _forget(part: Path, state: Path) -> None:
     state.unlink(missing_ok=True)
 
 
-_GZIP_MAGIC = b"\x1f\x8b"
-
-
 class ArchiveError(AsrError):
     """An archive is missing, damaged, or holds a member that must not be unpacked. The message names the archive."""
 
@@ -232,16 +225,13 @@ def members(archive: str | Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
     verified at the end).
     """
     archive = Path(archive)
-    with _opened(archive) as stream, _one_line_errors(archive), tarfile.open(fileobj=stream, mode="r|") as tar:
+    with _opened(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
         for member in tar:
             path = _safe_path(member, archive)
-            if member.isdir():
-                continue
             content = tar.extractfile(member)
-            if content is None:
-                raise ArchiveError(f"{archive}: cannot read the member '{member.name}'")
-            yield path, content
-        while stream.read(1 << 20):  # what follows the last member: reading it makes gzip verify length and CRC
+            if content is not None:  # a folder has none
+                yield path, content
+        while stream.read(_BLOCK):  # what follows the last member: reading it makes gzip verify length and CRC
             pass
 
 
@@ -256,12 +246,11 @@ def extract(archive: str | Path, destination: str | Path, keep: Callable[[PurePo
     for path, content in members(archive):
         if keep is not None and not keep(path):
             continue
-        target = destination.joinpath(*path.parts)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".part")
-        with partial.open("wb") as out:
-            shutil.copyfileobj(content, out, 1 << 20)
-        partial.replace(target)
+        with (
+            replacing(destination.joinpath(*path.parts), ArchiveError, durable=False) as partial,
+            partial.open("wb") as out,
+        ):
+            shutil.copyfileobj(content, out, _BLOCK)
         written += 1
     return written
 
@@ -277,42 +266,16 @@ def _safe_path(member: tarfile.TarInfo, archive: Path) -> PurePosixPath:
 
 
 @contextmanager
-def _one_line_errors(archive: Path) -> Iterator[None]:
-    try:
-        yield
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ArchiveError(f"{archive}: damaged or incomplete archive ({error}); download it again") from error
-
-
-@contextmanager
-def _opened(archive: Path) -> Iterator[BinaryIO]:
+def _opened(archive: Path) -> Iterator[Any]:
     """The uncompressed tar stream, with a progress bar over the archive's own bytes on a terminal."""
     from tqdm import tqdm
 
+    bar: dict[str, Any] = {"unit": "B", "unit_scale": True, "desc": archive.name, "disable": None, "leave": False}
     try:
-        raw = archive.open("rb")
+        with archive.open("rb") as raw, tqdm.wrapattr(raw, "read", _size(archive), **bar) as counted:
+            is_packed = raw.peek(2).startswith(b"\x1f\x8b")
+            yield gzip.GzipFile(fileobj=cast(BinaryIO, counted), mode="rb") if is_packed else counted
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ArchiveError(f"{archive}: damaged or incomplete archive ({error}); download it again") from error
     except OSError as error:
         raise ArchiveError(f"{archive}: cannot open the archive: {error.strerror or error}") from error
-    size = archive.stat().st_size
-    with raw, tqdm(total=size, unit="B", unit_scale=True, desc=archive.name, disable=None, leave=False) as bar:
-        counted = cast(BinaryIO, _Counted(raw, bar.update))
-        magic = raw.read(2)
-        raw.seek(0)
-        if magic == _GZIP_MAGIC:
-            with gzip.GzipFile(fileobj=counted, mode="rb") as unzipped:
-                yield cast(BinaryIO, unzipped)
-        else:
-            yield counted
-
-
-class _Counted:
-    """A read-only stream that reports the number of bytes read."""
-
-    def __init__(self, stream: BinaryIO, report: Callable[[int], object]) -> None:
-        self._stream = stream
-        self._report = report
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        self._report(len(data))
-        return data

@@ -1,26 +1,25 @@
-"""Reads corpora in other people's formats as manifests, and writes manifests in them."""
+"""Corpora in other tools' formats: read as manifests, and manifests written in them."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from asr.corpus.kaldi import read_kaldi, write_kaldi
-from asr.corpus.manifest import Manifest, write_manifest
+from asr.corpus.manifest import Manifest, Utterance, write_manifest
 from asr.corpus.rows import base_folder
 from asr.corpus.tables import (
     BY_USUAL_NAMES,
     Columns,
     is_common_voice,
-    read_table,
+    table_rows,
     unused_times,
-    write_common_voice,
     write_table,
 )
 from asr.files import read_text, walk
@@ -28,7 +27,7 @@ from asr.text.normalize import normalizer as normalizer_named
 from asr.types import AudioError, ManifestError, UsageError
 
 SOURCES = ("jsonl", "kaldi", "librispeech", "csv", "tsv", "commonvoice")
-TARGETS = ("jsonl", "kaldi", "csv", "tsv", "commonvoice")
+TARGETS = ("jsonl", "kaldi", "csv", "tsv")
 _CHUNK = 2048
 
 
@@ -41,27 +40,28 @@ def read_corpus(
     unreadable: list[str] | None = None,
     notes: list[str] | None = None,
 ) -> Manifest:
-    """A corpus of any of SOURCES (`kind`, "" to tell by its looks) as a manifest in memory, texts normalized.
+    """A corpus of any of SOURCES (`kind`, "" to detect it) as a manifest in memory, texts normalized.
 
-    Durations that are not given are read from the audio files' headers. Files that cannot be read are an AudioError,
-    or, with a list for `unreadable`, left out and described there. What is there but not used is described in `notes`.
+    Missing durations are read from the audio files' headers. Audio that cannot be read is an AudioError or, with a list
+    for `unreadable`, left out and described there. What the corpus holds but is not used is described in `notes`.
     Raises ManifestError and UsageError in one line.
     """
     path = Path(source)
     kind = kind or source_kind(path)
-    rows = _rows(path, kind, columns, [] if notes is None else notes)
+    notes = [] if notes is None else notes
     normalize = normalizer_named(normalizer)
+    rows = _rows(path, kind, columns, notes)
     normalized = ({**row, "text": normalize(row["text"])} if isinstance(row.get("text"), str) else row for row in rows)
     manifest = Manifest.from_rows(_with_durations(normalized, unreadable), str(path))
-    at = path.absolute() if path.is_dir() else Path(base_folder(path), "clips" if kind == "commonvoice" else "")
+    folder = path.absolute() if path.is_dir() else Path(base_folder(path), "clips" if kind == "commonvoice" else "")
     if not len(manifest):
         if not unreadable:
             raise ManifestError(f"{path}: holds no utterances")
-        first = unreadable[0].partition(": ")[0]
-        raise ManifestError(f"{path}: none of its audio can be read, the first is {unreadable[0]}{_sought(first, at)}")
-    if notes is not None and not any(map(_exists, (u.audio_filepath for u in manifest))):
+        hint = _path_hint(unreadable[0].partition(": ")[0], folder)
+        raise ManifestError(f"{path}: none of its audio can be read, the first is {unreadable[0]}{hint}")
+    if not any(_exists(utterance.audio_filepath) for utterance in manifest):
         first = manifest[0].audio_filepath
-        notes.append(f"{path}: none of its audio is here, the first is {first}{_sought(first, at)}")
+        notes.append(f"{path}: none of its audio is here, the first is {first}{_path_hint(first, folder)}")
     return manifest
 
 
@@ -69,17 +69,17 @@ def _exists(path: str | Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - a path may be too long for Path.exists
 
 
-def _sought(audio: str, folder: Path) -> str:
-    """Where the relative paths of a table were looked for, and whether they were meant from the current folder."""
+def _path_hint(audio: str, folder: Path) -> str:
+    """Where relative audio paths start, and whether they exist from the current folder instead."""
     if not Path(audio).is_relative_to(folder):
         return ""
-    meant = Path(audio).relative_to(folder)
-    hint = f"; {meant} is in the current folder: move the table there" if _exists(meant) else ""
-    return f" (relative paths start at {folder}{hint})"
+    written = Path(audio).relative_to(folder)
+    here = f"; {written} is in the current folder: move the table there" if _exists(written) else ""
+    return f" (relative paths start at {folder}{here})"
 
 
-def write_corpus(target: str | Path, manifest: Manifest, kind: str = "") -> list[str]:
-    """Write `manifest` as one of TARGETS (`kind`, "" to tell by the name); files are replaced as a whole.
+def write_corpus(target: str | Path, manifest: Sequence[Utterance], kind: str = "") -> list[str]:
+    """Write `manifest` as one of TARGETS (`kind`, "" to go by the name); files are replaced as a whole.
 
     Returns the keys that the format has no place for.
     """
@@ -88,9 +88,7 @@ def write_corpus(target: str | Path, manifest: Manifest, kind: str = "") -> list
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "kaldi":
         return write_kaldi(path, manifest)
-    if kind == "commonvoice":
-        write_common_voice(path, manifest)
-    elif kind in ("csv", "tsv"):
+    if kind in ("csv", "tsv"):
         write_table(path, manifest, "," if kind == "csv" else "\t")
     else:
         write_manifest(path, manifest)
@@ -98,7 +96,7 @@ def write_corpus(target: str | Path, manifest: Manifest, kind: str = "") -> list
 
 
 def source_kind(path: Path) -> str:
-    """Which of SOURCES is there; raises UsageError where that cannot be told, ManifestError where nothing is."""
+    """Which of SOURCES `path` is; raises UsageError where that is unclear, ManifestError where nothing is there."""
     if path.is_dir():
         if (path / "wav.scp").exists():
             return "kaldi"
@@ -120,7 +118,7 @@ def source_kind(path: Path) -> str:
 
 
 def target_kind(path: Path) -> str:
-    """Which of TARGETS a name means: by its extension, a folder for Kaldi."""
+    """Which of TARGETS a name means, by its extension; a folder is for Kaldi."""
     kinds = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "jsonl", "": "kaldi"}
     kind = "kaldi" if path.is_dir() else kinds.get(path.suffix.lower())
     if kind is None:
@@ -136,14 +134,15 @@ def _rows(path: Path, kind: str, columns: Columns, notes: list[str]) -> Iterator
     if kind == "jsonl":
         return _json_rows(path, columns, notes)
     if kind in ("csv", "tsv", "commonvoice"):
-        return read_table(path, columns=columns, clips=kind == "commonvoice", notes=notes)
+        text = read_text(path, ManifestError)
+        return table_rows(path, text, columns=columns, clips=kind == "commonvoice", notes=notes)
     raise UsageError(f"unknown format '{kind}': one of {', '.join(SOURCES)}")
 
 
 def _json_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[dict[str, Any]]:
     """Rows of JSON lines, or of one JSON array, with other tools' keys renamed to ours."""
     folder = Path(base_folder(path))
-    noted, silent = False, 0
+    are_times_checked, silent = False, 0
     for number, row in enumerate(_json_values(path), start=1):
         if not isinstance(row, dict):
             raise ManifestError(f"{path}: value {number} is not a JSON object")
@@ -154,15 +153,16 @@ def _json_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[dict[
             silent += row.get("supervisions") == []
             yield from read_cut(row, folder, f"{path}:{number}")
             continue
-        renamed = columns.rename(row, f"{path}:{number}")
-        if not noted:
+        keys = columns.keys(list(row), f"{path}:{number}")
+        renamed = {keys[column]: value for column, value in row.items()}
+        if not are_times_checked:
             notes += unused_times(renamed, f"{path}:{number}")
-            noted = True
+            are_times_checked = True
         if isinstance(renamed.get("audio_filepath"), str):
             renamed["audio_filepath"] = str(folder / renamed["audio_filepath"])
         yield renamed
     if silent:
-        notes.append(f"{path}: left out: {silent} cuts without a supervision")
+        notes.append(f"{path}: left out: {silent} cut{'s' * (silent != 1)} without a supervision")
 
 
 def _json_values(path: Path) -> Iterator[Any]:
@@ -181,7 +181,7 @@ def _json_values(path: Path) -> Iterator[Any]:
 
 
 def _with_durations(rows: Iterator[dict[str, Any]], unreadable: list[str] | None) -> Iterator[dict[str, Any]]:
-    """Rows with `duration`, from the audio headers where missing; unreadable ones become empty and are described."""
+    """Rows with `duration`, read from audio headers where missing; rows of unreadable audio become empty."""
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
         while chunk := list(islice(rows, _CHUNK)):
             for row, found in zip(chunk, pool.map(_duration, chunk), strict=True):
@@ -195,7 +195,7 @@ def _with_durations(rows: Iterator[dict[str, Any]], unreadable: list[str] | None
 
 
 def _duration(row: dict[str, Any]) -> float | str | None:
-    """Seconds of a row that does not say, None where nothing is to do, or what went wrong."""
+    """The seconds that a row lacks, None where it lacks none, or what went wrong."""
     from asr.audio.read import probe
 
     path = row.get("audio_filepath")
@@ -212,7 +212,7 @@ def _duration(row: dict[str, Any]) -> float | str | None:
     return round(length - start, 6) if start else length
 
 
-_KNOWN = ("id", "recording_id", "start", "duration", "channel", "text", "speaker", "alignment")
+_READ = ("id", "recording_id", "start", "duration", "channel", "text", "speaker", "alignment")  # of a supervision
 
 
 def is_lhotse(row: dict[str, Any]) -> bool:
@@ -235,11 +235,11 @@ def read_cut(cut: dict[str, Any], folder: Path, place: str) -> Iterator[dict[str
     sources = recording.get("sources") or []
     if cut.get("type", "MonoCut") not in ("MonoCut", "MultiCut", "Cut") or len(sources) != 1:
         raise ManifestError(
-            f"{place}: a lhotse {cut.get('type', 'cut')} that is no window of one file: export its audio"
+            f"{place}: a lhotse {cut.get('type', 'cut')} that is not a window of one file: export its audio first"
         )
     if sources[0].get("type") != "file" or recording.get("transforms"):
         what = "a transformed recording" if recording.get("transforms") else f"audio of type '{sources[0].get('type')}'"
-        raise ManifestError(f"{place}: {what}: export it with 'lhotse' to files first")
+        raise ManifestError(f"{place}: {what}: export it to files with lhotse first")
     path = Path(sources[0]["source"])
     audio = str(path.absolute() if path.exists() else folder / path)
     channels = set(sources[0].get("channels") or [0])
@@ -249,7 +249,7 @@ def read_cut(cut: dict[str, Any], folder: Path, place: str) -> Iterator[dict[str
         if chosen != channels and not (len(chosen) == 1 and chosen < channels):
             raise ManifestError(f"{place}: channels {sorted(chosen)} of {sorted(channels)}: name one, or all")
         row: dict[str, Any] = {
-            **{key: value for key, value in supervision.items() if key not in _KNOWN and value},
+            **{key: value for key, value in supervision.items() if key not in _READ and value},
             "id": str(supervision["id"]),
             "audio_filepath": audio,
             "text": supervision.get("text") or "",
@@ -268,7 +268,7 @@ _EXTENSIONS = (".flac", ".wav", ".ogg", ".opus", ".mp3")
 
 
 def is_librispeech(folder: Path) -> bool:
-    """Whether transcripts of this layout lie in `folder` or up to four levels below."""
+    """Whether there are transcripts of this layout in `folder` or up to four levels below."""
     return any(next(folder.glob(f"{'*/' * depth}*.trans.txt"), None) for depth in range(5))
 
 
@@ -288,7 +288,7 @@ def read_librispeech(folder: Path) -> Iterator[dict[str, Any]]:
         transcripts = [below / name for name in names if name.endswith(".trans.txt")]
         if audio and len(transcripts) != 1:
             raise ManifestError(
-                f"{next(iter(audio.values()))}: {len(transcripts) or 'no'} *.trans.txt beside it: {_MEND}"
+                f"{next(iter(audio.values()))}: {len(transcripts) or 'no'} *.trans.txt beside it: {_REMEDY}"
             )
         found += len(transcripts)
         for transcript in transcripts:
@@ -304,11 +304,11 @@ def _chapter(transcript: Path, chapter: Path, audio: dict[str, Path]) -> Iterato
         if not name:
             continue
         if name not in audio:
-            raise ManifestError(f"{transcript}:{number}: no audio '{name}.flac' beside it: {_MEND}")
+            raise ManifestError(f"{transcript}:{number}: no audio '{name}.flac' beside it: {_REMEDY}")
         row = {"id": name, "audio_filepath": str(audio.pop(name)), "text": text.strip()}
         yield {**row, "speaker": name.partition("-")[0], "split": split}
     if audio:
-        raise ManifestError(f"{next(iter(audio.values()))}: no line in {transcript.name}: {_MEND}")
+        raise ManifestError(f"{next(iter(audio.values()))}: no line in {transcript.name}: {_REMEDY}")
 
 
-_MEND = "unpack the archive again"
+_REMEDY = "unpack the archive again"

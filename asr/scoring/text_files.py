@@ -210,7 +210,7 @@ def _csv_rows(path: str, content: str) -> tuple[list[Row], bool]:
     The text and the id, or the path of the audio, are found by the usual names of their columns. Raises TextFileError.
     """
     try:
-        table = list(enumerate(table_rows(Path(path), content, needed=()), start=1))
+        table = list(enumerate(table_rows(Path(path), content, required=()), start=1))
     except ManifestError as error:
         raise TextFileError(str(error)) from error
     rows = [(f"{path}:{number}", row) for number, row in table if row]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asr.audio.features import FeatureConfig
 from asr.corpus.check import Skip, UnknownSymbol, frames_needed, infeasible, unknown_symbols, write_skipped
-from asr.corpus.manifest import Manifest, Utterance
+from asr.corpus.manifest import Utterance
 from asr.model.acoustic import output_length
 from asr.model.config import RecurrentConfig
 from asr.text.tokenizer import CharTokenizer, train_sentencepiece
@@ -25,10 +25,8 @@ def emitted_by(model: RecurrentConfig, rate: int = 16000) -> Callable[[int], int
     return lambda samples: output_length(samples, FeatureConfig(rate=rate), model)
 
 
-def manifest(*rows: tuple[str, float]) -> Manifest:
-    return Manifest.from_utterances(
-        Utterance(f"u{i}", f"/{i}.wav", duration, text) for i, (text, duration) in enumerate(rows)
-    )
+def manifest(*rows: tuple[str, float]) -> list[Utterance]:
+    return [Utterance(f"u{i}", f"/{i}.wav", duration, text) for i, (text, duration) in enumerate(rows)]
 
 
 def spelled(frames: int, symbols: int) -> Iterator[tuple[int, ...]]:

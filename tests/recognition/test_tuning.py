@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import asr
-from asr.corpus.manifest import Manifest, Utterance
+from asr.corpus.manifest import Manifest, Utterance, manifest_row
 from asr.decoding.beam.search import BeamSearch
 from asr.lm.files import read_tuned
 from asr.lm.ngram import NGramLM
@@ -101,8 +101,8 @@ def test_nothing_to_tune_on(lm: Path) -> None:
 def test_a_test_set_is_refused(split: str) -> None:
     rows = [Utterance("a", "a.wav", 1.0, "x", split="dev"), Utterance("b", "b.wav", 1.0, "x", split=split)]
     with pytest.raises(UsageError, match=r"b belongs to the split .*development"):
-        refuse_test_set(Manifest.from_utterances(rows))
-    refuse_test_set(Manifest.from_utterances(rows[:1]))
+        refuse_test_set(Manifest.from_rows([manifest_row(row, row.audio_filepath) for row in rows], ""))
+    refuse_test_set(Manifest.from_rows([manifest_row(rows[0], "a.wav")], ""))
 
 
 @pytest.mark.parametrize("name", ["test.jsonl", "Test-clean.jsonl", "test_2.jsonl"])
