@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from asr.scoring.report import Posteriorgram
     from asr.scoring.scored import ScoredSet
 
-PLAYERS = 30  # a minute of speech is about 0.3 MB in the page
+PLAYERS = 30  # a minute of speech adds about 0.3 MB to the page
 
 
 def add_report_options(parser: argparse.ArgumentParser) -> None:
