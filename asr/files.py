@@ -86,9 +86,7 @@ def read_lines(path: str | Path, error: type[AsrError] = AsrError) -> Iterator[s
     with opened(path, error) as file:
         for data in file:
             text = _decoded(data, path, number, error)
-            lines = (
-                text.removesuffix("\n").removesuffix("\r").split("\r") if text else []
-            )  # only a mark
+            lines = text.removesuffix("\n").removesuffix("\r").split("\r") if text else []  # only a mark
             yield from lines
             number += len(lines)
 

@@ -118,19 +118,15 @@ def text(sets: list[TestSet], results: list[tuple[str, Comparison]], limit: int 
         label = "WER" if result.a.unit == "word" else "CER"
         lines += [f"normalizer {name}", f"  A {rate_line(label, result.a)}", f"  B {rate_line(label, result.b)}"]
         lines.append(f"  {result.verdict()}")
-        lines.append(f"  paired bootstrap over {result.interval_units}{_matched(result, p_text)}")
+        matched = result.matched
+        second = f"; matched pairs of {matched.segments} segments: {p_text(matched.p)}" if matched else ""
+        lines.append(f"  paired bootstrap over {result.interval_units}{second}")
     gains = first.gains
     wins, losses = int((gains > 0).sum()), int((gains < 0).sum())
     lines.append(f"B has fewer errors in {wins} utterances, more in {losses}, as many in {len(gains) - wins - losses}")
     lines += _utterances("B wins", sets, gains, limit)
     lines += _utterances("B loses", sets, -gains, limit)
     return "\n".join(lines)
-
-
-def _matched(result: Comparison, p_text: Any) -> str:
-    if result.matched is None:
-        return ""
-    return f"; matched pairs of {result.matched.segments} segments: {p_text(result.matched.p)}"
 
 
 def _utterances(title: str, sets: list[TestSet], gains: Any, limit: int | None) -> list[str]:
