@@ -1,6 +1,6 @@
 """End-to-end CTC speech recognition: `asr.load("model.asr").transcribe("a.wav").text`.
 
-Importing this loads neither torch nor numpy; they come with the first model.
+Importing it loads neither torch nor numpy; loading a model does.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["AsrError", "Failure", "Hypothesis", "Recognizer", "Transcript", "Wor
 def load(path: str | Path, device: str = "auto", threads: int | None = None, **decoding: Any) -> Recognizer:
     """Open a model file; `device` is auto, cpu or cuda, `threads` caps PyTorch's threads on the CPU.
 
-    `decoding` are the fields of asr.decoding.make.DecodingConfig, as the options of `asr transcribe`: lm="words.lm",
-    hotwords=["ada"], nbest=5, decoder="greedy"; the default is the beam search. What a language model or hotwords have
-    that the model cannot spell is a warning. Raises ModelFileError for a file that is not a model of ours, UsageError
-    for a device that is not there and options that do not go together, LMError.
+    `decoding` sets fields of asr.decoding.make.DecodingConfig, the decoding options of `asr transcribe`: lm="words.lm",
+    hotwords=["ada"], nbest=5, decoder="greedy"; the default is the beam search. Words of a language model and hotwords
+    that the model cannot spell cause a warning. Raises ModelFileError for a file that is not a model of this package,
+    UsageError for a device that does not exist or contradictory options, LMError.
     """
     from asr.recognition.recognizer import Recognizer
 

@@ -18,7 +18,7 @@ from asr.types import ConfigError
 
 T = TypeVar("T")
 
-# The type of a setting that names a file or a folder: `~` and environment variables in it are expanded, once, here.
+# The type of a setting that names a file or a folder: `~` and environment variables in it are expanded here, once.
 FilePath = Annotated[str, "path"]
 
 
@@ -29,7 +29,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     one, or the value that does not have the declared type. A dataclass with a class method `chosen(values, where)` says
     which of its subclasses is meant.
     """
-    chosen = getattr(cls, "chosen", None)  # a dataclass may leave the choice of its subclass to the values
+    chosen = getattr(cls, "chosen", None)  # the values may choose a subclass
     cls = chosen(values, where) if chosen else cls
     hints = typing.get_type_hints(cls, include_extras=True)
     known = {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -191,7 +191,7 @@ TYPE_NAMES: dict[Any, str] = {
 
 
 def as_number(value: Any) -> int | float | None:
-    """The number that a YAML value is or, like 1e2 and 1e-3 in YAML 1.1, was meant to be; None for other values."""
+    """A YAML value as a number, also where YAML 1.1 reads text (1e2, 1e-3); None for other values."""
     if isinstance(value, str):
         try:
             return int(value) if value.strip().lstrip("+-").isdecimal() else float(value)

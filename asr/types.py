@@ -1,10 +1,10 @@
-"""What every room speaks of: transcripts with their words and hypotheses, failures, and errors meant for people."""
+"""Types used everywhere: transcripts with words and hypotheses, failures, and errors whose message suffices."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-VERSION = "0.1.0"  # of this package; a test holds it equal to pyproject.toml, as reading installed metadata takes 50 ms
+VERSION = "0.1.0"  # a test keeps it equal to pyproject.toml's; reading installed metadata takes 50 ms
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One decoding of an utterance; scores are natural logarithms, `score` is what the decoder ranked by."""
+    """One decoding of an utterance; scores are natural logarithms, `score` is what the decoder ranks by."""
 
     text: str
     score: float
@@ -36,7 +36,7 @@ class Hypothesis:
 class Transcript:
     """The recognition of one recording (or one channel of it). `duration` is in seconds.
 
-    `tokens` are the model's labels in time; only forced alignment gives them.
+    `tokens` are the model's labels with their times; only forced alignment sets them.
     """
 
     text: str
@@ -61,7 +61,7 @@ class Failure:
 
 
 class AsrError(Exception):
-    """Base of every error whose message alone is enough for the user; the command line shows no traceback for it."""
+    """Base of all errors whose message is enough for the user; the command line shows no traceback for them."""
 
 
 class AudioError(AsrError):
@@ -89,7 +89,7 @@ class UsageError(AsrError):
 
 
 def in_words(error: BaseException) -> str:
-    """One line for an error that nobody expected, where one input's trouble must not end the work on others."""
+    """One line for an unexpected error, where the failure of one input must not end the work on others."""
     if isinstance(error, MemoryError):
         return "not enough memory"
     return " ".join(f"unexpected {type(error).__name__}: {error}".split()).rstrip(": ")

@@ -1,4 +1,4 @@
-"""`asr info`: what is in a model file, without loading its tensors."""
+"""`asr info`: describe a model file without loading its tensors."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+from asr.commands.options import labeled
 from asr.model.config import described_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="model file (.asr)")
-    parser.add_argument("--json", action="store_true", help="all of it as one JSON object")
+    parser.add_argument("--json", action="store_true", help="everything as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(metadata: dict[str, Any]) -> str:
-    """The description of a model file for people, a line per subject."""
+    """The contents of a model file as text, a line per subject."""
     rows = [
         ("file", f"{metadata['file']['path']} ({metadata['file']['bytes'] / 1e6:.1f} MB, by {metadata['written_by']})"),
         ("parameters", f"{metadata['file']['parameters']:,}"),
@@ -40,8 +41,7 @@ def describe(metadata: dict[str, Any]) -> str:
         ("normalizer", metadata["normalizer"]),
         *((f"training.{key}", _value(value)) for key, value in sorted(metadata["training"].items())),
     ]
-    width = max(len(label) for label, _ in rows)
-    return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
+    return labeled(rows)
 
 
 def _features(features: dict[str, Any]) -> str:

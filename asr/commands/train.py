@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE.yaml", help="the configuration, for example recipes/an4/recipe.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, e.g. model.layers=5")
+    parser.add_argument("recipe", metavar="RECIPE.yaml", help="the configuration, such as recipes/an4/recipe.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, such as model.layers=5")
     parser.add_argument(
         "--resume",
         default="auto",
         metavar="auto|never|PATH",
-        help="continue from the output directory's last checkpoint (auto), start afresh, or continue from PATH",
+        help="resume from the last checkpoint of the output folder (auto), start afresh (never), or resume from PATH",
     )
 
 
@@ -50,11 +50,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _refuse_pipes(recipe: str, config: TrainConfig) -> None:
-    """Every process of a run on several devices reads its inputs itself, and a pipe gives them to one only."""
+    """Refuse pipes for a run on several devices: each process reads the inputs, and a pipe can be read only once."""
     from asr.training.config import manifests
 
     if config.trainer.get("devices", 1) in (1, "1") and config.trainer.get("num_nodes", 1) == 1:
         return
     for name in (recipe, config.text.tokenizer_file, *manifests(config.data.train), *manifests(config.data.dev)):
         if name and is_input(name) and not Path(name).is_file():
-            raise UsageError(f"{name}: a pipe can be read only once, and each device reads it: save it as a file")
+            raise UsageError(f"{name}: a pipe can be read only once, but each device reads it: save it as a file")

@@ -77,7 +77,7 @@ class DecodingConfig:
     sentence_pause: float | None = field(
         default=None,
         metadata={
-            "help": "silence after which a sentence may end for the LM (default: 0.3; 0: never)",
+            "help": "silence after which a sentence may end for the LM, seconds (default: 0.3; 0: never)",
             "metavar": "S",
             "kind": float,
         },

@@ -29,7 +29,7 @@ def main(folder: Path, preparation: Preparation, argv: Sequence[str] | None = No
     """
     set_thread_environment()  # before torch is imported
     if argv is None:
-        standard_streams.own()
+        standard_streams.install()
     arguments = list(sys.argv[1:] if argv is None else argv)
     return standard_streams.guarded(lambda: _status(folder, preparation, arguments), folder.name)
 

@@ -30,9 +30,9 @@ MAX_SKIPPED = 0.01  # above this share something is wrong with the data, not wit
 _log = logging.getLogger(__name__)
 
 
-def make_tokenizer(config: TextConfig, manifest: Manifest) -> Tokenizer:
+def make_tokenizer(config: TextConfig, utterances: Iterable[Utterance]) -> Tokenizer:
     """Train the tokenizer on the training transcripts alone."""
-    texts = (normalize(utterance.text, config.normalizer) for utterance in manifest)
+    texts = (normalize(utterance.text, config.normalizer) for utterance in utterances)
     if config.tokenizer == "char":
         return train_char(texts)
     return train_sentencepiece(texts, config.vocab_size, config.tokenizer)

@@ -321,7 +321,7 @@ def test_progress_is_shown_only_when_asked_for_or_on_a_terminal(run, talk):
         (["--flag-below", "0.5", "--json"], "marks words in txt"),
         (["--chunk-length", "0.5"], "at least 1 s"),
         (["--chunk-overlap", "31"], "between 0 and their length"),
-        (["--words", "-o", "DIR"], "--words shapes text on stdout"),
+        (["--words", "-o", "DIR"], "--words is for text on stdout"),
     ],
 )
 def test_wrong_options_are_one_line_and_status_2(run, talk, tmp_path, options, message):

@@ -1,4 +1,4 @@
-"""The --html report of `asr score` and `asr evaluate`: its options, and the audio that goes into it."""
+"""The HTML report of `asr score` and `asr evaluate`: its options and its audio."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from asr.scoring.report import Posteriorgram
     from asr.scoring.scored import ScoredSet
 
-PLAYERS = 30  # a minute of speech is about 0.3 MB in the page
+PLAYERS = 30  # a minute of speech adds about 0.3 MB to the page
 
 
 def add_report_options(parser: argparse.ArgumentParser) -> None:
     """--html, --audio, --flag-below, --snr."""
     group = parser.add_argument_group("report")
-    group.add_argument("--html", metavar="FILE", help="write a report to look at: one page, no other files")
+    group.add_argument("--html", metavar="FILE", help="write a report as a single HTML page")
     group.add_argument(
         "--audio",
         type=int,
@@ -30,19 +30,19 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
         const=PLAYERS,
         default=0,
         metavar="N",
-        help=f"with --html: players for the N utterances with most errors (without N: {PLAYERS})",
+        help=f"with --html: add players for the N utterances with most errors (default N: {PLAYERS})",
     )
     group.add_argument(
         "--flag-below",
         type=float,
         metavar="C",
-        help="with --html: mark recognized words of lower confidence; 0.6 for one",
+        help="with --html: mark words of lower confidence, for example 0.6",
     )
-    group.add_argument("--snr", action="store_true", help="estimate signal-to-noise ratios from the audio (rough)")
+    group.add_argument("--snr", action="store_true", help="estimate signal-to-noise ratios from the audio (roughly)")
 
 
 def check_report_options(args: argparse.Namespace) -> None:
-    """Raise UsageError for what cannot work, before the work."""
+    """Raise UsageError for report options that cannot work, before anything is computed."""
     if args.audio < 0:
         raise UsageError(f"--audio must be 0 or more, found {args.audio}")
     if args.audio and not args.html:
@@ -63,7 +63,7 @@ def with_estimated_snr(scored: ScoredSet) -> ScoredSet:
     lines = []
     for line in scored.lines:
         if line.snr is None and line.audio_filepath:
-            with contextlib.suppress(AsrError):  # unknown, then; a player that is asked for says why
+            with contextlib.suppress(AsrError):  # it stays unknown; a player for the same utterance reports why
                 line = replace(line, snr=estimated_snr(*read_clip(line)), snr_estimated=True)
         lines.append(line)
     return replace(scored, lines=tuple(lines))
@@ -78,7 +78,7 @@ def write(
     warnings: Sequence[str] = (),
     posteriorgrams: Mapping[int, Posteriorgram] | None = None,
 ) -> list[str]:
-    """Write the report that --html asks for; returns what went wrong with single recordings, one line each."""
+    """Write the report that --html asks for; returns a line for each recording that could not be included."""
     from asr import __version__
     from asr.scoring.report import data_uri, most_errors, read_clip, write_report
 
