@@ -11,21 +11,20 @@ from numba import carray
 from asr.decoding.beam.arrays import FRAMES, LOG_SCALE, Beam, HotwordArrays, Labels, Weights
 from asr.decoding.beam.finish import finish_best
 from asr.decoding.beam.frame_labels import float32_at, sums_to_one
-from asr.decoding.beam.kernel import advance_characters
+from asr.decoding.beam.kernel import advance_characters, begin_beam
 from asr.decoding.beam.lexicon import Tree
 from asr.decoding.beam.setting import Setting, Texts, Workspace, word_texts
-from asr.decoding.beam.steps import begin_beam
 from asr.decoding.beam.words import align_characters, kept_frames
 from asr.decoding.emissions import TOLERANCE
 from asr.lm.automaton import LMArrays
-from asr.lm.compiling import search_kernel
+from asr.lm.compiling import kernel
 from asr.types import Hypothesis, Word
 
 MOST_UTTERANCES = 32  # of a call; from there on it costs nothing
 MOST_FRAMES = 2048  # of an utterance; the alignment of longer ones takes much memory, and is made in parts
 
 
-@search_kernel
+@kernel
 def _decode(
     addresses: np.ndarray,
     lengths: np.ndarray,

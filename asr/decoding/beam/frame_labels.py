@@ -8,30 +8,23 @@ import numpy as np
 from numba import types, uint64
 from numba.extending import intrinsic
 
-from asr.lm.compiling import compiled, kernel
+from asr.decoding.beam.arrays import Beam, Weights, beam_kernel
+from asr.lm.compiling import compiled
 
 LEAST_PROBABILITY = -80.0  # natural log; keeps blanks from becoming 0 so that a beam never dies
 _ONE = np.uint64(1)
 
 
-@kernel
-def read_frame(
-    log_probs: np.ndarray,
-    t: int,
-    least: float,
-    most: int,
-    silent: np.ndarray,
-    active: np.ndarray,
-    active_score: np.ndarray,
-    probability: np.ndarray,
-) -> Any:
-    """Fill `active` with the labels that a frame may be, `probability` with theirs; the number of labels.
+@beam_kernel
+def read_frame(log_probs: np.ndarray, t: int, weights: Weights, silent: np.ndarray, beam: Beam) -> Any:
+    """Fill `beam.active` with the labels that a frame may be, `beam.probability` with theirs; the number of labels.
 
-    Those below `least` are left out, but never the best one of all, blank included: 0 if the frame can be nothing but
-    a blank. Of more than `most` the best are kept.
+    Those below `least_label` are left out, but never the best one of all, blank included: 0 if the frame can be nothing
+    but a blank. Of more than `most_labels` the best are kept.
     """
+    active, active_score, probability, most = beam.active, beam.active_score, beam.probability, weights.most_labels
     width = log_probs.shape[1]
-    threshold = np.float32(least)
+    threshold = np.float32(weights.least_label)
     count = 0
     for c in range(1, width):
         value = log_probs[t, c]
@@ -63,7 +56,7 @@ def read_frame(
     return count
 
 
-@kernel
+@beam_kernel
 def read_bits(log_probs: np.ndarray, t: int, least: float, most: int, spoken: int, probability: np.ndarray) -> Any:
     """`read_frame` for at most 64 labels: the bits of those that a frame may be, of `spoken`, 0 if only a blank."""
     threshold = np.float32(least)

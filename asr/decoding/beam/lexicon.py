@@ -15,6 +15,7 @@ from unicodedata import category
 import numpy as np
 
 from asr.decoding.beam.alphabet import Alphabet
+from asr.decoding.beam.arrays import embedded
 from asr.files import read_text
 from asr.lm.compiling import kernel
 from asr.text.tokenizer import WORD_MARK
@@ -258,6 +259,26 @@ def step(nodes: np.ndarray, symbol: np.ndarray, node: int, wanted: int) -> Any:
     if low < nodes[node + 1].child and symbol[low] == wanted:
         return low
     return np.int64(-1)
+
+
+@embedded
+def label_child(tree: Tree, node: int, label: int) -> Any:
+    """The node that a label leads to inside the tree, -1; the labels of the root's arcs begin a word."""
+    to = np.int64(-1)
+    if node == 0:
+        to = np.int64(tree.root_child[label])
+    else:
+        low, end = np.int64(tree.arc[node]), np.int64(tree.arc[node + 1])
+        high = end
+        while low < high:
+            middle = (low + high) >> 1
+            if tree.arc_label[middle] < label:
+                low = middle + 1
+            else:
+                high = middle
+        if low < end and tree.arc_label[low] == label:
+            to = np.int64(tree.arc_child[low])
+    return to
 
 
 @kernel

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from asr.decoding.beam.arrays import FRAMES, LOG_SCALE, SIDE, SIZE, TRACES
-from asr.decoding.beam.finish import DROPPED, PARTIAL, best_prefix, common_trace, final_texts, read_out, spell_out
-from asr.decoding.beam.kernel import advance_characters
-from asr.decoding.beam.kernel_pieces import advance_pieces
+from asr.decoding.beam.finish import best_prefix, final_texts, read_out
+from asr.decoding.beam.kernel import advance_characters, advance_pieces, begin_beam
 from asr.decoding.beam.setting import Setting, Workspace, word_texts
-from asr.decoding.beam.steps import begin_beam, forget_dead_traces
 from asr.decoding.beam.times import word_times
+from asr.decoding.beam.trace import DROPPED, PARTIAL, common_trace, forget_dead_traces, spell_out
 from asr.decoding.beam.words import kept_frames
 from asr.decoding.emissions import check_emissions
 from asr.types import AsrError, Hypothesis, Word
