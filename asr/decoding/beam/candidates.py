@@ -13,7 +13,6 @@ from numba import uint64
 
 from asr.decoding.beam.arrays import BUCKET_SHIFT, embedded
 from asr.decoding.beam.prefixes import ONE
-from asr.lm.compiling import inlined
 
 
 class Bound(NamedTuple):
@@ -26,7 +25,7 @@ class Bound(NamedTuple):
     above: int  # candidates in `floor` or higher
 
 
-@inlined
+@embedded
 def bucket_of(score: float) -> Any:
     """The bucket of a score: the leading bits of a positive float64 order as its value does."""
     return np.float64(score).view(np.int64) >> BUCKET_SHIFT
@@ -94,7 +93,7 @@ def add_mass(
     return k, count_score(histogram, width, keep, candidates[k].score, bound)
 
 
-@inlined
+@embedded
 def choose_best(
     candidates: np.ndarray, count: int, histogram: np.ndarray, width: int, bound: Bound, chosen: np.ndarray
 ) -> Any:

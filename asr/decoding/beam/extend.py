@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import uint64
 
-from asr.decoding.beam.arrays import Beam, HotwordArrays, Labels, Weights, beam_kernel
+from asr.decoding.beam.arrays import Beam, HotwordArrays, Labels, Weights, beam_kernel, embedded
 from asr.decoding.beam.candidates import Bound, add_mass, count_score, find_slot
 from asr.decoding.beam.frame_labels import lowest_bit, popcount
 from asr.decoding.beam.lexicon import Tree, label_child
@@ -70,7 +70,7 @@ def propose(
     return count, bound
 
 
-@inlined
+@embedded
 def leaving_factor(nodes: np.ndarray, weights: Weights, node: int, spelled: int) -> Any:
     """The factor of a step out of the tree but for the symbols in it: the word begun will be an unknown one."""
     factor = 1.0
@@ -80,7 +80,7 @@ def leaving_factor(nodes: np.ndarray, weights: Weights, node: int, spelled: int)
     return factor
 
 
-@inlined
+@embedded
 def grow_by_characters(
     tree: Tree,
     hot: HotwordArrays,
@@ -128,7 +128,7 @@ def grow_by_characters(
                     continue
                 count, bound = propose(
                     False, weights, table, candidates, histogram, stamp, i, c, score, factor,
-                    hyp.history, NONE, to, NONE, hyp.state, to_hotword, NO_WORD, count, bound,
+                    hyp.history, NONE, to, NONE, np.int64(hyp.state), to_hotword, NO_WORD, count, bound,
                 )  # fmt: skip
     if weights.open_vocabulary:
         step_factor = leaving_factor(nodes, weights, node, hyp.spelled) * weights.symbol_factor * credited
@@ -164,7 +164,7 @@ def advance_hotwords(
     return state, reward
 
 
-@inlined
+@embedded
 def grow_by_pieces(
     tree: Tree,
     hot: HotwordArrays,
@@ -255,7 +255,7 @@ def end_words(
         # The price does not change from frame to frame: hypotheses keep it, where there is one.
         ending, state = hyp.ending, np.int64(hyp.ending_state)
         if not only or ending < 0.0:
-            ending, state = word_factor(nodes, entries, lm, weights, hyp.state, hyp.paused, node, spelled, entry)
+            ending, state = word_factor(nodes, entries, lm, weights, np.int64(hyp.state), np.int64(hyp.paused), node, spelled, entry)
             if only:
                 hyp.ending, hyp.ending_state = ending, state
         ended_hotword, ended_reward = np.int64(0), 1.0

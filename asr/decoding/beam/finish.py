@@ -48,7 +48,7 @@ def final_texts(
         while True:
             factor, state, history, end = 1.0, np.int64(hyp.state), hyp.history, np.int64(NOTHING)
             if not between:
-                factor, state = word_factor(nodes, entries, lm, weights, state, hyp.paused, node, spelled, entry)
+                factor, state = word_factor(nodes, entries, lm, weights, state, np.int64(hyp.paused), node, spelled, entry)
                 history = history_after(history, entries, entry, node, spelled)
                 end = entry if entry >= 0 else np.int64(SPELLED)
             if end_word >= 0:

@@ -39,6 +39,7 @@ from asr.decoding.beam.arrays import (
     Labels,
     Weights,
     beam_kernel,
+    embedded,
     search_kernel,
 )
 from asr.decoding.beam.candidates import Bound, choose_best, count_score, find_slot
@@ -122,7 +123,7 @@ def carry_over(pieces: bool, weights: Weights, beam: Beam, base: int, size: int,
     return bound
 
 
-@inlined
+@embedded
 def prefetch_step(
     nodes: np.ndarray, entries: np.ndarray, arcs: np.ndarray, states: np.ndarray, vocabulary: int, node: int, state: int
 ) -> None:
@@ -210,7 +211,7 @@ def _advance(pieces: bool) -> Any:
     ) -> Any:
         """Go on with frames from `start`; the frame before which the trace is full, else the number of frames."""
         width, pause_frames, separator = weights.beam_width, weights.pause_frames, weights.separator
-        hyps, histogram, probability, active_labels = beam.hypothesis, beam.histogram, beam.probability, beam.active
+        hyps, probability, active_labels = beam.hypothesis, beam.probability, beam.active
         counts, scales, records = beam.counts, beam.scale, beam.record
         size, side = counts[SIZE], counts[SIDE]
         pending, stamp, quiet = counts[PENDING], counts[STAMP], counts[QUIET]

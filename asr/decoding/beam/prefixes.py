@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import uint64
 
-from asr.lm.compiling import inlined
+from asr.decoding.beam.arrays import embedded
 
 _A = np.uint64(0x9E3779B97F4A7C15)
 _B = np.uint64(0xBF58476D1CE4E5B9)
@@ -24,7 +24,7 @@ NONE = np.uint64(0)
 EMPTY_HISTORY = np.uint64(0x632BE59BD9B4E019)
 
 
-@inlined
+@embedded
 def mix(x: int) -> Any:
     """A hash of 64 bits (the finalizer of Steele et al. 2014, SplitMix)."""
     x = (x ^ (x >> _S30)) * _B
@@ -32,32 +32,32 @@ def mix(x: int) -> Any:
     return x ^ (x >> _S32)
 
 
-@inlined
+@embedded
 def prefix_key(history: int, node: int, spelled: int) -> Any:
     """The key of a prefix; `history` with its pauses added to it."""
     # One multiplication chain for both cases: this is inlined in many places.
     return mix(history + (spelled * _A if spelled != NONE else (uint64(node) + ONE) * _C))
 
 
-@inlined
+@embedded
 def prefix_and_label_key(key: int, label: int) -> Any:
     """The key of a prefix together with its last label."""
     return mix(key + (uint64(label) + ONE) * _LABEL)
 
 
-@inlined
+@embedded
 def leave_tree(node: int) -> Any:
     """The hash of a word begun that leaves the tree at `node`, before its first symbol outside."""
     return mix((uint64(node) + ONE) * _B + _A)
 
 
-@inlined
+@embedded
 def spell_on(spelled: int, symbol: int) -> Any:
     """The hash of a word begun outside the tree, with one more symbol."""
     return mix(spelled + (uint64(symbol) + ONE) * _A)
 
 
-@inlined
+@embedded
 def history_after(history: int, entries: np.ndarray, entry: int, node: int, spelled: int) -> Any:
     """The hash of the finished words with one more: `entry` of the lexicon or, below 0, the word begun as spelled."""
     if entry >= 0:
@@ -67,7 +67,7 @@ def history_after(history: int, entries: np.ndarray, entry: int, node: int, spel
     return mix(history ^ word)
 
 
-@inlined
+@embedded
 def pauses_after(pauses: int, rested: int, history: int) -> Any:
     """The hash of where pauses lie if a word with pauses `rested` in or after it has ended in these finished words."""
     return pauses + rested * (mix(history) | ONE)

@@ -23,15 +23,16 @@ from asr.decoding.beam.arrays import (
     Beam,
     Weights,
     beam_kernel,
+    embedded,
 )
 from asr.decoding.beam.lexicon import Tree, step
 from asr.decoding.beam.prefixes import NONE, leave_tree, spell_on
-from asr.lm.compiling import inlined, kernel
+from asr.lm.compiling import kernel
 
 SPELLED, NOTHING, DROPPED, PARTIAL = -1, -2, -3, -4  # how a hypothesis ends, where not in a word of the tree
 
 
-@inlined
+@embedded
 def record(counts: np.ndarray, records: np.ndarray, before: int, kind: int, value: int, frame: int) -> Any:
     """One more record in the trace; its number."""
     at = counts[TRACES]
@@ -41,7 +42,7 @@ def record(counts: np.ndarray, records: np.ndarray, before: int, kind: int, valu
     return at
 
 
-@inlined
+@embedded
 def record_end(
     counts: np.ndarray, records: np.ndarray, before: int, entry: int, node: int, spelled: int, frame: int
 ) -> Any:
