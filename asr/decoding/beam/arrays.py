@@ -16,6 +16,7 @@ from asr.lm.compiling import compiled
 # and divides as numpy does, without a check for zero. Both make it smaller, faster, and faster to compile.
 _BARE: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
 beam_kernel: Any = compiled(**_BARE)
+allocating_kernel: Any = compiled(error_model="numpy", _nrt=True)
 embedded: Any = compiled(forceinline=True, **_BARE)  # into its callers, by LLVM: compiles faster than `inlined`
 search_kernel: Any = compiled(announced="the beam search, once (about 30 s)", **_BARE)
 
@@ -137,6 +138,19 @@ class Beam(NamedTuple):
     active_score: np.ndarray  # float32
     counts: np.ndarray  # int64
     scale: np.ndarray  # float64
+
+
+class Texts(NamedTuple):
+    """Where words are read out to."""
+
+    symbols: np.ndarray  # int32: what the words spell, 0 after each
+    starts: np.ndarray  # int64: where each word begins in them, and where one more would
+    entries: np.ndarray  # int64: its place in the lexicon, -1 where it is spelled out
+    ends_at: np.ndarray  # int64: the frame in which the search took it as ended, -1 for the end
+    pauses: np.ndarray  # int64: 1 where there was a long pause before it
+    begins: np.ndarray  # int64: its first frame
+    finals: np.ndarray  # int64: one past its last frame
+    confidences: np.ndarray  # float64
 
 
 BUCKET_SHIFT = 49  # of a float64: 11 bits of exponent and 3 of fraction, so 8 buckets between powers of two

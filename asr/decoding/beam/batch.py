@@ -6,25 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import carray
 
-from asr.decoding.beam.arrays import FRAMES, LOG_SCALE, Beam, HotwordArrays, Labels, Weights
-from asr.decoding.beam.finish import finish_best
-from asr.decoding.beam.frame_labels import float32_at, sums_to_one
+from asr.decoding.beam.arrays import FRAMES, LOG_SCALE, Beam, HotwordArrays, Labels, Texts, Weights, search_kernel
+from asr.decoding.beam.finish import final_texts, read_out
+from asr.decoding.beam.frame_labels import frames_at, sums_to_one
 from asr.decoding.beam.kernel import advance_characters, begin_beam
 from asr.decoding.beam.lexicon import Tree
-from asr.decoding.beam.setting import Setting, Texts, Workspace, word_texts
+from asr.decoding.beam.setting import Setting, Workspace, word_texts
 from asr.decoding.beam.words import align_characters, kept_frames
 from asr.decoding.emissions import TOLERANCE
 from asr.lm.automaton import LMArrays
-from asr.lm.compiling import kernel
 from asr.types import Hypothesis, Word
 
 MOST_UTTERANCES = 32  # of a call; from there on it costs nothing
 MOST_FRAMES = 2048  # of an utterance; the alignment of longer ones takes much memory, and is made in parts
 
 
-@kernel
+@search_kernel
 def _decode(
     addresses: np.ndarray,
     lengths: np.ndarray,
@@ -52,57 +50,50 @@ def _decode(
     that are none, or a full trace. `scores` (utterances, 2) are that of the search and the language model's part.
     """
     width = labels.silent.shape[0]
-    symbols, starts, entries, ends_at = texts.symbols, texts.starts, texts.entries, texts.ends_at
-    pauses, begins, finals, confidences = texts.pauses, texts.begins, texts.finals, texts.confidences
     word, symbol = 0, 0
     for u in range(first, lengths.shape[0]):
         words_of[u] = -1
-        log_probs = carray(float32_at(addresses[u]), (lengths[u], width), np.float32)
+        log_probs = frames_at(addresses[u], lengths[u], width)
         if not sums_to_one(log_probs, tolerance):
             continue
         begin_beam(beam, hot, weights.separator, weights.begin, root)
         if advance_characters(log_probs, 0, tree, lm, hot, labels, weights, beam) < lengths[u]:
             continue
         beam.counts[FRAMES] += lengths[u]
-        own, own_starts, own_entries = symbols[symbol:], starts[word:], entries[word:]
-        own_ends, own_pauses = ends_at[word:], pauses[word:]
-        best, count, words, score = finish_best(
-            tree,
-            lm,
-            hot,
-            labels,
-            weights,
-            beam,
-            slots,
-            ends,
-            masses,
-            own,
-            own_starts,
-            own_entries,
-            own_ends,
-            own_pauses,
+        own = Texts(
+            texts.symbols[symbol:],
+            texts.starts[word:],
+            texts.entries[word:],
+            texts.ends_at[word:],
+            texts.pauses[word:],
+            texts.begins[word:],
+            texts.finals[word:],
+            texts.confidences[word:],
         )
-        if count >= own.shape[0] or words >= own_starts.shape[0] - 2:
+        found = final_texts(tree, lm, hot, weights, beam, slots, ends, masses)
+        best = np.argmax(masses[:found])
+        count, words, score = read_out(tree, lm, hot, weights, beam, slots[best], ends[best], own)
+        if count >= own.symbols.shape[0] or words >= own.starts.shape[0] - 2:
             return u
         words_of[u] = words
         scores[u, 0] = np.log(masses[best]) + beam.scale[LOG_SCALE] if masses[best] > 0.0 else -np.inf
         scores[u, 1] = score
         if times and words > 0:
-            begins[word : word + words], finals[word : word + words] = -1, -1  # as they stay where nothing fits
+            own.begins[:words], own.finals[:words] = -1, -1  # as they stay where nothing fits
             rows, _ = kept_frames(log_probs, weights.blank_skip, False, kept)
             align_characters(
                 log_probs,
                 kept[:rows],
                 kept[:rows],
-                own[: own_starts[words] - 1],
-                own_starts,
+                own.symbols[: own.starts[words] - 1],
+                own.starts,
                 words,
                 weights.separator,
-                begins[word:],
-                finals[word:],
-                confidences[word:],
+                own.begins,
+                own.finals,
+                own.confidences,
             )
-        word, symbol = word + words + 1, symbol + own_starts[words]
+        word, symbol = word + words + 1, symbol + own.starts[words]
     return lengths.shape[0]
 
 

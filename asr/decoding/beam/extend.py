@@ -1,4 +1,4 @@
-"""Stage 2 of a frame in the beam search: prefixes grow by a label, inside a word, out of the lexicon, or to a word's end."""
+"""Stage 2 of a frame in the beam search: prefixes grow by a label, inside a word, out of the lexicon, or to its end."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def propose(
     count: int,
     bound: Bound,
 ) -> Any:
-    """A candidate for the next generation: hypothesis `source` grown by `label`. The number of candidates, the bound."""
+    """Hypothesis `source` grown by `label`, as a candidate. Returns the number of candidates and the bound."""
     k = count
     if pieces:
         key = prefix_and_label_key(prefix_key(history + pauses, node, spelled), label)
@@ -255,7 +255,7 @@ def end_words(
         # The price does not change from frame to frame: hypotheses keep it, where there is one.
         ending, state = hyp.ending, np.int64(hyp.ending_state)
         if not only or ending < 0.0:
-            ending, state = word_factor(nodes, entries, lm, weights, np.int64(hyp.state), np.int64(hyp.paused), node, spelled, entry)
+            ending, state = word_factor(tree, lm, weights, hyp, entry)
             if only:
                 hyp.ending, hyp.ending_state = ending, state
         ended_hotword, ended_reward = np.int64(0), 1.0
@@ -297,10 +297,8 @@ def end_words(
                 continue
             history = history_after(hyp.history, entries, entry, node, spelled)
             pauses = pauses_after(hyp.pauses, hyp.rested, history)
-            if not pieces:
-                # The text with the separator may be in the beam; it has got this mass from its parent.
-                if table[find_slot(table, prefix_key(history + pauses, 0, NONE), stamp)].stamp == stamp:
-                    continue
+            if not pieces and table[find_slot(table, prefix_key(history + pauses, 0, NONE), stamp)].stamp == stamp:
+                continue  # this text is in the beam; it has got this mass from its parent
             count, bound = propose(
                 pieces, weights, table, candidates, histogram, stamp, i, c, score, factor,
                 history, pauses, to, outside, state, hotword, entry if entry >= 0 else UNKNOWN, count, bound,

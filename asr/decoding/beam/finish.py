@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding.beam.arrays import SIDE, SIZE, STAMP, Beam, HotwordArrays, Labels, Weights, beam_kernel
+from asr.decoding.beam.arrays import SIDE, SIZE, STAMP, Beam, HotwordArrays, Texts, Weights, beam_kernel
 from asr.decoding.beam.candidates import find_slot
 from asr.decoding.beam.lexicon import Tree
 from asr.decoding.beam.prefixes import NONE, history_after
 from asr.decoding.beam.trace import DROPPED, NOTHING, PARTIAL, SPELLED, spell_out
 from asr.decoding.beam.word_end import language_score, word_factor
 from asr.lm.automaton import LMArrays, lm_step
-from asr.lm.compiling import kernel
 
 
 @beam_kernel
@@ -21,7 +20,6 @@ def final_texts(
     tree: Tree,
     lm: LMArrays,
     hot: HotwordArrays,
-    labels: Labels,
     weights: Weights,
     beam: Beam,
     slots: np.ndarray,
@@ -48,7 +46,7 @@ def final_texts(
         while True:
             factor, state, history, end = 1.0, np.int64(hyp.state), hyp.history, np.int64(NOTHING)
             if not between:
-                factor, state = word_factor(nodes, entries, lm, weights, state, np.int64(hyp.paused), node, spelled, entry)
+                factor, state = word_factor(tree, lm, weights, hyp, entry)
                 history = history_after(history, entries, entry, node, spelled)
                 end = entry if entry >= 0 else np.int64(SPELLED)
             if end_word >= 0:
@@ -91,66 +89,14 @@ def best_prefix(weights: Weights, beam: Beam) -> Any:
     return best, most
 
 
-@kernel
+@beam_kernel
 def read_out(
-    tree: Tree,
-    lm: LMArrays,
-    hot: HotwordArrays,
-    weights: Weights,
-    beam: Beam,
-    slot: int,
-    end: int,
-    symbols: np.ndarray,
-    starts: np.ndarray,
-    entries: np.ndarray,
-    ends_at: np.ndarray,
-    pauses: np.ndarray,
+    tree: Tree, lm: LMArrays, hot: HotwordArrays, weights: Weights, beam: Beam, slot: int, end: int, texts: Texts
 ) -> Any:
     """`spell_out` and `language_score` of a hypothesis: numbers of symbols and words, score."""
-    count, words = spell_out(
-        tree,
-        beam,
-        beam.hypothesis[slot].trace,
-        np.int64(beam.hypothesis[slot].node),
-        beam.hypothesis[slot].spelled,
-        end,
-        symbols,
-        starts,
-        entries,
-        ends_at,
-        pauses,
-    )
-    if count >= symbols.shape[0] or words >= starts.shape[0] - 2:
-        return count, words, 0.0
-    ended = end not in (PARTIAL, DROPPED)
-    score = language_score(tree, lm, hot, weights, symbols, starts, entries, pauses, words, ended)
+    hyp = beam.hypothesis[slot]
+    count, words = spell_out(tree, beam, np.int64(hyp.trace), np.int64(hyp.node), hyp.spelled, end, texts)
+    score = 0.0
+    if count < texts.symbols.shape[0] and words < texts.starts.shape[0] - 2:
+        score = language_score(tree, lm, hot, weights, texts, words, end not in (PARTIAL, DROPPED))
     return count, words, score
-
-
-@kernel
-def finish_best(
-    tree: Tree,
-    lm: LMArrays,
-    hot: HotwordArrays,
-    labels: Labels,
-    weights: Weights,
-    beam: Beam,
-    slots: np.ndarray,
-    ends: np.ndarray,
-    masses: np.ndarray,
-    symbols: np.ndarray,
-    starts: np.ndarray,
-    entries: np.ndarray,
-    ends_at: np.ndarray,
-    pauses: np.ndarray,
-) -> Any:
-    """`final_texts`, and `read_out` of the best of them, in one call: its place, and what `read_out` returns."""
-    found = final_texts(tree, lm, hot, labels, weights, beam, slots, ends, masses)
-    best = 0
-    for i in range(1, found):
-        if masses[i] > masses[best]:
-            best = i
-    count, words, score = read_out(
-        tree, lm, hot, weights, beam, slots[best], ends[best], symbols, starts, entries, ends_at, pauses
-    )
-    return best, count, words, score

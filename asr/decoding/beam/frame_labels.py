@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types, uint64
+from numba import carray, types, uint64
 from numba.extending import intrinsic
 
 from asr.decoding.beam.arrays import Beam, Weights, beam_kernel
@@ -97,7 +97,7 @@ _CUBIC = (np.float32(1.0), np.float32(0.695556856), np.float32(0.226173572), np.
 _BIAS, _EXPONENT = np.float32(127.0), np.float32(1 << 23)  # of float32
 
 
-@compiled(fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"}, _nrt=True)
 def sums_to_one(log_probs: np.ndarray, tolerance: float) -> bool:
     """Whether every row is finite and its exponentials sum to 1 within a factor e^tolerance.
 
@@ -177,3 +177,9 @@ def float32_at(context: Any, address: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
     return types.CPointer(types.float32)(types.int64), generate
+
+
+@compiled(_nrt=True, forceinline=True)
+def frames_at(address: int, frames: int, labels: int) -> Any:
+    """The contiguous float32 array (frames, labels) at an address."""
+    return carray(float32_at(address), (frames, labels), np.float32)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from asr.decoding.beam.alphabet import Alphabet
-from asr.decoding.beam.arrays import HotwordArrays, Labels, Weights, allocate
+from asr.decoding.beam.arrays import HotwordArrays, Labels, Texts, Weights, allocate
 from asr.decoding.beam.lexicon import Lexicon, Tree
 from asr.decoding.beam.words import LabelsBySymbol
 from asr.lm.automaton import LMArrays
@@ -30,19 +29,6 @@ class Setting:
     frame_seconds: float
     by_symbol: LabelsBySymbol
     times: bool
-
-
-class Texts(NamedTuple):
-    """Where words are read out to."""
-
-    symbols: np.ndarray  # int32: what the words spell, 0 after each
-    starts: np.ndarray  # int64: where each word begins in them, and where one more would
-    entries: np.ndarray  # int64: its place in the lexicon, -1 where it is spelled out
-    ends_at: np.ndarray  # int64: the frame in which the search took it as ended, -1 for the end
-    pauses: np.ndarray  # int64: 1 where there was a long pause before it
-    begins: np.ndarray  # int64: its first frame
-    finals: np.ndarray  # int64: one past its last frame
-    confidences: np.ndarray  # float64
 
 
 class Workspace:

@@ -106,7 +106,6 @@ class BeamStream:
             setting.tree,
             setting.lm,
             setting.hotwords,
-            setting.labels,
             setting.weights,
             work.beam,
             work.slots,
@@ -153,7 +152,7 @@ class BeamStream:
                 work.beam,
                 slot,
                 end,
-                *work.texts[:5],
+                work.texts,
             )
             if symbols < len(work.texts.symbols) and words < len(work.texts.starts) - 2:
                 return words, lm_score
@@ -170,7 +169,7 @@ class BeamStream:
                 0,
                 np.uint64(0),
                 DROPPED,
-                *work.texts[:5],
+                work.texts,
             )
             if symbols < len(work.texts.symbols) and words < len(work.texts.starts) - 2:
                 return words

@@ -21,13 +21,14 @@ from asr.decoding.beam.arrays import (
     TRACES,
     WORD,
     Beam,
+    Texts,
     Weights,
+    allocating_kernel,
     beam_kernel,
     embedded,
 )
 from asr.decoding.beam.lexicon import Tree, step
 from asr.decoding.beam.prefixes import NONE, leave_tree, spell_on
-from asr.lm.compiling import kernel
 
 SPELLED, NOTHING, DROPPED, PARTIAL = -1, -2, -3, -4  # how a hypothesis ends, where not in a word of the tree
 
@@ -97,7 +98,7 @@ def spell_outside(tree: Tree, first: np.ndarray, spelling: np.ndarray, node: int
     return at, outside
 
 
-@kernel
+@beam_kernel
 def forget_dead_traces(beam: Beam, first: int, size: int, moved: np.ndarray) -> None:
     """Keep only the records that the hypotheses `first` to `first + size` lead back to."""
     count = beam.counts[TRACES]
@@ -121,7 +122,7 @@ def forget_dead_traces(beam: Beam, first: int, size: int, moved: np.ndarray) -> 
     beam.counts[TRACES] = kept
 
 
-@kernel
+@beam_kernel
 def common_trace(weights: Weights, beam: Beam) -> Any:
     """The last record that all hypotheses lead back to, -1; records are younger than those before them."""
     size, base = beam.counts[SIZE], beam.counts[SIDE] * weights.beam_width
@@ -136,7 +137,7 @@ def common_trace(weights: Weights, beam: Beam) -> Any:
     return common
 
 
-@kernel
+@beam_kernel
 def _append_path(tree: Tree, node: int, symbols: np.ndarray, count: int) -> Any:
     depth = tree.node[node].depth
     at = node
@@ -147,7 +148,7 @@ def _append_path(tree: Tree, node: int, symbols: np.ndarray, count: int) -> Any:
     return count + depth
 
 
-@kernel
+@allocating_kernel
 def spell_out(
     tree: Tree,
     beam: Beam,
@@ -155,11 +156,7 @@ def spell_out(
     node: int,
     spelled: int,
     end: int,
-    symbols: np.ndarray,
-    starts: np.ndarray,
-    entries: np.ndarray,
-    ends_at: np.ndarray,
-    pauses: np.ndarray,
+    texts: Texts,
 ) -> Any:
     """The words up to a record of the trace: their symbols one after the other with 0 between, and where each begins.
 
@@ -169,6 +166,7 @@ def spell_out(
     caller tries again with larger ones. `entries` has each word's entry (-1 where it is spelled out), `ends_at` the
     frame in which the search first took it as ended, `pauses` 1 where there was a long pause before it.
     """
+    symbols, starts, entries, ends_at, pauses = texts.symbols, texts.starts, texts.entries, texts.ends_at, texts.pauses
     length, at = 0, np.int64(trace)
     while at >= 0:
         length += 1

@@ -1,8 +1,8 @@
 """The price of a finished word: the only place where the language model and the word scores come in.
 
-The text's score is ln P(text | emissions) + sum over words of (alpha ln P_lm(word) + beta + the scores of unknown words)
-+ hotwords. While a word is only begun, the best unigram score of the words that it may become stands in (`lookahead`);
-when it ends, that is replaced by the real price.
+A text's score is ln P(text | emissions) + the sum over its words of alpha ln P_lm(word) + beta, + the scores of unknown
+words + hotwords. While a word is only begun, the best unigram score of the words that it may become stands in for its
+price (`lookahead`); when it ends, that is replaced by the real one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding.beam.arrays import HotwordArrays, Weights, beam_kernel
+from asr.decoding.beam.arrays import HotwordArrays, Texts, Weights, beam_kernel, embedded
 from asr.decoding.beam.lexicon import Tree
 from asr.decoding.beam.prefixes import NONE
 from asr.lm.automaton import LMArrays, lm_step
@@ -35,31 +35,21 @@ def word_logp(lm: LMArrays, weights: Weights, state: int, word: int, paused: int
     return logp, following
 
 
-@beam_kernel
-def word_factor(
-    nodes: np.ndarray,
-    entries: np.ndarray,
-    lm: LMArrays,
-    weights: Weights,
-    state: int,
-    paused: int,
-    node: int,
-    spelled: int,
-    entry: int,
-) -> Any:
-    """What a score is multiplied by when the word begun ends, and the LM's state after it.
+@embedded
+def word_factor(tree: Tree, lm: LMArrays, weights: Weights, hyp: Any, entry: int) -> Any:
+    """What a hypothesis's score is multiplied by when the word begun ends, and the LM's state after it.
 
-    The word is `entry` of the lexicon (one of `node`'s: words of one spelling have prices of their own) or, below 0, an
-    unknown one: a beginning in the tree, or `spelled` outside of it.
+    The word is `entry` of the lexicon (words of one spelling have prices of their own) or, below 0, an unknown one: a
+    beginning in the tree, or spelled outside of it.
     """
-    word = np.int64(0) if entry < 0 else np.int64(entries[entry].word)
-    logp, following = word_logp(lm, weights, state, word, paused)
+    word = np.int64(0) if entry < 0 else np.int64(tree.entry[entry].word)
+    logp, following = word_logp(lm, weights, np.int64(hyp.state), word, np.int64(hyp.paused))
     score = weights.alpha * logp + weights.beta
-    if spelled != NONE:  # the scores of its symbols were added one by one
+    if hyp.spelled != NONE:  # the scores of its symbols were added one by one
         return np.exp(score - weights.unknown_lookahead), following
     if entry < 0:
-        score += weights.unknown_word + weights.unknown_symbol * nodes[node].depth
-    return np.exp(score) / nodes[node].lookahead, following
+        score += weights.unknown_word + weights.unknown_symbol * tree.node[hyp.node].depth
+    return np.exp(score) / tree.node[hyp.node].lookahead, following
 
 
 @beam_kernel
@@ -68,14 +58,12 @@ def language_score(
     lm: LMArrays,
     hot: HotwordArrays,
     weights: Weights,
-    symbols: np.ndarray,
-    starts: np.ndarray,
-    entries: np.ndarray,
-    pauses: np.ndarray,
+    texts: Texts,
     words: int,
     ended: bool,
 ) -> Any:
     """What language model, word penalties and hotwords add to a text's score: natural log, weighted."""
+    symbols, starts, entries, pauses = texts.symbols, texts.starts, texts.entries, texts.pauses
     total = 0.0
     state: Any = np.int64(weights.begin)
     for w in range(words):
