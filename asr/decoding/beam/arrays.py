@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from asr.lm.automaton import LMArrays
 from asr.lm.compiling import compiled
 
 # Code that allocates nothing is compiled without reference counts, so that passing a tuple of arrays on costs nothing,
@@ -31,6 +32,45 @@ KIND_BITS = 3
 SIZE, SIDE, PENDING, TRACES, STAMP, FRAMES, QUIET, PAUSES = 0, 1, 2, 3, 4, 5, 6, 7
 # Places in Beam.scale.
 LOG_SCALE = 0
+
+
+# What is read together lies together: large trees are in no cache.
+TREE_NODE = np.dtype(
+    [
+        ("lookahead", "f8"),  # e^(alpha * best unigram score of the words below)
+        ("mask", "u8"),  # bit s for a child by symbol s; all 0 where symbols do not fit
+        ("child", "i4"),  # the first child; the children end where those of the next node begin
+        ("entry", "i4"),  # the first word spelled by the path to here, -1
+        ("word", "i4"),  # its id in the language model
+        ("depth", "i4"),
+    ],
+    align=True,
+)
+ENTRY = np.dtype(
+    [
+        ("end", "i4"),  # the node where the word ends
+        ("next", "i4"),  # another word of the same spelling, -1
+        ("word", "i4"),  # its id in the language model
+        ("text", "i4"),  # words of different spelling that are written the same have the same number
+    ],
+    align=True,
+)
+
+
+class Tree(NamedTuple):
+    """The arrays that compiled code walks. Node 0 is the root; children follow one another, in order of symbol.
+
+    N nodes, E words (entries), A label arcs.
+    """
+
+    node: np.ndarray  # (N + 1,) TREE_NODE
+    symbol: np.ndarray  # (N,) int32: the symbol that leads here
+    parent: np.ndarray  # (N,) int32
+    entry: np.ndarray  # (E,) ENTRY
+    arc: np.ndarray  # (N + 1,) int32: where a node's label arcs begin
+    arc_label: np.ndarray  # (A,) int32, increasing within a node: labels that go on inside a word
+    arc_child: np.ndarray  # (A,) int32
+    root_child: np.ndarray  # (labels,) int32: where a label leads from the root, -1
 
 
 class Weights(NamedTuple):
@@ -76,6 +116,16 @@ class HotwordArrays(NamedTuple):
     following: np.ndarray  # (states, symbols) int32
     credit: np.ndarray  # (states,) float64: e^(what is lent to a phrase that has begun)
     reward: np.ndarray  # (states,) float64: e^(the weights of the phrases completed on arriving here)
+
+
+class Resources(NamedTuple):
+    """All that compiled code reads and never writes."""
+
+    tree: Tree  # the lexicon's, weighted
+    lm: LMArrays
+    hotwords: HotwordArrays
+    labels: Labels
+    weights: Weights
 
 
 HYPOTHESIS = np.dtype(

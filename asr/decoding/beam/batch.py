@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding.beam.arrays import FRAMES, LOG_SCALE, Beam, HotwordArrays, Labels, Texts, Weights, search_kernel
+from asr.decoding.beam.arrays import FRAMES, LOG_SCALE, Beam, Resources, Texts, search_kernel
 from asr.decoding.beam.finish import final_texts, read_out
 from asr.decoding.beam.frame_labels import frames_at, sums_to_one
 from asr.decoding.beam.kernel import advance_characters, begin_beam
-from asr.decoding.beam.lexicon import Tree
 from asr.decoding.beam.setting import Setting, Workspace, word_texts
 from asr.decoding.beam.words import align_characters, kept_frames
 from asr.decoding.emissions import TOLERANCE
-from asr.lm.automaton import LMArrays
 from asr.types import Hypothesis, Word
 
 MOST_UTTERANCES = 32  # of a call; from there on it costs nothing
@@ -28,11 +26,7 @@ def _decode(
     lengths: np.ndarray,
     first: int,
     tolerance: float,
-    tree: Tree,
-    lm: LMArrays,
-    hot: HotwordArrays,
-    labels: Labels,
-    weights: Weights,
+    resources: Resources,
     beam: Beam,
     root: int,
     times: bool,
@@ -49,15 +43,16 @@ def _decode(
     Texts lie one after the other in `texts`. `words_of` is -1 where an utterance has to be decoded in steps: emissions
     that are none, or a full trace. `scores` (utterances, 2) are that of the search and the language model's part.
     """
-    width = labels.silent.shape[0]
+    weights = resources.weights
+    width = resources.labels.silent.shape[0]
     word, symbol = 0, 0
     for u in range(first, lengths.shape[0]):
         words_of[u] = -1
         log_probs = frames_at(addresses[u], lengths[u], width)
         if not sums_to_one(log_probs, tolerance):
             continue
-        begin_beam(beam, hot, weights.separator, weights.begin, root)
-        if advance_characters(log_probs, 0, tree, lm, hot, labels, weights, beam) < lengths[u]:
+        begin_beam(resources, beam, root)
+        if advance_characters(log_probs, 0, resources, beam) < lengths[u]:
             continue
         beam.counts[FRAMES] += lengths[u]
         own = Texts(
@@ -70,9 +65,9 @@ def _decode(
             texts.finals[word:],
             texts.confidences[word:],
         )
-        found = final_texts(tree, lm, hot, weights, beam, slots, ends, masses)
+        found = final_texts(resources, beam, slots, ends, masses)
         best = np.argmax(masses[:found])
-        count, words, score = read_out(tree, lm, hot, weights, beam, slots[best], ends[best], own)
+        count, words, score = read_out(resources, beam, slots[best], ends[best], own)
         if count >= own.symbols.shape[0] or words >= own.starts.shape[0] - 2:
             return u
         words_of[u] = words
@@ -112,11 +107,7 @@ def decode_batch(setting: Setting, work: Workspace, arrays: Sequence[np.ndarray]
             lengths,
             begun,
             TOLERANCE,
-            setting.tree,
-            setting.lm,
-            setting.hotwords,
-            setting.labels,
-            setting.weights,
+            setting.resources,
             work.beam,
             setting.root,
             setting.times,

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numba import uint64
 
-from asr.decoding.beam.arrays import Beam, HotwordArrays, Labels, Weights, beam_kernel, embedded
+from asr.decoding.beam.arrays import Beam, Resources, Weights, beam_kernel, embedded
 from asr.decoding.beam.candidates import Bound, add_mass, count_score, find_slot
 from asr.decoding.beam.frame_labels import lowest_bit, popcount
-from asr.decoding.beam.lexicon import Tree, label_child
+from asr.decoding.beam.lexicon import label_child
 from asr.decoding.beam.prefixes import (
     NONE,
     ONE,
@@ -23,7 +23,6 @@ from asr.decoding.beam.prefixes import (
 )
 from asr.decoding.beam.trace import spell_outside
 from asr.decoding.beam.word_end import word_factor
-from asr.lm.automaton import LMArrays
 from asr.lm.compiling import inlined
 
 NO_WORD, UNKNOWN = -1, -2  # the word that ends in a step, where it is none of the tree
@@ -82,9 +81,7 @@ def leaving_factor(nodes: np.ndarray, weights: Weights, node: int, spelled: int)
 
 @embedded
 def grow_by_characters(
-    tree: Tree,
-    hot: HotwordArrays,
-    weights: Weights,
+    resources: Resources,
     beam: Beam,
     hyp: Any,
     i: int,
@@ -95,6 +92,7 @@ def grow_by_characters(
     bound: Bound,
 ) -> Any:
     """Grow hypothesis i by each of `characters` (bits) that is not in the beam already."""
+    tree, hot, weights = resources.tree, resources.hotwords, resources.weights
     nodes, candidates, histogram, table = tree.node, beam.candidate, beam.histogram, beam.table
     probability, following, credit, reward = beam.probability, hot.following, hot.credit, hot.reward
     has_hotwords, boost = weights.has_hotwords, weights.boost
@@ -166,10 +164,7 @@ def advance_hotwords(
 
 @embedded
 def grow_by_pieces(
-    tree: Tree,
-    hot: HotwordArrays,
-    labels: Labels,
-    weights: Weights,
+    resources: Resources,
     beam: Beam,
     hyp: Any,
     i: int,
@@ -180,6 +175,7 @@ def grow_by_pieces(
     bound: Bound,
 ) -> Any:
     """Grow the word begun in hypothesis i, or begin one, by each of the `active` labels of the frame."""
+    tree, hot, labels, weights = resources.tree, resources.hotwords, resources.labels, resources.weights
     nodes, candidates, histogram, table = tree.node, beam.candidate, beam.histogram, beam.table
     probability, active_labels, credit = beam.probability, beam.active, hot.credit
     first, starts_word, separator = labels.first, labels.starts_word, weights.separator
@@ -223,11 +219,7 @@ def grow_by_pieces(
 @inlined
 def end_words(
     pieces: bool,
-    tree: Tree,
-    lm: LMArrays,
-    hot: HotwordArrays,
-    labels: Labels,
-    weights: Weights,
+    resources: Resources,
     beam: Beam,
     hyp: Any,
     i: int,
@@ -241,6 +233,7 @@ def end_words(
 
     Words of one spelling (`entry` and those linked to it) are candidates of their own.
     """
+    tree, hot, labels, weights = resources.tree, resources.hotwords, resources.labels, resources.weights
     nodes, entries, candidates, histogram, table = tree.node, tree.entry, beam.candidate, beam.histogram, beam.table
     probability, active_labels, credit = beam.probability, beam.active, hot.credit
     has_hotwords, separator = weights.has_hotwords, weights.separator
@@ -255,7 +248,7 @@ def end_words(
         # The price does not change from frame to frame: hypotheses keep it, where there is one.
         ending, state = hyp.ending, np.int64(hyp.ending_state)
         if not only or ending < 0.0:
-            ending, state = word_factor(tree, lm, weights, hyp, entry)
+            ending, state = word_factor(resources, hyp, entry)
             if only:
                 hyp.ending, hyp.ending_state = ending, state
         ended_hotword, ended_reward = np.int64(0), 1.0
@@ -311,11 +304,7 @@ def end_words(
 @inlined
 def extend(
     pieces: bool,
-    tree: Tree,
-    lm: LMArrays,
-    hot: HotwordArrays,
-    labels: Labels,
-    weights: Weights,
+    resources: Resources,
     beam: Beam,
     base: int,
     size: int,
@@ -325,8 +314,9 @@ def extend(
     bound: Bound,
 ) -> Any:
     """Stage 2: prefixes grow by a label, inside a word or to its end. The number of candidates, and the bound."""
-    hyps, nodes, probability, active_labels = beam.hypothesis, tree.node, beam.probability, beam.active
-    starts_word, credit, separator = labels.starts_word, hot.credit, weights.separator
+    nodes, credit, weights = resources.tree.node, resources.hotwords.credit, resources.weights
+    hyps, probability, active_labels = beam.hypothesis, beam.probability, beam.active
+    starts_word, separator = resources.labels.starts_word, weights.separator
     most = probability[separator]  # of the labels that end words
     if pieces:
         for a in range(active):
@@ -339,19 +329,13 @@ def extend(
         if weights.has_hotwords:
             credited = 1.0 / credit[hyp.hotword]  # given back, as the state after the step brings its own
         if pieces:
-            count, bound = grow_by_pieces(
-                tree, hot, labels, weights, beam, hyp, i, active, credited, stamp, count, bound
-            )
+            count, bound = grow_by_pieces(resources, beam, hyp, i, active, credited, stamp, count, bound)
         else:
-            count, bound = grow_by_characters(
-                tree, hot, weights, beam, hyp, i, characters, credited, stamp, count, bound
-            )
+            count, bound = grow_by_characters(resources, beam, hyp, i, characters, credited, stamp, count, bound)
         if most <= 0.0 or (hyp.node == 0 and hyp.spelled == NONE):
             continue
         lookahead = weights.unknown_lookahead_factor if hyp.spelled != NONE else nodes[hyp.node].lookahead
         # No word is likelier than 1: this spares most looks into the language model.
         if (hyp.blank + hyp.label_mass) * most * weights.boost * weights.word_factor >= bound.limit * lookahead:
-            count, bound = end_words(
-                pieces, tree, lm, hot, labels, weights, beam, hyp, i, active, credited, stamp, count, bound
-            )
+            count, bound = end_words(pieces, resources, beam, hyp, i, active, credited, stamp, count, bound)
     return count, bound

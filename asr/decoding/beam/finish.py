@@ -6,21 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding.beam.arrays import SIDE, SIZE, STAMP, Beam, HotwordArrays, Texts, Weights, beam_kernel
+from asr.decoding.beam.arrays import SIDE, SIZE, STAMP, Beam, Resources, Texts, Weights, beam_kernel
 from asr.decoding.beam.candidates import find_slot
-from asr.decoding.beam.lexicon import Tree
 from asr.decoding.beam.prefixes import NONE, history_after
 from asr.decoding.beam.trace import DROPPED, NOTHING, PARTIAL, SPELLED, spell_out
 from asr.decoding.beam.word_end import language_score, word_factor
-from asr.lm.automaton import LMArrays, lm_step
+from asr.lm.automaton import lm_step
 
 
 @beam_kernel
 def final_texts(
-    tree: Tree,
-    lm: LMArrays,
-    hot: HotwordArrays,
-    weights: Weights,
+    resources: Resources,
     beam: Beam,
     slots: np.ndarray,
     ends: np.ndarray,
@@ -31,6 +27,7 @@ def final_texts(
     The end is a word of the tree, SPELLED, or NOTHING between words. Without the open vocabulary, beginnings of words
     are no texts; where nothing else is left, the best one without its beginning is returned (DROPPED).
     """
+    tree, lm, hot, weights = resources.tree, resources.lm, resources.hotwords, resources.weights
     size, base = beam.counts[SIZE], beam.counts[SIDE] * weights.beam_width
     beam.counts[STAMP] += 1
     stamp = beam.counts[STAMP]
@@ -46,7 +43,7 @@ def final_texts(
         while True:
             factor, state, history, end = 1.0, np.int64(hyp.state), hyp.history, np.int64(NOTHING)
             if not between:
-                factor, state = word_factor(tree, lm, weights, hyp, entry)
+                factor, state = word_factor(resources, hyp, entry)
                 history = history_after(history, entries, entry, node, spelled)
                 end = entry if entry >= 0 else np.int64(SPELLED)
             if end_word >= 0:
@@ -90,13 +87,11 @@ def best_prefix(weights: Weights, beam: Beam) -> Any:
 
 
 @beam_kernel
-def read_out(
-    tree: Tree, lm: LMArrays, hot: HotwordArrays, weights: Weights, beam: Beam, slot: int, end: int, texts: Texts
-) -> Any:
+def read_out(resources: Resources, beam: Beam, slot: int, end: int, texts: Texts) -> Any:
     """`spell_out` and `language_score` of a hypothesis: numbers of symbols and words, score."""
     hyp = beam.hypothesis[slot]
-    count, words = spell_out(tree, beam, np.int64(hyp.trace), np.int64(hyp.node), hyp.spelled, end, texts)
+    count, words = spell_out(resources.tree, beam, np.int64(hyp.trace), np.int64(hyp.node), hyp.spelled, end, texts)
     score = 0.0
     if count < texts.symbols.shape[0] and words < texts.starts.shape[0] - 2:
-        score = language_score(tree, lm, hot, weights, texts, words, end not in (PARTIAL, DROPPED))
+        score = language_score(resources, texts, words, end not in (PARTIAL, DROPPED))
     return count, words, score

@@ -35,8 +35,8 @@ from asr.decoding.beam.arrays import (
     STAMP,
     TRACES,
     Beam,
-    HotwordArrays,
-    Labels,
+    Resources,
+    Tree,
     Weights,
     beam_kernel,
     embedded,
@@ -45,7 +45,6 @@ from asr.decoding.beam.arrays import (
 from asr.decoding.beam.candidates import Bound, choose_best, count_score, find_slot
 from asr.decoding.beam.extend import NO_WORD, extend
 from asr.decoding.beam.frame_labels import LEAST_PROBABILITY, lowest_bit, prefetch, read_bits, read_frame
-from asr.decoding.beam.lexicon import Tree
 from asr.decoding.beam.pauses import forget_alternatives, mark_pause
 from asr.decoding.beam.prefixes import (
     EMPTY_HISTORY,
@@ -62,8 +61,9 @@ _SMALL, _LARGE = 1e-90, 1e90  # when the best score leaves this range, all are d
 
 
 @beam_kernel
-def begin_beam(beam: Beam, hot: HotwordArrays, separator: int, begin: int, root: int) -> None:
-    """The beam that holds the empty text, of key `root`, after which the language model is in state `begin`."""
+def begin_beam(resources: Resources, beam: Beam, root: int) -> None:
+    """The beam that holds the empty text, of key `root`."""
+    weights = resources.weights
     beam.counts[QUIET], beam.counts[PAUSES] = -NEVER, 0  # silence before the first word ends no sentence
     beam.counts[SIZE], beam.counts[SIDE], beam.counts[PENDING] = 1, 0, 0
     beam.counts[TRACES], beam.counts[FRAMES] = 0, 0
@@ -75,7 +75,13 @@ def begin_beam(beam: Beam, hot: HotwordArrays, separator: int, begin: int, root:
     hyp = beam.hypothesis[0]
     hyp.key, hyp.history, hyp.parent, hyp.spelled = root, EMPTY_HISTORY, NONE, NONE
     hyp.pauses, hyp.rested, hyp.paused = NONE, NONE, 0
-    hyp.node, hyp.label, hyp.state, hyp.hotword, hyp.trace = 0, separator, begin, hot.following[0, 0], -1
+    hyp.node, hyp.label, hyp.state, hyp.hotword, hyp.trace = (
+        0,
+        weights.separator,
+        weights.begin,
+        resources.hotwords.following[0, 0],
+        -1,
+    )
     hyp.blank, hyp.label_mass, hyp.entered, hyp.ending = 1.0, 0.0, 1.0, -1.0
 
 
@@ -124,27 +130,21 @@ def carry_over(pieces: bool, weights: Weights, beam: Beam, base: int, size: int,
 
 
 @embedded
-def prefetch_step(
-    nodes: np.ndarray, entries: np.ndarray, arcs: np.ndarray, states: np.ndarray, vocabulary: int, node: int, state: int
-) -> None:
+def prefetch_step(tree: Tree, lm: LMArrays, node: int, state: int) -> None:
     """Prefetch what a hypothesis that has come to `node` will need: its children and, if a word ends, the LM's arcs."""
-    prefetch(nodes, np.int64(nodes[node].child))
-    entry = np.int64(nodes[node].entry)
+    prefetch(tree.node, np.int64(tree.node[node].child))
+    entry = np.int64(tree.node[node].entry)
     if entry >= 0:
-        prefetch(entries, entry)
-        word, mask = np.int64(nodes[node].word), arcs.shape[0] - 1
-        prefetch(arcs, hash_slot(np.int64(state) * vocabulary + word, mask))
-        shorter = np.int64(states[state].next)
-        prefetch(arcs, hash_slot(shorter * vocabulary + word, mask))
+        prefetch(tree.entry, entry)
+        word, vocabulary, mask = np.int64(tree.node[node].word), lm.unigram.shape[0], lm.arc.shape[0] - 1
+        prefetch(lm.arc, hash_slot(state * vocabulary + word, mask))
+        prefetch(lm.arc, hash_slot(np.int64(lm.state[state].next) * vocabulary + word, mask))
 
 
 @inlined
 def prune(
     pieces: bool,
-    tree: Tree,
-    lm: LMArrays,
-    labels: Labels,
-    weights: Weights,
+    resources: Resources,
     beam: Beam,
     base: int,
     next_base: int,
@@ -156,8 +156,8 @@ def prune(
 ) -> Any:
     """Stage 3: the best candidates become the next generation, with a trace of what was spelled; their number."""
     hyps, candidates, chosen, counts, records = beam.hypothesis, beam.candidate, beam.chosen, beam.counts, beam.record
-    nodes, entries, arcs, states, vocabulary = tree.node, tree.entry, lm.arc, lm.state, lm.unigram.shape[0]
-    kept = choose_best(candidates, count, beam.histogram, weights.beam_width, bound, chosen)
+    tree, lm, labels = resources.tree, resources.lm, resources.labels
+    kept = choose_best(candidates, count, beam.histogram, resources.weights.beam_width, bound, chosen)
     for d in range(kept):
         k = int(chosen[d])
         hyp, candidate = hyps[next_base + d], candidates[k]
@@ -176,13 +176,13 @@ def prune(
             pauses, paused = pauses_after(pauses, rested, history), np.int64(rested != NONE)
             if paused:
                 trace = record(counts, records, trace, PAUSE, 0, frame)
-            prefetch(states, np.int64(state))
+            prefetch(lm.state, np.int64(state))
         elif rested != NONE:
             pauses = source.key  # a pause inside a word does not matter, but this is not what grew before it
         if outside != NONE:
             trace = record_label(tree, labels.first, labels.spelling, counts, records, trace, node, spelled, c, frame)
         elif to != 0:
-            prefetch_step(nodes, entries, arcs, states, vocabulary, to, np.int64(state))
+            prefetch_step(tree, lm, to, np.int64(state))
         if pieces:
             hyp.key = candidate.key
         else:
@@ -202,14 +202,11 @@ def _advance(pieces: bool) -> Any:
     def advance(
         log_probs: np.ndarray,
         start: int,
-        tree: Tree,
-        lm: LMArrays,
-        hot: HotwordArrays,
-        labels: Labels,
-        weights: Weights,
+        resources: Resources,
         beam: Beam,
     ) -> Any:
         """Go on with frames from `start`; the frame before which the trace is full, else the number of frames."""
+        weights, silent = resources.weights, resources.labels.silent
         width, pause_frames, separator = weights.beam_width, weights.pause_frames, weights.separator
         hyps, probability, active_labels = beam.hypothesis, beam.probability, beam.active
         counts, scales, records = beam.counts, beam.scale, beam.record
@@ -220,7 +217,7 @@ def _advance(pieces: bool) -> Any:
         spoken = NONE
         if not pieces:
             for k in range(1, log_probs.shape[1]):
-                if labels.silent[k] == 0:
+                if silent[k] == 0:
                     spoken |= ONE << uint64(k)
         frames = log_probs.shape[0]
         t = np.int64(start)
@@ -231,7 +228,7 @@ def _advance(pieces: bool) -> Any:
             active, bits = np.int64(0), NONE  # the frame's labels: how many among pieces, a bit for each character
             if not skipped:
                 if pieces:
-                    active = read_frame(log_probs, t, weights, labels.silent, beam)
+                    active = read_frame(log_probs, t, weights, silent, beam)
                 else:
                     bits = read_bits(log_probs, t, weights.least_label, weights.most_labels, spoken, probability)
             only_blank = active == 0 and bits == NONE
@@ -253,16 +250,12 @@ def _advance(pieces: bool) -> Any:
             bound = carry_over(pieces, weights, beam, base, size, pending, stamp)
             pending = 0
             characters = NONE if pieces else bits & ~(ONE << uint64(separator))
-            count, bound = extend(
-                pieces, tree, lm, hot, labels, weights, beam, base, size, active, characters, stamp, bound
-            )
+            count, bound = extend(pieces, resources, beam, base, size, active, characters, stamp, bound)
             scale = 1.0
             if bound.best < _SMALL or bound.best > _LARGE:
                 scale = 1.0 / bound.best
                 log_scale += np.log(bound.best)
-            size = prune(
-                pieces, tree, lm, labels, weights, beam, base, next_base, size, count, bound, scale, counts[FRAMES] + t
-            )
+            size = prune(pieces, resources, beam, base, next_base, size, count, bound, scale, counts[FRAMES] + t)
             side = 1 - side
             if pieces:
                 for k in range(active):

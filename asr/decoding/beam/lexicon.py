@@ -15,7 +15,7 @@ from unicodedata import category
 import numpy as np
 
 from asr.decoding.beam.alphabet import Alphabet
-from asr.decoding.beam.arrays import embedded
+from asr.decoding.beam.arrays import ENTRY, TREE_NODE, Tree, embedded
 from asr.files import read_text
 from asr.lm.compiling import kernel
 from asr.text.tokenizer import WORD_MARK
@@ -26,45 +26,6 @@ UNKNOWN = 0  # the LM's id of words it does not know
 
 class LexiconError(AsrError):
     """A list of words cannot be read or holds none that the model can spell; the message names file and line."""
-
-
-# What is read together lies together: large trees are in no cache.
-NODE = np.dtype(
-    [
-        ("lookahead", "f8"),  # e^(alpha * best unigram score of the words below)
-        ("mask", "u8"),  # bit s for a child by symbol s; all 0 where symbols do not fit
-        ("child", "i4"),  # the first child; the children end where those of the next node begin
-        ("entry", "i4"),  # the first word spelled by the path to here, -1
-        ("word", "i4"),  # its id in the language model
-        ("depth", "i4"),
-    ],
-    align=True,
-)
-ENTRY = np.dtype(
-    [
-        ("end", "i4"),  # the node where the word ends
-        ("next", "i4"),  # another word of the same spelling, -1
-        ("word", "i4"),  # its id in the language model
-        ("text", "i4"),  # words of different spelling that are written the same have the same number
-    ],
-    align=True,
-)
-
-
-class Tree(NamedTuple):
-    """The arrays that compiled code walks. Node 0 is the root; children follow one another, in order of symbol.
-
-    N nodes, E words (entries), A label arcs.
-    """
-
-    node: np.ndarray  # (N + 1,) NODE
-    symbol: np.ndarray  # (N,) int32: the symbol that leads here
-    parent: np.ndarray  # (N,) int32
-    entry: np.ndarray  # (E,) ENTRY
-    arc: np.ndarray  # (N + 1,) int32: where a node's label arcs begin
-    arc_label: np.ndarray  # (A,) int32, increasing within a node: labels that go on inside a word
-    arc_child: np.ndarray  # (A,) int32
-    root_child: np.ndarray  # (labels,) int32: where a label leads from the root, -1
 
 
 class Lexicon:
@@ -193,7 +154,7 @@ def _build(alphabet: Alphabet, encoded: list[str], lm_words: np.ndarray, scores:
     mask = np.zeros(nodes, np.uint64)
     if alphabet.fits_bits:
         np.bitwise_or.at(mask, parent[1:], np.uint64(1) << symbol[1:].astype(np.uint64))
-    node = np.zeros(nodes + 1, NODE)
+    node = np.zeros(nodes + 1, TREE_NODE)
     node["child"], node["mask"][:-1], node["entry"], node["lookahead"] = child, mask, -1, 1.0
     node["depth"][:-1] = np.repeat(np.arange(len(counts)), counts)
     entry = np.zeros(max(len(encoded), 1), ENTRY)  # compiled code takes no empty array

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asr.decoding.beam.alphabet import Alphabet
-from asr.decoding.beam.arrays import NEVER, Labels, Weights
+from asr.decoding.beam.arrays import NEVER, Labels, Resources, Weights
 from asr.decoding.beam.batch import MOST_FRAMES, MOST_UTTERANCES, decode_batch
 from asr.decoding.beam.hotwords import Hotwords, compile_hotwords
 from asr.decoding.beam.lexicon import UNKNOWN, Lexicon, LexiconError, SpelledWords, read_words
@@ -297,12 +297,14 @@ class BeamSearch:
         self._setting = Setting(
             alphabet=alphabet,
             lexicon=self.lexicon,
-            tree=self.lexicon.weighted(alpha, LEAST_LOG),
-            lm=self._lm_arrays,
+            resources=Resources(
+                tree=self.lexicon.weighted(alpha, LEAST_LOG),
+                lm=self._lm_arrays,
+                hotwords=self._hotwords.arrays,
+                labels=Labels(alphabet.first, alphabet.spelling, alphabet.starts_word, alphabet.silent),
+                weights=weights,
+            ),
             root=np.uint64(root),
-            hotwords=self._hotwords.arrays,
-            weights=weights,
-            labels=Labels(alphabet.first, alphabet.spelling, alphabet.starts_word, alphabet.silent),
             frame_seconds=self.frame_seconds,
             by_symbol=self._by_symbol,
             times=self.times,

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from asr.decoding.beam.alphabet import Alphabet
-from asr.decoding.beam.arrays import HotwordArrays, Labels, Texts, Weights, allocate
-from asr.decoding.beam.lexicon import Lexicon, Tree
+from asr.decoding.beam.arrays import Resources, Texts, allocate
+from asr.decoding.beam.lexicon import Lexicon
 from asr.decoding.beam.words import LabelsBySymbol
-from asr.lm.automaton import LMArrays
 
 
 @dataclass(frozen=True)
@@ -20,12 +19,8 @@ class Setting:
 
     alphabet: Alphabet
     lexicon: Lexicon
-    tree: Tree  # the lexicon's, weighted
-    lm: LMArrays
+    resources: Resources
     root: np.uint64  # the key of the empty text
-    hotwords: HotwordArrays
-    weights: Weights
-    labels: Labels
     frame_seconds: float
     by_symbol: LabelsBySymbol
     times: bool
@@ -35,7 +30,7 @@ class Workspace:
     """The arrays that a search writes, for one call at a time."""
 
     def __init__(self, setting: Setting) -> None:
-        weights, lexicon = setting.weights, setting.lexicon
+        weights, lexicon = setting.resources.weights, setting.lexicon
         self.beam = allocate(
             weights.beam_width,
             weights.most_labels,

@@ -29,7 +29,7 @@ class BeamStream:
         self._whole: np.ndarray | None = None  # the emissions, where they were fed at once
         self._in_blanks = False
         self._finished = False
-        begin_beam(workspace.beam, setting.hotwords, setting.weights.separator, setting.weights.begin, setting.root)
+        begin_beam(setting.resources, workspace.beam, setting.root)
 
     def feed(self, log_probs: Any) -> None:
         """Go on with frames (time, vocab), natural log-probabilities. Raises EmissionError."""
@@ -44,7 +44,7 @@ class BeamStream:
         frames = len(array)
         begun = int(self._work.beam.counts[FRAMES])
         kept = np.empty(frames, np.int64)
-        count, self._in_blanks = kept_frames(array, self.setting.weights.blank_skip, self._in_blanks, kept)
+        count, self._in_blanks = kept_frames(array, self.setting.resources.weights.blank_skip, self._in_blanks, kept)
         if keep:
             self._rows.append(array[kept[:count]])
         else:
@@ -55,12 +55,12 @@ class BeamStream:
 
     def best(self) -> Hypothesis:
         """What is best now, with the word that has begun; without </s>, so that more may follow."""
-        slot, mass = best_prefix(self.setting.weights, self._work.beam)
+        slot, mass = best_prefix(self.setting.resources.weights, self._work.beam)
         return self._hypothesis(int(slot), PARTIAL, mass)
 
     def stable(self) -> str:
         """The words that every hypothesis begins with: whatever follows, they will not change."""
-        at = common_trace(self.setting.weights, self._work.beam)
+        at = common_trace(self.setting.resources.weights, self._work.beam)
         return " ".join(self._texts(self._spell(int(at))))
 
     def finish(self, nbest: int = 1) -> list[Hypothesis]:
@@ -81,11 +81,7 @@ class BeamStream:
             t = advance(
                 array,
                 t,
-                setting.tree,
-                setting.lm,
-                setting.hotwords,
-                setting.labels,
-                setting.weights,
+                setting.resources,
                 work.beam,
             )
             if t == len(array):
@@ -94,7 +90,7 @@ class BeamStream:
 
     def _make_room(self) -> None:
         """The trace is full: forget what no hypothesis leads back to, and where that is little, make it larger."""
-        beam, weights = self._work.beam, self.setting.weights
+        beam, weights = self._work.beam, self.setting.resources.weights
         first = int(beam.counts[SIDE]) * weights.beam_width
         forget_dead_traces(beam, first, int(beam.counts[SIZE]), np.empty(int(beam.counts[TRACES]), np.int64))
         if beam.counts[TRACES] > len(beam.record) // 2:
@@ -103,10 +99,7 @@ class BeamStream:
     def _hypotheses(self, nbest: int) -> list[Hypothesis]:
         setting, work = self.setting, self._work
         count = final_texts(
-            setting.tree,
-            setting.lm,
-            setting.hotwords,
-            setting.weights,
+            setting.resources,
             work.beam,
             work.slots,
             work.ends,
@@ -145,10 +138,7 @@ class BeamStream:
         setting, work = self.setting, self._work
         while True:
             symbols, words, lm_score = read_out(
-                setting.tree,
-                setting.lm,
-                setting.hotwords,
-                setting.weights,
+                setting.resources,
                 work.beam,
                 slot,
                 end,
@@ -163,7 +153,7 @@ class BeamStream:
         work = self._work
         while True:
             symbols, words = spell_out(
-                self.setting.tree,
+                self.setting.resources.tree,
                 work.beam,
                 trace,
                 0,

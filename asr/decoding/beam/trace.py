@@ -22,12 +22,13 @@ from asr.decoding.beam.arrays import (
     WORD,
     Beam,
     Texts,
+    Tree,
     Weights,
     allocating_kernel,
     beam_kernel,
     embedded,
 )
-from asr.decoding.beam.lexicon import Tree, step
+from asr.decoding.beam.lexicon import step
 from asr.decoding.beam.prefixes import NONE, leave_tree, spell_on
 
 SPELLED, NOTHING, DROPPED, PARTIAL = -1, -2, -3, -4  # how a hypothesis ends, where not in a word of the tree

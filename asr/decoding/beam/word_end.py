@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding.beam.arrays import HotwordArrays, Texts, Weights, beam_kernel, embedded
-from asr.decoding.beam.lexicon import Tree
+from asr.decoding.beam.arrays import Resources, Texts, Weights, beam_kernel, embedded
 from asr.decoding.beam.prefixes import NONE
 from asr.lm.automaton import LMArrays, lm_step
 
@@ -36,33 +35,32 @@ def word_logp(lm: LMArrays, weights: Weights, state: int, word: int, paused: int
 
 
 @embedded
-def word_factor(tree: Tree, lm: LMArrays, weights: Weights, hyp: Any, entry: int) -> Any:
+def word_factor(resources: Resources, hyp: Any, entry: int) -> Any:
     """What a hypothesis's score is multiplied by when the word begun ends, and the LM's state after it.
 
     The word is `entry` of the lexicon (words of one spelling have prices of their own) or, below 0, an unknown one: a
     beginning in the tree, or spelled outside of it.
     """
-    word = np.int64(0) if entry < 0 else np.int64(tree.entry[entry].word)
-    logp, following = word_logp(lm, weights, np.int64(hyp.state), word, np.int64(hyp.paused))
+    nodes, weights = resources.tree.node, resources.weights
+    word = np.int64(0) if entry < 0 else np.int64(resources.tree.entry[entry].word)
+    logp, following = word_logp(resources.lm, weights, np.int64(hyp.state), word, np.int64(hyp.paused))
     score = weights.alpha * logp + weights.beta
     if hyp.spelled != NONE:  # the scores of its symbols were added one by one
         return np.exp(score - weights.unknown_lookahead), following
     if entry < 0:
-        score += weights.unknown_word + weights.unknown_symbol * tree.node[hyp.node].depth
-    return np.exp(score) / tree.node[hyp.node].lookahead, following
+        score += weights.unknown_word + weights.unknown_symbol * nodes[hyp.node].depth
+    return np.exp(score) / nodes[hyp.node].lookahead, following
 
 
 @beam_kernel
 def language_score(
-    tree: Tree,
-    lm: LMArrays,
-    hot: HotwordArrays,
-    weights: Weights,
+    resources: Resources,
     texts: Texts,
     words: int,
     ended: bool,
 ) -> Any:
     """What language model, word penalties and hotwords add to a text's score: natural log, weighted."""
+    tree, lm, hot, weights = resources.tree, resources.lm, resources.hotwords, resources.weights
     symbols, starts, entries, pauses = texts.symbols, texts.starts, texts.entries, texts.pauses
     total = 0.0
     state: Any = np.int64(weights.begin)
