@@ -114,7 +114,7 @@ class HotwordArrays(NamedTuple):
     """The automaton of asr.decoding.beam.hotwords; state 0 knows nothing, symbols are columns."""
 
     following: np.ndarray  # (states, symbols) int32
-    credit: np.ndarray  # (states,) float64: e^(what is lent to a phrase that has begun)
+    credit: np.ndarray  # (states,) float64: e^(the credit of a phrase that has begun)
     reward: np.ndarray  # (states,) float64: e^(the weights of the phrases completed on arriving here)
 
 
@@ -205,31 +205,3 @@ class Texts(NamedTuple):
 
 BUCKET_SHIFT = 49  # of a float64: 11 bits of exponent and 3 of fraction, so 8 buckets between powers of two
 BUCKETS = 1 << (64 - BUCKET_SHIFT - 1)
-TRACE_RECORDS = 1 << 14
-
-
-def allocate(
-    beam_width: int, most_labels: int, homographs: int, labels: int, most_records: int, segmentations: bool
-) -> Beam:
-    """Arrays for a search of this width; `homographs` is the largest number of words with one spelling.
-
-    `segmentations` where a text prefix can be reached in several ways, so that candidates have to be looked up, too.
-    """
-    twice = 2 * beam_width
-    candidates = beam_width * ((most_labels + 1) * (homographs if segmentations else 1) + homographs + 1) + 1
-    table = 1 << int(2 * (candidates if segmentations else twice * homographs)).bit_length()
-    trace = max(TRACE_RECORDS, 4 * beam_width * most_records)
-
-    return Beam(
-        hypothesis=np.zeros(twice, HYPOTHESIS),
-        candidate=np.zeros(candidates, CANDIDATE),
-        table=np.zeros(table, PLACE),
-        record=np.zeros(trace, RECORD),
-        chosen=np.zeros(beam_width, np.int32),
-        histogram=np.zeros(BUCKETS, np.int32),
-        probability=np.zeros(labels + 1),
-        active=np.zeros(labels + 1, np.int32),
-        active_score=np.zeros(labels + 1, np.float32),
-        counts=np.zeros(8, np.int64),
-        scale=np.zeros(2),
-    )

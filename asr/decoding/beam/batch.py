@@ -52,7 +52,8 @@ def _decode(
         if not sums_to_one(log_probs, tolerance):
             continue
         begin_beam(resources, beam, root)
-        if advance_characters(log_probs, 0, resources, beam) < lengths[u]:
+        # An int64, as in streams: for the literal 0 the search would be compiled once more.
+        if advance_characters(log_probs, np.int64(0), resources, beam) < lengths[u]:
             continue
         beam.counts[FRAMES] += lengths[u]
         own = Texts(

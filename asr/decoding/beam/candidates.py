@@ -20,9 +20,9 @@ class Bound(NamedTuple):
 
     best: float  # the best score
     limit: float  # candidates below it cannot be kept
-    lowest: int  # the lowest bucket that was counted in
-    floor: int  # the bucket of the limit that the width sets
-    above: int  # candidates in `floor` or higher
+    lowest: Any  # int64: the lowest bucket that was counted in
+    floor: Any  # int64: the bucket of the limit that the width sets
+    above: Any  # int64: candidates in `floor` or higher
 
 
 @embedded
@@ -48,7 +48,7 @@ def count_score(histogram: np.ndarray, width: int, keep: float, score: float, bo
         while above - histogram[floor] >= width:
             above -= histogram[floor]
             floor += 1
-        limit = max(limit, np.int64(floor << BUCKET_SHIFT).view(np.float64))
+        limit = max(limit, float(np.int64(floor << BUCKET_SHIFT).view(np.float64)))
     return Bound(best, limit, lowest, floor, above)
 
 

@@ -156,10 +156,11 @@ def advance_hotwords(
 ) -> Any:
     """The hotword automaton's state after a label's symbols, and the factor of all phrases completed by them."""
     reward = 1.0
+    at = np.int64(state)
     for k in range(first[label], first[label + 1]):
-        state = np.int64(following[state, spelling[k]])
-        reward *= rewards[state]
-    return state, reward
+        at = np.int64(following[at, spelling[k]])
+        reward *= rewards[at]
+    return at, reward
 
 
 @embedded
@@ -290,7 +291,10 @@ def end_words(
                 continue
             history = history_after(hyp.history, entries, entry, node, spelled)
             pauses = pauses_after(hyp.pauses, hyp.rested, history)
-            if not pieces and table[find_slot(table, prefix_key(history + pauses, 0, NONE), stamp)].stamp == stamp:
+            if (
+                not pieces
+                and table[find_slot(table, prefix_key(history + pauses, np.int64(0), NONE), stamp)].stamp == stamp
+            ):
                 continue  # this text is in the beam; it has got this mass from its parent
             count, bound = propose(
                 pieces, weights, table, candidates, histogram, stamp, i, c, score, factor,

@@ -15,13 +15,7 @@ from asr.lm.automaton import lm_step
 
 
 @beam_kernel
-def final_texts(
-    resources: Resources,
-    beam: Beam,
-    slots: np.ndarray,
-    ends: np.ndarray,
-    masses: np.ndarray,
-) -> Any:
+def final_texts(resources: Resources, beam: Beam, slots: np.ndarray, ends: np.ndarray, masses: np.ndarray) -> Any:
     """The different texts if the utterance ends here, with </s>: hypothesis, its end and mass of each; their number.
 
     The end is a word of the tree, SPELLED, or NOTHING between words. Without the open vocabulary, beginnings of words

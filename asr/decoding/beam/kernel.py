@@ -46,13 +46,7 @@ from asr.decoding.beam.candidates import Bound, choose_best, count_score, find_s
 from asr.decoding.beam.extend import NO_WORD, extend
 from asr.decoding.beam.frame_labels import LEAST_PROBABILITY, lowest_bit, prefetch, read_bits, read_frame
 from asr.decoding.beam.pauses import forget_alternatives, mark_pause
-from asr.decoding.beam.prefixes import (
-    EMPTY_HISTORY,
-    NONE,
-    ONE,
-    pauses_after,
-    prefix_key,
-)
+from asr.decoding.beam.prefixes import EMPTY_HISTORY, NONE, ONE, pauses_after, prefix_key
 from asr.decoding.beam.trace import record, record_end, record_label
 from asr.lm.automaton import LMArrays, hash_slot
 from asr.lm.compiling import inlined
@@ -75,13 +69,8 @@ def begin_beam(resources: Resources, beam: Beam, root: int) -> None:
     hyp = beam.hypothesis[0]
     hyp.key, hyp.history, hyp.parent, hyp.spelled = root, EMPTY_HISTORY, NONE, NONE
     hyp.pauses, hyp.rested, hyp.paused = NONE, NONE, 0
-    hyp.node, hyp.label, hyp.state, hyp.hotword, hyp.trace = (
-        0,
-        weights.separator,
-        weights.begin,
-        resources.hotwords.following[0, 0],
-        -1,
-    )
+    hyp.node, hyp.label, hyp.state, hyp.trace = 0, weights.separator, weights.begin, -1
+    hyp.hotword = resources.hotwords.following[0, 0]  # a text begins like a word: after a boundary
     hyp.blank, hyp.label_mass, hyp.entered, hyp.ending = 1.0, 0.0, 1.0, -1.0
 
 
@@ -175,7 +164,7 @@ def prune(
             node, spelled = np.int64(0), NONE
             pauses, paused = pauses_after(pauses, rested, history), np.int64(rested != NONE)
             if paused:
-                trace = record(counts, records, trace, PAUSE, 0, frame)
+                trace = record(counts, records, trace, np.int64(PAUSE), frame)
             prefetch(lm.state, np.int64(state))
         elif rested != NONE:
             pauses = source.key  # a pause inside a word does not matter, but this is not what grew before it
@@ -199,12 +188,7 @@ def _advance(pieces: bool) -> Any:
     """The search over pieces or over characters."""
 
     @search_kernel
-    def advance(
-        log_probs: np.ndarray,
-        start: int,
-        resources: Resources,
-        beam: Beam,
-    ) -> Any:
+    def advance(log_probs: np.ndarray, start: int, resources: Resources, beam: Beam) -> Any:
         """Go on with frames from `start`; the frame before which the trace is full, else the number of frames."""
         weights, silent = resources.weights, resources.labels.silent
         width, pause_frames, separator = weights.beam_width, weights.pause_frames, weights.separator

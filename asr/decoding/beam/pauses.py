@@ -42,14 +42,14 @@ def mark_pause(
             hyp.parent = NONE  # what the parent grows from now on has its pause one label earlier
             continue
         hyp.pauses = pauses_after(hyp.pauses, pause, hyp.history)
-        hyp.key = prefix_key(hyp.history + hyp.pauses, 0, NONE)
+        hyp.key = prefix_key(hyp.history + hyp.pauses, np.int64(0), NONE)
         if pieces:
             hyp.key = prefix_and_label_key(hyp.key, separator)
         if hyp.parent != NONE:
             hyp.parent = mix(hyp.parent + pause)
         if not hyp.paused:
             hyp.paused = 1
-            hyp.trace = record(counts, records, hyp.trace, PAUSE, 0, 0)
+            hyp.trace = record(counts, records, np.int64(hyp.trace), np.int64(PAUSE), np.int64(0))
 
 
 @beam_kernel
@@ -68,10 +68,9 @@ def forget_alternatives(beam: Beam, base: int, size: int, most: int, stamp: int)
             order[at] = order[at - 1]
             at -= 1
         order[at] = i
-    for k in range(size):
-        i = np.int64(order[k])
+    for i in order[:size]:
         hyp = hyps[base + i]
-        key = prefix_key(uint64(hyp.state) * _A + uint64(hyp.hotword) * _B, hyp.node, hyp.spelled)
+        key = prefix_key(uint64(hyp.state) * _A + uint64(hyp.hotword) * _B, np.int64(hyp.node), hyp.spelled)
         key = prefix_and_label_key(key, (np.int64(hyp.label) << 2) + (np.int64(hyp.paused) << 1) + (hyp.rested != NONE))
         place = table[find_slot(table, key, stamp)]
         if place.stamp != stamp:

@@ -261,8 +261,8 @@ class BeamSearch:
         if self.lm is not None:
             alpha, beta = self.alpha, self.beta
             unknown, least = self._unknown_logp()
-        penalised = self.oov == "penalise" and self.lm is not None
-        symbol = float(self.unk_char_score) if penalised else 0.0
+        penalized = self.oov == "penalise" and self.lm is not None
+        symbol = float(self.unk_char_score) if penalized else 0.0
         longest = int(np.diff(self.alphabet.first).max(initial=1))
         labels = len(self.alphabet.labels)
         weights = Weights(
@@ -275,7 +275,7 @@ class BeamSearch:
             unknown_lookahead=max(alpha * unknown, LEAST_LOG),
             unknown_lookahead_factor=math.exp(max(alpha * unknown, LEAST_LOG)),
             word_factor=math.exp(beta),
-            unknown_word=float(self.unk_score_offset) if penalised else 0.0,
+            unknown_word=float(self.unk_score_offset) if penalized else 0.0,
             unknown_symbol=symbol,
             symbol_factor=math.exp(symbol),
             open_vocabulary=self.oov != "forbid",

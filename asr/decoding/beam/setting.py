@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from asr.decoding.beam.alphabet import Alphabet
-from asr.decoding.beam.arrays import Resources, Texts, allocate
+from asr.decoding.beam.arrays import BUCKETS, CANDIDATE, HYPOTHESIS, PLACE, RECORD, Beam, Resources, Texts
 from asr.decoding.beam.lexicon import Lexicon
 from asr.decoding.beam.words import LabelsBySymbol
+
+TRACE_RECORDS = 1 << 14  # room in the trace at first
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,24 @@ class Workspace:
     """The arrays that a search writes, for one call at a time."""
 
     def __init__(self, setting: Setting) -> None:
-        weights, lexicon = setting.resources.weights, setting.lexicon
-        self.beam = allocate(
-            weights.beam_width,
-            weights.most_labels,
-            lexicon.homographs,
-            len(setting.alphabet.labels),
-            weights.most_records,
-            segmentations=not lexicon.one_way,
+        weights, lexicon, labels = setting.resources.weights, setting.lexicon, len(setting.alphabet.labels)
+        width, homographs = weights.beam_width, lexicon.homographs
+        # What grows from a hypothesis: itself, each label inside the word, and the ends of words of its spelling: by
+        # the separator alone among characters, else by each label.
+        grown = 1 + weights.most_labels + homographs * (1 if lexicon.one_way else 1 + weights.most_labels)
+        candidates = width * grown + 1
+        self.beam = Beam(
+            hypothesis=np.zeros(2 * width, HYPOTHESIS),
+            candidate=np.zeros(candidates, CANDIDATE),
+            table=np.zeros(1 << int(2 * max(candidates, 2 * width * homographs)).bit_length(), PLACE),
+            record=np.zeros(max(TRACE_RECORDS, 4 * width * weights.most_records), RECORD),
+            chosen=np.zeros(width, np.int32),
+            histogram=np.zeros(BUCKETS, np.int32),
+            probability=np.zeros(labels + 1),
+            active=np.zeros(labels + 1, np.int32),
+            active_score=np.zeros(labels + 1, np.float32),
+            counts=np.zeros(8, np.int64),
+            scale=np.zeros(1),
         )
         most = weights.beam_width * lexicon.homographs + 1
         self.slots, self.ends, self.masses = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from asr.decoding.beam.arrays import FRAMES, LOG_SCALE, SIDE, SIZE, TRACES
 from asr.decoding.beam.finish import best_prefix, final_texts, read_out
 from asr.decoding.beam.kernel import advance_characters, advance_pieces, begin_beam
+from asr.decoding.beam.prefixes import NONE
 from asr.decoding.beam.setting import Setting, Workspace, word_texts
 from asr.decoding.beam.times import word_times
 from asr.decoding.beam.trace import DROPPED, PARTIAL, common_trace, forget_dead_traces, spell_out
@@ -60,51 +62,16 @@ class BeamStream:
 
     def stable(self) -> str:
         """The words that every hypothesis begins with: whatever follows, they will not change."""
-        at = common_trace(self.setting.resources.weights, self._work.beam)
-        return " ".join(self._texts(self._spell(int(at))))
+        tree, work = self.setting.resources.tree, self._work
+        at = int(common_trace(self.setting.resources.weights, work.beam))
+        words, _ = self._with_room(lambda: (*spell_out(tree, work.beam, at, 0, NONE, DROPPED, work.texts), 0.0))
+        return " ".join(self._texts(words))
 
     def finish(self, nbest: int = 1) -> list[Hypothesis]:
         """The hypotheses, best first, if there are no more frames; the stream takes none afterwards."""
         self._finished = True
-        return self._hypotheses(nbest)
-
-    def decode(self, log_probs: Any, nbest: int) -> list[Hypothesis]:
-        """All at once; the same as `feed` and `finish`."""
-        self._feed(log_probs, keep=False)
-        return self.finish(nbest)
-
-    def _advance(self, array: np.ndarray) -> None:
         setting, work = self.setting, self._work
-        advance = advance_characters if setting.lexicon.one_way else advance_pieces
-        t = 0
-        while True:
-            t = advance(
-                array,
-                t,
-                setting.resources,
-                work.beam,
-            )
-            if t == len(array):
-                return
-            self._make_room()
-
-    def _make_room(self) -> None:
-        """The trace is full: forget what no hypothesis leads back to, and where that is little, make it larger."""
-        beam, weights = self._work.beam, self.setting.resources.weights
-        first = int(beam.counts[SIDE]) * weights.beam_width
-        forget_dead_traces(beam, first, int(beam.counts[SIZE]), np.empty(int(beam.counts[TRACES]), np.int64))
-        if beam.counts[TRACES] > len(beam.record) // 2:
-            self._work.beam = beam._replace(record=np.concatenate((beam.record, np.zeros_like(beam.record))))
-
-    def _hypotheses(self, nbest: int) -> list[Hypothesis]:
-        setting, work = self.setting, self._work
-        count = final_texts(
-            setting.resources,
-            work.beam,
-            work.slots,
-            work.ends,
-            work.masses,
-        )
+        count = final_texts(setting.resources, work.beam, work.slots, work.ends, work.masses)
         found: list[Hypothesis] = []
         texts: set[str] = set()
         for i in np.argsort(-work.masses[:count], kind="stable").tolist():
@@ -116,9 +83,29 @@ class BeamStream:
                 break
         return found
 
+    def decode(self, log_probs: Any, nbest: int) -> list[Hypothesis]:
+        """All at once; the same as `feed` and `finish`."""
+        self._feed(log_probs, keep=False)
+        return self.finish(nbest)
+
+    def _advance(self, array: np.ndarray) -> None:
+        setting, work = self.setting, self._work
+        advance = advance_characters if setting.lexicon.one_way else advance_pieces
+        t = 0
+        while (t := advance(array, t, setting.resources, work.beam)) < len(array):
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """The trace is full: forget what no hypothesis leads back to, and where that is little, make it larger."""
+        beam, weights = self._work.beam, self.setting.resources.weights
+        first = int(beam.counts[SIDE]) * weights.beam_width
+        forget_dead_traces(beam, first, int(beam.counts[SIZE]), np.empty(int(beam.counts[TRACES]), np.int64))
+        if beam.counts[TRACES] > len(beam.record) // 2:
+            self._work.beam = beam._replace(record=np.concatenate((beam.record, np.zeros_like(beam.record))))
+
     def _hypothesis(self, slot: int, end: int, mass: float) -> Hypothesis:
         setting, work = self.setting, self._work
-        words, lm_score = self._read_out(slot, end)
+        words, lm_score = self._with_room(lambda: read_out(setting.resources, work.beam, slot, end, work.texts))
         score = math.log(mass) + float(work.beam.scale[LOG_SCALE]) if mass > 0.0 else -math.inf
         spelled = self._texts(words)
         timed: tuple[Word, ...] = ()
@@ -133,36 +120,13 @@ class BeamStream:
             )
         return Hypothesis(" ".join(spelled), score, score - lm_score, lm_score, timed)
 
-    def _read_out(self, slot: int, end: int) -> tuple[int, float]:
-        """The words of a hypothesis into the workspace: their number, and the score of the language model."""
-        setting, work = self.setting, self._work
-        while True:
-            symbols, words, lm_score = read_out(
-                setting.resources,
-                work.beam,
-                slot,
-                end,
-                work.texts,
-            )
-            if symbols < len(work.texts.symbols) and words < len(work.texts.starts) - 2:
-                return words, lm_score
-            work.make_room_for_text(2 * symbols, 2 * words)
-
-    def _spell(self, trace: int) -> int:
-        """Read the finished words up to a record out into the workspace; their number."""
+    def _with_room(self, read: Callable[[], tuple[int, int, float]]) -> tuple[int, float]:
+        """Words and score that `read` returns with the number of symbols, once the workspace has room for the text."""
         work = self._work
         while True:
-            symbols, words = spell_out(
-                self.setting.resources.tree,
-                work.beam,
-                trace,
-                0,
-                np.uint64(0),
-                DROPPED,
-                work.texts,
-            )
+            symbols, words, score = read()
             if symbols < len(work.texts.symbols) and words < len(work.texts.starts) - 2:
-                return words
+                return words, score
             work.make_room_for_text(2 * symbols, 2 * words)
 
     def _texts(self, words: int) -> list[str]:

@@ -35,11 +35,11 @@ SPELLED, NOTHING, DROPPED, PARTIAL = -1, -2, -3, -4  # how a hypothesis ends, wh
 
 
 @embedded
-def record(counts: np.ndarray, records: np.ndarray, before: int, kind: int, value: int, frame: int) -> Any:
-    """One more record in the trace; its number."""
+def record(counts: np.ndarray, records: np.ndarray, before: int, symbol: int, frame: int) -> Any:
+    """One more record in the trace; its number. `symbol` has the record's kind in its lowest bits."""
     at = counts[TRACES]
     place = records[at]
-    place.parent, place.symbol, place.frame = before, (value << KIND_BITS) | kind, frame
+    place.parent, place.symbol, place.frame = before, symbol, frame
     counts[TRACES] = at + 1
     return at
 
@@ -51,8 +51,8 @@ def record_end(
     """The record of a word's end: of the tree's word `entry`, or (below 0) of one that is spelled out."""
     at = np.int64(before)
     if entry < 0 and spelled == NONE:  # a beginning of other words is a word of its own
-        at = record(counts, records, at, NODE, node, frame)
-    return record(counts, records, at, WORD if entry >= 0 else END, max(entry, 0), frame)
+        at = record(counts, records, at, (node << KIND_BITS) | NODE, frame)
+    return record(counts, records, at, np.int64(END) if entry < 0 else (entry << KIND_BITS) | WORD, frame)
 
 
 @beam_kernel
@@ -77,9 +77,9 @@ def record_label(
             if to >= 0:
                 at = to
                 continue
-            trace = record(counts, records, trace, NODE, at, frame)
+            trace = record(counts, records, trace, (at << KIND_BITS) | NODE, frame)
             outside = leave_tree(at)
-        trace = record(counts, records, trace, SYMBOL, symbol, frame)
+        trace = record(counts, records, trace, (symbol << KIND_BITS) | SYMBOL, frame)
     return trace
 
 
@@ -150,15 +150,7 @@ def _append_path(tree: Tree, node: int, symbols: np.ndarray, count: int) -> Any:
 
 
 @allocating_kernel
-def spell_out(
-    tree: Tree,
-    beam: Beam,
-    trace: int,
-    node: int,
-    spelled: int,
-    end: int,
-    texts: Texts,
-) -> Any:
+def spell_out(tree: Tree, beam: Beam, trace: int, node: int, spelled: int, end: int, texts: Texts) -> Any:
     """The words up to a record of the trace: their symbols one after the other with 0 between, and where each begins.
 
     The word begun, at `node` or `spelled` out, is treated as `end` says (see `final_texts`; PARTIAL as SPELLED).
@@ -209,7 +201,7 @@ def spell_out(
             words += 1
             fresh, rested = False, 0
         if kind == WORD:
-            count = _append_path(tree, tree.entry[value].end, symbols, count)
+            count = _append_path(tree, np.int64(tree.entry[value].end), symbols, count)
             if words <= room:
                 entries[words - 1] = value
         elif kind == NODE:

@@ -215,7 +215,7 @@ def align_characters(
     repeated[1] = _NEVER
     count = rows.shape[0]
     on, after = np.full((2, length + 1), _NEVER, np.float32), np.full((2, length + 1), _NEVER, np.float32)
-    heard = np.empty(length + 1, np.float32)
+    emitted = np.empty(length + 1, np.float32)
     after[0, 0] = np.float32(0.0)
     after[0, extra] = np.float32(0.0)
     came_on, came_after = np.empty((count, length + 1), np.int8), np.empty((count, length + 1), np.int8)
@@ -224,7 +224,7 @@ def align_characters(
         row = rows[t]
         blank = log_probs[row, 0]
         for j in range(1, length + 1):
-            heard[j] = log_probs[row, chain[j]]
+            emitted[j] = log_probs[row, chain[j]]
         after[then, 0] = after[now, 0] + blank
         for j in range(1, length + 1):
             stay, step_on = after[now, j], on[now, j]
@@ -234,7 +234,7 @@ def align_characters(
             stay, from_blank, from_label = on[now, j], after[now, j - 1], on[now, j - 1] + repeated[j]
             best = max(stay, max(from_blank, from_label))
             came_on[t, j] = (best > stay) * (1 + (from_label > from_blank))
-            on[then, j] = best + heard[j]
+            on[then, j] = best + emitted[j]
     last = count & 1
     at, in_blank, best = length, True, after[last, length]
     for j in range(length - extra, length + 1):
