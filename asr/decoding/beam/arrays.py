@@ -1,7 +1,10 @@
-"""The memory of a beam search as flat arrays: what compiled code is given, and how it is allocated once.
+"""The data of a beam search as tuples of flat arrays, which compiled code reads (`Resources`) and writes (`Beam`).
 
 A hypothesis of the beam is a text prefix: finished words and the beginning of one more. `Beam` holds two generations of
-them: the present frame's and the next one's.
+hypotheses, the current frame's and the next one's.
+
+Compiled functions unpack the arrays that they use once, before their loops: a use of `beam.hypothesis` copies the whole
+tuple, which the compiler has to find out to be unnecessary each time.
 """
 
 from __future__ import annotations
@@ -13,12 +16,15 @@ import numpy as np
 from asr.lm.automaton import LMArrays
 from asr.lm.compiling import compiled
 
-# Code that allocates nothing is compiled without reference counts, so that passing a tuple of arrays on costs nothing,
-# and divides as numpy does, without a check for zero. Both make it smaller, faster, and faster to compile.
+# Most of the search allocates nothing. It is compiled without reference counts, so that passing a tuple of arrays on
+# costs nothing, and divides as numpy does, without a check for zero: it becomes smaller, faster, and faster to compile.
+# numba lets callees inherit "no reference counts", so what does allocate, and is called from such code, says so.
 _BARE: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
 beam_kernel: Any = compiled(**_BARE)
 allocating_kernel: Any = compiled(error_model="numpy", _nrt=True)
-embedded: Any = compiled(forceinline=True, **_BARE)  # into its callers, by LLVM: compiles faster than `inlined`
+# Into its callers, by LLVM. `inlined` copies a function into the source of each caller before types are known: that
+# takes numba much longer, and is only for functions with constants (`pieces`) that switch off branches.
+embedded: Any = compiled(forceinline=True, **_BARE)
 search_kernel: Any = compiled(announced="the beam search, once (about 30 s)", **_BARE)
 
 NEVER = 1 << 40  # frames
@@ -34,7 +40,7 @@ SIZE, SIDE, PENDING, TRACES, STAMP, FRAMES, QUIET, PAUSES = 0, 1, 2, 3, 4, 5, 6,
 LOG_SCALE = 0
 
 
-# What is read together lies together: large trees are in no cache.
+# What is read together lies together: large trees do not fit into the processor's caches.
 TREE_NODE = np.dtype(
     [
         ("lookahead", "f8"),  # e^(alpha * best unigram score of the words below)
@@ -190,8 +196,8 @@ class Beam(NamedTuple):
     scale: np.ndarray  # float64
 
 
-class Texts(NamedTuple):
-    """Where words are read out to."""
+class WordArrays(NamedTuple):
+    """The words of texts, as compiled code reads them out."""
 
     symbols: np.ndarray  # int32: what the words spell, 0 after each
     starts: np.ndarray  # int64: where each word begins in them, and where one more would

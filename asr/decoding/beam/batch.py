@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding.beam.arrays import FRAMES, LOG_SCALE, Beam, Resources, Texts, search_kernel
+from asr.decoding.beam.arrays import FRAMES, LOG_SCALE, Beam, Resources, WordArrays, search_kernel
 from asr.decoding.beam.finish import final_texts, read_out
 from asr.decoding.beam.frame_labels import frames_at, sums_to_one
 from asr.decoding.beam.kernel import advance_characters, begin_beam
@@ -33,15 +33,16 @@ def _decode(
     slots: np.ndarray,
     ends: np.ndarray,
     masses: np.ndarray,
-    texts: Texts,
+    texts: WordArrays,
     kept: np.ndarray,
     words_of: np.ndarray,
     scores: np.ndarray,
 ) -> Any:
     """Check, search and read out utterances from `first` on; where the texts have no more room, the utterance reached.
 
-    Texts lie one after the other in `texts`. `words_of` is -1 where an utterance has to be decoded in steps: emissions
-    that are none, or a full trace. `scores` (utterances, 2) are that of the search and the language model's part.
+    The words of all utterances lie one after the other in `texts`; `words_of` has their numbers, -1 for an utterance
+    that a stream has to decode: its emissions are invalid, or the trace is full. `scores` (utterances, 2) are that of
+    the search and the language model's part.
     """
     weights = resources.weights
     width = resources.labels.silent.shape[0]
@@ -56,7 +57,7 @@ def _decode(
         if advance_characters(log_probs, np.int64(0), resources, beam) < lengths[u]:
             continue
         beam.counts[FRAMES] += lengths[u]
-        own = Texts(
+        own = WordArrays(
             texts.symbols[symbol:],
             texts.starts[word:],
             texts.entries[word:],
@@ -127,7 +128,7 @@ def decode_batch(setting: Setting, work: Workspace, arrays: Sequence[np.ndarray]
 
 
 def _hypotheses(
-    setting: Setting, texts: Texts, words_of: list[int], scores: list[list[float]]
+    setting: Setting, texts: WordArrays, words_of: list[int], scores: list[list[float]]
 ) -> list[Hypothesis | None]:
     """What the compiled call left in its arrays."""
     total = sum(words + 1 for words in words_of if words >= 0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding.beam.arrays import SIDE, SIZE, STAMP, Beam, Resources, Texts, Weights, beam_kernel
+from asr.decoding.beam.arrays import SIDE, SIZE, STAMP, Beam, Resources, Weights, WordArrays, beam_kernel
 from asr.decoding.beam.candidates import find_slot
 from asr.decoding.beam.prefixes import NONE, history_after
 from asr.decoding.beam.trace import DROPPED, NOTHING, PARTIAL, SPELLED, spell_out
@@ -81,7 +81,7 @@ def best_prefix(weights: Weights, beam: Beam) -> Any:
 
 
 @beam_kernel
-def read_out(resources: Resources, beam: Beam, slot: int, end: int, texts: Texts) -> Any:
+def read_out(resources: Resources, beam: Beam, slot: int, end: int, texts: WordArrays) -> Any:
     """`spell_out` and `language_score` of a hypothesis: numbers of symbols and words, score."""
     hyp = beam.hypothesis[slot]
     count, words = spell_out(resources.tree, beam, np.int64(hyp.trace), np.int64(hyp.node), hyp.spelled, end, texts)

@@ -1,4 +1,4 @@
-"""Which labels a frame of emissions may be, and their probabilities: the first step of both beam searches."""
+"""The labels that each frame of emissions can plausibly be, with their probabilities; and the check of emissions."""
 
 from __future__ import annotations
 

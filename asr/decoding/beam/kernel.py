@@ -185,7 +185,7 @@ def prune(
 
 
 def _advance(pieces: bool) -> Any:
-    """The search over pieces or over characters."""
+    """The compiled search over pieces or over characters: `pieces` is a constant in it, and part of its cache key."""
 
     @search_kernel
     def advance(log_probs: np.ndarray, start: int, resources: Resources, beam: Beam) -> Any:

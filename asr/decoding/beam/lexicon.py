@@ -208,7 +208,7 @@ def _with_label_arcs(tree: Tree, alphabet: Alphabet) -> Tree:
 
 
 @kernel
-def step(nodes: np.ndarray, symbol: np.ndarray, node: int, wanted: int) -> Any:
+def child_of(nodes: np.ndarray, symbol: np.ndarray, node: int, wanted: int) -> Any:
     """The child of `node` by a symbol, -1 where there is none."""
     low, high = np.int64(nodes[node].child), np.int64(nodes[node + 1].child)
     while low < high:
@@ -246,7 +246,7 @@ def label_child(tree: Tree, node: int, label: int) -> Any:
 def _walk(nodes: np.ndarray, symbol: np.ndarray, node: int, symbols: np.ndarray) -> Any:
     at = np.int64(node)
     for s in symbols:
-        at = step(nodes, symbol, at, s)
+        at = child_of(nodes, symbol, at, s)
         if at < 0:
             return np.int64(-1)
     return at
@@ -296,7 +296,7 @@ def label_arcs(
             while k < labels.shape[0]:
                 length = starts[k + 1] - starts[k]
                 while known < length:
-                    following = step(tree, symbol, path[known], flat[starts[k] + known])
+                    following = child_of(tree, symbol, path[known], flat[starts[k] + known])
                     if following < 0:
                         break
                     known += 1

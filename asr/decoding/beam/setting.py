@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from asr.decoding.beam.alphabet import Alphabet
-from asr.decoding.beam.arrays import BUCKETS, CANDIDATE, HYPOTHESIS, PLACE, RECORD, Beam, Resources, Texts
+from asr.decoding.beam.arrays import BUCKETS, CANDIDATE, HYPOTHESIS, PLACE, RECORD, Beam, Resources, WordArrays
 from asr.decoding.beam.lexicon import Lexicon
 from asr.decoding.beam.words import LabelsBySymbol
 
@@ -59,13 +59,13 @@ class Workspace:
         """Room for as many symbols and words, and what goes between them."""
         numbers = [np.zeros(words + 3, np.int64) for _ in range(6)]
         starts, entries, ends_at, pauses, begins, finals = numbers
-        self.texts = Texts(
+        self.texts = WordArrays(
             np.zeros(symbols + 1, np.int32), starts, entries, ends_at, pauses, begins, finals, np.zeros(words + 3)
         )
 
 
 def word_texts(setting: Setting, symbols: np.ndarray, starts: Sequence[int], entries: Sequence[int]) -> list[str]:
-    """The texts of words that were read out, as in `Texts`."""
+    """The texts of words that were read out, as in `WordArrays`."""
     known, of_symbol = setting.lexicon.words, setting.alphabet.symbols
     return [
         known[entry] if entry >= 0 else "".join([of_symbol[s] for s in symbols[starts[i] : starts[i + 1] - 1].tolist()])

@@ -13,7 +13,7 @@ from asr.decoding.beam.finish import best_prefix, final_texts, read_out
 from asr.decoding.beam.kernel import advance_characters, advance_pieces, begin_beam
 from asr.decoding.beam.prefixes import NONE
 from asr.decoding.beam.setting import Setting, Workspace, word_texts
-from asr.decoding.beam.times import word_times
+from asr.decoding.beam.times import time_words
 from asr.decoding.beam.trace import DROPPED, PARTIAL, common_trace, forget_dead_traces, spell_out
 from asr.decoding.beam.words import kept_frames
 from asr.decoding.emissions import check_emissions
@@ -111,7 +111,7 @@ class BeamStream:
         timed: tuple[Word, ...] = ()
         if words and setting.times:
             texts = work.texts
-            begins, ends, confidences = word_times(
+            begins, ends, confidences = time_words(
                 *self._kept(), texts.symbols, texts.starts, texts.ends_at, words, setting.by_symbol
             )
             seconds = setting.frame_seconds

@@ -21,14 +21,14 @@ from asr.decoding.beam.arrays import (
     TRACES,
     WORD,
     Beam,
-    Texts,
     Tree,
     Weights,
+    WordArrays,
     allocating_kernel,
     beam_kernel,
     embedded,
 )
-from asr.decoding.beam.lexicon import step
+from asr.decoding.beam.lexicon import child_of
 from asr.decoding.beam.prefixes import NONE, leave_tree, spell_on
 
 SPELLED, NOTHING, DROPPED, PARTIAL = -1, -2, -3, -4  # how a hypothesis ends, where not in a word of the tree
@@ -73,7 +73,7 @@ def record_label(
     for k in range(first[label], first[label + 1]):
         symbol = np.int64(spelling[k])
         if outside == NONE:
-            to = step(tree.node, tree.symbol, at, symbol)
+            to = child_of(tree.node, tree.symbol, at, symbol)
             if to >= 0:
                 at = to
                 continue
@@ -90,7 +90,7 @@ def spell_outside(tree: Tree, first: np.ndarray, spelling: np.ndarray, node: int
     for k in range(first[label], first[label + 1]):
         symbol = spelling[k]
         if outside == NONE:
-            to = step(tree.node, tree.symbol, at, symbol)
+            to = child_of(tree.node, tree.symbol, at, symbol)
             if to >= 0:
                 at = to
                 continue
@@ -150,7 +150,7 @@ def _append_path(tree: Tree, node: int, symbols: np.ndarray, count: int) -> Any:
 
 
 @allocating_kernel
-def spell_out(tree: Tree, beam: Beam, trace: int, node: int, spelled: int, end: int, texts: Texts) -> Any:
+def spell_out(tree: Tree, beam: Beam, trace: int, node: int, spelled: int, end: int, texts: WordArrays) -> Any:
     """The words up to a record of the trace: their symbols one after the other with 0 between, and where each begins.
 
     The word begun, at `node` or `spelled` out, is treated as `end` says (see `final_texts`; PARTIAL as SPELLED).

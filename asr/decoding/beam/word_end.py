@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding.beam.arrays import Resources, Texts, Weights, beam_kernel, embedded
+from asr.decoding.beam.arrays import Resources, Weights, WordArrays, beam_kernel, embedded
 from asr.decoding.beam.prefixes import NONE
 from asr.lm.automaton import LMArrays, lm_step
 
@@ -53,7 +53,7 @@ def word_factor(resources: Resources, hyp: Any, entry: int) -> Any:
 
 
 @beam_kernel
-def language_score(resources: Resources, texts: Texts, words: int, ended: bool) -> Any:
+def language_score(resources: Resources, texts: WordArrays, words: int, ended: bool) -> Any:
     """What language model, word penalties and hotwords add to a text's score: natural log, weighted."""
     tree, lm, hot, weights = resources.tree, resources.lm, resources.hotwords, resources.weights
     symbols, starts, entries, pauses = texts.symbols, texts.starts, texts.entries, texts.pauses
