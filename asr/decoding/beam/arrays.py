@@ -9,23 +9,11 @@ tuple, which the compiler has to find out to be unnecessary each time.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from asr.lm.automaton import LMArrays
-from asr.lm.compiling import compiled
-
-# Most of the search allocates nothing. It is compiled without reference counts, so that passing a tuple of arrays on
-# costs nothing, and divides as numpy does, without a check for zero: it becomes smaller, faster, and faster to compile.
-# numba lets callees inherit "no reference counts", so what does allocate, and is called from such code, says so.
-_BARE: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
-beam_kernel: Any = compiled(**_BARE)
-allocating_kernel: Any = compiled(error_model="numpy", _nrt=True)
-# Into its callers, by LLVM. `inlined` copies a function into the source of each caller before types are known: that
-# takes numba much longer, and is only for functions with constants (`pieces`) that switch off branches.
-embedded: Any = compiled(forceinline=True, **_BARE)
-search_kernel: Any = compiled(announced="the beam search, once (about 30 s)", **_BARE)
 
 NEVER = 1 << 40  # frames
 QUIET_SHARE = 0.5  # frames whose blank and separator are likelier than this together are quiet

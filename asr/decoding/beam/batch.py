@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding.beam.arrays import FRAMES, LOG_SCALE, Beam, Resources, WordArrays, search_kernel
+from asr.decoding.beam.arrays import FRAMES, LOG_SCALE, Beam, Resources, WordArrays
 from asr.decoding.beam.finish import final_texts, read_out
 from asr.decoding.beam.frame_labels import frames_at, sums_to_one
 from asr.decoding.beam.kernel import advance_characters, begin_beam
 from asr.decoding.beam.setting import Setting, Workspace, word_texts
 from asr.decoding.beam.words import align_characters, kept_frames
 from asr.decoding.emissions import TOLERANCE
+from asr.lm.compiling import search_kernel
 from asr.types import Hypothesis, Word
 
 MOST_UTTERANCES = 32  # of a call; from there on it costs nothing

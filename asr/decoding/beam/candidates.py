@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import uint64
 
-from asr.decoding.beam.arrays import BUCKET_SHIFT, embedded
+from asr.decoding.beam.arrays import BUCKET_SHIFT
 from asr.decoding.beam.prefixes import ONE
+from asr.lm.compiling import embedded
 
 
 class Bound(NamedTuple):

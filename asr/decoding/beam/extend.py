@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import uint64
 
-from asr.decoding.beam.arrays import Beam, Resources, Weights, beam_kernel, embedded
+from asr.decoding.beam.arrays import Beam, Resources, Weights
 from asr.decoding.beam.candidates import Bound, add_mass, count_score, find_slot
 from asr.decoding.beam.frame_labels import lowest_bit, popcount
 from asr.decoding.beam.lexicon import label_child
@@ -23,7 +23,7 @@ from asr.decoding.beam.prefixes import (
 )
 from asr.decoding.beam.trace import spell_outside
 from asr.decoding.beam.word_end import word_factor
-from asr.lm.compiling import inlined
+from asr.lm.compiling import bare_kernel, embedded, inlined
 
 NO_WORD, UNKNOWN = -1, -2  # the word that ends in a step, where it is none of the tree
 
@@ -150,7 +150,7 @@ def grow_by_characters(
     return count, bound
 
 
-@beam_kernel
+@bare_kernel
 def advance_hotwords(
     following: np.ndarray, rewards: np.ndarray, first: np.ndarray, spelling: np.ndarray, state: int, label: int
 ) -> Any:

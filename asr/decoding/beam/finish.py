@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding.beam.arrays import SIDE, SIZE, STAMP, Beam, Resources, Weights, WordArrays, beam_kernel
+from asr.decoding.beam.arrays import SIDE, SIZE, STAMP, Beam, Resources, Weights, WordArrays
 from asr.decoding.beam.candidates import find_slot
 from asr.decoding.beam.prefixes import NONE, history_after
 from asr.decoding.beam.trace import DROPPED, NOTHING, PARTIAL, SPELLED, spell_out
 from asr.decoding.beam.word_end import language_score, word_factor
 from asr.lm.automaton import lm_step
+from asr.lm.compiling import bare_kernel
 
 
-@beam_kernel
+@bare_kernel
 def final_texts(resources: Resources, beam: Beam, slots: np.ndarray, ends: np.ndarray, masses: np.ndarray) -> Any:
     """The different texts if the utterance ends here, with </s>: hypothesis, its end and mass of each; their number.
 
@@ -68,7 +69,7 @@ def final_texts(resources: Resources, beam: Beam, slots: np.ndarray, ends: np.nd
     return count
 
 
-@beam_kernel
+@bare_kernel
 def best_prefix(weights: Weights, beam: Beam) -> Any:
     """The hypothesis of the greatest mass, and the mass."""
     size, base = beam.counts[SIZE], beam.counts[SIDE] * weights.beam_width
@@ -80,7 +81,7 @@ def best_prefix(weights: Weights, beam: Beam) -> Any:
     return best, most
 
 
-@beam_kernel
+@bare_kernel
 def read_out(resources: Resources, beam: Beam, slot: int, end: int, texts: WordArrays) -> Any:
     """`spell_out` and `language_score` of a hypothesis: numbers of symbols and words, score."""
     hyp = beam.hypothesis[slot]

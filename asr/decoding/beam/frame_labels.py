@@ -8,14 +8,14 @@ import numpy as np
 from numba import carray, types, uint64
 from numba.extending import intrinsic
 
-from asr.decoding.beam.arrays import Beam, Weights, beam_kernel
-from asr.lm.compiling import compiled
+from asr.decoding.beam.arrays import Beam, Weights
+from asr.lm.compiling import bare_kernel, compiled
 
 LEAST_PROBABILITY = -80.0  # natural log; keeps blanks from becoming 0 so that a beam never dies
 _ONE = np.uint64(1)
 
 
-@beam_kernel
+@bare_kernel
 def read_frame(log_probs: np.ndarray, t: int, weights: Weights, silent: np.ndarray, beam: Beam) -> Any:
     """Fill `beam.active` with the labels that a frame may be, `beam.probability` with theirs; the number of labels.
 
@@ -56,7 +56,7 @@ def read_frame(log_probs: np.ndarray, t: int, weights: Weights, silent: np.ndarr
     return count
 
 
-@beam_kernel
+@bare_kernel
 def read_bits(log_probs: np.ndarray, t: int, least: float, most: int, spoken: int, probability: np.ndarray) -> Any:
     """`read_frame` for at most 64 labels: the bits of those that a frame may be, of `spoken`, 0 if only a blank."""
     threshold = np.float32(least)

@@ -38,9 +38,6 @@ from asr.decoding.beam.arrays import (
     Resources,
     Tree,
     Weights,
-    beam_kernel,
-    embedded,
-    search_kernel,
 )
 from asr.decoding.beam.candidates import Bound, choose_best, count_score, find_slot
 from asr.decoding.beam.extend import NO_WORD, extend
@@ -49,12 +46,12 @@ from asr.decoding.beam.pauses import forget_alternatives, mark_pause
 from asr.decoding.beam.prefixes import EMPTY_HISTORY, NONE, ONE, pauses_after, prefix_key
 from asr.decoding.beam.trace import record, record_end, record_label
 from asr.lm.automaton import LMArrays, hash_slot
-from asr.lm.compiling import inlined
+from asr.lm.compiling import bare_kernel, embedded, inlined, search_kernel
 
 _SMALL, _LARGE = 1e-90, 1e90  # when the best score leaves this range, all are divided by it
 
 
-@beam_kernel
+@bare_kernel
 def begin_beam(resources: Resources, beam: Beam, root: int) -> None:
     """The beam that holds the empty text, of key `root`."""
     weights = resources.weights

@@ -15,9 +15,9 @@ from unicodedata import category
 import numpy as np
 
 from asr.decoding.beam.alphabet import Alphabet
-from asr.decoding.beam.arrays import ENTRY, TREE_NODE, Tree, embedded
+from asr.decoding.beam.arrays import ENTRY, TREE_NODE, Tree
 from asr.files import read_text
-from asr.lm.compiling import kernel
+from asr.lm.compiling import embedded, kernel
 from asr.text.tokenizer import WORD_MARK
 from asr.types import AsrError
 

@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 from numba import uint64
 
-from asr.decoding.beam.arrays import PAUSE, PAUSES, Beam, beam_kernel
+from asr.decoding.beam.arrays import PAUSE, PAUSES, Beam
 from asr.decoding.beam.candidates import find_slot
 from asr.decoding.beam.prefixes import NONE, mix, pauses_after, prefix_and_label_key, prefix_key
 from asr.decoding.beam.trace import record
+from asr.lm.compiling import bare_kernel
 
 _A = np.uint64(0x8CB92BA72F3D8DD7)
 _B = np.uint64(0xABC98388FB8FAC03)
 
 
-@beam_kernel
+@bare_kernel
 def mark_pause(
     hyps: np.ndarray, base: int, size: int, pieces: bool, separator: int, counts: np.ndarray, records: np.ndarray
 ) -> None:
@@ -52,7 +53,7 @@ def mark_pause(
             hyp.trace = record(counts, records, np.int64(hyp.trace), np.int64(PAUSE), np.int64(0))
 
 
-@beam_kernel
+@bare_kernel
 def forget_alternatives(beam: Beam, base: int, size: int, most: int, stamp: int) -> Any:
     """After a long pause: keep the `most` best of the hypotheses that nothing to come can tell apart; their number.
 

@@ -24,12 +24,10 @@ from asr.decoding.beam.arrays import (
     Tree,
     Weights,
     WordArrays,
-    allocating_kernel,
-    beam_kernel,
-    embedded,
 )
 from asr.decoding.beam.lexicon import child_of
 from asr.decoding.beam.prefixes import NONE, leave_tree, spell_on
+from asr.lm.compiling import allocating_kernel, bare_kernel, embedded
 
 SPELLED, NOTHING, DROPPED, PARTIAL = -1, -2, -3, -4  # how a hypothesis ends, where not in a word of the tree
 
@@ -55,7 +53,7 @@ def record_end(
     return record(counts, records, at, np.int64(END) if entry < 0 else (entry << KIND_BITS) | WORD, frame)
 
 
-@beam_kernel
+@bare_kernel
 def record_label(
     tree: Tree,
     first: np.ndarray,
@@ -83,7 +81,7 @@ def record_label(
     return trace
 
 
-@beam_kernel
+@bare_kernel
 def spell_outside(tree: Tree, first: np.ndarray, spelling: np.ndarray, node: int, spelled: int, label: int) -> Any:
     """Where a label leads that the tree has no arc for: the last node of the tree, and the hash outside."""
     at, outside = np.int64(node), spelled
@@ -99,7 +97,7 @@ def spell_outside(tree: Tree, first: np.ndarray, spelling: np.ndarray, node: int
     return at, outside
 
 
-@beam_kernel
+@bare_kernel
 def forget_dead_traces(beam: Beam, first: int, size: int, moved: np.ndarray) -> None:
     """Keep only the records that the hypotheses `first` to `first + size` lead back to."""
     count = beam.counts[TRACES]
@@ -123,7 +121,7 @@ def forget_dead_traces(beam: Beam, first: int, size: int, moved: np.ndarray) -> 
     beam.counts[TRACES] = kept
 
 
-@beam_kernel
+@bare_kernel
 def common_trace(weights: Weights, beam: Beam) -> Any:
     """The last record that all hypotheses lead back to, -1; records are younger than those before them."""
     size, base = beam.counts[SIZE], beam.counts[SIDE] * weights.beam_width
@@ -138,7 +136,7 @@ def common_trace(weights: Weights, beam: Beam) -> Any:
     return common
 
 
-@beam_kernel
+@bare_kernel
 def _append_path(tree: Tree, node: int, symbols: np.ndarray, count: int) -> Any:
     depth = tree.node[node].depth
     at = node

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding.beam.arrays import Resources, Weights, WordArrays, beam_kernel, embedded
+from asr.decoding.beam.arrays import Resources, Weights, WordArrays
 from asr.decoding.beam.prefixes import NONE
 from asr.lm.automaton import LMArrays, lm_step
+from asr.lm.compiling import bare_kernel, embedded
 
 
-@beam_kernel
+@bare_kernel
 def word_logp(lm: LMArrays, weights: Weights, state: int, word: int, paused: int) -> Any:
     """Natural log p of a word (0: unknown) after `state`, and the next state.
 
@@ -52,7 +53,7 @@ def word_factor(resources: Resources, hyp: Any, entry: int) -> Any:
     return np.exp(score) / nodes[hyp.node].lookahead, following
 
 
-@beam_kernel
+@bare_kernel
 def language_score(resources: Resources, texts: WordArrays, words: int, ended: bool) -> Any:
     """What language model, word penalties and hotwords add to a text's score: natural log, weighted."""
     tree, lm, hot, weights = resources.tree, resources.lm, resources.hotwords, resources.weights

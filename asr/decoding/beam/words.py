@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asr.decoding.beam.arrays import allocating_kernel, beam_kernel
-from asr.lm.compiling import kernel
+from asr.lm.compiling import allocating_kernel, bare_kernel, kernel
 
 _NEVER = np.float32(-1e30)
 IMPOSSIBLE = -1e29  # natural log
@@ -29,7 +28,7 @@ class LabelsBySymbol(NamedTuple):
     plain: bool
 
 
-@beam_kernel
+@bare_kernel
 def kept_frames(log_probs: np.ndarray, blank_skip: float, in_blanks: bool, kept: np.ndarray) -> Any:
     """The frames that an alignment needs: of a run of blanks that the search skipped, the first one.
 
