@@ -50,7 +50,17 @@ def compiled(announced: str = "", **options: Any) -> Callable[[Callable[..., Any
 
 kernel: Any = compiled()
 inlined: Any = compiled(inline="always")
-search_kernel: Any = compiled(announced="the beam search, once (about 30 s)")
+
+# Most of the beam search allocates nothing. It is compiled without reference counts, so that passing a tuple of arrays
+# on costs nothing, and divides as numpy does, without a check for zero: it becomes smaller, faster, and faster to
+# compile. numba lets callees inherit "no reference counts", so what does allocate, and is called from there, says so.
+_BARE: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
+bare_kernel: Any = compiled(**_BARE)
+allocating_kernel: Any = compiled(error_model="numpy", _nrt=True)
+# Into its callers, by LLVM. `inlined` copies a function into the source of each caller before types are known: that
+# takes numba much longer, and is only for functions with constant arguments that switch off branches.
+embedded: Any = compiled(forceinline=True, **_BARE)
+search_kernel: Any = compiled(announced="the beam search, once (about 30 s)", **_BARE)
 
 
 def source_files(path: Path, package: Path) -> list[Path]:

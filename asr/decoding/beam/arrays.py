@@ -1,7 +1,10 @@
-"""The memory of a beam search as flat arrays: what compiled code is given, and how it is allocated once.
+"""The data of a beam search as tuples of flat arrays, which compiled code reads (`Resources`) and writes (`Beam`).
 
 A hypothesis of the beam is a text prefix: finished words and the beginning of one more. `Beam` holds two generations of
-them: the present frame's and the next one's.
+hypotheses, the current frame's and the next one's.
+
+Compiled functions unpack the arrays that they use once, before their loops: a use of `beam.hypothesis` copies the whole
+tuple, which the compiler has to find out to be unnecessary each time.
 """
 
 from __future__ import annotations
@@ -9,6 +12,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+
+from asr.lm.tables import LMArrays
 
 NEVER = 1 << 40  # frames
 QUIET_SHARE = 0.5  # frames whose blank and separator are likelier than this together are quiet
@@ -21,6 +26,45 @@ KIND_BITS = 3
 SIZE, SIDE, PENDING, TRACES, STAMP, FRAMES, QUIET, PAUSES = 0, 1, 2, 3, 4, 5, 6, 7
 # Places in Beam.scale.
 LOG_SCALE = 0
+
+
+# What is read together lies together: large trees do not fit into the processor's caches.
+TREE_NODE = np.dtype(
+    [
+        ("lookahead", "f8"),  # e^(alpha * best unigram score of the words below)
+        ("mask", "u8"),  # bit s for a child by symbol s; all 0 where symbols do not fit
+        ("child", "i4"),  # the first child; the children end where those of the next node begin
+        ("entry", "i4"),  # the first word spelled by the path to here, -1
+        ("word", "i4"),  # its id in the language model
+        ("depth", "i4"),
+    ],
+    align=True,
+)
+ENTRY = np.dtype(
+    [
+        ("end", "i4"),  # the node where the word ends
+        ("next", "i4"),  # another word of the same spelling, -1
+        ("word", "i4"),  # its id in the language model
+        ("text", "i4"),  # words of different spelling that are written the same have the same number
+    ],
+    align=True,
+)
+
+
+class Tree(NamedTuple):
+    """The arrays that compiled code walks. Node 0 is the root; children follow one another, in order of symbol.
+
+    N nodes, E words (entries), A label arcs.
+    """
+
+    node: np.ndarray  # (N + 1,) TREE_NODE
+    symbol: np.ndarray  # (N,) int32: the symbol that leads here
+    parent: np.ndarray  # (N,) int32
+    entry: np.ndarray  # (E,) ENTRY
+    arc: np.ndarray  # (N + 1,) int32: where a node's label arcs begin
+    arc_label: np.ndarray  # (A,) int32, increasing within a node: labels that go on inside a word
+    arc_child: np.ndarray  # (A,) int32
+    root_child: np.ndarray  # (labels,) int32: where a label leads from the root, -1
 
 
 class Weights(NamedTuple):
@@ -37,6 +81,7 @@ class Weights(NamedTuple):
     word_factor: float  # e^beta
     unknown_word: float
     unknown_symbol: float
+    symbol_factor: float  # e to it
     open_vocabulary: bool
     beam_width: int
     nbest: int  # alternatives of what was said before a long pause that are kept
@@ -63,8 +108,18 @@ class HotwordArrays(NamedTuple):
     """The automaton of asr.decoding.beam.hotwords; state 0 knows nothing, symbols are columns."""
 
     following: np.ndarray  # (states, symbols) int32
-    credit: np.ndarray  # (states,) float64: e^(what is lent to a phrase that has begun)
+    credit: np.ndarray  # (states,) float64: e^(the credit of a phrase that has begun)
     reward: np.ndarray  # (states,) float64: e^(the weights of the phrases completed on arriving here)
+
+
+class Resources(NamedTuple):
+    """All that compiled code reads and never writes."""
+
+    tree: Tree  # the lexicon's, weighted
+    lm: LMArrays
+    hotwords: HotwordArrays
+    labels: Labels
+    weights: Weights
 
 
 HYPOTHESIS = np.dtype(
@@ -129,33 +184,18 @@ class Beam(NamedTuple):
     scale: np.ndarray  # float64
 
 
+class WordArrays(NamedTuple):
+    """The words of texts, as compiled code reads them out."""
+
+    symbols: np.ndarray  # int32: what the words spell, 0 after each
+    starts: np.ndarray  # int64: where each word begins in them, and where one more would
+    entries: np.ndarray  # int64: its place in the lexicon, -1 where it is spelled out
+    ends_at: np.ndarray  # int64: the frame in which the search took it as ended, -1 for the end
+    pauses: np.ndarray  # int64: 1 where there was a long pause before it
+    begins: np.ndarray  # int64: its first frame
+    finals: np.ndarray  # int64: one past its last frame
+    confidences: np.ndarray  # float64
+
+
 BUCKET_SHIFT = 49  # of a float64: 11 bits of exponent and 3 of fraction, so 8 buckets between powers of two
 BUCKETS = 1 << (64 - BUCKET_SHIFT - 1)
-TRACE_RECORDS = 1 << 14
-
-
-def allocate(
-    beam_width: int, most_labels: int, homographs: int, labels: int, most_records: int, segmentations: bool
-) -> Beam:
-    """Arrays for a search of this width; `homographs` is the largest number of words with one spelling.
-
-    `segmentations` where a text prefix can be reached in several ways, so that candidates have to be looked up, too.
-    """
-    twice = 2 * beam_width
-    candidates = beam_width * ((most_labels + 1) * (homographs if segmentations else 1) + homographs + 1) + 1
-    table = 1 << int(2 * (candidates if segmentations else twice * homographs)).bit_length()
-    trace = max(TRACE_RECORDS, 4 * beam_width * most_records)
-
-    return Beam(
-        hypothesis=np.zeros(twice, HYPOTHESIS),
-        candidate=np.zeros(candidates, CANDIDATE),
-        table=np.zeros(table, PLACE),
-        record=np.zeros(trace, RECORD),
-        chosen=np.zeros(beam_width, np.int32),
-        histogram=np.zeros(BUCKETS, np.int32),
-        probability=np.zeros(labels + 1),
-        active=np.zeros(labels + 1, np.int32),
-        active_score=np.zeros(labels + 1, np.float32),
-        counts=np.zeros(8, np.int64),
-        scale=np.zeros(2),
-    )

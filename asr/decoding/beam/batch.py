@@ -6,19 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import carray
 
-from asr.decoding.beam.arrays import FRAMES, LOG_SCALE, Beam, HotwordArrays, Labels, Weights
-from asr.decoding.beam.finish import finish_best
-from asr.decoding.beam.frame_labels import float32_at, sums_to_one
-from asr.decoding.beam.kernel import advance_characters
-from asr.decoding.beam.lexicon import Tree
-from asr.decoding.beam.setting import Setting, Texts, Workspace, word_texts
-from asr.decoding.beam.steps import begin_beam
+from asr.decoding.beam.arrays import FRAMES, LOG_SCALE, Beam, Resources, WordArrays
+from asr.decoding.beam.finish import final_texts, read_out
+from asr.decoding.beam.frame_labels import frames_at, sums_to_one
+from asr.decoding.beam.kernel import advance_characters, begin_beam
+from asr.decoding.beam.setting import Setting, Workspace, word_texts
 from asr.decoding.beam.words import align_characters, kept_frames
 from asr.decoding.interface import TOLERANCE
 from asr.lm.compiling import search_kernel
-from asr.lm.tables import LMArrays
 from asr.types import Hypothesis, Word
 
 MOST_UTTERANCES = 32  # of a call; from there on it costs nothing
@@ -31,79 +27,71 @@ def _decode(
     lengths: np.ndarray,
     first: int,
     tolerance: float,
-    tree: Tree,
-    lm: LMArrays,
-    hot: HotwordArrays,
-    labels: Labels,
-    weights: Weights,
+    resources: Resources,
     beam: Beam,
     root: int,
     times: bool,
     slots: np.ndarray,
     ends: np.ndarray,
     masses: np.ndarray,
-    texts: Texts,
+    texts: WordArrays,
     kept: np.ndarray,
     words_of: np.ndarray,
     scores: np.ndarray,
 ) -> Any:
     """Check, search and read out utterances from `first` on; where the texts have no more room, the utterance reached.
 
-    Texts lie one after the other in `texts`. `words_of` is -1 where an utterance has to be decoded in steps: emissions
-    that are none, or a full trace. `scores` (utterances, 2) are that of the search and the language model's part.
+    The words of all utterances lie one after the other in `texts`; `words_of` has their numbers, -1 for an utterance
+    that a stream has to decode: its emissions are invalid, or the trace is full. `scores` (utterances, 2) are that of
+    the search and the language model's part.
     """
-    width = labels.silent.shape[0]
-    symbols, starts, entries, ends_at = texts.symbols, texts.starts, texts.entries, texts.ends_at
-    pauses, begins, finals, confidences = texts.pauses, texts.begins, texts.finals, texts.confidences
+    weights = resources.weights
+    width = resources.labels.silent.shape[0]
     word, symbol = 0, 0
     for u in range(first, lengths.shape[0]):
         words_of[u] = -1
-        log_probs = carray(float32_at(addresses[u]), (lengths[u], width), np.float32)
+        log_probs = frames_at(addresses[u], lengths[u], width)
         if not sums_to_one(log_probs, tolerance):
             continue
-        begin_beam(beam, hot, weights.separator, weights.begin, root)
-        if advance_characters(log_probs, 0, tree, lm, hot, labels, weights, beam) < lengths[u]:
+        begin_beam(resources, beam, root)
+        # An int64, as in streams: for the literal 0 the search would be compiled once more.
+        if advance_characters(log_probs, np.int64(0), resources, beam) < lengths[u]:
             continue
         beam.counts[FRAMES] += lengths[u]
-        own, own_starts, own_entries = symbols[symbol:], starts[word:], entries[word:]
-        own_ends, own_pauses = ends_at[word:], pauses[word:]
-        best, count, words, score = finish_best(
-            tree,
-            lm,
-            hot,
-            labels,
-            weights,
-            beam,
-            slots,
-            ends,
-            masses,
-            own,
-            own_starts,
-            own_entries,
-            own_ends,
-            own_pauses,
+        own = WordArrays(
+            texts.symbols[symbol:],
+            texts.starts[word:],
+            texts.entries[word:],
+            texts.ends_at[word:],
+            texts.pauses[word:],
+            texts.begins[word:],
+            texts.finals[word:],
+            texts.confidences[word:],
         )
-        if count >= own.shape[0] or words >= own_starts.shape[0] - 2:
+        found = final_texts(resources, beam, slots, ends, masses)
+        best = np.argmax(masses[:found])
+        count, words, score = read_out(resources, beam, slots[best], ends[best], own)
+        if count >= own.symbols.shape[0] or words >= own.starts.shape[0] - 2:
             return u
         words_of[u] = words
         scores[u, 0] = np.log(masses[best]) + beam.scale[LOG_SCALE] if masses[best] > 0.0 else -np.inf
         scores[u, 1] = score
         if times and words > 0:
-            begins[word : word + words], finals[word : word + words] = -1, -1  # as they stay where nothing fits
+            own.begins[:words], own.finals[:words] = -1, -1  # as they stay where nothing fits
             rows, _ = kept_frames(log_probs, weights.blank_skip, False, kept)
             align_characters(
                 log_probs,
                 kept[:rows],
                 kept[:rows],
-                own[: own_starts[words] - 1],
-                own_starts,
+                own.symbols[: own.starts[words] - 1],
+                own.starts,
                 words,
                 weights.separator,
-                begins[word:],
-                finals[word:],
-                confidences[word:],
+                own.begins,
+                own.finals,
+                own.confidences,
             )
-        word, symbol = word + words + 1, symbol + own_starts[words]
+        word, symbol = word + words + 1, symbol + own.starts[words]
     return lengths.shape[0]
 
 
@@ -122,11 +110,7 @@ def decode_batch(setting: Setting, work: Workspace, arrays: Sequence[np.ndarray]
             lengths,
             begun,
             TOLERANCE,
-            setting.tree,
-            setting.lm,
-            setting.hotwords,
-            setting.labels,
-            setting.weights,
+            setting.resources,
             work.beam,
             setting.root,
             setting.times,
@@ -145,7 +129,7 @@ def decode_batch(setting: Setting, work: Workspace, arrays: Sequence[np.ndarray]
 
 
 def _hypotheses(
-    setting: Setting, texts: Texts, words_of: list[int], scores: list[list[float]]
+    setting: Setting, texts: WordArrays, words_of: list[int], scores: list[list[float]]
 ) -> list[Hypothesis | None]:
     """What the compiled call left in its arrays."""
     total = sum(words + 1 for words in words_of if words >= 0)

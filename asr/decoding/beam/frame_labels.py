@@ -1,37 +1,30 @@
-"""Which labels a frame of emissions may be, and their probabilities: the first step of both beam searches."""
+"""The labels that each frame of emissions can plausibly be, with their probabilities; and the check of emissions."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numba import types, uint64
+from numba import carray, types, uint64
 from numba.extending import intrinsic
 
-from asr.lm.compiling import compiled, kernel
+from asr.decoding.beam.arrays import Beam, Weights
+from asr.lm.compiling import bare_kernel, compiled
 
 LEAST_PROBABILITY = -80.0  # natural log; keeps blanks from becoming 0 so that a beam never dies
 _ONE = np.uint64(1)
 
 
-@kernel
-def read_frame(
-    log_probs: np.ndarray,
-    t: int,
-    least: float,
-    most: int,
-    silent: np.ndarray,
-    active: np.ndarray,
-    active_score: np.ndarray,
-    probability: np.ndarray,
-) -> Any:
-    """Fill `active` with the labels that a frame may be, `probability` with theirs; the number of labels.
+@bare_kernel
+def read_frame(log_probs: np.ndarray, t: int, weights: Weights, silent: np.ndarray, beam: Beam) -> Any:
+    """Fill `beam.active` with the labels that a frame may be, `beam.probability` with theirs; the number of labels.
 
-    Those below `least` are left out, but never the best one of all, blank included: 0 if the frame can be nothing but
-    a blank. Of more than `most` the best are kept.
+    Those below `least_label` are left out, but never the best one of all, blank included: 0 if the frame can be nothing
+    but a blank. Of more than `most_labels` the best are kept.
     """
+    active, active_score, probability, most = beam.active, beam.active_score, beam.probability, weights.most_labels
     width = log_probs.shape[1]
-    threshold = np.float32(least)
+    threshold = np.float32(weights.least_label)
     count = 0
     for c in range(1, width):
         value = log_probs[t, c]
@@ -63,7 +56,7 @@ def read_frame(
     return count
 
 
-@kernel
+@bare_kernel
 def read_bits(log_probs: np.ndarray, t: int, least: float, most: int, spoken: int, probability: np.ndarray) -> Any:
     """`read_frame` for at most 64 labels: the bits of those that a frame may be, of `spoken`, 0 if only a blank."""
     threshold = np.float32(least)
@@ -104,7 +97,7 @@ _CUBIC = (np.float32(1.0), np.float32(0.695556856), np.float32(0.226173572), np.
 _BIAS, _EXPONENT = np.float32(127.0), np.float32(1 << 23)  # of float32
 
 
-@compiled(fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"}, _nrt=True)
 def sums_to_one(log_probs: np.ndarray, tolerance: float) -> bool:
     """Whether every row is finite and its exponentials sum to 1 within a factor e^tolerance.
 
@@ -184,3 +177,9 @@ def float32_at(context: Any, address: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
     return types.CPointer(types.float32)(types.int64), generate
+
+
+@compiled(_nrt=True, forceinline=True)
+def frames_at(address: int, frames: int, labels: int) -> Any:
+    """The contiguous float32 array (frames, labels) at an address."""
+    return carray(float32_at(address), (frames, labels), np.float32)

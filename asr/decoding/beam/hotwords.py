@@ -1,8 +1,10 @@
 """Hotwords: phrases that raise the score of texts that hold them, found by an Aho-Corasick automaton over characters.
 
 The weight of a phrase is added for every time its words stand in the text as whole words. While a phrase is only begun,
-a part of the weight is lent, in proportion to its characters, so that the beam does not lose it before it is whole; it
-is given back when the text goes on otherwise. (Aho and Corasick 1975, doi:10.1145/360825.360855)
+a part of the weight is credited in advance, in proportion to its characters, so that the beam does not lose it before
+it is whole; the credit is taken back when the text goes on otherwise.
+
+Aho and Corasick 1975, doi:10.1145/360825.360855.
 """
 
 from __future__ import annotations
@@ -86,18 +88,18 @@ def compile_hotwords(alphabet: Alphabet, phrases: Iterable[str] | Mapping[str, f
 def _automaton(phrases: Mapping[tuple[int, ...], float], symbols: int) -> tuple[HotwordArrays, float]:
     """States are beginnings of phrases; from each, for every symbol, the longest one that the text then ends with."""
     children: list[dict[int, int]] = [{}]
-    reward, lent = [0.0], [0.0]
+    reward, credit = [0.0], [0.0]
     for phrase, weight in phrases.items():
         state = 0
         for depth, symbol in enumerate(phrase):
-            if depth:  # what this phrase lends after `depth` symbols, the first boundary not counted
-                lent[state] = max(lent[state], weight * (depth - 1) / (len(phrase) - 1))
+            if depth:  # the credit after `depth` symbols, the first boundary not counted
+                credit[state] = max(credit[state], weight * (depth - 1) / (len(phrase) - 1))
             following = children[state].get(symbol)
             if following is None:
                 following = children[state][symbol] = len(children)
                 children.append({})
                 reward.append(0.0)
-                lent.append(0.0)
+                credit.append(0.0)
             state = following
         reward[state] += weight
     table = np.zeros((len(children), symbols), np.int32)
@@ -110,13 +112,13 @@ def _automaton(phrases: Mapping[tuple[int, ...], float], symbols: int) -> tuple[
         state = queue.popleft()
         back = fallback[state]
         reward[state] += reward[back]
-        lent[state] = max(lent[state], lent[back])
+        credit[state] = max(credit[state], credit[back])
         table[state] = table[back]
         for symbol, child in children[state].items():
             fallback[child] = int(table[back, symbol])
             table[state, symbol] = child
             queue.append(child)
-    lend = np.array(lent)
-    gains = np.array(reward)[table] + lend[table] - lend[:, None]
-    arrays = HotwordArrays(table, np.exp(lend), np.exp(np.array(reward)))
+    credits = np.array(credit)
+    gains = np.array(reward)[table] + credits[table] - credits[:, None]
+    arrays = HotwordArrays(table, np.exp(credits), np.exp(np.array(reward)))
     return arrays, float(np.exp(max(gains.max(), 0.0)))

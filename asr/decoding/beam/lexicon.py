@@ -15,8 +15,9 @@ from unicodedata import category
 import numpy as np
 
 from asr.decoding.beam.alphabet import Alphabet
+from asr.decoding.beam.arrays import ENTRY, TREE_NODE, Tree
 from asr.files import read_text
-from asr.lm.compiling import kernel
+from asr.lm.compiling import embedded, kernel
 from asr.text.tokenizer import WORD_MARK
 from asr.types import AsrError
 
@@ -25,45 +26,6 @@ UNKNOWN = 0  # the LM's id of words it does not know
 
 class LexiconError(AsrError):
     """A list of words cannot be read or holds none that the model can spell; the message names file and line."""
-
-
-# What is read together lies together: large trees are in no cache.
-NODE = np.dtype(
-    [
-        ("lookahead", "f8"),  # e^(alpha * best unigram score of the words below)
-        ("mask", "u8"),  # bit s for a child by symbol s; all 0 where symbols do not fit
-        ("child", "i4"),  # the first child; the children end where those of the next node begin
-        ("entry", "i4"),  # the first word spelled by the path to here, -1
-        ("word", "i4"),  # its id in the language model
-        ("depth", "i4"),
-    ],
-    align=True,
-)
-ENTRY = np.dtype(
-    [
-        ("end", "i4"),  # the node where the word ends
-        ("next", "i4"),  # another word of the same spelling, -1
-        ("word", "i4"),  # its id in the language model
-        ("text", "i4"),  # words of different spelling that are written the same have the same number
-    ],
-    align=True,
-)
-
-
-class Tree(NamedTuple):
-    """The arrays that compiled code walks. Node 0 is the root; children follow one another, in order of symbol.
-
-    N nodes, E words (entries), A label arcs.
-    """
-
-    node: np.ndarray  # (N + 1,) NODE
-    symbol: np.ndarray  # (N,) int32: the symbol that leads here
-    parent: np.ndarray  # (N,) int32
-    entry: np.ndarray  # (E,) ENTRY
-    arc: np.ndarray  # (N + 1,) int32: where a node's label arcs begin
-    arc_label: np.ndarray  # (A,) int32, increasing within a node: labels that go on inside a word
-    arc_child: np.ndarray  # (A,) int32
-    root_child: np.ndarray  # (labels,) int32: where a label leads from the root, -1
 
 
 class Lexicon:
@@ -165,7 +127,7 @@ def _is_letter(unit: str, alphabet: Alphabet) -> bool:
 
 
 def _build(alphabet: Alphabet, encoded: list[str], lm_words: np.ndarray, scores: np.ndarray) -> tuple[Tree, np.ndarray]:
-    """The tree over sorted strings, level by level: words that share a node are neighbours."""
+    """The tree over sorted strings, level by level: words that share a node are neighbors."""
     flat, starts = alphabet.codes(encoded)
     lengths = np.diff(starts)
     parents, symbols, counts = [np.zeros(1, np.int64)], [np.zeros(1, np.int32)], [1]
@@ -192,7 +154,7 @@ def _build(alphabet: Alphabet, encoded: list[str], lm_words: np.ndarray, scores:
     mask = np.zeros(nodes, np.uint64)
     if alphabet.fits_bits:
         np.bitwise_or.at(mask, parent[1:], np.uint64(1) << symbol[1:].astype(np.uint64))
-    node = np.zeros(nodes + 1, NODE)
+    node = np.zeros(nodes + 1, TREE_NODE)
     node["child"], node["mask"][:-1], node["entry"], node["lookahead"] = child, mask, -1, 1.0
     node["depth"][:-1] = np.repeat(np.arange(len(counts)), counts)
     entry = np.zeros(max(len(encoded), 1), ENTRY)  # compiled code takes no empty array
@@ -223,7 +185,7 @@ def _build(alphabet: Alphabet, encoded: list[str], lm_words: np.ndarray, scores:
 
 
 def _longest_chain(following: np.ndarray) -> int:
-    """The largest number of words with one spelling; they are neighbours."""
+    """The largest number of words with one spelling; they are neighbors."""
     breaks = np.flatnonzero(np.concatenate(([True], following < 0)))
     return int(np.diff(breaks).max(initial=1))
 
@@ -246,7 +208,7 @@ def _with_label_arcs(tree: Tree, alphabet: Alphabet) -> Tree:
 
 
 @kernel
-def step(nodes: np.ndarray, symbol: np.ndarray, node: int, wanted: int) -> Any:
+def child_of(nodes: np.ndarray, symbol: np.ndarray, node: int, wanted: int) -> Any:
     """The child of `node` by a symbol, -1 where there is none."""
     low, high = np.int64(nodes[node].child), np.int64(nodes[node + 1].child)
     while low < high:
@@ -260,11 +222,31 @@ def step(nodes: np.ndarray, symbol: np.ndarray, node: int, wanted: int) -> Any:
     return np.int64(-1)
 
 
+@embedded
+def label_child(tree: Tree, node: int, label: int) -> Any:
+    """The node that a label leads to inside the tree, -1; the labels of the root's arcs begin a word."""
+    to = np.int64(-1)
+    if node == 0:
+        to = np.int64(tree.root_child[label])
+    else:
+        low, end = np.int64(tree.arc[node]), np.int64(tree.arc[node + 1])
+        high = end
+        while low < high:
+            middle = (low + high) >> 1
+            if tree.arc_label[middle] < label:
+                low = middle + 1
+            else:
+                high = middle
+        if low < end and tree.arc_label[low] == label:
+            to = np.int64(tree.arc_child[low])
+    return to
+
+
 @kernel
 def _walk(nodes: np.ndarray, symbol: np.ndarray, node: int, symbols: np.ndarray) -> Any:
     at = np.int64(node)
     for s in symbols:
-        at = step(nodes, symbol, at, s)
+        at = child_of(nodes, symbol, at, s)
         if at < 0:
             return np.int64(-1)
     return at
@@ -283,7 +265,7 @@ def label_arcs(
     """For every node that labels can reach, the labels that go on from it and where to: arrays of `Tree`.
 
     Label `labels[k]` spells `flat[starts[k]:starts[k + 1]]`; the spellings are sorted, so that those with a common
-    beginning are neighbours and are walked together.
+    beginning are neighbors and are walked together.
     """
     nodes = tree.shape[0] - 1
     reached = np.zeros(nodes, np.bool_)
@@ -314,7 +296,7 @@ def label_arcs(
             while k < labels.shape[0]:
                 length = starts[k + 1] - starts[k]
                 while known < length:
-                    following = step(tree, symbol, path[known], flat[starts[k] + known])
+                    following = child_of(tree, symbol, path[known], flat[starts[k] + known])
                     if following < 0:
                         break
                     known += 1

@@ -14,32 +14,17 @@ from typing import Any
 import numpy as np
 from numba import uint64
 
-from asr.decoding.beam.arrays import PAUSE, PAUSES, STAMP, Beam
-from asr.decoding.beam.steps import key_of, key_of_label, mix, record
-from asr.lm.compiling import inlined, kernel
+from asr.decoding.beam.arrays import PAUSE, PAUSES, Beam
+from asr.decoding.beam.candidates import find_slot
+from asr.decoding.beam.prefixes import NONE, mix, pauses_after, prefix_and_label_key, prefix_key
+from asr.decoding.beam.trace import record
+from asr.lm.compiling import bare_kernel
 
 _A = np.uint64(0x8CB92BA72F3D8DD7)
 _B = np.uint64(0xABC98388FB8FAC03)
-_ONE = np.uint64(1)
-_NONE = np.uint64(0)
 
 
-@inlined
-def pauses_after_word(pauses: int, rested: int, history: int) -> Any:
-    """The hash of where pauses lie if the word has ended, the finished words now being `history`."""
-    return pauses + rested * (mix(history) | _ONE)
-
-
-@inlined
-def carry_pauses(pauses: int, rested: int, paused: int, key: int, ends_word: bool, history: int) -> Any:
-    """`pauses` and `paused` of what grows from a hypothesis with this key, its finished words then being `history`."""
-    if ends_word:
-        return pauses_after_word(pauses, rested, history), np.int64(rested != _NONE)
-    # Inside a word a pause does not matter, but this is another hypothesis than what grew before it.
-    return (key if rested != _NONE else pauses), np.int64(paused)
-
-
-@kernel
+@bare_kernel
 def mark_pause(
     hyps: np.ndarray, base: int, size: int, pieces: bool, separator: int, counts: np.ndarray, records: np.ndarray
 ) -> None:
@@ -52,50 +37,50 @@ def mark_pause(
     pause = mix(uint64(counts[PAUSES]) * _A)
     for i in range(base, base + size):
         hyp = hyps[i]
-        if hyp.node != 0 or hyp.spelled != _NONE:
+        if hyp.node != 0 or hyp.spelled != NONE:
             hyp.rested += pause
             hyp.key = mix(hyp.key + pause)
-            hyp.parent = _NONE  # what the parent grows from now on has its pause one label earlier
+            hyp.parent = NONE  # what the parent grows from now on has its pause one label earlier
             continue
-        hyp.pauses = pauses_after_word(hyp.pauses, pause, hyp.history)
-        hyp.key = key_of(hyp.history + hyp.pauses, 0, _NONE)
+        hyp.pauses = pauses_after(hyp.pauses, pause, hyp.history)
+        hyp.key = prefix_key(hyp.history + hyp.pauses, np.int64(0), NONE)
         if pieces:
-            hyp.key = key_of_label(hyp.key, separator)
-        if hyp.parent != _NONE:
+            hyp.key = prefix_and_label_key(hyp.key, separator)
+        if hyp.parent != NONE:
             hyp.parent = mix(hyp.parent + pause)
         if not hyp.paused:
             hyp.paused = 1
-            hyp.trace = record(counts, records, hyp.trace, PAUSE, 0)
+            hyp.trace = record(counts, records, np.int64(hyp.trace), np.int64(PAUSE), np.int64(0))
 
 
-@kernel
-def forget_alternatives(beam: Beam, base: int, size: int, most: int) -> Any:
+@bare_kernel
+def forget_alternatives(beam: Beam, base: int, size: int, most: int, stamp: int) -> Any:
     """After a long pause: keep the `most` best of the hypotheses that nothing to come can tell apart; their number.
 
     Otherwise all that was ambiguous before would fill the beam, in all its combinations, for the rest of a recording.
     """
-    hyps, table = beam.hypothesis, beam.table
-    mask = uint64(table.shape[0] - 1)
-    beam.counts[STAMP] += 1
-    stamp = beam.counts[STAMP]
-    masses = np.empty(size)
+    hyps, table, candidates, order = beam.hypothesis, beam.table, beam.candidate, beam.chosen
+    # An insertion sort, best first: the beam is small, this happens once a pause, and `argsort` takes 2 s to compile.
     for i in range(size):
-        masses[i] = hyps[base + i].blank + hyps[base + i].label_mass
-    dropped = np.zeros(size, np.bool_)
-    for i in np.argsort(-masses, kind="mergesort"):
+        mass = hyps[base + i].blank + hyps[base + i].label_mass
+        candidates[i].score = mass
+        at = i
+        while at > 0 and candidates[order[at - 1]].score < mass:
+            order[at] = order[at - 1]
+            at -= 1
+        order[at] = i
+    for i in order[:size]:
         hyp = hyps[base + i]
-        key = key_of(uint64(hyp.state) * _A + uint64(hyp.hotword) * _B, hyp.node, hyp.spelled)
-        key = key_of_label(key, (np.int64(hyp.label) << 2) + (np.int64(hyp.paused) << 1) + (hyp.rested != _NONE))
-        h = key & mask
-        while table[h].stamp == stamp and table[h].key != key:
-            h = (h + _ONE) & mask
-        if table[h].stamp != stamp:
-            table[h].stamp, table[h].key, table[h].slot = stamp, key, 0
-        table[h].slot += 1
-        dropped[i] = table[h].slot > most
+        key = prefix_key(uint64(hyp.state) * _A + uint64(hyp.hotword) * _B, np.int64(hyp.node), hyp.spelled)
+        key = prefix_and_label_key(key, (np.int64(hyp.label) << 2) + (np.int64(hyp.paused) << 1) + (hyp.rested != NONE))
+        place = table[find_slot(table, key, stamp)]
+        if place.stamp != stamp:
+            place.stamp, place.key, place.slot = stamp, key, 0
+        place.slot += 1  # so many with this key so far
+        candidates[i].ended = place.slot > most
     kept = 0
     for i in range(size):
-        if not dropped[i]:
+        if candidates[i].ended == 0:
             if kept < i:
                 hyps[base + kept] = hyps[base + i]
             kept += 1

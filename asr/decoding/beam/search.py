@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asr.decoding.beam.alphabet import Alphabet
-from asr.decoding.beam.arrays import NEVER, Labels, Weights
+from asr.decoding.beam.arrays import NEVER, Labels, Resources, Weights
 from asr.decoding.beam.batch import MOST_FRAMES, MOST_UTTERANCES, decode_batch
 from asr.decoding.beam.hotwords import Hotwords, compile_hotwords
 from asr.decoding.beam.lexicon import UNKNOWN, Lexicon, LexiconError, SpelledWords, read_words
-from asr.decoding.beam.piece_steps import piece_key
+from asr.decoding.beam.prefixes import EMPTY_HISTORY, NONE, prefix_and_label_key, prefix_key
 from asr.decoding.beam.setting import Setting, Workspace
-from asr.decoding.beam.steps import EMPTY_HISTORY, key_of
 from asr.decoding.beam.stream import BeamStream
 from asr.decoding.beam.times import labels_by_symbol
 from asr.decoding.interface import OOV, OOV_ALIASES
@@ -264,6 +263,7 @@ class BeamSearch:
             alpha, beta = self.alpha, self.beta
             unknown, least = self._unknown_logp()
         penalized = self.oov == "penalize" and self.lm is not None
+        symbol = float(self.unk_char_score) if penalized else 0.0
         longest = int(np.diff(self.alphabet.first).max(initial=1))
         labels = len(self.alphabet.labels)
         weights = Weights(
@@ -277,7 +277,8 @@ class BeamSearch:
             unknown_lookahead_factor=math.exp(max(alpha * unknown, LEAST_LOG)),
             word_factor=math.exp(beta),
             unknown_word=float(self.unk_score_offset) if penalized else 0.0,
-            unknown_symbol=float(self.unk_char_score) if penalized else 0.0,
+            unknown_symbol=symbol,
+            symbol_factor=math.exp(symbol),
             open_vocabulary=self.oov != "forbid",
             beam_width=int(self.beam_width),
             nbest=int(self.nbest),
@@ -290,20 +291,21 @@ class BeamSearch:
             boost=self._hotwords.boost,
             has_hotwords=self._hotwords.count > 0,
         )
-        alphabet, nothing = self.alphabet, np.uint64(0)
-        if self.lexicon.one_way:
-            root = key_of(EMPTY_HISTORY, 0, nothing)
-        else:
-            root = piece_key(EMPTY_HISTORY, 0, nothing, alphabet.separator)
+        alphabet = self.alphabet
+        root = prefix_key(EMPTY_HISTORY, 0, NONE)
+        if not self.lexicon.one_way:
+            root = prefix_and_label_key(root, alphabet.separator)
         self._setting = Setting(
             alphabet=alphabet,
             lexicon=self.lexicon,
-            tree=self.lexicon.weighted(alpha, LEAST_LOG),
-            lm=self._lm_arrays,
+            resources=Resources(
+                tree=self.lexicon.weighted(alpha, LEAST_LOG),
+                lm=self._lm_arrays,
+                hotwords=self._hotwords.arrays,
+                labels=Labels(alphabet.first, alphabet.spelling, alphabet.starts_word, alphabet.silent),
+                weights=weights,
+            ),
             root=np.uint64(root),
-            hotwords=self._hotwords.arrays,
-            weights=weights,
-            labels=Labels(alphabet.first, alphabet.spelling, alphabet.starts_word, alphabet.silent),
             frame_seconds=self.frame_seconds,
             by_symbol=self._by_symbol,
             times=self.times,

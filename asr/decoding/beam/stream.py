@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from asr.decoding.beam.arrays import FRAMES, LOG_SCALE, SIDE, SIZE, TRACES
-from asr.decoding.beam.finish import DROPPED, PARTIAL, best_prefix, common_trace, final_texts, read_out, spell_out
-from asr.decoding.beam.kernel import advance_characters
-from asr.decoding.beam.kernel_pieces import advance_pieces
+from asr.decoding.beam.finish import best_prefix, final_texts, read_out
+from asr.decoding.beam.kernel import advance_characters, advance_pieces, begin_beam
+from asr.decoding.beam.prefixes import NONE
 from asr.decoding.beam.setting import Setting, Workspace, word_texts
-from asr.decoding.beam.steps import begin_beam, forget_dead_traces
-from asr.decoding.beam.times import word_times
+from asr.decoding.beam.times import time_words
+from asr.decoding.beam.trace import DROPPED, PARTIAL, common_trace, forget_dead_traces, spell_out
 from asr.decoding.beam.words import kept_frames
 from asr.decoding.interface import check_emissions
 from asr.types import AsrError, Hypothesis, Word
@@ -30,7 +31,7 @@ class BeamStream:
         self._whole: np.ndarray | None = None  # the emissions, where they were fed at once
         self._in_blanks = False
         self._finished = False
-        begin_beam(workspace.beam, setting.hotwords, setting.weights.separator, setting.weights.begin, setting.root)
+        begin_beam(setting.resources, workspace.beam, setting.root)
 
     def feed(self, log_probs: Any) -> None:
         """Go on with frames (time, vocab), natural log-probabilities. Raises EmissionError."""
@@ -45,7 +46,7 @@ class BeamStream:
         frames = len(array)
         begun = int(self._work.beam.counts[FRAMES])
         kept = np.empty(frames, np.int64)
-        count, self._in_blanks = kept_frames(array, self.setting.weights.blank_skip, self._in_blanks, kept)
+        count, self._in_blanks = kept_frames(array, self.setting.resources.weights.blank_skip, self._in_blanks, kept)
         if keep:
             self._rows.append(array[kept[:count]])
         else:
@@ -56,64 +57,21 @@ class BeamStream:
 
     def best(self) -> Hypothesis:
         """What is best now, with the word that has begun; without </s>, so that more may follow."""
-        slot, mass = best_prefix(self.setting.weights, self._work.beam)
+        slot, mass = best_prefix(self.setting.resources.weights, self._work.beam)
         return self._hypothesis(int(slot), PARTIAL, mass)
 
     def stable(self) -> str:
         """The words that every hypothesis begins with: whatever follows, they will not change."""
-        at = common_trace(self.setting.weights, self._work.beam)
-        return " ".join(self._texts(self._spell(int(at))))
+        tree, work = self.setting.resources.tree, self._work
+        at = int(common_trace(self.setting.resources.weights, work.beam))
+        words, _ = self._with_room(lambda: (*spell_out(tree, work.beam, at, 0, NONE, DROPPED, work.texts), 0.0))
+        return " ".join(self._texts(words))
 
     def finish(self, nbest: int = 1) -> list[Hypothesis]:
         """The hypotheses, best first, if there are no more frames; the stream takes none afterwards."""
         self._finished = True
-        return self._hypotheses(nbest)
-
-    def decode(self, log_probs: Any, nbest: int) -> list[Hypothesis]:
-        """All at once; the same as `feed` and `finish`."""
-        self._feed(log_probs, keep=False)
-        return self.finish(nbest)
-
-    def _advance(self, array: np.ndarray) -> None:
         setting, work = self.setting, self._work
-        advance = advance_characters if setting.lexicon.one_way else advance_pieces
-        t = 0
-        while True:
-            t = advance(
-                array,
-                t,
-                setting.tree,
-                setting.lm,
-                setting.hotwords,
-                setting.labels,
-                setting.weights,
-                work.beam,
-            )
-            if t == len(array):
-                return
-            self._make_room()
-
-    def _make_room(self) -> None:
-        """The trace is full: forget what no hypothesis leads back to, and where that is little, make it larger."""
-        beam, weights = self._work.beam, self.setting.weights
-        first = int(beam.counts[SIDE]) * weights.beam_width
-        forget_dead_traces(beam, first, int(beam.counts[SIZE]), np.empty(int(beam.counts[TRACES]), np.int64))
-        if beam.counts[TRACES] > len(beam.record) // 2:
-            self._work.beam = beam._replace(record=np.concatenate((beam.record, np.zeros_like(beam.record))))
-
-    def _hypotheses(self, nbest: int) -> list[Hypothesis]:
-        setting, work = self.setting, self._work
-        count = final_texts(
-            setting.tree,
-            setting.lm,
-            setting.hotwords,
-            setting.labels,
-            setting.weights,
-            work.beam,
-            work.slots,
-            work.ends,
-            work.masses,
-        )
+        count = final_texts(setting.resources, work.beam, work.slots, work.ends, work.masses)
         found: list[Hypothesis] = []
         texts: set[str] = set()
         for i in np.argsort(-work.masses[:count], kind="stable").tolist():
@@ -125,15 +83,35 @@ class BeamStream:
                 break
         return found
 
+    def decode(self, log_probs: Any, nbest: int) -> list[Hypothesis]:
+        """All at once; the same as `feed` and `finish`."""
+        self._feed(log_probs, keep=False)
+        return self.finish(nbest)
+
+    def _advance(self, array: np.ndarray) -> None:
+        setting, work = self.setting, self._work
+        advance = advance_characters if setting.lexicon.one_way else advance_pieces
+        t = 0
+        while (t := advance(array, t, setting.resources, work.beam)) < len(array):
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """The trace is full: forget what no hypothesis leads back to, and where that is little, make it larger."""
+        beam, weights = self._work.beam, self.setting.resources.weights
+        first = int(beam.counts[SIDE]) * weights.beam_width
+        forget_dead_traces(beam, first, int(beam.counts[SIZE]), np.empty(int(beam.counts[TRACES]), np.int64))
+        if beam.counts[TRACES] > len(beam.record) // 2:
+            self._work.beam = beam._replace(record=np.concatenate((beam.record, np.zeros_like(beam.record))))
+
     def _hypothesis(self, slot: int, end: int, mass: float) -> Hypothesis:
         setting, work = self.setting, self._work
-        words, lm_score = self._read_out(slot, end)
+        words, lm_score = self._with_room(lambda: read_out(setting.resources, work.beam, slot, end, work.texts))
         score = math.log(mass) + float(work.beam.scale[LOG_SCALE]) if mass > 0.0 else -math.inf
         spelled = self._texts(words)
         timed: tuple[Word, ...] = ()
         if words and setting.times:
             texts = work.texts
-            begins, ends, confidences = word_times(
+            begins, ends, confidences = time_words(
                 *self._kept(), texts.symbols, texts.starts, texts.ends_at, words, setting.by_symbol
             )
             seconds = setting.frame_seconds
@@ -142,39 +120,13 @@ class BeamStream:
             )
         return Hypothesis(" ".join(spelled), score, score - lm_score, lm_score, timed)
 
-    def _read_out(self, slot: int, end: int) -> tuple[int, float]:
-        """The words of a hypothesis into the workspace: their number, and the score of the language model."""
-        setting, work = self.setting, self._work
-        while True:
-            symbols, words, lm_score = read_out(
-                setting.tree,
-                setting.lm,
-                setting.hotwords,
-                setting.weights,
-                work.beam,
-                slot,
-                end,
-                *work.texts[:5],
-            )
-            if symbols < len(work.texts.symbols) and words < len(work.texts.starts) - 2:
-                return words, lm_score
-            work.make_room_for_text(2 * symbols, 2 * words)
-
-    def _spell(self, trace: int) -> int:
-        """Read the finished words up to a record out into the workspace; their number."""
+    def _with_room(self, read: Callable[[], tuple[int, int, float]]) -> tuple[int, float]:
+        """Words and score that `read` returns with the number of symbols, once the workspace has room for the text."""
         work = self._work
         while True:
-            symbols, words = spell_out(
-                self.setting.tree,
-                work.beam,
-                trace,
-                0,
-                np.uint64(0),
-                DROPPED,
-                *work.texts[:5],
-            )
+            symbols, words, score = read()
             if symbols < len(work.texts.symbols) and words < len(work.texts.starts) - 2:
-                return words
+                return words, score
             work.make_room_for_text(2 * symbols, 2 * words)
 
     def _texts(self, words: int) -> list[str]:

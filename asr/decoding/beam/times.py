@@ -36,7 +36,7 @@ def labels_by_symbol(alphabet: Alphabet) -> LabelsBySymbol:
     )
 
 
-def word_times(
+def time_words(
     log_probs: np.ndarray,
     rows: np.ndarray,
     frames: np.ndarray,
@@ -113,7 +113,7 @@ def align_text(
     starts[1 : len(words) + 1] = np.cumsum([len(word) + 1 for word in words])
     rows = np.arange(len(log_probs))
     ended = np.full(len(words), -1, np.int64)
-    begins, ends, confidences = word_times(log_probs, rows, rows, symbols, starts, ended, len(words), labels)
+    begins, ends, confidences = time_words(log_probs, rows, rows, symbols, starts, ended, len(words), labels)
     if begins[0] < 0:
         return ()
     times = (begins * frame_seconds).tolist(), (ends * frame_seconds).tolist()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asr.lm.compiling import kernel
+from asr.lm.compiling import allocating_kernel, bare_kernel, kernel
 
 _NEVER = np.float32(-1e30)
 IMPOSSIBLE = -1e29  # natural log
@@ -28,7 +28,7 @@ class LabelsBySymbol(NamedTuple):
     plain: bool
 
 
-@kernel
+@bare_kernel
 def kept_frames(log_probs: np.ndarray, blank_skip: float, in_blanks: bool, kept: np.ndarray) -> Any:
     """The frames that an alignment needs: of a run of blanks that the search skipped, the first one.
 
@@ -46,35 +46,34 @@ def kept_frames(log_probs: np.ndarray, blank_skip: float, in_blanks: bool, kept:
 
 @kernel
 def _lattice(symbols: np.ndarray, starts: np.ndarray, words: int, labels: LabelsBySymbol) -> Any:
-    """Arcs of labels between the places of a text: source, target, label, word (-1: none), sorted by target.
+    """Arcs of labels between the places of a text: source, label, word (-1: none), sorted by target; and `into`.
 
-    Place i is before symbol i. A separator may come before and after all words, and several times between two.
+    Place i is before symbol i; the arcs into it are `into[i]` to `into[i + 1]`. A separator may come before and after
+    all words, and several times between two.
     """
     length = max(starts[words] - 1, 0)
     first, spelling, starts_word, separator = labels.first, labels.spelling, labels.starts_word, labels.separator
-    source, target = np.empty(256, np.int32), np.empty(256, np.int32)
-    label, word = np.empty(256, np.int32), np.empty(256, np.int32)
+    room = 2 * (length + words + 1)
+    for i in range(length):
+        room += 2 * (labels.begin[symbols[i] + 1] - labels.begin[symbols[i]])
+    source, target = np.empty(room, np.int32), np.empty(room, np.int32)
+    label, word = np.empty(room, np.int32), np.empty(room, np.int32)
     count = 0
     for w in range(words + 1):
         inside = starts[w + 1] - 1 - starts[w] if w < words else 0
         begin = np.int64(starts[w]) if w < words else np.int64(length)
         for i in range(begin, begin + max(inside, 1)):
             at_start = i == begin
-            candidates = 0
-            if w < words:
-                candidates = labels.begin[symbols[i] + 1] - labels.begin[symbols[i]]
-            if count + 2 * candidates + 2 > source.shape[0]:
-                grown = 2 * (count + 2 * candidates + 2)
-                source, target = _grown(source, grown), _grown(target, grown)
-                label, word = _grown(label, grown), _grown(word, grown)
             if at_start and separator < first.shape[0] - 1:
                 source[count], target[count], label[count], word[count] = begin, begin, separator, -1
                 count += 1
                 if 0 < w < words:
                     source[count], target[count], label[count], word[count] = begin - 1, begin, separator, -1
                     count += 1
-            for k in range(candidates):
-                c = labels.label[labels.begin[symbols[i]] + k]
+            if w == words:
+                break
+            for k in range(labels.begin[symbols[i]], labels.begin[symbols[i] + 1]):
+                c = labels.label[k]
                 size = first[c + 1] - first[c]
                 if labels.silent[c] != 0 or i + size > begin + inside or (starts_word[c] != 0 and not at_start):
                     continue
@@ -89,15 +88,23 @@ def _lattice(symbols: np.ndarray, starts: np.ndarray, words: int, labels: Labels
                     if starts_word[c] != 0 and w > 0:
                         source[count], target[count], label[count], word[count] = i - 1, i + size, c, w
                         count += 1
-    order = np.argsort(target[:count], kind="mergesort")
-    return source[:count][order], target[:count][order], label[:count][order], word[:count][order], length + 1
-
-
-@kernel
-def _grown(array: np.ndarray, size: int) -> np.ndarray:
-    larger = np.empty(size, array.dtype)
-    larger[: array.shape[0]] = array
-    return larger
+    # A counting sort, since numpy's takes 2 s to compile.
+    into = np.zeros(length + 2, np.int32)
+    for a in range(count):
+        into[target[a] + 1] += 1
+    for n in range(length + 1):
+        into[n + 1] += into[n]
+    free = into.copy()
+    sorted_source, sorted_label, sorted_word = (
+        np.empty(count, np.int32),
+        np.empty(count, np.int32),
+        np.empty(count, np.int32),
+    )
+    for a in range(count):
+        at = free[target[a]]
+        free[target[a]] += 1
+        sorted_source[at], sorted_label[at], sorted_word[at] = source[a], label[a], word[a]
+    return sorted_source, sorted_label, sorted_word, into
 
 
 @kernel
@@ -118,13 +125,8 @@ def align_pieces(
     Fills first frame, one past the last frame and confidence (a probability) of each word; returns the best path's
     natural log-probability, about -1e30 where the words do not fit into so few rows.
     """
-    source, target, label, word, places = _lattice(symbols, starts, words, labels)
-    arcs = source.shape[0]
-    into = np.zeros(places + 1, np.int32)  # the arcs into place n are into[n] to into[n + 1]
-    for a in range(arcs):
-        into[target[a] + 1] += 1
-    for n in range(places):
-        into[n + 1] += into[n]
+    source, label, word, into = _lattice(symbols, starts, words, labels)
+    arcs, places = source.shape[0], into.shape[0] - 1
     count = rows.shape[0]
     back = np.full((count, arcs + places), -1, np.int32)
     on_arc, at_place = np.full(arcs, _NEVER, np.float32), np.full(places, _NEVER, np.float32)
@@ -179,7 +181,7 @@ def align_pieces(
     return np.float64(best)
 
 
-@kernel
+@allocating_kernel
 def align_characters(
     log_probs: np.ndarray,
     rows: np.ndarray,
@@ -212,7 +214,7 @@ def align_characters(
     repeated[1] = _NEVER
     count = rows.shape[0]
     on, after = np.full((2, length + 1), _NEVER, np.float32), np.full((2, length + 1), _NEVER, np.float32)
-    heard = np.empty(length + 1, np.float32)
+    emitted = np.empty(length + 1, np.float32)
     after[0, 0] = np.float32(0.0)
     after[0, extra] = np.float32(0.0)
     came_on, came_after = np.empty((count, length + 1), np.int8), np.empty((count, length + 1), np.int8)
@@ -221,7 +223,7 @@ def align_characters(
         row = rows[t]
         blank = log_probs[row, 0]
         for j in range(1, length + 1):
-            heard[j] = log_probs[row, chain[j]]
+            emitted[j] = log_probs[row, chain[j]]
         after[then, 0] = after[now, 0] + blank
         for j in range(1, length + 1):
             stay, step_on = after[now, j], on[now, j]
@@ -231,7 +233,7 @@ def align_characters(
             stay, from_blank, from_label = on[now, j], after[now, j - 1], on[now, j - 1] + repeated[j]
             best = max(stay, max(from_blank, from_label))
             came_on[t, j] = (best > stay) * (1 + (from_label > from_blank))
-            on[then, j] = best + heard[j]
+            on[then, j] = best + emitted[j]
     last = count & 1
     at, in_blank, best = length, True, after[last, length]
     for j in range(length - extra, length + 1):
