@@ -48,7 +48,8 @@ class SpeechModule(pl.LightningModule):
         self.views = max(getattr(objective, "views", 1) for objective in self.objectives.values())
         self.augment = config.augment
         if self.views > 1:
-            self.augment = replace(self.augment, time_masks=int(config.view_time_masks * self.augment.time_masks))
+            masks = int(round(config.view_time_masks * self.augment.time_masks, 6))  # 1.15 * 100 is below 115
+            self.augment = replace(self.augment, time_masks=masks)
         self._augments = self.augment.time_masks > 0 or self.augment.frequency_masks > 0
         if self.views > 1 and not self._augments:
             names = ", ".join(n for n, objective in self.objectives.items() if getattr(objective, "views", 1) > 1)

@@ -89,7 +89,10 @@ def _valid(log_probs: Tensor, lengths: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ObjectiveLoss:
-    """What an objective makes of a batch: its `loss`, and what else an epoch logs, by name, as `sums` and `means`."""
+    """What an objective makes of a batch: its `loss`, and what else an epoch logs, by name, as `sums` and `means`.
+
+    Sums over the rows of two views are halved before they are logged.
+    """
 
     loss: Tensor
     sums: dict[str, Tensor] = field(default_factory=dict)
