@@ -55,7 +55,8 @@ class SpeechModule(pl.LightningModule):
             names = ", ".join(n for n, objective in self.objectives.items() if getattr(objective, "views", 1) > 1)
             raise ConfigError(
                 f"objectives: {names} compares views that SpecAugment has masked differently, and there are no masks: "
-                "set augment.time_masks or augment.frequency_masks"
+                f"set augment.time_masks (view_time_masks={config.view_time_masks:g} times as many are used) or "
+                "augment.frequency_masks"
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
