@@ -13,7 +13,7 @@ from asr.audio.features import FeatureConfig, LogMel, frame_count
 from asr.model.config import ModelConfig
 from asr.model.encoders import build_encoder, encoder_shape
 
-FeatureAugment = Callable[[Tensor, Tensor], Tensor]
+FeatureAugment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def output_length(samples: int, features: FeatureConfig, model: ModelConfig) -> int:
@@ -80,11 +80,11 @@ class AcousticModel(nn.Module):
         return outputs.log_probs, outputs.lengths
 
     def outputs(self, waveforms: Tensor, lengths: Tensor, augment: FeatureAugment | None = None) -> Outputs:
-        """Everything computed on the way; `augment` is applied to (features, frame lengths) in training."""
+        """Everything computed on the way; `augment` changes (features, frame lengths) in training."""
         with torch.no_grad():
             features, frames = self.features(waveforms, lengths)
             if augment is not None:
-                features = augment(features, frames)
+                features, frames = augment(features, frames)
         return self.recognize(features, frames)
 
     def recognize(self, features: Tensor, frames: Tensor) -> Outputs:

@@ -6,6 +6,7 @@ In a setting that names a file or a folder, `~` and environment variables are ex
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -125,6 +126,9 @@ class TrainConfig:
     `asr.training.objectives.OBJECTIVES` whose sum a step minimizes. `trainer` goes to `pytorch_lightning.Trainer`
     (max_epochs, devices, precision, ...).
 
+    Where an objective compares two views of each utterance (`consistency`), each view gets `view_time_masks` times
+    `augment.time_masks`, rounded down; 2.5 is the factor of the CR-CTC paper. Other runs do not use it.
+
     `early_stopping` > 0 ends the run after that many validations in a row that were not the best yet.
     `checkpoint_minutes` bounds the work that a power failure can cost.
     """
@@ -139,6 +143,7 @@ class TrainConfig:
     task: str = "ctc"
     model: ModelConfig = field(default_factory=RecurrentConfig)
     objectives: dict[str, float] = field(default_factory=lambda: {"ctc": 1.0})
+    view_time_masks: float = 2.5
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     averaging: AveragingConfig = field(default_factory=AveragingConfig)
     lm: LanguageModelConfig = field(default_factory=LanguageModelConfig)
@@ -150,6 +155,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must lie in [0, 2^32), found {self.seed}")
+        if not 0 <= self.view_time_masks < math.inf:
+            raise ValueError(f"view_time_masks must not be negative, found {self.view_time_masks:g}")
 
 
 # Arguments that the run sets itself: a recipe that set them too would silently break invariants.

@@ -84,6 +84,11 @@ class Batch:
         """The same batch in page-locked memory, for copies to CUDA that run beside the computation."""
         return self._with(lambda tensor: tensor.pin_memory())
 
+    def repeated(self, times: int) -> Batch:
+        """All utterances `times` times over, one whole batch after another."""
+        repeated = self._with(lambda tensor: tensor.repeat(times, *[1] * (tensor.dim() - 1)))
+        return replace(repeated, indices=self.indices * times, utterances=self.utterances * times)
+
     def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
         changed: dict[str, Any] = {k: change(v) for k, v in self.__dict__.items() if isinstance(v, Tensor)}
         return replace(self, **changed)

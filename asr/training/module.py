@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,11 @@ from asr.types import ConfigError
 class SpeechModule(pl.LightningModule):
     """Trains an `AcousticModel` for the task and on the objectives of the configuration.
 
-    Every random number of a step (dropout, SpecAugment) is drawn from a seed made of (run seed, epoch, batch, rank),
-    so a resumed run draws what an uninterrupted one would have drawn.
+    Every random number of a step is drawn from a seed made of (run seed, epoch, batch, rank), those of SpecAugment from
+    (run seed, epoch, utterance, view), so a resumed run draws what an uninterrupted one would have drawn.
+
+    With an objective that compares `views` of each utterance, features are computed once and repeated, each view is
+    masked on its own, and all objectives see the outputs and the batch with as many times the rows, view after view.
     """
 
     def __init__(self, config: TrainConfig, tokenizer: Tokenizer, train: Manifest, dev: Manifest) -> None:
@@ -41,27 +45,43 @@ class SpeechModule(pl.LightningModule):
         self.objectives = nn.ModuleDict({n: _named(OBJECTIVES, n, "objectives")(self.model) for n in config.objectives})
         self.task: Task = _named(TASKS, config.task, "task")(self.model, tokenizer, config.text.normalizer, dev)
         self.plateau = Plateau(config.optimizer.plateau_patience)
-        self._augments = config.augment.time_masks > 0 or config.augment.frequency_masks > 0
+        self.views = max(getattr(objective, "views", 1) for objective in self.objectives.values())
+        self.augment = config.augment
+        if self.views > 1:
+            masks = int(round(config.view_time_masks * self.augment.time_masks, 6))  # 1.15 * 100 is below 115
+            self.augment = replace(self.augment, time_masks=masks)
+        self._augments = self.augment.time_masks > 0 or self.augment.frequency_masks > 0
+        if self.views > 1 and not self._augments:
+            names = ", ".join(n for n, objective in self.objectives.items() if getattr(objective, "views", 1) > 1)
+            raise ConfigError(
+                f"objectives: {names} compares views that SpecAugment has masked differently, and there are no masks: "
+                f"set augment.time_masks (view_time_masks={config.view_time_masks:g} times as many are used) or "
+                "augment.frequency_masks"
+            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.unreadable.add(batch)
         if not len(batch):  # nothing could be read; without a loss the other ranks would wait for this one
             return torch.stack([p.sum() for p in self.parameters()]).sum() * 0.0
         self._seed_step(batch_idx)
-        seeds = [(self.run_config.seed, batch.epoch, index) for index in batch.indices]
+        seeds: list[tuple[int, ...]] = [(self.run_config.seed, batch.epoch, index) for index in batch.indices]
+        seeds += [(*seed, view) for view in range(1, self.views) for seed in seeds]
 
-        def augment(features: Tensor, lengths: Tensor) -> Tensor:
-            return spec_augment(features, lengths, self.run_config.augment, seeds)
+        def augment(features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+            if self.views > 1:
+                features, lengths = features.repeat(self.views, 1, 1), lengths.repeat(self.views)
+            return spec_augment(features, lengths, self.augment, seeds), lengths
 
         outputs = self.model.outputs(batch.waveforms, batch.lengths, augment if self._augments else None)
         size = len(batch.indices)
+        batch = batch if self.views == 1 else batch.repeated(self.views)
         losses = []
         for name, weight in self.run_config.objectives.items():
             result: ObjectiveLoss = self.objectives[name](outputs, batch)
             losses.append(weight * result.loss)
             self.log(f"train/{name}", result.loss.detach(), on_step=False, on_epoch=True, batch_size=size)
             for key, value in result.sums.items():
-                self.log(f"train/{key}", value.float(), on_step=False, on_epoch=True, reduce_fx="sum")
+                self.log(f"train/{key}", value.float() / self.views, on_step=False, on_epoch=True, reduce_fx="sum")
             for key, value in result.means.items():
                 self.log(f"train/{key}", value, on_step=False, on_epoch=True, batch_size=size)
         loss = torch.stack(losses).sum()

@@ -56,14 +56,43 @@ def ctc_loss(log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: 
 
 def blank_share(log_probs: Tensor, lengths: Tensor) -> Tensor:
     """Share of valid frames whose most likely symbol is the blank: 1.0 means that no text is recognized."""
-    valid = torch.arange(log_probs.size(1), device=lengths.device)[None, :] < lengths[:, None]
+    valid = _valid(log_probs, lengths)
     blank = (log_probs.argmax(dim=-1) == 0) & valid
     return blank.sum() / valid.sum().clamp(min=1)
 
 
+def consistency_loss(log_probs: Tensor, lengths: Tensor, token_lengths: Tensor) -> Tensor:
+    """How far the frame posteriors of two views of each utterance are apart: consistency regularization of CTC.
+
+    log_probs: (2 * batch, frames, vocab) natural log, the first views of all utterances, then the second ones in the
+    same order; lengths, token_lengths: (2 * batch,), both halves alike. With p1, p2 the posteriors of the two views,
+
+        1/2 * sum over utterances and valid frames of [KL(sg(p2) || p1) + KL(sg(p1) || p2)] / number of target tokens
+
+    where sg stops the gradient, so that each view learns from the other (Yao et al., 2024, "CR-CTC: Consistency
+    regularization on CTC for improved speech recognition", arXiv 2410.05101). The sum over frames is divided as
+    `ctc_loss` divides its own, and both are means over the two views, so that a weight relative to CTC's (0.2 in the
+    paper) means what it means there and in icefall. Nats per target token; padding and rows of length 0 count nothing.
+    """
+    with torch.autocast(log_probs.device.type, enabled=False):
+        first, second = log_probs.detach().float().chunk(2)
+        targets = torch.cat([second, first])
+        divergences = functional.kl_div(log_probs.float(), targets, reduction="none", log_target=True).sum(dim=-1)
+        total = divergences.masked_fill(~_valid(log_probs, lengths), 0.0).sum()
+        return total / token_lengths.sum().clamp(min=1).to(total.device)
+
+
+def _valid(log_probs: Tensor, lengths: Tensor) -> Tensor:
+    """(batch, frames): which frames of (batch, frames, vocab) are not padding."""
+    return torch.arange(log_probs.size(1), device=lengths.device)[None, :] < lengths[:, None]
+
+
 @dataclass(frozen=True)
 class ObjectiveLoss:
-    """What an objective makes of a batch: its `loss`, and what else an epoch logs, by name, as `sums` and `means`."""
+    """What an objective makes of a batch: its `loss`, and what else an epoch logs, by name, as `sums` and `means`.
+
+    Sums over the rows of two views are halved before they are logged.
+    """
 
     loss: Tensor
     sums: dict[str, Tensor] = field(default_factory=dict)
@@ -83,5 +112,18 @@ class CTCObjective(nn.Module):
         return ObjectiveLoss(result.loss, {"infeasible": result.infeasible}, {"blank_share": blank})
 
 
-# Modules made for the acoustic model. Parameters of their own are trained, but are not part of the model file.
-OBJECTIVES: dict[str, Any] = {"ctc": CTCObjective}
+class ConsistencyObjective(nn.Module):
+    """Objective `consistency` (CR-CTC): see `consistency_loss`."""
+
+    views = 2
+
+    def __init__(self, model: AcousticModel) -> None:
+        super().__init__()
+
+    def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
+        return ObjectiveLoss(consistency_loss(outputs.log_probs, outputs.lengths, batch.token_lengths))
+
+
+# Modules made for the acoustic model. Parameters of their own are trained, but are not part of the model file. One with
+# a class attribute `views` of 2 gets outputs and batch with two views of each utterance (see SpeechModule).
+OBJECTIVES: dict[str, Any] = {"ctc": CTCObjective, "consistency": ConsistencyObjective}

@@ -143,10 +143,16 @@ def _tokenizer(config: TrainConfig, train_set: Manifest, output: Path, resumed: 
 def _description(config: TrainConfig, train_set: Manifest, dev_set: Manifest, module: SpeechModule) -> str:
     parameters = sum(p.numel() for p in module.model.parameters())
     hours = float(train_set.durations.sum()) / 3600
-    return (
+    text = (
         f"{config.name}: {len(train_set)} training utterances ({hours:.2f} h), {len(dev_set)} dev, "
         f"{module.tokenizer.vocab_size} symbols, {parameters / 1e6:.2f} M parameters"
     )
+    if module.views > 1:
+        text += (
+            f"\nnote: {module.views} views of each utterance, each with {module.augment.time_masks} time masks "
+            f"(view_time_masks={config.view_time_masks:g} x augment.time_masks={config.augment.time_masks})"
+        )
+    return text
 
 
 def _trainer(config: TrainConfig, output: Path, task: Task, saving: list[Callback]) -> pl.Trainer:

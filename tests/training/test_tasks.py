@@ -86,6 +86,16 @@ def test_an_objective_of_ones_own_is_summed_with_its_weight_and_logged_by_its_na
         assert loss == pytest.approx(ctc + 0.25 * penalty, rel=1e-5)
 
 
+def test_consistency_needs_no_more_than_its_weight(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(parse_config(settings(objectives={"ctc": 1.0, "consistency": 0.2}, trainer={"max_epochs": 1})))
+    values = logged(tmp_path / "run")
+    [loss], [ctc], [apart] = (values[f"train/{name}"] for name in ("loss_epoch", "ctc", "consistency"))
+    assert loss == pytest.approx(ctc + 0.2 * apart, rel=1e-5) and apart > 0
+    assert "2 views of each utterance, each with 2 time masks (view_time_masks=2.5 x" in capsys.readouterr().err
+
+
 def test_without_ctc_nothing_of_it_is_logged(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

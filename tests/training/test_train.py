@@ -67,11 +67,18 @@ def test_learns_the_language_and_writes_everything_a_run_should(settings: Settin
 
 
 # In the second epoch of 8 steps; other moments: test_interruption.py.
-@pytest.mark.parametrize("kind", ["ema", "last_k"])
+@pytest.mark.parametrize(("kind", "objectives"), [("ema", {}), ("last_k", {"ctc": 1.0, "consistency": 0.2})])
 def test_interrupted_and_resumed_equals_unbroken(
-    settings: Settings, step_losses: Losses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    settings: Settings,
+    step_losses: Losses,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    objectives: dict[str, float],
 ) -> None:
     sections = {"averaging": {"kind": kind, "last_k": 2}, "augment": {"join": 0.5}}
+    if objectives:
+        sections["objectives"] = objectives
     unbroken = train(parse_config(settings("unbroken", **sections)))
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         interrupt_after(patch, 11)
