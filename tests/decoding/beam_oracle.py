@@ -9,6 +9,8 @@ from collections import defaultdict
 
 import numpy as np
 
+from asr.lm.automaton import lm_step
+
 WORD_MARK = "\u2581"
 
 
