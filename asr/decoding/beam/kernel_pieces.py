@@ -1,7 +1,7 @@
 """The beam search over labels that spell several characters, compiled: a text may be reached in several ways.
 
 A hypothesis is a text prefix with its last label, and candidates with the same ones are found by a hash table and
-added up. Otherwise it is the search of beam_kernel.py.
+added up. Otherwise it is the search of kernel.py.
 """
 
 from __future__ import annotations

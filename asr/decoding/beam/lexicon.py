@@ -165,7 +165,7 @@ def _is_letter(unit: str, alphabet: Alphabet) -> bool:
 
 
 def _build(alphabet: Alphabet, encoded: list[str], lm_words: np.ndarray, scores: np.ndarray) -> tuple[Tree, np.ndarray]:
-    """The tree over sorted strings, level by level: words that share a node are neighbours."""
+    """The tree over sorted strings, level by level: words that share a node are neighbors."""
     flat, starts = alphabet.codes(encoded)
     lengths = np.diff(starts)
     parents, symbols, counts = [np.zeros(1, np.int64)], [np.zeros(1, np.int32)], [1]
@@ -223,7 +223,7 @@ def _build(alphabet: Alphabet, encoded: list[str], lm_words: np.ndarray, scores:
 
 
 def _longest_chain(following: np.ndarray) -> int:
-    """The largest number of words with one spelling; they are neighbours."""
+    """The largest number of words with one spelling; they are neighbors."""
     breaks = np.flatnonzero(np.concatenate(([True], following < 0)))
     return int(np.diff(breaks).max(initial=1))
 
@@ -283,7 +283,7 @@ def label_arcs(
     """For every node that labels can reach, the labels that go on from it and where to: arrays of `Tree`.
 
     Label `labels[k]` spells `flat[starts[k]:starts[k + 1]]`; the spellings are sorted, so that those with a common
-    beginning are neighbours and are walked together.
+    beginning are neighbors and are walked together.
     """
     nodes = tree.shape[0] - 1
     reached = np.zeros(nodes, np.bool_)

@@ -1,4 +1,4 @@
-"""What the search over pieces is made of besides beam_steps.py: labels of several characters, candidates added up."""
+"""What the search over pieces is made of besides steps.py: labels of several characters, candidates added up."""
 
 from __future__ import annotations
 
