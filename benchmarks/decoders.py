@@ -31,7 +31,7 @@ from asr.lm.arpa import write_arpa
 from asr.lm.estimate import encode_corpus, estimate
 from asr.lm.ngram import NGramLM
 
-COLOURS = {
+COLORS = {
     "ours": "tab:red",
     "flashlight": "tab:blue",
     "flashlight, blanks dropped": "tab:cyan",
@@ -198,9 +198,9 @@ def plot(problem: Problem, points: Sequence[Point], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 5))
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         kept = edge([p for p in points if p.decoder == name], "search")
-        axes.plot([p.search for p in kept], [100 * p.wer for p in kept], "o-", color=colour, label=name, markersize=4)
+        axes.plot([p.search for p in kept], [100 * p.wer for p in kept], "o-", color=color, label=name, markersize=4)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("CPU microseconds per frame, search alone, one thread")

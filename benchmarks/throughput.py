@@ -19,7 +19,7 @@ from asr.types import AsrError, UsageError
 
 EPILOG = """\
 int8 quantizes the inputs of a layer by the largest value in the whole batch, so that what is heard in an utterance
-depends a little on its neighbours: only with batch size 1 is the word error rate that of the utterances themselves.
+depends a little on its neighbors: only with batch size 1 is the word error rate that of the utterances themselves.
 float32 and bfloat16 give every utterance the same in any batch.
 """
 

@@ -77,7 +77,7 @@ def with_precision(model: AcousticModel, precision: str) -> AcousticModel:
     layers, activations quantized as they come; CPU only). Features and log-probabilities stay float32.
 
     int8 is the one precision without batch invariance: PyTorch takes the scale of the activations over the whole batch,
-    padding included, so that log-probabilities of an utterance depend on its neighbours. Alone it is deterministic.
+    padding included, so that log-probabilities of an utterance depend on its neighbors. Alone it is deterministic.
     """
     if precision == "float32":
         return model

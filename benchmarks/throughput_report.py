@@ -26,7 +26,7 @@ _COLUMNS: dict[str, tuple[str, str]] = {
     "wer": ("WER", "{:.2%}"),
     "wer_change": ("change", "{:+.2%}"),
 }
-_COLOURS = {"reading": "#8b949e", "features": "#2da44e", "acoustic model": "#1f6feb", "decoding": "#d1242f"}
+_COLORS = {"reading": "#8b949e", "features": "#2da44e", "acoustic model": "#1f6feb", "decoding": "#d1242f"}
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -49,14 +49,14 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     axes = figure.subplots()
     names = [_name(row) for row in rows]
     left = [0.0] * len(rows)
-    for part, colour in _COLOURS.items():
+    for part, color in _COLORS.items():
         widths = [row.get("parts", {}).get(part, 0.0) for row in rows]
         if any(widths):
-            axes.barh(names, widths, left=left, color=colour, label=part)
+            axes.barh(names, widths, left=left, color=color, label=part)
             left = [a + b for a, b in zip(left, widths, strict=True)]
     if not any(left):
         left = [row["real_time_factor"] for row in rows]
-        axes.barh(names, left, color=_COLOURS["acoustic model"])
+        axes.barh(names, left, color=_COLORS["acoustic model"])
     else:
         axes.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize="small")
     for i, value in enumerate(left):

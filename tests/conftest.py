@@ -41,7 +41,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def noise() -> Callable[..., np.ndarray]:
-    """`noise(seconds, seed)`: (time,) float32 at 16 kHz whose colour and loudness change, so that a model has work."""
+    """`noise(seconds, seed)`: (time,) float32 at 16 kHz whose color and loudness change, so that a model has work."""
 
     def make(seconds: float, seed: int = 0, rate: int = RATE) -> np.ndarray:
         generator = np.random.default_rng(seed)

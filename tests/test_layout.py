@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -93,3 +94,12 @@ def test_no_file_is_a_bag_of_things() -> None:
     for path in [*SOURCES, *(ROOT / "recipes").rglob("*.py")]:
         assert path.stem not in ("utils", "util", "helpers", "common", "misc"), path
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, f"{path} holds two things"
+
+
+def test_files_named_in_the_source_exist() -> None:
+    sources = [path for folder in ("asr", "benchmarks", "recipes", "tests") for path in (ROOT / folder).rglob("*.py")]
+    names = {path.name for path in sources}
+    for path in sources:
+        if "tests" not in path.parts and path.name != "_torchaudio.py":  # which names files of torchaudio
+            for name in re.findall(r"\b\w+\.py\b", path.read_text(encoding="utf-8")):
+                assert name in names, f"{path} names {name}"

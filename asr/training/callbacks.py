@@ -38,6 +38,9 @@ class DataWait(Callback):
         self.warn_above, self.warned = warn_above, False
         self._waited = self._worked = self._mark = 0.0  # seconds
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._mark = time.perf_counter()  # an epoch that is resumed in its middle has no start
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._waited = self._worked = 0.0
         self._mark = time.perf_counter()
@@ -76,6 +79,9 @@ class EpochReport(Callback):
         self._bar: Any = None
         self._started = 0.0
         self._warned = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started = time.monotonic()  # an epoch that is resumed in its middle has no start
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -187,6 +188,8 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_run_can_be_finished(settings: Se
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "resuming from" in err and "dev WER" in out and "epoch   1 " not in err
+    assert all(float(seconds) < 120 for seconds in re.findall(r"^epoch .* (\S+) s$", err, re.MULTILINE)), err
+    assert "waits for data" not in err
 
 
 def test_two_processes_evaluate_each_utterance_once_with_the_same_result(settings: Settings, tmp_path: Path) -> None:
