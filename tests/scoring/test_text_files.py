@@ -272,6 +272,7 @@ BAD = [
     ("a.txt", "0.00\t1.25\ta b\n", "a.txt: a file of this kind is not supported"),
     ("a", "SPEAKER r 1 0.50 1.20 <NA> <NA> s <NA> <NA>\n", "a: a file of this kind is not supported"),
     ("a.docx", "PK\x03\x04\0\0", "a.docx: docx is not supported"),
+    ("a.ctm", "r 1 0 1 a\0\n", "a.ctm: a file of this kind is not supported"),
     ("a", "#!MLF!#\n", "a: a file of this kind is not supported"),
     ("a.trn", "a (u1)\nb (u1)\n", "the id 'u1' occurs twice"),
     ("a.trn", ";; nothing\n", "no texts in it"),
