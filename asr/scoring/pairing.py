@@ -238,16 +238,39 @@ def cut_to_segments(references: TextFile, hypotheses: TextFile) -> TextFile:
         )
     lines = [line for line in hypotheses.lines if line.recording not in segments]
     for recording, words_of in hypotheses.timed.items():
-        words = sorted((word for word in words_of if not word.mark), key=lambda word: word.start)
+        groups = _groups(words_of)
         taken = 0
         for line in segments.get(recording, ()):
             first, end = taken, line.offset + (line.duration or 0.0)
             last = line is segments[recording][-1]
-            while taken < len(words) and (last or (words[taken].start + words[taken].end) / 2 < end):
+            while taken < len(groups) and (last or _middle(groups[taken]) < end):
                 taken += 1
-            lines.append(timed_line(Line(line.id, ""), words[first:taken], hypotheses.path, line.offset))
+            words = [word for group in groups[first:taken] for word in group]
+            lines.append(timed_line(Line(line.id, ""), words, hypotheses.path, line.offset))
     ignored = {line.id for line in references.ignored}
     return replace(hypotheses, lines=tuple(line for line in lines if line.id not in ignored))
+
+
+_SHOWN = {"<ALT_BEGIN>": "{", "<ALT>": "/", "<ALT_END>": "}"}  # as in trn and stm
+
+
+def _groups(words: Sequence[TimedWord]) -> list[list[TimedWord]]:
+    """The words by their starts; a choice, from <ALT_BEGIN> to <ALT_END>, stays together and starts with its first."""
+    groups: list[list[TimedWord]] = []
+    inside = False
+    for word in words:
+        if inside:
+            groups[-1].append(word)
+        else:
+            groups.append([word])
+        if word.mark:
+            inside = word.text.upper() != "<ALT_END>"
+    return sorted(groups, key=lambda group: min((word.start for word in group if not word.mark), default=0.0))
+
+
+def _middle(group: Sequence[TimedWord]) -> float:
+    times = [time for word in group if not word.mark for time in (word.start, word.end)]
+    return (min(times, default=0.0) + max(times, default=0.0)) / 2
 
 
 def timed_line(line: Line, words: Sequence[TimedWord], path: str, offset: float = 0.0) -> Line:
@@ -274,7 +297,7 @@ def timed_line(line: Line, words: Sequence[TimedWord], path: str, offset: float 
     if choice:
         raise TextFileError(f"{path}: a choice of words in '{line.recording}' has no <ALT_END>")
     if parts:
-        shown = " ".join(word.text for word in words)
+        shown = " ".join(_SHOWN[word.text.upper()] if word.mark else word.text for word in words)
         return replace(line, text=shown, wordings=Wordings((*parts, " ".join(plain))))
     timed = tuple(
         Word(word.text, max(word.start - offset, 0.0), max(word.end - offset, 0.0), word.confidence)

@@ -110,8 +110,8 @@ def _speakers(path: str) -> dict[str, Line]:
 def _format_of(path: str, content: str) -> str:
     """The format that the suffix or else the content says. Raises TextFileError for formats that are not read."""
     suffix = Path(path.removesuffix(".gz")).suffix.lower()
-    if _FOREIGN.match(content) or _SUFFIXES.get(suffix) == "":
-        kind = suffix.lstrip(".") if suffix != ".txt" and suffix else "a file of this kind"
+    if "\0" in content or _FOREIGN.match(content) or _SUFFIXES.get(suffix) == "":  # no text has NUL characters
+        kind = "a file of this kind" if _SUFFIXES.get(suffix) or not suffix else suffix.lstrip(".")
         raise TextFileError(
             f"{path}: {kind} is not supported: convert it to {', '.join(FORMATS[:-1])} or txt (--format says "
             "which of these a file is, whatever its name)"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from asr.scoring.alternatives import Wordings
 from asr.scoring.pairing import TextFileError, pair
 from asr.scoring.text_files import read_texts, with_speakers
 from asr.types import UsageError, Word
@@ -238,6 +239,16 @@ def test_stm_and_ctm_are_paired_by_recording_channel_and_time(write):
         pair(stm, read_texts(write("x.ctm", "x 1 0.0 1.0 a\n")))
 
 
+def test_a_choice_in_a_ctm_stays_a_choice_in_the_segments_of_an_stm(write):
+    """Kind: markup known in one place and dropped in another. Both of its words counted as spoken."""
+    stm = read_texts(write("r.stm", "r 1 s 0.0 1.0 a { b / c } d\nr 1 s 1.0 2.0 e\n"))
+    choice = "r 1 * * <ALT_BEGIN>\nr 1 0.3 0.1 c\nr 1 * * <ALT>\nr 1 0.3 0.1 x\nr 1 * * <alt_end>\n"
+    ctm = read_texts(write("h.ctm", f"r 1 1.3 0.1 e\nr 1 0.1 0.1 a\n{choice}r 1 0.5 0.1 d\n"))
+    paired = pair(stm, ctm)
+    assert [line.text for line in paired.hypotheses] == ["a { c / x } d", "e"]
+    assert paired.hypotheses[0].wordings == Wordings(("a", (Wordings(("c",)), Wordings(("x",))), "d"))
+
+
 BAD = [
     ("a.trn", "a b\n", "a.trn:1: no utterance id: a line of a trn file ends in (id)"),
     ("a.trn", "a (u1)\nb { c / d (u2)\n", "a.trn:2: '{' begins a choice of wordings that no '}' ends"),
@@ -260,6 +271,8 @@ BAD = [
     ("a.txt", "[00:00.000 --> 00:02.000] a b\n", "a.txt: a file of this kind is not supported"),
     ("a.txt", "0.00\t1.25\ta b\n", "a.txt: a file of this kind is not supported"),
     ("a", "SPEAKER r 1 0.50 1.20 <NA> <NA> s <NA> <NA>\n", "a: a file of this kind is not supported"),
+    ("a.docx", "PK\x03\x04\0\0", "a.docx: docx is not supported"),
+    ("a.ctm", "r 1 0 1 a\0\n", "a.ctm: a file of this kind is not supported"),
     ("a", "#!MLF!#\n", "a: a file of this kind is not supported"),
     ("a.trn", "a (u1)\nb (u1)\n", "the id 'u1' occurs twice"),
     ("a.trn", ";; nothing\n", "no texts in it"),
