@@ -31,18 +31,19 @@ def run(args: argparse.Namespace) -> int:
     set_thread_environment()  # before torch is imported
     output = ""
     try:
-        with handled_signals():  # from before the imports, which take seconds
-            from asr.training.config import read_config
-            from asr.training.run import train
-
+        with handled_signals() as signals:  # from before the imports, which take seconds
+            with signals.deferred():  # an exception while a library starts up can abort the process
+                from asr.training.config import read_config
+                from asr.training.run import train
+            signals.check()
             config = read_config(args.recipe, args.overrides)
             _refuse_pipes(args.recipe, config)
             output = config.output
             result = train(config, args.resume)
     except Interrupted as stop:
         again = shlex.join(["asr", "train", args.recipe, *args.overrides])
-        where = f" in {output}" if output else ""
-        say(f"stopped; everything is saved{where}. Go on with: {again}")
+        saved = f"everything is saved in {output}" if output else "the training had not begun"
+        say(f"stopped; {saved}. Go on with: {again}")
         return stop.status
     if result.scores:  # other ranks of a distributed run have nothing to report
         print(f"{result.model_path}  {result.scores}  {result.epochs} epochs")

@@ -40,8 +40,9 @@ def _status(folder: Path, preparation: Preparation, arguments: Sequence[str]) ->
             args = _parse(folder, preparation, arguments)
             config = _config(folder, args)
             chosen, forced = _chosen(args.steps), _chosen(args.force or "")
-            from asr.recipe.steps import Run  # takes seconds, in which a signal may come
-
+            with signals.deferred():  # takes seconds; an exception while a library starts up can abort the process
+                from asr.recipe.steps import Run
+            signals.check()
             Run(config, args, preparation, folder, signals).steps(chosen, forced)
             return 0
     except Interrupted as stop:
