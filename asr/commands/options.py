@@ -36,7 +36,13 @@ def add_subcommands(parser: argparse.ArgumentParser, table: Mapping[str, Subcomm
 
 def add_model_options(parser: argparse.ArgumentParser, *, batches: bool = True) -> None:
     """-m/--model, --device, --threads, --batch-seconds (where the command makes batches), --progress."""
-    parser.add_argument("-m", "--model", required=True, metavar="MODEL", help="model file (.asr)")
+    parser.add_argument(
+        "-m",
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="model file (.asr), or the name of a bundled one (asr models)",
+    )
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads for the model")
     if batches:

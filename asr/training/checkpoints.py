@@ -103,11 +103,16 @@ def find_checkpoint(output: Path, resume: str) -> tuple[Path, dict[str, Any]] | 
 
 
 def check_resume(checkpoint: Path, saved: dict[str, Any], config: TrainConfig) -> str:
-    """Refuse to resume with another task or model, other features or text settings; all else may change.
+    """Refuse to resume with another task, model or `init`, other features or text settings; all else may change.
 
     Returns the versioned name of the normalizer that the run began with, which it keeps.
     """
-    settings = [("task", saved["config"].get("task", "ctc"), config.task)]
+    began, begins = (Path(name).name for name in (saved["config"].get("init", ""), config.init))  # it may have moved
+    settings: list[tuple[str, Any, Any]] = [
+        ("task", saved["config"].get("task", "ctc"), config.task),
+        ("init", began or "nothing", begins or "nothing"),
+        ("encoder_lr_factor", saved["config"].get("encoder_lr_factor", 1.0), config.encoder_lr_factor),
+    ]
     for section in ("model", "features", "text"):
         old, new = saved["config"].get(section, {}), to_dict(getattr(config, section))
         for key in new:

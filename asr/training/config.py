@@ -6,6 +6,7 @@ In a setting that names a file or a folder, `~` and environment variables are ex
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from asr.config import (
     read_yaml,
 )
 from asr.model.config import ModelConfig, RecurrentConfig
+from asr.training.initial import with_initial_model
 from asr.types import ConfigError
 
 
@@ -125,6 +127,11 @@ class TrainConfig:
     `asr.training.objectives.OBJECTIVES` whose sum a step minimizes. `trainer` goes to `pytorch_lightning.Trainer`
     (max_epochs, devices, precision, ...).
 
+    `init` names a model to begin from, a file or one of those bundled: its features and encoder are taken, with its
+    weights, and of its output layer the symbols that the new tokenizer has too. The recipe may change the encoder's
+    dropout; other settings of `features` and `model` must agree with it. The encoder is kept as it is for the first
+    `freeze_epochs`, and learns with `encoder_lr_factor` times the learning rate.
+
     `early_stopping` > 0 ends the run after that many validations in a row that were not the best yet.
     `checkpoint_minutes` bounds the work that a power failure can cost.
     """
@@ -138,6 +145,9 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     task: str = "ctc"
     model: ModelConfig = field(default_factory=RecurrentConfig)
+    init: FilePath = ""
+    freeze_epochs: int = 0
+    encoder_lr_factor: float = 1.0
     objectives: dict[str, float] = field(default_factory=lambda: {"ctc": 1.0})
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     averaging: AveragingConfig = field(default_factory=AveragingConfig)
@@ -150,6 +160,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must lie in [0, 2^32), found {self.seed}")
+        if self.freeze_epochs < 0:
+            raise ValueError(f"freeze_epochs must not be negative, found {self.freeze_epochs}")
+        if self.freeze_epochs and not self.init:
+            raise ValueError("freeze_epochs is for a run that begins from a model: set init")
+        if not 0 <= self.encoder_lr_factor < math.inf:
+            raise ValueError(f"encoder_lr_factor must not be negative, found {self.encoder_lr_factor:g}")
 
 
 # Arguments that the run sets itself: a recipe that set them too would silently break invariants.
@@ -174,8 +190,11 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 
 def parse_config(values: dict[str, Any]) -> TrainConfig:
-    """A TrainConfig from nested plain values; `trainer` keys and values are checked against Lightning's signature."""
-    config = from_dict(TrainConfig, values)
+    """A TrainConfig from nested plain values; `trainer` keys and values are checked against Lightning's signature.
+
+    With `init`, features and encoder are those of its model. Raises ConfigError, ModelFileError.
+    """
+    config = from_dict(TrainConfig, with_initial_model(values))
     if not config.objectives:
         raise ConfigError("objectives: name at least one, for example {ctc: 1.0}")
     if not config.trainer:
