@@ -163,8 +163,11 @@ def refuse_existing(path: str | Path | None, force: bool) -> None:
 def load_recognizer(args: argparse.Namespace) -> Recognizer:
     """The model on its device with the decoder that the options describe."""
     import asr
+    from asr.model.checkpoint import bundled_model
 
     recognizer = asr.load(args.model, device=args.device, threads=args.threads)
+    if bundled := bundled_model(args.model):
+        say(f"asr: note: {bundled.name} is {bundled.purpose}")
     recognizer.decoder = make_decoder(
         decoding_config(args), recognizer.tokenizer, recognizer.frame_seconds, lambda message: warn(message)
     )

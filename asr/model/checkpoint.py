@@ -28,7 +28,7 @@ class BundledModel:
     name: str
     purpose: str
     license: str
-    data: str
+    data: tuple[str, ...]
 
     @property
     def path(self) -> Path:
@@ -40,7 +40,7 @@ BUNDLED = {
         ENGLISH,
         "a start for fine-tuning on English speech (57 % WER on read books), not a transcriber",
         "CC BY 4.0",
-        "LibriSpeech, speechocean762, CMU Arctic, Kathleen, African Storybook, LJSpeech, VCTK",
+        ("LibriSpeech", "speechocean762", "CMU Arctic", "Kathleen", "African Storybook", "LJSpeech", "VCTK"),
     )
 }
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from asr.config import expand_path, to_dict
 from asr.files import replacing
+from asr.model.averaging import mean_weights
 from asr.text.normalize import recorded
 from asr.training.config import TrainConfig
 from asr.training.process import LOCK, say
@@ -147,17 +148,7 @@ def average_checkpoints(paths: Sequence[str | Path]) -> dict[str, Tensor]:
 
     Raises ModelFileError when a file is not a training checkpoint or the models differ in shape.
     """
-    if not paths:
-        raise ModelFileError("no checkpoints to average")
-    total: dict[str, Tensor] = {}
-    for path in paths:
-        weights = model_weights(read_checkpoint(path))
-        if total and {k: v.shape for k, v in total.items()} != {k: v.shape for k, v in weights.items()}:
-            raise ModelFileError(f"{path}: holds a model of another shape than {paths[0]}")
-        for name, tensor in weights.items():
-            value = tensor.double() if tensor.is_floating_point() else tensor
-            total[name] = total[name] + value if name in total and tensor.is_floating_point() else value
-    return {k: (v / len(paths)).float() if v.is_floating_point() else v for k, v in total.items()}
+    return mean_weights((path, model_weights(read_checkpoint(path))) for path in paths)
 
 
 def model_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:

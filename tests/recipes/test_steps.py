@@ -311,7 +311,7 @@ def test_a_model_to_begin_from_counts_by_its_content(toy: Toy, tmp_path: Path) -
     assert toy.run(f"init={start}") == (0, [])
     save_model(start, file.model, file.tokenizer, file.normalizer, {"name": "second"})
     assert toy.run(f"init={start}")[1][0] == "train"
-    (Path("exp/toy") / "config.yaml").write_text((f"init: {start}\nfeatures: {{n_mels: 16}}\nmodel: {{}}\n"))
+    (Path("exp/toy") / "config.yaml").write_text(f"init: {start}\nfeatures: {{n_mels: 16}}\nmodel: {{}}\n")
     start.unlink()  # what was trained stands
     assert toy.run("--steps", "train", f"init={start}")[0] == 0
 
