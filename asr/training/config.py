@@ -181,20 +181,21 @@ _OWNED_TRAINER_KEYS = {
 }
 
 
-def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+def read_config(path: str | Path, overrides: Sequence[str] = (), resume: str = "never") -> TrainConfig:
     """Read a recipe, following `extends: other.yaml` (relative to the file), and apply `key=value` overrides.
 
+    A run with `init` that `resume` ("auto", "never" or a checkpoint) goes on with does not read that model again.
     Raises ConfigError naming the unknown key and the nearest valid one.
     """
-    return parse_config(apply_overrides(read_extended(path), overrides))
+    return parse_config(apply_overrides(read_extended(path), overrides), resume)
 
 
-def parse_config(values: dict[str, Any]) -> TrainConfig:
+def parse_config(values: dict[str, Any], resume: str = "never") -> TrainConfig:
     """A TrainConfig from nested plain values; `trainer` keys and values are checked against Lightning's signature.
 
     With `init`, features and encoder are those of its model. Raises ConfigError, ModelFileError.
     """
-    config = from_dict(TrainConfig, with_initial_model(values))
+    config = from_dict(TrainConfig, with_initial_model(values, resume))
     if not config.objectives:
         raise ConfigError("objectives: name at least one, for example {ctc: 1.0}")
     if not config.trainer:

@@ -21,23 +21,25 @@ from asr.types import ConfigError, ModelFileError
 _RECORD = "config.yaml"  # the configuration of a run, in its output folder
 
 
-def with_initial_model(values: dict[str, Any]) -> dict[str, Any]:
+def with_initial_model(values: dict[str, Any], resume: str = "never") -> dict[str, Any]:
     """A recipe's nested values with features and encoder of the model that `init` names, if it names one.
 
-    A run that has begun needs the model no more: where that cannot be read, the run's own record takes its place.
+    A run that `resume` ("auto", "never" or a checkpoint) goes on with needs the model no more: its own record takes the
+    model's place, as it does for any run in the output folder where the model cannot be read.
     Raises ConfigError naming both values where the recipe contradicts the model, ModelFileError.
     """
     init = values.get("init")
     if not init or not isinstance(init, str):
         return values
     init = expand_path(init, "init")
+    output = Path(expand_path(str(values.get("output") or "exp/run"), "output"))
+    described = _resumed(output, resume, init)
     try:
-        described = read_metadata(init)
+        described = described or read_metadata(init)
     except ModelFileError:
-        recorded = _recorded(values.get("output"), init)
-        if recorded is None:
+        described = _recorded(output, init)
+        if described is None:
             raise
-        described = recorded
     found: list[str] = []
     result = dict(values)
     for section, kind in (("features", FeatureConfig), ("model", ModelConfig)):
@@ -105,11 +107,22 @@ class InitialModel:
         return f"beginning from {self.record['file']}: its encoder and {rows}"
 
 
-def _recorded(output: Any, init: str) -> dict[str, Any] | None:
-    """The settings of the run in `output`, if it began from `init`."""
-    path = Path(expand_path(str(output or "exp/run"), "output")) / _RECORD
+def _resumed(output: Path, resume: str, init: str) -> dict[str, Any] | None:
+    """The settings of the run that `resume` goes on with, if there is one that began from `init`."""
+    if resume == "never":
+        return None
+    if resume == "auto":
+        begun = any(output.glob("*.ckpt")) or any(output.glob("checkpoints/*.ckpt"))
+        return _recorded(output, init) if begun else None
+    folder = Path(expand_path(resume, "--resume")).absolute().parent
+    return _recorded(folder.parent if folder.name == "checkpoints" else folder, init)
+
+
+def _recorded(output: Path, init: str) -> dict[str, Any] | None:
+    """The settings of the run in `output`, if it began from `init`, wherever that lay."""
+    path = output / _RECORD
     settings = read_yaml(path) if path.is_file() else {}
-    return settings if settings.get("init") == init else None
+    return settings if Path(str(settings.get("init", ""))).name == Path(init).name else None
 
 
 def _differences(

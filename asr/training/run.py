@@ -86,6 +86,7 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
             remove_partial_files(output)
         found = find_checkpoint(output, resume)
         rules = versioned(config.text.normalizer)
+        initial = InitialModel.read(config.init, config.model, config.features) if config.init and not found else None
         if found:
             rules = check_resume(*found, config)
             if resume == "auto" and found[0].name != LAST and (output / LAST).exists() and is_first_process():
@@ -95,7 +96,6 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
 
         config = replace(config, text=replace(config.text, normalizer=rules))
 
-        initial = InitialModel.read(config.init, config.model, config.features) if config.init and not found else None
         train_set = Manifest.read(manifests(config.data.train))
         dev_set = Manifest.read(manifests(config.data.dev))
         tokenizer = _tokenizer(config, train_set, output, resumed=found is not None)

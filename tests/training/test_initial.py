@@ -196,5 +196,14 @@ def test_the_command_takes_it_as_an_override(
     recipe.write_text(json.dumps(settings(trainer={"max_epochs": 1, "limit_train_batches": 1})), encoding="utf-8")
     assert main(["train", str(recipe), f"init={base}"]) == 0
     assert read_metadata(tmp_path / "run" / "model.asr")["training"]["init"]["name"] == "before"
-    assert main(["train", str(recipe), f"init={base}", "features.rate=8000"]) == 2
+    for epochs, name in ((2, "run"), (3, "elsewhere")):  # `init` is not read again: by now it has another shape
+        file = load_model(FORMAT1)
+        save_model(base, file.model, file.tokenizer, file.normalizer)
+        more = [f"trainer.max_epochs={epochs}", f"output={tmp_path / name}", "--resume"]
+        assert main(["train", str(recipe), f"init={base}", *more, str(tmp_path / "run" / "last.ckpt")]) == 0
+        assert read_metadata(tmp_path / name / "model.asr")["training"]["init"]["name"] == "before"
+    assert main(["train", str(recipe), f"init={base}", "trainer.max_epochs=2"]) == 0
+    assert main(["train", str(recipe), f"init={base}", "--resume", "never"]) == 2
+    assert "features.n_mels is 24 here and 16 in the model" in capsys.readouterr().err
+    assert main(["train", str(recipe), f"init={base}", "features.rate=8000", "--resume", "never"]) == 2
     assert "features.rate is 8000 here and 16000 in the model" in capsys.readouterr().err
