@@ -20,12 +20,13 @@ __all__ = ["AsrError", "Failure", "Hypothesis", "Recognizer", "Transcript", "Wor
 
 
 def load(path: str | Path, device: str = "auto", threads: int | None = None, **decoding: Any) -> Recognizer:
-    """Open a model file; `device` is auto, cpu or cuda, `threads` caps PyTorch's threads on the CPU.
+    """Open a model file, or a bundled model by its name (`asr models` lists them).
 
-    `decoding` sets fields of asr.decoding.make.DecodingConfig, the decoding options of `asr transcribe`: lm="words.lm",
-    hotwords=["ada"], nbest=5, decoder="greedy"; the default is the beam search. Words of a language model and hotwords
-    that the model cannot spell cause a warning. Raises ModelFileError for a file that is not a model of this package,
-    UsageError for a device that does not exist or contradictory options, LMError.
+    `device` is auto, cpu or cuda, `threads` caps PyTorch's threads on the CPU. `decoding` sets fields of
+    asr.decoding.make.DecodingConfig, the decoding options of `asr transcribe`: lm="words.lm", hotwords=["ada"],
+    nbest=5, decoder="greedy"; the default is the beam search. Words of a language model and hotwords that the model
+    cannot spell cause a warning. Raises ModelFileError for a file that is not a model of this package, UsageError for a
+    device that does not exist or contradictory options, LMError.
     """
     from asr.recognition.recognizer import Recognizer
 

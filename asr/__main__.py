@@ -22,6 +22,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("asr.commands.data", "check, summarize or convert a manifest"),
     "lm": ("asr.commands.lm", "train, convert, inspect or measure a language model"),
     "info": ("asr.commands.info", "describe a model file"),
+    "models": ("asr.commands.models", "list the models that are part of the package"),
+    "average": ("asr.commands.average", "average models of one shape"),
     "calibrate": ("asr.commands.calibrate", "fit word confidences to a development set"),
     "doctor": ("asr.commands.doctor", "check the installation and say how to fix it"),
 }

@@ -36,7 +36,13 @@ def add_subcommands(parser: argparse.ArgumentParser, table: Mapping[str, Subcomm
 
 def add_model_options(parser: argparse.ArgumentParser, *, batches: bool = True) -> None:
     """-m/--model, --device, --threads, --batch-seconds (where the command makes batches), --progress."""
-    parser.add_argument("-m", "--model", required=True, metavar="MODEL", help="model file (.asr)")
+    parser.add_argument(
+        "-m",
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="model file (.asr), or the name of a bundled one (asr models)",
+    )
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads for the model")
     if batches:
@@ -157,8 +163,11 @@ def refuse_existing(path: str | Path | None, force: bool) -> None:
 def load_recognizer(args: argparse.Namespace) -> Recognizer:
     """The model on its device with the decoder that the options describe."""
     import asr
+    from asr.model.checkpoint import bundled_model
 
     recognizer = asr.load(args.model, device=args.device, threads=args.threads)
+    if bundled := bundled_model(args.model):
+        say(f"asr: note: {bundled.name} is {bundled.purpose}")
     recognizer.decoder = make_decoder(
         decoding_config(args), recognizer.tokenizer, recognizer.frame_seconds, lambda message: warn(message)
     )

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
                 from asr.training.config import read_config
                 from asr.training.run import train
             signals.check()
-            config = read_config(args.recipe, args.overrides)
+            config = read_config(args.recipe, args.overrides, args.resume)
             _refuse_pipes(args.recipe, config)
             output = config.output
             result = train(config, args.resume)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from asr.config import nearest
 from asr.types import ConfigError
@@ -12,7 +12,12 @@ from asr.types import ConfigError
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """`encoder` names the encoder in the registry `asr.model.encoders.ENCODERS`; its options are a subclass of this."""
+    """`encoder` names the encoder in the registry `asr.model.encoders.ENCODERS`; its options are a subclass of this.
+
+    `SHAPELESS` names the options that may change between models that share their weights.
+    """
+
+    SHAPELESS: ClassVar[tuple[str, ...]] = ()
 
     encoder: str = "recurrent"
 
@@ -33,6 +38,8 @@ class RecurrentConfig(ModelConfig):
     `projection` > 0 puts a linear layer of that width after each recurrent layer, which shrinks the input of the next.
     `dropout` acts between layers, `input_dropout` on the subsampled features.
     """
+
+    SHAPELESS: ClassVar[tuple[str, ...]] = ("dropout", "input_dropout")
 
     subsampling: Literal[2, 4, 8] = 4
     subsampling_channels: int = 32

@@ -6,7 +6,6 @@ import argparse
 import errno
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,9 +97,10 @@ def _config(folder: Path, args: argparse.Namespace) -> TrainConfig:
     args.data = args.data or default
     for section in ("data", "lm"):
         values[section] = _moved(values.get(section, {}), default, args.data)
-    config = parse_config(apply_overrides(values, args.overrides))
+    values = apply_overrides(values, args.overrides)
     if args.output:
-        config = replace(config, output=str(args.output))
+        values["output"] = str(args.output)
+    config = parse_config(values)
     paths = [*manifests(config.data.train), *manifests(config.data.dev), *config.data.test.values()]
     args.manifests = [path for path in map(Path, dict.fromkeys(paths)) if path.is_relative_to(args.data)]
     lm_file = Path(config.lm.file)

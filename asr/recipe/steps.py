@@ -22,7 +22,7 @@ from asr.files import Stamp, as_json, differences, file_state
 from asr.lm.estimate import encode_corpus, estimate, read_sentences
 from asr.lm.files import tuned_path
 from asr.lm.ngram import NGramLM
-from asr.model.checkpoint import load_model, save_model
+from asr.model.checkpoint import find_model, load_model, save_model
 from asr.recognition.evaluation import evaluate
 from asr.recognition.tuning import tune_on_manifest, write_tuning
 from asr.scoring.tables import RATE_HEADER, rate_cells, text_table
@@ -147,6 +147,10 @@ class Run:
         inputs = {**settings, "manifests": sets, "tokenizer": _digests([self.tokenizer_file])}
         stamp = Stamp(self.stamps / "train.json")
         stored = stamp.read()
+        if self.config.init:  # by its content, too; a run that has begun does not need it any more
+            init = find_model(self.config.init)
+            digest = file_digest(init) if init.is_file() else stored.get("inputs", {}).get("init_sha256")
+            inputs["init_sha256"] = digest
         if not _is_due("train", stamp, inputs, [self.model_file], force):
             return
         before, now = stored.get("inputs") or as_json(inputs), as_json(inputs)

@@ -22,6 +22,7 @@ from asr.corpus.download import file_digest
 from asr.corpus.manifest import Manifest
 from asr.files import file_state, replacing, write_text
 from asr.lm.files import Tuned, write_tuned
+from asr.model.checkpoint import find_model
 from asr.recognition.evaluation import recognize_manifest
 from asr.scoring.edits import score
 from asr.text.normalize import normalize
@@ -223,7 +224,7 @@ def cached_emissions(
     audio = hashlib.sha256()  # of the states of all audio files together, so that a corrected recording is noticed
     for path in sorted({utterance.audio_filepath for utterance in manifest}):
         audio.update(json.dumps(file_state(Path(path)), sort_keys=True).encode())
-    key = {"model": file_digest(Path(model)), "manifest": manifest.sha256, "audio": audio.hexdigest()}
+    key = {"model": file_digest(find_model(model)), "manifest": manifest.sha256, "audio": audio.hexdigest()}
     try:
         stored = json.loads(index.read_text(encoding="utf-8"))
         joined = np.load(data, mmap_mode="r")

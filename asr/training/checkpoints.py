@@ -16,6 +16,7 @@ from torch import Tensor
 
 from asr.config import expand_path, to_dict
 from asr.files import replacing
+from asr.model.averaging import mean_weights
 from asr.text.normalize import recorded
 from asr.training.config import TrainConfig
 from asr.training.process import LOCK, say
@@ -103,11 +104,16 @@ def find_checkpoint(output: Path, resume: str) -> tuple[Path, dict[str, Any]] | 
 
 
 def check_resume(checkpoint: Path, saved: dict[str, Any], config: TrainConfig) -> str:
-    """Refuse to resume with another task or model, other features or text settings; all else may change.
+    """Refuse to resume with another task, model or `init`, other features or text settings; all else may change.
 
     Returns the versioned name of the normalizer that the run began with, which it keeps.
     """
-    settings = [("task", saved["config"].get("task", "ctc"), config.task)]
+    began, begins = (Path(name).name for name in (saved["config"].get("init", ""), config.init))  # it may have moved
+    settings: list[tuple[str, Any, Any]] = [
+        ("task", saved["config"].get("task", "ctc"), config.task),
+        ("init", began or "nothing", begins or "nothing"),
+        ("encoder_lr_factor", saved["config"].get("encoder_lr_factor", 1.0), config.encoder_lr_factor),
+    ]
     for section in ("model", "features", "text"):
         old, new = saved["config"].get(section, {}), to_dict(getattr(config, section))
         for key in new:
@@ -142,17 +148,7 @@ def average_checkpoints(paths: Sequence[str | Path]) -> dict[str, Tensor]:
 
     Raises ModelFileError when a file is not a training checkpoint or the models differ in shape.
     """
-    if not paths:
-        raise ModelFileError("no checkpoints to average")
-    total: dict[str, Tensor] = {}
-    for path in paths:
-        weights = model_weights(read_checkpoint(path))
-        if total and {k: v.shape for k, v in total.items()} != {k: v.shape for k, v in weights.items()}:
-            raise ModelFileError(f"{path}: holds a model of another shape than {paths[0]}")
-        for name, tensor in weights.items():
-            value = tensor.double() if tensor.is_floating_point() else tensor
-            total[name] = total[name] + value if name in total and tensor.is_floating_point() else value
-    return {k: (v / len(paths)).float() if v.is_floating_point() else v for k, v in total.items()}
+    return mean_weights((path, model_weights(read_checkpoint(path))) for path in paths)
 
 
 def model_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:

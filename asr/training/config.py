@@ -26,6 +26,7 @@ from asr.config import (
     read_yaml,
 )
 from asr.model.config import ModelConfig, RecurrentConfig
+from asr.training.initial import with_initial_model
 from asr.types import ConfigError
 
 
@@ -126,6 +127,11 @@ class TrainConfig:
     `asr.training.objectives.OBJECTIVES` whose sum a step minimizes. `trainer` goes to `pytorch_lightning.Trainer`
     (max_epochs, devices, precision, ...).
 
+    `init` names a model to begin from, a file or one of those bundled: its features and encoder are taken, with its
+    weights, and of its output layer the symbols that the new tokenizer has too. The recipe may change the encoder's
+    dropout; other settings of `features` and `model` must agree with it. The encoder is kept as it is for the first
+    `freeze_epochs`, and learns with `encoder_lr_factor` times the learning rate.
+
     Where an objective compares two views of each utterance (`consistency`), each view gets `view_time_masks` times
     `augment.time_masks`, rounded down; 2.5 is the factor of the CR-CTC paper. Other runs do not use it.
 
@@ -142,6 +148,9 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     task: str = "ctc"
     model: ModelConfig = field(default_factory=RecurrentConfig)
+    init: FilePath = ""
+    freeze_epochs: int = 0
+    encoder_lr_factor: float = 1.0
     objectives: dict[str, float] = field(default_factory=lambda: {"ctc": 1.0})
     view_time_masks: float = 2.5
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -157,6 +166,12 @@ class TrainConfig:
             raise ValueError(f"seed must lie in [0, 2^32), found {self.seed}")
         if not 0 <= self.view_time_masks < math.inf:
             raise ValueError(f"view_time_masks must not be negative, found {self.view_time_masks:g}")
+        if self.freeze_epochs < 0:
+            raise ValueError(f"freeze_epochs must not be negative, found {self.freeze_epochs}")
+        if self.freeze_epochs and not self.init:
+            raise ValueError("freeze_epochs is for a run that begins from a model: set init")
+        if not 0 <= self.encoder_lr_factor < math.inf:
+            raise ValueError(f"encoder_lr_factor must not be negative, found {self.encoder_lr_factor:g}")
 
 
 # Arguments that the run sets itself: a recipe that set them too would silently break invariants.
@@ -172,17 +187,21 @@ _OWNED_TRAINER_KEYS = {
 }
 
 
-def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+def read_config(path: str | Path, overrides: Sequence[str] = (), resume: str = "never") -> TrainConfig:
     """Read a recipe, following `extends: other.yaml` (relative to the file), and apply `key=value` overrides.
 
+    A run with `init` that `resume` ("auto", "never" or a checkpoint) goes on with does not read that model again.
     Raises ConfigError naming the unknown key and the nearest valid one.
     """
-    return parse_config(apply_overrides(read_extended(path), overrides))
+    return parse_config(apply_overrides(read_extended(path), overrides), resume)
 
 
-def parse_config(values: dict[str, Any]) -> TrainConfig:
-    """A TrainConfig from nested plain values; `trainer` keys and values are checked against Lightning's signature."""
-    config = from_dict(TrainConfig, values)
+def parse_config(values: dict[str, Any], resume: str = "never") -> TrainConfig:
+    """A TrainConfig from nested plain values; `trainer` keys and values are checked against Lightning's signature.
+
+    With `init`, features and encoder are those of its model. Raises ConfigError, ModelFileError.
+    """
+    config = from_dict(TrainConfig, with_initial_model(values, resume))
     if not config.objectives:
         raise ConfigError("objectives: name at least one, for example {ctc: 1.0}")
     if not config.trainer:

@@ -45,6 +45,7 @@ class SpeechModule(pl.LightningModule):
         self.objectives = nn.ModuleDict({n: _named(OBJECTIVES, n, "objectives")(self.model) for n in config.objectives})
         self.task: Task = _named(TASKS, config.task, "task")(self.model, tokenizer, config.text.normalizer, dev)
         self.plateau = Plateau(config.optimizer.plateau_patience)
+        self.init: dict[str, Any] | None = None  # the record of the model that the run began from
         self.views = max(getattr(objective, "views", 1) for objective in self.objectives.values())
         self.augment = config.augment
         if self.views > 1:
@@ -58,6 +59,15 @@ class SpeechModule(pl.LightningModule):
                 f"set augment.time_masks (view_time_masks={config.view_time_masks:g} times as many are used) or "
                 "augment.frequency_masks"
             )
+
+    @property
+    def _frozen(self) -> bool:
+        return self.current_epoch < self.run_config.freeze_epochs
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if self.trainer.world_size == 1:  # DDP waits for the gradients of all parameters that it began with
+            for parameter in self.model.encoder.parameters():
+                parameter.requires_grad_(not self._frozen)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.unreadable.add(batch)
@@ -94,6 +104,9 @@ class SpeechModule(pl.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
+        if self._frozen:
+            for parameter in self.model.encoder.parameters():
+                parameter.grad = None  # the optimizer passes over it, and begins with it when it learns
         limit = self.run_config.optimizer.gradient_clip or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(), limit)
         self.log("train/gradient_norm", norm, on_step=True, on_epoch=False)
@@ -125,13 +138,12 @@ class SpeechModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         settings = self.run_config.optimizer
-        # Weight decay on matrices only: shrinking biases and norms toward zero has no justification.
-        matrices = [p for p in self.parameters() if p.requires_grad and p.dim() >= 2]
-        vectors = [p for p in self.parameters() if p.requires_grad and p.dim() < 2]
-        groups = [
-            {"params": matrices, "weight_decay": settings.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
+        slowed = set(self.model.encoder.parameters()) if self.run_config.encoder_lr_factor != 1 else set()
+        others = [p for p in self.parameters() if p not in slowed]
+        groups = _groups(others, settings, 1.0)  # the first: its rate is the one that is logged
+        if slowed:
+            encoder = list(self.model.encoder.parameters())
+            groups += _groups(encoder, settings, self.run_config.encoder_lr_factor)
         optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
         total_steps = int(min(self.trainer.estimated_stepping_batches, 2**31))
 
@@ -145,13 +157,25 @@ class SpeechModule(pl.LightningModule):
         checkpoint["plateau"] = self.plateau.state_dict()
         checkpoint["config"] = to_dict(self.run_config)
         checkpoint["tokenizer"] = self.tokenizer.to_dict()
+        checkpoint["init"] = self.init
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.plateau.load_state_dict(checkpoint["plateau"])
+        self.init = checkpoint.get("init")
 
     def _seed_step(self, batch_idx: int) -> None:
         key = (self.run_config.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+
+def _groups(parameters: list[nn.Parameter], settings: OptimizerConfig, factor: float) -> list[dict[str, Any]]:
+    """Weight decay on matrices only: shrinking biases and norms toward zero has no justification."""
+    matrices, vectors = ([p for p in parameters if (p.dim() >= 2) is wide] for wide in (True, False))
+    rate = settings.lr * factor
+    return [
+        {"params": matrices, "weight_decay": settings.weight_decay, "lr": rate},
+        {"params": vectors, "weight_decay": 0.0, "lr": rate},
+    ]
 
 
 def _named(registry: dict[str, Any], name: str, key: str) -> Any:

@@ -43,6 +43,7 @@ from asr.training.checkpoints import (
 from asr.training.config import TrainConfig, manifests
 from asr.training.data import KeepPosition, SpeechDataModule, make_tokenizer, training_manifest
 from asr.training.dataset import prepare_workers
+from asr.training.initial import InitialModel
 from asr.training.module import SpeechModule
 from asr.training.process import Interrupted, handled_signals, is_first_process, locked, say
 from asr.training.record import draw_learning_curve, provenance, read_metrics
@@ -85,6 +86,7 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
             remove_partial_files(output)
         found = find_checkpoint(output, resume)
         rules = versioned(config.text.normalizer)
+        initial = InitialModel.read(config.init, config.model, config.features) if config.init and not found else None
         if found:
             rules = check_resume(*found, config)
             if resume == "auto" and found[0].name != LAST and (output / LAST).exists() and is_first_process():
@@ -109,6 +111,9 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
         if is_first_process():
             _record(config, output, train_set, dev_set)
         say(_description(config, train_set, dev_set, module))
+        if initial:
+            module.init = initial.record
+            say(initial.copy_to(module.model, tokenizer))
         if found:
             say(f"resuming from {found[0]} (epoch {found[1]['epoch'] + 1}, step {found[1]['global_step']})")
         with signals.deferred():
@@ -224,6 +229,8 @@ def _finish(
         "train_longest": round(float(train_set.durations.max()), 3),
         "config": to_dict(config),
     }
+    if module.init:
+        summary["init"] = module.init
     path = save_model(output / MODEL, module.model, module.tokenizer, config.text.normalizer, summary, config.task)
     draw_learning_curve(history, task, output / "learning_curve.png", config.name)
     return TrainResult(path, dev, f"dev {format_rates(task, dev)}", trainer.current_epoch, seconds)

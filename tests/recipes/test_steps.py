@@ -301,6 +301,21 @@ def test_mistakes_are_one_line(toy: Toy, argv: Sequence[str], message: str, caps
     assert error.startswith("toy: error: ") and message in error
 
 
+def test_a_model_to_begin_from_counts_by_its_content(toy: Toy, tmp_path: Path) -> None:
+    from asr.model.checkpoint import load_model, save_model
+
+    start = tmp_path / "start.asr"
+    file = load_model(Path(__file__).parents[1] / "model" / "format1.asr")
+    save_model(start, file.model, file.tokenizer, file.normalizer, {"name": "first"})
+    assert toy.run(f"init={start}") == (0, ALL)
+    assert toy.run(f"init={start}") == (0, [])
+    save_model(start, file.model, file.tokenizer, file.normalizer, {"name": "second"})
+    assert toy.run(f"init={start}")[1][0] == "train"
+    (Path("exp/toy") / "config.yaml").write_text(f"init: {start}\nfeatures: {{n_mels: 16}}\nmodel: {{}}\n")
+    start.unlink()  # what was trained stands
+    assert toy.run("--steps", "train", f"init={start}")[0] == 0
+
+
 def test_other_ranks_only_train(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     toy.run("--steps", "prepare,tokenizer")
     monkeypatch.setenv("LOCAL_RANK", "1")
