@@ -9,22 +9,23 @@ from collections.abc import Sequence
 
 from asr import __version__, standard_streams
 from asr.config import nearest
-from asr.errors import AsrError, ConfigError, UsageError
+from asr.types import AsrError, ConfigError, UsageError
 
 # name: (module with add_arguments(parser) and run(args) -> exit status, one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
-    "transcribe": ("asr.commands.transcribe", "audio files, folders or a manifest to text"),
-    "evaluate": ("asr.commands.evaluate", "word error rate of a model on a manifest"),
-    "score": ("asr.commands.score", "error rates of any hypotheses against references"),
-    "compare": ("asr.commands.compare", "is system B really better than system A?"),
-    "align": ("asr.commands.align", "when each word of a known text was spoken"),
+    "transcribe": ("asr.commands.transcribe", "transcribe audio files, folders or a manifest"),
+    "evaluate": ("asr.commands.evaluate", "measure the word error rate of a model on a manifest"),
+    "score": ("asr.commands.score", "error rates of the output of any recognizer"),
+    "compare": ("asr.commands.compare", "test whether one system is really better than another"),
+    "align": ("asr.commands.align", "find when each word of a known text was spoken"),
     "train": ("asr.commands.train", "train a model from a recipe"),
     "data": ("asr.commands.data", "check, summarize or convert a manifest"),
     "lm": ("asr.commands.lm", "train, convert, inspect or measure a language model"),
-    "info": ("asr.commands.info", "what is in a model file"),
-    "bench": ("asr.commands.bench", "how fast transcribing, training and decoding are on this machine"),
-    "calibrate": ("asr.commands.calibrate", "make word confidences mean what they say, on a dev set"),
-    "doctor": ("asr.commands.doctor", "what is installed, what is missing, the line that mends it"),
+    "info": ("asr.commands.info", "describe a model file"),
+    "models": ("asr.commands.models", "list the models that are part of the package"),
+    "average": ("asr.commands.average", "average models of one shape"),
+    "calibrate": ("asr.commands.calibrate", "fit word confidences to a development set"),
+    "doctor": ("asr.commands.doctor", "check the installation and say how to fix it"),
 }
 
 OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -33,10 +34,10 @@ OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
-    0 all well, 1 something failed, 2 wrong usage, 130 interrupted by Ctrl-C, 141 stdout closed by its reader.
+    0 all is well, 1 something failed, 2 wrong usage, 130 interrupted by Ctrl-C, 141 stdout closed by its reader.
     """
     if argv is None:
-        standard_streams.own()
+        standard_streams.install()
     arguments = list(sys.argv[1:] if argv is None else argv)
     return standard_streams.guarded(lambda: _status(arguments), "asr")
 
@@ -83,7 +84,7 @@ def _dispatch(arguments: list[str]) -> int:
         prog=f"asr {name}",
         description=summary[0].upper() + summary[1:] + ".",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # an abbreviation that works today would be ambiguous tomorrow
+        allow_abbrev=False,  # an abbreviation that works today may be ambiguous in a later version
     )
     module.add_arguments(parser)
     status: int = module.run(parser.parse_args(rest))

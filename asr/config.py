@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from asr.errors import ConfigError
 from asr.files import read_text
+from asr.types import ConfigError
 
 T = TypeVar("T")
 
-# The type of a setting that names a file or a folder: `~` and environment variables in it are expanded, once, here.
+# The type of a setting that names a file or a folder: `~` and environment variables in it are expanded here, once.
 FilePath = Annotated[str, "path"]
 
 
@@ -26,8 +26,11 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """Build the dataclass `cls` from a nested mapping, checking every key and value type.
 
     `where` is the dotted path so far, used in messages. Raises ConfigError naming the unknown key and the nearest valid
-    one, or the value that does not have the declared type.
+    one, or the value that does not have the declared type. A dataclass with a class method `chosen(values, where)` says
+    which of its subclasses is meant.
     """
+    chosen = getattr(cls, "chosen", None)  # the values may choose a subclass
+    cls = chosen(values, where) if chosen else cls
     hints = typing.get_type_hints(cls, include_extras=True)
     known = {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     built: dict[str, Any] = {}
@@ -188,7 +191,7 @@ TYPE_NAMES: dict[Any, str] = {
 
 
 def as_number(value: Any) -> int | float | None:
-    """The number that a YAML value is or, like 1e2 and 1e-3 in YAML 1.1, was meant to be; None for other values."""
+    """A YAML value as a number, also where YAML 1.1 reads text (1e2, 1e-3); None for other values."""
     if isinstance(value, str):
         try:
             return int(value) if value.strip().lstrip("+-").isdecimal() else float(value)

@@ -1,23 +1,24 @@
-"""Files: an input is read once, whatever it is; an output is there whole or not at all."""
+"""Files: inputs of any kind, read exactly once; atomic outputs; stamps of finished steps; walking folders."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
 import io
+import json
 import os
 import secrets
 import stat
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
-from asr.errors import AsrError
+from asr.types import AsrError
 
 _GZIP = b"\x1f\x8b"
-_GZIP_RATIO = 1032  # deflate packs no tighter
+_GZIP_RATIO = 1032  # the highest ratio that deflate reaches
 _PEEKED = 64  # bytes, longer than any signature looked for
 
 
@@ -26,10 +27,10 @@ class OutputError(AsrError):
 
 
 class Input(io.BufferedReader):
-    """An input opened by `opened`. `peek` shows its first 64 bytes (all of a shorter input), also of a pipe.
+    """An input opened by `opened`. `peek` shows its first 64 bytes (or all of a shorter input), even of a pipe.
 
-    `on_disk`: these bytes lie in a regular file, which can be opened again. `limit`: there are no more bytes than this;
-    None for a pipe, of which nobody knows.
+    `on_disk`: the bytes are those of a regular file, which can be opened again. `limit`: an upper bound of the number
+    of bytes, None for a pipe.
     """
 
     on_disk: bool
@@ -38,10 +39,10 @@ class Input(io.BufferedReader):
 
 @contextlib.contextmanager
 def opened(path: str | Path, error: type[AsrError] = AsrError) -> Iterator[Input]:
-    """An input opened for reading, unpacked if it is gzip: a file, a pipe (`<(...)`, /dev/stdin), or `-` for stdin.
+    """Open a file, a pipe (`<(...)`, /dev/stdin) or stdin (`-`) for reading, decompressed if it is gzip.
 
-    It is opened exactly once, because what a pipe has given is gone. `peek` of the file object looks ahead. What fails
-    on the way, in the body too, is raised as `error`, in one line.
+    The input is opened exactly once, because a pipe can be read only once; use `peek` of the file object to look ahead.
+    OSError and gzip errors, in the body too, are raised as `error` with a one-line message.
     """
     try:
         with contextlib.ExitStack() as stack:
@@ -62,7 +63,7 @@ def opened(path: str | Path, error: type[AsrError] = AsrError) -> Iterator[Input
 
 
 def is_input(argument: str) -> bool:
-    """Whether an argument names something to read, a file, a pipe or a device, rather than being a text itself."""
+    """Whether an argument names a file, pipe or device to read, rather than being a text itself."""
     try:
         return Path(argument).exists() and not Path(argument).is_dir()
     except (OSError, ValueError):  # too long for a name; a NUL in it
@@ -80,28 +81,29 @@ def read_text(path: str | Path, error: type[AsrError] = AsrError) -> str:
 
 
 def read_lines(path: str | Path, error: type[AsrError] = AsrError) -> Iterator[str]:
-    """The lines of `read_text`, without their ends, one at a time: for texts that need not fit into memory."""
+    """The lines of `read_text`, without line ends, one at a time, for texts that may not fit into memory."""
     number = 1
     with opened(path, error) as file:
         for data in file:
             text = _decoded(data, path, number, error)
-            lines = text.removesuffix("\n").removesuffix("\r").split("\r") if text else []  # a mark and no more
+            lines = text.removesuffix("\n").removesuffix("\r").split("\r") if text else []  # only a mark
             yield from lines
             number += len(lines)
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path, error: type[AsrError] = OutputError, *, durable: bool = True) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` when the body is through: no reader ever sees half a file.
+    """Replace `path` atomically: gives a temporary path to write to, which is renamed to `path` after the body.
 
-    It lies beside `path`, so that the last step is a rename within one file system, under a short name, so that any
-    name that fits `path` will do. `durable` waits until the bytes are on the disk before the rename: a machine that
-    loses power then keeps the old file or the new one. A device or a pipe (/dev/stdout) is written to directly, and a
-    symbolic link keeps its place: the file it points to is replaced. Makes the folder. Raises `error` for OSError.
+    No reader ever sees half a file. The temporary file is in the same folder, so that the rename stays within one file
+    system, and has a short name, so that a `path` of any valid length works. `durable` waits until the bytes are on the
+    disk before the rename, so that a power failure leaves the old file or the new one. A device or pipe (/dev/stdout)
+    is written to directly. A symbolic link is kept, and its target replaced. Creates the folder. Raises `error` for
+    OSError.
     """
     target = Path(path)
     try:
-        # /dev/stdout may lead to a file, which the rest of the command writes to as well
+        # /dev/stdout may be redirected to a file, which the rest of the command also writes to
         device = str(target.absolute()).startswith("/dev/")
         if device or (target.exists() and not (target.is_dir() or stat.S_ISREG(target.stat().st_mode))):
             yield target
@@ -124,8 +126,8 @@ def replacing(path: str | Path, error: type[AsrError] = OutputError, *, durable:
 
 
 def write_text(path: str | Path, text: str, error: type[AsrError] = OutputError, *, durable: bool = False) -> None:
-    """Write a UTF-8 file, whole or not at all (see `replacing`)."""
-    # newline: the same file on every platform; errors: names of audio files need not be UTF-8
+    """Write a UTF-8 file atomically (see `replacing`)."""
+    # newline: identical files on every platform; errors: names of audio files need not be valid UTF-8
     with (
         replacing(path, error, durable=durable) as partial,
         partial.open("w", encoding="utf-8", newline="\n", errors="backslashreplace") as file,
@@ -134,7 +136,7 @@ def write_text(path: str | Path, text: str, error: type[AsrError] = OutputError,
 
 
 def _flush(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on the disk; where the system cannot do that, go on."""
+    """Wait until a file, or the entries of a folder, are on the disk, where the system can do that."""
     if os.name == "nt" and path.is_dir():
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -146,7 +148,7 @@ def _flush(path: Path) -> None:
 
 
 def _decoded(data: bytes, path: str | Path, line: int, error: type[AsrError]) -> str:
-    """The text of bytes that begin in that line; a byte order mark belongs to the first."""
+    """Decode bytes that begin at `line`; in the first line, a byte order mark is dropped."""
     if line == 1 and data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise error(f"{_name(path)}: not UTF-8 but UTF-16: save the file as UTF-8")
     try:
@@ -168,7 +170,7 @@ def _stdin(error: type[AsrError]) -> BinaryIO:
 
 
 def _with_start(raw: BinaryIO) -> Input:
-    """A buffered reader whose first bytes are there to be peeked at: a pipe may give them in several pieces."""
+    """A buffered reader with enough bytes to peek at, which a pipe may deliver in several pieces."""
     start = b""
     while len(start) < _PEEKED and (piece := raw.read(_PEEKED - len(start))):
         start += piece
@@ -176,7 +178,7 @@ def _with_start(raw: BinaryIO) -> Input:
 
 
 class _Rejoined(io.RawIOBase):
-    """A file whose first bytes were read already, with these before the rest."""
+    """The bytes already read from a file, followed by the rest of it."""
 
     def __init__(self, start: bytes, rest: BinaryIO) -> None:
         self._start = start
@@ -192,3 +194,95 @@ class _Rejoined(io.RawIOBase):
         self._start = self._start[len(data) :]
         buffer[: len(data)] = data
         return len(data)
+
+
+class Stamp:
+    """A JSON file beside the results of a step: the inputs they were made from, and whether the step finished."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> dict[str, Any]:
+        """{"inputs": ..., "finished": bool, "result": ...}; empty when it never ran or the file is damaged."""
+        try:
+            stored = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return stored if isinstance(stored, dict) else {}
+
+    def write(self, inputs: Mapping[str, Any], *, finished: bool = True, result: Any = None) -> None:
+        content = {"finished": finished, "inputs": inputs, "result": result}
+        write_text(self.path, json.dumps(content, indent=1, sort_keys=True) + "\n", durable=True)
+
+    def why(self, inputs: Mapping[str, Any], outputs: Sequence[Path] = ()) -> str:
+        """Why the step must be repeated, in a few words for the user; "" if it is up to date."""
+        stored = self.read()
+        if not stored:
+            return "not done yet"
+        changed = differences(stored.get("inputs"), as_json(inputs))
+        if changed:
+            return f"{changed[0]} changed" + (f" and {len(changed) - 1} more" if len(changed) > 1 else "")
+        if not stored.get("finished"):
+            return "was interrupted"
+        missing = next((path for path in outputs if not path.exists()), None)
+        return f"{missing} is missing" if missing else ""
+
+
+def differences(old: Any, new: Any, where: str = "") -> list[str]:
+    """Dotted names of the entries that differ between two nested plain values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found: list[str] = []
+        for key in sorted({*old, *new}):
+            path = f"{where}.{key}" if where else key
+            if key not in old or key not in new:
+                found.append(path)
+            else:
+                found += differences(old[key], new[key], path)
+        return found
+    return [] if old == new else [where]
+
+
+def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values as they would be read back from a JSON file (tuples become lists)."""
+    return json.loads(json.dumps(values))
+
+
+def file_state(path: Path) -> dict[str, Any]:
+    """Size and modification time of a file or folder: cheaper than a digest for inputs of gigabytes."""
+    try:
+        status = path.stat()
+    except OSError:
+        return {}
+    return {"path": str(path.resolve()), "bytes": status.st_size, "modified": status.st_mtime_ns}
+
+
+def walk(folder: str | Path, problems: list[str] | None = None) -> list[tuple[Path, list[str]]]:
+    """(folder, its file names) of `folder` and every folder below it, linked ones too, sorted; hidden ones left out.
+
+    A folder that can be reached in several ways is visited once, preferably not through a link, so that links back to a
+    parent end there. Broken links and folders without permission are described in `problems`.
+    """
+    found: list[tuple[Path, list[str]]] = []
+    bad = [] if problems is None else problems
+    seen: set[tuple[int, int]] = set()
+    waiting = [os.fspath(folder)]
+    while waiting:
+        links: list[str] = []
+        for parent, folders, files in os.walk(waiting.pop(0), onerror=lambda error: bad.append(_described(error))):
+            status = os.stat(parent)  # noqa: PTH116
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            links += [str(path) for name in folders if (path := Path(parent, name)).is_symlink()]
+            names = sorted(name for name in files if not name.startswith("."))
+            broken = [name for name in names if not os.path.exists(os.path.join(parent, name))]  # noqa: PTH110, PTH118
+            bad.extend(f"{Path(parent, name)}: a link to what is not there" for name in broken)
+            found.append((Path(parent), [name for name in names if name not in broken]))
+        waiting += sorted(links)
+    return sorted(found)
+
+
+def _described(error: OSError) -> str:
+    return f"{error.filename}: cannot be read: {error.strerror or error}"

@@ -1,7 +1,7 @@
-"""The command line's stdin, stdout and stderr: where they are closed or full they fail in one line, or not at all.
+"""Standard streams for the command line: closed or full, they fail with one line of error, or not at all.
 
-Python leaves a closed stream out (`sys.stdout` is None), and the next file that is opened takes its descriptor; a full
-disk is noticed when the interpreter flushes at exit, too late for an exit status.
+Python sets a closed stream to None, and the next file that is opened takes its descriptor. A full disk is noticed only
+when the interpreter flushes at exit, too late for an exit status.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
-_STDOUT = "stdout"  # its errors bear this for a file name
-_BROKEN_PIPE = 141  # as the shell has it: 128 + SIGPIPE
+_STDOUT = "stdout"  # the file name in its errors
+_BROKEN_PIPE = 141  # the exit status that a shell reports: 128 + SIGPIPE
 
 
 class _Stdout(io.FileIO):
-    """stdout, whose errors say so. `failed`: the error of a write, where somebody swallows it."""
+    """stdout, named in its errors. `failed` keeps the error of a write that a caller (argparse) may swallow."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "wb", closefd=False)
@@ -43,7 +43,7 @@ class _ClosedStdin(io.RawIOBase):
 
 
 class _Messages(io.FileIO):
-    """stderr: a message that nobody can get is no reason to fail; that its reader has gone away is, once."""
+    """stderr: a message that cannot be delivered is not an error, except once, when its reader has gone away."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "wb", closefd=False)
@@ -59,33 +59,33 @@ class _Messages(io.FileIO):
             return len(data)
 
 
-def own() -> None:
-    """Make the streams of this process such that each is there, speaks UTF-8, and names itself where it fails.
+def install() -> None:
+    """Replace the streams of this process: each exists, is UTF-8, and is named in its errors.
 
-    A closed stdin or stdout fails when it is used, a closed stderr takes everything in silence.
+    A closed stdin or stdout fails when it is used; a closed stderr discards everything silently.
     """
-    # in this order, because a closed stream gets the lowest free descriptor: its own
+    # In this order: opening a file takes the lowest free descriptor, which is that of the closed stream.
     if sys.stdin is None:
-        _held(os.O_RDONLY)
+        _occupy(os.O_RDONLY)
         sys.stdin = io.TextIOWrapper(io.BufferedReader(_ClosedStdin()), encoding="utf-8")
     if sys.stdout is None:
-        sys.stdout = output(_held(os.O_RDONLY))
+        sys.stdout = output(_occupy(os.O_RDONLY))
     elif _is_file(sys.stdout):
         at_once = sys.stdout.line_buffering or sys.stdout.write_through
         sys.stdout = output(sys.stdout.fileno(), line_by_line=at_once)
     if sys.stderr is None:
-        sys.stderr = _text(_Messages(_held(os.O_WRONLY)), line_by_line=True)
+        sys.stderr = _text(_Messages(_occupy(os.O_WRONLY)), line_by_line=True)
     elif _is_file(sys.stderr):
         sys.stderr = _text(_Messages(sys.stderr.fileno()), line_by_line=True)
 
 
 def output(descriptor: int, *, line_by_line: bool = False) -> io.TextIOWrapper:
-    """A text stream to a descriptor whose errors bear the name of stdout."""
+    """A text stream to a descriptor, with stdout as the file name in its errors."""
     return _text(_Stdout(descriptor), line_by_line)
 
 
 def flush_stdout() -> None:
-    """Write what is waiting. Raises OSError, also for an earlier failure that was swallowed (argparse does so)."""
+    """Flush stdout. Raises OSError, also for an earlier failure that was swallowed (argparse does that)."""
     sys.stdout.flush()
     failed = getattr(getattr(getattr(sys.stdout, "buffer", None), "raw", None), "failed", None)
     if failed is not None:
@@ -93,8 +93,10 @@ def flush_stdout() -> None:
 
 
 def guarded(command: Callable[[], int], name: str) -> int:
-    """The exit status of a command: 1, with a line that begins with `name`, if it cannot write to stdout; 141, in
-    silence, if the reader of stdout has gone away (`| head`).
+    """Run a command and return its exit status.
+
+    1, with a line of error that begins with `name`, if it cannot write to stdout; 141, silently, if the reader of
+    stdout has gone away (`| head`).
     """
     try:
         try:
@@ -102,7 +104,7 @@ def guarded(command: Callable[[], int], name: str) -> int:
         except SystemExit:  # argparse has printed help, or what is wrong
             flush_stdout()
             raise
-        flush_stdout()  # here, so that a full disk or a reader that has gone away is noticed
+        flush_stdout()  # notices a full disk or a reader that has gone away
         return status
     except BrokenPipeError:
         with contextlib.suppress(OSError):
@@ -118,20 +120,20 @@ def guarded(command: Callable[[], int], name: str) -> int:
 
 
 def is_file_error(error: OSError) -> bool:
-    """Whether a file is to blame that the error names, not stdout."""
+    """Whether the error is about a named file other than stdout."""
     return error.filename not in (None, _STDOUT)
 
 
 def _discard_stdout() -> None:
-    """Send the rest of stdout nowhere, because the interpreter flushes it once more at exit."""
+    """Discard the rest of stdout, because the interpreter flushes it once more at exit."""
     with contextlib.suppress(OSError, ValueError, AttributeError):  # of a stream without a descriptor
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
 
 
-def _held(flags: int) -> int:
-    """The lowest free descriptor, taken so that no other file gets it, for child processes too."""
+def _occupy(flags: int) -> int:
+    """Occupy the lowest free descriptor, so that no other file gets it, in child processes either."""
     descriptor = os.open(os.devnull, flags)
     os.set_inheritable(descriptor, True)
     return descriptor
@@ -145,7 +147,7 @@ def _text(raw: io.FileIO, line_by_line: bool) -> io.TextIOWrapper:
 
 
 def _is_file(stream: Any) -> TypeGuard[io.TextIOWrapper]:
-    """Whether this is a stream of the system's, not a program's own or a window of Windows."""
+    """Whether this is a stream of the operating system, not one that a program or test put there."""
     if not isinstance(stream, io.TextIOWrapper):
         return False
     return isinstance(getattr(stream.buffer, "raw", stream.buffer), io.FileIO)  # `python -u` has no buffer between

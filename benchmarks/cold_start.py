@@ -38,11 +38,11 @@ def make_model_and_audio(folder: Path) -> tuple[Path, Path]:
     from asr.audio.features import FeatureConfig
     from asr.model.acoustic import AcousticModel
     from asr.model.checkpoint import save_model
-    from asr.model.config import ModelConfig
+    from asr.model.config import RecurrentConfig
     from asr.text.tokenizer import train_char
 
     tokenizer = train_char(["abcdefghijklmnopqrstuvwxyz' "])
-    model = AcousticModel(ModelConfig(), FeatureConfig(), tokenizer.vocab_size)
+    model = AcousticModel(RecurrentConfig(), FeatureConfig(), tokenizer.vocab_size)
     audio = folder / "noise.wav"
     soundfile.write(audio, np.random.default_rng(0).standard_normal(5 * 16000) * 0.05, 16000)
     return save_model(folder / "model.asr", model, tokenizer, "basic"), audio
@@ -69,7 +69,7 @@ def main() -> None:
             results[name] = seconds(command, args.runs)
             print("{:26s} minimum {minimum:6.3f} s   median {median:6.3f} s".format(name, **results[name]))
     if args.output:
-        from asr.training.provenance import provenance
+        from asr.training.record import provenance
 
         args.output.parent.mkdir(parents=True, exist_ok=True)
         report = provenance() | {"runs": args.runs, "results": results}

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding.beam import BeamSearch, Pruning
-from asr.decoding.flashlight_backend import FlashlightDecoder
-from asr.decoding.pyctcdecode_backend import PyctcdecodeDecoder
+from asr.decoding.backends import FlashlightDecoder, PyctcdecodeDecoder
+from asr.decoding.beam.search import BeamSearch, Pruning
 from asr.scoring.edits import score
 
 BLANK_SKIP = Pruning().blank_skip
@@ -141,9 +140,7 @@ def pyctcdecode(problem: Problem, words: Sequence[str], share: float, quick: boo
         problem.alpha,
         problem.beta,
     )
-    decoder = PyctcdecodeDecoder(
-        part.labels, part.lm, lm_words=words, alpha=part.alpha, beta=part.beta, score_threshold=10.0
-    )
+    decoder = PyctcdecodeDecoder(part.labels, part.lm, lm_words=words, alpha=part.alpha, beta=part.beta)
     widths = (15,) if quick else (5, 15, 50, 150)
     least, scores = ((-5.0,), (10.0,)) if quick else ((-3.0, -5.0, -7.0), (6.0, 10.0, 15.0))
     for width, label, keep in itertools.product(widths, least, scores):

@@ -26,13 +26,12 @@ import numpy as np
 from decoder_points import Point, Problem, cpu, flashlight, ours, part_of, pyctcdecode
 from synthetic_emissions import LABELS, STYLES, TextSource, emissions
 
-from asr.decoding.arpa_write import write_arpa
-from asr.decoding.beam import BeamSearch
-from asr.decoding.kneser_ney import estimate
-from asr.decoding.ngram import NGramLM
-from asr.decoding.ngram_count import read_corpus
+from asr.decoding.beam.search import BeamSearch
+from asr.lm.arpa import write_arpa
+from asr.lm.estimate import encode_corpus, estimate
+from asr.lm.ngram import NGramLM
 
-COLOURS = {
+COLORS = {
     "ours": "tab:red",
     "flashlight": "tab:blue",
     "flashlight, blanks dropped": "tab:cyan",
@@ -125,7 +124,7 @@ def side_figures(problem: Problem, search: BeamSearch) -> dict[str, Any]:
 def synthetic(folder: Path, utterances: int, words: int, sentences: int) -> list[Problem]:
     """The peaky and the noisy problem, and the language model trained on text of the same source."""
     source = TextSource(words)
-    model = estimate(read_corpus(source.sentences(sentences, seed=1)), 3)
+    model = estimate(encode_corpus(source.sentences(sentences, seed=1)), 3)
     lm = folder / "synthetic.arpa"
     write_arpa(lm, model.tables)
     texts = source.sentences(utterances, seed=2)
@@ -199,9 +198,9 @@ def plot(problem: Problem, points: Sequence[Point], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 5))
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         kept = edge([p for p in points if p.decoder == name], "search")
-        axes.plot([p.search for p in kept], [100 * p.wer for p in kept], "o-", color=colour, label=name, markersize=4)
+        axes.plot([p.search for p in kept], [100 * p.wer for p in kept], "o-", color=color, label=name, markersize=4)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("CPU microseconds per frame, search alone, one thread")
@@ -244,7 +243,7 @@ def main() -> None:
     if args.output:
         from importlib.metadata import version
 
-        from asr.training.provenance import provenance
+        from asr.training.record import provenance
 
         libraries = ("numba", "flashlight-text", "pyctcdecode", "kenlm")
         about = provenance()

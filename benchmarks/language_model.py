@@ -42,7 +42,7 @@ if which == "kenlm":
     import kenlm
     read = kenlm.Model
 else:
-    from asr.decoding.ngram import NGramLM
+    from asr.lm.ngram import NGramLM
     read = NGramLM.read
 def memory(key):  # of this process since it began; ru_maxrss would count its parent too
     with open("/proc/self/status", encoding="ascii") as file:
@@ -68,9 +68,8 @@ def make_model(folder: Path, words: int, vocabulary: int) -> tuple[Path, dict[st
     """The ARPA file of a model of random text, and what it is."""
     import numpy as np
 
-    from asr.decoding.arpa_write import write_arpa
-    from asr.decoding.kneser_ney import estimate
-    from asr.decoding.ngram_count import read_corpus
+    from asr.lm.arpa import write_arpa
+    from asr.lm.estimate import encode_corpus, estimate
 
     generator = np.random.default_rng(0)
     share = np.cumsum(1 / np.arange(1, vocabulary + 1) ** 1.05)
@@ -78,7 +77,7 @@ def make_model(folder: Path, words: int, vocabulary: int) -> tuple[Path, dict[st
     lines = [" ".join(f"w{i}" for i in drawn[start : start + 15]) for start in range(0, words, 15)]
     (folder / "text.txt").write_text("\n".join(lines[:2000]) + "\n", encoding="utf-8")
     started = time.process_time()
-    result = estimate(read_corpus(lines), 3)
+    result = estimate(encode_corpus(lines), 3)
     seconds = time.process_time() - started
     path = folder / "model.arpa"
     write_arpa(path, result.tables)
@@ -109,7 +108,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         arpa, model = make_model(folder, args.words, 60_000)
-        from asr.decoding.ngram import NGramLM
+        from asr.lm.ngram import NGramLM
 
         tiny, ours = folder / "tiny.arpa", folder / "model.lm"
         tiny.write_text(TINY, encoding="utf-8")
@@ -143,7 +142,7 @@ def main() -> None:
         spread = {round(found["log10"], 1) for found in results.values()}
         print(f"log10 p of 2,000 sentences: {', '.join(map(str, sorted(spread)))}")
     if args.output:
-        from asr.training.provenance import provenance
+        from asr.training.record import provenance
 
         args.output.parent.mkdir(parents=True, exist_ok=True)
         report = provenance() | {"runs": args.runs, "model": model, "results": results}

@@ -17,13 +17,10 @@ from typing import Any
 
 from synthetic_emissions import TextSource
 
-from asr.decoding.kneser_ney import estimate
-from asr.decoding.lm_perplexity import perplexity
-from asr.decoding.lm_prune import prune_entropy
-from asr.decoding.lm_text import read_sentences
-from asr.decoding.ngram import NGramLM
-from asr.decoding.ngram_count import read_corpus
-from asr.decoding.ngram_tables import NGramTables
+from asr.lm.estimate import encode_corpus, estimate, read_sentences
+from asr.lm.ngram import NGramLM, perplexity
+from asr.lm.prune import prune_entropy
+from asr.lm.tables import NGramTables
 
 THRESHOLDS = (1e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5)
 
@@ -53,7 +50,7 @@ def main() -> None:
     else:
         source = TextSource(5000)
         train, test = source.sentences(80_000, 1), source.sentences(2000, 2)
-    corpus = read_corpus(train)
+    corpus = encode_corpus(train)
     print(f"{corpus.sentences:,} sentences, {len(corpus.tokens) - corpus.sentences:,} words; order {args.order}")
     print(f"{'':28s} {'n-grams':>12s} {'binary MB':>9s} {'perplexity':>11s} {'seconds':>8s}")
     rows = []
@@ -73,7 +70,7 @@ def main() -> None:
     for threshold in THRESHOLDS[1::2]:
         timed(f"convert --prune-entropy {threshold:.0e}", lambda t=threshold: prune_entropy(full, t))
     if args.output:
-        from asr.training.provenance import provenance
+        from asr.training.record import provenance
 
         args.output.parent.mkdir(parents=True, exist_ok=True)
         text = {"sentences": corpus.sentences, "words": len(corpus.tokens) - corpus.sentences, "order": args.order}

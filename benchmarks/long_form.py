@@ -35,14 +35,14 @@ import soundfile
 import asr
 from asr.audio.read import read
 from asr.corpus.manifest import Manifest
-from asr.decoding.decoder import Decoder, DecodingConfig, make_decoder
-from asr.errors import AsrError
-from asr.long_form import Windows, emissions_of
-from asr.recognizer import Recognizer
-from asr.recordings import as_recording
+from asr.decoding.make import Decoder, DecodingConfig, make_decoder
+from asr.recognition.inputs import as_recording
+from asr.recognition.long_form import Windows
+from asr.recognition.recognizer import Recognizer
 from asr.scoring.edits import EditCounts, Score, score
 from asr.text.normalize import normalize
-from asr.training.provenance import provenance
+from asr.training.record import provenance
+from asr.types import AsrError
 
 WER_LIMIT = 0.003
 MEMORY_LIMIT = 1.5e9  # bytes
@@ -129,7 +129,7 @@ class Comparison:
         found = self._emissions.get(key)
         if found is None:
             recordings = (as_recording((waveform, self.rate)) for waveform in waveforms)
-            found = [emissions_of(self.recognizer, recording, name="").log_probs for recording in recordings]
+            found = [self.recognizer.emissions_of(recording).log_probs for recording in recordings]
             self._emissions[key] = found
         texts = [self.recognizer.decoder.decode(log_probs)[0].text for log_probs in found]
         return [normalize(text, self.recognizer.normalizer) for text in texts]

@@ -101,7 +101,7 @@ def main() -> int:
         results[name] = measure(Path(path))
         print(name, json.dumps(results[name]))
     if args.output:
-        from asr.training.provenance import provenance
+        from asr.training.record import provenance
 
         command = "python benchmarks/sclite_equality.py " + " ".join(f"{name}=hypotheses.jsonl" for name in results)
         report = provenance() | {"command": command, "results": results}

@@ -94,7 +94,7 @@ def main() -> None:
                 )
             )
     if args.output:
-        from asr.training.provenance import provenance
+        from asr.training.record import provenance
 
         args.output.parent.mkdir(parents=True, exist_ok=True)
         report = provenance() | {"utterances": args.utterances, "results": results}

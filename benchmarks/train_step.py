@@ -22,18 +22,18 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.audio.features import FeatureConfig
 from asr.model.acoustic import AcousticModel
-from asr.model.config import ModelConfig
-from asr.model.recurrent import CELLS, RecurrentLayer, RecurrentStack
-from asr.training.objective import ctc_loss
-from asr.training.provenance import provenance
+from asr.model.config import RecurrentConfig
+from asr.model.recurrent import CELLS, RecurrentEncoder, RecurrentLayer
+from asr.training.objectives import ctc_loss
+from asr.training.record import provenance
 
 
-class PackedStack(nn.Module):
-    """The recurrent stack as other toolkits build it: bidirectional cells over packed sequences, norm in between."""
+class PackedEncoder(nn.Module):
+    """The recurrent encoder as other toolkits build it: bidirectional cells over packed sequences, norm in between."""
 
-    def __init__(self, ours: RecurrentStack, config: ModelConfig) -> None:
+    def __init__(self, ours: RecurrentEncoder, config: RecurrentConfig) -> None:
         super().__init__()
-        self.input_norm, self.input_dropout = ours.input_norm, ours.input_dropout
+        self.subsampling, self.input_norm = ours.subsampling, ours.input_norm
         self.ours = [layer for layer in ours.layers if isinstance(layer, RecurrentLayer)]
         self.cells = nn.ModuleList()
         for layer in self.ours:
@@ -45,20 +45,21 @@ class PackedStack(nn.Module):
                     getattr(cell, name + suffix).data.copy_(parameter.data)
             self.cells.append(cell)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        x, lengths = self.subsampling(features, lengths)
         x = self.input_norm(x) if self.input_norm is not None else x
         for layer, cell in zip(self.ours, self.cells, strict=True):
             packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
             x, _ = pad_packed_sequence(cell(packed)[0], batch_first=True)
             x = layer.norm(x) if layer.norm is not None else x
-        return x
+        return x, lengths
 
 
 def gradient_difference(ours: AcousticModel, packed: AcousticModel) -> float:
     """Largest difference of a gradient element, relative to the largest gradient of its tensor."""
-    assert isinstance(packed.recurrent, PackedStack)
+    assert isinstance(packed.encoder, PackedEncoder) and isinstance(ours.encoder, RecurrentEncoder)
     worst = 0.0
-    for layer, cell in zip(ours.recurrent.layers, packed.recurrent.cells, strict=True):
+    for layer, cell in zip(ours.encoder.layers, packed.encoder.cells, strict=True):
         assert isinstance(layer, RecurrentLayer) and layer.backward_cell is not None
         for suffix, source in (("", layer.forward_cell), ("_reverse", layer.backward_cell)):
             for name, parameter in source.named_parameters():
@@ -72,11 +73,12 @@ def gradient_difference(ours: AcousticModel, packed: AcousticModel) -> float:
 def compare(cell: str, args: argparse.Namespace) -> dict[str, float]:
     torch.manual_seed(0)
     device = torch.device(args.device)
-    config = ModelConfig(cell=cell, hidden_size=args.hidden, layers=args.layers, dropout=0.0)  # type: ignore[arg-type]
+    config = RecurrentConfig(cell=cell, hidden_size=args.hidden, layers=args.layers, dropout=0.0)  # type: ignore[arg-type]
     ours = AcousticModel(config, FeatureConfig(), args.vocab).to(device)
     packed = AcousticModel(config, FeatureConfig(), args.vocab)
     packed.load_state_dict(ours.state_dict())
-    packed.recurrent = PackedStack(packed.recurrent, config)  # type: ignore[assignment]
+    assert isinstance(packed.encoder, RecurrentEncoder)
+    packed.encoder = PackedEncoder(packed.encoder, config)
     packed.to(device)
 
     samples = round(args.seconds * 16000)

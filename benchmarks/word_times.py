@@ -27,12 +27,11 @@ import synthesize
 from sentences import Grammar
 
 import asr
-from asr.alignment import align_recording
 from asr.audio.read import from_array
-from asr.errors import AsrError
-from asr.recordings import as_recording
-from asr.training.provenance import provenance
-from asr.transcript import Word
+from asr.recognition.alignment import align_recording
+from asr.recognition.inputs import as_recording
+from asr.training.record import provenance
+from asr.types import AsrError, Word
 
 LIMIT = 0.080  # seconds
 _WORD, _END, _PHONEME = 1, 5, 7  # espeak_EVENT_TYPE in espeak-ng/speak_lib.h

@@ -24,11 +24,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from asr.audio.features import FeatureConfig
     from asr.model.acoustic import AcousticModel
     from asr.model.checkpoint import save_model
-    from asr.model.config import ModelConfig
+    from asr.model.config import RecurrentConfig
     from asr.text.tokenizer import CharTokenizer
 
     tokenizer = CharTokenizer(["", " ", *"abcde"])
-    config = ModelConfig(subsampling_channels=4, hidden_size=16, layers=1, dropout=0.0)
+    config = RecurrentConfig(subsampling_channels=4, hidden_size=16, layers=1, dropout=0.0)
     with torch.random.fork_rng():
         torch.manual_seed(5)
         model = AcousticModel(config, FeatureConfig(n_mels=20), tokenizer.vocab_size)
@@ -41,7 +41,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def noise() -> Callable[..., np.ndarray]:
-    """`noise(seconds, seed)`: (time,) float32 at 16 kHz whose colour and loudness change, so that a model has work."""
+    """`noise(seconds, seed)`: (time,) float32 at 16 kHz whose color and loudness change, so that a model has work."""
 
     def make(seconds: float, seed: int = 0, rate: int = RATE) -> np.ndarray:
         generator = np.random.default_rng(seed)

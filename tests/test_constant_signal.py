@@ -9,15 +9,14 @@ import pytest
 import soundfile
 
 import asr
-from asr.alignment import align_recording
-from asr.audio.read import from_array, read
-from asr.audio.stream import open_stream
+from asr.audio.read import from_array, open_stream, read
 from asr.commands.transcribe import Tally, _report
-from asr.finishing import SILENT
-from asr.long_form import Windows
-from asr.recognizer import Recognizer
-from asr.recordings import as_recording
-from asr.transcript import Failure, Transcript
+from asr.recognition.acoustics import SILENCE
+from asr.recognition.alignment import align_recording
+from asr.recognition.inputs import as_recording
+from asr.recognition.long_form import Windows
+from asr.recognition.recognizer import Recognizer
+from asr.types import Failure, Transcript
 
 RATE = 16000
 CONSTANT = {"zeros": 0.0, "offset": 0.25, "lowest": -1.0, "one step": 2**-15}
@@ -47,7 +46,7 @@ def constant(value: float, seconds: float, rate: int = RATE) -> np.ndarray:
 def assert_empty(transcript: Transcript | Failure, seconds: float) -> None:
     assert isinstance(transcript, Transcript)
     assert (transcript.text, transcript.words) == ("", ())
-    assert transcript.warnings.count(SILENT) == 1
+    assert transcript.warnings.count(SILENCE) == 1
     assert transcript.duration == pytest.approx(seconds)
 
 
@@ -99,7 +98,7 @@ def test_a_dead_channel(in_windows: Recognizer, noise, tmp_path: Path, seconds: 
     path = write(tmp_path / "call.wav", speech, constant(0.0, seconds), constant(0.1, seconds))
     alive, dead, offset = in_windows.transcribe_many([path], channel="each")
     assert isinstance(alive, Transcript)
-    assert alive.text and SILENT not in alive.warnings
+    assert alive.text and SILENCE not in alive.warnings
     assert_empty(dead, seconds)
     assert_empty(offset, seconds)
     assert_empty(in_windows.transcribe(path, channel=1), seconds)
@@ -126,11 +125,11 @@ def test_emissions_and_alignment(in_windows: Recognizer, tmp_path: Path) -> None
     for seconds in (1.5, 13.0):
         path = write(tmp_path / "dead.wav", constant(0.0, seconds))
         found = in_windows.emissions_of(path)
-        assert (found.log_probs.argmax(axis=1) == 0).all() and found.warnings == (SILENT,)
+        assert (found.log_probs.argmax(axis=1) == 0).all() and found.warnings == (SILENCE,)
         frames = in_windows.acoustic_model.output_length(round(seconds * RATE))
         assert abs(len(found.log_probs) - frames) <= 1
         aligned = align_recording(in_windows, as_recording(path), "ab")
-        assert aligned.warnings[0] == SILENT and "hardly fits" in aligned.warnings[1]
+        assert aligned.warnings[0] == SILENCE and "hardly fits" in aligned.warnings[1]
 
 
 def test_the_note_is_printed_once(recognizer: Recognizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,5 +138,5 @@ def test_the_note_is_printed_once(recognizer: Recognizer, tmp_path: Path, capsys
     for transcript in recognizer.transcribe_many(paths):
         assert isinstance(transcript, Transcript)
         _report([transcript], lambda result: "", tally)
-    assert capsys.readouterr().err == f"asr: warning: {paths[0]}: {SILENT}\n"
-    assert tally.warnings == {SILENT: 3}
+    assert capsys.readouterr().err == f"asr: warning: {paths[0]}: {SILENCE}\n"
+    assert tally.warnings == {SILENCE: 3}

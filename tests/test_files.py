@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from asr.errors import AsrError
 from asr.files import OutputError, is_input, opened, read_lines, read_text, replacing, write_text
+from asr.types import AsrError
 
 
 def through_a_pipe(folder: Path, data: bytes) -> Path:

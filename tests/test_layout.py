@@ -3,47 +3,80 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "asr").rglob("*.py"))
-# The data's path: a package imports only from those before it (and from the small shared types).
-ORDER = ["audio", "text", "corpus", "model", "decoding", "scoring", "training", "commands"]
-# Feasibility is decided with the model's own output length: the one arrow against the order, to a pure function.
-ALLOWED_BACKWARD = {
-    ("corpus", "asr.model.acoustic"),
-    ("corpus", "asr.model.config"),
-    ("corpus", "asr.model.checkpoint"),
-}
+# The path of the data: a room imports only from rooms before it, and from the files at the top.
+ROOMS = [
+    "audio", "text", "corpus", "model", "lm", "decoding", "scoring", "training", "recognition", "recipe", "commands",
+]  # fmt: skip
+TOP = {"__init__", "__main__", "config", "types", "files", "standard_streams"}
+SUBROOMS = {"decoding": {"beam"}}
 
 
-def imports(path: Path) -> Iterator[str]:
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in SOURCES}
+
+
+def imports(path: Path) -> set[str]:
+    """Modules that a file imports anywhere in it, for type checking and inside functions, too."""
+    found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in full}
+    return found
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_follow_the_path_of_the_data(path: Path) -> None:
-    package = path.parent.name
-    for name in imports(path):
-        top = name.partition(".")[0]
+def room(module: str) -> str:
+    """The room of a module of ours; "" for the files at the top, and for the modules of others."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "asr" and len(parts) > 1 and parts[1] not in TOP else ""
+
+
+def test_every_file_is_in_a_room() -> None:
+    for path in SOURCES:
+        *folders, name = path.relative_to(ROOT / "asr").with_suffix("").parts
+        if not folders:
+            assert name in TOP, f"{path} is in no room"
+            continue
+        assert folders[0] in ROOMS, f"{path} is in no room"
+        assert len(folders) == 1 or (len(folders) == 2 and folders[1] in SUBROOMS.get(folders[0], ())), path
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_follow_the_path_of_the_data(name: str) -> None:
+    here = room(name)
+    for imported in imports(MODULES[name]):
+        top = imported.partition(".")[0]
         if top in ("pytorch_lightning", "lightning"):
-            assert package == "training" and top == "pytorch_lightning", f"{path} imports {name}"
+            assert here == "training" and top == "pytorch_lightning", f"{name} imports {imported}"
         if top in ("torchaudio", "torchcodec"):
-            assert path.name == "_torchaudio.py", f"{path} imports {name}"
+            assert name == "asr.audio._torchaudio", f"{name} imports {imported}"
         assert top != "espeakng_loader", "eSpeak NG is GPL: only recipes/mini may use it"
-        parts = name.split(".")
-        if parts[0] == "asr" and len(parts) > 1 and parts[1] in ORDER and package in ORDER:
-            backward = ORDER.index(parts[1]) > ORDER.index(package)
-            assert not backward or (package, name) in ALLOWED_BACKWARD, f"{path} imports {name}"
+        if here and room(imported):
+            assert ROOMS.index(room(imported)) <= ROOMS.index(here), f"{name} imports {imported}"
+
+
+def test_there_are_no_circles() -> None:
+    # asr/__init__.py and asr/__main__.py name what is below them, to be imported when it is asked for.
+    graph = {name: {i for i in imports(path) if i in MODULES and i != name} for name, path in MODULES.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"circle: {' <- '.join(error.args[1])}")
 
 
 def test_import_asr_and_help_load_nothing_heavy() -> None:
@@ -61,3 +94,12 @@ def test_no_file_is_a_bag_of_things() -> None:
     for path in [*SOURCES, *(ROOT / "recipes").rglob("*.py")]:
         assert path.stem not in ("utils", "util", "helpers", "common", "misc"), path
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, f"{path} holds two things"
+
+
+def test_files_named_in_the_source_exist() -> None:
+    sources = [path for folder in ("asr", "benchmarks", "recipes", "tests") for path in (ROOT / folder).rglob("*.py")]
+    names = {path.name for path in sources}
+    for path in sources:
+        if "tests" not in path.parts and path.name != "_torchaudio.py":  # which names files of torchaudio
+            for name in re.findall(r"\b\w+\.py\b", path.read_text(encoding="utf-8")):
+                assert name in names, f"{path} names {name}"

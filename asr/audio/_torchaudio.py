@@ -2,8 +2,8 @@
 
 The PyPI wheel of torchaudio is linked against one CUDA version. Beside a CPU-only torch, or a torch built for
 another CUDA, `import torchaudio` itself raises, although everything used here (mel filter banks, masks,
-resampling, data sets) is plain Python. In that case the package is imported a second time with its extension
-marked as not there, the state it has where it was built without one.
+resampling, data sets) is plain Python. In that case the package is imported a second time as if it had been built
+without its extension.
 """
 
 from __future__ import annotations
@@ -15,31 +15,25 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from asr.errors import AsrError
+from asr.types import AsrError
 
 _UTILS = "torchaudio._extension.utils"
 
 
 def _import_torchaudio() -> tuple[ModuleType, str]:
-    """Import torchaudio; returns the module and why its native part is not there ('' when it is)."""
+    """Import torchaudio; returns the module and why its native part is missing ('' when it is there)."""
     if importlib.util.find_spec("torch") is None:
         raise AsrError("torch is not installed: pip install 'torch>=2.11' 'torchaudio>=2.11' (see 'asr doctor')")
-    there = sys.modules.get("torchaudio")
-    if there is not None and not hasattr(there, "transforms"):  # somebody's import of it stopped half-way
-        for name in _loaded_parts():
-            del sys.modules[name]
+    started = sys.modules.get("torchaudio")
+    if started is not None and not hasattr(started, "transforms"):  # an earlier import of it stopped halfway
+        _forget()
     try:
-        module = importlib.import_module("torchaudio")
-        importlib.import_module("torchaudio.functional")
-        importlib.import_module("torchaudio.transforms")
-    except ModuleNotFoundError as error:
-        if error.name and error.name.partition(".")[0] == "torchaudio":
+        module = _import_parts()
+    except (OSError, ImportError, RuntimeError) as error:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "torchaudio":
             raise AsrError("torchaudio is not installed: pip install 'torchaudio>=2.11' (see 'asr doctor')") from error
         return _import_without_native(error)
-    except (OSError, ImportError, RuntimeError) as error:
-        return _import_without_native(error)
-    extension = getattr(module, "_extension", None)
-    if getattr(extension, "_IS_TORCHAUDIO_EXT_AVAILABLE", False):
+    if getattr(getattr(module, "_extension", None), "_IS_TORCHAUDIO_EXT_AVAILABLE", False):
         return module, ""
     return module, getattr(module, "_asr_native_reason", "this build of torchaudio has no native part")
 
@@ -49,35 +43,35 @@ def _import_without_native(failure: BaseException) -> tuple[ModuleType, str]:
 
     torchaudio/_extension/__init__.py asks `_load_lib` from its sibling utils.py whether there are libraries
     to load. A fresh copy of utils.py whose `_load_lib` says no is put in place while the package is
-    imported, and made whole afterwards.
+    imported, and restored afterwards.
     """
     reason = _reason(failure)
-    before = _loaded_parts()
-    for name in before:  # what a failed import, ours or somebody else's, left behind
-        del sys.modules[name]
+    before = _forget()  # what the failed import left behind
     try:
         utils = _fresh_utils()
         load_library = utils._load_lib
         utils._load_lib = lambda lib: False  # type: ignore[attr-defined]
         sys.modules[_UTILS] = utils
         try:
-            module = importlib.import_module("torchaudio")
-            importlib.import_module("torchaudio.functional")
-            importlib.import_module("torchaudio.transforms")
+            module = _import_parts()
         finally:
             utils._load_lib = load_library  # type: ignore[attr-defined]
     except Exception as error:
-        for name in _loaded_parts():
-            del sys.modules[name]
+        _forget()
         sys.modules.update(before)
         raise AsrError(
             f"torchaudio is installed but cannot be imported ({reason}; then {_reason(error)}): "
             "pip install --force-reinstall 'torchaudio==2.11.*', see 'asr doctor'"
         ) from failure
-    extension = module._extension
-    extension.utils, extension._load_lib = utils, load_library  # as after a plain import
+    module._extension.utils, module._extension._load_lib = utils, load_library  # as after a plain import
     module._asr_native_reason = reason  # type: ignore[attr-defined]  # for a reload of this module
     return module, reason
+
+
+def _import_parts() -> ModuleType:
+    for name in ("torchaudio", "torchaudio.functional", "torchaudio.transforms"):
+        importlib.import_module(name)
+    return sys.modules["torchaudio"]
 
 
 def _fresh_utils() -> ModuleType:
@@ -93,8 +87,10 @@ def _fresh_utils() -> ModuleType:
     return utils
 
 
-def _loaded_parts() -> dict[str, ModuleType]:
-    return {name: m for name, m in sys.modules.items() if name == "torchaudio" or name.startswith("torchaudio.")}
+def _forget() -> dict[str, ModuleType]:
+    """Take what there is of torchaudio out of the imported modules."""
+    names = [name for name in sys.modules if name == "torchaudio" or name.startswith("torchaudio.")]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 def _reason(error: BaseException) -> str:

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from asr.audio.pauses import silence
 from asr.audio.read import probe, read
 from asr.audio.resample import resample
-from asr.audio.silence import silence
 from asr.config import FilePath
-from asr.errors import AudioError, ConfigError
-from asr.folders import walk
+from asr.files import walk
+from asr.types import AudioError, ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _ENDINGS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".sph", ".w64"}
-SILENCE_PROBABILITY = 0.5  # at each end, so that utterances as they were recorded are learned too
+_SILENCE_PROBABILITY = 0.5  # at each end, so that utterances as they were recorded are learned, too
 _PEAK = 0.99  # what an augmented waveform is scaled back to where it would leave [-1, 1]
 
 
@@ -32,13 +32,13 @@ _PEAK = 0.99  # what an augmented waveform is scaled back to where it would leav
 class AugmentConfig:
     """What may happen to a training utterance; the defaults change nothing.
 
-    `speed`: factors, one drawn per utterance (pitch changes with it; Ko et al. 2015). `silence`: most seconds of
+    `speed`: factors, one drawn per utterance (pitch changes with it; Ko et al. 2015). `silence`: the most seconds of
     silence put before an utterance, and after it, each with probability 1/2. `join`: share of the batches whose
-    utterances are joined, by twos up to `join_up_to` as each batch draws, with at most `silence` between, where
-    `batch_seconds` allows it; so that long recordings are no surprise. `gain_db`: largest change of level. `noise_dir`,
-    `reverb_dir`: folders of recordings, searched with their subfolders; a noise is added at an SNR drawn from
-    `noise_snr_db`, an impulse response convolved, each with its probability. SpecAugment (Park et al.
-    2019): `time_masks` each shorter than `time_mask_ratio` of the utterance's own frames, `frequency_masks` each
+    utterances are joined, where `batch_seconds` allows it, so that long recordings occur in training: 2 to
+    `join_up_to` at a time, a number drawn per batch, with at most `silence` seconds between. `gain_db`: largest change
+    of level. `noise_dir`, `reverb_dir`: folders of recordings, searched with their subfolders; a noise is added at an
+    SNR drawn from `noise_snr_db`, an impulse response convolved, each with its probability. SpecAugment (Park et al.
+    2019): `time_masks`, each shorter than `time_mask_ratio` of the utterance's frames, and `frequency_masks`, each
     narrower than `frequency_mask_width` mel bins. Raises ValueError on values that cannot work.
     """
 
@@ -74,10 +74,10 @@ class AugmentConfig:
 
 
 class WaveAugment:
-    """Speed, silence, reverberation, noise, gain, as a recording comes to be. Can be pickled into workers.
+    """Speed, silence, reverberation, noise, gain, in the order in which they shape a recording. Can be pickled.
 
-    The folders are listed once, here; ConfigError if one is missing or holds no recording. The result depends on the
-    samples, the configuration and the seed only, not on the process, its history, or other random states.
+    The folders are listed once, in the constructor; ConfigError if one is missing or holds no recording. The result
+    depends on samples, configuration and seed only, not on the process, its history, or other random states.
     """
 
     def __init__(self, config: AugmentConfig, rate: int) -> None:
@@ -86,11 +86,10 @@ class WaveAugment:
         self.impulses = _list_recordings(config.reverb_dir, "reverb_dir") if config.reverb_dir else ()
 
     def __call__(self, samples: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
-        """Augment `(time,)` float32 with what `seed` = (run seed, epoch, utterance index) draws; the input is kept.
+        """Augment `(time,)` float32 as drawn by `seed` = (run seed, epoch, utterance index); the input is kept.
 
         Length changes only with speed, to `ceil(time / speed)`, and by up to twice `silence`. Where noise or gain would
-        carry samples out of [-1, 1], the whole is scaled back, so that no clipping arises that the recording did not
-        have.
+        carry samples out of [-1, 1], the whole is scaled back, so that augmentation never clips.
         """
         config = self.config
         draw = _generator("wave", seed)
@@ -132,13 +131,13 @@ class WaveAugment:
     def _within_silence(self, samples: np.ndarray, draw: random.Random) -> np.ndarray:
         parts = []
         for _ in range(2):
-            added, seconds = draw.random() < SILENCE_PROBABILITY, draw.uniform(0.0, self.config.silence)
+            added, seconds = draw.random() < _SILENCE_PROBABILITY, draw.uniform(0.0, self.config.silence)
             parts.append(silence(samples, round(seconds * self.rate) if added else 0, self.rate, draw))
         return np.concatenate([parts[0], samples, parts[1]])
 
     def _noise(self, path: str, seconds: float, length: int, place: float) -> np.ndarray:
-        """`length` samples of a noise recording from a drawn place in it on; all of it where it is shorter."""
-        wanted = max(length / self.rate, 0.1)  # of less, nothing may be left at the noise's own rate
+        """`length` samples of a noise from `place` (0 to 1) in its recording on; all of it where that is shorter."""
+        wanted = max(length / self.rate, 0.1)  # less may be no sample at all at the noise's own rate
         if wanted >= seconds:
             return _read(path, self.rate, "noise_dir")
         return _read(path, self.rate, "noise_dir", place * (seconds - wanted), wanted)
@@ -151,7 +150,7 @@ def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
 
 
 def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
-    """`samples + g * noise`, `g` such that the powers of the two stand at `snr_db` decibels to each other.
+    """`samples + g * noise`, with `g` such that the signal-to-noise ratio is `snr_db` decibels.
 
     Noise is repeated or cut to the length of the samples. Silence, in either, leaves the samples as they are.
     """
@@ -167,7 +166,7 @@ def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarr
 def reverb(samples: np.ndarray, impulse: np.ndarray) -> np.ndarray:
     """Convolve with an impulse response whose direct sound, its largest peak, is taken as time zero.
 
-    Length, alignment and level (root mean square) stay those of the samples, so that transcripts in time still fit.
+    Length, alignment and level (root mean square) stay those of the samples, so that word times still fit.
     """
     direct = int(np.abs(impulse).argmax()) if len(impulse) else 0
     if not len(samples) or not len(impulse) or impulse[direct] == 0.0:
@@ -182,9 +181,9 @@ def reverb(samples: np.ndarray, impulse: np.ndarray) -> np.ndarray:
 def spec_augment(features: Tensor, lengths: Tensor, config: AugmentConfig, seeds: Sequence[tuple[int, ...]]) -> Tensor:
     """Mask stretches of time and bands of frequency in `(batch, frames, mels)`, with 0, the mean after normalization.
 
-    `lengths` `(batch,)` are frames; an utterance is masked within its own and by its own seed, the same alone and in
-    any batch, and no random state is touched. For training only. Returns a new tensor. torchaudio's masks: a width
-    below the largest, then a start, both uniform.
+    `lengths` `(batch,)` counts frames; an utterance is masked within its length and by its own seed, the same alone
+    and in any batch, and no random state is touched. For training only. Returns a new tensor. The masks are
+    torchaudio's: a width below the largest, then a start, both uniform.
     """
     import torch
 
@@ -194,7 +193,7 @@ def spec_augment(features: Tensor, lengths: Tensor, config: AugmentConfig, seeds
     keep_time, keep_mels = torch.ones(batch, frames), torch.ones(batch, mels)
     with torch.random.fork_rng(devices=[]):
         for row, (length, seed) in enumerate(zip(lengths.tolist(), seeds, strict=True)):
-            # The generator of the CPU only: torch.manual_seed would reset those of the GPUs, and with them dropout.
+            # torch.manual_seed would also reset the generators of the GPUs, and with them dropout.
             torch.default_generator.manual_seed(_generator("spec", seed).getrandbits(63))
             width = int(config.time_mask_ratio * length)
             keep_time[row, :length] = _masked(length, width, config.time_masks)
@@ -204,7 +203,7 @@ def spec_augment(features: Tensor, lengths: Tensor, config: AugmentConfig, seeds
 
 
 def _masked(size: int, width: int, masks: int) -> Tensor:
-    """`(size,)` ones with `masks` stretches of zeros: torchaudio's masks of spectrograms, on strips one bin wide."""
+    """`(size,)` ones with `masks` stretches of zeros: torchaudio's spectrogram masks on strips one bin wide."""
     import torch
 
     from asr.audio._torchaudio import functional
@@ -220,7 +219,7 @@ def drawn(purpose: str, seed: tuple[int, ...]) -> float:
 
 
 def _generator(purpose: str, seed: tuple[int, ...]) -> random.Random:
-    """Seeded by a hash of the text, so that neighbouring seeds have nothing in common."""
+    """Seeded by a hash of the text, so that neighboring seeds have nothing in common."""
     return random.Random(":".join(map(str, (purpose, *seed))))
 
 
@@ -241,11 +240,9 @@ def _read(
 def _list_recordings(folder: str, key: str) -> tuple[tuple[str, float], ...]:
     """The recordings in a folder and below, sorted, with their seconds."""
     if not Path(folder).is_dir():
-        raise ConfigError(f"augment.{key}: '{folder}' is no folder")
-    found = walk(Path(folder).resolve())
-    paths = sorted(
-        str(where / name) for where, names in found for name in names if Path(name).suffix.lower() in _ENDINGS
-    )
+        raise ConfigError(f"augment.{key}: '{folder}' is not a folder")
+    files = [parent / name for parent, names in walk(Path(folder).resolve()) for name in names]
+    paths = sorted(str(path) for path in files if path.suffix.lower() in _ENDINGS)
     if not paths:
         raise ConfigError(f"augment.{key}: '{folder}' holds no recordings ({', '.join(sorted(_ENDINGS))})")
     try:

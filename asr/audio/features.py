@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from asr.audio._torchaudio import functional
-from asr.errors import ConfigError
+from asr.types import ConfigError
 
 Count = TypeVar("Count", int, Tensor)
 
-# Natural-log units; speech has 0.7 to 4. Below it a bin holds rounding noise (up to 2e-6), which a smaller floor would
-# raise above the 1e-4 to which an utterance must be the same alone and in a batch.
+# Natural-log units; speech has 0.7 to 4. A bin that varies less holds rounding noise (up to 2e-6), which a smaller
+# floor would magnify beyond the 1e-4 to which an utterance must be the same alone and in a batch.
 _STD_FLOOR = 0.1
 _FLOOR_TOLERANCE = 1e-3  # natural-log units
 
@@ -72,7 +72,7 @@ class FeatureConfig:
 
 
 def frame_count(samples: Count, config: FeatureConfig) -> Count:
-    """How many frames that many samples give: one centred on every hop from sample 0 on; none for none."""
+    """How many frames that many samples give: one centered on every hop from sample 0 on; none for no samples."""
     if isinstance(samples, Tensor):
         return torch.where(samples > 0, samples.div(config.hop_samples, rounding_mode="floor") + 1, 0)
     return samples // config.hop_samples + 1 if samples > 0 else 0
@@ -81,10 +81,10 @@ def frame_count(samples: Count, config: FeatureConfig) -> Count:
 class LogMel(nn.Module):
     """Log-mel filter bank energies, the same alone and in any batch, whatever the padding holds.
 
-    Frames are centred and the recording is taken to be silent (zero) outside itself, so that the frames at
-    its end do not depend on how far it was padded. Natural logarithm of the power in HTK mel bands,
-    triangular filters of height 1 (torchaudio's filter bank). Float32 throughout, also under autocast and
-    in a model cast to half.
+    Frames are centered, and outside the recording the signal, after pre-emphasis, is taken to be zero, so that the
+    frames at its end do not depend on how far it was padded. Natural logarithm of the power in HTK mel bands,
+    triangular filters of height 1 (torchaudio's filter bank). Float32 throughout, also under autocast and in a model
+    cast to half.
     """
 
     window: Tensor
@@ -130,7 +130,7 @@ class LogMel(nn.Module):
             return waveforms.new_zeros(waveforms.shape[0], frames, self.config.n_mels)
         if self.config.preemphasis:
             waveforms = functional.preemphasis(waveforms, self.config.preemphasis)
-        # Masked after the pre-emphasis, which carries the last sample one place on; padding may hold NaN.
+        # Masked after pre-emphasis, which carries the last sample one place further; padding may hold NaN.
         padding = torch.arange(waveforms.shape[1], device=waveforms.device) >= lengths[:, None]
         spectrum = torch.stft(
             waveforms.masked_fill(padding, 0.0),
@@ -143,7 +143,7 @@ class LogMel(nn.Module):
             return_complex=True,
         )
         power = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
-        if power.device.type == "cuda":  # in float32 it runs as TF32, with 3 digits, where a trainer allows
+        if power.device.type == "cuda":  # in float32 it would run as TF32, with 3 digits, where a trainer allows that
             mel = (power.double() @ self.filters.double()).float()
         else:
             mel = power @ self.filters
@@ -151,7 +151,7 @@ class LogMel(nn.Module):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> LogMel:
         super()._apply(fn, recurse)
-        if self.window.dtype != torch.float32:  # model.half(): follow the device, keep the precision
+        if self.window.dtype != torch.float32:  # after model.half(): follow the device, keep the precision
             self.window = torch.hann_window(self.config.window_samples, device=self.window.device)
             self.filters = _filter_bank(self.config)[1].to(self.window.device)
         return self
@@ -160,22 +160,22 @@ class LogMel(nn.Module):
 def _normalize(features: Tensor, valid: Tensor, floor: float) -> Tensor:
     """Zero mean and unit (biased) variance per utterance and bin, over the valid frames only.
 
-    Frames of digital silence, at `floor` in all bins, and their neighbours, whose windows hear a little beyond it, do
-    not count: they would shift the statistics of what was recorded. They become no lower than the lowest that counts.
+    Frames of digital silence, at `floor` in all bins, and their neighbors, whose windows reach a little beyond it, do
+    not count: they would shift the statistics of what was recorded. Their features are raised to the lowest counted.
     """
     if features.shape[1] == 0:
         return features
     silent = valid & (features.amax(dim=2) <= floor + _FLOOR_TOLERANCE)
-    heard = valid & (nn.functional.max_pool1d(silent.float()[:, None], 3, 1, 1)[:, 0] == 0)
-    counted = torch.where(heard.any(dim=1, keepdim=True), heard, valid)[:, :, None]
+    recorded = valid & (nn.functional.max_pool1d(silent.float()[:, None], 3, 1, 1)[:, 0] == 0)
+    counted = torch.where(recorded.any(dim=1, keepdim=True), recorded, valid)[:, :, None]
     count = counted.sum(dim=1, keepdim=True).clamp(min=1).to(features.dtype)
     # Relative to the first frame that counts a constant bin is exactly zero: no rounding noise.
     first = features.gather(1, counted.int().argmax(dim=1, keepdim=True).expand(-1, -1, features.shape[2]))
     shifted = (features - first).masked_fill(~counted, 0.0)
-    centred = features - first - shifted.sum(dim=1, keepdim=True) / count
-    variance = centred.masked_fill(~counted, 0.0).square().sum(dim=1, keepdim=True) / count
-    lowest = centred.masked_fill(~counted, torch.inf).amin(dim=1, keepdim=True)
-    return torch.maximum(centred, lowest) / variance.sqrt().clamp(min=_STD_FLOOR)
+    centered = features - first - shifted.sum(dim=1, keepdim=True) / count
+    variance = centered.masked_fill(~counted, 0.0).square().sum(dim=1, keepdim=True) / count
+    lowest = centered.masked_fill(~counted, torch.inf).amin(dim=1, keepdim=True)
+    return torch.maximum(centered, lowest) / variance.sqrt().clamp(min=_STD_FLOOR)
 
 
 def _filter_bank(config: FeatureConfig) -> tuple[int, Tensor]:
@@ -183,17 +183,9 @@ def _filter_bank(config: FeatureConfig) -> tuple[int, Tensor]:
     fft_size = 2 ** (config.window_samples - 1).bit_length()
     for size in (fft_size, 2 * fft_size, 4 * fft_size):
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # torchaudio's remark on empty filters, which this loop is about
+            warnings.simplefilter("ignore", UserWarning)  # on empty filters, which this loop avoids
             filters = functional.melscale_fbanks(
-                size // 2 + 1,
-                config.low_hz,
-                config.top_hz,
-                config.n_mels,
-                config.rate,
-                norm=None,
-                mel_scale="htk",
+                size // 2 + 1, config.low_hz, config.top_hz, config.n_mels, config.rate, norm=None, mel_scale="htk"
             )
         if bool((filters.amax(dim=0) > 0).all()):
             return size, filters

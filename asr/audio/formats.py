@@ -1,98 +1,223 @@
-"""What a file is, told by its first bytes and never by its name, and what converts what is not read here."""
+"""Opening a recording: what a file is, told by its first bytes and never by its name, and the reader for it."""
 
 from __future__ import annotations
 
+import io
+import os
+import re
+import shutil
+import stat
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-FFMPEG = "ffmpeg -i IN OUT.wav"
+from asr.audio.headers import Slice, corrected, data_extent, ogg_is_chained, ogg_is_cut
+from asr.audio.mpeg import readable_frames
+from asr.audio.readers import AudioReader, FfmpegReader, RawFormat, SoundFileReader, Undecodable
+from asr.types import AudioError
+
+Source = str | Path | bytes | BinaryIO
+
+_FFMPEG = "ffmpeg -i IN OUT.wav"
+_UNPACK = "unpack it first"
+_INSTALL_FFMPEG = "install ffmpeg (apt install ffmpeg, brew install ffmpeg or conda install ffmpeg)"
 _HEAD = 1024  # bytes: a sphere file's header
 
 
 class Format(NamedTuple):
-    """`convert` is a command, or what else is to be done; "" for what libsndfile reads."""
+    """`magic` is a regular expression that the first bytes match.
+
+    `convert` is a command, or what else is to be done about the file; "" for what libsndfile reads.
+    """
 
     name: str
+    magic: bytes
     convert: str = ""
 
 
-UNKNOWN = Format("")
-MP3 = Format("mp3")
-WAV = Format("wav")
-NEVER_RAW = ("wav", "flac", "ogg")  # their magic is no accident
-_SPEEX = Format("speex", "speexdec IN OUT.wav")
-_SHORTENED = Format("shortened sphere", "sph2pipe -f wav IN OUT.wav")
-_ARCHIVE = "unpack it first"
-_FORMATS: tuple[tuple[int, bytes, Format], ...] = (  # (position, magic bytes, what it is)
-    (8, b"WAVE", WAV),
-    (0, b"fLaC", Format("flac")),
-    (0, b"OggS", Format("ogg")),
-    (0, b"ID3", MP3),
-    (8, b"AIFF", Format("aiff")),
-    (8, b"AIFC", Format("aiff")),
-    (0, b".snd", Format("au")),
-    (0, b"dns.", Format("au")),
-    (0, b"caff", Format("caf")),
-    (0, b"riff\x2e\x91\xcf\x11", Format("w64")),
-    (0, b"NIST_1A", Format("sphere")),
-    (0, b"Creative Voice File", Format("voc")),
-    (4, b"ftyp", Format("m4a/mp4", FFMPEG)),
-    (4, b"moov", Format("quicktime", FFMPEG)),
-    (0, b"\x1a\x45\xdf\xa3", Format("webm/matroska", FFMPEG)),
-    (0, b"\xff\xf1", Format("aac", FFMPEG)),
-    (0, b"\xff\xf9", Format("aac", FFMPEG)),
-    (0, b"ADIF", Format("aac", FFMPEG)),
-    (0, b"#!AMR-WB", Format("amr-wb", FFMPEG)),
-    (0, b"#!AMR", Format("amr", FFMPEG)),
-    (0, b"#!SILK_V3", Format("silk", "silk_v3_decoder IN OUT.pcm")),
-    (1, b"#!SILK_V3", Format("silk", "silk_v3_decoder IN OUT.pcm")),  # as WeChat writes it
-    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", Format("wma", FFMPEG)),
-    (8, b"AVI ", Format("avi", FFMPEG)),
-    (8, b"QLCM", Format("qcelp", FFMPEG)),
-    (0, b"FLV", Format("flv", FFMPEG)),
-    (0, b"\x00\x00\x01\xba", Format("mpeg", FFMPEG)),
-    (0, b".ra\xfd", Format("realaudio", FFMPEG)),
-    (0, b".RMF", Format("realaudio", FFMPEG)),
-    (0, b"\x0b\x77", Format("ac3", FFMPEG)),
-    (0, b"MAC ", Format("ape", FFMPEG)),
-    (0, b"wvpk", Format("wavpack", FFMPEG)),
-    (0, b"TTA1", Format("tta", FFMPEG)),
-    (0, b"TTA2", Format("tta", FFMPEG)),
-    (0, b"MPCK", Format("musepack", FFMPEG)),
-    (0, b"MP+", Format("musepack", FFMPEG)),
-    (0, b"DSD ", Format("dsf", FFMPEG)),
-    (0, b"FRM8", Format("dff", FFMPEG)),
-    (0, b"ajkg", Format("shorten", FFMPEG)),
-    (0, b"OFR ", Format("optimfrog", "ofr --decode IN")),
-    (1, b"dss", Format("dss", FFMPEG)),
-    (1, b"ds2", Format("ds2", "the dictation software that came with the recorder")),
-    (0, b"MThd", Format("midi", "a synthesizer: it holds notes, not sound")),
-    (0, b"PK\x03\x04", Format("zip", _ARCHIVE)),
-    (0, b"\x1f\x8b", Format("gzip", _ARCHIVE)),
-    (0, b"BZh", Format("bzip2", _ARCHIVE)),
-    (0, b"\xfd7zXZ\x00", Format("xz", _ARCHIVE)),
-    (0, b"7z\xbc\xaf\x27\x1c", Format("7z", _ARCHIVE)),
-    (0, b"version https://git-lfs", Format("git-lfs pointer", "git lfs pull, which fetches the recording itself")),
+_UNKNOWN = Format("", b"")
+_NEVER_RAW = ("wav", "flac", "ogg")  # their magic is no accident
+_FORMATS = (
+    Format("wav", rb".{8}WAVE"),
+    Format("flac", rb"fLaC"),
+    Format("speex", rb"OggS.{24}Speex   ", "speexdec IN OUT.wav"),
+    Format("ogg", rb"OggS"),
+    Format("aiff", rb".{8}AIF[FC]"),
+    Format("au", rb"\.snd|dns\."),
+    Format("caf", rb"caff"),
+    Format("w64", rb"riff\x2e\x91\xcf\x11"),
+    Format("shortened sphere", rb"NIST_1A.*shorten", "sph2pipe -f wav IN OUT.wav"),
+    Format("sphere", rb"NIST_1A"),
+    Format("voc", rb"Creative Voice File"),
+    Format("m4a/mp4", rb".{4}ftyp", _FFMPEG),
+    Format("quicktime", rb".{4}moov", _FFMPEG),
+    Format("webm/matroska", rb"\x1a\x45\xdf\xa3", _FFMPEG),
+    Format("aac", rb"\xff[\xf1\xf9]|ADIF", _FFMPEG),
+    Format("mp3", rb"ID3|\xff[\xe2-\xe7\xea-\xef\xf2-\xf7\xfa-\xff]"),  # a tag, or a frame of any version and layer
+    Format("amr-wb", rb"#!AMR-WB", _FFMPEG),
+    Format("amr", rb"#!AMR", _FFMPEG),
+    Format("silk", rb".?#!SILK_V3", "silk_v3_decoder IN OUT.pcm"),  # WeChat puts a byte before it
+    Format("wma", rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11", _FFMPEG),
+    Format("avi", rb".{8}AVI ", _FFMPEG),
+    Format("qcelp", rb".{8}QLCM", _FFMPEG),
+    Format("flv", rb"FLV", _FFMPEG),
+    Format("mpeg", rb"\x00\x00\x01\xba", _FFMPEG),
+    Format("realaudio", rb"\.ra\xfd|\.RMF", _FFMPEG),
+    Format("ac3", rb"\x0b\x77", _FFMPEG),
+    Format("ape", rb"MAC ", _FFMPEG),
+    Format("wavpack", rb"wvpk", _FFMPEG),
+    Format("tta", rb"TTA[12]", _FFMPEG),
+    Format("musepack", rb"MPCK|MP\+", _FFMPEG),
+    Format("dsf", rb"DSD ", _FFMPEG),
+    Format("dff", rb"FRM8", _FFMPEG),
+    Format("shorten", rb"ajkg", _FFMPEG),
+    Format("optimfrog", rb"OFR ", "ofr --decode IN"),
+    Format("dss", rb".dss", _FFMPEG),
+    Format("ds2", rb".ds2", "the dictation software that came with the recorder"),
+    Format("midi", rb"MThd", "a synthesizer: it holds notes, not sound"),
+    Format("zip", rb"PK\x03\x04", _UNPACK),
+    Format("gzip", rb"\x1f\x8b", _UNPACK),
+    Format("bzip2", rb"BZh", _UNPACK),
+    Format("xz", rb"\xfd7zXZ\x00", _UNPACK),
+    Format("7z", rb"7z\xbc\xaf\x27\x1c", _UNPACK),
+    Format("git-lfs pointer", rb"version https://git-lfs", "git lfs pull, which fetches the recording itself"),
 )
-SHORT_MAGIC = ("", "mp3", "aac", "ac3", "gzip", "dss", "ds2")  # may as well be the first samples of headerless audio
+_SHORT_MAGIC = ("", "mp3", "aac", "ac3", "gzip", "dss", "ds2")  # may as well be the first samples of headerless audio
 
 
-def format_of(file: BinaryIO) -> Format:
-    """The format that a file's first bytes tell; of none that is known here `UNKNOWN`."""
+def open_file(source: Source, name: str | None, stack: ExitStack) -> tuple[BinaryIO, str, Path | None]:
+    """A seekable binary file, what to call it, and its path where it has one on disk."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return io.BytesIO(source), name or "bytes", None
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        label = name or str(source)
+        file = stack.enter_context(_open_path(path, label))
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file, label, path
+        return io.BytesIO(file.read()), label, None  # a named pipe, /dev/stdin
+    if not hasattr(source, "read"):
+        raise TypeError(f"expected a path, bytes or a binary file, found {type(source).__name__}; arrays: from_array")
+    given = getattr(source, "name", None)
+    label = name or (given if isinstance(given, str) else "stream")
+    try:
+        if isinstance(source, io.TextIOBase):
+            raise AudioError(f"{label}: opened as text: open it with mode 'rb' (standard input: sys.stdin.buffer)")
+        if hasattr(source, "seekable") and source.seekable():
+            return source, label, None
+        return io.BytesIO(source.read()), label, None
+    except (OSError, ValueError) as error:  # ValueError: closed
+        raise AudioError(f"{label}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _open_path(path: Path, label: str) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError as error:
+        link = " (a broken link)" if path.is_symlink() else ""
+        raise AudioError(f"{label}: no such file{link}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, IsADirectoryError) or (isinstance(error, PermissionError) and path.is_dir()):  # Windows
+            raise AudioError(f"{label}: is a folder, not a recording") from error
+        if isinstance(error, PermissionError):
+            raise AudioError(f"{label}: no permission to read it") from error
+        raise AudioError(f"{label}: cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+
+
+def open_reader(
+    file: BinaryIO, size: int, label: str, path: Path | None, raw: RawFormat | None, stack: ExitStack
+) -> AudioReader:
+    """A reader for `file` of `size` bytes; `path` is where it lies on disk, if it does. `stack` owns what is made.
+
+    Raises AudioError with `label` in it: what the file is, why it cannot be read, and what to do.
+    """
     file.seek(0)
     head = file.read(_HEAD)
-    found = next((kind for at, magic, kind in _FORMATS if head.startswith(magic, at)), UNKNOWN)
-    if found.name == "ogg" and head.startswith(b"Speex   ", 28):
-        return _SPEEX
-    if found.name == "sphere" and b"shorten" in head:
-        return _SHORTENED
-    if found is UNKNOWN and len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 6:
-        return MP3  # a frame of MPEG audio, of any version and layer
-    return found
+    kind = next((kind for kind in _FORMATS if re.match(kind.magic, head, re.DOTALL)), _UNKNOWN)
+    if raw is not None and kind.name in _NEVER_RAW:
+        raise AudioError(f"{label}: this is {kind.name}, not headerless audio: leave the raw format out")
+    try:
+        return _sound_file_reader(file, size, kind.name, head, raw)
+    except Undecodable as error:
+        reason = str(error)
+    if raw is not None:
+        raise AudioError(f"{label}: cannot be read: {reason}")
+    if kind.name in _SHORT_MAGIC and path is not None and path.suffix.lower() in (".raw", ".pcm"):
+        raise AudioError(f"{label}: headerless audio: give its format (--raw-rate, --raw-encoding, --raw-byte-order)")
+    if shutil.which("ffmpeg") is None:
+        raise AudioError(f"{label}: {_advice(kind, reason)}")
+    try:
+        return FfmpegReader(path or _on_disk(file, stack))
+    except Undecodable as error:
+        reason = str(error) if kind.convert or not kind.name else f"{reason}; {error}"
+    if not kind.name:
+        raise AudioError(f"{label}: not an audio file ({reason})")
+    advice = f": {_how_to_convert(kind)}" if kind.convert not in ("", _FFMPEG) else ""
+    raise AudioError(f"{label}: damaged or unsupported {kind.name} ({reason}){advice}")
 
 
-def how_to_convert(kind: Format) -> str:
-    """What to do about a file that is not read here."""
-    if kind.convert == _ARCHIVE:
-        return _ARCHIVE
-    command = kind.convert or FFMPEG
-    return f"convert it with `{command}`" if " IN" in command else f"it needs {command}"
+def _sound_file_reader(file: BinaryIO, size: int, kind: str, head: bytes, raw: RawFormat | None) -> SoundFileReader:
+    """libsndfile on a file, or on what it should see in its place; warns of a header that promises another length."""
+    whole = Slice(file, 0, size)
+    if raw is not None:
+        return SoundFileReader(whole, raw=raw)
+    if kind in ("mp3", ""):
+        return SoundFileReader(readable_frames(file, size) or whole, quiet=True)
+    extent = data_extent(file, size)
+    try:
+        reader = SoundFileReader(corrected(file, extent) if extent is not None and extent.misread else whole)
+    except Undecodable:
+        if extent is None or not extent.count:
+            raise
+        reader = SoundFileReader(corrected(file, extent))  # what follows the samples was the trouble
+    if kind == "ogg" and ogg_is_cut(file):
+        reader.warnings.append("truncated: the stream has no proper end, read up to its last whole page")
+    if kind == "ogg" and ogg_is_chained(file):
+        reader.warn_of_another()
+    if kind == "sphere" and (count := re.search(rb"sample_count -i (\d+)", head)):
+        reader.promised_frames = int(count[1])
+    if extent is None or not extent.count:
+        return reader
+    if extent.unfinished:
+        reader.warnings.append("its header gives no length (the recording was interrupted), read to the end")
+    if extent.promised is not None and extent.promised < extent.count:
+        seconds = reader.info.duration
+        promised = seconds * extent.promised / extent.count
+        reader.warnings.append(
+            f"its header promises {promised:.2f} s, but {seconds:.2f} s of samples are there: read to the end"
+        )
+    elif extent.promised is not None:
+        reader.promised_frames = round(reader.info.frames * extent.promised / extent.count)
+    if extent.another:
+        reader.warn_of_another()
+    return reader
+
+
+def _advice(kind: Format, reason: str) -> str:
+    """What a file is that soundfile did not read, and the ways out, on a machine without ffmpeg."""
+    if (kind.name and not kind.convert) or "pip install" in reason:
+        return f"damaged or unsupported {kind.name or 'audio'} ({reason})"
+    if kind.convert == _FFMPEG:
+        return f"{kind.name} audio needs the ffmpeg program: {_INSTALL_FFMPEG}, or convert the file to wav or flac"
+    if kind.name:
+        return f"{kind.name} is not read here: {_how_to_convert(kind)}"
+    return (
+        "not an audio file, or in a format not known here (wav, flac, ogg, opus, mp3, aiff, au, caf, sphere): "
+        f"for others {_INSTALL_FFMPEG}, or convert the file to wav"
+    )
+
+
+def _how_to_convert(kind: Format) -> str:
+    if kind.convert == _UNPACK:
+        return _UNPACK
+    return f"convert it with `{kind.convert}`" if " IN" in kind.convert else f"it needs {kind.convert}"
+
+
+def _on_disk(file: BinaryIO, stack: ExitStack) -> Path:
+    """A copy on disk of what came as bytes: ffmpeg has to seek in most containers."""
+    path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="asr-"))) / "audio"
+    file.seek(0)
+    with path.open("wb") as copy:
+        shutil.copyfileobj(file, copy)
+    return path

@@ -1,8 +1,8 @@
-"""What a header says of the length of the samples behind it, beside what is there. Used by containers.py only.
+"""How many bytes of samples a header promises, and how many there are.
 
-Programs that write to a pipe never learn the length, those that were interrupted never wrote it, and 32-bit fields
-wrap. libsndfile believes a length that is too short; here the samples' true end is found, and libsndfile is shown the
-file with a header that fits.
+Programs that write to a pipe never learn the length, those that were interrupted never write it, and 32-bit fields
+wrap. libsndfile believes a length that is too short. Here the true end of the samples is found, and libsndfile is
+shown the file with a header that fits.
 """
 
 from __future__ import annotations
@@ -14,28 +14,15 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
-UNKNOWN_BYTES = 0x7EFF0000  # programs that write to a pipe put this or more where the length should stand
-_TAIL = 1 << 20  # bytes at the end in which chunks behind the samples are looked for
+_UNKNOWN_BYTES = 0x7EFF0000  # programs that write to a pipe put this or more where the length should stand
+_TAIL = 1 << 20  # bytes at the end that are searched for chunks behind the samples
 _BLOCK = 1 << 16
-_LEAST_REST = 8  # bytes; fewer behind the samples hold no chunk and are no matter
-# Of chunks behind samples; others are recognized only where their lengths lead exactly to the end of the file.
-_COMMON_CHUNKS: tuple[bytes, ...] = (
-    b"LIST",
-    b"id3 ",
-    b"ID3 ",
-    b"bext",
-    b"cue ",
-    b"fact",
-    b"smpl",
-    b"iXML",
-    b"_PMX",
-    b"PEAK",
-    b"JUNK",
+_LEAST_REST = 8  # bytes; fewer behind the samples hold no chunk and do not matter
+# Chunks that often follow the samples; others count only where their lengths lead exactly to the end of the file.
+_COMMON_CHUNKS = re.compile(
+    rb"LIST|id3 |ID3 |bext|cue |fact|smpl|iXML|_PMX|PEAK|JUNK|NAME|ANNO|AUTH|\(c\) |COMT|MARK|INST|APPL|info|PAD |afsp"
 )
-_COMMON_CHUNKS += (b"NAME", b"ANNO", b"AUTH", b"(c) ", b"COMT", b"MARK", b"INST", b"APPL", b"info", b"PAD ", b"afsp")
-_TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # of mp3 files, put behind others as well
-_SAMPLE_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4}
-_SAMPLE_BYTES |= {"FLOAT": 4, "DOUBLE": 8}
+_TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # of mp3 files, but appended to others as well
 _LARGEST_PAGE = 65307  # bytes of an Ogg page (RFC 3533)
 
 
@@ -43,14 +30,14 @@ class _Layout(NamedTuple):
     """How a kind of file is made of chunks: an identifier, a length in the given struct format, a body, padding."""
 
     magic: bytes
-    form: tuple[int, bytes]  # what else is where at its start
+    form: tuple[int, bytes]  # what else must stand in the header, and where
     start: int  # of the first chunk
     identifier: int  # bytes, of which the first four are a name
     length: str
     inclusive: bool  # whether a length counts identifier and length, too
-    padding: int
-    data: bytes
-    lead: int  # bytes in the data chunk before the samples
+    padding: int  # chunks begin at multiples of it
+    data: bytes  # name of the chunk with the samples
+    lead: int  # bytes in that chunk before the samples
 
     @property
     def head(self) -> int:
@@ -74,8 +61,8 @@ _LAYOUTS = (
 class Extent:
     """Where the samples of a file lie, in bytes.
 
-    `promised` is how many the header says, None where it cannot know; `field` is where that stands, in which struct
-    format, and what should stand there. `misread`: libsndfile would read something else.
+    `promised` is how many the header claims, None where it cannot know; `field` is where that is written, in which
+    struct format, and what should be written there. `misread`: libsndfile would read something else.
     """
 
     start: int
@@ -93,35 +80,39 @@ class Extent:
 
 def data_extent(file: BinaryIO, size: int) -> Extent | None:
     """Where the samples lie in a file of chunks, or of Sun's .au, of `size` bytes; None for others, or without any."""
-    file.seek(0)
-    head = file.read(40)
+    head = _read_at(file, 0, 40)
     if head[:4] in (b".snd", b"dns.") and len(head) >= 24:
         order = ">" if head[:1] == b"." else "<"
         start, length = struct.unpack(f"{order}II", head[4:12])
         return _Walk(file, size, None).extent(start, length, 8, f"{order}I", 0) if 24 <= start < size else None
     for layout in _LAYOUTS:
-        at, form = layout.form
-        if head.startswith(layout.magic) and head[at : at + len(form)] == form:
-            return _Walk(file, size, layout).samples()
+        if head.startswith(layout.magic) and head.startswith(layout.form[1], layout.form[0]):
+            return _Walk(file, size, layout).samples(layout)
     return None
 
 
+def _read_at(file: BinaryIO, position: int, count: int = -1) -> bytes:
+    file.seek(position)
+    return file.read(count)
+
+
 class _Walk:
-    """Over the chunks of a file of `size` bytes."""
+    """Over the chunks of a file of `size` bytes; without a layout there are none."""
 
     def __init__(self, file: BinaryIO, size: int, layout: _Layout | None) -> None:
         self.file, self.size, self.layout = file, size, layout
+        self.magic = b"" if layout is None else layout.magic
+        self.padding = 1 if layout is None else layout.padding
 
-    def samples(self) -> Extent | None:
-        assert self.layout is not None
-        layout = self.layout
+    def samples(self, layout: _Layout) -> Extent | None:
         at, wide = layout.start, None
         while (chunk := self._chunk(at)) is not None:
             name, body, length = chunk
             if name == layout.data:
                 start = body + layout.lead
-                if wide is not None and length == 0xFFFFFFFF:
-                    return self.extent(start, self._number(wide, "<Q") or -1, wide, "<Q", 0)
+                if wide is not None and length == 0xFFFFFFFF:  # the 64-bit length of a ds64 chunk counts
+                    [length] = struct.unpack("<Q", _read_at(self.file, wide, 8))
+                    return self.extent(start, length or -1, wide, "<Q", 0)
                 extra = layout.lead + layout.inclusive * layout.head
                 return self.extent(start, length - layout.lead, at + layout.identifier, layout.length, extra)
             if name == b"ds64" and length >= 16:
@@ -133,30 +124,29 @@ class _Walk:
         return None
 
     def extent(self, start: int, declared: int, field: int, form: str, extra: int) -> Extent:
-        """The samples from `start` on, whose length stands at `field`, with `extra` bytes more."""
-        limit = UNKNOWN_BYTES if struct.calcsize(form) == 4 else 1 << 62
+        """The samples from `start` on, whose length is written at `field`, with `extra` bytes more."""
+        limit = _UNKNOWN_BYTES if struct.calcsize(form) == 4 else 1 << 62
         unknown = declared < 0 or (declared >= limit and start + declared > self.size)
         if unknown or not declared:
             end = start if not unknown and self._chunks_follow(start) else self._end_of_samples(start)
         else:
             end = self._declared_end(start, declared)
-        magic = b"" if self.layout is None else self.layout.magic
         another = end < self.size and self._starts_another(end)
         # A length beyond the end of the file misleads libsndfile in some kinds only.
-        beyond = declared > end - start and end == self.size and magic not in (b"caff", b"riff")
+        beyond = declared > end - start and end == self.size and self.magic not in (b"caff", b"riff")
         wrong = declared != end - start and not beyond
         return Extent(
             start,
             end,
             None if unknown or not declared else declared,
             (field, form, end - start + extra),
-            misread=wrong or another or magic == b"BW64" or (magic == b"riff" and end < self.size),
+            misread=wrong or another or self.magic == b"BW64" or (self.magic == b"riff" and end < self.size),
             unfinished=not declared and end > start,
             another=another,
         )
 
     def _declared_end(self, start: int, declared: int) -> int:
-        """Where samples end whose header speaks of `declared` bytes: there, if what is behind looks like no samples."""
+        """The end that a length of `declared` bytes means, where what follows cannot be samples."""
         if start + declared >= self.size:
             return self.size
         for end in range(start + declared, self.size, 1 << 32):  # a length of 32 bits may have wrapped
@@ -166,78 +156,55 @@ class _Walk:
 
     def _no_samples(self, at: int) -> bool:
         """Whether what follows is chunks, tags or padding."""
-        self.file.seek(at)
-        head = self.file.read(16)
-        if self.size - at < _LEAST_REST or head.startswith(_TAGS) or self._starts_another(at):
+        if self.size - at < _LEAST_REST or _read_at(self.file, at, 16).startswith(_TAGS) or self._starts_another(at):
             return True
-        padding = self.layout.padding if self.layout else 1
-        return self._chunks_follow(at) or (at % padding > 0 and self._chunks_follow(at + 1)) or self._zeros(at)
-
-    def _zeros(self, at: int) -> bool:
+        if self._chunks_follow(at) or (at % self.padding and self._chunks_follow(at + 1)):
+            return True
         self.file.seek(at)
-        while block := self.file.read(_BLOCK):
-            if block.count(0) != len(block):
-                return False
-        return True
+        return all(block.count(0) == len(block) for block in iter(lambda: self.file.read(_BLOCK), b""))
 
     def _starts_another(self, at: int) -> bool:
-        self.file.seek(at)
-        head = self.file.read(12)
-        return self.layout is not None and head[:4] == self.layout.magic and self.layout.magic in (b"RIFF", b"FORM")
+        return self.magic in (b"RIFF", b"FORM") and _read_at(self.file, at, 4) == self.magic
 
     def _end_of_samples(self, start: int) -> int:
         """The end of the file, or of what lies before common chunks that lead exactly to the end."""
         first = max(start, self.size - _TAIL)
-        self.file.seek(first)
-        tail = self.file.read()
-        if self.layout is not None:
-            found = re.finditer(b"|".join(map(re.escape, _COMMON_CHUNKS)), tail)
-            for match in found:
-                if self._chunks_follow(first + match.start()):
-                    return first + match.start()
+        for match in _COMMON_CHUNKS.finditer(_read_at(self.file, first)):
+            if self._chunks_follow(first + match.start()):
+                return first + match.start()
         return self.size
 
     def _chunks_follow(self, at: int) -> bool:
         """Whether chunks, and nothing else, follow up to the end of the file; the last of a common name may be cut."""
-        if self.layout is None:
-            return False
         while (chunk := self._chunk(at)) is not None:
             name, body, length = chunk
             if length < 0 or not name.decode("latin-1").isprintable() or not name.isascii():
                 return False
             if body + length > self.size:
-                return name in _COMMON_CHUNKS
+                return _COMMON_CHUNKS.fullmatch(name) is not None
             at = body + length
-            if at % self.layout.padding:  # some programs forget to pad
-                padded = at + -at % self.layout.padding
+            if at % self.padding:  # some programs forget to pad
+                padded = at + -at % self.padding
                 following = self._chunk(padded)
                 at = padded if following is None or following[1] + following[2] <= self.size else at
-        return True
+        return self.layout is not None
 
     def _chunk(self, at: int) -> tuple[bytes, int, int] | None:
         """Name, start of the body and length of the chunk at a position; None where the file ends."""
-        assert self.layout is not None
-        self.file.seek(at)
-        head = self.file.read(self.layout.head)
-        if len(head) < self.layout.head:
+        layout = self.layout
+        if layout is None or len(head := _read_at(self.file, at, layout.head)) < layout.head:
             return None
-        [length] = struct.unpack(self.layout.length, head[self.layout.identifier :])
-        return head[:4], at + self.layout.head, length - self.layout.inclusive * self.layout.head
-
-    def _number(self, at: int, form: str) -> int:
-        self.file.seek(at)
-        data = self.file.read(struct.calcsize(form))
-        return struct.unpack(form, data)[0] if len(data) == struct.calcsize(form) else 0
+        [length] = struct.unpack(layout.length, head[layout.identifier :])
+        return head[:4], at + layout.head, length - layout.inclusive * layout.head
 
 
 def corrected(file: BinaryIO, extent: Extent) -> Slice:
     """The file as its header should be, up to the end of its samples."""
-    file.seek(0)
-    head = bytearray(file.read(extent.start))
+    head = bytearray(_read_at(file, 0, extent.start))
     position, form, value = extent.field
     struct.pack_into(form, head, position, min(value, 2 ** (8 * struct.calcsize(form)) - 1))
     if head[:4] == b"BW64":
-        head[:4] = b"RF64"  # the same but for chunks of no matter here, and known to libsndfile
+        head[:4] = b"RF64"  # the same but for chunks of no importance here, and known to libsndfile
     if head[:4] == b"RIFF" and extent.count > 0xFFFFFFFF:
         sizes = struct.pack("<4sIQQQI", b"ds64", 28, 0, extent.count, 0, 0)
         head = bytearray(b"RF64\xff\xff\xff\xffWAVE") + sizes + head[12:]
@@ -245,7 +212,11 @@ def corrected(file: BinaryIO, extent: Extent) -> Slice:
 
 
 class Slice(io.RawIOBase):
-    """Bytes `start` to `end` of a file as a file of their own, behind a `head`."""
+    """Bytes `start` to `end` of a file as libsndfile should see them: behind a `head`, and as a file of their own.
+
+    It has no name, whose ending libsndfile would believe, and a seek to before the start, as damaged files ask for,
+    leaves the position instead of raising.
+    """
 
     def __init__(self, file: BinaryIO, start: int, end: int, head: bytes = b"") -> None:
         self.file, self.start, self.head = file, start, head
@@ -262,10 +233,8 @@ class Slice(io.RawIOBase):
         return self.position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
-        if base + offset < 0:
-            raise ValueError("before the start")
-        self.position = base + offset
+        target = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        self.position = target if target >= 0 else self.position
         return self.position
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
@@ -279,29 +248,9 @@ class Slice(io.RawIOBase):
         return len(data)
 
 
-def promised_frames(file: BinaryIO | Slice, kind: str, channels: int, subtype: str, log: str) -> int:
-    """How many frames the header speaks of, from libsndfile's log (a sphere file: from the header); -1 if not known.
-
-    For where libsndfile shortens a file that was cut off without a word.
-    """
-    frame_bytes = channels * _SAMPLE_BYTES.get(subtype, 0)
-    counts = re.search(r"(?:Frame count read from 'COMM' chunk \(|value from 'ds64' chunk of )(\d+)", log)
-    if kind == "NIST":
-        file.seek(0)
-        counts = re.search(r"sample_count -i (\d+)", file.read(1024).decode("latin-1"))
-    if counts:
-        return int(counts[1]) if int(counts[1]) * max(frame_bytes, 1) < UNKNOWN_BYTES or kind == "RF64" else -1
-    sizes = re.search(r"^\s*data(?: size)?\s*:\s*(\d+) \(should be \d+\)", log, re.IGNORECASE | re.MULTILINE)
-    if not sizes or not frame_bytes or int(sizes[1]) >= UNKNOWN_BYTES:
-        return -1
-    return int(sizes[1]) // frame_bytes
-
-
-def ogg_is_cut(file: BinaryIO | Slice) -> bool:
+def ogg_is_cut(file: BinaryIO) -> bool:
     """Whether an Ogg file ends before the page that is marked as its stream's last, or within that page."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - 2 * _LARGEST_PAGE))
-    tail = file.read()
+    tail = _read_at(file, max(0, file.seek(0, os.SEEK_END) - 2 * _LARGEST_PAGE))
     start = tail.rfind(b"OggS")
     if start < 0 or len(tail) < start + 27:
         return True
@@ -311,12 +260,11 @@ def ogg_is_cut(file: BinaryIO | Slice) -> bool:
     return not (complete and flags & 4)
 
 
-def ogg_goes_on(file: BinaryIO | Slice) -> bool:
-    """Whether another stream follows the first in an Ogg file: chained, as when files are joined."""
+def ogg_is_chained(file: BinaryIO) -> bool:
+    """Whether another stream follows the first in an Ogg file, as when files are joined."""
     at, begun = 0, False
     while True:
-        file.seek(at)
-        head = file.read(27)
+        head = _read_at(file, at, 27)
         if len(head) < 27 or head[:4] != b"OggS":
             return False
         if head[5] & 2 and begun:  # the first page of a stream, after pages that are not

@@ -1,8 +1,8 @@
-"""MPEG audio as libsndfile reads it well: from its first frame on, with a first frame that tells how many there are.
+"""MPEG audio as libsndfile reads it correctly: from its first frame on, with a first frame that counts the others.
 
-Files begin with tags, padding, or the rest of a frame that was cut through. Without a count (Xing's or Info frame)
-libmpg123 estimates one from the first frame's bit rate, with that of the first of several joined files it stops after
-that: libsndfile reads no further than either, without a word.
+Files begin with tags, padding, or the rest of a frame that was cut. Where no frame (Xing or Info) holds the number of
+frames, libmpg123 estimates it from the bit rate of the first; in joined files it trusts the number of the first file.
+libsndfile reads no further than that, and says nothing.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _TAG_HEAD = 10
 _BLOCK = 1 << 20
 _LARGEST_FRAME = 4096  # bytes, generously
 _TAGS_BEHIND = 1024  # bytes
-_FEW = 3  # frames more than counted are no matter
-_BITRATES = {  # kbit/s by (MPEG 1, layer); the index 0 is a rate of the encoder's own, which has no frame length
+_FEW = 3  # frames more than counted do not matter
+_BITRATES = {  # kbit/s by (MPEG 1, layer); index 0 is a rate of the encoder's own, without a frame length
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
     (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -28,10 +28,10 @@ _BITRATES = {  # kbit/s by (MPEG 1, layer); the index 0 is a rate of the encoder
     (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-_RATES = (44100, 48000, 32000)  # hertz, of MPEG 1; half and a quarter of it in MPEG 2 and 2.5
+_RATES = (44100, 48000, 32000)  # hertz, of MPEG 1; MPEG 2 and 2.5 have half and a quarter of it
 
 
-def first_frame(file: BinaryIO) -> int | None:
+def _first_frame(file: BinaryIO) -> int | None:
     """Position of the first frame (ISO 11172-3, 13818-3) of a file, None where there are no frames near its start."""
     start = _behind_tags(file)
     for begin in dict.fromkeys((start, 0)):  # a tag may be longer than it says, or say too much
@@ -45,41 +45,43 @@ def first_frame(file: BinaryIO) -> int | None:
     return None
 
 
-def readable(file: BinaryIO, size: int) -> Slice | None:
-    """The frames of a file of `size` bytes, all of them counted in the first; None where there are none."""
-    start = first_frame(file)
+def readable_frames(file: BinaryIO, size: int) -> Slice | None:
+    """The frames of a file of `size` bytes, the first of which counts them right; None where there are none.
+
+    Positions follow the Xing and Info headers as LAME and libmpg123 use them: flags at 4 (1: frames, 2: bytes).
+    """
+    start = _first_frame(file)
     if start is None:
         return None
+    unchanged = Slice(file, start, size)
     file.seek(start)
     first = file.read(_LARGEST_FRAME)
     frame = _frame(first[:4])
     assert frame is not None
     length, (version, layer, _) = frame
-    if layer != 3:
-        return Slice(file, start, size)
+    if layer != 3 or first[36:40] == b"VBRI":  # Fraunhofer's count, which libmpg123 trusts
+        return unchanged
     mono = first[3] >> 6 == 3
     at = 4 + ((17 if mono else 32) if version == 3 else (9 if mono else 17))  # behind the side information
-    if first[36:40] == b"VBRI":
-        return Slice(file, start, size)
     if first[at : at + 4] in (b"Xing", b"Info") and first[at + 7] & 1:
         counted, covered = struct.unpack(">II", first[at + 8 : at + 16])
-        if first[at + 7] & 2 and start + covered + _TAGS_BEHIND > size:
-            return Slice(file, start, size)
+        if first[at + 7] & 2 and start + covered + _TAGS_BEHIND > size:  # one file, whole or cut: nothing to count
+            return unchanged
         count = _count(file, start + length, size)
         if count <= counted + _FEW:
-            return Slice(file, start, size)
+            return unchanged
         head = bytearray(first[:length])
         head[at + 8 : at + 12] = struct.pack(">I", count)
         return Slice(file, start + length, size, bytes(head))
     count = _count(file, start, size)
-    if abs(count - (size - start) / length) <= _FEW + count / 100:  # one bit rate: the estimate is good
-        return Slice(file, start, size)
+    if abs(count - (size - start) / length) <= _FEW + count / 100:  # a constant bit rate: the estimate is good
+        return unchanged
     return Slice(file, start, size, _counting_frame(first[:4], at, count))
 
 
 def _counting_frame(like: bytes, at: int, count: int) -> bytes:
-    """A frame of silence of the kind of another one, which says how many follow (Xing's header)."""
-    head = bytes((0xFF, like[1] | 1, 0x90 | like[2] & 0x0C, like[3]))  # without check sum, large enough
+    """A silent frame of the kind of another, with a Xing header that says how many follow."""
+    head = bytes((0xFF, like[1] | 1, 0x90 | like[2] & 0x0C, like[3]))  # no checksum; a bit rate with enough room
     frame = _frame(head)
     assert frame is not None
     content = b"Xing" + struct.pack(">II", 1, count)
@@ -87,8 +89,8 @@ def _counting_frame(like: bytes, at: int, count: int) -> bytes:
 
 
 def _count(file: BinaryIO, start: int, size: int) -> int:
-    """How many frames there are from `start` on; what lies between them is passed over."""
-    count, at, base, data = 0, start, start, b""
+    """How many frames there are from `start` on; whatever lies between them is skipped."""
+    count, at, base, data = 0, start, start, b""  # `data` are the bytes of the file from `base` on
     while at < size:
         if at + _SEARCHED > base + len(data) and base + len(data) < size:
             file.seek(at)
@@ -100,6 +102,7 @@ def _count(file: BinaryIO, start: int, size: int) -> int:
             count += 1
             at += frame[0]
             continue
+        # Not a frame: go on where several follow each other, or, where none do, behind what has been read.
         at = data.find(b"\xff", at - base + 1) + base
         while at >= base and not _frames_follow(data, at - base):
             at = data.find(b"\xff", at - base + 1) + base
@@ -119,13 +122,13 @@ def _behind_tags(file: BinaryIO) -> int:
         size = 0
         for byte in head[6:]:
             size = size << 7 | (byte & 0x7F)
-        at += _TAG_HEAD + size + (_TAG_HEAD if head[5] & 0x10 else 0)  # the flag of a footer
+        at += _TAG_HEAD + size + (_TAG_HEAD if head[5] & 0x10 else 0)  # flag: a footer follows
 
 
 def _frames_follow(data: bytes, at: int) -> bool:
     kind = None
     for count in range(_CONSECUTIVE):
-        if count > 1 and at >= len(data):  # the whole file
+        if count > 1 and at >= len(data):  # a file of few frames
             return True
         frame = _frame(data[at : at + 4])
         if frame is None or kind not in (None, frame[1]):

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
-from asr.audio.channels import ChannelPicker
-from asr.audio.containers import open_decoder
-from asr.audio.decoders import HIGHEST_RATE, LOWEST_RATE, AudioInfo, Decoder, RawFormat, Undecodable
-from asr.audio.resample import resample
-from asr.errors import AsrError, AudioError, in_words
+from asr.audio.formats import Source, open_file, open_reader
+from asr.audio.readers import HIGHEST_RATE, LOWEST_RATE, AudioInfo, AudioReader, RawFormat, Undecodable
+from asr.audio.resample import Resampler, resample
+from asr.types import AsrError, AudioError, in_words
 
-__all__ = ["Audio", "AudioInfo", "RawFormat", "Source", "from_array", "probe", "read"]
-
-Source = str | Path | bytes | BinaryIO
+__all__ = ["Audio", "AudioInfo", "AudioStream", "RawFormat", "Source", "from_array", "open_stream", "probe", "read"]
 
 _MAX_CHANNELS = 64  # of an array: beyond it, the axes have been swapped
 _MAX_PEAK = 16.0  # floats beyond it were scaled as integers
@@ -34,7 +27,7 @@ class Audio:
 
     `samples` is float32, `(time,)` for channel "mix" or a number and `(channels, time)` for "each", at
     `rate` hertz. `duration` counts seconds of the source. `warnings` are phrases without the file's name.
-    `silent` tells of each channel of `samples` whether it is constant: every sample, as decoded, has the same value.
+    `silent` says of each channel of `samples` whether it is constant: every sample, as decoded, has the same value.
     """
 
     samples: np.ndarray
@@ -51,20 +44,19 @@ def probe(source: Source, raw: RawFormat | None = None) -> AudioInfo:
 
     A recording whose header does not say how long it is gets decoded to find out. Raises AudioError as `read` does.
     """
-    with opened(source, raw, None) as (decoder, label):
-        info = decoder.info
-        if info.frames < 0:
-            frames = sum(len(block) for block in guarded(decoder.blocks(0, None), label))
-            info = replace(info, frames=frames, duration=frames / info.rate)
-        if not info.frames:
-            raise AudioError(f"{label}: {'; '.join(['holds no samples', *decoder.warnings])}")
+    with open_stream(source, rate=None, channel=0, raw=raw) as stream:
+        info = stream.info
+        if info.frames <= 0:
+            for _ in stream:  # raises where there are no samples
+                pass
+            info = replace(info, frames=round(stream.duration * info.rate), duration=stream.duration)
         return info
 
 
 def channel_count(source: Source, raw: RawFormat | None = None) -> int:
     """How many channels a recording has, from its header. Raises AudioError as `read` does."""
-    with opened(source, raw, None) as (decoder, _):
-        return decoder.info.channels
+    with open_stream(source, channel=0, raw=raw) as stream:
+        return stream.info.channels
 
 
 def read(
@@ -87,16 +79,15 @@ def read(
     NaN or infinite samples, no such channel, or a window outside the recording. A truncated or damaged recording is
     read as far as it goes, with a warning in `Audio.warnings`. What libraries raise becomes an AudioError as well.
     """
-    audio = read_unless_longer(
-        source, None, rate=rate, channel=channel, offset=offset, duration=duration, raw=raw, name=name
-    )
-    assert audio is not None
-    return audio
+    with open_stream(
+        source, rate=rate, channel=channel, offset=offset, duration=duration, raw=raw, name=name
+    ) as stream:
+        return stream.read()
 
 
-def read_unless_longer(
+@contextmanager
+def open_stream(
     source: Source,
-    longest: float | None,
     *,
     rate: int | None = 16000,
     channel: str | int = "mix",
@@ -104,35 +95,112 @@ def read_unless_longer(
     duration: float | None = None,
     raw: RawFormat | None = None,
     name: str | None = None,
-) -> Audio | None:
-    """As `read`, but None for more than `longest` seconds, or for what may be more: such a source is not decoded."""
-    with opened(source, raw, name) as (decoder, label):
-        start, stop = window_frames(offset, duration, decoder.info, label)
-        picker = ChannelPicker(channel, decoder.info.channels, label)
-        info = decoder.info
-        if longest is not None:
-            last = info.frames if info.frames >= 0 else math.inf
-            if min(last, math.inf if stop is None else stop) - start > longest * info.rate:
-                return None
-        parts = [picker(block) for block in guarded(decoder.blocks(start, stop), label)]
-        frames = sum(part.shape[-1] for part in parts)
+) -> Iterator[AudioStream]:
+    """Open what `read` opens, to be read later or in blocks. Raises AudioError as `read` does, here or on the way."""
+    with ExitStack() as stack:
+        file, label, path = open_file(source, name, stack)
+        with _named_errors(label):
+            size = file.seek(0, os.SEEK_END)
+            if not size:
+                raise AudioError(f"{label}: the file is empty (0 bytes)")
+            reader = open_reader(file, size, label, path, raw, stack)
+            _check_rate(reader.info.rate, label)
+        yield AudioStream(reader, label, rate, channel, offset, duration)
+
+
+class AudioStream:
+    """An opened recording, or a window of it, for one pass: `read` it whole, or iterate over blocks of it.
+
+    Iterating (not with channel "each") gives the samples that `read` gives, in blocks `(time,)` float32 at `rate`
+    hertz; memory is bounded whatever the length. After the last block `duration` (seconds of the source), `warnings`
+    and `silent` are complete. `seconds` is what the header promises, infinite where it does not say.
+    """
+
+    def __init__(
+        self,
+        reader: AudioReader,
+        label: str,
+        rate: int | None,
+        channel: str | int,
+        offset: float,
+        duration: float | None,
+    ) -> None:
+        self.info = info = reader.info
+        self.source_rate, self.rate = info.rate, rate or info.rate
+        self.duration = 0.0
+        self.warnings: tuple[str, ...] = ()
+        self._reader, self._label, self._offset = reader, label, offset
+        self._start, self._stop = _window(offset, duration, info, label)
+        end = info.frames if info.frames >= 0 else math.inf
+        self.seconds = (min(end, math.inf if self._stop is None else self._stop) - self._start) / info.rate
+        self._channels = _Channels(channel, info.channels, info.rate, label)
+
+    @property
+    def silent(self) -> bool:
+        """Whether all samples decoded so far are the same; those that came in blocks are among them."""
+        return self._channels.silent[0]
+
+    def read(self) -> Audio:
+        """All of it at once."""
+        parts = list(self._decoded())
+        with _named_errors(self._label):
+            samples = _resampled(np.concatenate(parts, axis=-1), self.source_rate, self.rate)
+        silent = self._channels.silent
+        return Audio(samples, self.rate, self.duration, self.source_rate, self.info.channels, self.warnings, silent)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        resampler = Resampler(self.source_rate, self.rate)
+        for block in self._decoded():
+            with _named_errors(self._label):
+                resampled = resampler(block)
+            if len(resampled):
+                yield resampled
+        with _named_errors(self._label):
+            rest = resampler.finish()
+        if len(rest):
+            yield rest
+
+    def _decoded(self) -> Iterator[np.ndarray]:
+        """Blocks at the source's rate, of the channels asked for; completes duration and warnings."""
+        frames = 0
+        blocks = self._reader.blocks(self._start, self._stop)
+        while True:
+            with _named_errors(self._label):
+                block = next(blocks, None)
+                picked = None if block is None else self._channels.pick(block)
+            if picked is None:
+                break
+            frames += picked.shape[-1]
+            self.duration = frames / self.source_rate
+            yield picked
         if not frames:
-            raise nothing_read(offset, start, decoder, label)
-        with reading(label):
-            samples = np.concatenate(parts, axis=-1)
-            warnings = [*decoder.warnings, *shortage(start, stop, frames, decoder)]
-            return _finish(samples, info.rate, rate, info.channels, warnings, picker)
+            raise AudioError(f"{self._label}: {self._why_nothing()}")
+        shortage = self._shortage(self._start + frames)
+        self.warnings = (*self._reader.warnings, *shortage, *self._channels.warnings(self.rate))
 
+    def _why_nothing(self) -> str:
+        info = self.info
+        if self._reader.damage or 0 < self._start < info.frames:
+            because = self._reader.damage or f"the header promises {info.duration:.2f} s"
+            return f"cut off or damaged, nothing can be read at {self._offset:g} s ({because})"
+        if self._start:
+            return _beyond_the_end(self._offset, info)
+        return "; ".join(["holds no samples", *self._reader.warnings])
 
-def nothing_read(offset: float, start: int, decoder: Decoder, label: str) -> AudioError:
-    """Why a recording, or a window of it from frame `start` on, gave no samples."""
-    info = decoder.info
-    if decoder.damage or 0 < start < info.frames:
-        because = decoder.damage or f"the header promises {info.duration:.2f} s"
-        return AudioError(f"{label}: cut off or damaged, nothing can be read at {offset:g} s ({because})")
-    if start:
-        return AudioError(f"{label}: offset {offset:g} s lies beyond the end of the recording{_length(info)}")
-    return AudioError(f"{label}: {'; '.join(['holds no samples', *decoder.warnings])}")
+    def _shortage(self, end: int) -> list[str]:
+        """Says so where the recording ends, at frame `end`, before its header, or the caller, had reason to expect."""
+        rate, stop, damage = self.source_rate, self._stop, self._reader.damage
+        promised = max(self.info.frames, self._reader.promised_frames)
+        because = f" ({damage})" if damage else ""
+        if end + self._reader.tolerance < min(promised, promised if stop is None else stop):
+            seconds = f"{promised / rate:.2f} s, it ends after {end / rate:.2f} s{because}"
+            return [f"truncated: the header promises {seconds}; read as far as possible"]
+        if damage:
+            return [f"damaged after {end / rate:.2f} s{because}; read as far as possible"]
+        if stop is not None and stop - end > rate / 10:  # manifests round
+            asked = f"{(stop - self._start) / rate:.2f} s from {self._start / rate:.2f} s on"
+            return [f"the window ({asked}) reaches beyond the end of the recording at {end / rate:.2f} s"]
+        return []
 
 
 def from_array(
@@ -146,18 +214,19 @@ def from_array(
     if array.ndim not in (1, 2):
         raise AudioError(f"{name}: expected samples (time,) or (channels, time), found shape {array.shape}")
     array = np.atleast_2d(array)
-    channels, frames = array.shape
+    count, frames = array.shape
     if not array.size:
         raise AudioError(f"{name}: holds no samples")
-    if channels > _MAX_CHANNELS or channels > frames:
-        raise AudioError(f"{name}: shape {array.shape} means {channels} channels of {frames} samples: pass samples.T")
+    if count > _MAX_CHANNELS or count > frames:
+        raise AudioError(f"{name}: shape {array.shape} means {count} channels of {frames} samples: pass samples.T")
     if int(rate) != rate:
         raise AudioError(f"{name}: the rate must be a whole number of hertz, found {rate}")
-    check_rate(int(rate), name)
-    picker = ChannelPicker(channel, channels, name)
-    picked = picker(_to_float(array, name).T)
-    with reading(name):
-        return _finish(picked, int(rate), target_rate, channels, [], picker)
+    rate, target = int(rate), target_rate or int(rate)
+    _check_rate(rate, name)
+    channels = _Channels(channel, count, rate, name)
+    with _named_errors(name):
+        picked = _resampled(channels.pick(_to_float(array, name).T), rate, target)
+    return Audio(picked, target, frames / rate, rate, count, tuple(channels.warnings(target)), channels.silent)
 
 
 def _to_float(array: np.ndarray, name: str) -> np.ndarray:
@@ -171,45 +240,78 @@ def _to_float(array: np.ndarray, name: str) -> np.ndarray:
     raise AudioError(f"{name}: expected float or signed integer samples, found {array.dtype}")
 
 
-def _finish(
-    samples: np.ndarray, source_rate: int, rate: int | None, channels: int, warnings: list[str], picker: ChannelPicker
-) -> Audio:
-    peak = finite_peak(samples, source_rate, picker.label)
-    warnings = [*warnings, *picker.warnings(), *quality_warnings(peak, source_rate, rate)]
-    duration = samples.shape[-1] / source_rate
-    if rate is not None and rate != source_rate:
-        samples = resample(samples, source_rate, rate)
-    samples = np.ascontiguousarray(samples, dtype=np.float32)
-    return Audio(samples, rate or source_rate, duration, source_rate, channels, tuple(warnings), picker.constant)
+def _resampled(samples: np.ndarray, source_rate: int, rate: int) -> np.ndarray:
+    return np.ascontiguousarray(resample(samples, source_rate, rate), dtype=np.float32)
 
 
-def finite_peak(samples: np.ndarray, rate: int, label: str, before: int = 0) -> float:
-    """The largest magnitude of `(..., time)`, `before` samples into a recording; AudioError where one is not finite."""
-    finite = np.isfinite(samples)
-    if not finite.all():
-        first = before + int(np.argmin(finite.all(axis=0) if finite.ndim == 2 else finite))
-        raise AudioError(f"{label}: holds NaN or infinite samples (the first at {first / rate:.3f} s)")
-    return float(np.abs(samples).max(initial=0.0))
+class _Channels:
+    """Picks the channels asked for out of `(frames, channels)` blocks, and watches what passes."""
+
+    def __init__(self, channel: str | int, count: int, rate: int, label: str) -> None:
+        self._channel = int(channel) if str(channel).removeprefix("-").isdecimal() else channel
+        self._rate, self._label = rate, label
+        self._frames = 0
+        self._energy = np.zeros(2)  # of the channels on average, of their mean
+        picked = count if self._channel == "each" else 1
+        self._lowest, self._highest = np.full(picked, np.inf), np.full(picked, -np.inf)
+        if isinstance(self._channel, int):
+            if not 0 <= self._channel < count:
+                there = "1 channel (0)" if count == 1 else f"{count} channels (0 to {count - 1})"
+                raise AudioError(f"{label}: no channel {channel}, it has {there}")
+        elif channel not in ("mix", "each"):
+            raise AudioError(f"{label}: channel must be 'mix', 'each' or a number, found {channel!r}")
+
+    @property
+    def silent(self) -> tuple[bool, ...]:
+        """Of each channel picked, whether all of its samples so far are the same."""
+        return tuple((self._lowest == self._highest).tolist())
+
+    def pick(self, block: np.ndarray) -> np.ndarray:
+        """`(time,)`, or `(channels, time)` for "each". Raises AudioError on samples that are not finite."""
+        picked = self._picked(block)
+        if len(block):
+            lowest, highest = picked.min(axis=-1), picked.max(axis=-1)
+            if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):  # NaN passes through both
+                first = self._frames + int(np.argmin(np.isfinite(np.atleast_2d(picked)).all(axis=0)))
+                raise AudioError(
+                    f"{self._label}: holds NaN or infinite samples (the first at {first / self._rate:.3f} s)"
+                )
+            self._lowest, self._highest = np.minimum(self._lowest, lowest), np.maximum(self._highest, highest)
+            self._frames += len(block)
+        return picked
+
+    def _picked(self, block: np.ndarray) -> np.ndarray:
+        if self._channel == "each":
+            return block.T
+        if isinstance(self._channel, int):
+            return block[:, self._channel]
+        if block.shape[1] == 1:
+            return block[:, 0]
+        with np.errstate(all="ignore"):  # not finite: refused by `pick`
+            mixed = block.mean(axis=1, dtype=np.float32)
+            self._energy += [np.square(block).mean(axis=1).sum(), np.square(mixed).sum()]
+        return mixed
+
+    def warnings(self, rate: int) -> list[str]:
+        """What makes the samples picked so far doubtful at `rate` hertz."""
+        found = []
+        if self._energy[1] < 1e-3 * self._energy[0]:
+            found.append("the channels cancel each other when mixed (one is inverted): choose one by its number")
+        if (peak := max(-self._lowest.min(), self._highest.max())) > _MAX_PEAK:
+            found.append(f"samples reach {peak:.0f}: floating-point audio belongs in [-1, 1]")
+        if self._rate < rate:
+            missing = f"frequencies above {self._rate / 2:g} Hz are missing"
+            found.append(f"recorded at {self._rate} Hz, below the {rate} Hz asked for: {missing}")
+        return found
 
 
-def quality_warnings(peak: float, source_rate: int, rate: int | None) -> list[str]:
-    """What a recording's level and rate make doubtful."""
-    found = [f"samples reach {peak:.0f}: floating-point audio belongs in [-1, 1]"] if peak > _MAX_PEAK else []
-    if rate is not None and source_rate < rate:
-        found.append(
-            f"recorded at {source_rate} Hz, below the {rate} Hz asked for: "
-            f"frequencies above {source_rate / 2:g} Hz are missing"
-        )
-    return found
-
-
-def window_frames(offset: float, duration: float | None, info: AudioInfo, label: str) -> tuple[int, int | None]:
+def _window(offset: float, duration: float | None, info: AudioInfo, label: str) -> tuple[int, int | None]:
     """The frames of a window in seconds; adjacent windows meet without gap or overlap."""
     if not (math.isfinite(offset) and offset >= 0):
         raise AudioError(f"{label}: offset must be 0 s or more, found {offset:g}")
     start = round(offset * info.rate)
     if start and 0 <= info.frames <= start:
-        raise AudioError(f"{label}: offset {offset:g} s lies beyond the end of the recording{_length(info)}")
+        raise AudioError(f"{label}: {_beyond_the_end(offset, info)}")
     if duration is None:
         return start, None
     stop = round((offset + duration) * info.rate) if math.isfinite(duration) else start
@@ -218,43 +320,18 @@ def window_frames(offset: float, duration: float | None, info: AudioInfo, label:
     return start, stop
 
 
-def shortage(start: int, stop: int | None, frames: int, decoder: Decoder) -> list[str]:
-    """Says so where fewer frames came than the header, or the caller, had reason to expect."""
-    info, end = decoder.info, start + frames
-    promised = max(info.frames, decoder.promised_frames)
-    because = f" ({decoder.damage})" if decoder.damage else ""
-    if end + decoder.tolerance < min(promised, promised if stop is None else stop):
-        seconds = f"{promised / info.rate:.2f} s, it ends after {end / info.rate:.2f} s{because}"
-        return [f"truncated: the header promises {seconds}; read as far as possible"]
-    if decoder.damage:
-        return [f"damaged after {end / info.rate:.2f} s{because}; read as far as possible"]
-    if stop is not None and stop - end > info.rate / 10:
-        asked = f"{(stop - start) / info.rate:.2f} s from {start / info.rate:.2f} s on"
-        return [f"the window ({asked}) reaches beyond the end of the recording at {end / info.rate:.2f} s"]
-    return []
+def _beyond_the_end(offset: float, info: AudioInfo) -> str:
+    length = f" ({info.duration:.2f} s long)" if info.frames >= 0 else ""
+    return f"offset {offset:g} s lies beyond the end of the recording{length}"
 
 
-def _length(info: AudioInfo) -> str:
-    return f" ({info.duration:.2f} s long)" if info.frames >= 0 else ""
-
-
-def check_rate(rate: int, label: str) -> None:
+def _check_rate(rate: int, label: str) -> None:
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise AudioError(f"{label}: a rate of {rate} Hz, where audio has {LOWEST_RATE} to {HIGHEST_RATE} Hz")
 
 
-def guarded(blocks: Iterator[np.ndarray], label: str) -> Iterator[np.ndarray]:
-    """The blocks; what a decoder raises becomes an AudioError, what their reader raises does not."""
-    while True:
-        with reading(label):
-            block = next(blocks, None)
-        if block is None:
-            return
-        yield block
-
-
 @contextmanager
-def reading(label: str) -> Iterator[None]:
+def _named_errors(label: str) -> Iterator[None]:
     """Whatever goes wrong in here is the trouble of one recording: an AudioError with its name."""
     try:
         yield
@@ -268,57 +345,3 @@ def reading(label: str) -> Iterator[None]:
         raise AudioError(f"{label}: cannot be read: {error}") from error
     except Exception as error:
         raise AudioError(f"{label}: cannot be read: {in_words(error)}") from error
-
-
-@contextmanager
-def opened(source: Source, raw: RawFormat | None, name: str | None) -> Iterator[tuple[Decoder, str]]:
-    with ExitStack() as stack:
-        file, label, path = _binary(source, name, stack)
-        with reading(label):
-            size = file.seek(0, os.SEEK_END)
-            if not size:
-                raise AudioError(f"{label}: the file is empty (0 bytes)")
-            decoder = open_decoder(file, size, label, path, raw, stack)
-            check_rate(decoder.info.rate, label)
-        yield decoder, label
-
-
-def _binary(source: Source, name: str | None, stack: ExitStack) -> tuple[BinaryIO, str, Path | None]:
-    """A seekable binary file, what to call it, and its path where it has one on disk."""
-    if isinstance(source, bytes | bytearray | memoryview):
-        return io.BytesIO(source), name or "bytes", None
-    if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        label = name or str(source)
-        file = stack.enter_context(_open_path(path, label))
-        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return file, label, path
-        return io.BytesIO(file.read()), label, None  # a named pipe, /dev/stdin
-    if not hasattr(source, "read"):
-        raise TypeError(f"expected a path, bytes or a binary file, found {type(source).__name__}; arrays: from_array")
-    given = getattr(source, "name", None)
-    label = name or (given if isinstance(given, str) else "stream")
-    try:
-        if isinstance(source, io.TextIOBase):
-            raise AudioError(f"{label}: opened as text: open it with mode 'rb' (standard input: sys.stdin.buffer)")
-        if hasattr(source, "seekable") and source.seekable():
-            return source, label, None
-        return io.BytesIO(source.read()), label, None
-    except (OSError, ValueError) as error:  # ValueError: closed
-        raise AudioError(f"{label}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _open_path(path: Path, label: str) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except FileNotFoundError as error:
-        link = " (a link that leads nowhere)" if path.is_symlink() else ""
-        raise AudioError(f"{label}: no such file{link}") from error
-    except IsADirectoryError as error:
-        raise AudioError(f"{label}: is a folder, not a recording") from error
-    except PermissionError as error:
-        if path.is_dir():
-            raise AudioError(f"{label}: is a folder, not a recording") from error
-        raise AudioError(f"{label}: no permission to read it") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise AudioError(f"{label}: cannot be opened: {getattr(error, 'strerror', None) or error}") from error

@@ -1,4 +1,7 @@
-"""Band-limited resampling: torchaudio's polyphase filters where they are small, an FFT where they would not be."""
+"""Band-limited resampling: torchaudio's polyphase filters where they are small, an FFT where they would not be.
+
+At once (`resample`), or in blocks with bounded memory (`Resampler`).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ _MAX_KERNEL = 4_000_000
 _FILTER_WIDTH = 64  # zero crossings each side; with the Kaiser window below: stop band under -100 dB
 _ROLLOFF = 0.9475937167399596
 _BETA = 14.769656459379492
+_BLOCK_SECONDS = 5.0  # resampled at once by `Resampler`: long beside the filter's reach
 
 
 def resample(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
@@ -21,10 +25,10 @@ def resample(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndar
 
     Frequencies above half the lower rate are removed. Only the ratio of the rates matters.
     """
-    source, target = reduced_rates(source_rate, target_rate)
+    source, target = _reduced(source_rate, target_rate)
     if source == target or samples.shape[-1] == 0:
         return samples
-    if target * (source + 2 * _width(source, target)) > _MAX_KERNEL:
+    if not _kernel_is_small(source, target):
         return _resample_fft(samples, source, target)
 
     import torch
@@ -34,23 +38,19 @@ def resample(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndar
     return resampled.numpy()
 
 
-def reduced_rates(source_rate: int, target_rate: int) -> tuple[int, int]:
-    """The rates without their common divisor: so many samples of the one last as long as so many of the other."""
+def _reduced(source_rate: int, target_rate: int) -> tuple[int, int]:
+    """The rates without their common divisor: that many samples of the one last as long as that many of the other."""
     divisor = gcd(source_rate, target_rate)
     return source_rate // divisor, target_rate // divisor
-
-
-def filter_reach(source_rate: int, target_rate: int) -> int:
-    """How many source samples away a sample can change a resampled one (by an FFT: by more than 1e-4 of it)."""
-    source, target = reduced_rates(source_rate, target_rate)
-    width = _width(source, target)
-    by_fft = target * (source + 2 * width) > _MAX_KERNEL
-    return int(width * (16 if by_fft else 1)) + 1
 
 
 def _width(source: int, target: int) -> float:
     """Source samples in half of the filter."""
     return _FILTER_WIDTH * source / (min(source, target) * _ROLLOFF)
+
+
+def _kernel_is_small(source: int, target: int) -> bool:
+    return target * (source + 2 * _width(source, target)) <= _MAX_KERNEL
 
 
 @lru_cache(maxsize=32)
@@ -79,3 +79,44 @@ def _resample_fft(samples: np.ndarray, source: int, target: int) -> np.ndarray:
     taper[first:] = np.cos(np.linspace(0.0, np.pi / 2, kept - first)) ** 2
     resampled = np.fft.irfft(spectrum[..., :kept] * taper, n=periods * target, axis=-1) * (target / source)
     return resampled[..., : -(-length * target // source)].astype(np.float32)
+
+
+class Resampler:
+    """`resample` of a long signal `(time,)` given in blocks: the same samples, each block with its neighborhood."""
+
+    def __init__(self, source_rate: int, target_rate: int) -> None:
+        self._source, self._target = _reduced(source_rate, target_rate)
+        # How many source samples away a sample can change a resampled one (by an FFT: by more than 1e-4 of it).
+        reach = (
+            int(_width(self._source, self._target) * (1 if _kernel_is_small(self._source, self._target) else 16)) + 1
+        )
+        # From here on in periods: `source` samples, which become `target`. Blocks cut between periods need no phase.
+        self._margin = -(-reach // self._source)
+        self._least = max(1, int(_BLOCK_SECONDS * source_rate) // self._source)
+        self._before = 0  # of what is waiting: given out already, and kept for the filter
+        self._parts: list[np.ndarray] = []
+        self._waiting = 0  # samples
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """What can be given out now."""
+        if self._source == self._target:
+            return np.ascontiguousarray(samples, dtype=np.float32)
+        self._parts.append(samples)
+        self._waiting += len(samples)
+        ready = self._waiting // self._source - self._before - self._margin
+        if ready < self._least:
+            return np.zeros(0, dtype=np.float32)
+        waiting = np.concatenate(self._parts)
+        stop = self._before + ready
+        resampled = resample(waiting[: (stop + self._margin) * self._source], self._source, self._target)
+        kept = min(self._margin, stop)
+        self._parts = [waiting[(stop - kept) * self._source :]]
+        self._waiting = len(self._parts[0])
+        first, self._before = self._before, kept
+        return resampled[first * self._target : stop * self._target]
+
+    def finish(self) -> np.ndarray:
+        """The rest; nothing may be given afterwards."""
+        if not self._waiting:
+            return np.zeros(0, dtype=np.float32)
+        return resample(np.concatenate(self._parts), self._source, self._target)[self._before * self._target :]

@@ -1,4 +1,4 @@
-"""`asr align`: the times of the words of a text that is known, by CTC forced alignment."""
+"""`asr align`: when each word of a known text was spoken, by CTC forced alignment."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 
 from asr.commands import options
-from asr.errors import AsrError, UsageError
 from asr.files import is_input, read_text
-from asr.outputs import DiskFull, OutputFolder, exists_error
-from asr.recordings import STDIN, Recording, as_recording, is_manifest, is_pipe
-from asr.transcript import Failure, Transcript
-from asr.writers import WRITERS, json_line, parse_formats
+from asr.recognition.inputs import STDIN, Recording, as_recording, is_manifest, is_pipe
+from asr.recognition.outputs import DiskFull, OutputFolder, exists_error
+from asr.recognition.writers import WRITERS, json_line, parse_formats
+from asr.types import AsrError, Failure, Transcript, UsageError
 
 FORMATS = ("json", "jsonl", "ctm", "srt", "vtt", "tsv", "textgrid")
 STREAMED = ("jsonl", "ctm")  # formats in which several recordings can follow one another on stdout
@@ -30,17 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("input", metavar="AUDIO|MANIFEST", help="audio file, - for stdin; or a manifest with texts")
     parser.add_argument("text", nargs="?", metavar="TEXT", help="a text file, - for stdin, or the words themselves")
-    parser.add_argument("-m", "--model", required=True, metavar="MODEL", help="model file (.asr)")
-    parser.add_argument("-f", "--format", metavar="F[,F]", help=f"{', '.join(FORMATS)} (default: json; several: -o)")
+    parser.add_argument("-f", "--format", metavar="F[,F]", help=f"{', '.join(FORMATS)} (default: json)")
     parser.add_argument("-o", "--output", metavar="DIR", help="write files here, named after the recordings")
     parser.add_argument("--force", action="store_true", help="overwrite output files")
     parser.add_argument("--channel", metavar="C", default="mix", help="mix (default) or a number from 0")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads for the model")
+    options.add_model_options(parser, batches=False)
     options.add_window_options(parser)
-    parser.add_argument(
-        "--progress", action=argparse.BooleanOptionalAction, help="progress bar on stderr (default: on terminals)"
-    )
     options.add_raw_options(parser)
 
 
@@ -56,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     failed = 0
 
     import asr
-    from asr.alignment import align_recording
+    from asr.recognition.alignment import align_recording
 
     recognizer = asr.load(args.model, device=args.device, threads=args.threads)
     recognizer.windows = windows
@@ -75,11 +69,9 @@ def run(args: argparse.Namespace) -> int:
                 if several and formats == ("jsonl",) and folder is None:
                     sys.stdout.write(json_line(Failure(recording.id, recording.audio_filepath, str(error))))
             bar.update()
-    if folder is not None:
-        options.note_shortened(folder)
+    options.note_shortened(folder)
     if several:
-        rest = f", {failed + bad_rows} failed" if failed + bad_rows else ""
-        print(f"asr: {len(work) - failed} aligned{rest}", file=sys.stderr)
+        options.say(f"asr: {len(work) - failed} aligned{f', {failed + bad_rows} failed' * bool(failed + bad_rows)}")
     return 1 if failed + bad_rows else 0
 
 
@@ -89,33 +81,25 @@ def _deliver(transcript: Transcript, folder: OutputFolder | None, formats: tuple
     else:
         sys.stdout.write(WRITERS[formats[0]](transcript))
         sys.stdout.flush()
-    for warning in transcript.warnings:
-        options.say(f"asr: warning: {transcript.audio_filepath or transcript.id}: {warning}")
+    options.warn(*(f"{transcript.audio_filepath or transcript.id}: {warning}" for warning in transcript.warnings))
 
 
 def _formats(args: argparse.Namespace, several: bool) -> tuple[str, ...]:
-    """The formats asked for; raises UsageError for those that have no times, or no place to go to."""
+    """The formats asked for; raises UsageError for those without times, and for those that need -o."""
     default = "jsonl" if several and not args.output else "json"
     names = FORMATS if args.format == "all" else parse_formats(args.format or default)
     for name in names:
         if name not in FORMATS:
             raise UsageError(f"-f {name} holds no times: choose from {', '.join(FORMATS)}")
-    if not args.output:
-        if args.force:
-            raise UsageError("--force is about output files: give -o DIR")
-        if len(names) > 1:
-            raise UsageError(f"{len(names)} formats need files to go to: give -o DIR")
-        if several and names[0] not in STREAMED:
-            raise UsageError(
-                f"-f {names[0]} for a manifest needs -o DIR (on stdout only {', '.join(STREAMED)} can follow one "
-                "another)"
-            )
+    if args.force and not args.output:
+        raise UsageError("--force needs output files: give -o DIR")
+    options.check_output(args.output, names, several, STREAMED)
     return names
 
 
 def _single(args: argparse.Namespace) -> tuple[Recording, str]:
     if args.text is None:
-        raise UsageError("what is said in it? asr align AUDIO TEXT, where TEXT is a file, - or the words themselves")
+        raise UsageError("TEXT is missing: give the words themselves, a text file, or - for stdin")
     if args.input == STDIN:
         if args.text == STDIN:
             raise UsageError("stdin ('-') can be read only once")
@@ -137,7 +121,7 @@ def _of_manifest(args: argparse.Namespace) -> tuple[list[tuple[Recording, str]],
     if args.text is not None:
         raise UsageError(f"{args.input} is a manifest, whose rows have their own texts: leave TEXT out")
     from asr.corpus.manifest import Manifest
-    from asr.errors import ManifestError
+    from asr.types import ManifestError
 
     bad_rows: list[ManifestError] = []
     manifest = Manifest.read(args.input, bad_rows=bad_rows)

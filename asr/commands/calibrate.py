@@ -1,54 +1,47 @@
-"""`asr calibrate`: fit word confidences on a manifest, say how good they are, write a model that has them."""
+"""`asr calibrate`: fit word confidences to a manifest, measure them, write a model with the calibration."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from asr.commands import options
-from asr.errors import AsrError, UsageError
-from asr.transcript import Failure, Transcript
+from asr.types import AsrError
 
 EPILOG = """\
-"after" is measured on held-out words: each fifth of the speakers (or utterances) under a calibration fitted on the
-others. The model written is fitted on all of them; `asr evaluate TEST -m NEW.asr` measures it on a test set.
+"after" is measured by cross-validation: each fifth of the speakers (or utterances) with a calibration fitted to the
+others. The calibration in NEW.asr is fitted to all of them; measure it on a test set with `asr evaluate`.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
-    parser.add_argument("manifest", metavar="MANIFEST", help="a dev set: neither trained on nor tested on")
+    parser.add_argument("manifest", metavar="MANIFEST", help="a development set: not used in training or testing")
     options.add_model_options(parser)
     options.add_decoding_options(parser)
-    parser.add_argument("-o", "--output", metavar="NEW.asr", help="write the model with calibrated confidences here")
+    parser.add_argument("-o", "--output", metavar="NEW.asr", help="write a model file with the calibration")
     parser.add_argument("--force", action="store_true", help="replace NEW.asr if it exists")
-    parser.add_argument("--json", action="store_true", help="the figures as one JSON object on stdout")
+    parser.add_argument("--json", action="store_true", help="all results as one JSON object on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
     options.decoding_config(args)
-    if args.output and Path(args.output).exists() and not args.force:
-        raise UsageError(f"{args.output}: exists already; --force replaces it")
-    from asr.calibration import held_out, write_calibrated
+    options.refuse_existing(args.output, args.force)
     from asr.corpus.manifest import Manifest
     from asr.decoding.confidence import fit_calibration
-    from asr.evaluation import evaluate
-    from asr.scoring.confidences import quality_line, together
+    from asr.recognition.evaluation import held_out, write_calibrated
+    from asr.scoring.breakdown import pooled
+    from asr.scoring.tables import quality_line
 
     manifest = Manifest.read(args.manifest)
     recognizer = options.load_recognizer(args)
     recognizer.calibration = None
-    with options.progress_bar(args, total=len(manifest), unit="utt") as bar:
-
-        def on_result(result: Transcript | Failure) -> None:
-            bar.update()
-            if isinstance(result, Failure):
-                options.say(f"asr: error: {result.error}")
-
-        evaluation = evaluate(recognizer, manifest, batch_seconds=args.batch_seconds, on_result=on_result)
-    found = [(u, line.speaker) for u, line in zip(evaluation.scored.judged, evaluation.scored.lines, strict=True) if u]
-    words = together([utterance for utterance, _ in found])
+    evaluation = options.evaluate(args, recognizer, manifest)
+    scored = evaluation.scored
+    found = [(u, line.speaker) for u, line in zip(scored.word_confidences, scored.lines, strict=True) if u]
+    words = pooled([utterance for utterance, _ in found])
     if not words.confidences:
         raise AsrError(f"{args.manifest}: no words were recognized: there is nothing to calibrate on")
     calibration = fit_calibration(words.confidences, words.correct)
@@ -58,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output:
         write_calibrated(args.model, args.output, calibration, summary)
     if args.json:
-        print(json.dumps({**calibration.to_dict(), **summary}, ensure_ascii=False))
+        print(json.dumps({**asdict(calibration), **summary}, ensure_ascii=False))
     else:
         print(f"temperature {calibration.temperature:.3f}, offset {calibration.offset:+.3f}")
         print(f"before  {quality_line(before)}")

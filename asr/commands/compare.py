@@ -1,14 +1,14 @@
-"""`asr compare`: is system B really better than system A?"""
+"""`asr compare`: a paired test of whether one system is better than another."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 from asr.commands import options
-from asr.errors import UsageError
+from asr.commands.score import TEXT_FORMATS, add_text_options, normalizer_names, pair_with, read_references
+from asr.types import UsageError
 
 if TYPE_CHECKING:
     from asr.scoring.comparison import Comparison
@@ -20,42 +20,44 @@ examples:
   asr compare ref.trn greedy.trn beam.trn
   asr compare test.jsonl a/hypotheses.jsonl b/hypotheses.jsonl --normalize basic
 
-The interval and the first p come from a paired bootstrap over speakers, where every utterance has one, or else over
-utterances; the second p from the matched-pairs test on sentence segments (NIST's MAPSSWE). 95 % of such intervals hold
-the true difference.
+The 95 % interval and the first p-value come from a paired bootstrap over speakers or, unless every utterance has a
+speaker, over utterances. The second p-value is that of the matched-pairs test on sentence segments (NIST's MAPSSWE).
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
-    parser.add_argument("reference", metavar="REF", help=f"references: {options.TEXT_FORMATS}; - for stdin")
+    parser.add_argument("reference", metavar="REF", help=f"references: {TEXT_FORMATS}; - for stdin")
     parser.add_argument("hypothesis_a", metavar="HYP_A", help="hypotheses of system A")
     parser.add_argument("hypothesis_b", metavar="HYP_B", help="hypotheses of system B")
-    options.add_text_options(parser)
+    add_text_options(parser)
     parser.add_argument("--cer", action="store_true", help="compare character error rates instead of words")
     parser.add_argument(
-        "--limit", type=int, default=5, metavar="N", help="utterances shown that B wins and loses (default: 5; 0: all)"
+        "--limit",
+        type=int,
+        default=5,
+        metavar="N",
+        help="utterances shown where B is better, and worse (default: 5; 0: all)",
     )
-    parser.add_argument("--json", action="store_true", help="all figures as one JSON object on stdout")
+    parser.add_argument("--json", action="store_true", help="all results as one JSON object on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
-    names = options.normalizer_names(args.normalize)
+    names = normalizer_names(args.normalize)
     if args.limit < 0:
         raise UsageError(f"--limit must be 0 or more, found {args.limit}")
     if [args.reference, args.hypothesis_a, args.hypothesis_b].count("-") > 1:
         raise UsageError("stdin ('-') can be read only once")
-    from asr.commands.score import pair_with, read_references
     from asr.scoring.comparison import compare
+    from asr.scoring.pairing import TextFileError
     from asr.scoring.scored import normalized_pairs
-    from asr.scoring.texts import TextsError
     from asr.text.normalize import tag_warnings, versioned
 
     references = read_references(args)
     sets = [pair_with(references, args.hypothesis_a, args), pair_with(references, args.hypothesis_b, args)]
     lines = sets[0].references
     if [line.id for line in lines] != [line.id for line in sets[1].references]:
-        raise TextsError(f"{args.reference}: paired by other ids with A than with B: give both in one format")
+        raise TextFileError(f"{args.reference}: paired by other ids with A than with B: give both in one format")
     warnings = [warning for test_set in sets for warning in test_set.warnings]
     if args.strict and warnings:
         raise UsageError(f"--strict: {warnings[0]}")
@@ -73,14 +75,13 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(summary(sets, results, warnings), ensure_ascii=False))
     else:
         print(text(sets, results, args.limit or None))
-    for warning in warnings:
-        print(f"asr: warning: {warning}", file=sys.stderr)
+    options.warn(*warnings)
     return 0
 
 
 def summary(sets: list[TestSet], results: list[tuple[str, Comparison]], warnings: list[str]) -> dict[str, Any]:
-    """Everything as JSON-able values; an utterance's `gain` is the errors that B makes fewer than A."""
-    from asr.scoring.scored import rates
+    """All results as JSON-able values; the `gain` of an utterance is how many fewer errors B makes in it than A."""
+    from asr.scoring.tables import rates
 
     lines = sets[0].references
     comparisons = []
@@ -104,9 +105,9 @@ def summary(sets: list[TestSet], results: list[tuple[str, Comparison]], warnings
 
 
 def text(sets: list[TestSet], results: list[tuple[str, Comparison]], limit: int | None) -> str:
-    """The figures for people: rates and verdict per normalizer, then where the first normalizer's B wins and loses."""
+    """The results as text: rates and verdict per normalizer, then where B wins and loses under the first one."""
     from asr.scoring.comparison import p_text
-    from asr.scoring.scored import rate_line
+    from asr.scoring.tables import rate_line
 
     first = results[0][1]
     lines = [
@@ -117,19 +118,15 @@ def text(sets: list[TestSet], results: list[tuple[str, Comparison]], limit: int 
         label = "WER" if result.a.unit == "word" else "CER"
         lines += [f"normalizer {name}", f"  A {rate_line(label, result.a)}", f"  B {rate_line(label, result.b)}"]
         lines.append(f"  {result.verdict()}")
-        lines.append(f"  paired bootstrap over {result.interval_units}{_matched(result, p_text)}")
+        matched = result.matched
+        second = f"; matched pairs of {matched.segments} segments: {p_text(matched.p)}" if matched else ""
+        lines.append(f"  paired bootstrap over {result.interval_units}{second}")
     gains = first.gains
     wins, losses = int((gains > 0).sum()), int((gains < 0).sum())
     lines.append(f"B has fewer errors in {wins} utterances, more in {losses}, as many in {len(gains) - wins - losses}")
     lines += _utterances("B wins", sets, gains, limit)
     lines += _utterances("B loses", sets, -gains, limit)
     return "\n".join(lines)
-
-
-def _matched(result: Comparison, p_text: Any) -> str:
-    if result.matched is None:
-        return ""
-    return f"; matched pairs of {result.matched.segments} segments: {p_text(result.matched.p)}"
 
 
 def _utterances(title: str, sets: list[TestSet], gains: Any, limit: int | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""`asr data check|stats|convert`: what is wrong with a corpus, how much it is, and other people's formats."""
+"""`asr data check|stats|convert`: problems of a corpus, its totals, and conversion from and to other formats."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asr.errors import UsageError
+from asr.commands import options
+from asr.types import UsageError
 
 if TYPE_CHECKING:
     from asr.corpus.audit import Audit, Target
@@ -21,39 +25,46 @@ _SHOWN = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="action", metavar="check|stats|convert", required=True)
-    _add_check(commands.add_parser("check", help="problems by utterance id; exit status 1 if there are any"))
-    _add_stats(commands.add_parser("stats", help="hours, durations, speakers, words, characters"))
-    _add_convert(commands.add_parser("convert", help="Kaldi, LibriSpeech, CSV, TSV, Common Voice <-> JSONL"))
+    options.add_subcommands(
+        parser,
+        {
+            "check": ("find problems, by utterance id; exit status 1 if there are any", _add_check, _check),
+            "stats": ("hours, durations, speakers, words, characters", _add_stats, _stats),
+            "convert": ("Kaldi, CSV, TSV <-> JSONL; LibriSpeech, Common Voice -> JSONL", _add_convert, _convert),
+        },
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    return {"check": _check, "stats": _stats, "convert": _convert}[args.action](args)
+    status: int = args.run_subcommand(args)
+    return status
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Look for audio that cannot be read, transcripts that cannot be learned, copies and outliers. With several "
-        "manifests, look for utterances of one in another. Exit status 0: no problems, 1: problems."
+        "Find unreadable audio, transcripts that cannot be learned, duplicates and outliers and, with several "
+        "manifests, utterances that are in more than one. Exit status 0: no problems, 1: problems."
     )
     parser.add_argument("manifests", nargs="*", metavar="MANIFEST")
     parser.add_argument("--train", action="append", default=[], metavar="MANIFEST", help="a training set")
     parser.add_argument("--test", action="append", default=[], metavar="MANIFEST", help="a dev or test set")
     target = parser.add_mutually_exclusive_group()
-    target.add_argument("--model", metavar="MODEL", help="check spelling and lengths against this model file")
-    target.add_argument("--tokenizer", metavar="FILE", help="against this tokenizer and the default model shape")
+    target.add_argument("--model", metavar="MODEL", help="check spelling and lengths for this model")
+    target.add_argument("--tokenizer", metavar="FILE", help="check them for this tokenizer and the default model")
     target.add_argument(
-        "--config", metavar="RECIPE.yaml", help="against this recipe; without manifests, check those it names"
+        "--config",
+        metavar="RECIPE.yaml",
+        help="check them for this recipe (default for MANIFEST: the recipe's)",
     )
     parser.add_argument(
-        "--normalizer", metavar="NAME", help="text normalizer (default: of the model or recipe, else none)"
+        "--normalizer", metavar="NAME", help="text normalizer (default: that of the model or recipe, else none)"
     )
     parser.add_argument("--read", action="store_true", help="decode all audio, not only the headers")
-    parser.add_argument("--json", action="store_true", help="everything found, as JSON")
+    parser.add_argument("--json", action="store_true", help="all results as JSON")
     parser.add_argument(
-        "--limit", type=int, default=_SHOWN, metavar="N", help=f"ids shown of a kind (default {_SHOWN})"
+        "--limit", type=int, default=_SHOWN, metavar="N", help=f"ids to show per kind of problem (default: {_SHOWN})"
     )
-    parser.add_argument("-o", "--output", metavar="TSV", help="write the ids with problems and their reasons to a file")
+    parser.add_argument("-o", "--output", metavar="TSV", help="write the ids with problems, and the reasons, to a file")
 
 
 def _add_stats(parser: argparse.ArgumentParser) -> None:
@@ -64,28 +75,28 @@ def _add_stats(parser: argparse.ArgumentParser) -> None:
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Formats are told by name and content; durations that are missing are read from the audio. "
-        "Audio that cannot be read is named and left out (exit status 1); so are files and keys that are not used "
-        "(as notes). Files may be compressed (.gz) or, with --from, pipes or - for stdin. The channels of a Kaldi "
-        "directory are those of segments, reco2file_and_channel, or commands in wav.scp that only unpack a file "
-        "(sph2pipe, flac, sox, cat)."
+        "Formats are detected by name and content. Missing durations are read from the audio. Utterances whose audio "
+        "cannot be read are named and left out (exit status 1); files and keys that are not used are named in notes. "
+        "Files may be compressed (.gz) or, with --from, pipes or - for stdin. The channels of a Kaldi directory come "
+        "from segments, reco2file_and_channel, or commands in wav.scp that only unpack a file (sph2pipe, flac, sox, "
+        "cat)."
     )
     parser.add_argument("source", metavar="SRC", help="a file, a Kaldi directory, a LibriSpeech folder, lhotse's cuts")
     parser.add_argument("target", metavar="DST", help="a .jsonl, .csv or .tsv file, or a folder for Kaldi")
-    parser.add_argument("--from", dest="source_kind", default="", metavar="FORMAT", help=_FORMATS["from"])
-    parser.add_argument("--to", dest="target_kind", default="", metavar="FORMAT", help=_FORMATS["to"])
-    for name in ("audio", "text", "id", "speaker"):
-        parser.add_argument(f"--{name}-column", default="", metavar="NAME", help=f"column or key that holds the {name}")
     parser.add_argument(
-        "--normalizer", default="none", metavar="NAME", help="text normalizer (default: none, only NFC)"
+        "--from",
+        dest="source_kind",
+        default="",
+        metavar="FORMAT",
+        help="jsonl, kaldi, librispeech, csv, tsv or commonvoice",
+    )
+    parser.add_argument("--to", dest="target_kind", default="", metavar="FORMAT", help="jsonl, kaldi, csv or tsv")
+    for name in ("audio", "text", "id", "speaker"):
+        parser.add_argument(f"--{name}-column", default="", metavar="NAME", help=f"column or key of the {name}")
+    parser.add_argument(
+        "--normalizer", default="none", metavar="NAME", help="text normalizer (default: none, which only applies NFC)"
     )
     parser.add_argument("--force", action="store_true", help="replace DST if it exists")
-
-
-_FORMATS = {
-    "from": "jsonl, kaldi, librispeech, csv, tsv or commonvoice",
-    "to": "jsonl, kaldi, csv, tsv or commonvoice",
-}
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -94,9 +105,14 @@ def _check(args: argparse.Namespace) -> int:
 
     sources = [(path, "") for path in args.manifests]
     sources += [(path, "train") for path in args.train] + [(path, "test") for path in args.test]
-    config = _recipe(args.config) if args.config else None  # once: it may be a pipe
-    if not sources and config:
-        sources = _recipe_manifests(config)
+    config = None
+    if args.config:
+        from asr.training.config import manifests, read_config
+
+        config = read_config(args.config)
+        if not sources:
+            sources = [(path, "train") for path in manifests(config.data.train)]
+            sources += [(path, "test") for path in (*manifests(config.data.dev), *config.data.test.values())]
     if not sources:
         raise UsageError("name a manifest to check (or a recipe that names some: --config RECIPE.yaml)")
     twice = [path for path, n in Counter(str(Path(path).resolve()) for path, _ in sources).items() if n > 1]
@@ -117,12 +133,12 @@ def _stats(args: argparse.Namespace) -> int:
     from asr.corpus.stats import render, statistics
 
     stats = statistics(Manifest.read(args.manifests, require_text=False), args.normalizer)
-    print(json.dumps(stats.to_dict(), ensure_ascii=False, indent=2) if args.json else render(stats))
+    print(json.dumps(asdict(stats), ensure_ascii=False, indent=2) if args.json else render(stats))
     return 0
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from asr.corpus.convert import SOURCES, TARGETS, read_corpus, target_kind, write_corpus
+    from asr.corpus.formats import SOURCES, TARGETS, read_corpus, target_kind, write_corpus
     from asr.corpus.tables import Columns
 
     for option, chosen, known in (("from", args.source_kind, SOURCES), ("to", args.target_kind, TARGETS)):
@@ -140,82 +156,58 @@ def _convert(args: argparse.Namespace) -> int:
         args.source, args.source_kind, columns=columns, normalizer=args.normalizer, unreadable=unreadable, notes=notes
     )
     for error in unreadable:
-        print(f"asr: left out: {error}", file=sys.stderr)
+        options.say(f"asr: left out: {error}")
     if lost := write_corpus(target, manifest, kind):
-        notes.append(f"{target}: no place in this format for: {', '.join(lost)}")
+        notes.append(f"{target}: this format cannot hold: {', '.join(lost)}")
     for note in notes:
-        print(f"asr: note: {note}", file=sys.stderr)
+        options.say(f"asr: note: {note}")
     print(f"{target}: {_count(len(manifest), 'utterance')}, {_hours(manifest)}")
     return 1 if unreadable else 0
 
 
 def _target(
     args: argparse.Namespace, config: TrainConfig | None, sources: list[tuple[str, str]]
-) -> Target | Callable[[list[Manifest]], Target]:
+) -> Callable[[list[Manifest]], Target]:
+    """What the texts must suit: a model file, a tokenizer or a recipe, or nothing but the normalizer.
+
+    A recipe that names no tokenizer gets one trained on its training set, or on the first set at hand.
+    """
     from asr.corpus.audit import Target
 
+    if not (args.model or args.tokenizer or config):
+        return lambda manifests: Target(args.normalizer or "none")
+    from asr.audio.features import FeatureConfig
+    from asr.config import from_dict
+    from asr.model.acoustic import output_length
+    from asr.model.checkpoint import read_metadata
+    from asr.model.config import ModelConfig, RecurrentConfig
+    from asr.text.tokenizer import load_tokenizer, tokenizer_from_dict
+
+    tokenizer = None
+    normalizer, features = "none", FeatureConfig()
+    model: ModelConfig = RecurrentConfig()
     if args.model:
-        from asr.audio.features import FeatureConfig
-        from asr.config import from_dict
-        from asr.model.checkpoint import read_metadata
-        from asr.model.config import ModelConfig
-        from asr.text.tokenizer import tokenizer_from_dict
-
         metadata = read_metadata(args.model)
-        return Target(
-            args.normalizer or metadata["normalizer"],
-            tokenizer_from_dict(metadata["tokenizer"]),
-            from_dict(FeatureConfig, metadata["features"], "features"),
-            from_dict(ModelConfig, metadata["model"], "model"),
-        )
-    if args.tokenizer:
-        from asr.audio.features import FeatureConfig
-        from asr.model.config import ModelConfig
-        from asr.text.tokenizer import load_tokenizer
+        normalizer, tokenizer = metadata["normalizer"], tokenizer_from_dict(metadata["tokenizer"])
+        features = from_dict(FeatureConfig, metadata["features"], "features")
+        model = from_dict(ModelConfig, metadata["model"], "model")
+    elif config:
+        normalizer, features, model = config.text.normalizer, config.features, config.model
+    if path := args.tokenizer or (config and config.text.tokenizer_file):
+        tokenizer = load_tokenizer(path)
+    normalizer = args.normalizer or normalizer
 
-        return Target(args.normalizer or "none", load_tokenizer(args.tokenizer), FeatureConfig(), ModelConfig())
-    if config:
-        return _recipe_target(args, config, sources)
-    return Target(args.normalizer or "none")
+    def target(manifests: list[Manifest]) -> Target:
+        known = tokenizer
+        if known is None and config:
+            from asr.training.data import make_tokenizer
 
+            roles = [role for _, role in sources]
+            training = [m for m, role in zip(manifests, roles, strict=True) if role == "train"] or manifests[:1]
+            known = make_tokenizer(replace(config.text, normalizer=normalizer), chain.from_iterable(training))
+        return Target(normalizer, known, features.rate, partial(output_length, features=features, model=model))
 
-def _recipe(path: str) -> TrainConfig:
-    from asr.training.config import read_config
-
-    return read_config(path)
-
-
-def _recipe_manifests(config: TrainConfig) -> list[tuple[str, str]]:
-    from asr.training.config import manifests
-
-    data = config.data
-    tests = [*manifests(data.dev), *data.test.values()]
-    return [(path, "train") for path in manifests(data.train)] + [(path, "test") for path in tests]
-
-
-def _recipe_target(
-    args: argparse.Namespace, config: TrainConfig, sources: list[tuple[str, str]]
-) -> Target | Callable[[list[Manifest]], Target]:
-    """The recipe's tokenizer where it names one, else one trained on the training set (or the only set) at hand."""
-    from asr.corpus.audit import Target
-    from asr.text.normalize import normalize
-    from asr.text.tokenizer import load_tokenizer, train_char, train_sentencepiece
-
-    normalizer = args.normalizer or config.text.normalizer
-    if config.text.tokenizer_file:
-        tokenizer = load_tokenizer(config.text.tokenizer_file)
-        return Target(normalizer, tokenizer, config.features, config.model)
-
-    def trained(manifests: list[Manifest]) -> Target:
-        roles = [role for _, role in sources]
-        training = [m for m, role in zip(manifests, roles, strict=True) if role == "train"] or manifests[:1]
-        texts = (normalize(utterance.text, normalizer) for manifest in training for utterance in manifest)
-        if config.text.tokenizer == "char":
-            return Target(normalizer, train_char(texts), config.features, config.model)
-        tokenizer = train_sentencepiece(texts, config.text.vocab_size, config.text.tokenizer)
-        return Target(normalizer, tokenizer, config.features, config.model)
-
-    return trained
+    return target
 
 
 def _progress(total: int) -> Callable[[int], object]:
@@ -225,8 +217,7 @@ def _progress(total: int) -> Callable[[int], object]:
 
 
 def _print_audit(result: Audit, limit: int) -> None:
-    from asr.corpus.check import shown_symbol
-    from asr.corpus.findings import NOTES, PROBLEMS
+    from asr.corpus.check import NOTES, PROBLEMS, shown_symbol
 
     several = len(result.manifests) > 1
     for title, advice, findings in (("problem", PROBLEMS, result.problems), ("note", NOTES, result.notes)):
@@ -253,21 +244,15 @@ def _print_audit(result: Audit, limit: int) -> None:
 
 
 def _as_json(result: Audit) -> dict[str, Any]:
-    def plain(finding: Any) -> dict[str, str]:
-        return {"kind": finding.kind, "manifest": finding.manifest, "id": finding.id, "detail": finding.detail}
-
     return {
         "manifests": [
             {"path": m.path, "utterances": len(m), "hours": float(m.durations.sum(dtype="float64")) / 3600}
             for m in result.manifests
         ],
         "counts": dict(Counter(finding.kind for finding in result.findings)),
-        "problems": [plain(finding) for finding in result.problems],
-        "notes": [plain(finding) for finding in result.notes],
-        "unknown_symbols": {
-            path: [{"symbol": s.symbol, "count": s.count, "examples": list(s.examples)} for s in symbols]
-            for path, symbols in result.unknown.items()
-        },
+        "problems": [asdict(finding) for finding in result.problems],
+        "notes": [asdict(finding) for finding in result.notes],
+        "unknown_symbols": {path: [asdict(symbol) for symbol in symbols] for path, symbols in result.unknown.items()},
     }
 
 

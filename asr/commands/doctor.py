@@ -1,17 +1,76 @@
-"""`asr doctor`: what is installed, what is missing, and the line that mends it."""
+"""`asr doctor`: what is installed, what is missing, and the command that fixes it.
+
+Packages are imported in child processes, so that one that crashes Python is reported like any other.
+"""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
 
-from asr import __version__
-from asr.installation import Finding, check_parts
-from asr.machine import check_machine
+from asr.types import VERSION
 
+_GROUPS = ("required", "optional", "machine")
 _MARKS = {"ok": "ok", "warning": "warning", "missing": "MISSING", "broken": "BROKEN"}
+_TIMEOUT = 120.0  # seconds for a batch of packages to import; a cold file system can be slow
+_GIB = 2**30
+
+
+class Package(NamedTuple):
+    """The distribution and its lowest version, the module to import, and what it is for."""
+
+    name: str
+    lowest: str
+    module: str
+    purpose: str
+    group: str = "required"
+
+
+class Diagnosis(NamedTuple):
+    """How a package or a property of the machine is: ok, warning, missing or broken; `fix` is a command."""
+
+    name: str
+    state: str = "ok"
+    version: str = ""
+    note: str = ""
+    fix: str = ""
+    group: str = "machine"
+
+
+PACKAGES: tuple[Package, ...] = (
+    Package("torch", "2.11", "torch", "networks"),
+    Package("torchaudio", "2.11", "torchaudio", "filter banks, masks and resampling"),
+    Package("pytorch-lightning", "2.5", "pytorch_lightning", "training"),
+    Package("numpy", "1.26", "numpy", "arrays"),
+    Package("soundfile", "0.12", "soundfile", "reading audio"),
+    Package("sentencepiece", "0.2.1", "sentencepiece", "BPE and unigram tokenizers"),
+    Package("jiwer", "4.0", "jiwer", "word error rates"),
+    Package("rapidfuzz", "3", "rapidfuzz", "character error rates"),
+    Package("safetensors", "0.4.3", "safetensors", "model files"),
+    Package("numba", "0.60", "numba", "fast decoding"),
+    Package("pyyaml", "6.0", "yaml", "recipes"),
+    Package("tqdm", "4.66", "tqdm", "progress bars"),
+    Package("matplotlib", "3.8", "matplotlib", "learning curves"),
+    Package("tensorboard", "2.16", "tensorboard", "training logs"),
+    Package("pyctcdecode", "0.5", "pyctcdecode", "--decoder pyctcdecode", "optional"),
+    Package("flashlight-text", "0.0.7", "flashlight.lib.text", "--decoder flashlight", "optional"),
+    Package("kenlm", "0.2", "kenlm", "language models of these two (needs a C++ compiler)", "optional"),
+    Package("espeakng-loader", "0.2.4", "espeakng_loader", "the speech of recipes/mini", "optional"),
+    Package("GPU", "", "torch", "fast training", "machine"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,48 +78,229 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    findings = [*check_machine(), *check_parts()]
-    order = ("required", "optional", "machine")
-    findings.sort(key=lambda finding: order.index(finding.group))
-    well = works(findings)
+    found = sorted([*check_machine(), *check_packages()], key=lambda diagnosis: _GROUPS.index(diagnosis.group))
+    works = all(d.state in ("ok", "warning") for d in found if d.group == "required")
     if args.json:
-        print(json.dumps({"ok": well, "version": __version__, "parts": [dataclasses.asdict(f) for f in findings]}))
+        print(json.dumps({"ok": works, "version": VERSION, "parts": [diagnosis._asdict() for diagnosis in found]}))
     else:
-        print(table(findings))
-    return 0 if well else 1
+        print(table(found))
+    return 0 if works else 1
 
 
-def works(findings: Sequence[Finding]) -> bool:
-    """Whether every required part is there and can be imported."""
-    return all(f.state in ("ok", "warning") for f in findings if f.group == "required")
-
-
-def table(findings: Sequence[Finding]) -> str:
-    """A line for every finding, by group; below it, indented, the line that mends it; at the end what it comes to."""
-    name_width = max(len(f.name) for f in findings)
-    version_width = max(len(f.version) for f in findings)
-    mark_width = max(map(len, _MARKS.values()))
+def table(found: Sequence[Diagnosis]) -> str:
+    """A line per diagnosis, by group; the command that fixes it indented below; a summary at the end."""
+    name_width, version_width = max(len(d.name) for d in found), max(len(d.version) for d in found)
     lines: list[str] = []
     group = ""
-    for finding in findings:
-        if finding.group != group:
-            group = finding.group
+    for d in found:
+        if d.group != group:
+            group = d.group
             lines += ["", group] if lines else [group]
-        absent = finding.state == "missing" and group != "required"
-        mark = "-" if absent else _MARKS[finding.state]
-        row = (
-            f"  {finding.name:<{name_width}}  {mark:<{mark_width}}  {finding.version:<{version_width}}  {finding.note}"
-        )
-        lines.append(row.rstrip())
-        if finding.fix:
-            lines.append(f"  {'':<{name_width}}  {'':<{mark_width}}  -> {finding.fix}")
-    return "\n".join([*lines, "", _verdict(findings)])
+        mark = "-" if d.state == "missing" and group != "required" else _MARKS[d.state]
+        lines.append(f"  {d.name:<{name_width}}  {mark:<7}  {d.version:<{version_width}}  {d.note}".rstrip())
+        if d.fix:
+            lines.append(f"  {'':<{name_width}}  {'':<7}  -> {d.fix}")
+    failed = [d.name for d in found if d.group == "required" and d.state in ("missing", "broken")]
+    warned = [d.name for d in found if d.state == "warning" or (d.state == "broken" and d.group != "required")]
+    summary = f"does not work yet: fix {', '.join(failed)}" if failed else "all required parts work"
+    if warned and not failed:
+        summary += f"; look at {', '.join(warned)}"
+    return "\n".join([*lines, "", f"asr {VERSION}: {summary}"])
 
 
-def _verdict(findings: Sequence[Finding]) -> str:
-    failed = [f.name for f in findings if f.group == "required" and f.state in ("missing", "broken")]
-    if failed:
-        return f"asr {__version__}: does not work yet: mend {', '.join(failed)}"
-    warned = [f.name for f in findings if f.state == "warning" or (f.state == "broken" and f.group != "required")]
-    remark = f"; look at {', '.join(warned)}" if warned else ""
-    return f"asr {__version__}: all required parts work{remark}"
+def check_packages(packages: Sequence[Package] = PACKAGES) -> list[Diagnosis]:
+    """Import every package in child processes and say for each whether it works, in the order given."""
+    # Lightning and what it builds on take as long to import as all the others together.
+    slow = [package for package in packages if package.module in ("torch", "torchaudio", "pytorch_lightning")]
+    others = [package for package in packages if package not in slow]
+    with ThreadPoolExecutor() as pool:
+        found = {d.name: d for batch in pool.map(_check_batch, (slow, others)) for d in batch}
+    return [found[package.name] for package in packages]
+
+
+def _check_batch(packages: list[Package]) -> list[Diagnosis]:
+    """One child for all of them, because imports are shared; after a package that ends it, another for the rest."""
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONIOENCODING": "utf-8", "PYTHONPATH": path}
+    found: list[Diagnosis] = []
+    while rest := packages[len(found) :]:
+        command = [sys.executable, "-m", "asr.commands.doctor", json.dumps(rest)]
+        try:
+            child = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=_TIMEOUT, check=False
+            )
+            lines = child.stdout.splitlines()
+            message = child.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+            cause = f"importing it ends Python ({child.returncode}) {message}".strip()
+        except subprocess.TimeoutExpired as late:
+            lines, cause = (late.stdout or b"").splitlines(), f"no answer within {_TIMEOUT:.0f} s"
+        found += [Diagnosis(*json.loads(line)) for line in lines]
+        if len(lines) < len(rest):
+            found.append(_broken(rest[len(lines)], cause))
+    return found
+
+
+def _child(packages: list[Package]) -> None:
+    """In the child: a JSON line per package, on a descriptor that no import can print to."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as results:
+        os.dup2(2, 1)
+        for package in packages:
+            print(json.dumps(_import(package)), file=results, flush=True)
+
+
+def _import(package: Package) -> Diagnosis:
+    """Import a package in this process and say how it is."""
+    name, lowest, module, purpose, group = package
+    fix = f"pip install '{name}>={lowest}'" if lowest else ""
+    missing = Diagnosis(name, "missing", "", f"needed for {purpose}", fix, group)
+    try:
+        if not importlib.util.find_spec(module):
+            return missing
+        if name not in ("espeakng-loader", "torchaudio"):  # the first is GPL, the second goes through asr.audio only
+            importlib.import_module(module)
+        version = ""
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            version = importlib.metadata.version(name)
+        found = Diagnosis(name, version=version, group=group)._replace(**_details(name))
+    except BaseException as error:
+        absent = isinstance(error, ModuleNotFoundError) and module.split(".")[0] == (error.name or "").split(".")[0]
+        return missing if absent or "is not installed" in str(error) else _broken(package, error)
+    if found.version and _release(found.version) < _release(lowest):
+        fix = f"pip install --upgrade '{name}>={lowest}'"
+        return found._replace(state="broken", note=f"too old, {lowest} is needed", fix=fix)
+    return found
+
+
+def _broken(package: Package, cause: BaseException | str) -> Diagnosis:
+    note = cause if isinstance(cause, str) else f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:300]
+    fix = f"pip install --force-reinstall '{package.name}>={package.lowest}'" if package.lowest else ""
+    return Diagnosis(package.name, "broken", "", note, fix, package.group)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The release of a version, (2, 13, 0) for '2.13.0+cpu', to compare by."""
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(map(int, found[0].split("."))) if found else ()
+
+
+def _details(name: str) -> dict[str, str]:
+    """What else is worth knowing of a package that works, as fields of its diagnosis."""
+    note, fix = "", ""
+    if name == "pytorch-lightning":
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            other = importlib.metadata.version("lightning")
+            note = f"the package lightning {other} is installed beside it; objects of the two do not mix"
+            fix = "pip uninstall -y lightning"
+    elif name == "soundfile":
+        import soundfile
+
+        kinds = soundfile.available_formats()
+        lacking = [kind.lower() for kind in ("FLAC", "OGG", "MP3") if kind not in kinds]
+        if "OGG" in kinds and "OPUS" not in soundfile.available_subtypes("OGG"):
+            lacking.append("opus")
+        note = f"libsndfile {soundfile.__libsndfile_version__}"
+        if not lacking:
+            return {"note": f"{note}: wav flac ogg opus mp3"}
+        note, fix = f"{note} cannot read {' '.join(lacking)}", "pip install --upgrade --force-reinstall soundfile"
+    elif name == "pyctcdecode":
+        import numpy
+
+        if _release(numpy.__version__) >= (2,):
+            note = f"declares numpy below 2, {numpy.__version__} is here: installing it will downgrade numpy"
+            fix = "pip install 'numpy<2'"
+    elif name in ("torch", "torchaudio", "GPU"):
+        return _torch_details(name)
+    return {"state": "warning", "note": note, "fix": fix} if note else {}
+
+
+def _torch_details(name: str) -> dict[str, str]:
+    import torch
+
+    cuda = torch.version.cuda
+    target = f"CUDA {cuda}" if cuda else "the CPU"
+    if name == "torch":
+        return {"version": torch.__version__, "note": f"built for {target}, {torch.get_num_threads()} threads"}
+    if name == "torchaudio":
+        from asr.audio import _torchaudio as ours
+
+        if ours.native_available:
+            return {"version": ours.version, "note": "native part loaded"}
+        wheel, cause = ours.version.partition("+cu")[2], ours.unavailable_reason
+        if wheel.isdecimal() and wheel != (cuda or "").replace(".", ""):
+            cause = f"a wheel for CUDA {wheel[:-1]}.{wheel[-1]}, torch is for {target}"
+        return {"version": ours.version, "note": f"without its native part, which nothing here needs ({cause})"}
+    if torch.cuda.is_available():
+        cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+        return {"note": ", ".join(f"{card.name} ({card.total_memory / _GIB:.0f} GiB)" for card in cards)}
+    if not Path("/proc/driver/nvidia/version").exists():
+        return {"note": "none: everything runs on the CPU"}
+    if cuda:
+        return {"state": "warning", "note": f"torch cannot use the NVIDIA driver with CUDA {cuda}: is it too old?"}
+    fix = "pip uninstall -y torch && pip install 'torch>=2.11'"
+    return {"state": "warning", "note": "there is an NVIDIA driver, but this torch is built for the CPU", "fix": fix}
+
+
+def check_machine() -> list[Diagnosis]:
+    """Python, ffmpeg, cores, memory, shared memory and open files."""
+    from asr.training.process import available_cores
+
+    python = Diagnosis("python", "ok", ".".join(map(str, sys.version_info[:3])), sys.executable, "", "required")
+    if not (3, 10) <= sys.version_info[:2] < (3, 14):
+        fix = "use Python 3.10 to 3.13: python3.12 -m venv .venv"
+        python = python._replace(state="broken", note="Python 3.10 to 3.13 is needed", fix=fix)
+    usable, present = available_cores(), os.cpu_count() or 1
+    cores = f"{usable} usable" if usable == present else f"{usable} usable of {present}"
+    memory = Diagnosis("/dev/shm", note="not on this system")
+    with contextlib.suppress(OSError):
+        free = shutil.disk_usage("/dev/shm").free
+        memory = memory._replace(note=f"{free / _GIB:.1f} GiB free")
+        if free < _GIB:
+            note = f"{free / 2**20:.0f} MiB free: data loading workers pass their batches through it"
+            memory = memory._replace(state="warning", note=note, fix="docker run --shm-size=8g ..., or data.workers=0")
+    files = Diagnosis("open files", note="no limit on this system")
+    with contextlib.suppress(ImportError):  # Windows
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        files = files._replace(note=f"limit {limit}")
+        if limit != resource.RLIM_INFINITY and limit < 1024:
+            files = files._replace(state="warning", note=f"limit {limit}: workers may run out", fix="ulimit -n 4096")
+    return [python, _ffmpeg(), Diagnosis("cores", note=cores), _memory(), memory, files]
+
+
+def _ffmpeg() -> Diagnosis:
+    program = shutil.which("ffmpeg")
+    if program is None:
+        fix = "apt install ffmpeg, brew install ffmpeg or conda install ffmpeg"
+        return Diagnosis("ffmpeg", "missing", "", "needed for m4a, webm and other containers", fix, "optional")
+    try:
+        done = subprocess.run([program, "-version"], capture_output=True, timeout=10, check=True, text=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Diagnosis("ffmpeg", "broken", "", f"{program}: {error}", "", "optional")
+    return Diagnosis("ffmpeg", "ok", "".join(done.stdout.split()[2:3]), program, "", "optional")
+
+
+def _memory() -> Diagnosis:
+    """What there is and what is free, within the container's limit if there is one."""
+
+    def read(path: str) -> str:
+        with contextlib.suppress(OSError):
+            return Path(path).read_text(encoding="utf-8").strip()
+        return ""
+
+    sizes = {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+): +(\d+) kB", read("/proc/meminfo"), re.M)}
+    if "MemTotal" not in sizes:
+        return Diagnosis("memory", note="unknown on this system")
+    total, free = sizes["MemTotal"], sizes.get("MemAvailable", 0)
+    limit, used = read("/sys/fs/cgroup/memory.max"), read("/sys/fs/cgroup/memory.current")
+    if limit.isdecimal() and int(limit) < total:
+        total = int(limit)
+        free = min(free, total - int(used) if used.isdecimal() else total)
+    note = f"{total / _GIB:.1f} GiB, {free / _GIB:.1f} GiB free"
+    if free < 2 * _GIB:
+        return Diagnosis("memory", "warning", "", f"{note}: little for training")
+    return Diagnosis("memory", note=note)
+
+
+if __name__ == "__main__":
+    _child([Package(*package) for package in json.loads(sys.argv[1])])

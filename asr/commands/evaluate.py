@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr.commands import html, options
-from asr.errors import UsageError
-from asr.transcript import Failure, Transcript
+from asr.commands import options, report
+from asr.types import Transcript, UsageError
 
 if TYPE_CHECKING:
-    from asr.evaluation import Evaluation
-    from asr.recognizer import Recognizer
+    from asr.recognition.evaluation import Evaluation
+    from asr.recognition.recognizer import Recognizer
 
 TABLE_ROWS = 10
 
@@ -29,55 +27,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="none, basic or librispeech, basic@1 for an earlier version (default: the model's own)",
     )
-    parser.add_argument("--json", action="store_true", help="the figures as one JSON object on stdout")
-    parser.add_argument("--tables", action="store_true", help="sclite's row, errors by speaker and length, confusions")
-    html.add_report_options(parser)
+    parser.add_argument("--json", action="store_true", help="all results as one JSON object on stdout")
+    parser.add_argument(
+        "--tables", action="store_true", help="print sclite's row, errors by speaker and length, confusions"
+    )
+    report.add_report_options(parser)
     parser.add_argument(
         "--posteriorgrams",
         default="8",
         metavar="N|ID[,ID]",
-        help="with --html: the model's posteriors for the N utterances with most errors (default: 8), or for these",
+        help="with --html: show the posteriors for the N utterances with most errors (default: 8), or for these ids",
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="DIR",
-        help="write hyp.trn, ref.trn, alignments.txt, hypotheses.jsonl, summary.json and, with word times, hyp.ctm and "
-        "ref.stm here (replacing those of an earlier run)",
+        help="write hyp.trn, ref.trn, alignments.txt, hypotheses.jsonl, summary.json and, if words have times, hyp.ctm "
+        "and ref.stm to this folder, replacing those of an earlier run",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     options.decoding_config(args)
-    html.check_report_options(args)
+    report.check_report_options(args)
     from asr.corpus.manifest import Manifest
-    from asr.evaluation import evaluate
-    from asr.outputs import OutputFolder
+    from asr.recognition.outputs import OutputFolder
     from asr.text.normalize import normalizer
 
     if args.normalizer:
-        normalizer(args.normalizer)  # an unknown name is said now, not after the work
+        normalizer(args.normalizer)  # so that an unknown name is an error before the work
     manifest = Manifest.read(args.manifest)
     chosen = None if args.posteriorgrams.isdecimal() else _places(args.posteriorgrams, [u.id for u in manifest])
     if args.output:
-        OutputFolder(args.output, ())  # as is a folder that cannot be made
+        OutputFolder(args.output, ())  # and so is a folder that cannot be created
     recognizer = options.load_recognizer(args)
-    with options.progress_bar(args, total=len(manifest), unit="utt") as bar:
-
-        def on_result(result: Transcript | Failure) -> None:
-            bar.update()
-            if isinstance(result, Failure):
-                options.say(f"asr: error: {result.id}: {result.error}")
-
-        evaluation = evaluate(
-            recognizer,
-            manifest,
-            normalizer=args.normalizer,
-            batch_seconds=args.batch_seconds,
-            on_result=on_result,
-        )
+    evaluation = options.evaluate(args, recognizer, manifest, args.normalizer)
     if args.snr:
-        evaluation = replace(evaluation, scored=html.with_estimated_snr(evaluation.scored))
+        evaluation = replace(evaluation, scored=report.with_estimated_snr(evaluation.scored))
     model = {"model": args.model, "decoder": args.decoder, "device": str(recognizer.device)}
     if args.output:
         evaluation.write(args.output, model)
@@ -88,10 +74,8 @@ def run(args: argparse.Namespace) -> int:
         if args.tables:
             print(f"\n{evaluation.scored.sclite_text(TABLE_ROWS)}\n\n{evaluation.scored.tables(TABLE_ROWS)}")
     if args.html:
-        for problem in _report(args, evaluation, recognizer, chosen):
-            options.say(f"asr: warning: {problem}")
-    for warning in evaluation.warnings:
-        print(f"asr: warning: {warning}", file=sys.stderr)
+        options.warn(*_write_report(args, evaluation, recognizer, chosen))
+    options.warn(*evaluation.warnings)
     options.note_rates(recognizer)
     return 1 if evaluation.failures else 0
 
@@ -105,19 +89,18 @@ def _places(names: str, ids: list[str]) -> list[int]:
     return [places[name] for name in names.split(",")]
 
 
-def _report(
+def _write_report(
     args: argparse.Namespace, evaluation: Evaluation, recognizer: Recognizer, chosen: list[int] | None
 ) -> list[str]:
-    from asr.scoring.clips import read_clip
-    from asr.scoring.report import Strip, most_errors
+    from asr.scoring.report import Posteriorgram, most_errors, read_clip
 
-    strips = {}
+    posteriorgrams = {}
     for i in most_errors(evaluation.scored, int(args.posteriorgrams)) if chosen is None else chosen:
         if isinstance(evaluation.results[i], Transcript):
             samples, _ = read_clip(evaluation.scored.lines[i], recognizer.rate)
             [log_probs] = recognizer.emissions([samples])
-            strips[i] = Strip(log_probs, recognizer.tokenizer.labels, recognizer.frame_seconds)
-    return html.write(
+            posteriorgrams[i] = Posteriorgram(log_probs, recognizer.tokenizer.labels, recognizer.frame_seconds)
+    return report.write(
         args,
         [evaluation.scored],
         title=f"{Path(args.model).name} on {', '.join(Path(name).name for name in args.manifest)}",
@@ -129,6 +112,5 @@ def _report(
             else "confidences not calibrated",
         ],
         warnings=evaluation.warnings,
-        missing=[failure.id for failure in evaluation.failures],
-        strips=strips,
+        posteriorgrams=posteriorgrams,
     )

@@ -1,26 +1,29 @@
-"""`asr info`: what is in a model file, without loading its tensors."""
+"""`asr info`: describe a model file without loading its tensors."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
-from pathlib import Path
 from typing import Any
+
+from asr.commands.options import labeled
+from asr.model.config import described_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="model file (.asr)")
-    parser.add_argument("--json", action="store_true", help="all of it as one JSON object")
+    parser.add_argument("model", metavar="MODEL", help="model file (.asr), or the name of a bundled one (asr models)")
+    parser.add_argument("--json", action="store_true", help="everything as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    from asr.model.checkpoint import read_metadata
+    from asr.model.checkpoint import find_model, read_metadata
 
-    metadata = read_metadata(args.model)
+    path = find_model(args.model)
+    metadata = read_metadata(path)
     metadata["file"] = {
-        "path": args.model,
-        "bytes": Path(args.model).stat().st_size,
+        "path": str(path),
+        "bytes": path.stat().st_size,
         "parameters": sum(math.prod(shape) for shape in metadata["tensors"].values()),
     }
     print(json.dumps(metadata, ensure_ascii=False) if args.json else describe(metadata))
@@ -28,31 +31,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(metadata: dict[str, Any]) -> str:
-    """The description of a model file for people, a line per subject."""
+    """The contents of a model file as text, a line per subject."""
     rows = [
         ("file", f"{metadata['file']['path']} ({metadata['file']['bytes'] / 1e6:.1f} MB, by {metadata['written_by']})"),
         ("parameters", f"{metadata['file']['parameters']:,}"),
-        ("architecture", _architecture(metadata["model"])),
+        ("architecture", described_options(metadata["model"])),
         ("features", _features(metadata["features"])),
         ("tokenizer", f"{metadata['tokenizer']['kind']}, {metadata['vocab_size']} entries with the blank"),
         ("normalizer", metadata["normalizer"]),
-        *((f"training.{key}", _value(value)) for key, value in sorted(metadata["training"].items())),
     ]
-    width = max(len(label) for label, _ in rows)
-    return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
+    training = dict(metadata["training"])
+    if init := training.pop("init", None):
+        rows.append(("init", _init(init)))
+    rows += [(f"training.{key}", _value(value)) for key, value in sorted(training.items())]
+    return labeled(rows)
 
 
-def _architecture(model: dict[str, Any]) -> str:
-    direction = "bidirectional " if model["bidirectional"] else ""
-    extras = [f"dropout {model['dropout']:g}"]
-    if model["layer_norm"]:
-        extras.insert(0, "layer norm")
-    if model["projection"]:
-        extras.insert(0, f"projection {model['projection']}")
-    return (
-        f"x{model['subsampling']} convolutional subsampling, {model['layers']} {direction}{model['cell'].upper()} "
-        f"layers of {model['hidden_size']}, {', '.join(extras)}"
-    )
+def _init(init: dict[str, Any]) -> str:
+    """The model that the training began from; of a model from elsewhere, less may be known."""
+    hours = f"{init['hours']:g} h of speech" if init["hours"] else ""
+    known = ", ".join(filter(None, (init["name"], hours, init["normalizer"])))
+    return f"{init['file']}: {known} (sha256 {init['sha256']})"
 
 
 def _features(features: dict[str, Any]) -> str:

@@ -5,59 +5,58 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from asr.commands import lm_tune
-from asr.errors import UsageError
+from asr.commands import lm_tune, options
+from asr.types import UsageError
 
 if TYPE_CHECKING:
-    from asr.decoding.kneser_ney import Estimate
-    from asr.decoding.lm_tuned import Tuned
-    from asr.decoding.ngram import NGramLM
-    from asr.decoding.ngram_tables import NGramTables
+    from asr.lm.estimate import Estimate
+    from asr.lm.files import Tuned
+    from asr.lm.ngram import NGramLM
+    from asr.lm.tables import NGramTables
 
-
-class Action(NamedTuple):
-    """A subcommand: one line of help, its arguments, what it does."""
-
-    summary: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
+_LM_HELP = "an ARPA file, plain or gzip, or a binary of asr"
+_TEXT_HELP = "text, .gz, a JSONL manifest (its texts), - for stdin"
+_OUTPUT_HELP = "output; .lm (binary, opens fastest), .arpa or .arpa.gz"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="action", metavar="|".join(ACTIONS), required=True)
-    for name, action in ACTIONS.items():
-        command = commands.add_parser(
-            name, help=action.summary, description=action.summary[0].upper() + action.summary[1:] + ".",
-            allow_abbrev=False,
-        )  # fmt: skip
-        action.add_arguments(command)
+    options.add_subcommands(
+        parser,
+        {
+            "train": ("estimate a language model from text", _add_train, _train),
+            "convert": ("convert between ARPA and binary, change the case of the words, prune", _add_convert, _convert),
+            "info": ("describe a language model", _add_info, _info),
+            "tune": ("find alpha and beta on a development set", lm_tune.add_arguments, lm_tune.run),
+            "perplexity": ("measure the perplexity of a language model on text", _add_perplexity, _perplexity),
+        },
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    return ACTIONS[args.action].run(args)
+    status: int = args.run_subcommand(args)
+    return status
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Estimate an n-gram model with interpolated modified Kneser-Ney smoothing: the probabilities of KenLM's lmplz. "
-        "A line of text is a sentence, an empty one too."
+        "Every line of text is a sentence, even an empty one."
     )
-    parser.add_argument("texts", nargs="+", metavar="TEXT", help="text, .gz, a JSONL manifest (its texts), - for stdin")
-    parser.add_argument("-o", "--output", required=True, metavar="LM", help=_SUFFIXES)
-    parser.add_argument("--order", type=int, default=3, metavar="N", help="words of the longest n-grams (default 3)")
+    parser.add_argument("texts", nargs="+", metavar="TEXT", help=_TEXT_HELP)
+    parser.add_argument("-o", "--output", required=True, metavar="LM", help=_OUTPUT_HELP)
+    parser.add_argument("--order", type=int, default=3, metavar="N", help="words of the longest n-grams (default: 3)")
     parser.add_argument(
         "--prune",
         type=int,
         nargs="+",
         default=[],
         metavar="N",
-        help="leave out n-grams seen at most N times: a number per order, the last for all further ones (0 0 1)",
+        help="leave out n-grams seen at most N times: a number per order, the last one for all higher orders (0 0 1)",
     )
     _add_prune_entropy(parser, "")
     parser.add_argument("--limit-vocab", metavar="FILE", help="leave out n-grams with words not in this list")
@@ -67,16 +66,14 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs="+",
         metavar="D",
-        help="discounts for counts 1, 2 and more where a small text gives none (default 0.5 1 1.5)",
+        help="discounts for counts 1, 2 and more where a small text determines none (default: 0.5 1 1.5)",
     )
     parser.add_argument("--force", action="store_true", help="replace LM if it exists")
 
 
 def _train(args: argparse.Namespace) -> int:
-    from asr.decoding.kneser_ney import estimate, pruning_thresholds
-    from asr.decoding.lm_text import read_sentences
-    from asr.decoding.ngram_count import read_corpus
-    from asr.decoding.ngram_tables import LMError
+    from asr.lm.estimate import encode_corpus, estimate, pruning_thresholds, read_sentences
+    from asr.lm.tables import LMError
 
     write = _writer(args.output, args.force)
     fallback = _fallback(args.discount_fallback)
@@ -84,12 +81,14 @@ def _train(args: argparse.Namespace) -> int:
         pruning_thresholds(args.prune, args.order)  # before the text is read
     except LMError as error:
         raise UsageError(str(error)) from None
-    allowed = _word_list(args.limit_vocab) if args.limit_vocab else None
+    allowed = None
+    if args.limit_vocab:
+        allowed = frozenset(word for line in read_sentences([args.limit_vocab]) for word in line.split())
     normalize = _normalizer(args)
     _say("reading the text")
-    corpus = read_corpus(read_sentences(args.texts, normalize))
+    corpus = encode_corpus(read_sentences(args.texts, normalize))
     if corpus.skipped:
-        _say(f"warning: {corpus.skipped:,} times <s>, </s> or <unk> in the text, read as white space")
+        _warn(f"{corpus.skipped:,} occurrences of <s>, </s> or <unk> in the text, read as white space")
     _say(f"{corpus.sentences:,} sentences, {len(corpus.tokens) - corpus.sentences:,} words; estimating")
     result = estimate(
         corpus,
@@ -97,10 +96,10 @@ def _train(args: argparse.Namespace) -> int:
         prune=args.prune,
         limit_vocabulary=allowed,
         fallback=fallback,
-        warn=lambda message: _say(f"warning: {message}"),
+        warn=_warn,
     )
     if args.prune_entropy:
-        from asr.decoding.lm_prune import prune_entropy
+        from asr.lm.prune import prune_entropy
 
         result = replace(result, tables=prune_entropy(result.tables, args.prune_entropy, corpus))
     write(result.tables, None)
@@ -109,23 +108,24 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="LM", help="an ARPA file, plain or gzip, or a binary of asr")
-    parser.add_argument("target", metavar="NEW", help=_SUFFIXES)
+    parser.add_argument("source", metavar="LM", help=_LM_HELP)
+    parser.add_argument("target", metavar="NEW", help=_OUTPUT_HELP)
     parser.add_argument("--case", choices=["lower", "upper"], help="write the words in this case")
-    _add_prune_entropy(parser, "; better told at training, by the text")
+    _add_prune_entropy(parser, "; better done by `asr lm train`, which has the text")
     parser.add_argument("--force", action="store_true", help="replace NEW if it exists")
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from asr.decoding.lm_tuned import read_tuned
-    from asr.decoding.ngram_list import read_ngrams, with_case
+    from asr.lm.files import read_tuned
+    from asr.lm.ngram import read_ngrams
+    from asr.lm.tables import with_case
 
     write = _writer(args.target, args.force)
     tables = read_ngrams(args.source)
     if args.case:
         tables = with_case(tables, getattr(str, args.case))
     if args.prune_entropy:
-        from asr.decoding.lm_prune import prune_entropy
+        from asr.lm.prune import prune_entropy
 
         tables = prune_entropy(tables, args.prune_entropy)
     write(tables, read_tuned(args.source))
@@ -133,14 +133,14 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _add_info(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("lm", metavar="LM", help="an ARPA file, plain or gzip, or a binary of asr")
-    parser.add_argument("-m", "--model", metavar="MODEL", help="tell too how much of it this model can spell")
+    parser.add_argument("lm", metavar="LM", help=_LM_HELP)
+    parser.add_argument("-m", "--model", metavar="MODEL", help="also say how much of it this model can spell")
     parser.add_argument("--json", action="store_true", help="as one JSON object")
 
 
 def _info(args: argparse.Namespace) -> int:
-    from asr.decoding.lm_check import token_level
-    from asr.decoding.ngram import NGramLM
+    from asr.lm.check import token_level
+    from asr.lm.ngram import NGramLM
 
     lm = NGramLM.read(args.lm, verify=True)
     values: dict[str, Any] = {
@@ -163,16 +163,15 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _add_perplexity(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("lm", metavar="LM", help="an ARPA file, plain or gzip, or a binary of asr")
-    parser.add_argument("texts", nargs="+", metavar="TEXT", help="text, .gz, a JSONL manifest (its texts), - for stdin")
+    parser.add_argument("lm", metavar="LM", help=_LM_HELP)
+    parser.add_argument("texts", nargs="+", metavar="TEXT", help=_TEXT_HELP)
     _add_normalizer(parser)
     parser.add_argument("--json", action="store_true", help="as one JSON object")
 
 
 def _perplexity(args: argparse.Namespace) -> int:
-    from asr.decoding.lm_perplexity import perplexity
-    from asr.decoding.lm_text import read_sentences
-    from asr.decoding.ngram import NGramLM
+    from asr.lm.estimate import read_sentences
+    from asr.lm.ngram import NGramLM, perplexity
 
     normalize = _normalizer(args)
     found = perplexity(NGramLM.read(args.lm, verify=True), read_sentences(args.texts, normalize))
@@ -200,29 +199,17 @@ def _perplexity(args: argparse.Namespace) -> int:
     return 0
 
 
-ACTIONS: dict[str, Action] = {
-    "train": Action("estimate a language model from text", _add_train, _train),
-    "convert": Action("ARPA to binary and back; the case of the words; pruning", _add_convert, _convert),
-    "info": Action("what is in a language model", _add_info, _info),
-    "tune": Action(lm_tune.SUMMARY, lm_tune.add_arguments, lm_tune.run),
-    "perplexity": Action("perplexity of a language model on text", _add_perplexity, _perplexity),
-}
-
-_SUFFIXES = "by its name: .lm (binary, opens at once), .arpa or .arpa.gz"
-
-
 def _writer(path: str, force: bool) -> Callable[[NGramTables, Tuned | None], None]:
-    """How to write a model with its weights to `path`, decided and checked before any work."""
+    """A function that writes a model and its tuned weights to `path`, which is checked here, before any work."""
     name = path.lower()
     if not name.endswith((".lm", ".arpa", ".arpa.gz")):
         raise UsageError(f"{path}: the name of a language model ends in .lm, .arpa or .arpa.gz")
-    if Path(path).exists() and not force:
-        raise UsageError(f"{path}: exists already; --force replaces it")
+    options.refuse_existing(path, force)
 
     def write(tables: NGramTables, tuned: Tuned | None) -> None:
-        from asr.decoding.arpa_write import write_arpa
-        from asr.decoding.lm_tuned import tuned_path, write_tuned
-        from asr.decoding.ngram import NGramLM
+        from asr.lm.arpa import write_arpa
+        from asr.lm.files import tuned_path, write_tuned
+        from asr.lm.ngram import NGramLM
 
         if name.endswith(".lm"):
             NGramLM.from_tables(tables).write_binary(path)
@@ -232,7 +219,7 @@ def _writer(path: str, force: bool) -> Callable[[NGramTables, Tuned | None], Non
             write_tuned(path, tuned)
         elif tuned_path(path).exists():
             tuned_path(path).unlink()
-            _say(f"{tuned_path(path)} was of the language model replaced and is deleted: run `asr lm tune` again")
+            _say(f"{tuned_path(path)} belonged to the replaced language model and is deleted: run `asr lm tune` again")
 
     return write
 
@@ -240,18 +227,18 @@ def _writer(path: str, force: bool) -> Callable[[NGramTables, Tuned | None], Non
 def _add_prune_entropy(parser: argparse.ArgumentParser, hint: str) -> None:
     parser.add_argument(
         "--prune-entropy",
-        type=share,
+        type=_share,
         metavar="T",
         help="leave out n-grams whose loss raises the perplexity by less than this share, for example 1e-7 (Stolcke "
         f"1998, as SRILM's -prune{hint})",
     )
 
 
-def share(text: str) -> float:
-    """For argparse: a number from 0 on, below 1."""
+def _share(text: str) -> float:
+    """For argparse: a number in [0, 1)."""
     value = float(text)
     if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"a share from 0 on, well below 1, expected (for example 1e-7), found {text}")
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to well below 1 (for example 1e-7), found {text}")
     return value
 
 
@@ -272,7 +259,7 @@ def _normalizer(args: argparse.Namespace) -> Callable[[str], str]:
 
 
 def _fallback(given: list[float] | None) -> tuple[float, float, float]:
-    from asr.decoding.kneser_ney import FALLBACK
+    from asr.lm.estimate import FALLBACK
 
     if given is None:
         return FALLBACK
@@ -282,16 +269,10 @@ def _fallback(given: list[float] | None) -> tuple[float, float, float]:
     return values[0], values[1], values[2]
 
 
-def _word_list(path: str) -> frozenset[str]:
-    from asr.decoding.lm_text import read_sentences
-
-    return frozenset(word for line in read_sentences([path]) for word in line.split())
-
-
 def _fit(lm: NGramLM, model: str) -> dict[str, Any]:
-    """How a language model and a model file go together."""
-    from asr.decoding.lm_check import check_lm, spelled_share
-    from asr.decoding.ngram_tables import LMError
+    """How much of a language model a model can spell, and what does not fit."""
+    from asr.lm.check import check_lm, spelled_share
+    from asr.lm.tables import LMError
     from asr.model.checkpoint import read_metadata
     from asr.text.tokenizer import tokenizer_from_dict
 
@@ -326,9 +307,12 @@ def _described(values: dict[str, Any]) -> str:
     if "spelled_share" in values:
         rows.append(("can be spelled", f"{values['spelled_share']:.1%} of the words, by probability"))
     rows += [("remark", remark) for remark in values.get("remarks", ())]
-    width = max(len(label) for label, _ in rows)
-    return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
+    return options.labeled(rows)
 
 
 def _say(message: str) -> None:
-    print(f"asr lm: {message}", file=sys.stderr)
+    options.say(f"asr lm: {message}")
+
+
+def _warn(message: str) -> None:
+    _say(f"warning: {message}")

@@ -1,40 +1,31 @@
-"""`asr lm tune`: the best weights of a language model for a model, on a development set, stored beside it."""
+"""`asr lm tune`: choose the weights of a language model on a development set, and store them beside it."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from asr.commands import options
-from asr.errors import UsageError
 from asr.files import is_input
-
-SUMMARY = "find alpha and beta on a development set"
+from asr.types import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Find alpha, beta and the beam width with the fewest word errors on a development set. The acoustic model runs "
-        "once; its output is kept in the folder. The result is stored beside the language model, where --lm finds it."
+        "once; its output is kept in a folder. The result is stored beside the language model, where --lm finds it."
     )
     parser.add_argument("manifest", nargs="+", metavar="MANIFEST", help="JSONL manifest of a development set")
-    parser.add_argument("-m", "--model", required=True, metavar="MODEL", help="model file (.asr)")
+    options.add_model_options(parser)
     parser.add_argument("--lm", required=True, metavar="LM", help="language model, ARPA or binary")
     parser.add_argument("--alpha", default="0:3", metavar="LOW:HIGH", help="bounds of the search (default: 0:3)")
     parser.add_argument("--beta", default="-1:5", metavar="LOW:HIGH", help="bounds of the search (default: -1:5)")
-    parser.add_argument("--beam-width", type=options.positive, metavar="N", help="keep this width (default: choose)")
+    parser.add_argument("--beam-width", type=options.positive, metavar="N", help="use this width (default: choose one)")
     parser.add_argument("--lexicon", metavar="FILE", help="allow only these words")
     parser.add_argument("--jobs", type=options.positive, default=1, metavar="N", help="decoding threads (default: 1)")
-    parser.add_argument("-o", "--output", metavar="DIR", help="for table, picture, emissions (default: LM.tuning)")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
-    parser.add_argument("--threads", type=options.positive, metavar="N", help="CPU threads for the model")
-    parser.add_argument("--batch-seconds", type=float, metavar="S", help="padded audio per batch of the model")
-    parser.add_argument(
-        "--progress", action=argparse.BooleanOptionalAction, help="progress bar on stderr (default: on terminals)"
-    )
-    parser.add_argument("--json", action="store_true", help="the choice as one JSON object on stdout")
+    parser.add_argument("-o", "--output", metavar="DIR", help="folder for trials, plot, emissions (default: LM.tuning)")
+    parser.add_argument("--json", action="store_true", help="the result as one JSON object on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,19 +33,18 @@ def run(args: argparse.Namespace) -> int:
     if alphas[0] < 0:
         raise UsageError("--alpha must not be negative")
     if is_input(args.lm) and not Path(args.lm).is_file():
-        raise UsageError(f"{args.lm}: a pipe: the weights are stored beside the language model: save it as a file")
+        raise UsageError(f"{args.lm}: a pipe; the weights are stored beside the language model, so save it as a file")
     from asr.corpus.manifest import Manifest
-    from asr.tuning import refuse_test_set
+    from asr.recognition.tuning import refuse_test_set
 
     manifest = Manifest.read(args.manifest)
     refuse_test_set(manifest)  # before the model runs
     import asr
-    from asr.outputs import OutputFolder
-    from asr.tuning import tune_on_manifest
-    from asr.tuning_report import draw_surface, table, write_trials
+    from asr.recognition.outputs import OutputFolder
+    from asr.recognition.tuning import table, tune_on_manifest, write_tuning
 
     folder = Path(args.output or f"{args.lm}.tuning")
-    OutputFolder(folder, ())  # a folder that cannot be made is said now
+    OutputFolder(folder, ())  # a folder that cannot be created is an error before the work
     recognizer = asr.load(args.model, device=args.device, threads=args.threads)
     with options.progress_bar(args, total=len(manifest), unit="utt") as bar:
         tuning = tune_on_manifest(
@@ -70,10 +60,9 @@ def run(args: argparse.Namespace) -> int:
             jobs=args.jobs,
             batch_seconds=args.batch_seconds,
             on_result=bar.update,
-            warn=lambda message: options.say(f"asr: warning: {message}"),
+            warn=options.warn,
         )
-    write_trials(tuning, folder / "trials.csv")
-    draw_surface(tuning, folder / "surface.png", f"{Path(args.lm).name} with {Path(args.model).name}")
+    write_tuning(tuning, folder, f"{Path(args.lm).name} with {Path(args.model).name}")
     best = tuning.best
     if args.json:
         values = {
@@ -89,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(values))
     else:
         print(table(tuning))
-    print(f"asr lm: stored beside {args.lm}; all trials and the surface are in {folder}", file=sys.stderr)
+    options.say(f"asr lm: stored beside {args.lm}; all trials and the surface are in {folder}")
     return 0
 
 

@@ -1,84 +1,88 @@
-"""Options that `asr transcribe` and `asr evaluate` share: model, device, decoding, raw audio, progress."""
+"""Options and output that several commands share: model, device, decoding, raw audio, progress, messages."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from asr.decoding.decoder import DECODERS, OOV, DecodingConfig, make_decoder
-from asr.errors import UsageError
+from asr.decoding.make import DecodingConfig, make_decoder
+from asr.types import Failure, Transcript, UsageError
 
 if TYPE_CHECKING:
     from asr.audio.read import RawFormat
-    from asr.long_form import Windows
-    from asr.outputs import OutputFolder
-    from asr.recognizer import Recognizer
+    from asr.corpus.manifest import Manifest
+    from asr.recognition.evaluation import Evaluation
+    from asr.recognition.long_form import Windows
+    from asr.recognition.outputs import OutputFolder
+    from asr.recognition.recognizer import Recognizer
+
+# A subcommand: one line of help, what adds its arguments, what runs it.
+Subcommand = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """-m/--model, --device, --threads, --batch-seconds, --progress."""
-    parser.add_argument("-m", "--model", required=True, metavar="MODEL", help="model file (.asr)")
+def add_subcommands(parser: argparse.ArgumentParser, table: Mapping[str, Subcommand]) -> None:
+    """Commands below a command, `asr lm train` for one; the one that was chosen is `args.run_subcommand`."""
+    commands = parser.add_subparsers(metavar="|".join(table), required=True)
+    for name, (summary, add_arguments, run) in table.items():
+        description = summary[0].upper() + summary[1:] + "."
+        command = commands.add_parser(name, help=summary, description=description, allow_abbrev=False)
+        add_arguments(command)
+        command.set_defaults(run_subcommand=run)
+
+
+def add_model_options(parser: argparse.ArgumentParser, *, batches: bool = True) -> None:
+    """-m/--model, --device, --threads, --batch-seconds (where the command makes batches), --progress."""
+    parser.add_argument(
+        "-m",
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="model file (.asr), or the name of a bundled one (asr models)",
+    )
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads for the model")
-    parser.add_argument(
-        "--batch-seconds",
-        type=float,
-        metavar="S",
-        help="padded audio per batch (default: 60 on CPU, 600 on CUDA); lower it when memory is short",
-    )
+    if batches:
+        parser.add_argument(
+            "--batch-seconds",
+            type=float,
+            metavar="S",
+            help="padded audio per batch (default: 60 on CPU, 600 on CUDA); lower it if memory runs out",
+        )
     parser.add_argument(
         "--progress", action=argparse.BooleanOptionalAction, help="progress bar on stderr (default: on terminals)"
     )
 
 
 def add_decoding_options(parser: argparse.ArgumentParser) -> None:
-    """--decoder and what it can be told."""
+    """An option for each field of DecodingConfig that has a help text."""
     group = parser.add_argument_group("decoding")
-    group.add_argument("--decoder", choices=DECODERS, default="beam", help="default: beam")
-    group.add_argument("--beam-width", type=positive, metavar="N", help="hypotheses kept (default: 50, or as tuned)")
-    group.add_argument("--lm", metavar="LM", help="word n-gram model: ARPA (.gz too) or the binary of `asr lm`")
-    group.add_argument("--alpha", type=float, metavar="A", help="weight of the LM (default: as tuned for it, else 0.5)")
-    group.add_argument("--beta", type=float, metavar="B", help="bonus per word (default: as tuned, else 1.5)")
-    group.add_argument("--hotwords", metavar="FILE|WORDS", help='phrases to favour: a file, or "w1,w2 w3"')
-    group.add_argument(
-        "--hotword-weight", type=float, default=10.0, metavar="W", help="of each of them, nats (default: 10)"
-    )
-    group.add_argument(
-        "--lexicon",
-        metavar="FILE",
-        help="the only words that may be recognized, one per line; 'word l e t t e r s' spells one otherwise",
-    )
-    group.add_argument(
-        "--oov", choices=OOV, help="words the LM does not know (default: penalise; forbid with --lexicon)"
-    )
-    group.add_argument(
-        "--sentence-pause",
-        type=float,
-        metavar="S",
-        help="silence after which a sentence may end for the LM, seconds (default: 0.3; 0: never)",
-    )
-    group.add_argument("--jobs", type=positive, metavar="N", help="threads that decode (default: by processors)")
+    for field in fields(DecodingConfig):
+        about = field.metadata
+        if "help" in about:
+            group.add_argument(
+                "--" + field.name.replace("_", "-"),
+                type=_value_type(about.get("kind", str), about.get("aliases", {})),
+                default=field.default,
+                choices=about.get("choices"),
+                metavar=about.get("metavar"),
+                help=about["help"],
+            )
+
+
+def _value_type(kind: type, aliases: Mapping[str, str]) -> Callable[[str], Any]:
+    if kind is int:
+        return positive
+    return kind if kind is not str else lambda text: aliases.get(text, text)
 
 
 def decoding_config(args: argparse.Namespace) -> DecodingConfig:
-    """What the decoding options say; raises UsageError where they do not go together."""
-    config = DecodingConfig(
-        decoder=args.decoder,
-        beam_width=args.beam_width,
-        lm=args.lm,
-        alpha=args.alpha,
-        beta=args.beta,
-        hotwords=args.hotwords,
-        hotword_weight=args.hotword_weight,
-        lexicon=args.lexicon,
-        oov=args.oov,
-        sentence_pause=args.sentence_pause,
-        nbest=getattr(args, "nbest", 1),
-        jobs=args.jobs,
-    )
+    """What the decoding options say; raises UsageError where they contradict each other."""
+    names = [field.name for field in fields(DecodingConfig) if hasattr(args, field.name)]
+    config = DecodingConfig(**{name: getattr(args, name) for name in names})
     config.check()
     return config
 
@@ -91,21 +95,20 @@ def add_window_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=30.0,
         metavar="S",
-        help="recordings longer than this and two overlaps, or than twice what the model was trained on, are "
-        "recognized in windows of at most S seconds, which end in pauses and are about as long as what it was trained "
-        "on, and their emissions decoded as one (default: 30; 0: always in one piece)",
+        help="longest window: recordings longer than S and two overlaps, or twice the longest training utterance, are "
+        "recognized in overlapping windows that end in pauses, and decoded as one (default: 30; 0: no windows)",
     )
     group.add_argument(
         "--chunk-overlap",
         type=float,
         metavar="S",
-        help="context on a side of a window where nobody pauses (default: 5, at most the window's length)",
+        help="context on either side of a window where there is no pause (default: 5, at most the window's length)",
     )
 
 
 def windows(args: argparse.Namespace) -> Windows | None:
     """What --chunk-length and --chunk-overlap say; None: recordings in one piece."""
-    from asr.long_form import Windows
+    from asr.recognition.long_form import Windows
 
     if args.chunk_length == 0:
         return None
@@ -116,7 +119,7 @@ def windows(args: argparse.Namespace) -> Windows | None:
 def add_raw_options(parser: argparse.ArgumentParser) -> None:
     """--raw-rate and its companions, for audio without a header."""
     group = parser.add_argument_group("audio without a header")
-    group.add_argument("--raw-rate", type=positive, metavar="HZ", help="samples per second; makes all inputs raw")
+    group.add_argument("--raw-rate", type=positive, metavar="HZ", help="sampling rate; all inputs are then raw samples")
     group.add_argument(
         "--raw-encoding", default="s16", choices=["s8", "u8", "s16", "s24", "s32", "f32", "f64"], help="default: s16"
     )
@@ -135,119 +138,101 @@ def raw_format(args: argparse.Namespace) -> RawFormat | None:
     return RawFormat(args.raw_rate, args.raw_channels, args.raw_encoding, args.raw_byte_order)
 
 
-TEXT_FORMATS = "trn, stm, ctm, jsonl, json, csv (tsv), kaldi, srt, vtt or txt"
+def check_output(output: str | None, formats: Sequence[str], several: bool, streamed: Sequence[str]) -> None:
+    """Raise UsageError where `formats` cannot go to stdout, which they do without a folder `output`.
 
-
-def text_format(args: argparse.Namespace, side: int) -> str | None:
-    """What --format says of the references (0) or of the hypotheses (1); raises UsageError for more than two."""
-    names = (args.format or "").split(",")
-    if len(names) > 2:
+    `streamed` are the formats that stay valid when the results of several inputs follow one another.
+    """
+    if output:
+        return
+    if len(formats) > 1:
+        raise UsageError(f"{len(formats)} formats need files to go to: give -o DIR")
+    if several and formats and formats[0] not in streamed:
         raise UsageError(
-            f"--format is one format, or two: of the references and of the hypotheses; found '{args.format}'"
+            f"-f {formats[0]} for several inputs needs -o DIR (on stdout only {', '.join(streamed)} can follow one "
+            "another)"
         )
-    return names[side % len(names)].strip() or None
 
 
-def add_text_options(parser: argparse.ArgumentParser) -> None:
-    """--normalize, --speakers, --format, --strict: how references and hypotheses are read and paired."""
-    parser.add_argument(
-        "--normalize",
-        default="none",
-        metavar="N[,N]",
-        help="none (default), basic, librispeech: one or several side by side, both sides alike; basic and librispeech "
-        "leave annotators' tags out ([noise], <unk>, (laughs)), basic@1 and librispeech@1 make words of them",
-    )
-    parser.add_argument(
-        "--speakers",
-        metavar="FILE",
-        help="manifest or utt2spk with the speakers; `prefix` takes them from the ids, up to the first - or _",
-    )
-    parser.add_argument(
-        "--format",
-        metavar="F[,F]",
-        help=f"{TEXT_FORMATS}: of all files, or of the references and of the hypotheses (default: as they look)",
-    )
-    parser.add_argument("--strict", action="store_true", help="missing and extra utterances are an error")
-
-
-def normalizer_names(text: str) -> list[str]:
-    """The names of a comma-separated list; raises ConfigError for an unknown one, UsageError for none."""
-    from asr.text.normalize import normalizer
-
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    for name in names:
-        normalizer(name)
-    if not names:
-        raise UsageError("no normalizer given (valid: none, basic, librispeech)")
-    return names
+def refuse_existing(path: str | Path | None, force: bool) -> None:
+    """Raise UsageError for an output file that exists, unless --force was given."""
+    if path and Path(path).exists() and not force:
+        raise UsageError(f"{path}: exists already; --force replaces it")
 
 
 def load_recognizer(args: argparse.Namespace) -> Recognizer:
-    """The model on its device with the decoder asked for."""
+    """The model on its device with the decoder that the options describe."""
     import asr
+    from asr.model.checkpoint import bundled_model
 
     recognizer = asr.load(args.model, device=args.device, threads=args.threads)
+    if bundled := bundled_model(args.model):
+        say(f"asr: note: {bundled.name} is {bundled.purpose}")
     recognizer.decoder = make_decoder(
-        decoding_config(args),
-        recognizer.tokenizer,
-        recognizer.frame_seconds,
-        lambda message: say(f"asr: warning: {message}"),
+        decoding_config(args), recognizer.tokenizer, recognizer.frame_seconds, lambda message: warn(message)
     )
     return recognizer
 
 
-class Progress(Protocol):
-    """What commands need of a progress bar."""
+def evaluate(
+    args: argparse.Namespace, recognizer: Recognizer, manifest: Manifest, normalizer: str | None = None
+) -> Evaluation:
+    """Recognize and score a manifest, with a progress bar; failures are named on stderr."""
+    from asr.recognition import evaluation
 
-    def update(self) -> object: ...
+    with progress_bar(args, total=len(manifest), unit="utt") as bar:
 
-    def set_postfix_str(self, s: str, refresh: bool = True) -> object: ...
+        def on_result(result: Transcript | Failure) -> None:
+            bar.update()
+            if isinstance(result, Failure):
+                say(f"asr: error: {result.id}: {result.error}")
+
+        return evaluation.evaluate(
+            recognizer, manifest, normalizer=normalizer, batch_seconds=args.batch_seconds, on_result=on_result
+        )
 
 
-@contextmanager
-def progress_bar(args: argparse.Namespace, total: int, unit: str) -> Iterator[Progress]:
-    """A bar on stderr where that is a terminal, unless --progress or --no-progress says otherwise."""
-    shown = sys.stderr.isatty() if args.progress is None else args.progress
-    if not shown:
-        yield _NoProgress()
-        return
+def progress_bar(args: argparse.Namespace, total: int, unit: str) -> Any:
+    """A tqdm bar on stderr where that is a terminal, unless --progress or --no-progress says otherwise."""
     from tqdm import tqdm
 
-    with tqdm(total=total, unit=unit, file=sys.stderr, dynamic_ncols=True) as bar:
-        yield bar
-
-
-class _NoProgress:
-    def update(self) -> None:
-        return None
-
-    def set_postfix_str(self, s: str, refresh: bool = True) -> None:
-        return None
+    hidden = None if args.progress is None else not args.progress  # None: unless on a terminal
+    return tqdm(total=total, unit=unit, file=sys.stderr, dynamic_ncols=True, disable=hidden)
 
 
 def say(message: str) -> None:
     """One line on stderr that does not tear a progress bar."""
-    if "tqdm" in sys.modules:
-        from tqdm import tqdm
+    from tqdm import tqdm
 
-        tqdm.write(message, file=sys.stderr)
-    else:
-        print(message, file=sys.stderr)
+    tqdm.write(message, file=sys.stderr)
 
 
-def note_shortened(folder: OutputFolder) -> None:
-    """Say, once for all, that names of output files were cut."""
-    if folder.shortened:
+def warn(*messages: str) -> None:
+    """A line on stderr for each warning."""
+    for message in messages:
+        say(f"asr: warning: {message}")
+
+
+def labeled(rows: Iterable[tuple[str, str]]) -> str:
+    """A line per row, the texts aligned after their labels."""
+    rows = list(rows)
+    width = max(len(label) for label, _ in rows)
+    return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
+
+
+def note_shortened(folder: OutputFolder | None) -> None:
+    """Say once for all recordings that names of output files were cut."""
+    if folder is not None and folder.shortened:
         name, path = folder.shortened
-        print(f"asr: note: names too long for a file were cut, e.g. of '{name[:40]}...': {path}", file=sys.stderr)
+        say(f"asr: note: names too long for a file were cut, e.g. of '{name[:40]}...': {path}")
 
 
-def note_rates(recognizer: Recognizer) -> None:
-    """Say, once for all, what was resampled."""
-    for rate, count in sorted(recognizer.source_rates.items()):
-        if rate != recognizer.rate:
+def note_rates(recognizer: Recognizer | None) -> None:
+    """Say once for all recordings what was resampled."""
+    for rate, count in sorted(recognizer.source_rates.items()) if recognizer else ():
+        if recognizer and rate != recognizer.rate:
             many = "1 recording" if count == 1 else f"{count} recordings"
-            print(f"asr: {many} resampled from {rate} Hz to {recognizer.rate} Hz", file=sys.stderr)
+            say(f"asr: {many} resampled from {rate} Hz to {recognizer.rate} Hz")
 
 
 def positive(text: str) -> int:

@@ -4,59 +4,58 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr.errors import UsageError
 from asr.files import is_input
+from asr.types import UsageError
 
 if TYPE_CHECKING:
     from asr.training.config import TrainConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE.yaml", help="the configuration, for example recipes/an4/recipe.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, e.g. model.layers=5")
+    parser.add_argument("recipe", metavar="RECIPE.yaml", help="the configuration, such as recipes/an4/recipe.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, such as model.layers=5")
     parser.add_argument(
         "--resume",
         default="auto",
         metavar="auto|never|PATH",
-        help="continue from the output directory's last checkpoint (auto), start afresh, or continue from PATH",
+        help="resume from the last checkpoint of the output folder (auto), start afresh (never), or resume from PATH",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    from asr.interruption import Interrupted, handled_signals
-    from asr.ranks import is_first_process
+    from asr.training.process import Interrupted, handled_signals, say, set_thread_environment
 
+    set_thread_environment()  # before torch is imported
     output = ""
     try:
-        with handled_signals():  # from before the imports, which take seconds
-            from asr.training.config import read_config
-            from asr.training.run import train
-
-            config = read_config(args.recipe, args.overrides)
+        with handled_signals() as signals:  # from before the imports, which take seconds
+            with signals.deferred():  # an exception while a library starts up can abort the process
+                from asr.training.config import read_config
+                from asr.training.run import train
+            signals.check()
+            config = read_config(args.recipe, args.overrides, args.resume)
             _refuse_pipes(args.recipe, config)
             output = config.output
             result = train(config, args.resume)
     except Interrupted as stop:
-        if is_first_process():
-            again = shlex.join(["asr", "train", args.recipe, *args.overrides])
-            where = f" in {output}" if output else ""
-            print(f"stopped; everything is saved{where}. Go on with: {again}", file=sys.stderr)
+        again = shlex.join(["asr", "train", args.recipe, *args.overrides])
+        saved = f"everything is saved in {output}" if output else "the training had not begun"
+        say(f"stopped; {saved}. Go on with: {again}")
         return stop.status
-    if result.dev_wer == result.dev_wer:  # other ranks of a distributed run have nothing to report
-        print(f"{result.model_path}  dev WER {result.dev_wer:.2%}  CER {result.dev_cer:.2%}  {result.epochs} epochs")
+    if result.scores:  # other ranks of a distributed run have nothing to report
+        print(f"{result.model_path}  {result.scores}  {result.epochs} epochs")
     return 0
 
 
 def _refuse_pipes(recipe: str, config: TrainConfig) -> None:
-    """Every process of a run on several devices reads its inputs itself, and a pipe gives them to one only."""
+    """Refuse pipes for a run on several devices: each process reads the inputs, and a pipe can be read only once."""
     from asr.training.config import manifests
 
     if config.trainer.get("devices", 1) in (1, "1") and config.trainer.get("num_nodes", 1) == 1:
         return
     for name in (recipe, config.text.tokenizer_file, *manifests(config.data.train), *manifests(config.data.dev)):
         if name and is_input(name) and not Path(name).is_file():
-            raise UsageError(f"{name}: a pipe can be read only once, and each device reads it: save it as a file")
+            raise UsageError(f"{name}: a pipe can be read only once, but each device reads it: save it as a file")

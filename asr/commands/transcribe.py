@@ -1,4 +1,4 @@
-"""`asr transcribe`: audio in, text out; one bad file never stops the others."""
+"""`asr transcribe`: recordings to text; a file that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from asr.commands import options
-from asr.errors import AsrError, UsageError
-from asr.outputs import DiskFull, OutputFolder, exists_error
-from asr.recordings import Recording, find_recordings, is_single
-from asr.transcript import Failure, Transcript
-from asr.writers import WRITERS, flagged, json_line, parse_formats, word_lines
+from asr.recognition.inputs import Recording, find_recordings, is_single
+from asr.recognition.outputs import DiskFull, OutputFolder, exists_error
+from asr.recognition.writers import WRITERS, flagged, json_line, parse_formats, word_lines
+from asr.types import AsrError, Failure, Transcript, UsageError
 
 Show = Callable[[Transcript | Failure], str]
 STREAMED = ("jsonl", "ctm", "trn")  # formats that stay valid when several files follow one another on stdout
@@ -27,7 +26,7 @@ examples:
   asr transcribe test.jsonl -m model.asr > results.jsonl one JSON line per manifest row
   sox x.wav -t wav - | asr transcribe - -m model.asr     audio on stdin
   asr transcribe corpus/ -m model.asr -o out --shard 2/8 --resume
-                                                         the second of eight jobs, going on where it was stopped
+                                                         the second of eight jobs, resumed
 """
 
 
@@ -43,10 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--words",
         action="store_true",
-        help="one word per line: start, end (seconds), confidence, word (JSON has them always)",
+        help="one word per line: start, end (seconds), confidence, word (JSON always has them)",
     )
-    parser.add_argument("--json", action="store_true", help="JSON lines on stdout, for a single input and with -o too")
-    parser.add_argument("--nbest", type=int, default=1, metavar="N", help="hypotheses in JSON (greedy has one)")
+    parser.add_argument("--json", action="store_true", help="JSON lines on stdout, even for a single input or with -o")
+    parser.add_argument(
+        "--nbest", type=int, default=1, metavar="N", help="hypotheses in JSON (greedy decoding has one)"
+    )
     parser.add_argument(
         "--channel", type=_channel, default="mix", metavar="C", help="mix (default), each, or a number from 0"
     )
@@ -54,7 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="overwrite output files")
     parser.add_argument("--shard", type=_shard, metavar="I/N", help="only the I-th of N equal parts of the inputs")
     parser.add_argument(
-        "--flag-below", type=float, metavar="C", help="mark words of lower confidence in txt, as [word?]; 0.6 for one"
+        "--flag-below",
+        type=float,
+        metavar="C",
+        help="in txt, mark words of lower confidence as [word?]",
     )
     options.add_window_options(parser)
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first recording that fails")
@@ -63,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class Tally:
-    """What happened so far, for the summary and the exit status."""
+    """Counts of what was done, for the summary and the exit status."""
 
     done: int = 0
     failed: int = 0
@@ -92,7 +96,7 @@ class Tally:
 
 
 class _LiveText:
-    """Prints the text of one recording, where it is long, while it is recognized."""
+    """Prints the text of a single long recording while it is being recognized."""
 
     def __init__(self) -> None:
         self.printed = ""
@@ -102,7 +106,7 @@ class _LiveText:
         self.printed = text
 
     def rest(self, show: Show) -> Show:
-        """What is left to print of a result; of a failure, the end of the line."""
+        """Show what is not yet printed of a result; after a failure, end the line."""
         if not self.printed:
             return show
         return lambda result: show(result).removeprefix(self.printed) or "\n"
@@ -154,14 +158,10 @@ def run(args: argparse.Namespace) -> int:
             options.say(f"asr: error: {error}: stopped; --resume goes on from here")
         except KeyboardInterrupt:
             interrupted = True
-    for warning, count in tally.warnings.items():
-        if count > 1:
-            print(f"asr: warning: {count} recordings in all: {warning}", file=sys.stderr)
-    if folder is not None:
-        options.note_shortened(folder)
-    if recognizer is not None:
-        options.note_rates(recognizer)
-    print(f"asr: {'interrupted; ' if interrupted else ''}{tally.line()}", file=sys.stderr)
+    options.warn(*(f"{count} recordings in all: {text}" for text, count in tally.warnings.items() if count > 1))
+    options.note_shortened(folder)
+    options.note_rates(recognizer)
+    options.say(f"asr: {'interrupted; ' if interrupted else ''}{tally.line()}")
     if interrupted:
         return 130
     return 1 if tally.failed else 0
@@ -170,7 +170,7 @@ def run(args: argparse.Namespace) -> int:
 def _plan(
     args: argparse.Namespace, found: list[Recording | Failure], folder: OutputFolder | None, tally: Tally
 ) -> list[Recording | Failure]:
-    """The recordings to do, in order, without those that are done and with a Failure for those that must not be."""
+    """The recordings to transcribe, in order: without finished ones, and with a Failure for outputs that exist."""
     plan: list[Recording | Failure] = []
     if args.shard:
         number, count = args.shard
@@ -194,7 +194,7 @@ def _channels(recording: Recording, args: argparse.Namespace) -> list[int | None
     if args.channel != "each" or recording.channel is not None:
         return [None]
     source = recording.source
-    if not isinstance(source, str | Path) or not Path(source).is_file():  # a pipe's header would be gone for the reader
+    if not isinstance(source, str | Path) or not Path(source).is_file():  # what is read of a pipe is gone
         return [0]
     from asr.audio.read import probe
 
@@ -225,21 +225,15 @@ def _check_output(args: argparse.Namespace, formats: tuple[str, ...], single: bo
     if args.flag_below is not None:
         if not 0.0 < args.flag_below <= 1.0:
             raise UsageError(f"--flag-below must lie between 0 and 1, found {args.flag_below:g}")
-        plain = not (args.words or (args.json and not args.output))
-        if not plain or "txt" not in (formats or (("txt",) if single or args.output else ())):
-            raise UsageError("--flag-below marks words in txt; the other formats that hold confidences tell them all")
+        structured = args.words or (args.json and not args.output)
+        if structured or "txt" not in (formats or (("txt",) if single or args.output else ())):
+            raise UsageError("--flag-below marks words in txt only; other formats hold the confidence of every word")
     if args.output is None:
         if args.resume or args.force:
-            raise UsageError("--resume and --force are about output files: give -o DIR")
-        if len(formats) > 1:
-            raise UsageError(f"{len(formats)} formats need files to go to: give -o DIR")
-        if formats and not single and formats[0] not in STREAMED:
-            raise UsageError(
-                f"-f {formats[0]} for several inputs needs -o DIR (on stdout only {', '.join(STREAMED)} can follow "
-                "one another)"
-            )
+            raise UsageError("--resume and --force need output files: give -o DIR")
+        options.check_output(None, formats, not single, STREAMED)
     elif args.words:
-        raise UsageError("--words shapes text on stdout; in files choose -f json, ctm or tsv, which hold times")
+        raise UsageError("--words is for text on stdout; for files choose -f json, ctm or tsv, which hold times")
 
 
 def _stdout_form(
@@ -273,14 +267,14 @@ def _report(result: list[Transcript] | Failure, show: Show, tally: Tally) -> Non
         _print(show(transcript))
     for warning in dict.fromkeys(w for transcript in result for w in transcript.warnings):
         tally.warnings[warning] += 1
-        if tally.warnings[warning] == 1:  # the others are counted: a telephone corpus would say it for every file
-            options.say(f"asr: warning: {result[0].audio_filepath}: {warning}")
+        if tally.warnings[warning] == 1:  # a telephone corpus would repeat it for every file
+            options.warn(f"{result[0].audio_filepath}: {warning}")
 
 
 def _print(text: str) -> None:
     if text:
         sys.stdout.write(text)
-        sys.stdout.flush()  # a pipeline sees each result when it is there, and Ctrl-C loses none
+        sys.stdout.flush()  # so that a pipeline sees each result at once, and Ctrl-C loses none
 
 
 def _channel(text: str) -> str | int:
@@ -294,7 +288,7 @@ def _channel(text: str) -> str | int:
 def _shard(text: str) -> tuple[int, int]:
     number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a part of a whole: 1/8 is the first of eight, 8/8 the last")
+        raise argparse.ArgumentTypeError(f"'{text}' is not I/N: 1/8 is the first of eight parts, 8/8 the last")
     return int(number), int(count)
 
 

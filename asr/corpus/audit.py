@@ -1,44 +1,49 @@
-"""Everything `asr data check` looks for, over one or several manifests."""
+"""All that `asr data check` looks for in one or several manifests."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from asr.corpus.audio_check import AudioFacts, examine
-from asr.corpus.check import Skip, UnknownSymbol, infeasible, shown_symbol, unknown_symbols
-from asr.corpus.findings import Finding
-from asr.corpus.leakage import Part, copies, leaks
-from asr.corpus.manifest import Manifest
-from asr.errors import ManifestError
+from asr.corpus.check import (
+    AudioFacts,
+    Finding,
+    Skip,
+    UnknownSymbol,
+    examine,
+    infeasible,
+    shown_symbol,
+    unknown_symbols,
+)
+from asr.corpus.manifest import Manifest, Utterance, repeats
 from asr.text.normalize import normalizer as normalizer_named
 from asr.text.tags import count_tags, find_asides
 from asr.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from asr.audio.features import FeatureConfig
-    from asr.model.config import ModelConfig
+from asr.types import ManifestError
 
 FASTEST = 50.0  # characters per second, twice a fast auctioneer: audio and text do not belong together
 _OUTLIER_Z = 5.0
-_SHORTER, _LONGER = 10.0, 3.0  # than the median; corpora cut to a maximum have long tails of short utterances
-_SLOWER, _FASTER = 3.0, 3.0
+# Factors below and above the median; corpora cut to a maximum duration have long tails of short utterances.
+_UNUSUAL_DURATION, _UNUSUAL_PACE = (10.0, 3.0), (3.0, 3.0)
+_FEW_WORDS = 3  # shorter texts are expected to recur
 
 
 @dataclass(frozen=True)
 class Target:
-    """The model to be trained: without `tokenizer` spelling is not checked, without the rest feasibility is not."""
+    """The model to be trained: without `tokenizer` spelling is not checked; without `emitted`, feasibility is not.
+
+    `emitted` says how many frames the model emits for so many samples at `rate` (hertz).
+    """
 
     normalizer: str = "none"
     tokenizer: Tokenizer | None = None
-    features: FeatureConfig | None = None
-    model: ModelConfig | None = None
+    rate: int = 16000
+    emitted: Callable[[int], int] | None = None
 
 
 @dataclass
@@ -76,29 +81,27 @@ def audit(
 ) -> Audit:
     """Check the manifests of `sources`, (path, role) with role "train", "test" or "" where unknown.
 
-    `target` may be a function of the manifests read, for a tokenizer that is trained on them. `decode` reads all audio
-    instead of the headers. `progress(total)` gives the function to call with the number of utterances done. Raises
+    `target` may be a function of the manifests, for a tokenizer that is trained on them. `decode` reads all audio
+    instead of the headers. `progress(total)` returns the function to call with the number of utterances done. Raises
     ManifestError for a manifest without any good row.
     """
     result = Audit([])
-    malformed: list[Finding] = []
     for path, _ in sources:
         bad: list[ManifestError] = []
         result.manifests.append(Manifest.read(path, require_text=False, bad_rows=bad))
-        malformed += [Finding("malformed row", path, "", str(error)) for error in bad]
+        result.findings += [Finding("malformed row", path, "", str(error)) for error in bad]
     chosen = target(result.manifests) if callable(target) else target
     total = sum(map(len, result.manifests))
     facts = examine(result.manifests, decode=decode, advance=progress(total) if progress else lambda n: None)
-    result.findings += malformed
-    parts = []
+    subsets = []
     for (_, role), manifest, audio in zip(sources, result.manifests, facts, strict=True):
         result.findings += audio.findings
         result.findings += _misplaced(manifest, audio)
         result.findings += _texts(manifest, chosen, result.unknown)
         result.findings += _paces(manifest, chosen.normalizer)
-        parts.append(_part(manifest, role, chosen.normalizer, audio))
-        result.findings += copies(parts[-1])
-    for one, other in combinations(parts, 2):
+        subsets.append(_hashed(manifest, role, chosen.normalizer, audio))
+        result.findings += copies(subsets[-1])
+    for one, other in combinations(subsets, 2):
         if one.role == other.role != "":
             continue
         train, test = (other, one) if other.role == "train" or one.role == "test" else (one, other)
@@ -112,31 +115,27 @@ def _texts(manifest: Manifest, target: Target, unknown: dict[str, list[UnknownSy
     for utterance in manifest:
         text = normalize(utterance.text)
         symbols = tokenizer.unknown_symbols(text) if tokenizer else set()
+        problems = []
         if not text:
-            yield Finding(
-                "empty text", manifest.path, utterance.id, "nothing left by the normalizer" * bool(utterance.text)
-            )
+            problems.append(("empty text", "nothing left by the normalizer" if utterance.text else ""))
         elif symbols:
-            yield Finding("unknown symbols", manifest.path, utterance.id, ", ".join(map(shown_symbol, sorted(symbols))))
-        if not text or symbols:
-            unusable.add(utterance.id)
-        asides = find_asides(utterance.text)
-        if asides:
-            yield Finding("words in parentheses", manifest.path, utterance.id, ", ".join(asides))
+            problems.append(("unknown symbols", ", ".join(map(shown_symbol, sorted(symbols)))))
         if utterance.duration <= 0:
+            problems.append(("no duration", "0 s"))
+        if problems:
             unusable.add(utterance.id)
-            yield Finding("no duration", manifest.path, utterance.id, "0 s")
+        if asides := find_asides(utterance.text):
+            problems.append(("words in parentheses", ", ".join(asides)))
+        yield from (Finding(kind, manifest.path, utterance.id, detail) for kind, detail in problems)
     for tag, ids in count_tags((utterance.id, utterance.text) for utterance in manifest).items():
         examples = ", ".join(list(dict.fromkeys(ids))[:3])
         yield Finding("tags", manifest.path, "", f"{tag} x {len(ids)}, e.g. in {examples}")
-    if tokenizer and target.features and target.model:
-        for skip in infeasible(manifest, tokenizer, target.normalizer, target.features, target.model):
+    if tokenizer and target.emitted:
+        for skip in infeasible(manifest, tokenizer, target.normalizer, target.rate, target.emitted):
             if skip.id not in unusable:
                 yield Finding("infeasible", manifest.path, skip.id, skip.reason)
-    if tokenizer:
-        found = unknown_symbols(manifest, tokenizer, target.normalizer)
-        if found:
-            unknown[manifest.path] = found
+    if tokenizer and (found := unknown_symbols(manifest, tokenizer, target.normalizer)):
+        unknown[manifest.path] = found
 
 
 def _paces(manifest: Manifest, normalizer: str) -> Iterator[Finding]:
@@ -147,23 +146,25 @@ def _paces(manifest: Manifest, normalizer: str) -> Iterator[Finding]:
     usable = (seconds > 0) & (letters > 0)
     pace = np.divide(letters, seconds, out=np.zeros_like(letters), where=usable)
     impossible = usable & (pace > FASTEST)
+
+    def finding(kind: str, i: int, detail: str) -> Finding:
+        return Finding(kind, manifest.path, manifest[int(i)].id, detail)
+
     for i in np.flatnonzero(impossible):
-        detail = f"{letters[i]:.0f} letters in {seconds[i]:.2f} s"
-        yield Finding("impossible pace", manifest.path, manifest[int(i)].id, detail)
-    usual, strange = _outliers(seconds, seconds > 0, _SHORTER, _LONGER)
+        yield finding("impossible pace", i, f"{letters[i]:.0f} letters in {seconds[i]:.2f} s")
+    usual, strange = _outliers(seconds, seconds > 0, *_UNUSUAL_DURATION)
     for i in strange:
-        detail = f"{seconds[i]:.2f} s, the median is {usual:.2f} s"
-        yield Finding("unusual duration", manifest.path, manifest[int(i)].id, detail)
-    usual, strange = _outliers(pace, usable & ~impossible, _SLOWER, _FASTER)
+        yield finding("unusual duration", i, f"{seconds[i]:.2f} s, the median is {usual:.2f} s")
+    usual, strange = _outliers(pace, usable & ~impossible, *_UNUSUAL_PACE)
     for i in strange:
         detail = f"{pace[i]:.1f} letters/s ({letters[i]:.0f} in {seconds[i]:.2f} s), the median is {usual:.1f}"
-        yield Finding("unusual pace", manifest.path, manifest[int(i)].id, detail)
+        yield finding("unusual pace", i, detail)
 
 
 def _outliers(values: np.ndarray, usable: np.ndarray, below: float, above: float) -> tuple[float, np.ndarray]:
     """(median, positions of the outliers, the strangest first) of positive values.
 
-    They lie far from the median by its measure of spread, and below or above it by these factors.
+    They lie more than `_OUTLIER_Z` deviations from the median, and also below or above it by these factors.
     """
     if usable.sum() < 10:
         return 0.0, np.zeros(0, dtype=np.int64)
@@ -171,32 +172,147 @@ def _outliers(values: np.ndarray, usable: np.ndarray, below: float, above: float
     center = np.median(logs[usable])
     deviation = np.where(usable, logs - center, 0.0)
     distance = np.abs(deviation)
-    spread = np.median(distance[usable]) / 0.6745  # the standard deviation, were they normal
+    spread = np.median(distance[usable]) / 0.6745  # the standard deviation of a normal distribution
     far = (deviation < -np.log(below)) | (deviation > np.log(above))
     strange = np.flatnonzero(far & (distance > _OUTLIER_Z * spread))
     return float(np.exp(center)), strange[np.argsort(-distance[strange], kind="stable")]
 
 
-def _part(manifest: Manifest, role: str, normalizer: str, audio: AudioFacts) -> Part:
+def _misplaced(manifest: Manifest, audio: AudioFacts) -> Iterator[Finding]:
+    """A hint where no file is found because paths were written relative to the current folder."""
+    if len(manifest) and not audio.recording.any():
+        path, folder = Path(manifest[0].audio_filepath), Path(manifest.path).absolute().parent
+        if path.is_relative_to(folder) and not path.exists() and path.relative_to(folder).exists():
+            detail = (
+                "relative paths start at the manifest's folder, but these exist from the current one: correct them, "
+                "or move the manifest"
+            )
+            yield Finding("audio paths", manifest.path, "", detail)
+
+
+@dataclass
+class HashedManifest:
+    """A manifest with hashes of its columns (int64 each), to compare: ids, texts (0: empty), words per text, and the
+    identities of the audio as in `AudioFacts`. `role` is "train", "test" or "" where unknown."""
+
+    manifest: Manifest
+    role: str
+    ids: np.ndarray
+    texts: np.ndarray
+    word_counts: np.ndarray
+    speakers: frozenset[str]
+    recording: np.ndarray
+    content: np.ndarray
+
+
+def _hashed(manifest: Manifest, role: str, normalizer: str, audio: AudioFacts) -> HashedManifest:
     normalize = normalizer_named(normalizer)
     ids, texts, counts = (np.zeros(len(manifest), dtype=np.int64) for _ in range(3))
-    speakers: Counter[str] = Counter()
+    speakers: set[str] = set()
     for i, utterance in enumerate(manifest):
         text = normalize(utterance.text)
         ids[i] = hash(utterance.id)
         texts[i] = hash(text)  # that of "" is 0
         counts[i] = len(text.split())
-        speakers[utterance.speaker] += 1
-    return Part(manifest, role, ids, texts, counts, frozenset(speakers) - {""}, audio.recording, audio.content)
+        speakers.add(utterance.speaker)
+    return HashedManifest(
+        manifest, role, ids, texts, counts, frozenset(speakers) - {""}, audio.recording, audio.content
+    )
 
 
-def _misplaced(manifest: Manifest, audio: AudioFacts) -> Iterator[Finding]:
-    """A hint where no file is found because its path was meant from the current folder."""
-    if len(manifest) and not audio.recording.any():
-        path = Path(manifest[0].audio_filepath)
-        folder = Path(manifest.path).absolute().parent
-        if path.is_relative_to(folder) and not path.exists() and path.relative_to(folder).exists():
-            detail = (
-                "they are meant from the manifest's folder, but here exist from the current one: correct or move it"
-            )
-            yield Finding("audio paths", manifest.path, "", detail)
+def copies(subset: HashedManifest) -> Iterator[Finding]:
+    """Utterances that repeat another of the same manifest."""
+    manifest = subset.manifest
+    first: dict[int, str] = {}
+    copied: set[int] = set()
+    for i in map(int, repeats(subset.content)):
+        name, identity = manifest[i].id, int(subset.content[i])
+        if identity and first.setdefault(identity, name) != name:
+            copied.add(i)
+            yield Finding("duplicate audio", manifest.path, name, f"the same audio as '{first[identity]}'")
+    alike: dict[tuple[str, str, float], str] = {}
+    long_texts = np.where(subset.word_counts >= _FEW_WORDS, subset.texts, 0)
+    for i in map(int, repeats(long_texts)):
+        if not long_texts[i] or i in copied:
+            continue
+        utterance = manifest[i]
+        key = (utterance.speaker, utterance.text, round(utterance.duration, 2))
+        other = alike.setdefault(key, utterance.id)
+        if utterance.speaker and other != utterance.id:
+            yield Finding("probably a copy", manifest.path, utterance.id, f"of '{other}'")
+
+
+def leaks(train: HashedManifest, test: HashedManifest) -> Iterator[Finding]:
+    """What `test` has in common with `train`; each utterance is reported once, under its id in `test`."""
+    reported: set[int] = set()
+    for i, j in _matches(test.content, train.content):
+        reported.add(i)
+        yield _leak(train, test, i, f"the same audio as '{train.manifest[j].id}' in {train.manifest.path}")
+    for i, j in _overlaps(train, test):
+        if i not in reported:
+            reported.add(i)
+            yield _leak(train, test, i, f"overlaps '{train.manifest[j].id}' in {train.manifest.path}")
+    for i, j in _matches(test.ids, train.ids):
+        ours, theirs = test.manifest[i], train.manifest[j]
+        if ours.id != theirs.id or i in reported:
+            continue
+        if ours.text == theirs.text or abs(ours.duration - theirs.duration) < 0.005:
+            yield _leak(train, test, i, f"the same id in {train.manifest.path}")
+        else:
+            yield Finding("same id", test.manifest.path, ours.id, f"another recording in {train.manifest.path}")
+    yield from _in_common(train, test)
+
+
+def _in_common(train: HashedManifest, test: HashedManifest) -> Iterator[Finding]:
+    voices = test.speakers & train.speakers
+    if voices:
+        some = ", ".join(sorted(voices)[:5]) + (", ..." if len(voices) > 5 else "")
+        detail = f"{len(voices)} of {len(test.speakers)} also speak in {train.manifest.path}: {some}"
+        yield Finding("shared speakers", test.manifest.path, "", detail)
+    long = test.word_counts >= _FEW_WORDS
+    shared = int(np.isin(test.texts[long], train.texts).sum())
+    if shared:
+        detail = f"{shared} of {int(long.sum())} texts of {_FEW_WORDS} words or more are also in {train.manifest.path}"
+        yield Finding("shared texts", test.manifest.path, "", detail)
+
+
+def _leak(train: HashedManifest, test: HashedManifest, i: int, detail: str) -> Finding:
+    return Finding("in train and test", test.manifest.path, test.manifest[i].id, detail)
+
+
+def _matches(ours: np.ndarray, theirs: np.ndarray) -> Iterator[tuple[int, int]]:
+    """(position in ours, first position in theirs) of equal values, 0 excepted."""
+    values, positions = np.unique(theirs, return_index=True)
+    if not len(values):
+        return
+    places = np.minimum(np.searchsorted(values, ours), len(values) - 1)
+    for i in np.flatnonzero((values[places] == ours) & (ours != 0)):
+        yield int(i), int(positions[places[i]])
+
+
+def _overlaps(train: HashedManifest, test: HashedManifest) -> Iterator[tuple[int, int]]:
+    """(position in test, position in train) of windows of one recording that share time and channel."""
+    common = np.intersect1d(train.recording, test.recording)
+    common = common[common != 0]
+    windows: dict[int, list[tuple[float, float, int | None, int]]] = defaultdict(list)
+    for j in np.flatnonzero(np.isin(train.recording, common)):
+        windows[int(train.recording[j])].append((*_span(train.manifest[int(j)]), int(j)))
+    starts: dict[int, np.ndarray] = {}
+    longest: dict[int, float] = {}
+    for recording, spans in windows.items():
+        spans.sort(key=lambda span: span[0])
+        starts[recording] = np.array([span[0] for span in spans])
+        longest[recording] = max(end - start for start, end, _, _ in spans)
+    for i in map(int, np.flatnonzero(np.isin(test.recording, common))):
+        recording = int(test.recording[i])
+        start, end, channel = _span(test.manifest[i])
+        low, high = np.searchsorted(starts[recording], [start - longest[recording], end])
+        for other_start, other_end, other_channel, j in windows[recording][low:high]:
+            same_channel = channel is None or other_channel is None or channel == other_channel
+            if same_channel and min(end, other_end) - max(start, other_start) > 1e-3:
+                yield i, j
+                break
+
+
+def _span(utterance: Utterance) -> tuple[float, float, int | None]:
+    return utterance.offset, utterance.offset + utterance.duration, utterance.channel

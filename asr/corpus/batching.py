@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from asr.errors import ConfigError, ManifestError
+from asr.types import ConfigError, ManifestError
 
-# Inside one bucket the longest utterance is at most this many times the shortest (unless the bucket would
-# then be smaller than BUCKET_BATCHES batches), which bounds the padding to about a tenth whatever the corpus
-# looks like.
+# Inside one bucket the longest utterance is at most this many times the shortest (unless the bucket would then be
+# smaller than BUCKET_BATCHES batches), which bounds the padding to about a tenth whatever the corpus looks like.
 BUCKET_RATIO = 1.25
 BUCKET_BATCHES = 4  # a bucket of fewer would give nearly the same batches every epoch
 
@@ -23,32 +22,29 @@ BUCKET_BATCHES = 4  # a bucket of fewer would give nearly the same batches every
 class BatchSampler:
     """Training batches as lists of `(epoch, index)` pairs, for `DataLoader(dataset, batch_sampler=...)`.
 
-    The utterances are sorted by duration and cut into buckets; every epoch shuffles inside each bucket and
-    cuts it into batches of nearly equal size, so that longest x count <= `batch_seconds` whatever the shuffle
-    draws, and every epoch has the same number of batches (`len`). An utterance longer than `batch_seconds`
-    forms a batch of its own.
+    The utterances are sorted by duration and cut into buckets; every epoch shuffles inside each bucket and cuts it into
+    batches of nearly equal size, so that longest x count <= `batch_seconds` whatever the shuffle draws, and every epoch
+    has the same number of batches (`len`). An utterance longer than `batch_seconds` forms a batch of its own. In epoch
+    0 the batch with the most padded seconds runs first: where memory is too small, that shows in the first minute.
 
-    Each step's batches of all ranks come from neighbouring lengths, so that no rank waits for another. All
-    ranks get the same number of batches and every utterance runs exactly once an epoch: where the number of
-    batches is not a multiple of `world_size`, some are split. Only where nothing can be split any more (every
-    batch is a single utterance) do up to `world_size` - 1 utterances run twice; `repeated` says how many.
+    Each step's batches of all ranks have similar lengths, so that no rank waits for another. All ranks get the same
+    number of batches and every utterance runs exactly once an epoch: where the number of batches is not a multiple of
+    `world_size`, some are split. Only where nothing can be split any more (every batch is a single utterance) do up to
+    `world_size` - 1 utterances run twice.
 
-    Position. Workers fetch ahead of training, so iterating never moves the position; `advance()` does, called
-    once for each batch that training has *finished*, and it rolls over to the next epoch after the last one.
-    A new iterator starts at (`epoch`, `consumed`). So `state_dict()` is right under any number of workers and
-    any prefetching, is the same on every rank, and a run that continues from it gets exactly the batch that
-    the unbroken run would have had next.
+    Position. Workers fetch ahead of training, so iterating never moves the position (`epoch`, `consumed`); `advance()`
+    does, called once for each batch that training has *finished*, and it rolls over to the next epoch after the last
+    one. A new iterator starts at the position. So `state_dict()` is right under any number of workers and any
+    prefetching, is the same on every rank, and a run that continues from it gets exactly the batch that the unbroken
+    run would have had next.
 
     Args:
         durations: seconds of each utterance, in the order of the manifest.
         batch_seconds: bound on the padded seconds of one batch on one rank.
         buckets: how many buckets of equal total duration to make (more where the lengths differ much).
-        shuffle: draw a new order each epoch; otherwise the same order every epoch, longest batches first.
         seed: together with the epoch it determines the order on every rank and machine.
         rank, world_size: the share of this process.
         max_batch_size: bound on the utterances of one batch; 0 is no bound.
-        longest_first: the batch with the most padded seconds runs first in epoch 0, so that a memory failure
-            comes in the first minute.
         max_stretch: how much augmentation may lengthen an utterance (speed 0.9 gives 1 / 0.9).
         max_added: seconds of silence that augmentation may add to an utterance.
 
@@ -61,45 +57,32 @@ class BatchSampler:
         batch_seconds: float,
         *,
         buckets: int = 30,
-        shuffle: bool = True,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
         max_batch_size: int = 0,
-        longest_first: bool = True,
         max_stretch: float = 1.0,
         max_added: float = 0.0,
     ) -> None:
-        seconds = _checked(durations, batch_seconds, rank, world_size, max_batch_size, max_stretch)
+        seconds = _checked(durations, batch_seconds, rank, world_size, max_batch_size)
+        if not (max_stretch >= 1 and math.isfinite(max_stretch)):
+            raise ConfigError(f"max_stretch: {max_stretch} is below 1 (1 means that nothing lengthens an utterance)")
         if not (max_added >= 0 and math.isfinite(max_added)):
             raise ConfigError(f"max_added: {max_added} is not a number of seconds")
         if buckets < 1:
             raise ConfigError(f"buckets: {buckets} is not a positive number of length buckets")
-        self.batch_seconds, self.buckets, self.max_batch_size = float(batch_seconds), buckets, max_batch_size
-        self.shuffle, self.seed, self.longest_first, self.max_stretch = (
-            shuffle,
-            seed,
-            longest_first,
-            max_stretch,
-        )
-        self.rank, self.world_size = rank, world_size
-        self.epoch = 0
-        self.consumed = 0
-        self._plan = _make_plan(
-            seconds * max_stretch + max_added, self.batch_seconds, buckets, max_batch_size, world_size
-        )
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.epoch = self.consumed = 0
+        lengthened = seconds * max_stretch + max_added
+        self._plan = _make_plan(lengthened, float(batch_seconds), buckets, max_batch_size, world_size)
         self._seconds = seconds.astype(np.float32)
-        settings = f"{batch_seconds} {buckets} {shuffle} {seed} {world_size} {max_batch_size} {max_stretch} {max_added}"
+        # "True" stands for a setting that is gone: the fingerprints of older checkpoints must stay the same.
+        settings = f"{batch_seconds} {buckets} True {seed} {world_size} {max_batch_size} {max_stretch} {max_added}"
         self._fingerprint = hashlib.sha256(self._seconds.tobytes() + settings.encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
         """Batches of a whole epoch on each rank: the same in every epoch, and after resuming inside one."""
         return self._plan.batches // self.world_size
-
-    @property
-    def repeated(self) -> int:
-        """How many utterances an epoch runs twice: 0 unless every batch is already a single utterance."""
-        return self._plan.repeated
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """The batches of `epoch` from `consumed` on; the position is read now, not at the first batch."""
@@ -109,47 +92,26 @@ class BatchSampler:
 
     def advance(self, batches: int = 1) -> None:
         """Move the position past `batches` batches that training has finished (not merely fetched)."""
-        if batches < 0:
-            raise ValueError(f"cannot advance by {batches} batches")
         epochs, self.consumed = divmod(self.consumed + batches, len(self))
         self.epoch += epochs
 
-    def set_epoch(self, epoch: int) -> None:
-        """Go to the start of `epoch`; a position inside that same epoch (after resuming) is kept."""
-        if epoch != self.epoch:
-            self.epoch, self.consumed = epoch, 0
-
-    def state_dict(self, consumed: int | None = None, epoch: int | None = None) -> dict[str, Any]:
-        """The position for a checkpoint, the same on all ranks; the end of an epoch is the start of the next.
-
-        Without arguments it is the position kept by `advance()`. `consumed` is the number of batches of
-        `epoch` (default: the sampler's) that this rank has trained on, for callers who count themselves;
-        never a count of fetched ones.
-        """
-        done = self.consumed if consumed is None else consumed
-        if not 0 <= done <= len(self):
-            raise ValueError(f"{done} batches consumed in an epoch of {len(self)}")
-        finished, done = divmod(done, len(self))
-        return {
-            "epoch": (self.epoch if epoch is None else epoch) + finished,
-            "consumed": done,
-            "batches": len(self),
-            "fingerprint": self._fingerprint,
-        }
+    def state_dict(self) -> dict[str, Any]:
+        """The position for a checkpoint, the same on all ranks; the end of an epoch is the start of the next."""
+        position = {"epoch": self.epoch, "consumed": self.consumed}
+        return {**position, "batches": len(self), "fingerprint": self._fingerprint}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a position of `state_dict`.
 
-        Where the data, the seed, the number of ranks or a batch setting has changed since, the rest of the
-        epoch cannot be the same batches: a warning says so, the position is kept by number (so that it agrees
-        with the trainer's counters), and from the next epoch on everything is exact again.
+        Where the data, the seed, the number of ranks or a batch setting has changed since, the rest of the epoch cannot
+        be the same batches: a warning says so, the position is kept by number (so that it agrees with the trainer's
+        counters), and from the next epoch on everything is exact again.
         """
         self.epoch, self.consumed = int(state["epoch"]), int(state["consumed"])
         if state["fingerprint"] != self._fingerprint and self.consumed:
             warnings.warn(
-                "the data, the seed, the batch settings or the number of devices have changed since the "
-                "checkpoint: the rest "
-                f"of epoch {self.epoch} will repeat some utterances and leave out others",
+                "the data, the seed, the batch settings or the number of devices have changed since the checkpoint: "
+                f"the rest of epoch {self.epoch} will repeat some utterances and leave out others",
                 stacklevel=2,
             )
         if self.consumed >= len(self):
@@ -159,18 +121,13 @@ class BatchSampler:
         """Indices in batch order, where each batch begins, and the order of the `world_size`-batch groups."""
         plan = self._plan
         rng = np.random.Generator(np.random.PCG64([abs(self.seed), int(self.seed < 0), epoch]))
-        order = plan.order
-        if self.shuffle:
-            # bucket number + a draw from [0, 1): one sort shuffles inside every bucket at once
-            order = order[np.argsort(plan.bucket + rng.random(len(order)), kind="stable")]
+        # bucket number + a draw from [0, 1): one sort shuffles inside every bucket at once
+        order = plan.order[np.argsort(plan.bucket + rng.random(len(plan.order)), kind="stable")]
         if plan.repeated:
-            draw = rng.random(len(order)) if self.shuffle else -np.arange(len(order))
-            extra = np.resize(np.argsort(draw, kind="stable"), plan.repeated)
+            extra = np.resize(np.argsort(rng.random(len(order)), kind="stable"), plan.repeated)
             order = np.concatenate([order, order[extra]])
-        groups = np.arange(plan.batches // self.world_size)
-        if self.shuffle:
-            groups = np.argsort(rng.random(len(groups)), kind="stable")
-        if self.longest_first and epoch == 0:
+        groups = np.argsort(rng.random(len(self)), kind="stable")
+        if epoch == 0:
             longest = np.maximum.reduceat(self._seconds[order], plan.offsets[:-1])
             padded = (longest * np.diff(plan.offsets)).reshape(-1, self.world_size).max(axis=1)
             first = int(np.argmax(padded))
@@ -181,10 +138,9 @@ class BatchSampler:
 class EvaluationBatchSampler:
     """Evaluation batches, lists of `(0, index)` pairs: every utterance exactly once over all ranks.
 
-    Sorted by length, longest first (least padding, and a memory failure comes at once), and dealt to the
-    ranks in turn, so that the ranks have like work; their numbers of batches may differ by one. Every rank
-    has at least one batch as long as there are as many utterances as ranks. Arguments and errors as for
-    `BatchSampler`.
+    Sorted by length, longest first (least padding, and running out of memory happens at once), and dealt to the ranks
+    in turn, so that all have about the same work; their numbers of batches may differ by one. Every rank has at least
+    one batch as long as there are as many utterances as ranks. Arguments and errors are those of `BatchSampler`.
     """
 
     def __init__(
@@ -196,8 +152,7 @@ class EvaluationBatchSampler:
         world_size: int = 1,
         max_batch_size: int = 0,
     ) -> None:
-        seconds = _checked(durations, batch_seconds, rank, world_size, max_batch_size, 1.0)
-        self.rank, self.world_size = rank, world_size
+        seconds = _checked(durations, batch_seconds, rank, world_size, max_batch_size)
         self._order = np.argsort(-seconds, kind="stable")
         sorted_seconds = seconds[self._order]
         offsets = [0]
@@ -208,12 +163,13 @@ class EvaluationBatchSampler:
             largest = int(np.argmax(np.diff(offsets)))
             offsets.insert(largest + 1, (offsets[largest] + offsets[largest + 1]) // 2)
         self._offsets = np.array(offsets)
+        self._mine = np.arange(rank, len(offsets) - 1, world_size)
 
     def __len__(self) -> int:
-        return len(range(self.rank, len(self._offsets) - 1, self.world_size))
+        return len(self._mine)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return _batches(self._order, self._offsets, np.arange(self.rank, len(self._offsets) - 1, self.world_size), 0)
+        return _batches(self._order, self._offsets, self._mine, 0)
 
 
 @dataclass(frozen=True)
@@ -223,7 +179,7 @@ class _Plan:
     order: np.ndarray  # (utterances,) indices, longest first
     bucket: np.ndarray  # (utterances,) bucket number of each position of `order`
     offsets: np.ndarray  # (batches + 1,) first position of each batch, the repeated utterances at the end
-    repeated: int
+    repeated: int  # utterances that run twice in an epoch
 
     @property
     def batches(self) -> int:
@@ -239,6 +195,7 @@ def _make_plan(seconds: np.ndarray, batch_seconds: float, buckets: int, max_batc
         start = borders[-1]
         longest = falling[start]
         size = _batch_size(longest, batch_seconds, max_batch_size)
+        # A bucket ends with its share of all audio, or before an utterance that needs too much padding.
         by_mass = int(np.searchsorted(mass, mass[start] - longest + mass[-1] / buckets, side="right"))
         by_ratio = int(np.searchsorted(-falling, -longest / BUCKET_RATIO, side="right"))
         end = min(max(min(by_mass, by_ratio), start + BUCKET_BATCHES * size), len(order))
@@ -273,20 +230,13 @@ def _batches(
 
 
 def _checked(
-    durations: Sequence[float] | np.ndarray,
-    batch_seconds: float,
-    rank: int,
-    world_size: int,
-    max_batch_size: int,
-    max_stretch: float,
+    durations: Sequence[float] | np.ndarray, batch_seconds: float, rank: int, world_size: int, max_batch_size: int
 ) -> np.ndarray:
     """The durations as float64 seconds, after checking them and the settings."""
     if not (batch_seconds > 0 and math.isfinite(batch_seconds)):
         raise ConfigError(f"batch_seconds: {batch_seconds} is not a positive number of seconds")
     if max_batch_size < 0:
         raise ConfigError(f"max_batch_size: {max_batch_size} is negative (0 means no bound)")
-    if not (max_stretch >= 1 and math.isfinite(max_stretch)):
-        raise ConfigError(f"max_stretch: {max_stretch} is below 1 (1 means that nothing lengthens an utterance)")
     if not 0 <= rank < world_size:
         raise ConfigError(f"rank {rank} does not exist among {world_size} processes")
     seconds = np.asarray(durations, dtype=np.float64)

@@ -1,22 +1,68 @@
-"""What training must know of a manifest beforehand: transcripts CTC cannot learn, and symbols no token spells."""
+"""Checks of single utterances: can the audio be read and is it as stated, and can CTC learn the transcript."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from asr.corpus.manifest import Manifest, Utterance
+import numpy as np
+
+from asr.audio.read import AudioInfo, probe, read
+from asr.corpus.manifest import Manifest, Utterance, repeats
 from asr.files import write_text
 from asr.text.normalize import normalizer as normalizer_named
 from asr.text.tokenizer import Tokenizer
+from asr.types import AudioError
 
-if TYPE_CHECKING:
-    from asr.audio.features import FeatureConfig
-    from asr.model.config import ModelConfig
+# kind of a finding: what to do about it
+PROBLEMS: dict[str, str] = {
+    "malformed row": "correct the line",
+    "unreadable audio": "restore the file, or remove the row",
+    "damaged audio": "fetch the file again, or remove the row",
+    "silent audio": "remove the row",
+    "no such channel": "correct 'channel'",
+    "wrong duration": "correct 'duration', or leave it out",
+    "window outside audio": "correct 'offset' and 'duration'",
+    "no duration": "remove the row",
+    "empty text": "transcribe it, or remove the row",
+    "unknown symbols": "correct the text, or choose another normalizer or tokenizer",
+    "infeasible": "correct the text or duration, or remove the row: CTC cannot learn it",
+    "impossible pace": "text and audio do not belong together",
+    "duplicate audio": "remove the copies",
+    "in train and test": "remove it from the training set, or scores will be too good",
+}
+NOTES: dict[str, str] = {
+    "tags": "not spoken: normalizers basic and librispeech drop them, none and version 1 keep them as words",
+    "words in parentheses": "kept as words; put them in [ ] if they are not spoken",
+    "unusual duration": "worth a look",
+    "unusual pace": "text or audio may be cut, or belong elsewhere",
+    "probably a copy": "same speaker, text and duration",
+    "same id": "different recordings in two manifests share an id",
+    "shared speakers": "scores do not show how well new speakers are recognized",
+    "shared texts": "scores do not show how well new sentences are recognized",
+    "audio paths": "",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found: its kind (a key of PROBLEMS or NOTES), manifest, utterance id ("" for the whole) and detail."""
+
+    kind: str
+    manifest: str
+    id: str
+    detail: str
+
+    @property
+    def is_problem(self) -> bool:
+        return self.kind in PROBLEMS
 
 
 @dataclass(frozen=True)
@@ -37,7 +83,7 @@ class UnknownSymbol:
 
 
 def frames_needed(tokens: Sequence[int]) -> int:
-    """The fewest frames that CTC can emit `tokens` in: one each, and a blank between equal neighbours.
+    """The fewest frames that CTC can emit `tokens` in: one each, and a blank between equal neighbors.
 
     Graves et al. 2006, "Connectionist Temporal Classification": with fewer the loss is infinite.
     """
@@ -45,26 +91,25 @@ def frames_needed(tokens: Sequence[int]) -> int:
 
 
 def infeasible(
-    manifest: Manifest,
+    manifest: Iterable[Utterance],
     tokenizer: Tokenizer,
     normalizer: str,
-    feature_config: FeatureConfig,
-    model_config: ModelConfig,
+    rate: int,
+    emitted: Callable[[int], int],
     *,
     speed: float = 1.0,
 ) -> list[Skip]:
     """The utterances that no CTC model of this shape can learn, in manifest order.
 
-    Their text is empty or cannot be spelled once normalized, or the model emits fewer frames than `frames_needed`. The
-    length is the manifest's. `speed` above 1 asks for room under speed perturbation by that factor.
+    Their normalized text is empty or cannot be spelled, or the model emits fewer frames than `frames_needed`:
+    `emitted(samples)` is how many frames it emits for audio at `rate` (hertz), whose length is taken from the manifest.
+    `speed` above 1 leaves room for speed perturbation by that factor.
     """
-    from asr.model.acoustic import output_length
-
     normalize = normalizer_named(normalizer)
     skips = []
     for utterance in manifest:
         text = normalize(utterance.text)
-        samples = round(utterance.duration * feature_config.rate / speed)
+        samples = round(utterance.duration * rate / speed)
         unknown = tokenizer.unknown_symbols(text)
         if not text:
             reason = "the text is empty"
@@ -74,7 +119,7 @@ def infeasible(
             reason = f"no audio ({utterance.duration:g} s)"
         else:
             tokens = tokenizer.encode(text)
-            needed, frames = frames_needed(tokens), output_length(samples, feature_config, model_config)
+            needed, frames = frames_needed(tokens), emitted(samples)
             if frames >= needed:
                 continue
             reason = (
@@ -114,3 +159,126 @@ def shown_symbol(symbol: str) -> str:
     if not symbol.isprintable():
         return f"U+{ord(symbol):04X}"
     return f"'{symbol}'" if symbol.isascii() else f"'{symbol}' (U+{ord(symbol):04X})"
+
+
+_CHUNK = 2048  # utterances in flight
+_TOLERANCE_SECONDS, _TOLERANCE_SHARE = 0.1, 0.01  # of durations: lossy codecs pad, tools round
+_Problem = tuple[str, str]  # kind and detail of a finding
+
+
+@dataclass
+class AudioFacts:
+    """Of each utterance of a manifest, as int64: `recording`, equal for equal files, and `content`, equal for the same
+    audio (the same window of equal files, or with decoding the same samples); 0 where it could not be read."""
+
+    findings: list[Finding]
+    recording: np.ndarray
+    content: np.ndarray
+
+
+def examine(
+    manifests: Sequence[Manifest], *, decode: bool = False, advance: Callable[[int], object] = lambda n: None
+) -> list[AudioFacts]:
+    """Probe every recording; with `decode` read it all, which also finds damage behind the header, and silence.
+
+    Files are compared by hash, but only where their sizes are equal, so that most need not be read. `advance` is told
+    how many utterances are done.
+    """
+    # Segments of one recording follow each other, so that a small cache spares nearly all repeated probes.
+    examine_one = partial(_examine, decode=decode, probe_file=lru_cache(maxsize=4096)(_probe))
+    facts = []
+    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
+        for manifest in manifests:
+            found = AudioFacts([], *(np.zeros(len(manifest), dtype=np.int64) for _ in range(2)))
+            for start in range(0, len(manifest), _CHUNK):  # map() alone would queue a whole corpus at once
+                results = pool.map(examine_one, manifest[start : start + _CHUNK])
+                for i, (problems, size, content) in enumerate(results, start):
+                    found.recording[i], found.content[i] = size, content
+                    found.findings += [
+                        Finding(kind, manifest.path, manifest[i].id, detail) for kind, detail in problems
+                    ]
+                    advance(1)
+            facts.append(found)
+        _identify(manifests, facts, decode)
+    return facts
+
+
+def _identify(manifests: Sequence[Manifest], facts: Sequence[AudioFacts], decode: bool) -> None:
+    """Turn the file sizes in `recording` into identities: hash the files of which there are several of one size."""
+    sizes = np.concatenate([fact.recording for fact in facts])
+    shared = np.zeros(len(sizes), dtype=bool)
+    shared[repeats(sizes)] = True
+    file_identity = lru_cache(maxsize=65536)(_file_identity)
+    start = 0
+    for manifest, fact in zip(manifests, facts, strict=True):
+        for i in map(int, np.flatnonzero(fact.recording)):
+            if shared[start + i]:
+                utterance = manifest[i]
+                fact.recording[i] = file_identity(utterance.audio_filepath)
+                content = hash((int(fact.recording[i]), *utterance.window, utterance.channel))
+            else:
+                fact.recording[i] = content = -(start + i + 1)  # no other file has this size: different from all
+            if not decode:
+                fact.content[i] = content
+        start += len(manifest)
+
+
+def _examine(
+    utterance: Utterance, decode: bool, probe_file: Callable[[str], tuple[AudioInfo | str, int]]
+) -> tuple[list[_Problem], int, int]:
+    """(problems, file size, identity of the samples); the last two are 0 where they are not known."""
+    info, size = probe_file(utterance.audio_filepath)
+    if isinstance(info, str):
+        return [("unreadable audio", info)], 0, 0
+    problems = list(_disagreements(utterance, info))
+    if not decode or any(kind in ("no such channel", "window outside audio") for kind, _ in problems):
+        return problems, size, 0
+    found, content = _decode(utterance)
+    return problems + found, size, content
+
+
+def _decode(utterance: Utterance) -> tuple[list[_Problem], int]:
+    offset, duration = utterance.window
+    channel: str | int = "mix" if utterance.channel is None else utterance.channel
+    try:
+        audio = read(utterance.audio_filepath, rate=None, channel=channel, offset=offset, duration=duration)
+    except AudioError as error:
+        return [("unreadable audio", str(error))], 0
+    problems = [("damaged audio", warning) for warning in audio.warnings]
+    if all(audio.silent):
+        value = f"{audio.samples.flat[0]:.4g}" if audio.samples.any() else "zero"
+        return [*problems, ("silent audio", f"{utterance.audio_filepath}: every sample is {value}")], 0
+    pcm = np.rint(np.clip(audio.samples, -1, 1) * 32767).astype(np.int16)  # the same from wav and from flac
+    return problems, _identity([pcm.tobytes(), str(audio.rate).encode()])
+
+
+def _probe(path: str) -> tuple[AudioInfo | str, int]:
+    try:
+        return probe(path), Path(path).stat().st_size
+    except (AudioError, OSError, ValueError) as error:  # ValueError: a null byte in the name
+        return str(error), 0
+
+
+def _disagreements(utterance: Utterance, info: AudioInfo) -> Iterator[_Problem]:
+    tolerance = max(_TOLERANCE_SECONDS, _TOLERANCE_SHARE * info.duration)
+    end = utterance.offset + utterance.duration
+    if utterance.channel is not None and utterance.channel >= info.channels:
+        yield "no such channel", f"channel {utterance.channel} of {info.channels} (counted from 0)"
+    if utterance.window[1] is not None:
+        if end > info.duration + tolerance:
+            yield "window outside audio", f"{utterance.offset:.2f} to {end:.2f} s of {info.duration:.2f} s"
+    elif abs(utterance.duration - info.duration) > tolerance:
+        yield "wrong duration", f"{utterance.duration:.2f} s in the manifest, {info.duration:.2f} s in the file"
+
+
+def _file_identity(path: str) -> int:
+    with Path(path).open("rb") as file:
+        return _identity(iter(partial(file.read, 1 << 20), b""))
+
+
+def _identity(blocks: Iterable[bytes]) -> int:
+    """A positive int64 made of the bytes: 0 stands for unknown, negative numbers for files without an equal."""
+    digest = hashlib.blake2b(digest_size=8)
+    for block in blocks:
+        digest.update(block)
+    return int.from_bytes(digest.digest(), "big") >> 1 or 1

@@ -1,19 +1,25 @@
-"""Downloads a file over HTTP(S): resumable, verified by checksum, put in place atomically."""
+"""Downloads files over HTTP(S), resumable and verified by checksum, and unpacks tar archives safely."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
 import json
 import shutil
 import sys
+import tarfile
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
-from typing import IO, Any
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, BinaryIO, cast
 
-from asr.errors import AsrError
+from asr.files import replacing
+from asr.types import AsrError
 
 _BLOCK = 1 << 20
 _RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
@@ -34,14 +40,15 @@ def download(
 ) -> Path:
     """Fetch `url` to `destination` and return that path.
 
-    What has arrived is kept in `<destination>.part`; a later call goes on from there with an HTTP Range request
+    What has arrived is kept in `<destination>.part`; a later call continues from there with an HTTP Range request
     (guarded by If-Range, so that a file that changed on the server is fetched anew). `destination` itself appears only
-    when the file is complete and its checksum ("md5:<hex>" or "sha256:<hex>") fits. A file that is already there is
-    verified and not fetched again. `attempts` counts tries in a row that brought nothing new; `timeout` and `pause`
+    when the file is complete and its checksum ("md5:<hex>" or "sha256:<hex>") matches. A file that is already there is
+    verified and not fetched again. `attempts` is how many tries in a row may bring nothing new; `timeout` and `pause`
     (doubled each time) are seconds. Raises DownloadError; the part file stays, unless its checksum is wrong.
     """
     destination = Path(destination)
-    if urllib.request.Request(_checked(url)).host == "":
+    _refuse_other_schemes(url)
+    if not urllib.request.Request(url).host:
         raise DownloadError(f"{url}: the address names no server")
     if destination.exists():
         verify(destination, checksum)
@@ -58,7 +65,7 @@ def download(
         except _Interrupted as error:
             fruitless = 0 if _size(part) > before else fruitless + 1
             if fruitless >= attempts:
-                kept = f"; {_size(part)} bytes are kept, the same command goes on" if _size(part) else ""
+                kept = f"; {_size(part)} bytes are kept, and the same command continues there" if _size(part) else ""
                 raise DownloadError(f"{url}: {error} ({attempts} tries){kept}") from error
             print(f"{url}: {error}; trying again", file=sys.stderr)
             time.sleep(pause * 2 ** max(0, fruitless - 1))
@@ -114,16 +121,15 @@ class _SameSchemes(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        _checked(newurl)
+        _refuse_other_schemes(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _checked(url: str) -> str:
+def _refuse_other_schemes(url: str) -> None:
     if not url.lower().startswith(("http://", "https://")):
         raise DownloadError(
             f"{url}: only http:// and https:// addresses are downloaded; pass a local file as an archive"
         )
-    return url
 
 
 def _size(path: Path) -> int:
@@ -135,15 +141,15 @@ def _fetch(url: str, part: Path, state: Path, timeout: float) -> None:
     offset, validator = _resumable(url, part, state)
     headers = {"User-Agent": "asr-ctc", "Accept-Encoding": "identity"}
     if offset:
-        headers["Range"] = f"bytes={offset}-"
-        headers["If-Range"] = validator
+        headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
     opener = urllib.request.build_opener(_SameSchemes())
     try:
         with opener.open(urllib.request.Request(url, headers=headers), timeout=timeout) as response:
-            if response.status == 206 and not _continues(response.headers.get("Content-Range", ""), offset):
+            if response.status != 206:
+                offset = 0  # 200: the whole file, from its beginning
+            elif not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
                 _forget(part, state)
                 raise _Interrupted("the server sent another range than asked for")
-            offset = offset if response.status == 206 else 0  # 200: the whole file, from its beginning
             _remember(url, state, response.headers)
             _receive(response, part, offset, url)
     except urllib.error.HTTPError as error:
@@ -154,7 +160,7 @@ def _fetch(url: str, part: Path, state: Path, timeout: float) -> None:
             raise _Interrupted(f"the server answers {error.code} {error.reason}") from error
         raise DownloadError(f"{url}: the server answers {error.code} {error.reason}") from error
     except http.client.HTTPException as error:
-        raise _Interrupted(f"transfer broken off ({type(error).__name__})") from error
+        raise _Interrupted(f"the transfer broke off ({type(error).__name__})") from error
     except OSError as error:  # URLError, time-outs, resets
         if part.exists() and shutil.disk_usage(part.parent).free < _BLOCK:
             raise DownloadError(f"{part}: no space left on the disk; {_size(part)} bytes are kept") from error
@@ -169,7 +175,7 @@ def _receive(response: http.client.HTTPResponse, part: Path, offset: int, url: s
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - offset > free:
         raise DownloadError(
-            f"{part}: {(total - offset) / 1e9:.1f} GB are to come, {free / 1e9:.1f} GB are free on the disk"
+            f"{part}: {(total - offset) / 1e9:.1f} GB are missing, but only {free / 1e9:.1f} GB are free on the disk"
         )
     with (
         part.open("r+b" if offset else "wb") as out,
@@ -182,16 +188,11 @@ def _receive(response: http.client.HTTPResponse, part: Path, offset: int, url: s
             bar.update(len(block))
         arrived = out.tell()
     if total is not None and arrived != total:
-        raise _Interrupted(f"transfer broken off after {arrived} of {total} bytes")
-
-
-def _continues(content_range: str, offset: int) -> bool:
-    """Whether `bytes START-END/TOTAL` starts where our part ends."""
-    return content_range.replace("bytes ", "", 1).partition("-")[0].strip() == str(offset)
+        raise _Interrupted(f"the transfer broke off after {arrived} of {total} bytes")
 
 
 def _resumable(url: str, part: Path, state: Path) -> tuple[int, str]:
-    """(bytes to keep, validator for If-Range); 0 when the part is of another address or has no validator."""
+    """(bytes to keep, validator for If-Range); 0 when the part came from another address or has no validator."""
     try:
         known = json.loads(state.read_text(encoding="utf-8"))
         validator = known["validator"] if known["url"] == url else ""
@@ -210,3 +211,71 @@ def _remember(url: str, state: Path, headers: Any) -> None:
 def _forget(part: Path, state: Path) -> None:
     part.unlink(missing_ok=True)
     state.unlink(missing_ok=True)
+
+
+class ArchiveError(AsrError):
+    """An archive is missing, damaged, or holds a member that must not be unpacked. The message names the archive."""
+
+
+def members(archive: str | Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
+    """The regular files of a tar or tar.gz archive in one pass, as (relative path, open stream); nothing is written.
+
+    Each stream is valid until the next iteration. Folders are skipped. Raises ArchiveError on a member that is
+    absolute, climbs out with `..`, or is a link or device, and on truncation or a failed checksum (the gzip CRC is
+    verified at the end).
+    """
+    archive = Path(archive)
+    with _opened(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        for member in tar:
+            path = _safe_path(member, archive)
+            content = tar.extractfile(member)
+            if content is not None:  # a folder has none
+                yield path, content
+        while stream.read(_BLOCK):  # what follows the last member: reading it makes gzip verify length and CRC
+            pass
+
+
+def extract(archive: str | Path, destination: str | Path, keep: Callable[[PurePosixPath], bool] | None = None) -> int:
+    """Unpack an archive below `destination` and return the number of files written; `keep` chooses by relative path.
+
+    Each file appears under its name only when complete; running again after an interruption is safe. Modes and owners
+    in the archive are not applied. Raises ArchiveError as `members` does.
+    """
+    destination = Path(destination)
+    written = 0
+    for path, content in members(archive):
+        if keep is not None and not keep(path):
+            continue
+        with (
+            replacing(destination.joinpath(*path.parts), ArchiveError, durable=False) as partial,
+            partial.open("wb") as out,
+        ):
+            shutil.copyfileobj(content, out, _BLOCK)
+        written += 1
+    return written
+
+
+def _safe_path(member: tarfile.TarInfo, archive: Path) -> PurePosixPath:
+    path = PurePosixPath(member.name)
+    # A backslash or a colon separates folders or drives on Windows only; no speech corpus has them in its names.
+    if path.is_absolute() or ".." in path.parts or "\\" in member.name or ":" in member.name:
+        raise ArchiveError(f"{archive}: refused: the member '{member.name}' would be written outside the target folder")
+    if not (member.isreg() or member.isdir()):
+        raise ArchiveError(f"{archive}: refused: the member '{member.name}' is a link or a device, not a file")
+    return path
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[Any]:
+    """The uncompressed tar stream, with a progress bar over the archive's own bytes on a terminal."""
+    from tqdm import tqdm
+
+    bar: dict[str, Any] = {"unit": "B", "unit_scale": True, "desc": archive.name, "disable": None, "leave": False}
+    try:
+        with archive.open("rb") as raw, tqdm.wrapattr(raw, "read", _size(archive), **bar) as counted:
+            is_packed = raw.peek(2).startswith(b"\x1f\x8b")
+            yield gzip.GzipFile(fileobj=cast(BinaryIO, counted), mode="rb") if is_packed else counted
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ArchiveError(f"{archive}: damaged or incomplete archive ({error}); download it again") from error
+    except OSError as error:
+        raise ArchiveError(f"{archive}: cannot open the archive: {error.strerror or error}") from error

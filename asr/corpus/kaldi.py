@@ -1,16 +1,16 @@
-"""Kaldi data directories: wav.scp, text, utt2spk, segments and their kin, read and written."""
+"""Kaldi data directories (wav.scp, text, utt2spk, segments and the like): read and written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+import shlex
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from asr.corpus.kaldi_scp import channel_command, channel_number, parse_entry
-from asr.corpus.manifest import Manifest, full_path
-from asr.errors import AudioError, ManifestError
+from asr.corpus.manifest import Utterance, full_path
 from asr.files import read_text, write_text
+from asr.types import AudioError, ManifestError
 
 
 def read_kaldi(folder: Path, notes: list[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -25,20 +25,18 @@ def read_kaldi(folder: Path, notes: list[str] | None = None) -> Iterator[dict[st
     count = lru_cache(maxsize=None)(_channel_count)
     audio = _recordings(folder)
     extracted = {name for name, row in audio.items() if "channel" in row}
-    _heed_channels(folder / "reco2file_and_channel", audio, count)
+    _add_channels(folder / "reco2file_and_channel", audio, count)
     texts = _table(folder / "text", may_be_empty=True)
-    if (folder / "segments").exists():
-        windows = dict(_windows(folder / "segments", audio, extracted, count))
-        listed = folder / "segments"
+    listed = folder / "segments"
+    if listed.exists():
+        windows = dict(_windows(listed, audio, extracted, count))
     else:
-        windows = audio
-        listed = folder / "wav.scp"
+        windows, listed = audio, folder / "wav.scp"
     for name, (line, _) in texts.items():
         if name not in windows:
-            raise ManifestError(f"{folder / 'text'}:{line}: utterance '{name}' is not in {listed}: {_MEND}")
-    for name in windows:
-        if name not in texts:
-            raise ManifestError(f"{listed}: utterance '{name}' has no line in {folder / 'text'}: {_MEND}")
+            raise ManifestError(f"{folder / 'text'}:{line}: utterance '{name}' is not in {listed}: {_REMEDY}")
+    if missing := next((name for name in windows if name not in texts), None):
+        raise ManifestError(f"{listed}: utterance '{missing}' has no line in {folder / 'text'}: {_REMEDY}")
     speakers = _values(folder / "utt2spk", windows)
     genders, languages = _values(folder / "spk2gender"), _values(folder / "utt2lang")
     if notes is not None:
@@ -49,24 +47,27 @@ def read_kaldi(folder: Path, notes: list[str] | None = None) -> Iterator[dict[st
             notes.append(f"{listed}: no channel is named for recordings of several ({mixed[0]}): they will be mixed")
     for name, window in windows.items():
         speaker = speakers.get(name, name)
-        known = {"speaker": speaker} if speaker != name else {}  # an utterance's own name says that it is not known
-        known |= {"lang": languages[name]} if name in languages else {}
-        known |= {"gender": genders[speaker]} if speaker in genders else {}
-        yield {"id": name, **window, "text": texts[name][1], **known}
+        row = {"id": name, **window, "text": texts[name][1]}
+        if speaker != name:  # Kaldi's habit for unknown speakers is the name of the utterance
+            row["speaker"] = speaker
+        if name in languages:
+            row["lang"] = languages[name]
+        if speaker in genders:
+            row["gender"] = genders[speaker]
+        yield row
 
 
-_USED = frozenset(
-    "wav.scp text segments utt2spk spk2utt reco2file_and_channel spk2gender utt2lang".split()  # noqa: SIM905
-)
-_MEND = "add it, or remove the other (utils/fix_data_dir.sh)"
+_OPTIONAL = ("segments", "reco2file_and_channel", "spk2gender", "utt2lang")
+_USED = frozenset(("wav.scp", "text", "utt2spk", "spk2utt", *_OPTIONAL))
+_REMEDY = "add it, or remove the other (utils/fix_data_dir.sh)"
 
 
-def write_kaldi(folder: Path, manifest: Manifest) -> list[str]:
+def write_kaldi(folder: Path, manifest: Sequence[Utterance]) -> list[str]:
     """Write a Kaldi directory with absolute audio paths, sorted as Kaldi wants it (LC_ALL=C).
 
-    With segments where any utterance is a window of a recording. A single channel becomes a recording of its own, made
+    Has segments if any utterance is a window of a recording. A single channel becomes a recording of its own, made
     by a sox command, and a line in reco2file_and_channel. Returns the keys that Kaldi has no file for, which are lost
-    (split, and all others but lang and gender). Raises ManifestError for ids with spaces, which it cannot express.
+    (split, and all others but lang and gender). Raises ManifestError for ids with spaces, which Kaldi cannot express.
     """
     segmented = any(utterance.segment for utterance in manifest)
     files: dict[str, dict[str, str]] = {"text": {}, "utt2spk": {}, **({"segments": {}} if segmented else {})}
@@ -92,10 +93,9 @@ def write_kaldi(folder: Path, manifest: Manifest) -> list[str]:
             recording = names[path, channel] = known or _recording_name(path, channel, recordings)
             end = round(utterance.offset + utterance.duration, 6)
             files["segments"][name] = f"{recording} {utterance.offset:.10g} {end:.10g}"
-        recordings[recording] = path if channel is None else channel_command(path, channel)
+        recordings[recording] = path if channel is None else f"sox {shlex.quote(path)} -t wav - remix {channel + 1} |"
         if channel is not None:
-            letter = chr(ord("A") + channel) if channel < 26 else str(channel)
-            channels[recording] = f"{'_'.join(Path(path).stem.split())} {letter}"
+            channels[recording] = f"{'_'.join(Path(path).stem.split())} {_letter(channel)}"
     files["wav.scp"] = recordings
     if channels:
         files["reco2file_and_channel"] = channels
@@ -106,9 +106,8 @@ def write_kaldi(folder: Path, manifest: Manifest) -> list[str]:
     for file, table in files.items():
         lines = (f"{key} {table[key]}".rstrip() + "\n" for key in sorted(table, key=_bytes))
         write_text(folder / file, "".join(lines))
-    for file in ("segments", "reco2file_and_channel", "spk2gender", "utt2lang"):
-        if file not in files:
-            (folder / file).unlink(missing_ok=True)  # of an earlier conversion, it would not fit
+    for file in {*_OPTIONAL} - files.keys():
+        (folder / file).unlink(missing_ok=True)  # left by an earlier conversion, it would not match
     return sorted(lost - {"lang", "gender"})
 
 
@@ -117,8 +116,8 @@ def _bytes(name: str) -> bytes:
 
 
 def _recording_name(path: str, channel: int | None, taken: dict[str, str]) -> str:
-    """The file name without extension, and the channel, where that is free, else the whole path."""
-    ending = "" if channel is None else f"-{chr(ord('A') + channel) if channel < 26 else channel}"
+    """The file name without extension, and the channel; where that is taken, the whole path."""
+    ending = "" if channel is None else f"-{_letter(channel)}"
     name = "_".join(Path(path).stem.split()) + ending
     return name if name not in taken else "_".join(path.lstrip("/").replace("/", "_").split()) + ending
 
@@ -133,21 +132,21 @@ def _table(path: Path, *, may_be_empty: bool = False) -> dict[str, tuple[int, st
         if key in table:
             raise ManifestError(f"{path}:{number}: '{key}' is already on line {table[key][0]}: remove one")
         if not rest and not may_be_empty:
-            raise ManifestError(f"{path}:{number}: '{key}' stands alone: complete or remove the line")
+            raise ManifestError(f"{path}:{number}: '{key}' has no value: complete or remove the line")
         table[key] = (number, rest.strip())
     return table
 
 
 def _values(path: Path, keys: Collection[str] = ()) -> dict[str, str]:
-    """A table of two columns, {} where there is none; with `keys`, it must have lines for these and no others."""
+    """A table of two columns, {} if there is none; with `keys`, it must have lines for these and no others."""
     table = _table(path) if path.exists() else {}
     for key, (line, value) in table.items():
         if len(value.split()) > 1:
             raise ManifestError(f"{path}:{line}: a third column, '{value.split()[1]}', has no meaning here: remove it")
         if keys and key not in keys:
-            raise ManifestError(f"{path}:{line}: '{key}' is in none of the other files: {_MEND}")
+            raise ManifestError(f"{path}:{line}: '{key}' is in none of the other files: {_REMEDY}")
     if table and (missing := next((key for key in keys if key not in table), None)):
-        raise ManifestError(f"{path}: no line for '{missing}': {_MEND}")
+        raise ManifestError(f"{path}: no line for '{missing}': {_REMEDY}")
     return {key: value for key, (_, value) in table.items()}
 
 
@@ -162,32 +161,41 @@ def _recordings(folder: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _heed_channels(listed: Path, rows: dict[str, dict[str, Any]], count: Callable[[str], int]) -> None:
+def _add_channels(listed: Path, rows: dict[str, dict[str, Any]], count: Callable[[str], int]) -> None:
     """Add the channels of reco2file_and_channel to recordings that have several."""
     for name, (line, rest) in (_table(listed) if listed.exists() else {}).items():
         _, _, letter = rest.rpartition(" ")
         if len(rest.split()) != 2:
             raise ManifestError(f"{listed}:{line}: expected 'RECORDING FILE CHANNEL'")
         if name not in rows:
-            raise ManifestError(f"{listed}:{line}: recording '{name}' is not in wav.scp: {_MEND}")
+            raise ManifestError(f"{listed}:{line}: recording '{name}' is not in wav.scp: {_REMEDY}")
         row = rows[name]
         if "channel" not in row and count(row["audio_filepath"]) != 1:
-            if letter.isdecimal():  # from 0 as in segments, or from 1 as in NIST's files?
+            if letter.isdecimal():  # ambiguous: from 0 as in segments, or from 1 as in NIST's files
                 raise ManifestError(f"{listed}:{line}: which channel is '{letter}'? Write a letter, A for the first")
             row["channel"] = _channel(letter, row["audio_filepath"], count, f"{listed}:{line}")
 
 
+def _letter(channel: int) -> str:
+    return chr(ord("A") + channel) if channel < 26 else str(channel)
+
+
 def _channel(written: str, path: str, count: Callable[[str], int], place: str) -> int:
-    channel, channels = channel_number(written), count(path)
-    if channel is None:
+    """The channel, from 0, that a letter (A is the first) or a number from 0 means."""
+    if len(written) == 1 and "A" <= written.upper() <= "Z":
+        channel = ord(written.upper()) - ord("A")
+    elif written.isdecimal() and written.isascii():
+        channel = int(written)
+    else:
         raise ManifestError(f"{place}: the channel '{written}' is neither a letter nor a number from 0")
+    channels = count(path)
     if channel >= channels > 0:
         raise ManifestError(f"{place}: there is no channel '{written}': {path} has {channels} (0 or A is the first)")
     return channel
 
 
 def _channel_count(path: str) -> int:
-    """How many channels a file has, 0 where it cannot be read: that is said when it is needed."""
+    """How many channels a file has, 0 where it cannot be read: that is an error once the audio is needed."""
     from asr.audio.read import channel_count
 
     try:
@@ -210,7 +218,7 @@ def _windows(
                 f"{path}:{line}: expected 'UTTERANCE RECORDING START END [CHANNEL]', times in seconds"
             ) from error
         if recording not in audio:
-            raise ManifestError(f"{path}:{line}: recording '{recording}' is not in wav.scp: {_MEND}")
+            raise ManifestError(f"{path}:{line}: recording '{recording}' is not in wav.scp: {_REMEDY}")
         row: dict[str, Any] = {**audio[recording], "offset": offset}
         if channel is not None and not (recording in extracted and channel == "0"):
             if recording in extracted:
@@ -221,3 +229,78 @@ def _windows(
                 raise ManifestError(f"{path}:{line}: the end ({end} s) is not after the start ({start} s): correct it")
             row["duration"] = round(stop - offset, 6)
         yield name, row
+
+
+# Commands in wav.scp that only unpack a file, and their options that leave the samples as they are. With other options
+# (trim, speed, ...) the audio is not that of the file, and reading the file instead would be wrong without a word.
+_PLAIN: dict[str, tuple[str, ...]] = {
+    "cat": (),
+    "flac": ("--stdout", "--decode", "--silent", "--totally-silent", "-c", "-d", "-s"),
+    "sph2pipe": ("-p",),
+    "sox": ("-V0", "-V1", "-S", "-q", "-G"),
+}
+_VALUED: dict[str, dict[str, tuple[str, ...]]] = {
+    "sph2pipe": {"-f": ("wav", "rif"), "-c": ("1", "2")},
+    "sox": {"-t": ("wav", "wavpcm", "flac", "mp3", "sph", "ogg"), "-b": ("16",), "-e": ("signed", "signed-integer")},
+}
+
+
+def parse_entry(written: str, place: str) -> tuple[str, int | None]:
+    """(path, channel from 0, or None) of an entry such as `x.wav`, `flac -cds x.flac |`, `sph2pipe -c 2 x.sph |`.
+
+    Raises ManifestError, beginning with `place`, for commands that do anything else and for places in archives.
+    """
+    if written.endswith("|"):
+        unpacked = _command(written[:-1])
+        if unpacked is None:
+            raise ManifestError(
+                f"{place}: '{_cut(written)}' is a command: write its output to a file and name that here"
+            )
+        return unpacked
+    archive, _, position = written.rpartition(":")
+    if archive and position.isdigit() and not Path(written).exists():
+        raise ManifestError(f"{place}: '{_cut(written)}' lies inside a Kaldi archive: copy it to a file (wav-copy)")
+    return written, None
+
+
+def _command(written: str) -> tuple[str, int | None] | None:
+    """The file that is read and the channel; None for a command that is not understood in full."""
+    try:
+        words = shlex.split(written)
+    except ValueError:
+        return None
+    if any(c in written for c in "|;&<>$`*?") or not words:
+        return None
+    program, words = Path(words[0]).name, words[1:]
+    if program == "flac":  # -cds is -c -d -s
+        words = [
+            part for word in words for part in ([f"-{c}" for c in word[1:]] if word[:1] == "-" != word[1:2] else [word])
+        ]
+    channel: int | None = None
+    if program == "sox" and len(words) > 2 and words[-2] == "remix":
+        if not words[-1].isdecimal() or words[-1] == "0":
+            return None
+        channel, words = int(words[-1]) - 1, words[:-2]
+    files, options = [], set()
+    while words:
+        word = words.pop(0)
+        allowed = _VALUED.get(program, {}).get(word)
+        if allowed is not None:
+            if not words or words[0] not in allowed:
+                return None
+            channel = int(words[0]) - 1 if word == "-c" else channel
+            del words[0]
+        elif word.startswith("-") and word != "-":
+            if word not in _PLAIN.get(program, ()):
+                return None
+            options.add(word)
+        else:
+            files.append(word)
+    if program == "sox" and files[-1:] == ["-"]:
+        files.pop()
+    encodes = program == "flac" and not options & {"-d", "--decode"}
+    return (files[0], channel) if program in _PLAIN and len(files) == 1 and files[0] != "-" and not encodes else None
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else text[:40] + " ... " + text[-15:]

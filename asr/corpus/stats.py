@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
-from asr.corpus.manifest import Manifest
+from asr.corpus.manifest import Utterance
 from asr.text.normalize import normalizer as normalizer_named
 
-PERCENTILES = (0, 1, 5, 25, 50, 75, 95, 99, 100)
+PERCENTILES = {0: "min", 1: "1 %", 5: "5 %", 25: "25 %", 50: "median", 75: "75 %", 95: "95 %", 99: "99 %", 100: "max"}
 _BAR = 40
 
 
@@ -22,6 +23,7 @@ class Stats:
 
     utterances: int
     seconds: float
+    hours: float
     percentiles: dict[int, float]
     histogram: tuple[tuple[float, float, int], ...]
     speakers: int
@@ -33,36 +35,32 @@ class Stats:
     characters_per_second: float
     characters: dict[str, int]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON-able values, with hours."""
-        return {**asdict(self), "hours": self.seconds / 3600}
 
-
-def statistics(manifest: Manifest, normalizer: str = "none") -> Stats:
+def statistics(manifest: Iterable[Utterance], normalizer: str = "none") -> Stats:
     """Totals of `manifest`, of its texts under the named normalizer; `characters` are ordered by frequency."""
     normalize = normalizer_named(normalizer)
     vocabulary: set[str] = set()
     characters: Counter[str] = Counter()
     speakers: set[str] = set()
+    lengths = array("d")
     words = empty = without_speaker = 0
-    seconds = 0.0
     for utterance in manifest:
         text = normalize(utterance.text)
-        spoken = text.split()
-        vocabulary.update(spoken)
+        vocabulary.update(text.split())
         characters.update(text)
-        words += len(spoken)
+        words += len(text.split())
         empty += not text
-        seconds += utterance.duration
+        lengths.append(utterance.duration)
         if utterance.speaker:
             speakers.add(utterance.speaker)
         else:
             without_speaker += 1
-    durations = manifest.durations
-    levels = np.percentile(durations, PERCENTILES) if len(durations) else [0.0] * len(PERCENTILES)
+    durations, seconds = np.array(lengths, dtype=np.float32), sum(lengths)
+    levels = np.percentile(durations, list(PERCENTILES)) if len(durations) else [0.0] * len(PERCENTILES)
     return Stats(
-        utterances=len(manifest),
+        utterances=len(durations),
         seconds=seconds,
+        hours=seconds / 3600,
         percentiles={p: round(float(value), 3) for p, value in zip(PERCENTILES, levels, strict=True)},
         histogram=_histogram(durations),
         speakers=len(speakers),
@@ -78,16 +76,13 @@ def statistics(manifest: Manifest, normalizer: str = "none") -> Stats:
 
 def render(stats: Stats) -> str:
     """The totals as text, for a terminal."""
-    p = stats.percentiles
-    levels = "  ".join(f"{name} {p[q]:.2f}" for q, name in zip(PERCENTILES, _level_names(), strict=True))
-    speakers = f"{stats.speakers:,}" + (
-        f" ({stats.without_speaker:,} utterances without)" * bool(stats.without_speaker)
-    )
+    levels = "  ".join(f"{name} {stats.percentiles[p]:.2f}" for p, name in PERCENTILES.items())
+    without_speaker = f" ({stats.without_speaker:,} utterances without)" * bool(stats.without_speaker)
     lines = [
         f"utterances   {stats.utterances:,}" + f" ({stats.empty_texts:,} without text)" * bool(stats.empty_texts),
-        f"audio        {stats.seconds / 3600:.2f} h",
+        f"audio        {stats.hours:.2f} h",
         f"duration     {levels} s",
-        f"speakers     {speakers}",
+        f"speakers     {stats.speakers:,}{without_speaker}",
         f"words        {stats.words:,}, {stats.vocabulary:,} different",
         f"pace         {stats.words_per_second:.2f} words/s, {stats.characters_per_second:.1f} characters/s",
         "",
@@ -95,7 +90,7 @@ def render(stats: Stats) -> str:
         *_bars(stats.histogram),
         "",
         f"characters ({len(stats.characters)} different)",
-        *_columns([f"{_shown(c)} {n:,}" for c, n in stats.characters.items()]),
+        *_columns([f"{_character_name(c)} {n:,}" for c, n in stats.characters.items()]),
     ]
     return "\n".join(lines)
 
@@ -130,9 +125,5 @@ def _columns(cells: list[str], width: int = 100) -> list[str]:
     return ["  " + "".join(f"{text:<{cell}}" for text in row).rstrip() for row in rows]
 
 
-def _level_names() -> list[str]:
-    return ["min", *(f"{q} %" if q != 50 else "median" for q in PERCENTILES[1:-1]), "max"]
-
-
-def _shown(character: str) -> str:
+def _character_name(character: str) -> str:
     return "space" if character == " " else character if character.isprintable() else f"U+{ord(character):04X}"

@@ -3,13 +3,18 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asr.decoding.beam import BeamSearch, Pruning
+    from asr.decoding.beam.search import BeamSearch, Pruning
     from asr.decoding.greedy import GreedyDecoder
-    from asr.decoding.ngram import NGramLM
+    from asr.lm.ngram import NGramLM
 
 __all__ = ["BeamSearch", "GreedyDecoder", "NGramLM", "Pruning"]
 
-_HOMES = {"BeamSearch": "beam", "GreedyDecoder": "greedy", "NGramLM": "ngram", "Pruning": "beam"}
+_HOMES = {
+    "BeamSearch": "asr.decoding.beam.search",
+    "GreedyDecoder": "asr.decoding.greedy",
+    "NGramLM": "asr.lm.ngram",
+    "Pruning": "asr.decoding.beam.search",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +22,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""Forced alignment: the best path of a known text through the emissions (CTC Viterbi, exact), in numba."""
+"""Forced alignment: the best path of a known text through the emissions (exact CTC Viterbi), and word times from it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding.emissions import check_emissions
-from asr.decoding.kernels import kernel
-from asr.errors import AsrError
+from asr.decoding.interface import check_emissions
+from asr.lm.compiling import kernel
+from asr.types import AsrError
 
-BEAM = 200.0  # nats behind the best state of a frame: how far the first, quick pass looks
+BEAM = 200.0  # nats below the best state of a frame: what the first, quick pass keeps
+LONGEST_EXTENSION = 0.12  # seconds that a word reaches beyond its own frames where no other word is near
 _NEVER = -np.inf
 
 
@@ -38,18 +39,19 @@ class Alignment:
 
 
 def needed_frames(tokens: Sequence[int]) -> int:
-    """The fewest frames that CTC can spell `tokens` in: one each, and a blank between equal neighbours."""
+    """The fewest frames that CTC can spell `tokens` in: one each, and a blank between equal neighbors."""
     return len(tokens) + sum(a == b for a, b in pairwise(tokens))
 
 
-def align(log_probs: Any, tokens: Sequence[int], beam: float = BEAM) -> Alignment:
+def forced_align(log_probs: Any, tokens: Sequence[int], beam: float = BEAM) -> Alignment:
     """The most probable CTC path of (time, vocab) natural log-probabilities that collapses to `tokens` (no blanks).
 
-    Exact (Graves et al. 2006, Viterbi instead of the sum): states that cannot be part of the best path are left out by
-    a bound, never by a guess. A first pass keeps what is within `beam` nats of the best state of each frame and gives a
-    path; where the bound does not prove it best, a second pass keeps every state that could still beat it. Time is at
-    worst O(time * tokens), usually far less; memory O(sqrt(time) * tokens). Raises AlignmentError for no tokens, for
-    labels outside the vocabulary and for a text too long for the frames; EmissionError for other arrays.
+    Exact (Graves et al. 2006, the maximum in place of the sum): a state is left out only where a bound proves that the
+    best path avoids it. A first pass keeps what is within `beam` nats of the best state of each frame and finds a path;
+    where the bound does not prove that path to be the best, a second pass keeps every state that could still beat it.
+    Time is at worst O(time * tokens), usually far less; memory O(sqrt(time) * tokens). Raises AlignmentError for no
+    tokens, for labels outside the vocabulary and for a text too long for the frames; EmissionError for arrays that are
+    no emissions.
     """
     array = check_emissions(log_probs)
     labels = np.asarray(tokens, dtype=np.int64)
@@ -70,14 +72,14 @@ def _best_path(array: np.ndarray, labels: np.ndarray, rest: np.ndarray, beam: fl
     """State of every frame (2 i + 1: token i; even: blank), and the path's log-probability."""
     block = max(32, math.isqrt(len(array)))
     lost, score, saved = _forward(array, labels, rest, beam, _NEVER, block)
-    if lost > score:  # something left out could have led to a better path
+    if lost > score:  # something left out could have led to a better path: keep all that can beat this score
         slack = 1e-9 * max(1.0, abs(score)) if score > _NEVER else 0.0
         _, score, saved = _forward(array, labels, rest, np.inf, score - slack, block)
     return _backward(array, labels, block, *saved), score
 
 
 def _best_rest(array: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(time + 1,): no path made of these labels and blanks scores more than rest[t] in the frames from t on."""
+    """(time + 1,) bound: from frame t on, no path of these labels and blanks scores more than rest[t]."""
     best = np.maximum(array[:, labels].max(axis=1), array[:, 0]).astype(np.float64)
     return np.concatenate((np.cumsum(best[::-1])[::-1], [0.0]))
 
@@ -86,7 +88,10 @@ def _best_rest(array: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def _step(
     row: np.ndarray, labels: np.ndarray, before: np.ndarray, low: int, high: int, after: np.ndarray, to: int, end: int
 ) -> None:
-    """One frame: scores `before` of states low..high (the first at index 0) to `after` of states to..end."""
+    """One frame: from the scores `before` of states low..high (low at index 0) to `after` of states to..end.
+
+    CTC allows to stay, to go on by one state, and to skip the blank between two different tokens.
+    """
     for state in range(to, end + 1):
         best = -np.inf
         if low <= state <= high:
@@ -104,10 +109,11 @@ def _step(
 
 @kernel
 def _forward(array: np.ndarray, labels: np.ndarray, rest: np.ndarray, beam: float, floor: float, block: int) -> Any:
-    """Scores of the best path; returns what the best path left out could have scored, its score, and saved rows.
+    """Returns the most that any path left out could have scored, the score of the best path, and the saved rows.
 
-    A state at the edge of the kept range is left out where it is `beam` behind the best or where even the best rest
-    would bring it below `floor`. Rows are saved every `block` frames, ranges for every frame.
+    In each frame a range of states is kept. A state at its edge is left out where it is `beam` below the best one, or
+    where even the best rest would not bring it up to `floor`. To save memory only every `block`-th row is stored, and
+    the range of every frame: `_backward` computes the rows between again.
     """
     frames, count = array.shape[0], labels.shape[0]
     states = 2 * count + 1
@@ -127,7 +133,7 @@ def _forward(array: np.ndarray, labels: np.ndarray, rest: np.ndarray, beam: floa
         best = -np.inf
         for s in range(end - to + 1):
             best = max(best, after[s])
-        # What cannot reach the last token in the frames left needs no bound: it is impossible.
+        # what cannot reach the last token in the frames left is impossible, and needs no bound
         first = max(to, states - 2 - 2 * (frames - 1 - t))
         last = end
         limit = max(best - beam, floor - rest[t + 1])
@@ -137,7 +143,7 @@ def _forward(array: np.ndarray, labels: np.ndarray, rest: np.ndarray, beam: floa
         while last > first and after[last - to] < limit:
             lost = max(lost, after[last - to] + rest[t + 1])
             last -= 1
-        if first > last:  # only where the beam lost the way: the best states were too far behind to arrive
+        if first > last:  # the beam kept only states that cannot arrive in time
             return np.inf, -np.inf, (lows, highs, offsets, store)
         lows[t], highs[t] = first, last
         width = last - first + 1
@@ -146,7 +152,7 @@ def _forward(array: np.ndarray, labels: np.ndarray, rest: np.ndarray, beam: floa
         low, high = first, last
         if t % block == 0:
             at = offsets[t // block]
-            if at + width > store.shape[0]:
+            if at + width > store.shape[0]:  # room for twice as much, so that growing costs little in all
                 grown = np.empty(2 * (at + width), np.float64)
                 grown[:at] = store[:at]
                 store = grown
@@ -169,7 +175,7 @@ def _backward(
     offsets: np.ndarray,
     store: np.ndarray,
 ) -> np.ndarray:
-    """The states of the best path, last frame first: each block's rows are computed again from the row saved."""
+    """The state of the best path in every frame, found block by block from the last frame back."""
     frames, states = array.shape[0], 2 * labels.shape[0] + 1
     path = np.empty(frames, np.int64)
     state = -1
@@ -204,7 +210,7 @@ def _backward(
 
 @kernel
 def _came_from(labels: np.ndarray, row: np.ndarray, low: int, high: int, state: int) -> int:
-    """The state before `state`, by the scores of the frame before; staying wins a tie."""
+    """The state in the frame before, by that frame's scores; staying wins a tie."""
     best, source = -np.inf, state
     if low <= state <= high:
         best = row[state - low]
@@ -229,3 +235,22 @@ def _spans(array: np.ndarray, labels: np.ndarray, path: np.ndarray) -> Any:
             ends[i] = t + 1
             peaks[i] = max(peaks[i], array[t, labels[i]])
     return starts, ends, peaks
+
+
+def boundaries(
+    first: Sequence[int] | np.ndarray, last: Sequence[int] | np.ndarray, frame_seconds: float, duration: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Begin and end, in seconds, of words or tokens that CTC emits in frames `first` to `last` (exclusive).
+
+    CTC emits a token in a frame or two somewhere inside its sound, and blanks around it. So each is extended beyond its
+    frames, to the middle of the gap to its neighbor, but by at most LONGEST_EXTENSION. Frame `i` is centered on
+    `i * frame_seconds`. Frames must be in order and disjoint; so are the results, within 0 to `duration`.
+    """
+    begins = (np.asarray(first, dtype=np.float64) - 0.5) * frame_seconds
+    ends = (np.asarray(last, dtype=np.float64) - 0.5) * frame_seconds
+    if not len(begins):
+        return begins, ends
+    half_gaps = (begins[1:] - ends[:-1]) / 2
+    before = np.minimum(np.concatenate(([LONGEST_EXTENSION], half_gaps)), LONGEST_EXTENSION)
+    after = np.minimum(np.concatenate((half_gaps, [LONGEST_EXTENSION])), LONGEST_EXTENSION)
+    return np.clip(begins - before, 0.0, duration), np.clip(ends + after, 0.0, duration)

@@ -1,4 +1,4 @@
-"""Word confidences that mean what they say: calibration by temperature and offset, and how good it is."""
+"""Calibrated word confidences: fitting temperature and offset, and measuring how good they are."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from asr.errors import AsrError
+from asr.types import AsrError
 
 BINS = 15  # of equal width, as in Guo et al. 2017
-_LEAST = 1e-6  # distance of a confidence from 0 and 1
-_PRIOR = 1.0  # pulls towards no change, with the weight of some words, where there are few
+_LEAST = 1e-6  # distance that confidences keep from 0 and 1
+_PRIOR = 1.0  # pulls toward no change, with the weight of a few words: matters where there are few
 _SMALLEST_SLOPE = 0.01
 
 
@@ -21,7 +21,7 @@ _SMALLEST_SLOPE = 0.01
 class Calibration:
     """`sigmoid(logit(confidence) / temperature + offset)` (Platt 1999; Guo et al. 2017, arXiv 1706.04599).
 
-    Order is kept: what was more confident stays so. Without change: temperature 1, offset 0.
+    The order of confidences stays the same. Temperature 1 and offset 0 change nothing.
     """
 
     temperature: float = 1.0
@@ -31,12 +31,9 @@ class Calibration:
         """The calibrated confidence of one in [0, 1]."""
         return 1.0 / (1.0 + math.exp(-(_logit(confidence) / self.temperature + self.offset)))
 
-    def to_dict(self) -> dict[str, float]:
-        return {"temperature": self.temperature, "offset": self.offset}
-
 
 def calibration_from_dict(values: Any) -> Calibration | None:
-    """What `to_dict` gave, None for anything that is no calibration."""
+    """The calibration of its two fields in a mapping, None for anything that is no calibration."""
     try:
         found = Calibration(float(values["temperature"]), float(values["offset"]))
     except (KeyError, TypeError, ValueError):
@@ -45,7 +42,7 @@ def calibration_from_dict(values: Any) -> Calibration | None:
 
 
 def fit_calibration(confidences: Sequence[float], correct: Sequence[bool]) -> Calibration:
-    """The most probable calibration of words with these confidences, of which these were right. AsrError for none."""
+    """The most probable calibration of words with these confidences, `correct` or not. Raises AsrError for no words."""
     if not len(confidences):
         raise AsrError("no recognized words to calibrate confidences on")
     x = np.array([_logit(c) for c in confidences])
@@ -72,7 +69,7 @@ def fit_calibration(confidences: Sequence[float], correct: Sequence[bool]) -> Ca
 
 
 def expected_calibration_error(confidences: Sequence[float], correct: Sequence[bool], bins: int = BINS) -> float:
-    """How far, on average over the words, the confidences of a bin lie from the share that was right there."""
+    """How far, on average over the words, the mean confidence of a bin lies from its share of correct words."""
     c, y = np.asarray(confidences, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     if not len(c):
         return 0.0
@@ -82,9 +79,9 @@ def expected_calibration_error(confidences: Sequence[float], correct: Sequence[b
 
 
 def normalized_cross_entropy(confidences: Sequence[float], correct: Sequence[bool]) -> float | None:
-    """NIST's measure: 1 for certainty that is always right, 0 for the overall share as every word's confidence.
+    """NIST's measure: 1 for full confidence that is always right, 0 for giving every word the overall share of correct.
 
-    Below 0 the confidences mislead. None where all words were right, or none: there is nothing to tell apart.
+    Below 0 the confidences mislead. None where all words were correct, or none: there is nothing to tell apart.
     """
     c = np.clip(np.asarray(confidences, dtype=np.float64), _LEAST, 1.0 - _LEAST)
     y = np.asarray(correct, dtype=bool)

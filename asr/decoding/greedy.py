@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding.decoder import Tokenizer
-from asr.decoding.emissions import check_emissions
-from asr.errors import AsrError
-from asr.transcript import Hypothesis, Word
+from asr.decoding.interface import check_emissions
+from asr.text.tokenizer import Tokenizer
+from asr.types import AsrError, Hypothesis, Word
 
 
 class GreedyDecoder:
@@ -22,29 +21,21 @@ class GreedyDecoder:
     def decode(self, log_probs: Any) -> list[Hypothesis]:
         """The best path of (time, vocab) natural log-probabilities as the only element of a list.
 
-        Word times are those of the CTC peaks, in seconds from the first frame: approximate, strictly
-        increasing. A word's confidence is the lowest of its tokens' posteriors, each taken at its peak: one
-        doubtful letter makes the word doubtful. The score is the log-probability of the best path. Raises
-        EmissionError.
+        Word times are those of the CTC peaks, in seconds from the first frame: approximate, strictly increasing. A
+        word's confidence is the lowest of its tokens' posteriors, each taken at its peak: one doubtful letter makes the
+        word doubtful. The score is the log-probability of the best path. Raises EmissionError.
         """
         stream = self.stream()
         stream.feed(log_probs)
         return stream.finish()
 
     def stream(self) -> GreedyStream:
-        """For frames that come in pieces; ends in the hypothesis that `decode` gives for all of them."""
+        """For frames that come in pieces; finishes with the hypothesis that `decode` gives for all of them."""
         return GreedyStream(self.tokenizer, self.frame_seconds)
-
-    def decode_ids(self, log_probs: Any) -> tuple[list[int], list[int]]:
-        """The token ids of the best path and the frame at which each begins."""
-        best = check_emissions(log_probs, self.tokenizer.vocab_size).argmax(axis=1)
-        starts, _ = _runs(best)
-        starts = starts[best[starts] != 0]
-        return best[starts].tolist(), starts.tolist()
 
 
 class GreedyStream:
-    """`feed` any number of times, then `finish`. Holds the runs of equal labels, not the frames."""
+    """`feed` any number of times, then `finish`. Keeps the runs of equal labels, not the frames."""
 
     def __init__(self, tokenizer: Tokenizer, frame_seconds: float) -> None:
         self.tokenizer = tokenizer
@@ -59,7 +50,7 @@ class GreedyStream:
         self._finished = False
 
     def feed(self, log_probs: Any) -> None:
-        """Go on with frames (time, vocab), natural log-probabilities. Raises EmissionError."""
+        """Continue with frames (time, vocab), natural log-probabilities. Raises EmissionError."""
         if self._finished:
             raise AsrError("this stream is finished: begin another one")
         log_probs = check_emissions(log_probs, self.tokenizer.vocab_size)
@@ -68,22 +59,22 @@ class GreedyStream:
         starts, ends = _runs(best)
         peaks = np.maximum.reduceat(path, starts)
         labels = best[starts]
-        if labels[0] != 0 and labels[0] == self._last:  # the run goes on that the frames before ended in
+        if labels[0] != 0 and labels[0] == self._last:  # the last run of the frames before goes on
             self._ends[-1] = self._frames + int(ends[0])
             self._peaks[-1] = max(self._peaks[-1], float(peaks[0]))
             labels = labels.copy()
             labels[0] = 0
-        spoken = labels != 0
-        self._ids += labels[spoken].tolist()
-        self._starts += (starts[spoken] + self._frames).tolist()
-        self._ends += (ends[spoken] + self._frames).tolist()
-        self._peaks += peaks[spoken].tolist()
+        emitted = labels != 0
+        self._ids += labels[emitted].tolist()
+        self._starts += (starts[emitted] + self._frames).tolist()
+        self._ends += (ends[emitted] + self._frames).tolist()
+        self._peaks += peaks[emitted].tolist()
         self._last = int(best[-1])
         self._frames += len(best)
         self._score += float(path.sum(dtype=np.float64))
 
     def stable(self) -> str:
-        """The words so far without the last one, which may go on."""
+        """The words so far without the last one, which the next frames may continue."""
         return " ".join(word for word, _, _ in self.tokenizer.words(self._ids)[:-1])
 
     def finish(self, nbest: int = 1) -> list[Hypothesis]:
@@ -104,8 +95,6 @@ class GreedyStream:
 
 
 def _runs(best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First frame and one past the last frame of every stretch of equal labels, those of the blank among
-    them.
-    """
+    """First frame and one past the last frame of every run of equal labels, blanks included."""
     changes = np.flatnonzero(best[1:] != best[:-1]) + 1
     return np.concatenate(([0], changes)), np.concatenate((changes, [len(best)]))

@@ -1,18 +1,19 @@
-"""The acoustic model: waveform -> log-mel features -> subsampling -> recurrent layers -> log-probabilities."""
+"""The acoustic model: waveform -> log-mel features -> encoder -> log-probabilities."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asr.audio.features import FeatureConfig, LogMel, frame_count
 from asr.model.config import ModelConfig
-from asr.model.recurrent import RecurrentStack
-from asr.model.subsampling import ConvSubsampling, subsampled_length
+from asr.model.encoders import build_encoder, encoder_shape
 
-FeatureAugment = Callable[[Tensor, Tensor], Tensor]
+FeatureAugment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def output_length(samples: int, features: FeatureConfig, model: ModelConfig) -> int:
@@ -20,11 +21,25 @@ def output_length(samples: int, features: FeatureConfig, model: ModelConfig) -> 
 
     Needs no model; CTC feasibility is decided with it before training.
     """
-    return subsampled_length(frame_count(samples, features), model.subsampling)
+    return encoder_shape(model, features.n_mels).output_length(frame_count(samples, features))
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model computes for a batch, for the objectives of training.
+
+    log_probs: (batch, frames, vocab) float32, natural logarithm; lengths: (batch,) int64, in frames;
+    states: (batch, frames, width), the encoder's; features: (batch, feature frames, mels), its input.
+    """
+
+    log_probs: Tensor
+    lengths: Tensor
+    states: Tensor
+    features: Tensor
 
 
 class AcousticModel(nn.Module):
-    """Stacked recurrent CTC acoustic model (Graves et al., 2006; Hannun et al., 2014) over raw waveforms.
+    """CTC acoustic model (Graves et al., 2006) over raw waveforms: an encoder and a linear layer over the vocabulary.
 
     Index 0 of the vocabulary is the CTC blank.
     """
@@ -37,38 +52,52 @@ class AcousticModel(nn.Module):
         self.feature_config = features
         self.vocab_size = vocab_size
         self.features = LogMel(features)
-        self.subsampling = ConvSubsampling(features.n_mels, config.subsampling, config.subsampling_channels)
-        self.recurrent = RecurrentStack(config, self.subsampling.output_size)
-        self.output = nn.Linear(self.recurrent.output_size, vocab_size)
+        self.encoder = build_encoder(config, features.n_mels)
+        self.output = nn.Linear(self.encoder.output_size, vocab_size)
+
+    @property
+    def stride(self) -> int:
+        """Samples of audio per output frame."""
+        return self.feature_config.hop_samples * self.encoder.stride
 
     @property
     def frame_seconds(self) -> float:
         """Seconds of audio per output frame."""
-        return self.features.hop_seconds * self.config.subsampling
+        return self.features.hop_seconds * self.encoder.stride
 
     def output_length(self, samples: int) -> int:
         """Output frames for `samples` samples at the model's rate."""
-        return output_length(samples, self.feature_config, self.config)
+        return self.encoder.output_length(frame_count(samples, self.feature_config))
 
-    def forward(
-        self, waveforms: Tensor, lengths: Tensor, augment: FeatureAugment | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of each utterance, the same alone and in any padded batch.
 
         waveforms: (batch, samples) float32 at the model's rate, in [-1, 1], padded at the end with anything;
-        lengths: (batch,) int64, samples of each; augment: applied to (features, frame lengths) in training.
+        lengths: (batch,) int64, samples of each.
         Returns log-probs (batch, frames, vocab) float32, natural logarithm, and their lengths (batch,) int64.
         """
+        outputs = self.outputs(waveforms, lengths)
+        return outputs.log_probs, outputs.lengths
+
+    def outputs(self, waveforms: Tensor, lengths: Tensor, augment: FeatureAugment | None = None) -> Outputs:
+        """Everything computed on the way; `augment` changes (features, frame lengths) in training."""
         with torch.no_grad():
             features, frames = self.features(waveforms, lengths)
             if augment is not None:
-                features = augment(features, frames)
+                features, frames = augment(features, frames)
         return self.recognize(features, frames)
 
-    def recognize(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` gives, from features (batch, frames, mels) and their lengths (batch,)."""
-        x, frames = self.subsampling(features, frames)
-        logits = self.output(self.recurrent(x, frames))
-        # Half precision would round the log-probabilities that CTC sums over thousands of frames.
+    def recognize(self, features: Tensor, frames: Tensor) -> Outputs:
+        """What `outputs` gives, from features (batch, frames, mels) and their lengths (batch,)."""
+        states, lengths = self.encoder(features, frames)
+        logits = self.output(states)
+        # In half precision, rounding errors would add up in the sums of CTC over thousands of frames.
         with torch.autocast(logits.device.type, enabled=False):
-            return torch.log_softmax(logits.float(), dim=-1), frames
+            return Outputs(torch.log_softmax(logits.float(), dim=-1), lengths, states, features)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Models and checkpoints from before there was a choice of encoders name its parts at the top level."""
+        for old, new in (("subsampling.", "encoder.subsampling."), ("recurrent.", "encoder.")):
+            for key in [key for key in state_dict if key.startswith(prefix + old)]:
+                state_dict[prefix + new + key.removeprefix(prefix + old)] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args)

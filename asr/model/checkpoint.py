@@ -9,28 +9,58 @@ from typing import TYPE_CHECKING, Any
 
 from asr.audio.features import FeatureConfig
 from asr.config import from_dict, to_dict
-from asr.errors import AsrError, ModelFileError
 from asr.files import replacing
 from asr.model.config import ModelConfig
 from asr.text.normalize import recorded, versioned
+from asr.types import AsrError, ModelFileError
 
 if TYPE_CHECKING:
     from asr.model.acoustic import AcousticModel
     from asr.text.tokenizer import Tokenizer
 
+ENGLISH = "english-14h"
+
+
+@dataclass(frozen=True)
+class BundledModel:
+    """A model that is part of the package, found by its name. `purpose` says what it is for, and what it is not."""
+
+    name: str
+    purpose: str
+    license: str
+    data: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        return Path(__file__).with_name(f"{self.name}.asr")
+
+
+BUNDLED = {
+    ENGLISH: BundledModel(
+        ENGLISH,
+        "a start for fine-tuning on English speech (57 % WER on read books), not a transcriber",
+        "CC BY 4.0",
+        ("LibriSpeech", "speechocean762", "CMU Arctic", "Kathleen", "African Storybook", "LJSpeech", "VCTK"),
+    )
+}
+
 FORMAT = "asr-ctc"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: before there was a choice of encoders
 _MAX_HEADER_BYTES = 100_000_000  # the safetensors limit; a larger number means that the file is something else
 
 
 @dataclass
 class ModelFile:
-    """A loaded model file. `training` is the free-form summary of the run that made it (WER, data, seed, versions)."""
+    """A loaded model file. `training` is the free-form summary of the run that made it (WER, data, seed, versions).
+
+    `task` says what the model is for, by its name in `asr.training.tasks.TASKS`.
+    """
 
     model: AcousticModel
     tokenizer: Tokenizer
     normalizer: str
     training: dict[str, Any] = field(default_factory=dict)
+    task: str = "ctc"
 
     @property
     def feature_config(self) -> FeatureConfig:
@@ -41,50 +71,83 @@ class ModelFile:
         return self.model.config
 
 
+def find_model(model: str | Path) -> Path:
+    """The file of a model given as a path or as the name of a bundled one; a file of that name comes first.
+
+    Raises ModelFileError for a bare name that is neither.
+    """
+    path, name = Path(model), str(model)
+    if (path.exists() and not path.is_dir()) or path.suffix or len(path.parts) != 1:
+        return path
+    if name in BUNDLED:
+        return BUNDLED[name].path
+    if path.is_dir():
+        return path
+    raise ModelFileError(f"{name}: no such file, and no model of that name is bundled (there is: {', '.join(BUNDLED)})")
+
+
+def bundled_model(model: str | Path) -> BundledModel | None:
+    """The bundled model that a path or name stands for, if it is one."""
+    path = find_model(model)
+    return next((bundled for bundled in BUNDLED.values() if bundled.path == path.absolute()), None)
+
+
 def save_model(
     path: str | Path,
     model: AcousticModel,
     tokenizer: Tokenizer,
     normalizer: str,
     training: dict[str, Any] | None = None,
+    task: str = "ctc",
+    *,
+    half: bool = False,
 ) -> Path:
-    """Write `model` with its tokenizer, feature settings and training summary to one file, atomically."""
+    """Write `model` with its tokenizer, feature settings and training summary to one file, atomically.
+
+    `half` stores the weights in half the space, as float16; loading makes them float32 again. Raises ModelFileError for
+    weights that float16 cannot hold.
+    """
+    import torch
     from safetensors.torch import save
 
-    from asr import __version__
+    from asr.types import VERSION
 
     path = Path(path)
     description = {
+        "task": task,
         "model": to_dict(model.config),
         "features": to_dict(model.feature_config),
         "tokenizer": tokenizer.to_dict(),
         "normalizer": versioned(normalizer),
         "vocab_size": model.vocab_size,
         "training": training or {},
-        "written_by": f"asr-ctc {__version__}",
+        "written_by": f"asr-ctc {VERSION}",
     }
     metadata = {
         "format": FORMAT,
         "version": str(FORMAT_VERSION),
         "asr": json.dumps(description, ensure_ascii=False),
     }
-    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    dtype = torch.float16 if half else torch.float32
+    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
+    if half and not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise ModelFileError(f"{path}: the model has weights that half precision cannot hold: store it in full")
     with replacing(path) as partial:
         partial.write_bytes(save(tensors, metadata))
     return path
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The description in a model file, without loading a tensor: keys model, features, tokenizer, normalizer (with
-    its version), training.
+    """The description in a model file, without loading a tensor: keys task (`ctc` in files from before there were
+    others), model, features, tokenizer, normalizer (with its version), training.
 
     Raises ModelFileError, in one line, when the file is missing, is not a model of ours, or is of a newer format.
     """
-    path = Path(path)
+    path = find_model(path)
     try:
         size = path.stat().st_size
         if not (path.is_file() or path.is_dir()):
-            raise ModelFileError(f"{path}: a pipe: a model is read in pieces: save it as a file")
+            raise ModelFileError(f"{path}: a pipe cannot be a model, which is read in pieces: save it as a file")
         with path.open("rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
             if not 0 < header_bytes <= min(_MAX_HEADER_BYTES, size - 8):
@@ -105,6 +168,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         )
     try:
         description = json.loads(metadata["asr"])
+        description.setdefault("task", "ctc")
         description["normalizer"] = recorded(description["normalizer"])
         description["tensors"] = {k: v["shape"] for k, v in header.items() if k != "__metadata__"}
     except (KeyError, TypeError, ValueError) as error:
@@ -114,6 +178,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 def load_model(path: str | Path, device: str = "cpu") -> ModelFile:
     """Load a model file, in evaluation mode, onto `device`. Raises ModelFileError in one line."""
+    path = find_model(path)
     description = read_metadata(path)
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -138,7 +203,8 @@ def load_model(path: str | Path, device: str = "cpu") -> ModelFile:
         raise ModelFileError(
             f"{path}: the tokenizer has {tokenizer.vocab_size} entries, the output layer {model.vocab_size}"
         )
-    return ModelFile(model.to(device).eval(), tokenizer, description["normalizer"], description.get("training", {}))
+    training = description.get("training", {})
+    return ModelFile(model.to(device).eval(), tokenizer, description["normalizer"], training, description["task"])
 
 
 def _not_a_model(path: Path) -> str:

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
+
+from asr.config import nearest
+from asr.types import ConfigError
 
 
 @dataclass(frozen=True)
 class ModelConfig:
+    """`encoder` names the encoder in the registry `asr.model.encoders.ENCODERS`; its options are a subclass of this.
+
+    `SHAPELESS` names the options that may change between models that share their weights.
+    """
+
+    SHAPELESS: ClassVar[tuple[str, ...]] = ()
+
+    encoder: str = "recurrent"
+
+    @classmethod
+    def chosen(cls, values: Mapping[str, Any], where: str) -> type[ModelConfig]:
+        """The dataclass that nested values are read into: that of their encoder (see `asr.config.from_dict`)."""
+        known = {options.encoder: options for options in ModelConfig.__subclasses__()}
+        name = str(values.get("encoder", cls.encoder))
+        if name not in known:
+            raise ConfigError(f"{where}.encoder: no encoder '{name}'{nearest(name, known)}")
+        return known[name]
+
+
+@dataclass(frozen=True)
+class RecurrentConfig(ModelConfig):
     """Convolutional subsampling, then recurrent layers, then a linear layer over the vocabulary.
 
     `projection` > 0 puts a linear layer of that width after each recurrent layer, which shrinks the input of the next.
     `dropout` acts between layers, `input_dropout` on the subsampled features.
     """
+
+    SHAPELESS: ClassVar[tuple[str, ...]] = ("dropout", "input_dropout")
 
     subsampling: Literal[2, 4, 8] = 4
     subsampling_channels: int = 32
@@ -34,3 +61,9 @@ class ModelConfig:
                 raise ValueError(f"{name} must lie in [0, 1), found {getattr(self, name)}")
         if self.projection < 0:
             raise ValueError(f"projection must be 0 (off) or a width, found {self.projection}")
+
+
+def described_options(options: Mapping[str, Any]) -> str:
+    """The encoder and its options, as a recipe or a model file has them, in one line."""
+    rest = ", ".join(f"{name} {value}" for name, value in options.items() if name != "encoder")
+    return f"{options.get('encoder', ModelConfig.encoder)}: {rest}"

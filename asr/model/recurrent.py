@@ -1,22 +1,23 @@
-"""The recurrent stack. Bidirectional without packing: exact, and several times faster than packed cells on CPU."""
+"""The recurrent encoder. Bidirectional without packing: exact, and several times faster than packed cells on CPU."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from asr.model.config import ModelConfig
+from asr.model.config import RecurrentConfig
 
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 def reversal_index(lengths: Tensor, frames: int) -> Tensor:
-    """Index (batch, frames) that reverses each sequence within its own length and leaves the padding where it is.
+    """Index (batch, frames) that reverses each sequence within its own length and leaves the padding in place.
 
-    It is its own inverse: gathering twice gives the original back.
+    It is its own inverse: gathering twice restores the original.
     """
     steps = torch.arange(frames, device=lengths.device)[None, :]
     last = lengths[:, None] - 1
@@ -31,12 +32,12 @@ def reverse_within_length(sequence: Tensor, index: Tensor) -> Tensor:
 class RecurrentLayer(nn.Module):
     """One recurrent layer: cell(s), optional projection, layer norm, dropout.
 
-    A bidirectional layer is two one-directional cells, the backward one reading each utterance reversed within its own
-    length. A one-directional cell never lets padding reach the frames before it, so the result equals that of
+    A bidirectional layer is two one-directional cells, of which the backward one reads each utterance reversed within
+    its own length. A one-directional cell never lets padding reach the frames before it, so the result equals that of
     `pack_padded_sequence`, while PyTorch can use oneDNN's fused LSTM, which packed input rules out.
     """
 
-    def __init__(self, config: ModelConfig, input_size: int) -> None:
+    def __init__(self, config: RecurrentConfig, input_size: int) -> None:
         super().__init__()
         cell = CELLS[config.cell]
         self.forward_cell = cell(input_size, config.hidden_size, batch_first=True)
@@ -60,35 +61,43 @@ class RecurrentLayer(nn.Module):
         return self.dropout(out)
 
 
-class RecurrentStack(nn.Module):
-    """`config.layers` recurrent layers on top of each other."""
+class RecurrentEncoder(nn.Module):
+    """Convolutional subsampling, then a stack of `config.layers` recurrent layers."""
 
-    def __init__(self, config: ModelConfig, input_size: int) -> None:
+    def __init__(self, config: RecurrentConfig, n_mels: int) -> None:
         super().__init__()
-        self.input_norm = nn.LayerNorm(input_size) if config.layer_norm else None
+        self.subsampling = ConvSubsampling(n_mels, config.subsampling, config.subsampling_channels)
+        width = self.subsampling.output_size
+        self.input_norm = nn.LayerNorm(width) if config.layer_norm else None
         self.input_dropout = nn.Dropout(config.input_dropout)
         layers = []
         for _ in range(config.layers):
-            layers.append(RecurrentLayer(config, input_size))
-            input_size = layers[-1].output_size
+            layers.append(RecurrentLayer(config, width))
+            width = layers[-1].output_size
         self.layers = nn.ModuleList(layers)
-        self.output_size = input_size
+        self.output_size = width
+        self.stride = config.subsampling
         self.cell = config.cell
 
+    def output_length(self, frames: int) -> int:
+        """States made of `frames` feature frames."""
+        return subsampled_length(frames, self.stride)
+
     def initialize(self) -> None:
-        """Draw the weights that training starts from; not in the constructor, as loading must not pay for it."""
-        for name, parameter in self.named_parameters():
+        """Draw the initial weights of the recurrent layers; the convolutions keep PyTorch's."""
+        for name, parameter in self.layers.named_parameters():
             _initialize(name, parameter, self.cell)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, frames, input_size), (batch,) -> (batch, frames, output_size), meaningless beyond each length."""
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (batch, frames, mels), lengths (batch,) -> states (batch, ceil(frames / stride), width), lengths."""
+        x, lengths = self.subsampling(features, lengths)
         reversal = reversal_index(lengths, x.size(1))
         if self.input_norm is not None:
             x = self.input_norm(x)
         x = self.input_dropout(x)
         for layer in self.layers:
             x = layer(x, reversal)
-        return x
+        return x, lengths
 
 
 def _initialize(name: str, parameter: Tensor, cell: str) -> None:
@@ -104,3 +113,48 @@ def _initialize(name: str, parameter: Tensor, cell: str) -> None:
             if cell == "lstm" and "bias_ih" in name:
                 hidden = parameter.numel() // 4
                 parameter[hidden : 2 * hidden] = 1.0
+
+
+Length = TypeVar("Length", int, Tensor)
+
+
+def subsampled_length(frames: Length, factor: int) -> Length:
+    """How many of `frames` (int or tensor) subsampling by `factor` leaves: a ceiling division by 2 per layer."""
+    while factor > 1:
+        frames = (frames + 1) // 2
+        factor //= 2
+    return frames
+
+
+class ConvSubsampling(nn.Module):
+    """log2(factor) layers of Conv2d(kernel 3, stride 2) + ReLU, after Deep Speech 2 (Amodei et al., 2016).
+
+    Whatever lies beyond an utterance's own length is set to zero before each convolution, as the convolution itself
+    pads the end of an unpadded utterance with zeros: so padding never leaks into the states.
+    """
+
+    def __init__(self, n_mels: int, factor: int, channels: int) -> None:
+        super().__init__()
+        self.factor = factor
+        layers: list[nn.Module] = []
+        inputs, bins = 1, n_mels
+        while factor > 1:
+            layers.append(nn.Conv2d(inputs, channels, kernel_size=3, stride=2, padding=1))
+            inputs, bins, factor = channels, (bins + 1) // 2, factor // 2
+        self.layers = nn.ModuleList(layers)
+        self.output_size = channels * bins
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, frames, mels), (batch,) -> (batch, ceil(frames / factor), output_size), (batch,)."""
+        x = features.unsqueeze(1)
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+            lengths = (lengths + 1) // 2
+            x = x * valid_frames(lengths, x.size(2))[:, None, :, None].to(x.dtype)
+        batch, channels, frames, bins = x.shape
+        return x.transpose(1, 2).reshape(batch, frames, channels * bins), lengths
+
+
+def valid_frames(lengths: Tensor, frames: int) -> Tensor:
+    """Boolean mask (batch, frames): True where a frame lies within its utterance's length."""
+    return torch.arange(frames, device=lengths.device)[None, :] < lengths[:, None]

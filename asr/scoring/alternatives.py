@@ -1,4 +1,4 @@
-"""Texts that leave a choice of wordings, `i've { um / uh / @ } done`: read and settled as sclite does."""
+"""Texts that leave a choice of wordings, `i've { um / uh / @ } done`: reading them and choosing as sclite does."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-NULL = "@"  # a word that stands for none
-# sclite's costs, in its precision: that of a null word decides between wordings of equal cost
-_SWAP, _ONE_SIDED, _NULL, _BOTH_NULL = np.float32(4), np.float32(3), np.float32(0.001), np.float32(1)
+NULL = "@"  # stands for no word
+# sclite's costs in its precision, single: the small cost of a null word decides between wordings of equal cost
+_SUBSTITUTION, _GAP, _NULL_GAP, _NULL_PAIR = np.float32(4), np.float32(3), np.float32(0.001), np.float32(1)
 _SPECIAL = re.compile(r"[{@\\;*]")
+_WORD, _WORD_IN_CHOICE = re.compile(r"[^\s{]\S*"), re.compile(r"[^\s{/}][^\s/}]*")
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,15 @@ class Wordings:
 def read_markup(text: str) -> str | Wordings:
     """The text of a trn or stm line without the markup that sclite knows in it.
 
-    `{ a b / c / @ }` is a choice, nested ones too, with or without spaces inside; `@` is no word; what follows a `;` in
-    a word is a tag, `\\;` a semicolon; other backslashes, and a `*` at the end of a longer word, say nothing. Words in
-    parentheses and fragments (`wor-`) are words, as they are to sclite without its options -D and -F. Raises ValueError
-    for braces that sclite cannot read.
+    `{ a b / c / @ }` is a choice, which may be nested, with or without spaces inside; `@` is no word; what follows a
+    `;` in a word is a tag, `\\;` a semicolon; other backslashes, and a `*` at the end of a longer word, are dropped.
+    Words in parentheses and fragments (`wor-`) are words, as they are to sclite without its options -D and -F. Raises
+    ValueError for braces that sclite cannot read.
     """
     if not _SPECIAL.search(text):
         return text
     try:
-        parts = _parts(text)
+        parts, _ = _parse(text, 0, in_choice=False)
     except RecursionError as error:
         raise ValueError("choices of wordings are nested too deeply") from error
     if any(not isinstance(part, str) for part in parts):
@@ -52,10 +53,10 @@ def read_markup(text: str) -> str | Wordings:
     return " ".join(word for part in parts for word in str(part).split() if word != NULL)
 
 
-def settled(
+def choose_wordings(
     references: Sequence[str | Wordings], hypotheses: Sequence[str | Wordings]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Plain texts: of every pair the wordings that sclite takes, those with the cheapest alignment at its costs."""
+    """Plain texts: of each pair the wordings that sclite would score, those of the cheapest alignment at its costs."""
     pairs = [
         (ours, theirs) if isinstance(ours, str) and isinstance(theirs, str) else _cheapest(ours, theirs)
         for ours, theirs in zip(references, hypotheses, strict=True)
@@ -63,51 +64,39 @@ def settled(
     return tuple(ours for ours, _ in pairs), tuple(theirs for _, theirs in pairs)
 
 
-def _parts(text: str) -> tuple[str | tuple[Wordings, ...], ...]:
+def _parse(text: str, at: int, *, in_choice: bool) -> tuple[tuple[str | tuple[Wordings, ...], ...], int]:
+    """The parts of a text from `at` to its end, or to the / or } that ends a wording of a choice; and where that is."""
     parts: list[str | tuple[Wordings, ...]] = []
     words: list[str] = []
-    at = 0
-    while at < len(text):
-        if text[at].isspace():
-            at += 1
+    pattern = _WORD_IN_CHOICE if in_choice else _WORD
+    while at < len(text) and not (in_choice and text[at] in "/}"):
+        if match := pattern.match(text, at):
+            words.append(_unescaped(match.group()))
+            at = match.end()
         elif text[at] == "{":
-            end = _closing(text, at)
-            if words:
-                parts.append(" ".join(words))
-                words = []
-            parts.append(_choice(text[at + 1 : end]))
-            at = end + 1
+            parts += [" ".join(words)] if words else []
+            words = []
+            choice, at = _parse_choice(text, at)
+            parts.append(choice)
         else:
-            end = next((i for i in range(at, len(text)) if text[i].isspace()), len(text))
-            words.append(_word(text[at:end]))
-            at = end
-    return (*parts, " ".join(words)) if words or not parts else tuple(parts)
+            at += 1
+    return (*parts, *([" ".join(words)] if words else [])), at
 
 
-def _closing(text: str, start: int) -> int:
-    depth = 0
-    for i in range(start, len(text)):
-        depth += (text[i] == "{") - (text[i] == "}")
-        if not depth:
-            return i
-    raise ValueError("'{' begins a choice of wordings that no '}' ends")
-
-
-def _choice(text: str) -> tuple[Wordings, ...]:
-    pieces, depth = [""], 0
-    for character in text:
-        depth += (character == "{") - (character == "}")
-        if character == "/" and not depth:
-            pieces.append("")
-        else:
-            pieces[-1] += character
-    wordings = tuple(Wordings(_parts(piece)) for piece in pieces if piece.strip())
+def _parse_choice(text: str, at: int) -> tuple[tuple[Wordings, ...], int]:
+    """The wordings of the choice that begins at `at`, and where it is over."""
+    wordings: list[Wordings] = []
+    while text[at] != "}":
+        parts, at = _parse(text, at + 1, in_choice=True)
+        if at == len(text):
+            raise ValueError("'{' begins a choice of wordings that no '}' ends")
+        wordings += [Wordings(parts)] if parts else []
     if not wordings:
         raise ValueError("no wording between '{' and '}' ('@' stands for no word)")
-    return wordings
+    return tuple(wordings), at + 1
 
 
-def _word(token: str) -> str:
+def _unescaped(token: str) -> str:
     if "{" in token:
         raise ValueError(f"'{{' inside the word '{token}': a choice of wordings begins after a space")
     word = re.split(r"(?<!\\);", token)[0].replace("\\", "") or token
@@ -116,7 +105,7 @@ def _word(token: str) -> str:
 
 @dataclass(frozen=True)
 class _Network:
-    """Words as arcs in topological order, the first one a mere beginning; `before` lists the arcs that lead to each."""
+    """A lattice: words as arcs in topological order after an empty start; `before` lists the arcs that lead to each."""
 
     words: list[str | None]
     before: list[list[int]]
@@ -162,22 +151,18 @@ def _cheapest(reference: str | Wordings, hypothesis: str | Wordings) -> tuple[st
     back = np.zeros((*shape, 2), dtype=np.int32)
     _kernel()(*ours.encoded(numbers), *theirs.encoded(numbers), cost, back)
     a, b = min(((a, b) for a in ours.last for b in theirs.last), key=lambda cell: cost[cell])  # the first of equal ones
-    spoken: tuple[list[str], list[str]] = ([], [])
+    path_a, path_b = [], []
     while a or b:
         before_a, before_b = map(int, back[a, b])
-        for words, word, moved in (
-            (spoken[0], ours.words[a], before_a != a),
-            (spoken[1], theirs.words[b], before_b != b),
-        ):
-            if moved and word is not None:
-                words.append(word)
+        path_a += [ours.words[a]] if before_a != a else []
+        path_b += [theirs.words[b]] if before_b != b else []
         a, b = before_a, before_b
-    return " ".join(reversed(spoken[0])), " ".join(reversed(spoken[1]))
+    return " ".join(filter(None, reversed(path_a))), " ".join(filter(None, reversed(path_b)))
 
 
 @cache
 def _kernel() -> Any:
-    from asr.decoding.kernels import kernel
+    from asr.lm.compiling import kernel
 
     return kernel(_fill)
 
@@ -185,34 +170,41 @@ def _kernel() -> Any:
 def _fill(  # type: ignore[no-untyped-def]
     words_a, ends_a, before_a, words_b, ends_b, before_b, cost, back
 ) -> None:
-    # An arc's cell takes the cheapest of those before it, the first of equal ones; of equal edits a substitution, then
-    # an insertion: sclite's rules, on which the wording depends where several cost the same.
-    far = np.float32(1e30)
+    """Fill `cost` of the cheapest alignment up to each pair of arcs, (arcs_a, arcs_b), and `back`, the pair before."""
+    # sclite's order, on which the wording depends where several cost the same: the first of equal predecessors; and
+    # of equal edits a substitution, then an insertion, then a deletion.
+    infinity = np.float32(1e30)
     for a in range(len(words_a)):
-        gone = _NULL if words_a[a] < 0 else _ONE_SIDED
+        deletion = _NULL_GAP if words_a[a] < 0 else _GAP
         for b in range(len(words_b)):
             if a == 0 and b == 0:
                 continue
-            made = _NULL if words_b[b] < 0 else _ONE_SIDED
-            delete = insert = swap = far
-            delete_a = insert_b = swap_a = swap_b = 0
+            insertion = _NULL_GAP if words_b[b] < 0 else _GAP
+            delete = insert = substitute = infinity
+            delete_a = insert_b = substitute_a = substitute_b = 0
             for i in range(ends_a[a], ends_a[a + 1]):
                 if cost[before_a[i], b] < delete:
                     delete, delete_a = cost[before_a[i], b], before_a[i]
+                # Arcs may have several predecessors: a pair of words follows the cheapest pair of these.
                 for j in range(ends_b[b], ends_b[b + 1]):
-                    if cost[before_a[i], before_b[j]] < swap:
-                        swap, swap_a, swap_b = cost[before_a[i], before_b[j]], before_a[i], before_b[j]
+                    if cost[before_a[i], before_b[j]] < substitute:
+                        substitute, substitute_a, substitute_b = (
+                            cost[before_a[i], before_b[j]],
+                            before_a[i],
+                            before_b[j],
+                        )
             for j in range(ends_b[b], ends_b[b + 1]):
                 if cost[a, before_b[j]] < insert:
                     insert, insert_b = cost[a, before_b[j]], before_b[j]
-            delete += gone
-            insert += made
+            delete += deletion
+            insert += insertion
             if words_a[a] != words_b[b]:
-                swap += _SWAP
+                substitute += _SUBSTITUTION
             elif words_a[a] < 0:
-                swap += _BOTH_NULL
-            if a > 0 and b > 0 and swap <= delete and swap <= insert:
-                cost[a, b], back[a, b, 0], back[a, b, 1] = swap, swap_a, swap_b
+                substitute += _NULL_PAIR
+            # The empty start (arc 0) pairs with no word.
+            if a > 0 and b > 0 and substitute <= delete and substitute <= insert:
+                cost[a, b], back[a, b, 0], back[a, b, 1] = substitute, substitute_a, substitute_b
             elif delete < insert:
                 cost[a, b], back[a, b, 0], back[a, b, 1] = delete, delete_a, b
             else:

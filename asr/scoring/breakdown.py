@@ -1,15 +1,19 @@
-"""Where the errors are: by speaker, length, noise; the words that are confused, lost and made up."""
+"""Where the errors are: by speaker, length and noise, by word, and by the confidence of the recognized words."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-import numpy as np
+from asr.decoding.confidence import BINS, expected_calibration_error, normalized_cross_entropy
+from asr.scoring.edits import Edit, EditCounts, Score
+from asr.scoring.pairing import Line
+from asr.text.normalize import normalize
 
-from asr.scoring.edits import Edit, EditCounts
-from asr.scoring.significance import bootstrap_interval
+_Key = TypeVar("_Key", str, tuple[str, str])
 
 DURATION_EDGES = (2.0, 5.0, 10.0, 15.0, 20.0, 30.0)  # seconds
 LENGTH_EDGES = (1.0, 3.0, 6.0, 11.0, 21.0, 41.0)  # words of the reference
@@ -17,40 +21,30 @@ SNR_EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0)  # decibels
 
 
 @dataclass(frozen=True)
-class Group:
-    """Some of the utterances and their errors; `interval` is over utterances, `seconds` None where not all have one."""
+class GroupScore(Score):
+    """The score of some of the utterances, under a name; `seconds` of audio is None where not all durations are known.
 
-    name: str
-    utterances: int
-    sentence_errors: int
-    counts: EditCounts
-    interval: tuple[float, float]
-    seconds: float | None
+    Its interval is over utterances, of 1,000 resamples.
+    """
 
-    @property
-    def rate(self) -> float:
-        return self.counts.rate
+    name: str = ""
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class Confusions:
-    """How often words were confused, lost and made up; `reference` counts the words that were there to recognize."""
+    """How often each word was confused with another, deleted and inserted."""
 
     substituted: Counter[tuple[str, str]]  # (reference word, hypothesis word)
     deleted: Counter[str]
     inserted: Counter[str]
-    reference: Counter[str]
 
 
 def by_name(
     counts: Sequence[EditCounts], names: Sequence[str], durations: Sequence[float | None] = ()
-) -> tuple[Group, ...]:
+) -> tuple[GroupScore, ...]:
     """A group per name (of a speaker, say), by name; utterances without one are "(unknown)" and come last."""
-    members: dict[str, list[int]] = {}
-    for i, name in enumerate(names):
-        members.setdefault(name, []).append(i)
-    order = sorted(members, key=lambda name: (not name, name))
-    return tuple(_group(name or "(unknown)", members[name], counts, durations) for name in order)
+    return _groups([(not name, name) for name in names], lambda key: key[1] or "(unknown)", counts, durations)
 
 
 def by_value(
@@ -59,34 +53,32 @@ def by_value(
     edges: Sequence[float],
     label: Callable[[float | None, float | None], str],
     durations: Sequence[float | None] = (),
-) -> tuple[Group, ...]:
+) -> tuple[GroupScore, ...]:
     """A group per range [edge, next edge), those without utterances left out; utterances without a value come last.
 
     `label(low, high)` names a range, whose `low` or `high` is None at the ends.
     """
-    members: dict[int, list[int]] = {}
-    for i, value in enumerate(values):
-        place = len(edges) + 1 if value is None else int(np.searchsorted(edges, value, side="right"))
-        members.setdefault(place, []).append(i)
+    ranges = [None if value is None else bisect_right(edges, value) for value in values]
     limits = [None, *edges, None]
+    return _groups(
+        [len(limits) if number is None else number for number in ranges],
+        lambda number: "(unknown)" if number == len(limits) else label(limits[number], limits[number + 1]),
+        counts,
+        durations,
+    )
 
-    def name(place: int) -> str:
-        return "(unknown)" if place > len(edges) else label(limits[place], limits[place + 1])
 
-    return tuple(_group(name(place), members[place], counts, durations) for place in sorted(members))
-
-
-def by_duration(counts: Sequence[EditCounts], durations: Sequence[float | None]) -> tuple[Group, ...]:
+def by_duration(counts: Sequence[EditCounts], durations: Sequence[float | None]) -> tuple[GroupScore, ...]:
     """Groups by seconds of audio."""
     return by_value(counts, durations, DURATION_EDGES, lambda low, high: _range(low, high, "s"), durations)
 
 
-def by_snr(counts: Sequence[EditCounts], decibels: Sequence[float | None]) -> tuple[Group, ...]:
+def by_snr(counts: Sequence[EditCounts], decibels: Sequence[float | None]) -> tuple[GroupScore, ...]:
     """Groups by signal-to-noise ratio in decibels."""
     return by_value(counts, decibels, SNR_EDGES, lambda low, high: _range(low, high, "dB"))
 
 
-def by_length(counts: Sequence[EditCounts]) -> tuple[Group, ...]:
+def by_length(counts: Sequence[EditCounts]) -> tuple[GroupScore, ...]:
     """Groups by words of the reference, for where durations are not known."""
 
     def label(low: float | None, high: float | None) -> str:
@@ -101,87 +93,104 @@ def confusions(
     references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]], alignments: Sequence[Sequence[Edit]]
 ) -> Confusions:
     """Count the edits of aligned token sequences by the words in them."""
-    found = Confusions(Counter(), Counter(), Counter(), Counter())
+    found = Confusions(Counter(), Counter(), Counter())
     for reference, hypothesis, edits in zip(references, hypotheses, alignments, strict=True):
-        found.reference.update(reference)
         for edit in edits:
-            if edit.kind == "equal":
-                continue
-            ours = reference[edit.reference_start : edit.reference_end]
-            theirs = hypothesis[edit.hypothesis_start : edit.hypothesis_end]
             if edit.kind == "substitute":
-                found.substituted.update(zip(ours, theirs, strict=True))
+                found.substituted.update(edit.pairs(reference, hypothesis))
             elif edit.kind == "delete":
-                found.deleted.update(ours)
-            else:
-                found.inserted.update(theirs)
+                found.deleted.update(reference[edit.reference_start : edit.reference_end])
+            elif edit.kind == "insert":
+                found.inserted.update(hypothesis[edit.hypothesis_start : edit.hypothesis_end])
     return found
 
 
-def ranked(counter: Counter[str] | Counter[tuple[str, str]], limit: int | None = None) -> list[tuple[str, int]]:
-    """The most frequent first, ties by the alphabet; a pair as "reference -> hypothesis"."""
-    items = sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:limit]
-    return [(key if isinstance(key, str) else f"{key[0]} -> {key[1]}", number) for key, number in items]
+def ranked(counter: Counter[_Key], limit: int | None = None) -> list[tuple[_Key, int]]:
+    """The most frequent keys first, with their counts; ties in alphabetical order."""
+    return sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:limit]
 
 
-def group_table(title: str, groups: Sequence[Group], limit: int | None = None) -> str:
-    """A table for people; with a `limit` the groups with the most errors, and how many others there are."""
-    shown = groups
-    if limit is not None and len(groups) > limit:
-        worst = sorted(groups, key=lambda group: (-group.counts.errors, group.name))[:limit]
-        shown = [group for group in groups if group in worst]
-    width = max(len(title), *(len(group.name) for group in shown))
-    lines = [f"{title:<{width}}  utterances   words      WER   95 % interval      sub   del   ins"]
-    for group in shown:
-        low, high = group.interval
-        c = group.counts
-        lines.append(
-            f"{group.name:<{width}}  {group.utterances:10d} {c.reference_length:7d} {group.rate:8.2%}  "
-            f"{f'{low:.2%} to {high:.2%}':<17} {c.substitutions:5d} {c.deletions:5d} {c.insertions:5d}"
-        )
-    if len(shown) < len(groups):
-        lines.append(f"... and {len(groups) - len(shown)} more with fewer errors (--limit)")
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class WordConfidences:
+    """The recognized words of an utterance (or of many): the confidence of each, and whether it was right."""
+
+    confidences: tuple[float, ...] = ()
+    correct: tuple[bool, ...] = ()
+
+    def quality(self) -> dict[str, Any]:
+        """Words, share of right ones, mean confidence, ECE and normalized cross entropy (None: undefined), as JSON."""
+        cross_entropy = normalized_cross_entropy(self.confidences, self.correct)
+        count = max(len(self.confidences), 1)
+        return {
+            "words": len(self.confidences),
+            "right": round(sum(self.correct) / count, 5),
+            "mean_confidence": round(sum(self.confidences) / count, 5),
+            "expected_calibration_error": round(expected_calibration_error(self.confidences, self.correct), 5),
+            "normalized_cross_entropy": None if cross_entropy is None else round(cross_entropy, 5),
+        }
+
+    def bins(self) -> list[tuple[float, float, int]]:
+        """Mean confidence, share of right words and number of words in each bin that has any, as ECE takes them."""
+        members: dict[int, list[int]] = {}
+        for i, confidence in enumerate(self.confidences):
+            members.setdefault(min(int(confidence * BINS), BINS - 1), []).append(i)
+        return [
+            (
+                sum(self.confidences[i] for i in chosen) / len(chosen),
+                sum(self.correct[i] for i in chosen) / len(chosen),
+                len(chosen),
+            )
+            for _, chosen in sorted(members.items())
+        ]
+
+    def below(self, limit: float) -> tuple[int, int]:
+        """How many words have a confidence below `limit`, and how many of these were wrong."""
+        doubtful = [right for c, right in zip(self.confidences, self.correct, strict=True) if c < limit]
+        return len(doubtful), doubtful.count(False)
 
 
-def confusion_table(found: Confusions, limit: int | None = None) -> str:
-    """The top confusions, deletions and insertions side by side; "" where there is none."""
-    columns = [
-        ("confused", ranked(found.substituted, limit)),
-        ("deleted", ranked(found.deleted, limit)),
-        ("inserted", ranked(found.inserted, limit)),
-    ]
-    columns = [(title, rows) for title, rows in columns if rows]
-    cells = [[title, *(f"{number:5d}  {words}" for words, number in rows)] for title, rows in columns]
-    height = max(map(len, cells), default=0)
-    widths = [max(map(len, column)) + 3 for column in cells]
-    lines = []
-    for i in range(height):
-        line = "".join(
-            f"{column[i] if i < len(column) else '':<{width}}" for column, width in zip(cells, widths, strict=True)
-        )
-        lines.append(line.rstrip())
-    return "\n".join(lines)
+def word_confidences(line: Line, hypothesis: str, normalizer: str, edits: Sequence[Edit]) -> WordConfidences | None:
+    """The words of `hypothesis`, the normalized text of `line`, aligned by `edits`; None where confidences are unknown.
+
+    A recognized word that the normalizer splits passes its confidence to each part. A word is right where it is aligned
+    with an equal word of the reference, as in NIST's scoring of confidences.
+    """
+    known = [(part, w.confidence) for w in line.words for part in normalize(w.word, normalizer).split()]
+    if [part for part, _ in known] != hypothesis.split():
+        return None
+    correct = [False] * len(known)
+    for edit in edits:
+        if edit.kind == "equal":
+            first, last = edit.hypothesis_start, edit.hypothesis_end
+            correct[first:last] = [True] * (last - first)
+    return WordConfidences(tuple(c for _, c in known), tuple(correct))
 
 
-def _group(name: str, members: Sequence[int], counts: Sequence[EditCounts], durations: Sequence[float | None]) -> Group:
-    chosen = [counts[i] for i in members]
-    seconds = [durations[i] for i in members] if durations else [None]
-    known = [s for s in seconds if s is not None]
-    errors = np.array([c.errors for c in chosen], dtype=np.int64)
-    lengths = np.array([c.reference_length for c in chosen], dtype=np.int64)
-    return Group(
-        name,
-        len(chosen),
-        int((errors > 0).sum()),
-        _sum(chosen),
-        bootstrap_interval(errors, lengths, resamples=1000),
-        sum(known) if len(known) == len(seconds) else None,
+def pooled(parts: Sequence[WordConfidences | None]) -> WordConfidences:
+    """The words of all utterances, those without confidences left out."""
+    known = [part for part in parts if part is not None]
+    return WordConfidences(
+        tuple(c for part in known for c in part.confidences), tuple(right for part in known for right in part.correct)
     )
 
 
-def _sum(counts: Iterable[EditCounts]) -> EditCounts:
-    return sum(counts, EditCounts())
+def _groups(
+    keys: Sequence[Any],
+    name: Callable[[Any], str],
+    counts: Sequence[EditCounts],
+    durations: Sequence[float | None],
+) -> tuple[GroupScore, ...]:
+    """A group for each different key of the utterances, in the order of the keys."""
+    members: dict[Any, list[int]] = {}
+    for i, key in enumerate(keys):
+        members.setdefault(key, []).append(i)
+    groups = []
+    for key, chosen in sorted(members.items()):
+        known = [seconds for i in chosen if durations and (seconds := durations[i]) is not None]
+        total = sum(known) if len(known) == len(chosen) else None
+        utterances = tuple(counts[i] for i in chosen)
+        groups.append(GroupScore("word", utterances, resamples=1000, name=name(key), seconds=total))
+    return tuple(groups)
 
 
 def _range(low: float | None, high: float | None, unit: str) -> str:

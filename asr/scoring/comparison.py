@@ -2,53 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from asr.scoring.edits import Edit, Score, Unit, align_texts, count
-from asr.scoring.significance import Difference, MatchedPairs, blocks, matched_pairs, paired_bootstrap
+from asr.scoring.edits import Edit, Score, Unit, align_texts, score_alignments
+from asr.scoring.significance import Difference, paired_bootstrap, resampling_units
 
 SIGNIFICANT = 0.05
+GOOD_WORDS = 2  # correct words of both systems that end a segment, as in NIST's sc_stats
+
+
+@dataclass(frozen=True)
+class MatchedPairs:
+    """The matched-pairs test over `segments`; `z` is positive where the first system makes more errors."""
+
+    segments: int
+    mean: float
+    z: float
+    p: float
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Two scores of the same references. Differences are B's minus A's: negative where B is better.
 
-    `matched` is None for characters, for which the test was not made. `reworded` are the utterances whose references
-    leave a choice that fell differently for the two.
+    `bootstrap` is the difference of the rates with its paired-bootstrap interval and p, over `interval_units`
+    ("speakers" where these are known, else "utterances"). `matched` is None for characters, for which the test is not
+    defined.
     """
 
     a: Score
     b: Score
-    alignments_a: tuple[list[Edit], ...]
-    alignments_b: tuple[list[Edit], ...]
-    reworded: frozenset[int] = frozenset()
-
-    @cached_property
-    def _bootstrap(self) -> tuple[Difference, str]:
-        units, name = blocks(
-            np.concatenate([self.a.errors_and_lengths, self.b.errors_and_lengths], axis=1), self.a.speakers
-        )
-        return paired_bootstrap(units[:, 0], units[:, 2], units[:, 1], units[:, 3]), name
-
-    @property
-    def bootstrap(self) -> Difference:
-        """The difference of the rates with its paired-bootstrap interval and p, over speakers where known."""
-        return self._bootstrap[0]
-
-    @property
-    def interval_units(self) -> str:
-        """What was resampled: "speakers" or "utterances"."""
-        return self._bootstrap[1]
-
-    @cached_property
-    def matched(self) -> MatchedPairs | None:
-        return matched_pairs(self.alignments_a, self.alignments_b, self.reworded) if self.a.unit == "word" else None
+    bootstrap: Difference
+    interval_units: str
+    matched: MatchedPairs | None
 
     @property
     def difference(self) -> float:
@@ -73,16 +66,16 @@ class Comparison:
         low, high = self.interval
         return self.p < SIGNIFICANT and not low <= 0.0 <= high
 
-    def verdict(self, name_a: str = "A", name_b: str = "B") -> str:
+    def verdict(self) -> str:
         """ "B is better: -0.8 % absolute [-1.2, -0.4], p = 0.001", or that the difference may be chance."""
         low, high = (100.0 * limit for limit in self.interval)
         p = p_text(self.p, self.bootstrap.bounded)
         figures = f"{100.0 * self.difference:+.2f} % absolute [{low:+.2f}, {high:+.2f}], {p}"
         if not self.gains.any():
-            return f"{name_a} and {name_b} make equally many errors in every utterance"
+            return "A and B make equally many errors in every utterance"
         if self.significant:
-            return f"{name_b} is {'better' if self.difference < 0 else 'worse'}: {figures}"
-        return f"no significant difference: {name_b} is at {figures}"
+            return f"B is {'better' if self.difference < 0 else 'worse'}: {figures}"
+        return f"no significant difference: B is at {figures}"
 
     def summary(self) -> dict[str, Any]:
         """The figures as JSON-able values; rates are fractions."""
@@ -121,12 +114,14 @@ def compare(
     references leave a choice. Raises ValueError when lists differ in length.
     """
     others = references if references_b is None else references_b
-    alignments_a = tuple(align_texts(references, hypotheses_a, unit))
-    alignments_b = tuple(align_texts(others, hypotheses_b, unit))
-    reworded = frozenset(i for i, (ours, other) in enumerate(zip(references, others, strict=True)) if ours != other)
-    return Comparison(
-        count(alignments_a, unit, speakers), count(alignments_b, unit, speakers), alignments_a, alignments_b, reworded
-    )
+    alignments_a, alignments_b = align_texts(references, hypotheses_a, unit), align_texts(others, hypotheses_b, unit)
+    a, b = (score_alignments(alignments, unit, speakers) for alignments in (alignments_a, alignments_b))
+    units, name = resampling_units(np.concatenate([a.errors_and_lengths, b.errors_and_lengths], axis=1), speakers)
+    matched = None
+    if unit == "word":
+        reworded = {i for i, (ours, other) in enumerate(zip(references, others, strict=True)) if ours != other}
+        matched = matched_pairs(alignments_a, alignments_b, reworded)
+    return Comparison(a, b, paired_bootstrap(units[:, :2], units[:, 2:]), name, matched)
 
 
 def p_text(p: float, bounded: bool = False) -> str:
@@ -134,3 +129,56 @@ def p_text(p: float, bounded: bool = False) -> str:
     if p < 0.001:
         return "p < 0.001"
     return f"p < {p + 0.0005:.3f}" if bounded else f"p = {p:.3f}"
+
+
+def matched_pairs(
+    alignments_a: Sequence[Sequence[Edit]], alignments_b: Sequence[Sequence[Edit]], whole: Collection[int] = ()
+) -> MatchedPairs:
+    """The matched-pairs sentence-segment word error test (Gillick and Cox, ICASSP 1989) as NIST's sc_stats does it.
+
+    Utterances are cut where both systems have GOOD_WORDS words in a row right; the differences of the errors in the
+    segments with errors are taken to be independent and their mean to be normally distributed, which requires about 30
+    segments. The utterances in `whole`, whose references differ, are a segment each.
+    """
+    differences: list[int] = []
+    for i, (edits_a, edits_b) in enumerate(zip(alignments_a, alignments_b, strict=True)):
+        if i in whole:
+            errors = len(_error_places(edits_a)), len(_error_places(edits_b))
+            differences += [errors[0] - errors[1]] if any(errors) else []
+        else:
+            differences += _segment_differences(edits_a, edits_b)
+    n = len(differences)
+    values = np.array(differences, dtype=np.float64)
+    if n < 2 or not values.any():
+        return MatchedPairs(n, float(values.mean()) if n else 0.0, 0.0, 1.0)
+    mean, deviation = float(values.mean()), float(values.std(ddof=1))
+    if deviation == 0.0:  # every segment differs by the same: the sign test's answer
+        return MatchedPairs(n, mean, math.copysign(math.inf, mean), min(1.0, 2.0 * 0.5**n))
+    z = mean / (deviation / math.sqrt(n))
+    return MatchedPairs(n, mean, z, math.erfc(abs(z) / math.sqrt(2.0)))
+
+
+def _segment_differences(edits_a: Sequence[Edit], edits_b: Sequence[Edit]) -> list[int]:
+    """Errors of A minus errors of B in each segment of one utterance."""
+    # An error at reference word i lies at 2i + 1, one inserted before it at 2i.
+    events = [(place, 1) for place in _error_places(edits_a)] + [(place, -1) for place in _error_places(edits_b)]
+    if not events:
+        return []
+    events.sort()
+    differences = [events[0][1]]
+    for (before, _), (place, sign) in pairwise(events):
+        if place // 2 - (before + 1) // 2 >= GOOD_WORDS:  # words between the two, right in both
+            differences.append(sign)
+        else:
+            differences[-1] += sign
+    return differences
+
+
+def _error_places(edits: Sequence[Edit]) -> list[int]:
+    places: list[int] = []
+    for edit in edits:
+        if edit.kind == "insert":
+            places += [2 * edit.reference_start] * (edit.hypothesis_end - edit.hypothesis_start)
+        elif edit.kind != "equal":
+            places += range(2 * edit.reference_start + 1, 2 * edit.reference_end, 2)
+    return places

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from asr.scoring.significance import blocks, bootstrap_interval
+from asr.scoring.significance import bootstrap_interval, resampling_units
 
 Unit = Literal["word", "char"]
 Kind = Literal["equal", "substitute", "delete", "insert"]
@@ -25,6 +26,12 @@ class Edit(NamedTuple):
     reference_end: int
     hypothesis_start: int
     hypothesis_end: int
+
+    def pairs(self, reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[str, str]]:
+        """The tokens of both sides that stand opposite each other, "" where one side has none."""
+        ours = reference[self.reference_start : self.reference_end]
+        theirs = hypothesis[self.hypothesis_start : self.hypothesis_end]
+        return list(zip_longest(ours, theirs, fillvalue=""))
 
 
 @dataclass(frozen=True)
@@ -61,11 +68,13 @@ class Score:
     """The error rate of a test set: counts summed over all utterances and divided once.
 
     `utterances` holds the counts of each utterance in input order, `speakers` their speakers where these are known.
+    `resamples` sets the number of bootstrap resamples for the interval (default: as `bootstrap_interval` chooses).
     """
 
     unit: Unit
     utterances: tuple[EditCounts, ...]
     speakers: tuple[str, ...] = ()
+    resamples: int | None = None
 
     @cached_property
     def counts(self) -> EditCounts:
@@ -138,8 +147,8 @@ class Score:
 
     @cached_property
     def _interval(self) -> tuple[tuple[float, float], str]:
-        units, name = blocks(self.errors_and_lengths, self.speakers)
-        return bootstrap_interval(units[:, 0], units[:, 1]), name
+        units, name = resampling_units(self.errors_and_lengths, self.speakers)
+        return bootstrap_interval(units[:, 0], units[:, 1], resamples=self.resamples), name
 
 
 def score(
@@ -147,99 +156,62 @@ def score(
 ) -> Score:
     """Align each hypothesis with the reference at the same position and count edits.
 
-    Words are what stands between white space; characters include one space between words. An empty reference
-    is allowed: every token of its hypothesis is an insertion. Nothing is normalized: do that before, to both
-    sides alike. With `speakers`, one per utterance, the interval is over speakers. Raises ValueError when the lists
-    differ in length.
+    Words are separated by white space; characters include one space between words. An empty reference is allowed:
+    every token of its hypothesis is an insertion. Nothing is normalized: do that before, to both sides alike. With
+    `speakers`, one per utterance, the interval is over speakers. Raises ValueError when the lists differ in length.
     """
-    return count(align_texts(references, hypotheses, unit), unit, speakers)
+    return score_alignments(align_texts(references, hypotheses, unit), unit, speakers)
 
 
 def align_texts(references: Sequence[str], hypotheses: Sequence[str], unit: Unit = "word") -> list[list[Edit]]:
-    """The alignments that `score` counts. Raises ValueError when the lists differ in length."""
+    """A minimum edit alignment (all edits cost 1) of each pair. Raises ValueError when the lists differ in length."""
     if len(references) != len(hypotheses):
         raise ValueError(f"{len(references)} references but {len(hypotheses)} hypotheses")
-    if unit == "char":
-        return [_align_characters(*pair) for pair in zip(references, hypotheses, strict=True)]
-    return align([tokens(text, unit) for text in references], [tokens(text, unit) for text in hypotheses])
+    ours, theirs = [tokens(text, unit) for text in references], [tokens(text, unit) for text in hypotheses]
+    if unit == "word":
+        return _align_words(ours, theirs)
+    from rapidfuzz.distance import Levenshtein  # what jiwer stands on: its lists of characters take five times as long
+
+    return [
+        [
+            Edit(_KINDS[op.tag], op.src_start, op.src_end, op.dest_start, op.dest_end)
+            for op in Levenshtein.opcodes(reference, hypothesis)
+        ]
+        for reference, hypothesis in zip(ours, theirs, strict=True)
+    ]
 
 
-def count(alignments: Sequence[Sequence[Edit]], unit: Unit = "word", speakers: Sequence[str] = ()) -> Score:
+def _align_words(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]]) -> list[list[Edit]]:
+    import jiwer
+
+    alignments: list[list[Edit]] = []
+    for first in range(0, len(references), _BLOCK):
+        block = slice(first, first + _BLOCK)
+        output = jiwer.process_words([*map(" ".join, references[block])], [*map(" ".join, hypotheses[block])])
+        alignments += [
+            [Edit(c.type, c.ref_start_idx, c.ref_end_idx, c.hyp_start_idx, c.hyp_end_idx) for c in chunks]  # type: ignore[arg-type]
+            for chunks in output.alignments
+        ]
+    return alignments
+
+
+def score_alignments(alignments: Sequence[Sequence[Edit]], unit: Unit = "word", speakers: Sequence[str] = ()) -> Score:
     """The score of utterances that are aligned already. Raises ValueError when the lists differ in length."""
     if speakers and len(speakers) != len(alignments):
         raise ValueError(f"{len(alignments)} utterances but {len(speakers)} speakers")
     return Score(unit, tuple(map(_count, alignments)), tuple(speakers))
 
 
-def tokens(text: str, unit: Unit) -> list[str]:
-    """The words of `text`, or its characters with white space reduced to one space between words."""
-    if unit == "word":
-        return text.split()
-    if unit == "char":
-        return list(" ".join(text.split()))
-    raise ValueError(f"unit is 'word' or 'char', found {unit!r}")
-
-
-def align(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]]) -> list[list[Edit]]:
-    """A minimum edit alignment (all edits cost 1) of each pair of token sequences."""
-    # jiwer below 4 refuses empty references and all versions are spared trivial work: those are settled here
-    alignments = [_trivial(reference, hypothesis) for reference, hypothesis in zip(references, hypotheses, strict=True)]
-    filled = [i for i, reference in enumerate(references) if reference and not alignments[i]]
-    for first in range(0, len(filled), _BLOCK):
-        block = filled[first : first + _BLOCK]
-        for i, edits in zip(
-            block, _aligned([references[i] for i in block], [hypotheses[i] for i in block]), strict=True
-        ):
-            alignments[i] = edits
-    return alignments
-
-
-def _aligned(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]]) -> Iterator[list[Edit]]:
-    import jiwer
-
-    output = jiwer.process_words(
-        list(map(list, references)),  # type: ignore[arg-type]
-        list(map(list, hypotheses)),  # type: ignore[arg-type]
-        reference_transform=_as_given,  # type: ignore[arg-type]
-        hypothesis_transform=_as_given,  # type: ignore[arg-type]
-    )
-    for chunks in output.alignments:
-        yield [
-            Edit(c.type, c.ref_start_idx, c.ref_end_idx, c.hyp_start_idx, c.hyp_end_idx)  # type: ignore[arg-type]
-            for c in chunks
-        ]
-
-
-def _align_characters(reference: str, hypothesis: str) -> list[Edit]:
-    """What `align` says of the characters, by the library behind jiwer: its own lists of characters take five times as
-    long.
-    """
-    from rapidfuzz.distance import Levenshtein
-
-    ours, theirs = " ".join(reference.split()), " ".join(hypothesis.split())
-    if ours == theirs:
-        return _trivial(ours, theirs)
-    codes = Levenshtein.opcodes(ours, theirs)
-    return [Edit(_KINDS[c.tag], c.src_start, c.src_end, c.dest_start, c.dest_end) for c in codes]
-
-
-def _trivial(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Edit]:
-    """The alignment where one look shows it, else an empty one."""
-    if not reference:
-        return [Edit("insert", 0, 0, 0, len(hypothesis))] if hypothesis else []
-    return [Edit("equal", 0, len(reference), 0, len(hypothesis))] if reference == hypothesis else []
-
-
-def _as_given(sentences: list[list[str]]) -> list[list[str]]:
-    return sentences
+def tokens(text: str, unit: Unit) -> Sequence[str]:
+    """The words of `text`, or its characters (a string) with white space reduced to one space between words."""
+    if unit not in ("word", "char"):
+        raise ValueError(f"unit is 'word' or 'char', found {unit!r}")
+    return text.split() if unit == "word" else " ".join(text.split())
 
 
 def _count(alignment: Sequence[Edit]) -> EditCounts:
     lengths = {"equal": 0, "substitute": 0, "delete": 0, "insert": 0}
-    for edit in alignment:
-        from_hypothesis = edit.kind == "insert"
-        start = edit.hypothesis_start if from_hypothesis else edit.reference_start
-        end = edit.hypothesis_end if from_hypothesis else edit.reference_end
-        lengths[edit.kind] += end - start
+    for kind, reference_start, reference_end, hypothesis_start, hypothesis_end in alignment:
+        lengths[kind] += max(reference_end - reference_start, hypothesis_end - hypothesis_start)
     hits, substitutions, deletions = lengths["equal"], lengths["substitute"], lengths["delete"]
     return EditCounts(substitutions, deletions, lengths["insert"], hits, hits + substitutions + deletions)

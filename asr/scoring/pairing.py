@@ -1,23 +1,82 @@
-"""Which hypothesis belongs to which reference: by id, by time or by line, nothing dropped."""
+"""The texts of utterances as files give them, and which hypothesis belongs to which reference: nothing is dropped."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from asr.scoring.nist_files import cut
-from asr.scoring.texts import Line, Texts, TextsError
+from asr.scoring.alternatives import NULL, Wordings
+from asr.types import AsrError, Word
+
+
+class TextFileError(AsrError):
+    """A file of references or hypotheses is malformed, or does not fit the other. The message names file and line."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """The text of one utterance and what its file says about it; seconds, decibels.
+
+    `text` is None for a hypothesis that is there without a text (a recording that could not be read); where it leaves
+    a choice, `wordings` holds what is scored. `words` are there where the file gives their times. `recording` is
+    the recording with its channel in stm and ctm files.
+    """
+
+    id: str
+    text: str | None
+    speaker: str = ""
+    duration: float | None = None
+    snr: float | None = None
+    snr_estimated: bool = False
+    audio_filepath: str = ""
+    offset: float = 0.0
+    segment: bool = False
+    channel: int | None = None
+    words: tuple[Word, ...] = ()
+    wordings: Wordings | None = None
+    recording: str = ""
+
+
+@dataclass(frozen=True)
+class TimedWord:
+    """A word of a ctm file; seconds. `mark` for <ALT_BEGIN>, <ALT> and <ALT_END>, which have no times."""
+
+    text: str
+    start: float = 0.0
+    end: float = 0.0
+    confidence: float | None = None
+    mark: bool = False
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file of references or hypotheses: its lines in file order.
+
+    `numbered`: the ids are line numbers, as in a txt file. `predicted`: rows have `pred_text`. `whole`: the file is one
+    text without an id (subtitles), named after the file. `chosen`: the format was given, not found out. `ignored` are
+    the segments of an stm file that are not scored, `timed` the words of a ctm file by recording and channel.
+    """
+
+    path: str
+    lines: tuple[Line, ...]
+    format: str = ""
+    numbered: bool = False
+    predicted: bool = False
+    whole: bool = False
+    chosen: bool = False
+    ignored: tuple[Line, ...] = ()
+    timed: Mapping[str, Sequence[TimedWord]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class TestSet:
     """References with the hypothesis of each, in the order of the references.
 
-    `missing` are the ids of references without a hypothesis, which count as empty ones (every word deleted);
-    `extra` those of hypotheses without a reference, which cannot be scored. Both are to be reported.
+    References without a hypothesis have one whose text is None, which counts as empty (every word deleted); `extra` are
+    the ids of hypotheses without a reference, which cannot be scored. Both are to be reported.
     """
 
     __test__ = False  # for pytest, which would collect a class of this name
@@ -26,34 +85,38 @@ class TestSet:
     hypothesis_path: str
     references: tuple[Line, ...]
     hypotheses: tuple[Line, ...]
-    missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The ids of references without a hypothesis."""
+        return tuple(line.id for line in self.hypotheses if line.text is None)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What did not fit, one line each."""
         lines = []
-        if self.missing:
-            many = _count(len(self.missing), "utterance")
+        if missing := self.missing:
+            many = f"{len(missing)} utterance" + "s" * (len(missing) > 1)
             lines.append(
                 f"{self.hypothesis_path}: no hypothesis for {many} of {len(self.references)} "
-                f"({_some(self.missing)}): scored as empty, every word deleted"
+                f"({_some(missing)}): scored as empty, every word deleted"
             )
         if self.extra:
-            many = _count(len(self.extra), "hypothesis", "hypotheses")
+            many = f"{len(self.extra)} {'hypotheses' if len(self.extra) > 1 else 'hypothesis'}"
             lines.append(f"{self.hypothesis_path}: {many} without a reference ({_some(self.extra)}): not scored")
         return tuple(lines)
 
 
-def pair(references: Texts, hypotheses: Texts) -> TestSet:
-    """Put every reference together with its hypothesis: by id, or by line number where both are txt.
+def pair(references: TextFile, hypotheses: TextFile) -> TestSet:
+    """Match every reference with its hypothesis: by id, or by line number where both are txt.
 
     A ctm is cut to the segments of an stm. A file that is one text pairs with another, and with the lines of a txt file
-    taken together. Raises TextsError where txt files differ in length, where only one of the two has ids or both may
+    taken together. Raises TextFileError where txt files differ in length, where only one of the two has ids or both may
     have them, and where no id is common.
     """
     if (references.format, hypotheses.format) == ("stm", "ctm"):
-        hypotheses = cut(references, hypotheses)
+        hypotheses = cut_to_segments(references, hypotheses)
     elif references.format == hypotheses.format == "ctm":
         references, hypotheses = _by_channel(references), _by_channel(hypotheses)
     elif references.whole or hypotheses.whole:
@@ -62,49 +125,41 @@ def pair(references: Texts, hypotheses: Texts) -> TestSet:
         references, hypotheses = _with_ids(references, hypotheses)
     if references.numbered != hypotheses.numbered:
         bare, other = (references, hypotheses) if references.numbered else (hypotheses, references)
-        raise TextsError(
+        raise TextFileError(
             f"{bare.path} has no utterance ids and {other.path} has, as {other.format}: give both with "
             "ids (--format kaldi where lines begin with them)"
         )
     if references.numbered and len(references.lines) != len(hypotheses.lines):
-        raise TextsError(
+        raise TextFileError(
             f"{references.path} has {len(references.lines)} lines and {hypotheses.path} {len(hypotheses.lines)}: "
             "txt files are paired line by line (an empty line is an empty text); use trn or jsonl to pair by id"
         )
-    by_id = {line.id: line for line in hypotheses.lines}
-    found = [by_id.get(line.id) for line in references.lines]
-    if not any(found):
-        raise TextsError(
+    known, by_id = ({line.id: line for line in texts.lines} for texts in (references, hypotheses))
+    if known.keys().isdisjoint(by_id):
+        raise TextFileError(
             f"{hypotheses.path}: none of its ids is in {references.path} "
             f"('{hypotheses.lines[0].id}' there, '{references.lines[0].id}' here)"
         )
-    known = {line.id for line in references.lines}
-    missing = [
-        line.id
-        for line, hypothesis in zip(references.lines, found, strict=True)
-        if hypothesis is None or hypothesis.text is None
-    ]
     return TestSet(
         references.path,
         hypotheses.path,
         references.lines,
-        tuple(h or Line(line.id, None) for line, h in zip(references.lines, found, strict=True)),
-        tuple(missing),
+        tuple(by_id.get(line.id) or Line(line.id, None) for line in references.lines),
         tuple(line.id for line in hypotheses.lines if line.id not in known),
     )
 
 
 def first_words(lines: Sequence[Line], *, alone: bool = False) -> list[str]:
-    """The first word of each text, [] where they are no ids: an empty text, two alike, or all alone on their lines."""
+    """The first word of each text, or [] where they cannot be ids: a text is empty, two are equal, no line has more."""
     words = [(line.text or "").split(maxsplit=1) for line in lines]
     names = [word[0] for word in words if word]
     return names if len(set(names)) == len(lines) and (alone or max(map(len, words)) > 1) else []
 
 
-def with_first_word_as_id(texts: Texts) -> Texts:
-    """The lines of Kaldi's `text`: an id, then the words. Raises TextsError where an id is missing or there twice."""
+def with_first_word_as_id(texts: TextFile) -> TextFile:
+    """The lines of Kaldi's `text`: an id, then the words. Raises TextFileError where ids are not distinct."""
     if not first_words(texts.lines, alone=True):
-        raise TextsError(
+        raise TextFileError(
             f"{texts.path}: each line of Kaldi's text begins with an id of its own, and here two are equal"
         )
     lines = []
@@ -115,15 +170,15 @@ def with_first_word_as_id(texts: Texts) -> Texts:
 
 
 def look_like_ids(names: Sequence[str]) -> Literal["yes", "perhaps", "no"]:
-    """Whether first words are ids and no words: "yes" for several with digits and - or _, or with many digits."""
+    """Whether first words are ids rather than words: "yes" for several with digits and - or _, or with many digits."""
     if not names or not all(re.search(r"\d", name) and not name.isdigit() for name in names):
         return "yes" if len(names) > 1 and all(re.fullmatch(r"\d{5,}", name) for name in names) else "no"
     sure = all(len(name) > 3 and (re.search("[-_]", name) or len(re.findall(r"\d", name)) > 2) for name in names)
     return "yes" if sure and len(names) > 1 else "perhaps"
 
 
-def _with_ids(references: Texts, hypotheses: Texts) -> tuple[Texts, Texts]:
-    """Both, with the first words of txt files as ids where they are ids. Raises TextsError where they may be."""
+def _with_ids(references: TextFile, hypotheses: TextFile) -> tuple[TextFile, TextFile]:
+    """Both files, with the first words of txt files as ids where they are. Raises TextFileError where they may be."""
     both = (references, hypotheses)
     if any(texts.numbered and texts.chosen for texts in both):
         return both
@@ -138,18 +193,18 @@ def _with_ids(references: Texts, hypotheses: Texts) -> tuple[Texts, Texts]:
     doubtful = "yes" in likely or ("no" not in likely and common and not single) or (same and names[0] != names[1])
     if doubtful and all(texts.numbered for texts in both):
         i = 0 if likely[0] != "no" else 1
-        raise TextsError(
+        raise TextFileError(
             f"{both[i].path}: its lines may begin with ids ('{names[i][0] if names[i] else names[0][0]}'): give "
             "--format kaldi if they are ids, --format txt if they are words"
         )
     return both
 
 
-def _wholes(references: Texts, hypotheses: Texts) -> tuple[Texts, Texts]:
-    """Both as one text called by the same name, where each is one or can be taken for one."""
+def _wholes(references: TextFile, hypotheses: TextFile) -> tuple[TextFile, TextFile]:
+    """Both as one text under the same name, where each is one text or can be joined into one."""
     name = (references if references.whole else hypotheses).lines[0].id
 
-    def joined(texts: Texts) -> Texts:
+    def joined(texts: TextFile) -> TextFile:
         text = " ".join(line.text for line in texts.lines if line.text)
         return replace(texts, lines=(replace(texts.lines[0], id=name, text=text),), numbered=False)
 
@@ -158,7 +213,7 @@ def _wholes(references: Texts, hypotheses: Texts) -> tuple[Texts, Texts]:
     return references, hypotheses
 
 
-def _by_channel(texts: Texts) -> Texts:
+def _by_channel(texts: TextFile) -> TextFile:
     lines = (replace(line, id=line.recording.replace(" ", "-")) for line in texts.lines)
     return replace(texts, lines=tuple(lines))
 
@@ -167,5 +222,87 @@ def _some(ids: Sequence[str]) -> str:
     return ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
 
 
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
+def cut_to_segments(references: TextFile, hypotheses: TextFile) -> TextFile:
+    """A ctm's words as the hypotheses of an stm's segments, cut as sclite cuts them.
+
+    A segment takes the words whose middle comes before its end and that no earlier segment took: words in a gap belong
+    to the segment after it, or else to the last. Raises TextFileError where no recording is common.
+    """
+    segments: dict[str, list[Line]] = {}
+    for line in sorted((*references.lines, *references.ignored), key=lambda line: line.offset):
+        segments.setdefault(line.recording, []).append(line)
+    if segments.keys().isdisjoint(hypotheses.timed):
+        raise TextFileError(
+            f"{hypotheses.path}: none of its recordings is in {references.path} "
+            f"('{next(iter(hypotheses.timed))}' there, '{next(iter(segments))}' here, each with its channel)"
+        )
+    lines = [line for line in hypotheses.lines if line.recording not in segments]
+    for recording, words_of in hypotheses.timed.items():
+        groups = _groups(words_of)
+        taken = 0
+        for line in segments.get(recording, ()):
+            first, end = taken, line.offset + (line.duration or 0.0)
+            last = line is segments[recording][-1]
+            while taken < len(groups) and (last or _middle(groups[taken]) < end):
+                taken += 1
+            words = [word for group in groups[first:taken] for word in group]
+            lines.append(timed_line(Line(line.id, ""), words, hypotheses.path, line.offset))
+    ignored = {line.id for line in references.ignored}
+    return replace(hypotheses, lines=tuple(line for line in lines if line.id not in ignored))
+
+
+_SHOWN = {"<ALT_BEGIN>": "{", "<ALT>": "/", "<ALT_END>": "}"}  # as in trn and stm
+
+
+def _groups(words: Sequence[TimedWord]) -> list[list[TimedWord]]:
+    """The words by their starts; a choice, from <ALT_BEGIN> to <ALT_END>, stays together and starts with its first."""
+    groups: list[list[TimedWord]] = []
+    inside = False
+    for word in words:
+        if inside:
+            groups[-1].append(word)
+        else:
+            groups.append([word])
+        if word.mark:
+            inside = word.text.upper() != "<ALT_END>"
+    return sorted(groups, key=lambda group: min((word.start for word in group if not word.mark), default=0.0))
+
+
+def _middle(group: Sequence[TimedWord]) -> float:
+    times = [time for word in group if not word.mark for time in (word.start, word.end)]
+    return (min(times, default=0.0) + max(times, default=0.0)) / 2
+
+
+def timed_line(line: Line, words: Sequence[TimedWord], path: str, offset: float = 0.0) -> Line:
+    """The line with a text of these words; with their times from `offset` on where all have confidences."""
+    parts: list[str | tuple[Wordings, ...]] = []
+    choice: list[list[str]] = []  # the wordings so far of the choice that has begun
+    plain: list[str] = []
+    for word in words:
+        tag = word.text.upper() if word.mark else ""
+        if not tag:
+            (choice[-1] if choice else plain).append(word.text)
+        elif tag == "<ALT_BEGIN>" and not choice:
+            parts.append(" ".join(plain))
+            plain, choice = [], [[]]
+        elif tag == "<ALT>" and choice:
+            choice.append([])
+        elif tag == "<ALT_END>" and choice:
+            parts.append(tuple(Wordings((" ".join(one).strip() or NULL,)) for one in choice))
+            choice = []
+        else:
+            raise TextFileError(
+                f"{path}: {word.text} of '{line.recording}' is unmatched: a choice has <ALT_BEGIN> and <ALT_END>"
+            )
+    if choice:
+        raise TextFileError(f"{path}: a choice of words in '{line.recording}' has no <ALT_END>")
+    if parts:
+        shown = " ".join(_SHOWN[word.text.upper()] if word.mark else word.text for word in words)
+        return replace(line, text=shown, wordings=Wordings((*parts, " ".join(plain))))
+    timed = tuple(
+        Word(word.text, max(word.start - offset, 0.0), max(word.end - offset, 0.0), word.confidence)
+        for word in words
+        if word.text and word.confidence is not None
+    )
+    text = " ".join(filter(None, plain))
+    return replace(line, text=text, words=timed if len(timed) == len(text.split()) else ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,21 +14,25 @@ from typing import Any
 
 import numpy as np
 
+from asr.audio.read import read
 from asr.files import write_text
-from asr.scoring import breakdown
-from asr.scoring.breakdown import Group
+from asr.scoring.breakdown import GroupScore, ranked
 from asr.scoring.edits import Edit
+from asr.scoring.pairing import Line
 from asr.scoring.sclite import sclite_rows
 from asr.scoring.scored import ScoredSet
+from asr.scoring.tables import rates
 
-MOST_UTTERANCES = 20_000  # beyond it, a page takes seconds to open: those with most errors are kept
+MOST_UTTERANCES = 20_000  # with more, a page takes seconds to open: those with the most errors are kept
 MOST_WORDS = 200
 MOST_SPEAKERS = 200  # with rows of their own
 MOST_LABELS = 48
+FRAME_SECONDS = 0.02
+MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
 @dataclass(frozen=True)
-class Strip:
+class Posteriorgram:
     """A posteriorgram: `log_probs` (time, vocab) natural log, `labels[0]` the blank, seconds from frame to frame."""
 
     log_probs: np.ndarray
@@ -42,35 +47,40 @@ def write_report(
     title: str,
     facts: Sequence[str] = (),
     warnings: Sequence[str] = (),
-    missing: Sequence[str] = (),
     audio: Mapping[int, str] | None = None,
-    strips: Mapping[int, Strip] | None = None,
+    posteriorgrams: Mapping[int, Posteriorgram] | None = None,
     flag_below: float | None = None,
     footer: str = "",
 ) -> None:
     """Write the page for the first of `sets`, with the rates of the others beside it. Raises OutputError.
 
-    `audio` (data URIs) and `strips` are by position in the set; `missing` are ids without a hypothesis. Words whose
-    confidence is below `flag_below` are marked.
+    `audio` (data URIs) and `posteriorgrams` are by position in the set. Utterances without a hypothesis are marked, and
+    words whose confidence is below `flag_below`.
     """
     first = sets[0]
-    order = _kept(first)
     speakers = [line.speaker for line in first.lines]
+    confidences = first.confidences
     data = {
         "title": title,
         "facts": [*_facts(first), *facts],
         "warnings": list(warnings),
         "rate": first.words.rate,
         "cards": [*_cards(first), *_confidence_card(first, flag_below)],
-        "policies": [_policy(s, label) for s in sets for label in ("WER", "CER") if label == "WER" or s.characters],
+        "normalizers": [
+            {"normalizer": scored.normalizer, "label": label, **rates(score)}
+            for scored in sets
+            for label, score in scored.scores.items()
+        ],
         "charts": _charts(first),
-        "reliability": [list(bin) for bin in first.recognized.bins()] if first.recognized else [],
+        "reliability": confidences.bins() if confidences else [],
         "flag": flag_below,
-        **_words(first),
+        "confused": [{"r": r, "h": h, "n": n} for (r, h), n in ranked(first.confusions.substituted, MOST_WORDS)],
+        "deleted": [{"r": word, "h": "", "n": n} for word, n in ranked(first.confusions.deleted, MOST_WORDS)],
+        "inserted": [{"r": "", "h": word, "n": n} for word, n in ranked(first.confusions.inserted, MOST_WORDS)],
         "total": len(first.references),
-        "utterances": [_utterance(first, i, frozenset(missing), flag_below) for i in order],
+        "utterances": [_utterance(first, i, flag_below) for i in sorted(most_errors(first, MOST_UTTERANCES))],
         "audio": {str(i): uri for i, uri in (audio or {}).items()},
-        "strips": {str(i): strip_data(strip) for i, strip in (strips or {}).items()},
+        "posteriorgrams": {str(i): posteriorgram_data(one) for i, one in (posteriorgrams or {}).items()},
         "sclite": [
             {"name": row.name, "sentences": row.sentences, "words": row.words, "figures": list(row.percentages())}
             for row in sclite_rows(first.sclite_counts, speakers if len(set(speakers)) <= MOST_SPEAKERS else ())
@@ -90,29 +100,24 @@ def most_errors(scored: ScoredSet, count: int) -> list[int]:
     return [int(i) for i in np.argsort(-errors, kind="stable")[:count]]
 
 
-def strip_data(strip: Strip) -> dict[str, Any]:
-    """Posteriors of the labels that matter as bytes, label by label; the blank comes last."""
-    posteriors = np.exp(np.asarray(strip.log_probs, dtype=np.float64))
+def posteriorgram_data(posteriorgram: Posteriorgram) -> dict[str, Any]:
+    """Posteriors of the labels that reach 0.1 anywhere, as bytes, label by label; the blank comes last."""
+    posteriors = np.exp(np.asarray(posteriorgram.log_probs, dtype=np.float64))
     peaks = posteriors.max(axis=0)
     peaks[0] = 0.0
     chosen = np.flatnonzero(peaks > 0.1)
     if len(chosen) > MOST_LABELS:
         chosen = np.sort(chosen[np.argsort(-peaks[chosen], kind="stable")[:MOST_LABELS]])
-    if len(strip.labels) > 100:  # word pieces have no order that means anything: by when they are said
+    if len(posteriorgram.labels) > 100:  # pieces, whose order means nothing: show them by the time of their peak
         chosen = chosen[np.argsort(posteriors[:, chosen].argmax(axis=0), kind="stable")]
     rows = [*chosen.tolist(), 0]
+    labels = posteriorgram.labels
     shown = np.rint(255 * posteriors[:, rows].T).clip(0, 255).astype(np.uint8)
     return {
-        "labels": ["blank" if k == 0 else "space" if strip.labels[k] == " " else strip.labels[k] for k in rows],
-        "step": strip.frame_seconds,
+        "labels": ["blank" if k == 0 else "space" if labels[k] == " " else labels[k] for k in rows],
+        "step": posteriorgram.frame_seconds,
         "data": base64.b64encode(np.ascontiguousarray(shown).tobytes()).decode("ascii"),
     }
-
-
-def _kept(scored: ScoredSet) -> list[int]:
-    if len(scored.references) <= MOST_UTTERANCES:
-        return list(range(len(scored.references)))
-    return sorted(most_errors(scored, MOST_UTTERANCES))
 
 
 def _facts(scored: ScoredSet) -> list[str]:
@@ -128,60 +133,34 @@ def _facts(scored: ScoredSet) -> list[str]:
 
 def _cards(scored: ScoredSet) -> list[dict[str, Any]]:
     cards = []
-    for label, score in (("Word error rate", scored.words), ("Character error rate", scored.characters)):
-        if score is None:
-            continue
+    for label, score in scored.scores.items():
         (low, high), c = score.interval, score.counts
-        cards.append(
-            {
-                "label": label,
-                "value": f"{score.rate:.2%}".replace("%", " %"),
-                "lines": [
-                    f"95 % interval {100 * low:.2f}\u00a0–\u00a0{100 * high:.2f}",
-                    f"{c.substitutions:,}\u00a0sub · {c.deletions:,}\u00a0del · {c.insertions:,}\u00a0ins",
-                ],
-            }
-        )
+        lines = [
+            f"95 % interval {100 * low:.2f}\u00a0–\u00a0{100 * high:.2f}",
+            f"{c.substitutions:,}\u00a0sub · {c.deletions:,}\u00a0del · {c.insertions:,}\u00a0ins",
+        ]
+        unit = "Word" if label == "WER" else "Character"
+        cards.append({"label": f"{unit} error rate", "value": f"{100 * score.rate:.2f} %", "lines": lines})
     wrong, total = scored.words.sentence_errors, len(scored.references)
-    cards.append(
-        {
-            "label": "Sentence error rate",
-            "value": f"{scored.words.sentence_error_rate:.1%}".replace("%", " %"),
-            "lines": [f"{wrong:,} of {total:,} utterances"],
-        }
-    )
-    return cards
+    value = f"{100 * scored.words.sentence_error_rate:.1f} %"
+    return [*cards, {"label": "Sentence error rate", "value": value, "lines": [f"{wrong:,} of {total:,} utterances"]}]
 
 
 def _confidence_card(scored: ScoredSet, flag_below: float | None) -> list[dict[str, Any]]:
     """What the confidences of the first set's words are worth; none where no word has one."""
-    if scored.recognized is None:
+    if scored.confidences is None:
         return []
-    figures = scored.recognized.quality()
+    figures = scored.confidences.quality()
     entropy = figures["normalized_cross_entropy"]
     lines = [
         f"normalized cross entropy {'undefined' if entropy is None else format(entropy, '.3f')}",
         f"mean {100 * figures['mean_confidence']:.1f} %, right {100 * figures['right']:.1f} %",
     ]
     if flag_below is not None:
-        doubtful, wrong = scored.recognized.below(flag_below)
+        doubtful, wrong = scored.confidences.below(flag_below)
         lines.append(f"{doubtful:,} below {flag_below:g}, {wrong:,} of them wrong")
     value = f"{100 * figures['expected_calibration_error']:.1f} %"
     return [{"label": "Calibration error of confidences", "value": value, "lines": lines}]
-
-
-def _policy(scored: ScoredSet, label: str) -> dict[str, Any]:
-    score = scored.words if label == "WER" else scored.characters
-    assert score is not None
-    c, (low, high) = score.counts, score.interval
-    return {
-        "normalizer": scored.normalizer,
-        "label": label,
-        "rate": score.rate,
-        "low": low,
-        "high": high,
-        "counts": [c.substitutions, c.deletions, c.insertions, c.reference_length],
-    }
 
 
 def _charts(scored: ScoredSet) -> list[dict[str, Any]]:
@@ -189,11 +168,11 @@ def _charts(scored: ScoredSet) -> list[dict[str, Any]]:
     worst_first = sorted(scored.speakers, key=lambda group: -group.rate)
     title = "WER by duration" if timed else "WER by length of the reference"
     charts = [(0, title, scored.durations), (1, "WER by speaker", tuple(worst_first))]
-    charts.append((0 if worst_first else 1, f"WER by signal-to-noise ratio{scored.estimated}", scored.noise))
+    charts.append((0 if worst_first else 1, f"WER by signal-to-noise ratio{scored.snr_note}", scored.noise))
     return [{"side": s, "title": t, "groups": [_group(g) for g in groups]} for s, t, groups in charts if groups]
 
 
-def _group(group: Group) -> dict[str, Any]:
+def _group(group: GroupScore) -> dict[str, Any]:
     low, high = group.interval
     return {
         "name": group.name,
@@ -204,19 +183,9 @@ def _group(group: Group) -> dict[str, Any]:
     }
 
 
-def _words(scored: ScoredSet) -> dict[str, Any]:
-    found = scored.confusions
-    pairs = sorted(found.substituted.items(), key=lambda item: (-item[1], item[0]))[:MOST_WORDS]
-    return {
-        "confused": [{"r": pair[0], "h": pair[1], "n": n} for pair, n in pairs],
-        "deleted": [{"r": word, "h": "", "n": n} for word, n in breakdown.ranked(found.deleted, MOST_WORDS)],
-        "inserted": [{"r": "", "h": word, "n": n} for word, n in breakdown.ranked(found.inserted, MOST_WORDS)],
-    }
-
-
-def _utterance(scored: ScoredSet, i: int, missing: frozenset[str], flag_below: float | None) -> dict[str, Any]:
-    line, judged = scored.lines[i], scored.judged[i]
-    doubtful = enumerate(judged.confidences) if judged and flag_below is not None else ()
+def _utterance(scored: ScoredSet, i: int, flag_below: float | None) -> dict[str, Any]:
+    line, words = scored.lines[i], scored.word_confidences[i]
+    doubtful = enumerate(words.confidences) if words and flag_below is not None else ()
     return {
         "k": i,
         "id": line.id,
@@ -226,20 +195,60 @@ def _utterance(scored: ScoredSet, i: int, missing: frozenset[str], flag_below: f
         "e": int(line.snr_estimated),
         "f": [[k, round(c, 2)] for k, c in doubtful if c < (flag_below or 0.0)],
         "w": scored.words.utterances[i].reference_length,
-        "m": int(line.id in missing),
+        "m": int(scored.hypothesis_lines[i].text is None),
         "a": _parts(scored.references[i].split(), scored.hypotheses[i].split(), scored.alignments[i]),
     }
 
 
 def _parts(reference: list[str], hypothesis: list[str], edits: Sequence[Edit]) -> list[str | list[str]]:
-    """The alignment as the page wants it: right words as one string, every edit as [reference, hypothesis]."""
+    """The alignment as the page takes it: right words as one string, every edit as [reference, hypothesis]."""
     parts: list[str | list[str]] = []
     for edit in edits:
-        ours = reference[edit.reference_start : edit.reference_end]
-        theirs = hypothesis[edit.hypothesis_start : edit.hypothesis_end]
-        if edit.kind == "equal":
-            parts.append(" ".join(ours))
-        else:
-            blank = [""] * max(len(ours), len(theirs))
-            parts += [list(pair) for pair in zip(ours or blank, theirs or blank, strict=True)]
+        pairs = edit.pairs(reference, hypothesis)
+        parts += [" ".join(word for word, _ in pairs)] if edit.kind == "equal" else map(list, pairs)
     return parts
+
+
+def read_clip(line: Line, rate: int | None = None) -> tuple[np.ndarray, int]:
+    """Samples (time,) float32 and their rate of the utterance's stretch of its file. Raises AudioError."""
+    audio = read(
+        line.audio_filepath,
+        rate=rate,
+        channel="mix" if line.channel is None else line.channel,
+        offset=line.offset,
+        duration=line.duration if line.segment else None,
+    )
+    return audio.samples, audio.rate
+
+
+def data_uri(samples: np.ndarray, rate: int) -> str:
+    """The recording as a data URI that every browser plays: MP3 where libsndfile writes it, 16-bit WAV otherwise."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    clipped = np.clip(samples, -1.0, 1.0)
+    mp3 = "MP3" in soundfile.available_formats() and rate in MP3_RATES
+    if mp3:
+        soundfile.write(buffer, clipped, rate, format="MP3", subtype="MPEG_LAYER_III")
+    else:
+        soundfile.write(buffer, clipped, rate, format="WAV", subtype="PCM_16")
+    kind = "audio/mpeg" if mp3 else "audio/wav"
+    return f"data:{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def estimated_snr(samples: np.ndarray, rate: int) -> float | None:
+    """Decibels from the quietest tenth of the frames to the mean of the loud half; None below half a second.
+
+    A rough figure to sort utterances by: it takes the pauses for noise, and clean pauses of digital silence for 60 dB.
+    """
+    length = round(FRAME_SECONDS * rate)
+    frames = len(samples) // length
+    if frames * FRAME_SECONDS < 0.5:
+        return None
+    energy = (samples[: frames * length].reshape(frames, length).astype(np.float64) ** 2).mean(axis=1)
+    noise = float(np.quantile(energy, 0.1))
+    loud = float(energy[energy >= np.median(energy)].mean())
+    if loud <= 0.0:
+        return None
+    speech = max(loud - noise, 1e-3 * loud)
+    return float(min(10.0 * np.log10(speech / max(noise, 1e-6 * speech)), 60.0))

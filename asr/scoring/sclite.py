@@ -1,26 +1,20 @@
-"""Scores as NIST's sclite counts and prints them, and the files it reads: trn, ctm and stm."""
+"""Scores as NIST's sclite counts and prints them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-from asr.scoring.edits import Unit, tokens
-from asr.writers import nist_id, nist_text
-
-if TYPE_CHECKING:
-    from asr.scoring.texts import Line
 
 SUBSTITUTION, INSERTION, DELETION = 4, 3, 3  # sclite's costs: it prefers a deletion and an insertion to two swaps
 
 
 @dataclass(frozen=True)
-class Row:
+class ScliteRow:
     """A row of sclite's summary; all but `name` are counts."""
 
     name: str
@@ -36,6 +30,12 @@ class Row:
     def errors(self) -> int:
         return self.substitutions + self.deletions + self.insertions
 
+    def summary(self) -> dict[str, int]:
+        """The counts under the names of sclite's columns."""
+        edits = (self.substitutions, self.deletions, self.insertions, self.errors)
+        counts = (self.sentences, self.words, self.correct, *edits, self.sentence_errors)
+        return dict(zip(("snt", "wrd", "corr", "sub", "del", "ins", "err", "s_err"), counts, strict=True))
+
     def percentages(self) -> tuple[float, ...]:
         """Corr, Sub, Del, Ins, Err of the words and S.Err of the sentences, rounded to tenths with sclite's arithmetic.
 
@@ -46,17 +46,17 @@ class Row:
         return tuple(math.floor(count / max(of, 1) * 100 * 10 + 0.5) / 10 for count, of in parts)
 
 
-def sclite_counts(references: Sequence[str], hypotheses: Sequence[str], unit: Unit = "word") -> np.ndarray:
-    """Correct, substituted, deleted and inserted tokens of each utterance as sclite counts them, (utterances, 4) int64.
+def sclite_counts(references: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
+    """Correct, substituted, deleted and inserted words of each utterance as sclite counts them, (utterances, 4) int64.
 
-    sclite aligns at costs of 4 for a substitution and 3 for a deletion or insertion, and breaks ties in favour of
+    sclite aligns at costs of 4 for a substitution and 3 for a deletion or insertion, and breaks ties in favor of
     substitutions, then insertions. Its number of errors is therefore sometimes above the smallest, which WER is
     elsewhere taken from (here too).
     """
     numbers: dict[str, int] = {}
 
     def encode(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        rows = [[numbers.setdefault(token, len(numbers)) for token in tokens(text, unit)] for text in texts]
+        rows = [[numbers.setdefault(word, len(numbers)) for word in text.split()] for text in texts]
         ends = np.cumsum([0, *map(len, rows)], dtype=np.int64)
         return np.fromiter((number for row in rows for number in row), dtype=np.int32, count=int(ends[-1])), ends
 
@@ -65,15 +65,15 @@ def sclite_counts(references: Sequence[str], hypotheses: Sequence[str], unit: Un
     return counts
 
 
-def sclite_row(name: str, counts: np.ndarray) -> Row:
+def sclite_row(name: str, counts: np.ndarray) -> ScliteRow:
     """The row of utterances whose `sclite_counts` are given."""
     correct, substituted, deleted, inserted = (int(total) for total in counts.sum(axis=0))
     wrong = int((counts[:, 1:].sum(axis=1) > 0).sum())
     words = correct + substituted + deleted
-    return Row(name, len(counts), words, correct, substituted, deleted, inserted, wrong)
+    return ScliteRow(name, len(counts), words, correct, substituted, deleted, inserted, wrong)
 
 
-def sclite_rows(counts: np.ndarray, speakers: Sequence[str]) -> list[Row]:
+def sclite_rows(counts: np.ndarray, speakers: Sequence[str]) -> list[ScliteRow]:
     """A row per speaker, by name, where speakers are known; the last row is `Sum/Avg`."""
     rows = []
     if speakers and any(speakers):
@@ -84,7 +84,7 @@ def sclite_rows(counts: np.ndarray, speakers: Sequence[str]) -> list[Row]:
     return [*rows, sclite_row("Sum/Avg", counts)]
 
 
-def sclite_table(rows: Sequence[Row]) -> str:
+def sclite_table(rows: Sequence[ScliteRow]) -> str:
     """The summary of percentages in sclite's form, as `-o sum` prints it."""
     width = max(7, *(len(row.name) for row in rows))
     head = f"| {'SPKR':<{width}}| # Snt  # Wrd | Corr    Sub    Del    Ins    Err  S.Err |"
@@ -97,26 +97,9 @@ def sclite_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def stm_line(line: Line, text: str) -> str:
-    """A line of a segment time mark file, sclite's reference for a ctm: the utterance as a recording of its own."""
-    name = nist_id(line.id)
-    speaker = nist_id(line.speaker) if line.speaker else name
-    # the label: without one sclite takes a text that begins with < for it
-    return f"{name} 1 {speaker} 0.000 {line.duration or 0.0:.3f} <> {nist_text(text)}".rstrip() + "\n"
-
-
-def ctm_lines(line: Line, words: Iterable[str]) -> str:
-    """The words of a hypothesis with their times in the form of a ctm file; `words` are normalized, one per time."""
-    name = nist_id(line.id)
-    return "".join(
-        f"{name} 1 {start:.3f} {max(end - start, 0.001):.3f} {nist_text(word)} {confidence:.3f}\n"
-        for word, (_, start, end, confidence) in zip(words, line.words, strict=True)
-    )
-
-
 @cache
 def _kernel() -> Any:
-    from asr.decoding.kernels import kernel
+    from asr.lm.compiling import kernel
 
     return kernel(_count_all)
 
@@ -131,14 +114,14 @@ def _count_all(
     """Fill `counts`; ids of tokens lie one utterance after another, `*_ends` (utterances + 1,) says where.
 
     The result is that of the full table, in a band of diagonals around its corners that is widened until every path
-    outside it is dearer than the best one inside (Ukkonen 1985, "Algorithms for approximate string matching"). Memory
+    outside it costs more than the best one inside (Ukkonen 1985, "Algorithms for approximate string matching"). Memory
     is linear in the length of the longest utterance; time is that of the full table only where two long texts with
     the same words in another order are so far apart that no narrower band proves anything.
     """
-    # A cell is one number: cost, two bits of rank of the last step, substitutions. The least of three such numbers is
-    # the cheapest step, ties broken as sclite breaks them; cost and substitutions give the other counts. Cells are
-    # computed along antidiagonals, `cells[d % 3][i + 1]` is that of i reference and d - i hypothesis tokens, since
-    # those of one antidiagonal do not depend on each other and the compiler can take several at a time.
+    # A cell is one number: the cost in the upper 32 bits, two bits that rank the last step, and 30 bits that count the
+    # substitutions so far. The least of three such numbers is the cheapest step, with ties broken as by sclite; cost
+    # and substitutions give the other counts. `cells[d % 3][i + 1]` is the cell of i reference and d - i hypothesis
+    # tokens: those of one antidiagonal d do not depend on each other, so that the compiler can vectorize the loop.
     swap = (np.int64(SUBSTITUTION) << 32) + 1
     insert = (np.int64(INSERTION) << 32) + (np.int64(1) << 30)
     delete = (np.int64(DELETION) << 32) + (np.int64(2) << 30)
@@ -161,6 +144,7 @@ def _count_all(
         ours[1 : n + 1] = reference[r0 : r0 + n]
         for j in range(m):
             theirs[m - 1 - j] = hypothesis[h0 + j]
+        # The words that both have, in any order, bound the number of hits: at least `fewest_swaps` pairs differ.
         for i in range(n):
             unmatched[reference[r0 + i]] += 1
         most_hits = 0
@@ -178,6 +162,7 @@ def _count_all(
             cells[:, : n + 3] = outside
             cells[0, 1] = 0
             for d in range(1, n + m + 1):
+                # the i of this antidiagonal that lie in the table and, by their diagonal d - 2i, in the band
                 first, last = max(0, d - m, (d - high + 1) // 2), min(n, d, (d - low) // 2)
                 before, above, here = cells[(d - 2) % 3], cells[(d - 1) % 3], cells[d % 3]
                 diagonal, up = before[first : last + 1], above[first : last + 1]
@@ -189,8 +174,8 @@ def _count_all(
                 here[first] = here[last + 2] = outside
             best = cells[(n + m) % 3, n + 1]
             cost, swaps = best >> 32, best & ((np.int64(1) << 30) - 1)
-            # A path that leaves the band has `band + 1` deletions and as many insertions more than are unavoidable,
-            # and swaps what then is left of the reference without a match.
+            # A path that leaves the band has at least `band + 1` deletions and as many insertions more than are
+            # unavoidable, and substitutes the words of the reference that are then left without a match.
             spare = cost - unavoidable
             needed = min(spare // (DELETION + INSERTION), (spare - SUBSTITUTION * fewest_swaps) // 2)
             if band >= needed or band >= min(n, m):

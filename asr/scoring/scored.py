@@ -1,4 +1,4 @@
-"""A scored test set: rates, intervals and tables under one normalizer, for people, for programs and for sclite."""
+"""A test set scored under one normalizer: its figures for people and programs, and its files for sclite."""
 
 from __future__ import annotations
 
@@ -13,42 +13,40 @@ import numpy as np
 
 from asr.files import write_text
 from asr.scoring import breakdown
-from asr.scoring.alternatives import Wordings, settled
-from asr.scoring.breakdown import Confusions, Group
-from asr.scoring.confidences import Judged, judged, together
-from asr.scoring.edits import Edit, Score, align_texts, count
-from asr.scoring.edits import score as score_texts
-from asr.scoring.sclite import (
-    ctm_lines,
-    sclite_counts,
-    sclite_row,
-    sclite_rows,
-    sclite_table,
-    stm_line,
-)
+from asr.scoring.alternatives import Wordings, choose_wordings
+from asr.scoring.breakdown import Confusions, GroupScore, WordConfidences, pooled, ranked, word_confidences
+from asr.scoring.edits import Edit, Score, align_texts, score, score_alignments
+from asr.scoring.nist_files import ctm_lines, has_look_alikes, stm_line, trn_line
+from asr.scoring.sclite import sclite_counts, sclite_row, sclite_rows, sclite_table
+from asr.scoring.tables import confusion_table, group_table, rates
 from asr.text.normalize import normalize, tag_warnings, versioned
-from asr.writers import has_look_alikes, trn_line
 
 if TYPE_CHECKING:
-    from asr.scoring.texts import Line
+    from asr.scoring.pairing import Line
 
 
 @dataclass(frozen=True)
 class ScoredSet:
     """References and hypotheses of a test set after one normalizer, and their scores.
 
-    `lines` say what is known of the utterances (speaker, duration, ...), `spoken` are the hypotheses' lines where
-    these have word times. `characters` is None unless asked for.
+    `lines` are the references' lines with what is known of the utterances (speaker, duration, ...), `hypothesis_lines`
+    the hypotheses' with the times and confidences of their words where they have these. `characters` is None unless
+    asked for.
     """
 
     normalizer: str
     lines: tuple[Line, ...]
-    spoken: tuple[Line, ...]
+    hypothesis_lines: tuple[Line, ...]
     references: tuple[str, ...]
     hypotheses: tuple[str, ...]
     alignments: tuple[list[Edit], ...]
     words: Score
     characters: Score | None = None
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        """WER and, where characters were asked for, CER."""
+        return {"WER": self.words} | ({} if self.characters is None else {"CER": self.characters})
 
     @cached_property
     def sclite_counts(self) -> np.ndarray:
@@ -56,27 +54,27 @@ class ScoredSet:
         return sclite_counts(self.references, self.hypotheses)
 
     @cached_property
-    def speakers(self) -> tuple[Group, ...]:
+    def speakers(self) -> tuple[GroupScore, ...]:
         """A group per speaker, () where none is known."""
         names = [line.speaker for line in self.lines]
         return breakdown.by_name(self.words.utterances, names, self._durations) if any(names) else ()
 
     @cached_property
-    def durations(self) -> tuple[Group, ...]:
+    def durations(self) -> tuple[GroupScore, ...]:
         """Groups by seconds of audio; where no duration is known, by words of the reference."""
         if any(value is not None for value in self._durations):
             return breakdown.by_duration(self.words.utterances, self._durations)
         return breakdown.by_length(self.words.utterances)
 
     @cached_property
-    def noise(self) -> tuple[Group, ...]:
+    def noise(self) -> tuple[GroupScore, ...]:
         """Groups by signal-to-noise ratio, () where none is known."""
         ratios = [line.snr for line in self.lines]
         return breakdown.by_snr(self.words.utterances, ratios) if any(r is not None for r in ratios) else ()
 
     @property
-    def estimated(self) -> str:
-        """What to write after "SNR": " (estimated)" where any was made of the audio and not given, else nothing."""
+    def snr_note(self) -> str:
+        """What to write after "SNR": " (estimated)" where any was estimated from the audio, else nothing."""
         return " (estimated)" if any(line.snr_estimated for line in self.lines) else ""
 
     @cached_property
@@ -86,17 +84,17 @@ class ScoredSet:
         )
 
     @cached_property
-    def judged(self) -> tuple[Judged | None, ...]:
+    def word_confidences(self) -> tuple[WordConfidences | None, ...]:
         """The recognized words of each utterance with their confidences; None where these are not known."""
         return tuple(
-            judged(line, text, self.normalizer, edits)
-            for line, text, edits in zip(self.spoken, self.hypotheses, self.alignments, strict=True)
+            word_confidences(line, text, self.normalizer, edits)
+            for line, text, edits in zip(self.hypothesis_lines, self.hypotheses, self.alignments, strict=True)
         )
 
     @cached_property
-    def recognized(self) -> Judged | None:
-        """All recognized words with confidences; None where there is none."""
-        found = together(self.judged)
+    def confidences(self) -> WordConfidences | None:
+        """All recognized words with confidences; None where there are none."""
+        found = pooled(self.word_confidences)
         return found if found.confidences else None
 
     @property
@@ -105,34 +103,23 @@ class ScoredSet:
 
     def summary(self, limit: int | None = None) -> dict[str, Any]:
         """All figures as JSON-able values; rates are fractions. `limit` cuts the lists of words."""
-        row = sclite_row("Sum/Avg", self.sclite_counts)
         found = self.confusions
         return {
             "normalizer": self.normalizer,
-            "wer": rates(self.words),
-            **({} if self.characters is None else {"cer": rates(self.characters)}),
+            **{label.lower(): rates(score) for label, score in self.scores.items()},
             "sentence_errors": self.words.sentence_errors,
             "sentence_error_rate": self.words.sentence_error_rate,
-            "sclite": {
-                "snt": row.sentences,
-                "wrd": row.words,
-                "corr": row.correct,
-                "sub": row.substitutions,
-                "del": row.deletions,
-                "ins": row.insertions,
-                "err": row.errors,
-                "s_err": row.sentence_errors,
-            },
-            "speakers": [_group_dict(group) for group in self.speakers],
-            "durations": [_group_dict(group) for group in self.durations],
-            "snr": [_group_dict(group) for group in self.noise],
-            "confidence": self.recognized and self.recognized.quality(),
+            "sclite": sclite_row("Sum/Avg", self.sclite_counts).summary(),
+            "speakers": [_group_figures(group) for group in self.speakers],
+            "durations": [_group_figures(group) for group in self.durations],
+            "snr": [_group_figures(group) for group in self.noise],
+            "confidence": self.confidences and self.confidences.quality(),
             "confused": [
-                {"reference": pair[0], "hypothesis": pair[1], "count": number}
-                for pair, number in sorted(found.substituted.items(), key=lambda item: (-item[1], item[0]))[:limit]
+                {"reference": reference, "hypothesis": hypothesis, "count": number}
+                for (reference, hypothesis), number in ranked(found.substituted, limit)
             ],
-            "deleted": dict(breakdown.ranked(found.deleted, limit)),
-            "inserted": dict(breakdown.ranked(found.inserted, limit)),
+            "deleted": dict(ranked(found.deleted, limit)),
+            "inserted": dict(ranked(found.inserted, limit)),
         }
 
     def sclite_text(self, limit: int | None = None) -> str:
@@ -147,16 +134,9 @@ class ScoredSet:
 
     def tables(self, limit: int | None = None) -> str:
         """Errors by speaker, duration and noise, and the words in them, for people."""
-        parts = [
-            breakdown.group_table(title, groups, limit)
-            for title, groups in (
-                ("speaker", self.speakers),
-                ("length", self.durations),
-                (f"SNR{self.estimated}", self.noise),
-            )
-            if groups
-        ]
-        return "\n\n".join(filter(None, [*parts, breakdown.confusion_table(self.confusions, limit)]))
+        named = {"speaker": self.speakers, "length": self.durations, f"SNR{self.snr_note}": self.noise}
+        parts = [group_table(title, groups, limit) for title, groups in named.items() if groups]
+        return "\n\n".join(filter(None, [*parts, confusion_table(self.confusions, limit)]))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -173,7 +153,7 @@ class ScoredSet:
                 f"the intervals are over utterances: {len(known)} speaker{'s are' if len(known) > 1 else ' is'} known, "
                 "too few (or not of all utterances) to resample"
             )
-        for texts, what in ((self.lines, "the references"), (self.spoken, "the hypotheses")):
+        for texts, what in ((self.lines, "the references"), (self.hypothesis_lines, "the hypotheses")):
             lines += tag_warnings(((line.id, line.text or "") for line in texts), what, self.normalizer)
         return tuple(lines)
 
@@ -190,7 +170,7 @@ class ScoredSet:
         if self._timed:
             order = sorted(range(len(ids)), key=lambda i: ids[i].encode())
             stm = (stm_line(self.lines[i], self.references[i]) for i in order)
-            ctm = (ctm_lines(self.spoken[i], self.hypotheses[i].split()) for i in order)
+            ctm = (ctm_lines(self.hypothesis_lines[i], self.hypotheses[i].split()) for i in order)
             write_text(folder / "ref.stm", "".join(stm))
             write_text(folder / "hyp.ctm", "".join(ctm))
         changed = [ids[i] for i in range(len(ids)) if has_look_alikes(f"{self.references[i]} {self.hypotheses[i]}")]
@@ -205,45 +185,49 @@ class ScoredSet:
     def _timed(self) -> bool:
         """Whether all words of all hypotheses have times, after the normalizer as before it."""
         return all(line.duration is not None for line in self.lines) and all(
-            len(line.words) == len(text.split()) for line, text in zip(self.spoken, self.hypotheses, strict=True)
+            len(line.words) == len(text.split())
+            for line, text in zip(self.hypothesis_lines, self.hypotheses, strict=True)
         )
 
     def alignment_text(self, i: int) -> str:
         """Reference over hypothesis, the edits marked below, in the form of sclite's `pra`."""
         reference, hypothesis = self.references[i].split(), self.hypotheses[i].split()
-        columns: list[tuple[str, str, str]] = []
+        marks = {"equal": "", "substitute": "S", "delete": "D", "insert": "I"}
+        rows: tuple[list[str], ...] = (["REF: "], ["HYP: "], ["Eval:"])
         for edit in self.alignments[i]:
-            ours = reference[edit.reference_start : edit.reference_end]
-            theirs = hypothesis[edit.hypothesis_start : edit.hypothesis_end]
-            mark = {"equal": "", "substitute": "S", "delete": "D", "insert": "I"}[edit.kind]
-            for k in range(max(len(ours), len(theirs))):
-                columns.append((ours[k] if ours else "", theirs[k] if theirs else "", mark))
-        widths = [max(map(len, column)) for column in columns]
-        rows = []
-        for title, k in (("REF:  ", 0), ("HYP:  ", 1), ("Eval: ", 2)):
-            cells = [
-                f"{column[k] or ('*' * width if k < 2 else ''):<{width}}"
-                for column, width in zip(columns, widths, strict=True)
-            ]
-            rows.append((title + " ".join(cells)).rstrip())
+            for ours, theirs in edit.pairs(reference, hypothesis):
+                width = max(len(ours), len(theirs))
+                cells = (ours or "*" * width, theirs or "*" * width, marks[edit.kind])
+                for row, cell in zip(rows, cells, strict=True):
+                    row.append(f"{cell:<{width}}")
         c = self.words.utterances[i]
-        head = (
-            f"id: ({self.lines[i].id})\nScores: (#C #S #D #I) {c.hits} {c.substitutions} {c.deletions} {c.insertions}"
-        )
-        return "\n".join([head, *rows]) + "\n\n"
+        counts = f"Scores: (#C #S #D #I) {c.hits} {c.substitutions} {c.deletions} {c.insertions}"
+        return "\n".join([f"id: ({self.lines[i].id})", counts, *(" ".join(row).rstrip() for row in rows)]) + "\n\n"
 
 
 def score_set(
     lines: Sequence[Line],
-    hypotheses: Sequence[Line],
+    hypothesis_lines: Sequence[Line],
     normalizer: str,
     *,
     characters: bool = False,
 ) -> ScoredSet:
     """Normalize both sides alike and score; a hypothesis without text counts as empty. Raises ConfigError."""
     name = versioned(normalizer)
-    references, texts = normalized_pairs(lines, hypotheses, name)
-    return scored(name, lines, hypotheses, references, texts, characters=characters)
+    references, hypotheses = normalized_pairs(lines, hypothesis_lines, name)
+    speakers = [line.speaker for line in lines]
+    known = speakers if any(speakers) else ()
+    alignments = align_texts(references, hypotheses)
+    return ScoredSet(
+        name,
+        tuple(lines),
+        tuple(hypothesis_lines),
+        references,
+        hypotheses,
+        tuple(alignments),
+        score_alignments(alignments, speakers=known),
+        score(references, hypotheses, "char", speakers=known) if characters else None,
+    )
 
 
 def normalized_pairs(
@@ -256,69 +240,16 @@ def normalized_pairs(
             return normalize(line.text or "", normalizer)
         return line.wordings.normalized(lambda text: normalize(text, normalizer))
 
-    return settled([normalized(line) for line in lines], [normalized(line) for line in hypotheses])
+    return choose_wordings([normalized(line) for line in lines], [normalized(line) for line in hypotheses])
 
 
-def scored(
-    normalizer: str,
-    lines: Sequence[Line],
-    spoken: Sequence[Line],
-    references: Sequence[str],
-    hypotheses: Sequence[str],
-    *,
-    characters: bool = False,
-) -> ScoredSet:
-    """Score texts that went through the normalizer called `normalizer` already."""
-    speakers = [line.speaker for line in lines]
-    known = speakers if any(speakers) else ()
-    alignments = align_texts(references, hypotheses)
-    return ScoredSet(
-        normalizer,
-        tuple(lines),
-        tuple(spoken),
-        tuple(references),
-        tuple(hypotheses),
-        tuple(alignments),
-        count(alignments, speakers=known),
-        score_texts(references, hypotheses, "char", speakers=known) if characters else None,
-    )
-
-
-def rates(result: Score) -> dict[str, Any]:
-    """A score as JSON-able values."""
-    counts = result.counts
-    return {
-        "rate": result.rate,
-        "interval_95": list(result.interval),
-        "interval_over": result.interval_units,
-        "substitutions": counts.substitutions,
-        "deletions": counts.deletions,
-        "insertions": counts.insertions,
-        "reference_length": counts.reference_length,
-    }
-
-
-def rate_line(label: str, result: Score) -> str:
-    """A score for people, one line."""
-    counts, (low, high) = result.counts, result.interval
-    return (
-        f"{label} {result.rate:7.2%}  95 % interval {low:.2%} to {high:.2%}  "
-        f"(S {counts.substitutions}, D {counts.deletions}, I {counts.insertions}, N {counts.reference_length})"
-    )
-
-
-def _group_dict(group: Group) -> dict[str, Any]:
+def _group_figures(group: GroupScore) -> dict[str, Any]:
     return {
         "name": group.name,
-        "utterances": group.utterances,
+        "utterances": len(group.utterances),
         "sentence_errors": group.sentence_errors,
         "seconds": group.seconds if group.seconds is None else round(group.seconds, 3),
-        "rate": group.rate,
-        "interval_95": list(group.interval),
-        "substitutions": group.counts.substitutions,
-        "deletions": group.counts.deletions,
-        "insertions": group.counts.insertions,
-        "reference_length": group.counts.reference_length,
+        **rates(group),
     }
 
 

@@ -1,24 +1,19 @@
-"""Whether a difference is more than chance: bootstrap intervals, the paired bootstrap, the matched-pairs test."""
+"""Whether a difference is more than chance: bootstrap intervals and the paired bootstrap."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from statistics import NormalDist
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from asr.scoring.edits import Edit
-
-FEWEST_SPEAKERS = 5  # below it, resampling speakers says next to nothing about speakers
-GOOD_WORDS = 2  # correct words of both systems that end a segment, as in NIST's sc_stats
-_DRAWS = 200_000_000  # of units in all resamples together: bounds the time
-_BLOCK = 2_000_000  # draws held in memory at once
+TAIL = 0.025  # on either side of a 95 % interval
+FEWEST_SPEAKERS = 5  # with fewer, an interval over speakers would mean next to nothing
+_DRAWS = 200_000_000  # units drawn in all resamples together: bounds the time
+_BLOCK = 2_000_000  # draws held in memory at a time
 _NORMAL = NormalDist()
 
 
@@ -35,17 +30,7 @@ class Difference:
     bounded: bool = False
 
 
-@dataclass(frozen=True)
-class MatchedPairs:
-    """The matched-pairs test over `segments`; `z` is positive where the first system makes more errors."""
-
-    segments: int
-    mean: float
-    z: float
-    p: float
-
-
-def blocks(counts: np.ndarray, speakers: Sequence[str]) -> tuple[np.ndarray, str]:
+def resampling_units(counts: np.ndarray, speakers: Sequence[str]) -> tuple[np.ndarray, str]:
     """The units to resample, and what they are: counts (utterances, k) summed per speaker where these are known.
 
     Utterances of one speaker resemble each other, so that a set of few speakers says less than its number of
@@ -60,134 +45,59 @@ def blocks(counts: np.ndarray, speakers: Sequence[str]) -> tuple[np.ndarray, str
     return counts, "utterances"
 
 
-def bootstrap_interval(
-    errors: np.ndarray, lengths: np.ndarray, *, confidence: float = 0.95, resamples: int | None = None, seed: int = 1
-) -> tuple[float, float]:
-    """Expanded percentile bootstrap of sum(errors) / sum(lengths) over units drawn with replacement.
+def bootstrap_interval(errors: np.ndarray, lengths: np.ndarray, *, resamples: int | None = None) -> tuple[float, float]:
+    """The 95 % interval of sum(errors) / sum(lengths): an expanded percentile bootstrap over units.
 
-    `errors` and `lengths`, both (units,), are per utterance, or summed per speaker (see `blocks`). The percentiles
-    are widened as Hesterberg ("What teachers should know about the bootstrap", The American Statistician 2015)
-    recommends, which matters for few units. Where nothing was wrong the upper limit is the exact binomial one over
-    reference tokens; a single unit, which has no spread, gives (0, 1). The seed is fixed so that a report can be
-    repeated.
+    `errors` and `lengths`, both (units,), are per utterance, or summed per speaker (see `resampling_units`). The
+    percentiles are widened as Hesterberg ("What teachers should know about the bootstrap", The American Statistician
+    2015) recommends, which matters for few units. Without any error the upper limit is the exact binomial one over
+    reference tokens; a single unit, which has no spread, gives (0, 1).
     """
     units = len(errors)
     total, tokens = float(np.sum(errors)), float(np.sum(lengths))
     if units == 0:
         return (0.0, 0.0)
-    tail = (1.0 - confidence) / 2.0
     if total == 0:
-        return (0.0, 1.0 - tail ** (1.0 / max(tokens, 1.0)))
+        return (0.0, 1.0 - TAIL ** (1.0 / max(tokens, 1.0)))
     if units == 1:
         return (0.0, max(1.0, total / max(tokens, 1.0)))
-    sums = _resampled(np.stack([errors, lengths], axis=1), resamples, seed)
-    rates = sums[:, 0] / np.maximum(sums[:, 1], 1.0)
-    tail = _expanded(tail, units)
-    low, high = np.quantile(rates, [tail, 1.0 - tail])
-    return (float(low), float(high))
+    sums = _resampled(np.stack([errors, lengths], axis=1), resamples)
+    return _expanded_interval(sums[:, 0] / np.maximum(sums[:, 1], 1.0), units)
 
 
-def paired_bootstrap(
-    errors_a: np.ndarray,
-    errors_b: np.ndarray,
-    lengths: np.ndarray,
-    lengths_b: np.ndarray | None = None,
-    *,
-    confidence: float = 0.95,
-    resamples: int | None = None,
-    seed: int = 1,
-) -> Difference:
-    """The difference of two error rates, B's minus A's, on the same units; arrays (units,).
+def paired_bootstrap(a: np.ndarray, b: np.ndarray, *, resamples: int | None = None) -> Difference:
+    """The difference of two error rates, B's minus A's; `a` and `b` (units, 2) hold errors and reference tokens.
 
-    `lengths_b` are B's reference tokens where a choice of wordings makes them differ from A's, `lengths`.
     Both systems are scored on the same resampled units, so that what is hard for both cancels (Bisani and Ney 2004).
     Interval and p agree: p < 0.05 exactly where the 95 % interval leaves out 0, but for the grain of the resamples.
     """
-    units = len(lengths)
-    columns = [np.asarray(errors_b, dtype=np.float64) - np.asarray(errors_a, dtype=np.float64), lengths]
-    if lengths_b is not None and not np.array_equal(lengths, lengths_b):
-        columns = [errors_a, lengths, errors_b, lengths_b]
+    units = len(a)
+    table = np.concatenate([a, b], axis=1)
 
     def differences_of(sums: np.ndarray) -> np.ndarray:
-        rates = [sums[:, k] / np.maximum(sums[:, k + 1], 1.0) for k in range(0, sums.shape[1], 2)]
-        return rates[-1] - rates[0] if len(rates) > 1 else rates[0]
+        rates = sums[:, 0::2] / np.maximum(sums[:, 1::2], 1.0)
+        return np.asarray(rates[:, 1] - rates[:, 0])
 
-    table = np.stack(columns, axis=1)
     value = float(differences_of(table.sum(axis=0, keepdims=True))[0])
     if units < 2:
         return Difference(value, (min(value, -1.0), max(value, 1.0)), 1.0)
-    if len(columns) == 2 and not columns[0].any():
+    if np.array_equal(a, b):
         return Difference(0.0, (0.0, 0.0), 1.0)
-    differences = differences_of(_resampled(table, resamples, seed))
-    tail = _expanded((1.0 - confidence) / 2.0, units)
-    low, high = np.quantile(differences, [tail, 1.0 - tail])
-    equal = int((differences == 0).sum())  # counted half: differences of errors are whole numbers, ties are common
+    differences = differences_of(_resampled(table, resamples))
+    equal = int((differences == 0).sum())  # counted half: errors are whole numbers, ties are common
     against = min(int((differences < 0).sum()), int((differences > 0).sum())) + equal / 2
     one_sided = min((against + 1) / (len(differences) + 1), 0.5)
     # the expansion of the interval, the other way round
     t = -_NORMAL.inv_cdf(one_sided) * math.sqrt((units - 1) / units)
     p = min(1.0, 2.0 * student_tail(t, units - 1))
-    return Difference(value, (float(low), float(high)), p, bounded=against == 0)
+    return Difference(value, _expanded_interval(differences, units), p, bounded=against == 0)
 
 
-def matched_pairs(
-    alignments_a: Sequence[Sequence[Edit]], alignments_b: Sequence[Sequence[Edit]], whole: Collection[int] = ()
-) -> MatchedPairs:
-    """The matched-pairs sentence-segment word error test (Gillick and Cox, ICASSP 1989) as NIST's sc_stats does it.
-
-    Utterances are cut where both systems have GOOD_WORDS words in a row right; the differences of the errors in the
-    segments with errors are taken as independent and their mean as normal, which wants some 30 segments. The utterances
-    in `whole`, whose references differ, are a segment each.
-    """
-    differences: list[int] = []
-    for i, (edits_a, edits_b) in enumerate(zip(alignments_a, alignments_b, strict=True)):
-        if i in whole:
-            errors = len(_error_places(edits_a)), len(_error_places(edits_b))
-            differences += [errors[0] - errors[1]] if any(errors) else []
-        else:
-            differences += _segment_differences(edits_a, edits_b)
-    n = len(differences)
-    values = np.array(differences, dtype=np.float64)
-    if n < 2 or not values.any():
-        return MatchedPairs(n, float(values.mean()) if n else 0.0, 0.0, 1.0)
-    mean, deviation = float(values.mean()), float(values.std(ddof=1))
-    if deviation == 0.0:  # every segment differs by the same: the sign test's answer
-        return MatchedPairs(n, mean, math.copysign(math.inf, mean), min(1.0, 2.0 * 0.5**n))
-    z = mean / (deviation / math.sqrt(n))
-    return MatchedPairs(n, mean, z, math.erfc(abs(z) / math.sqrt(2.0)))
-
-
-def _segment_differences(edits_a: Sequence[Edit], edits_b: Sequence[Edit]) -> list[int]:
-    """Errors of A minus errors of B in each segment of one utterance."""
-    # An error at reference word i lies at 2i + 1, one inserted before it at 2i.
-    events = [(place, 1) for place in _error_places(edits_a)] + [(place, -1) for place in _error_places(edits_b)]
-    if not events:
-        return []
-    events.sort()
-    differences = [events[0][1]]
-    for (before, _), (place, sign) in pairwise(events):
-        if place // 2 - (before + 1) // 2 >= GOOD_WORDS:  # words between the two, right in both
-            differences.append(sign)
-        else:
-            differences[-1] += sign
-    return differences
-
-
-def _error_places(edits: Sequence[Edit]) -> list[int]:
-    places: list[int] = []
-    for edit in edits:
-        if edit.kind == "insert":
-            places += [2 * edit.reference_start] * (edit.hypothesis_end - edit.hypothesis_start)
-        elif edit.kind != "equal":
-            places += range(2 * edit.reference_start + 1, 2 * edit.reference_end, 2)
-    return places
-
-
-def _resampled(columns: np.ndarray, resamples: int | None, seed: int) -> np.ndarray:
+def _resampled(columns: np.ndarray, resamples: int | None) -> np.ndarray:
     """Sums (resamples, k) of the rows of `columns` (units, k) over units drawn with replacement."""
     units = len(columns)
     count = resamples or min(10_000, max(1000, _DRAWS // units))
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(1)  # fixed, so that a report can be repeated
     values = np.asarray(columns, dtype=np.float64)
     sums = np.empty((count, values.shape[1]))
     rows = max(1, _BLOCK // units)
@@ -201,9 +111,11 @@ def _resampled(columns: np.ndarray, resamples: int | None, seed: int) -> np.ndar
     return sums
 
 
-def _expanded(tail: float, units: int) -> float:
-    """The tail at which the percentile interval of `units` units has about the coverage that `tail` promises."""
-    return _NORMAL.cdf(-student_quantile(tail, units - 1) * math.sqrt(units / (units - 1)))
+def _expanded_interval(values: np.ndarray, units: int) -> tuple[float, float]:
+    """The percentiles of a resampled statistic at which the interval has about the coverage that TAIL promises."""
+    tail = _NORMAL.cdf(-student_quantile(TAIL, units - 1) * math.sqrt(units / (units - 1)))
+    low, high = np.quantile(values, [tail, 1.0 - tail])
+    return (float(low), float(high))
 
 
 @lru_cache(maxsize=64)
@@ -219,36 +131,16 @@ def student_quantile(tail: float, degrees: int) -> float:
 
 
 def student_tail(t: float, degrees: int) -> float:
-    """The probability that Student's distribution with so many degrees of freedom exceeds t."""
-    if t < 0:
-        return 1.0 - student_tail(-t, degrees)
+    """The probability that Student's distribution with so many degrees of freedom exceeds t.
+
+    A finite series in the cosine of arctan(t / sqrt(degrees)): Abramowitz and Stegun, 26.7.3 and 26.7.4.
+    """
     if degrees > 10_000:
         return 0.5 * math.erfc(t / math.sqrt(2.0))
-    return 0.5 * _incomplete_beta(degrees / 2.0, 0.5, degrees / (degrees + t * t))
-
-
-def _incomplete_beta(a: float, b: float, x: float) -> float:
-    """The regularized incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22, Lentz's method)."""
-    if x <= 0.0 or x >= 1.0:
-        return float(x >= 1.0)
-    if x > (a + 1.0) / (a + b + 2.0):  # where the fraction converges slowly
-        return 1.0 - _incomplete_beta(b, a, 1.0 - x)
-    logarithm = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    tiny = 1e-300
-    c, d = 1.0, 1.0 / max(1.0 - (a + b) * x / (a + 1.0), tiny)
-    fraction = d
-    for m in range(1, 10_000):
-        for numerator in (
-            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
-        ):
-            d = 1.0 / _away_from_zero(1.0 + numerator * d, tiny)
-            c = _away_from_zero(1.0 + numerator / c, tiny)
-            fraction *= c * d
-        if abs(c * d - 1.0) < 1e-15:
-            break
-    return math.exp(logarithm) * fraction / a
-
-
-def _away_from_zero(value: float, tiny: float) -> float:
-    return value if abs(value) > tiny else tiny
+    angle, odd = math.atan(t / math.sqrt(degrees)), degrees % 2
+    k = np.arange(2 + odd, degrees - 1, 2)
+    series = 1.0 + float(np.cumprod((k - 1) / k * math.cos(angle) ** 2).sum())
+    if not odd:
+        return 0.5 - 0.5 * math.sin(angle) * series
+    within = angle + math.sin(angle) * math.cos(angle) * series if degrees > 1 else angle
+    return 0.5 - within / math.pi

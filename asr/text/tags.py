@@ -1,4 +1,4 @@
-"""Annotators' tags in transcripts: `[noise]`, `(laughs)`, `<unk>`, which nobody says."""
+"""Annotators' tags in transcripts, which nobody says: `[noise]`, `(laughs)`, `<unk>`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 _ASCII = str.maketrans("（）［］＜＞｛｝【】〔〕", "()[]<>{}[][]")
-# What annotators write between parentheses, by the beginnings of the words.
+# Noises and remarks as annotators write them between parentheses, by the beginnings of the words.
 _EVENT = r"""(?:
     (?: laugh | chuckl | giggl | cough | sneez | sniff | sigh | breath | inhal | exhal | gasp | yawn | sobb | groan
       | moan | whistl | humming | clap(?:s|ping)?\b | applau | aplaus | cheer | musi[ck] | música | nois | static\b
@@ -35,19 +35,19 @@ _ASIDE = re.compile(r"(?<!\w)\([^()]*\w[^()]*\)(?!\w)|\[[^\[\]]*\w[^\[\]]*\]")
 
 
 def find_tags(text: str) -> list[str]:
-    """The annotators' tags of a text, as they stand there.
+    """The annotators' tags of a text, as they are written there.
 
-    Taken for tags are: `[...]` up to 60 characters; `<...>` that begins with a letter, / or |, as in XML; `{word}`,
-    `++word++` and `&=word`; and `(...)` and `*...*` of words for noises or for what could not be understood. Other
+    These count as tags: `[...]` of up to 60 characters; `<...>` that begins with a letter, / or |, as in XML; `{word}`,
+    `++word++` and `&=word`; and `(...)` and `*...*` around words for noises or for what could not be understood. Other
     words in parentheses may be spoken (`(and then he said)`, and acronyms in texts read aloud): see `find_asides`.
-    Whisper's normalizers drop these as well, and sclite can let a hypothesis leave them out. A word that was spoken
-    laughing and is written `[laughter-yes]` goes with its tag.
+    Whisper's normalizers drop those as well, and sclite can let a hypothesis leave them out. A word spoken while
+    laughing and written `[laughter-yes]` goes with its tag.
     """
-    return [text[found.start() : found.end()] for found in _TAG.finditer(text.translate(_ASCII))]
+    return [text[slice(*place)] for place in _places(text)]
 
 
 def find_asides(text: str) -> list[str]:
-    """The words between parentheses, or in more than 60 characters of brackets, that are no tags: perhaps spoken."""
+    """What stands in parentheses, or in brackets around more than 60 characters, and is no tag: perhaps spoken."""
     return [found[0] for found in _ASIDE.finditer(without_tags(text))]
 
 
@@ -62,7 +62,10 @@ def count_tags(texts: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 def without_tags(text: str) -> str:
     """The text with a space for each of its tags."""
-    places = [found.span() for found in _TAG.finditer(text.translate(_ASCII))]
-    for start, end in reversed(places):
+    for start, end in reversed(_places(text)):
         text = f"{text[:start]} {text[end:]}"
     return text
+
+
+def _places(text: str) -> list[tuple[int, int]]:
+    return [found.span() for found in _TAG.finditer(text.translate(_ASCII))]

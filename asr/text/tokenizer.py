@@ -7,105 +7,25 @@ import io
 import json
 import logging
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from asr.errors import ConfigError, ModelFileError, TextError
 from asr.files import read_text, write_text
+from asr.types import ConfigError, ModelFileError, TextError
 
 WORD_MARK = "\u2581"  # SentencePiece's "▁": a piece that begins a word carries it
 _log = logging.getLogger(__name__)
 
 
-class CharTokenizer:
-    """One token per character (Unicode code point); labels[0] is the blank, labels[1] the space."""
+class Tokenizer(ABC):
+    """Spells normalized text with the labels of the output layer. labels[0] is the CTC blank, which spells nothing."""
 
-    kind = "char"
-
-    def __init__(self, labels: Sequence[str]) -> None:
-        self.labels = list(labels)
-        if self.labels[:2] != ["", " "] or any(len(c) != 1 for c in self.labels[1:]):
-            raise ModelFileError("a character alphabet is '' (blank), ' ' and then single characters")
-        self._ids = {c: i for i, c in enumerate(self.labels) if i > 0}
-        if len(self._ids) != len(self.labels) - 1:
-            raise ModelFileError("a character stands twice in the alphabet")
-
-    @property
-    def vocab_size(self) -> int:
-        """Width of the output layer, blank included."""
-        return len(self.labels)
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of normalized text; raises TextError naming the characters outside the alphabet."""
-        try:
-            return [self._ids[c] for c in text]
-        except KeyError:
-            raise _unknown_error(text, self.unknown_symbols(text)) from None
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of collapsed token ids without blanks, with single spaces and none at the ends."""
-        return " ".join(word for word, _, _ in self.words(ids))
-
-    def words(self, ids: Sequence[int]) -> list[tuple[str, int, int]]:
-        """The words in `ids` as (word, index of its first token, one past its last); spaces are in none."""
-        words: list[tuple[str, int, int]] = []
-        start, spelled = 0, ""
-        for i, token in enumerate(ids):
-            if token == 1:
-                if spelled:
-                    words.append((spelled, start, i))
-                start, spelled = i + 1, ""
-            else:
-                spelled += self.labels[token]
-        return [*words, (spelled, start, len(ids))] if spelled else words
-
-    def unknown_symbols(self, text: str) -> set[str]:
-        """The characters of `text` that no token spells."""
-        return set(text).difference(self._ids)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON-able values, for model files; `tokenizer_from_dict` is the way back."""
-        return {"kind": self.kind, "labels": list(self.labels)}
-
-    def save(self, path: str | Path) -> None:
-        """Write it as a JSON file, atomically."""
-        _save(self, path)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, CharTokenizer) and self.labels == other.labels
-
-    def __hash__(self) -> int:
-        return hash(tuple(self.labels))
-
-
-class SentencePieceTokenizer:
-    """Sub-word pieces of a trained SentencePiece model (Kudo and Richardson 2018, arXiv 1808.06226).
-
-    The model is trained with its unknown piece at id 0 and without sentence marks, and the blank takes that
-    place: piece ids are token ids, and nothing in the output layer can spell <unk>.
-    """
-
-    kind: str
-
-    def __init__(self, proto: bytes, kind: Literal["bpe", "unigram"]) -> None:
-        self.kind = kind
-        self.proto = proto
-        self._load()
-
-    def _load(self) -> None:
-        import sentencepiece
-
-        self._processor = sentencepiece.SentencePieceProcessor()
-        try:
-            self._processor.LoadFromSerializedProto(self.proto)
-        except RuntimeError as error:
-            raise ModelFileError("the tokenizer's SentencePiece model is damaged: train the tokenizer again") from error
-        size = self._processor.GetPieceSize()
-        if self._processor.unk_id() != 0 or any(self._processor.IsControl(i) for i in range(size)):
-            raise ModelFileError("the SentencePiece model has no <unk> at 0, or has sentence marks")
-        self.labels = ["", *(self._processor.IdToPiece(i) for i in range(1, size))]
-        self._symbols = {label for label in self.labels if len(label) == 1 and label != WORD_MARK} | {" "}
+    kind: str  # char, bpe or unigram
+    labels: list[str]
+    _symbols: set[str]  # characters that can be spelled
+    _word_mark: str  # what a label that begins a word begins with
 
     @property
     def vocab_size(self) -> int:
@@ -115,8 +35,15 @@ class SentencePieceTokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids of normalized text; raises TextError naming the characters outside the alphabet."""
         if not self._symbols.issuperset(text):
-            raise _unknown_error(text, self.unknown_symbols(text))
-        return self._processor.EncodeAsIds(text)
+            unknown, beginning = self.unknown_symbols(text), text if len(text) <= 60 else text[:57] + "..."
+            raise TextError(
+                f"{shown_symbols(unknown)} not in the alphabet, in {beginning!r}: "
+                "normalize it, or train the tokenizer on it"
+            )
+        return self._encode(text)
+
+    @abstractmethod
+    def _encode(self, text: str) -> list[int]: ...
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of collapsed token ids without blanks, with single spaces and none at the ends."""
@@ -125,14 +52,13 @@ class SentencePieceTokenizer:
     def words(self, ids: Sequence[int]) -> list[tuple[str, int, int]]:
         """The words in `ids` as (word, index of its first token, one past its last token).
 
-        A piece with the word mark begins a word; a lone mark only separates, as a space among characters
-        does.
+        A label with the word mark begins a word; a lone mark, the space among characters, only separates.
         """
         words: list[tuple[str, int, int]] = []
         start, spelled = 0, ""
         for i, token in enumerate(ids):
             label = self.labels[token]
-            if label.startswith(WORD_MARK):
+            if label.startswith(self._word_mark):
                 if spelled:
                     words.append((spelled, start, i))
                 spelled = label[1:]
@@ -142,35 +68,78 @@ class SentencePieceTokenizer:
         return [*words, (spelled, start, len(ids))] if spelled else words
 
     def unknown_symbols(self, text: str) -> set[str]:
-        """The characters of `text` that no piece spells."""
+        """The characters of `text` that no token spells."""
         return set(text).difference(self._symbols)
 
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON-able values, for model files; `tokenizer_from_dict` is the way back."""
-        return {"kind": self.kind, "sentencepiece": base64.b64encode(self.proto).decode("ascii")}
 
     def save(self, path: str | Path) -> None:
         """Write it as a JSON file, atomically."""
-        _save(self, path)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"kind": self.kind, "proto": self.proto}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.kind, self.proto = state["kind"], state["proto"]
-        self._load()
+        write_text(path, json.dumps(self.to_dict(), ensure_ascii=False) + "\n", durable=True)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SentencePieceTokenizer) and (self.kind, self.proto) == (
-            other.kind,
-            other.proto,
-        )
+        return isinstance(other, Tokenizer) and self.to_dict() == other.to_dict()
 
     def __hash__(self) -> int:
-        return hash(self.proto)
+        return hash(tuple(self.labels))
 
 
-Tokenizer = CharTokenizer | SentencePieceTokenizer
+class CharTokenizer(Tokenizer):
+    """One token per character (Unicode code point); labels[1] is the space."""
+
+    kind = "char"
+    _word_mark = " "
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = list(labels)
+        if self.labels[:2] != ["", " "] or any(len(c) != 1 for c in self.labels[1:]):
+            raise ModelFileError("a character alphabet is '' (blank), ' ' and then single characters")
+        self._ids = {c: i for i, c in enumerate(self.labels) if i > 0}
+        self._symbols = set(self._ids)
+        if len(self._ids) != len(self.labels) - 1:
+            raise ModelFileError("a character stands twice in the alphabet")
+
+    def _encode(self, text: str) -> list[int]:
+        return [self._ids[c] for c in text]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "labels": list(self.labels)}
+
+
+class SentencePieceTokenizer(Tokenizer):
+    """Sub-word pieces of a trained SentencePiece model (Kudo and Richardson 2018, arXiv 1808.06226).
+
+    The model is trained with its unknown piece at id 0 and without sentence marks, and the blank takes that
+    place: piece ids are token ids, and nothing in the output layer can spell <unk>.
+    """
+
+    _word_mark = WORD_MARK
+
+    def __init__(self, proto: bytes, kind: Literal["bpe", "unigram"]) -> None:
+        import sentencepiece
+
+        self.kind, self._proto = kind, proto
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(proto)
+        except RuntimeError as error:
+            raise ModelFileError("the tokenizer's SentencePiece model is damaged: train the tokenizer again") from error
+        size = self._processor.GetPieceSize()
+        if self._processor.unk_id() != 0 or any(self._processor.IsControl(i) for i in range(size)):
+            raise ModelFileError("the SentencePiece model has no <unk> at 0, or has sentence marks")
+        self.labels = ["", *(self._processor.IdToPiece(i) for i in range(1, size))]
+        self._symbols = {label for label in self.labels if len(label) == 1 and label != WORD_MARK} | {" "}
+
+    def _encode(self, text: str) -> list[int]:
+        return self._processor.EncodeAsIds(text)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "sentencepiece": base64.b64encode(self._proto).decode("ascii")}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SentencePieceTokenizer, (self._proto, self.kind)  # the processor itself cannot be pickled
 
 
 def train_char(texts: Iterable[str]) -> CharTokenizer:
@@ -190,8 +159,8 @@ def train_sentencepiece(
     """Train pieces on normalized texts; `vocab_size` counts the blank.
 
     Where the texts do not hold that many pieces, the largest possible vocabulary is trained and a warning
-    logged: read the size from the result. Raises ConfigError when `vocab_size` cannot hold all characters,
-    TextError without text.
+    logged; the result has the size. Raises ConfigError when `vocab_size` cannot hold all characters, TextError
+    without text.
     """
     if kind not in ("bpe", "unigram"):
         raise ConfigError(f"tokenizer kind '{kind}' is not one of char, bpe, unigram")
@@ -204,23 +173,20 @@ def train_sentencepiece(
     smallest = len(symbols) + 2  # with the blank and the word mark
     if vocab_size < smallest:
         raise ConfigError(f"vocab_size {vocab_size} cannot hold the {len(symbols)} characters: use {smallest} or more")
-    size = vocab_size
-    while True:
+    size, proto = vocab_size, b""
+    while not proto:
         try:
             proto = _train(sentences, size, kind)
-            break
         except RuntimeError as error:
             size = _smaller_size(str(error), size, smallest)
     tokenizer = SentencePieceTokenizer(proto, kind)
-    if tokenizer.vocab_size != vocab_size:
+    if (size := tokenizer.vocab_size) != vocab_size:
         _log.warning(
-            "the texts hold fewer pieces than vocab_size %d: trained %d, the most they allow",
-            vocab_size,
-            tokenizer.vocab_size,
+            "the texts hold fewer pieces than vocab_size %d: trained %d, the most they allow", vocab_size, size
         )
     missing = symbols - tokenizer._symbols
     if missing:
-        raise TextError(f"SentencePiece cannot spell {_shown(missing)}: remove these characters from the texts")
+        raise TextError(f"SentencePiece cannot spell {shown_symbols(missing)}: remove these characters from the texts")
     return tokenizer
 
 
@@ -241,8 +207,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """Read a tokenizer saved as JSON; raises ModelFileError naming the file."""
     try:
         values = json.loads(read_text(path, ModelFileError))
-    except ValueError as error:
-        raise ModelFileError(f"{path}: not a tokenizer file (JSON expected)") from error
+    except ValueError:
+        values = None
     if not isinstance(values, dict):
         raise ModelFileError(f"{path}: not a tokenizer file (a JSON object expected)")
     try:
@@ -260,13 +226,13 @@ def _train(sentences: list[str], size: int, kind: str) -> bytes:
         model_writer=model,
         model_type=kind,
         vocab_size=size,
-        normalization_rule_name="identity",  # the default (NFKC) would change our normalized text silently
+        normalization_rule_name="identity",  # the default (NFKC) would silently change our normalized text
         character_coverage=1.0,
         unk_id=0,
         bos_id=-1,
         eos_id=-1,
         pad_id=-1,
-        max_sentence_length=1 << 20,  # longer ones are dropped in silence, and their characters with them
+        max_sentence_length=1 << 20,  # longer ones are silently dropped, and their characters with them
         num_threads=4,  # fixed, so that the result does not depend on the machine
         minloglevel=2,
     )
@@ -284,16 +250,13 @@ def _smaller_size(message: str, size: int, smallest: int) -> int:
     raise TextError(f"SentencePiece cannot train on these texts: {reason}")
 
 
-def _save(tokenizer: Tokenizer, path: str | Path) -> None:
-    write_text(path, json.dumps(tokenizer.to_dict(), ensure_ascii=False) + "\n", durable=True)
+def shown_symbol(symbol: str) -> str:
+    """A character as messages show it: quoted, with its code point where the glyph alone may mislead."""
+    if not symbol.isprintable():
+        return f"U+{ord(symbol):04X}"
+    return f"'{symbol}'" if symbol.isascii() else f"'{symbol}' (U+{ord(symbol):04X})"
 
 
-def _shown(symbols: Iterable[str]) -> str:
-    return ", ".join(f"{c!r}" if c.isprintable() else f"U+{ord(c):04X}" for c in sorted(symbols))
-
-
-def _unknown_error(text: str, symbols: set[str]) -> TextError:
-    beginning = text if len(text) <= 60 else text[:57] + "..."
-    return TextError(
-        f"{_shown(symbols)} not in the alphabet, in {beginning!r}: normalize it, or train the tokenizer on it"
-    )
+def shown_symbols(symbols: Iterable[str]) -> str:
+    """Characters as messages list them, in code point order."""
+    return ", ".join(map(shown_symbol, sorted(symbols)))

@@ -1,1 +1,1 @@
-"""Training in Lightning; nothing outside this package imports it."""
+"""Training with Lightning, which no other room imports."""

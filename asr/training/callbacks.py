@@ -1,18 +1,21 @@
-"""Around the training steps: averaging, progress lines, warnings."""
+"""Around the training steps: averaging, what is reported, and checkpoints after validations and before an end."""
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, WeightAveraging
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from torch import Tensor
 
-from asr.training.module import CTCModule
+from asr.training.checkpoints import LAST
+from asr.training.process import Interrupted, Signals, say
+from asr.training.tasks import Task, format_rates
 
 
 def ema_callback(decay: float) -> WeightAveraging:
@@ -33,24 +36,20 @@ class DataWait(Callback):
 
     def __init__(self, warn_above: float = 0.3) -> None:
         self.warn_above, self.warned = warn_above, False
-        self._waited = self._worked = 0.0
-        self._mark = time.perf_counter()
+        self._waited = self._worked = self._mark = 0.0  # seconds
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._mark = time.perf_counter()  # an epoch that is resumed in its middle has no start
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._waited = self._worked = 0.0
         self._mark = time.perf_counter()
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        now = time.perf_counter()
-        self._waited, self._mark = self._waited + now - self._mark, now
+    def on_train_batch_start(self, *arguments: Any, **options: Any) -> None:
+        self._waited += self._lap()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        now = time.perf_counter()
-        self._worked, self._mark = self._worked + now - self._mark, now
+    def on_train_batch_end(self, *arguments: Any, **options: Any) -> None:
+        self._worked += self._lap()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or self._waited + self._worked == 0:
@@ -61,21 +60,28 @@ class DataWait(Callback):
         slow = share > self.warn_above and self._waited > 10.0
         if slow and trainer.current_epoch >= 1 and not self.warned and trainer.is_global_zero:
             self.warned = True
-            print(
+            say(
                 f"training waits for data {share:.0%} of the time: raise data.workers, or set data.cache_audio=true "
-                "for a set that fits in memory",
-                file=sys.stderr,
+                "for a set that fits in memory"
             )
 
+    def _lap(self) -> float:
+        now = time.perf_counter()
+        seconds, self._mark = now - self._mark, now
+        return seconds
 
-class Progress(Callback):
-    """One line per validation on stderr, a bar within the epoch on a terminal, and the all-blank plateau explained."""
 
-    def __init__(self, blank_plateau_epochs: int, say: Callable[[str], None]) -> None:
-        self.blank_plateau_epochs, self.say = blank_plateau_epochs, say
+class EpochReport(Callback):
+    """One line per epoch on stderr, a bar within the epoch on a terminal, and the all-blank plateau explained."""
+
+    def __init__(self, task: Task, blank_plateau_epochs: int) -> None:
+        self.task, self.blank_plateau_epochs = task, blank_plateau_epochs
         self._bar: Any = None
-        self._started = time.monotonic()
+        self._started = 0.0
         self._warned = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started = time.monotonic()  # an epoch that is resumed in its middle has no start
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started = time.monotonic()
@@ -93,50 +99,153 @@ class Progress(Callback):
             self._bar.set_postfix(loss=f"{float(outputs['loss']):.3f}")
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._close()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._close()
-        metrics = trainer.callback_metrics
-        if not trainer.is_global_zero:
-            return
-        epoch = trainer.current_epoch + 1
-        line = f"epoch {epoch:3d}  step {trainer.global_step:6d}"
-        if "train/loss_epoch" in metrics:
-            line += f"  loss {float(metrics['train/loss_epoch']):.3f}"
-        if "dev/wer" in metrics:
-            line += f"  dev loss {float(metrics['dev/loss']):.3f}  WER {float(metrics['dev/wer']):7.2%}"
-            line += f"  CER {float(metrics['dev/cer']):7.2%}"
-        blank = float(metrics.get("train/blank_share", torch.tensor(0.0)))
-        line += f"  blank {blank:4.0%}  lr {trainer.optimizers[0].param_groups[0]['lr']:.2e}"
-        line += f"  {time.monotonic() - self._started:.1f} s"
-        self.say(line)
-        if isinstance(pl_module, CTCModule) and pl_module.dev_example[0] and epoch % 5 == 0:
-            self.say(f"    reference  {pl_module.dev_example[0]}\n    hypothesis {pl_module.dev_example[1]}")
-        infeasible = float(metrics.get("train/infeasible", torch.tensor(0.0)))
-        if infeasible:
-            self.say(
-                f"warning: {infeasible:.0f} utterances were too short for their text in this epoch and taught nothing"
-            )
-        self._plateau(epoch, blank)
+        self._close_bar()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._close()
+        self._close_bar()
 
-    def _plateau(self, epoch: int, blank: float) -> None:
-        if blank <= 0.99:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._close_bar()
+        if not trainer.is_global_zero:
             return
-        if epoch < self.blank_plateau_epochs:
-            if epoch == 1:
-                self.say("    only blanks so far: normal in the first epochs of CTC training")
-        elif not self._warned:
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        epoch = trainer.current_epoch + 1
+        parts = [f"epoch {epoch:3d}", f"step {trainer.global_step:6d}"]
+        if "train/loss_epoch" in metrics:
+            parts.append(f"loss {metrics['train/loss_epoch']:.3f}")
+        if "dev/loss" in metrics:
+            parts.append(f"dev loss {metrics['dev/loss']:.3f}")
+        if self.task.monitor in metrics:
+            parts.append(format_rates(self.task, metrics, width=7))
+        if "train/blank_share" in metrics:
+            parts.append(f"blank {metrics['train/blank_share']:4.0%}")
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        say("  ".join([*parts, f"lr {rate:.2e}", f"{time.monotonic() - self._started:.1f} s"]))
+        reference, hypothesis = self.task.example
+        if reference and epoch % 5 == 0:
+            say(f"    reference  {reference}\n    hypothesis {hypothesis}")
+        if infeasible := metrics.get("train/infeasible"):
+            say(f"warning: {infeasible:.0f} utterances were too short for their text and had no effect in this epoch")
+        if metrics.get("train/blank_share", 0.0) > 0.99:
+            self._explain_blanks(epoch)
+
+    def _explain_blanks(self, epoch: int) -> None:
+        if epoch == 1 < self.blank_plateau_epochs:
+            say("    only blanks so far: normal in the first epochs of CTC training")
+        elif epoch >= self.blank_plateau_epochs and not self._warned:
             self._warned = True
-            self.say(
+            say(
                 f"warning: still nothing but blanks after {epoch} epochs. Check the transcripts (asr data check), then "
                 "try a lower optimizer.lr, more optimizer.warmup_steps, less augmentation, or more data"
             )
 
-    def _close(self) -> None:
+    def _close_bar(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class SaveOnInterrupt(Callback):
+    """Writes `last.ckpt` at a step boundary when a signal has come, and every `minutes`; after a signal the run stops.
+
+    A signal inside a step must wait for its end: only there are weights, optimizer and position consistent. After the
+    last step of an epoch the validation comes first, or no run would ever see it, and the first step after that. All
+    ranks agree on it, so that none is left waiting in a collective.
+    """
+
+    def __init__(self, directory: Path, minutes: float, signals: Signals) -> None:
+        self.directory, self.minutes, self.signals = directory, minutes, signals
+        self._saved_at = time.monotonic()
+        self._saved_step = -1
+
+    def save(self, trainer: pl.Trainer) -> None:
+        trainer.save_checkpoint(self.directory / LAST)
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved_at = time.monotonic()
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._replace_handlers()
+
+    def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if received := self._agreed(trainer, pl_module)[0]:
+            raise Interrupted(received)  # nothing was learned since the start
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._replace_handlers()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
+            return  # accumulated gradients are not part of a checkpoint
+        received, due = self._agreed(trainer, pl_module)
+        if received or due:
+            self.save(trainer)
+        if received and not trainer.is_last_batch:
+            raise Interrupted(received)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._agreed(trainer, pl_module)[0] and self._saved_step != trainer.global_step:
+            self.save(trainer)
+
+    def _agreed(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[int, bool]:
+        """The signal that some rank has received, or 0, and whether it is time to save."""
+        due = time.monotonic() - self._saved_at > self.minutes * 60
+        if trainer.world_size == 1:
+            return self.signals.received, due
+        state = torch.tensor([self.signals.received, int(due)], device=pl_module.device)
+        state = trainer.strategy.reduce(state, reduce_op="max")
+        return int(state[0]), bool(state[1])
+
+    def _replace_handlers(self) -> None:
+        """Put our handlers in the place of Lightning's, which end a run on SIGTERM without saving, with status 0."""
+        for number in self.signals.handled:
+            signal.signal(number, self.signals.receive)
+
+
+class KeepBest(ModelCheckpoint):
+    """Keeps the best checkpoints, and then writes `last.ckpt`, a real file, after every validation.
+
+    Lightning's `save_last` may write a mere link; a callback of its own would run before this one, and `last.ckpt`
+    would name the best checkpoints of the validation before, which may be deleted by now.
+    """
+
+    def __init__(self, saver: SaveOnInterrupt, task: Task, keep: int) -> None:
+        super().__init__(
+            dirpath=saver.directory / "checkpoints",
+            filename=f"epoch{{epoch:03d}}-{_short_name(task)}{{{task.monitor}:.4f}}",
+            auto_insert_metric_name=False,
+            monitor=task.monitor,
+            mode=task.mode,
+            save_on_train_epoch_end=False,
+            save_top_k=keep,
+        )
+        self.saver = saver
+
+    def best_first(self) -> list[tuple[str, float]]:
+        """The checkpoints that are kept, each with its metric, the best first."""
+        kept = [(path, float(metric)) for path, metric in self.best_k_models.items()]
+        return sorted(kept, key=lambda item: item[1], reverse=self.mode == "max")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
+            self.saver.save(trainer)
+
+
+def best_checkpoints(output: Path, task: type[Task] | Task) -> list[Path]:
+    """The checkpoints that `KeepBest` left in a run's folder, by the metric in their names, the best first."""
+    label = f"-{_short_name(task)}"
+
+    def metric(path: Path) -> float:
+        # Lightning adds a version where a name is taken: epoch003-wer0.1234-v1.ckpt
+        return float(path.stem.rpartition(label)[2].partition("-")[0])
+
+    found = sorted((output / "checkpoints").glob(f"*{label}[0-9]*.ckpt"))
+    return sorted(found, key=metric, reverse=task.mode == "max")
+
+
+def _short_name(task: type[Task] | Task) -> str:
+    return task.monitor.rpartition("/")[2]

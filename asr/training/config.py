@@ -1,4 +1,4 @@
-"""Everything a training run can be told, as typed dataclasses that recipes and overrides are checked against.
+"""All settings of a training run with their defaults: typed dataclasses that recipes and overrides are checked against.
 
 In a setting that names a file or a folder, `~` and environment variables are expanded. Numbers may be written 1e3.
 """
@@ -6,6 +6,7 @@ In a setting that names a file or a folder, `~` and environment variables are ex
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,10 +24,10 @@ from asr.config import (
     from_dict,
     nearest,
     read_yaml,
-    to_dict,
 )
-from asr.errors import ConfigError
-from asr.model.config import ModelConfig
+from asr.model.config import ModelConfig, RecurrentConfig
+from asr.training.initial import with_initial_model
+from asr.types import ConfigError
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,12 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW (Loshchilov & Hutter, 2019) and the learning rate's course.
+    """AdamW (Loshchilov & Hutter, 2019) and the learning rate schedule.
 
     Every schedule begins with `warmup_steps` optimizer steps of linear warm-up, except `onecycle`, which has its own.
-    `plateau` multiplies the rate by `plateau_factor` after `plateau_patience` validations without a better WER.
-    `final_lr` is the share of `lr` at which cosine and one-cycle end; `gradient_clip` bounds the gradient norm.
+    `plateau` multiplies the rate by `plateau_factor` when more than `plateau_patience` validations in a row were not
+    the best yet. `final_lr` is the fraction of `lr` at which cosine and one-cycle end; `gradient_clip` bounds the
+    gradient norm.
     """
 
     lr: float = 1e-3
@@ -108,8 +110,8 @@ class AveragingConfig:
 class LanguageModelConfig:
     """The word n-gram model that a recipe makes after the training, tunes on the dev set and evaluates with.
 
-    It has n-grams up to `order` words (0: no language model) of the training transcripts and of `text`, further files
-    with a sentence a line; or it is an existing one, `file` (ARPA or binary). `asr train` makes none.
+    It is estimated up to `order` words (0: no language model) from the training transcripts and the files `text`, which
+    hold a sentence per line; or it is read from `file` (ARPA or binary). `asr train` makes none.
     """
 
     order: int = 0
@@ -119,10 +121,22 @@ class LanguageModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run. `trainer` goes to `pytorch_lightning.Trainer` (max_epochs, devices, precision, ...).
+    """A training run.
 
-    `early_stopping` > 0 ends the run after that many validations without a better dev WER. `checkpoint_minutes` bounds
-    the work that a power failure can cost.
+    `task` is one of `asr.training.tasks.TASKS`; `objectives` are the weights of those of
+    `asr.training.objectives.OBJECTIVES` whose sum a step minimizes. `trainer` goes to `pytorch_lightning.Trainer`
+    (max_epochs, devices, precision, ...).
+
+    `init` names a model to begin from, a file or one of those bundled: its features and encoder are taken, with its
+    weights, and of its output layer the symbols that the new tokenizer has too. The recipe may change the encoder's
+    dropout; other settings of `features` and `model` must agree with it. The encoder is kept as it is for the first
+    `freeze_epochs`, and learns with `encoder_lr_factor` times the learning rate.
+
+    Where an objective compares two views of each utterance (`consistency`), each view gets `view_time_masks` times
+    `augment.time_masks`, rounded down; 2.5 is the factor of the CR-CTC paper. Other runs do not use it.
+
+    `early_stopping` > 0 ends the run after that many validations in a row that were not the best yet.
+    `checkpoint_minutes` bounds the work that a power failure can cost.
     """
 
     name: str = "run"
@@ -132,7 +146,13 @@ class TrainConfig:
     text: TextConfig = field(default_factory=TextConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    task: str = "ctc"
+    model: ModelConfig = field(default_factory=RecurrentConfig)
+    init: FilePath = ""
+    freeze_epochs: int = 0
+    encoder_lr_factor: float = 1.0
+    objectives: dict[str, float] = field(default_factory=lambda: {"ctc": 1.0})
+    view_time_masks: float = 2.5
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     averaging: AveragingConfig = field(default_factory=AveragingConfig)
     lm: LanguageModelConfig = field(default_factory=LanguageModelConfig)
@@ -144,9 +164,17 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must lie in [0, 2^32), found {self.seed}")
+        if not 0 <= self.view_time_masks < math.inf:
+            raise ValueError(f"view_time_masks must not be negative, found {self.view_time_masks:g}")
+        if self.freeze_epochs < 0:
+            raise ValueError(f"freeze_epochs must not be negative, found {self.freeze_epochs}")
+        if self.freeze_epochs and not self.init:
+            raise ValueError("freeze_epochs is for a run that begins from a model: set init")
+        if not 0 <= self.encoder_lr_factor < math.inf:
+            raise ValueError(f"encoder_lr_factor must not be negative, found {self.encoder_lr_factor:g}")
 
 
-# What the training run sets itself; letting a recipe set it too would silently undo invariants.
+# Arguments that the run sets itself: a recipe that set them too would silently break invariants.
 _OWNED_TRAINER_KEYS = {
     "callbacks": "it is set by the training run",
     "logger": "TensorBoard and CSV logs are always written to the output directory",
@@ -159,17 +187,23 @@ _OWNED_TRAINER_KEYS = {
 }
 
 
-def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+def read_config(path: str | Path, overrides: Sequence[str] = (), resume: str = "never") -> TrainConfig:
     """Read a recipe, following `extends: other.yaml` (relative to the file), and apply `key=value` overrides.
 
+    A run with `init` that `resume` ("auto", "never" or a checkpoint) goes on with does not read that model again.
     Raises ConfigError naming the unknown key and the nearest valid one.
     """
-    return parse_config(apply_overrides(read_extended(path), overrides))
+    return parse_config(apply_overrides(read_extended(path), overrides), resume)
 
 
-def parse_config(values: dict[str, Any]) -> TrainConfig:
-    """A TrainConfig from nested plain values; `trainer` keys and values are checked against Lightning's signature."""
-    config = from_dict(TrainConfig, values)
+def parse_config(values: dict[str, Any], resume: str = "never") -> TrainConfig:
+    """A TrainConfig from nested plain values; `trainer` keys and values are checked against Lightning's signature.
+
+    With `init`, features and encoder are those of its model. Raises ConfigError, ModelFileError.
+    """
+    config = from_dict(TrainConfig, with_initial_model(values, resume))
+    if not config.objectives:
+        raise ConfigError("objectives: name at least one, for example {ctc: 1.0}")
     if not config.trainer:
         return config
     from pytorch_lightning import Trainer
@@ -215,7 +249,7 @@ def read_extended(path: str | Path, _seen: tuple[Path, ...] = ()) -> dict[str, A
     """The nested mapping in a YAML file laid over that of the file it `extends`, if any."""
     path = Path(path)
     if path.resolve() in _seen:
-        raise ConfigError(f"{path}: 'extends' goes round in a circle")
+        raise ConfigError(f"{path}: 'extends' leads back to this file")
     values = read_yaml(path)
     base = values.pop("extends", None)
     if base is None:
@@ -229,17 +263,9 @@ def manifests(entry: str | tuple[str, ...]) -> list[str]:
     return [entry] if isinstance(entry, str) and entry else list(entry)
 
 
-def with_output(config: TrainConfig, output: str | Path) -> TrainConfig:
-    """The same run, written to another directory."""
-    return dataclasses.replace(config, output=expand_path(str(output), "output"))
-
-
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in top.items():
         old = merged.get(key)
         merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
-
-
-__all__ = ["TrainConfig", "parse_config", "read_config", "to_dict"]

@@ -1,78 +1,102 @@
-"""The LightningModule: acoustic model, CTC loss, and a dev set that is decoded and scored as a test set would be."""
+"""The LightningModule: an acoustic model, the objectives it is trained on, and the task it is validated by."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch import Tensor
+from torch import Tensor, nn
 
 from asr.audio.augment import spec_augment
-from asr.config import to_dict
-from asr.corpus.dataset import Batch, UnreadableCount
+from asr.config import nearest, to_dict
 from asr.corpus.manifest import Manifest
-from asr.decoding.greedy import GreedyDecoder
 from asr.model.acoustic import AcousticModel
-from asr.scoring.edits import score
-from asr.text.normalize import normalize
 from asr.text.tokenizer import Tokenizer
-from asr.training.config import TrainConfig
-from asr.training.objective import blank_share, ctc_loss
-from asr.training.schedule import Plateau, lr_factor
+from asr.training.config import OptimizerConfig, TrainConfig
+from asr.training.data import UnreadableCount
+from asr.training.dataset import Batch
+from asr.training.objectives import OBJECTIVES, ObjectiveLoss
+from asr.training.tasks import TASKS, Task
+from asr.types import ConfigError
 
 
-class CTCModule(pl.LightningModule):
-    """Trains `AcousticModel` with CTC.
+class SpeechModule(pl.LightningModule):
+    """Trains an `AcousticModel` for the task and on the objectives of the configuration.
 
-    Every random number of a step (dropout, SpecAugment) is drawn from a seed made of (run seed, epoch, batch, rank),
-    so a resumed run draws what the unbroken one would have drawn.
+    Every random number of a step is drawn from a seed made of (run seed, epoch, batch, rank), those of SpecAugment from
+    (run seed, epoch, utterance, view), so a resumed run draws what an uninterrupted one would have drawn.
+
+    With an objective that compares `views` of each utterance, features are computed once and repeated, each view is
+    masked on its own, and all objectives see the outputs and the batch with as many times the rows, view after view.
     """
 
     def __init__(self, config: TrainConfig, tokenizer: Tokenizer, train: Manifest, dev: Manifest) -> None:
         super().__init__()
         self.run_config = config
         self.tokenizer = tokenizer
-        self.dev_manifest = dev
-        self.train_utterances = len(train)
         self.unreadable = UnreadableCount(len(train))
         self.model = AcousticModel(config.model, config.features, tokenizer.vocab_size)
-        self.model.recurrent.initialize()
+        self.model.encoder.initialize()
+        self.objectives = nn.ModuleDict({n: _named(OBJECTIVES, n, "objectives")(self.model) for n in config.objectives})
+        self.task: Task = _named(TASKS, config.task, "task")(self.model, tokenizer, config.text.normalizer, dev)
         self.plateau = Plateau(config.optimizer.plateau_patience)
-        self.dev_references: list[str] = []
-        self.dev_hypotheses: list[str] = []
-        self.dev_loss = torch.zeros(2, dtype=torch.float64)
-        self.dev_example: tuple[str, str] = ("", "")
-        self.decoder = GreedyDecoder(tokenizer, self.model.frame_seconds)
-        self._augments = config.augment.time_masks > 0 or config.augment.frequency_masks > 0
+        self.init: dict[str, Any] | None = None  # the record of the model that the run began from
+        self.views = max(getattr(objective, "views", 1) for objective in self.objectives.values())
+        self.augment = config.augment
+        if self.views > 1:
+            masks = int(round(config.view_time_masks * self.augment.time_masks, 6))  # 1.15 * 100 is below 115
+            self.augment = replace(self.augment, time_masks=masks)
+        self._augments = self.augment.time_masks > 0 or self.augment.frequency_masks > 0
+        if self.views > 1 and not self._augments:
+            names = ", ".join(n for n, objective in self.objectives.items() if getattr(objective, "views", 1) > 1)
+            raise ConfigError(
+                f"objectives: {names} compares views that SpecAugment has masked differently, and there are no masks: "
+                f"set augment.time_masks (view_time_masks={config.view_time_masks:g} times as many are used) or "
+                "augment.frequency_masks"
+            )
+
+    @property
+    def _frozen(self) -> bool:
+        return self.current_epoch < self.run_config.freeze_epochs
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if self.trainer.world_size == 1:  # DDP waits for the gradients of all parameters that it began with
+            for parameter in self.model.encoder.parameters():
+                parameter.requires_grad_(not self._frozen)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.unreadable.add(batch)
-        if not len(batch):  # nothing could be read; a step without a loss would leave the other ranks waiting
-            return torch.stack([p.sum() for p in self.model.parameters()]).sum() * 0.0
+        if not len(batch):  # nothing could be read; without a loss the other ranks would wait for this one
+            return torch.stack([p.sum() for p in self.parameters()]).sum() * 0.0
         self._seed_step(batch_idx)
-        seeds = [(self.run_config.seed, batch.epoch, index) for index in batch.indices]
+        seeds: list[tuple[int, ...]] = [(self.run_config.seed, batch.epoch, index) for index in batch.indices]
+        seeds += [(*seed, view) for view in range(1, self.views) for seed in seeds]
 
-        def augment(features: Tensor, lengths: Tensor) -> Tensor:
-            return spec_augment(features, lengths, self.run_config.augment, seeds)
+        def augment(features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+            if self.views > 1:
+                features, lengths = features.repeat(self.views, 1, 1), lengths.repeat(self.views)
+            return spec_augment(features, lengths, self.augment, seeds), lengths
 
-        log_probs, lengths = self.model(batch.waveforms, batch.lengths, augment if self._augments else None)
-        result = ctc_loss(log_probs, lengths, batch.tokens, batch.token_lengths)
+        outputs = self.model.outputs(batch.waveforms, batch.lengths, augment if self._augments else None)
         size = len(batch.indices)
-        self.log("train/loss", result.loss.detach(), on_step=True, on_epoch=True, batch_size=size)
-        self.log("train/infeasible", result.infeasible.float(), on_step=False, on_epoch=True, reduce_fx="sum")
-        with torch.no_grad():
-            self.log(
-                "train/blank_share",
-                blank_share(log_probs, lengths),
-                on_step=False,
-                on_epoch=True,
-                batch_size=size,
-            )
-        return result.loss
+        batch = batch if self.views == 1 else batch.repeated(self.views)
+        losses = []
+        for name, weight in self.run_config.objectives.items():
+            result: ObjectiveLoss = self.objectives[name](outputs, batch)
+            losses.append(weight * result.loss)
+            self.log(f"train/{name}", result.loss.detach(), on_step=False, on_epoch=True, batch_size=size)
+            for key, value in result.sums.items():
+                self.log(f"train/{key}", value.float() / self.views, on_step=False, on_epoch=True, reduce_fx="sum")
+            for key, value in result.means.items():
+                self.log(f"train/{key}", value, on_step=False, on_epoch=True, batch_size=size)
+        loss = torch.stack(losses).sum()
+        self.log("train/loss", loss.detach(), on_step=True, on_epoch=True, batch_size=size)
+        return loss
 
     def configure_gradient_clipping(
         self,
@@ -80,69 +104,46 @@ class CTCModule(pl.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
+        if self._frozen:
+            for parameter in self.model.encoder.parameters():
+                parameter.grad = None  # the optimizer passes over it, and begins with it when it learns
         limit = self.run_config.optimizer.gradient_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), limit)
         self.log("train/gradient_norm", norm, on_step=True, on_epoch=False)
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
         self.log("train/lr", optimizer.param_groups[0]["lr"], on_step=True, on_epoch=False)
 
     def on_fit_start(self) -> None:
-        self.unreadable = UnreadableCount(self.train_utterances // self.trainer.world_size)
+        self.unreadable.utterances //= self.trainer.world_size
 
     def on_validation_epoch_start(self) -> None:
-        self.dev_references, self.dev_hypotheses = [], []
-        self.dev_loss = torch.zeros(2, dtype=torch.float64)
+        self.task.start()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        # An utterance that could not be read counts with an empty hypothesis: nothing is dropped.
-        for index, _ in batch.failures:
-            self.dev_references.append(self.reference(index))
-            self.dev_hypotheses.append("")
-        if not len(batch):
-            return
-        log_probs, lengths = self.model(batch.waveforms, batch.lengths)
-        result = ctc_loss(log_probs, lengths, batch.tokens, batch.token_lengths)
-        self.dev_loss += torch.stack([result.total, result.tokens]).double().cpu()
-        for index, emission, frames in zip(batch.indices, log_probs.cpu(), lengths.tolist(), strict=True):
-            self.dev_references.append(self.reference(index))
-            self.dev_hypotheses.append(self.tokenizer.decode(self.decoder.decode_ids(emission[:frames])[0]))
+        self.task.add(self.model.outputs(batch.waveforms, batch.lengths) if len(batch) else None, batch)
 
     def on_validation_epoch_end(self) -> None:
-        words = score(self.dev_references, self.dev_hypotheses, "word").counts
-        chars = score(self.dev_references, self.dev_hypotheses, "char").counts
-        counts = [
-            words.errors,
-            words.reference_length,
-            chars.errors,
-            chars.reference_length,
-            len(self.dev_references),
-        ]
-        # Integer sums over all ranks, divided once: the mean of the ranks' rates would be no error rate.
-        totals = torch.cat([torch.tensor(counts, dtype=torch.float64), self.dev_loss]).to(self.device)
-        totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
-        word_errors, word_count, char_errors, char_count, utterances, loss, tokens = totals.tolist()
-        wer = word_errors / max(word_count, 1)
-        values = {
-            "dev/wer": wer,
-            "dev/cer": char_errors / max(char_count, 1),
-            "dev/loss": loss / max(tokens, 1),
-            "dev/utterances": utterances,
-        }
-        self.log_dict(values, on_step=False, on_epoch=True)
+        totals = self.trainer.strategy.reduce(self.task.totals().to(self.device), reduce_op="sum")
+        metrics = self.task.metrics(totals)
+        self.log_dict(metrics, on_step=False, on_epoch=True)
         if not self.trainer.sanity_checking:
-            self.plateau.update(wer)
-        self._show_example()
+            self.plateau.update(metrics[self.task.monitor] * (1 if self.task.mode == "min" else -1))
+        self.task.choose_example(self.current_epoch * 7919)  # a prime: another utterance each time
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                reference, hypothesis = self.task.example
+                text = f"reference: {reference}  \nhypothesis: {hypothesis}"
+                logger.experiment.add_text("dev/example", text, self.global_step)
 
     def configure_optimizers(self) -> Any:
         settings = self.run_config.optimizer
-        # Weight decay on matrices only: shrinking biases and norms toward zero has no justification.
-        matrices = [p for p in self.model.parameters() if p.requires_grad and p.dim() >= 2]
-        vectors = [p for p in self.model.parameters() if p.requires_grad and p.dim() < 2]
-        groups = [
-            {"params": matrices, "weight_decay": settings.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
+        slowed = set(self.model.encoder.parameters()) if self.run_config.encoder_lr_factor != 1 else set()
+        others = [p for p in self.parameters() if p not in slowed]
+        groups = _groups(others, settings, 1.0)  # the first: its rate is the one that is logged
+        if slowed:
+            encoder = list(self.model.encoder.parameters())
+            groups += _groups(encoder, settings, self.run_config.encoder_lr_factor)
         optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
         total_steps = int(min(self.trainer.estimated_stepping_batches, 2**31))
 
@@ -156,25 +157,73 @@ class CTCModule(pl.LightningModule):
         checkpoint["plateau"] = self.plateau.state_dict()
         checkpoint["config"] = to_dict(self.run_config)
         checkpoint["tokenizer"] = self.tokenizer.to_dict()
+        checkpoint["init"] = self.init
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.plateau.load_state_dict(checkpoint["plateau"])
-
-    def reference(self, index: int) -> str:
-        """The normalized transcript of a dev utterance."""
-        return normalize(self.dev_manifest[index].text, self.run_config.text.normalizer)
+        self.init = checkpoint.get("init")
 
     def _seed_step(self, batch_idx: int) -> None:
         key = (self.run_config.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
-    def _show_example(self) -> None:
-        """Keep one decoded dev utterance per validation, another one each time, and log it as text."""
-        if not self.dev_references:
+
+def _groups(parameters: list[nn.Parameter], settings: OptimizerConfig, factor: float) -> list[dict[str, Any]]:
+    """Weight decay on matrices only: shrinking biases and norms toward zero has no justification."""
+    matrices, vectors = ([p for p in parameters if (p.dim() >= 2) is wide] for wide in (True, False))
+    rate = settings.lr * factor
+    return [
+        {"params": matrices, "weight_decay": settings.weight_decay, "lr": rate},
+        {"params": vectors, "weight_decay": 0.0, "lr": rate},
+    ]
+
+
+def _named(registry: dict[str, Any], name: str, key: str) -> Any:
+    if name not in registry:
+        raise ConfigError(f"{key}: unknown '{name}'{nearest(name, registry)}")
+    return registry[name]
+
+
+_ONECYCLE_RISE = 0.3  # share of the run in which one-cycle rises (Smith & Topin, 2018)
+_ONECYCLE_START = 0.04
+
+
+def lr_factor(step: int, total_steps: int, config: OptimizerConfig, plateau_drops: int = 0) -> float:
+    """Factor on `config.lr` at optimizer step `step` (0-based) of `total_steps`; `plateau_drops` reductions so far."""
+    if config.schedule == "onecycle":
+        rise = max(1, round(_ONECYCLE_RISE * total_steps))
+        if step < rise:
+            return _cosine(_ONECYCLE_START, 1.0, step / rise)
+        return _cosine(1.0, config.final_lr, (step - rise) / max(1, total_steps - rise))
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.schedule == "cosine":
+        return _cosine(1.0, config.final_lr, (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps))
+    if config.schedule == "plateau":
+        return config.plateau_factor**plateau_drops
+    return 1.0
+
+
+class Plateau:
+    """Counts how often a metric, less being better, stopped improving for more than `patience` validations."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience, self.best, self.waited, self.drops = patience, math.inf, 0, 0
+
+    def update(self, metric: float) -> None:
+        if metric < self.best:
+            self.best, self.waited = metric, 0
             return
-        index = (self.current_epoch * 7919) % len(self.dev_references)
-        self.dev_example = (self.dev_references[index], self.dev_hypotheses[index])
-        for logger in self.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                text = f"reference: {self.dev_example[0]}  \nhypothesis: {self.dev_example[1]}"
-                logger.experiment.add_text("dev/example", text, self.global_step)
+        self.waited += 1
+        if self.waited > self.patience:
+            self.waited, self.drops = 0, self.drops + 1
+
+    def state_dict(self) -> dict[str, float]:
+        return {"best": self.best, "waited": self.waited, "drops": self.drops}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.best, self.waited, self.drops = state["best"], int(state["waited"]), int(state["drops"])
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, max(0.0, share))))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import math
 import os
 import signal
-import sys
 import time
 import traceback
 import warnings
@@ -20,30 +20,35 @@ import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
-from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from asr.config import to_dict
 from asr.corpus.manifest import Manifest
-from asr.corpus.workers import prepare_workers
-from asr.errors import AsrError, ConfigError
 from asr.files import write_text
-from asr.interruption import Interrupted, handled_signals
-from asr.lock import locked
-from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import save_model
 from asr.text.normalize import versioned
 from asr.text.tokenizer import Tokenizer, load_tokenizer
-from asr.training.average import average_checkpoints
-from asr.training.callbacks import DataWait, Progress, ema_callback
+from asr.training.callbacks import DataWait, EpochReport, KeepBest, SaveOnInterrupt, ema_callback
+from asr.training.checkpoints import (
+    DAMAGED,
+    LAST,
+    DurableCheckpoints,
+    average_checkpoints,
+    check_resume,
+    checkpoints,
+    find_checkpoint,
+    remove_partial_files,
+    set_aside,
+)
 from asr.training.config import TrainConfig, manifests
-from asr.training.curve import draw_learning_curve, read_metrics
-from asr.training.datamodule import KeepPosition, SpeechDataModule
-from asr.training.module import CTCModule
-from asr.training.prepare import make_tokenizer, training_manifest
-from asr.training.provenance import provenance
-from asr.training.resume import check_resume, checkpoints, find_checkpoint, set_aside
-from asr.training.saving import DAMAGED, LAST, DurableCheckpoints, KeepBest, SaveOnInterrupt, remove_partial_files
+from asr.training.data import KeepPosition, SpeechDataModule, make_tokenizer, training_manifest
+from asr.training.dataset import prepare_workers
+from asr.training.initial import InitialModel
+from asr.training.module import SpeechModule
+from asr.training.process import Interrupted, handled_signals, is_first_process, locked, say
+from asr.training.record import draw_learning_curve, provenance, read_metrics
+from asr.training.tasks import Task, format_rates
+from asr.types import AsrError, ConfigError
 
 MODEL = "model.asr"
 TOKENIZER = "tokenizer.json"
@@ -52,11 +57,13 @@ _NO_MEMORY = "can't allocate memory"
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run produced. `dev_wer` and `dev_cer` are those of the chosen checkpoint(s), as fractions."""
+    """What a run produced: `dev` are the metrics of the best checkpoint by name (`dev/wer`, a fraction), and `scores`
+    are its rates for people. The other ranks of a distributed run have nothing to report: there both are empty.
+    """
 
     model_path: Path
-    dev_wer: float
-    dev_cer: float
+    dev: dict[str, float]
+    scores: str
     epochs: int
     seconds: float
 
@@ -75,40 +82,44 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
     with handled_signals() as signals, locked(output):
         if not manifests(config.data.train) or not manifests(config.data.dev):
             raise ConfigError("data.train and data.dev must each name a manifest")
-        if _is_first():
+        if is_first_process():
             remove_partial_files(output)
-        found = find_checkpoint(output, resume, _say)
+        found = find_checkpoint(output, resume)
         rules = versioned(config.text.normalizer)
+        initial = InitialModel.read(config.init, config.model, config.features) if config.init and not found else None
         if found:
             rules = check_resume(*found, config)
-            if resume == "auto" and found[0].name != LAST and (output / LAST).exists() and _is_first():
+            if resume == "auto" and found[0].name != LAST and (output / LAST).exists() and is_first_process():
                 (output / LAST).replace(output / DAMAGED)  # or the next save would keep it as the one before
-        elif resume == "never" and checkpoints(output) and _is_first():
-            _say(f"the earlier run in {output} was moved to {set_aside(output, output.with_name(output.name + '.'))}")
+        elif resume == "never" and checkpoints(output) and is_first_process():
+            say(f"the earlier run in {output} was moved to {set_aside(output, output.with_name(output.name + '.'))}")
 
         config = replace(config, text=replace(config.text, normalizer=rules))
 
         train_set = Manifest.read(manifests(config.data.train))
         dev_set = Manifest.read(manifests(config.data.dev))
         tokenizer = _tokenizer(config, train_set, output, resumed=found is not None)
-        train_set = training_manifest(train_set, tokenizer, config, output, _say)
+        train_set = training_manifest(train_set, tokenizer, config, output)
         for remark in prepare_workers():
-            _say(f"note: {remark}")
+            say(f"note: {remark}")
         pl.seed_everything(config.seed, verbose=False)
-        module = CTCModule(config, tokenizer, train_set, dev_set)
+        module = SpeechModule(config, tokenizer, train_set, dev_set)
         data = SpeechDataModule(config, tokenizer, train_set, dev_set)
         saver = SaveOnInterrupt(output, config.checkpoint_minutes, signals)
-        best = KeepBest(saver, keep=config.averaging.last_k if config.averaging.kind == "last_k" else 1)
-        trainer = _trainer(config, output, [saver, best])
-        if _is_first():
+        best = KeepBest(saver, module.task, keep=config.averaging.last_k if config.averaging.kind == "last_k" else 1)
+        trainer = _trainer(config, output, module.task, [saver, best])
+        if is_first_process():
             _record(config, output, train_set, dev_set)
-        _describe(config, train_set, dev_set, module)
+        say(_description(config, train_set, dev_set, module))
+        if initial:
+            module.init = initial.record
+            say(initial.copy_to(module.model, tokenizer))
         if found:
-            _say(f"resuming from {found[0]} (epoch {found[1]['epoch'] + 1}, step {found[1]['global_step']})")
+            say(f"resuming from {found[0]} (epoch {found[1]['epoch'] + 1}, step {found[1]['global_step']})")
         with signals.deferred():
             try:
                 trainer.fit(module, datamodule=data, ckpt_path=found[0] if found else None, weights_only=True)
-            except SIGTERMException:  # Lightning's own, for a signal in the moment before our handler replaces its own
+            except SIGTERMException:  # Lightning's own, for a signal just before our handler replaces its handler
                 raise Interrupted(signal.SIGTERM) from None
             except Exception as error:
                 if message := _explained(error, config):
@@ -117,8 +128,8 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
             signals.check()
             seconds = time.monotonic() - started
             if not trainer.is_global_zero:
-                return TrainResult(output / MODEL, float("nan"), float("nan"), trainer.current_epoch, seconds)
-            return _finish(config, output, module.model, tokenizer, best, trainer, train_set, seconds)
+                return TrainResult(output / MODEL, {}, "", trainer.current_epoch, seconds)
+            return _finish(config, output, module, best, train_set, seconds)
 
 
 def _tokenizer(config: TrainConfig, train_set: Manifest, output: Path, resumed: bool) -> Tokenizer:
@@ -129,26 +140,32 @@ def _tokenizer(config: TrainConfig, train_set: Manifest, output: Path, resumed: 
     else:
         # Every rank makes its own: it is deterministic, and no rank must wait for a file.
         tokenizer = make_tokenizer(config.text, train_set)
-    if _is_first():
+    if is_first_process():
         tokenizer.save(output / TOKENIZER)
     return tokenizer
 
 
-def _describe(config: TrainConfig, train_set: Manifest, dev_set: Manifest, module: CTCModule) -> None:
+def _description(config: TrainConfig, train_set: Manifest, dev_set: Manifest, module: SpeechModule) -> str:
     parameters = sum(p.numel() for p in module.model.parameters())
     hours = float(train_set.durations.sum()) / 3600
-    _say(
+    text = (
         f"{config.name}: {len(train_set)} training utterances ({hours:.2f} h), {len(dev_set)} dev, "
         f"{module.tokenizer.vocab_size} symbols, {parameters / 1e6:.2f} M parameters"
     )
+    if module.views > 1:
+        text += (
+            f"\nnote: {module.views} views of each utterance, each with {module.augment.time_masks} time masks "
+            f"(view_time_masks={config.view_time_masks:g} x augment.time_masks={config.augment.time_masks})"
+        )
+    return text
 
 
-def _trainer(config: TrainConfig, output: Path, saving: list[Callback]) -> pl.Trainer:
-    callbacks: list[Callback] = [KeepPosition(), DataWait(), Progress(config.blank_plateau_epochs, _say)]
+def _trainer(config: TrainConfig, output: Path, task: Task, saving: list[Callback]) -> pl.Trainer:
+    callbacks: list[Callback] = [KeepPosition(), DataWait(), EpochReport(task, config.blank_plateau_epochs)]
     if config.averaging.kind == "ema":
         callbacks.append(ema_callback(config.averaging.ema_decay))
     if config.early_stopping > 0:
-        callbacks.append(EarlyStopping(monitor="dev/wer", mode="min", patience=config.early_stopping))
+        callbacks.append(EarlyStopping(monitor=task.monitor, mode=task.mode, patience=config.early_stopping))
     # After the averaging callback: a checkpoint must hold the average of the step it was saved at.
     callbacks += saving
     settings: dict[str, Any] = {
@@ -164,13 +181,13 @@ def _trainer(config: TrainConfig, output: Path, saving: list[Callback]) -> pl.Tr
     if settings["accelerator"] == "auto" and not torch.cuda.is_available():
         settings["accelerator"] = "cpu"  # MPS has no CTC kernel
     if settings["accelerator"] == "cpu" and str(settings["precision"]).startswith("16"):
-        _say("note: float16 does not run on the CPU; using float32 (bf16-mixed works where the processor has it)")
+        say("note: float16 does not run on the CPU; using float32 (bf16-mixed works where the processor has it)")
         settings["precision"] = "32-true"
     if settings.get("deterministic"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     plugins = settings.pop("plugins", None) or []
     plugins = [*(plugins if isinstance(plugins, list) else [plugins]), DurableCheckpoints()]
-    if SLURMEnvironment.detect():  # its own requeueing saves in the midst of a step; see `handled_signals`
+    if SLURMEnvironment.detect():  # its own requeueing saves within a step; see `handled_signals`
         plugins.append(SLURMEnvironment(auto_requeue=False))
     logs = output / "logs"
     loggers = [TensorBoardLogger(logs, name="tensorboard", version=""), CSVLogger(logs, name="csv")]
@@ -188,28 +205,21 @@ def _trainer(config: TrainConfig, output: Path, saving: list[Callback]) -> pl.Tr
 
 
 def _finish(
-    config: TrainConfig,
-    output: Path,
-    model: AcousticModel,
-    tokenizer: Tokenizer,
-    best: KeepBest,
-    trainer: pl.Trainer,
-    train_set: Manifest,
-    seconds: float,
+    config: TrainConfig, output: Path, module: SpeechModule, best: KeepBest, train_set: Manifest, seconds: float
 ) -> TrainResult:
-    """Choose by dev WER, average, write the model file and the learning curve."""
-    chosen = sorted(best.best_k_models, key=lambda path: float(best.best_k_models[path]))
-    if not chosen:
+    """Choose by the task's metric, average, write the model file and the learning curve."""
+    task, trainer, kept = module.task, module.trainer, best.best_first()
+    if not kept:
         raise ConfigError("training ended before the first validation: raise trainer.max_epochs or max_steps")
-    model.load_state_dict(average_checkpoints(chosen))
-    metrics = read_metrics(output / "logs" / "csv")
-    dev_wer = float(best.best_k_models[chosen[0]])
-    row = min(metrics.dev, key=lambda r: abs(r.wer - dev_wer), default=None)
-    dev_cer = row.cer if row else float("nan")
+    chosen, metric = [path for path, _ in kept], kept[0][1]
+    module.model.load_state_dict(average_checkpoints(chosen))
+    history = read_metrics(output / "logs" / "csv")
+    validations = [metrics for metrics in history.dev.values() if task.monitor in metrics]
+    dev = min(validations, key=lambda metrics: abs(metrics[task.monitor] - metric), default={})
+    dev = {name: dev.get(name, math.nan) for name in task.rates} | {task.monitor: metric}
     summary = provenance() | {
         "name": config.name,
-        "dev_wer": dev_wer,
-        "dev_cer": dev_cer,
+        **{name.replace("/", "_"): rate for name, rate in dev.items()},
         "averaging": config.averaging.kind,
         "checkpoints": [Path(path).name for path in chosen],
         "epochs": trainer.current_epoch,
@@ -219,9 +229,11 @@ def _finish(
         "train_longest": round(float(train_set.durations.max()), 3),
         "config": to_dict(config),
     }
-    path = save_model(output / MODEL, model, tokenizer, config.text.normalizer, summary)
-    draw_learning_curve(metrics, output / "learning_curve.png", config.name)
-    return TrainResult(path, dev_wer, dev_cer, trainer.current_epoch, seconds)
+    if module.init:
+        summary["init"] = module.init
+    path = save_model(output / MODEL, module.model, module.tokenizer, config.text.normalizer, summary, config.task)
+    draw_learning_curve(history, task, output / "learning_curve.png", config.name)
+    return TrainResult(path, dev, f"dev {format_rates(task, dev)}", trainer.current_epoch, seconds)
 
 
 def _record(config: TrainConfig, output: Path, train_set: Manifest, dev_set: Manifest) -> None:
@@ -238,7 +250,7 @@ def _record(config: TrainConfig, output: Path, train_set: Manifest, dev_set: Man
 
 
 def _explained(error: Exception, config: TrainConfig) -> AsrError | None:
-    """What is behind an error in the midst of a training, in one line; None where that is not known."""
+    """What is behind an error during the training, in one line; None where that is not known."""
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY in text):
         lower = replace(config.data, batch_seconds=config.data.batch_seconds / 2).batch_seconds
@@ -268,13 +280,3 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", f".*{message}.*")
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning")
-
-
-def _say(line: str) -> None:
-    if _is_first():
-        print(line, file=sys.stderr, flush=True)
-
-
-def _is_first() -> bool:
-    """Whether this is rank 0, known from the environment also before the trainer has started the others."""
-    return getattr(rank_zero_only, "rank", 0) == 0

@@ -12,21 +12,17 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from asr.corpus.archive import ArchiveError, members
-from asr.corpus.download import download
+from asr.corpus.download import ArchiveError, download, members
 from asr.corpus.manifest import Utterance, write_manifest
-from asr.errors import AsrError
+from asr.types import AsrError
 
 URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_raw.bigendian.tar.gz"
 # CMU publishes no checksum; this is of a copy that was read in full.
 CHECKSUM = "sha256:694db50d044f4d3d071427059bf1fc290d22237f223311aff082f8cf92e49c84"
 RATE = 16000  # hertz
 DEV_SPEAKERS = 8
-_NOT_WORDS = {
-    "<s>",
-    "</s>",
-    "<sil>",
-}  # sentence marks and fillers of etc/an4.filler; ++NOISE++ and its like by their plus signs
+# Sentence marks and fillers of etc/an4.filler; those like ++NOISE++ are known by their plus signs.
+_NOT_WORDS = {"<s>", "</s>", "<sil>"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,17 +65,15 @@ def read_transcription(text: str, where: str) -> dict[str, str]:
         words, bracket, identifier = line.strip().rpartition("(")
         if not bracket or not identifier.endswith(")"):
             raise ArchiveError(f"{where}:{number}: not a transcription line, expected 'WORDS (utterance-id)'")
-        spoken = (
-            w for w in words.split() if w.lower() not in _NOT_WORDS and not (w.startswith("++") and w.endswith("++"))
-        )
-        found[identifier[:-1]] = " ".join(spoken).lower()
+        kept = [w for w in words.lower().split() if w not in _NOT_WORDS and not (w[:2] == w[-2:] == "++")]
+        found[identifier[:-1]] = " ".join(kept)
     return found
 
 
 def choose_dev_speakers(speakers: Iterable[str], count: int) -> set[str]:
-    """`count` speakers, chosen by a hash (always the same ones), women and men (f... and m...) in their own proportion.
+    """`count` speakers, chosen by a hash (always the same ones), women (f...) and men (m...) in proportion.
 
-    Speakers recorded twice (mdcs, mdcs2) stay in training, so that no voice is on both sides.
+    Speakers recorded twice (mdcs, mdcs2) stay in training, so that no voice is in both sets.
     """
     names = sorted(speakers)
     stems = [name.rstrip("0123456789") for name in names]

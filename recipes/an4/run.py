@@ -7,7 +7,7 @@ from pathlib import Path
 
 import prepare
 
-from asr.recipe import main
+from asr.recipe.run import main
 
 if __name__ == "__main__":
     sys.exit(main(Path(__file__).parent, prepare))

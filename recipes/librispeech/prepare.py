@@ -9,11 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from asr.corpus.archive import ArchiveError, extract
-from asr.corpus.convert import read_corpus
-from asr.corpus.download import download, verify
+from asr.corpus.download import ArchiveError, download, extract, verify
+from asr.corpus.formats import read_corpus
 from asr.corpus.manifest import write_manifest
-from asr.errors import AsrError, UsageError
+from asr.types import AsrError, UsageError
 
 BASE_URL = "https://www.openslr.org/resources/12"
 LM_URL = "https://www.openslr.org/resources/11"
@@ -125,7 +124,7 @@ def _origin(args: argparse.Namespace) -> str:
 
 
 def _is_done(split: str, args: argparse.Namespace) -> bool:
-    """Whether a split was prepared from the place named now; a slice does not pass for what --download would fetch."""
+    """Whether a split was prepared from the place named now; with --download, only an official archive counts."""
     try:
         done = json.loads(_marker(args.data, split).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Synthesizes the mini corpus: train, dev and test sets with different voices and sentences, 16 kHz WAV, offline."""
+"""Synthesizes the mini corpus, offline: 16 kHz WAV; train, dev and test sets have different voices and sentences."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tqdm import tqdm
 
 from asr.audio.read import from_array
 from asr.corpus.manifest import Utterance, write_manifest
-from asr.errors import AsrError
+from asr.types import AsrError
 
 RATE = 16000  # hertz
 _SILENCE = 200  # of 32768: below it, the ends of an utterance are cut away
 _MARGIN = 0.08  # seconds kept before and after the speech
 _PEAK = 0.7  # of full scale: room for what resampling adds
 
-# A voice is an accent and a variant (another throat). All sets share the accents; dev and test use variants that
-# training never hears. Robots, whispers and monsters among eSpeak's variants are left out.
+# A voice is an accent and a variant, another vocal tract. All sets share the accents; the variants of dev and test are
+# not in the training set. The robots, whispers and monsters among eSpeak's variants are left out.
 ACCENTS = "en-us en en-gb-x-rp en-us-nyc"
 VARIANTS = {
     "train": """
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def sources(args: argparse.Namespace) -> list[Path]:
-    """The input files of the preparation: there are none, all is synthesized."""
+    """The input files of the preparation: none, as everything is synthesized."""
     return []
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asr.errors import AsrError
+from asr.types import AsrError
 
 INSTALL = "pip install -e '.[demo]'"
 REINSTALL = "pip install --force-reinstall espeakng-loader"

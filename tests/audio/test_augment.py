@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from asr.audio.augment import AugmentConfig, WaveAugment, add_noise, change_speed, reverb, spec_augment
 from asr.config import from_dict
-from asr.errors import ConfigError
+from asr.types import ConfigError
 
 ROOT = Path(__file__).parents[2]
 Encode = Callable[..., bytes]
@@ -205,7 +205,7 @@ def test_folders_that_cannot_serve(tmp_path: Path, key: str) -> None:
         assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
         return str(caught.value)
 
-    assert "is no folder" in message(tmp_path / "none")
+    assert "is not a folder" in message(tmp_path / "none")
     (tmp_path / "notes.txt").touch()
     assert "holds no recordings" in message(tmp_path)
     (tmp_path / "bad.wav").write_bytes(b"RIFF nonsense")

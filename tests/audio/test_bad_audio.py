@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from asr.audio.read import RawFormat, probe, read
-from asr.errors import AudioError, ConfigError
+from asr.types import AudioError, ConfigError
 
 Encode = Callable[..., bytes]
 
@@ -67,7 +67,7 @@ def test_missing_folder_empty_and_dangling(tmp_path: Path) -> None:
     refused(b"", "bytes: the file is empty")
     refused(io.BytesIO(), "stream: the file is empty")
     (tmp_path / "link.wav").symlink_to(tmp_path / "gone.wav")
-    refused(tmp_path / "link.wav", "link.wav: no such file (a link that leads nowhere)")
+    refused(tmp_path / "link.wav", "link.wav: no such file (a broken link)")
     refused("a\0b.wav", "cannot be opened")
     refused("x" * 5000, "cannot be opened")
 
@@ -310,8 +310,8 @@ class TestRaw:
 
     def test_half_a_frame_at_the_end_is_told(self) -> None:
         audio = read(bytes(1001), raw=RawFormat(16000))
-        assert len(audio.samples) == 500 and "no whole frame" in audio.warnings[0]
-        refused(bytes(1), "no whole frame", raw=RawFormat(16000))
+        assert len(audio.samples) == 500 and "a whole frame" in audio.warnings[0]
+        refused(bytes(1), "a whole frame", raw=RawFormat(16000))
 
     def test_a_header_where_none_was_declared(self, voice: np.ndarray, encode: Encode) -> None:
         for format in ("WAV", "FLAC", "OGG"):

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asr.audio import ffmpeg
+from asr.audio import readers
 from asr.audio.read import probe, read
-from asr.errors import AudioError
+from asr.types import AudioError
 
 Encode = Callable[..., bytes]
 M4A = b"\0\0\0\x20ftypM4A "
@@ -98,7 +98,7 @@ def test_more_than_a_pipe_holds_comes_in_blocks_and_may_be_left_unread(
     programs: Callable[..., None], tmp_path: Path, voice: np.ndarray, encode: Encode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs(ffprobe=True)
-    monkeypatch.setattr(ffmpeg, "_PIPED", 10_007)  # no multiple of a frame
+    monkeypatch.setattr(readers, "_PIPED", 10_007)  # no multiple of a frame
     three = np.stack([voice, 0.5 * voice, -voice], axis=1)
     path = tmp_path / "three.m4a"
     path.write_bytes(M4A + encode(three, "FLAC"))
@@ -108,11 +108,11 @@ def test_more_than_a_pipe_holds_comes_in_blocks_and_may_be_left_unread(
     started = []
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
-    decoder = ffmpeg.FfmpegDecoder(path)
-    blocks = decoder.blocks(0, None)
+    reader = readers.FfmpegReader(path)
+    blocks = reader.blocks(0, None)
     assert 0 < len(next(blocks)) < 1000
     blocks.close()
-    assert started[-1].poll() is not None and decoder.warnings == []
+    assert started[-1].poll() is not None and reader.warnings == []
 
 
 @pytest.mark.parametrize("ffprobe", [True, False])

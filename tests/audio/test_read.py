@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.audio.read import Audio, from_array, probe, read
-from asr.errors import AudioError
+from asr.types import AudioError
 
 ROOT = Path(__file__).parents[2]
 Encode = Callable[..., bytes]

@@ -8,10 +8,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.audio.read import read, read_unless_longer
-from asr.audio.resample import resample
-from asr.audio.stream import Resampler, open_stream
-from asr.errors import AudioError
+from asr.audio.read import open_stream, read
+from asr.audio.resample import Resampler, resample
+from asr.types import AudioError
 
 
 def streamed(source, **options):
@@ -78,12 +77,14 @@ def _header_only(folder):
     return folder / "none.wav"
 
 
-def test_reading_unless_longer(noise, tmp_path):
+def test_the_length_is_known_before_reading(noise, tmp_path):
     soundfile.write(tmp_path / "a.wav", noise(2.0), 16000)
-    audio = read_unless_longer(tmp_path / "a.wav", 2.0)
-    assert audio is not None
-    assert audio.duration == 2.0
-    assert read_unless_longer(tmp_path / "a.wav", 1.99) is None
-    assert read_unless_longer(tmp_path / "a.wav", 1.0, offset=1.0) is not None
-    assert read_unless_longer(tmp_path / "a.wav", 1.0, duration=0.7) is not None
-    assert read_unless_longer(tmp_path / "a.wav", 0.5, duration=0.7) is None
+    for window, seconds in (
+        ({}, 2.0),
+        ({"offset": 1.25}, 0.75),
+        ({"duration": 0.75}, 0.75),
+        ({"offset": 1.5, "duration": 9.0}, 0.5),
+    ):
+        with open_stream(tmp_path / "a.wav", **window) as stream:
+            assert stream.seconds == seconds
+            assert stream.read().duration == stream.duration == seconds

@@ -33,7 +33,7 @@ def test_functional_transforms_and_a_second_import_are_one_package() -> None:
 def test_absent_is_one_line_with_the_way_out() -> None:
     done = python("sys.modules['torchaudio'] = None\nimport asr.audio._torchaudio")
     assert done.stderr.splitlines()[-1] == (
-        "asr.errors.AsrError: torchaudio is not installed: pip install 'torchaudio>=2.11' (see 'asr doctor')"
+        "asr.types.AsrError: torchaudio is not installed: pip install 'torchaudio>=2.11' (see 'asr doctor')"
     )
 
 
@@ -103,7 +103,7 @@ def test_a_native_part_that_loads_is_used(tmp_path: Path) -> None:
 
 def test_a_broken_python_part_is_one_line_and_leaves_no_trace(tmp_path: Path) -> None:
     done = python(
-        "from asr.errors import AsrError\n"
+        "from asr.types import AsrError\n"
         "try:\n    import asr.audio._torchaudio\nexcept AsrError as error:\n    print(error)\n"
         "print([name for name in sys.modules if name.startswith('torchaudio')])",
         fake_package(tmp_path, "raise OSError('libc10_cuda.so')", "raise SyntaxError('bad wheel')\n"),

@@ -92,7 +92,7 @@ def test_a_manifest(run, talk, text, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["TALK"], "what is said in it?"),
+        (["TALK"], "TEXT is missing"),
         (["TALK", "a", "-f", "txt"], "-f txt holds no times"),
         (["TALK", "a", "-f", "srt,ctm"], "give -o DIR"),
         (["TALK", "a", "--force"], "give -o DIR"),

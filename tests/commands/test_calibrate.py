@@ -8,22 +8,22 @@ import pytest
 
 import asr
 from asr.__main__ import main
-from asr.calibration import held_out
 from asr.decoding.confidence import fit_calibration
-from asr.scoring.confidences import Judged, together
+from asr.recognition.evaluation import held_out
+from asr.scoring.breakdown import WordConfidences, pooled
 
 
 def test_held_out_words_are_measured_under_calibrations_that_have_not_seen_them():
-    utterances = [Judged((0.9, 0.8), (i % 2 == 0, True)) for i in range(10)]
-    odd = Judged((0.9, 0.9), (False, False))
+    utterances = [WordConfidences((0.9, 0.8), (i % 2 == 0, True)) for i in range(10)]
+    odd = WordConfidences((0.9, 0.9), (False, False))
     speakers = [f"s{i // 2}" for i in range(10)]
     found = held_out([*utterances, odd], [*speakers, "odd"])
-    assert sorted(found.correct) == sorted(together([*utterances, odd]).correct)
-    unseen = together(utterances[2:10])  # s0 and odd, the first and the sixth speaker, are one fold
+    assert sorted(found.correct) == sorted(pooled([*utterances, odd]).correct)
+    unseen = pooled(utterances[2:10])  # s0 and odd, the first and the sixth speaker, are one fold
     change = fit_calibration(unseen.confidences, unseen.correct)
     assert found.confidences[:6] == pytest.approx([change(c) for c in (0.9, 0.8, 0.9, 0.8, 0.9, 0.9)])
     assert held_out([odd], ["s"]) is None
-    assert len(held_out([odd, Judged()], ["", ""]).confidences) == 2
+    assert len(held_out([odd, WordConfidences()], ["", ""]).confidences) == 2
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 import asr
 from asr import __main__ as cli
-from asr.errors import AudioError, ConfigError, UsageError
+from asr.types import AudioError, ConfigError, UsageError
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
@@ -22,7 +22,7 @@ HEAVY = (
     "numpy",
     "numba",
     "soundfile",
-    "jiwer",
+    "rapidfuzz",
     "sentencepiece",
     "matplotlib",
 )
@@ -51,14 +51,14 @@ def test_import_and_help_load_nothing_heavy(code):
 @pytest.mark.parametrize("name", ["transcribe", "evaluate", "info"])
 def test_help_of_a_command_loads_no_model_code(name):
     code = f"from asr.__main__ import main\ntry: main(['{name}', '--help'])\nexcept SystemExit: pass"
-    assert not modules_after(code).intersection({"torch", "torchaudio", "pytorch_lightning", "jiwer"})
+    assert not modules_after(code).intersection({"torch", "torchaudio", "pytorch_lightning", "rapidfuzz"})
 
 
 def test_transcribing_loads_neither_lightning_nor_scoring(tiny_model, write_audio, tmp_path):
     path = write_audio(tmp_path / "a.wav", 0.3)
     arguments = ["transcribe", str(path), "-m", str(tiny_model), "--decoder", "greedy"]  # the beam search needs numba
     code = f"from asr.__main__ import main\nassert main({arguments!r}) == 0"
-    assert not modules_after(code).intersection({"pytorch_lightning", "lightning", "jiwer", "numba", "matplotlib"})
+    assert not modules_after(code).intersection({"pytorch_lightning", "lightning", "rapidfuzz", "numba", "matplotlib"})
 
 
 def test_the_version_is_that_of_the_distribution():

@@ -10,10 +10,9 @@ import pytest
 import asr
 from asr.__main__ import main
 from asr.corpus.manifest import Manifest
-from asr.errors import ConfigError
-from asr.evaluation import evaluate
+from asr.recognition.evaluation import evaluate
 from asr.scoring import score
-from asr.transcript import Failure
+from asr.types import ConfigError, Failure
 
 
 @pytest.fixture
@@ -185,8 +184,8 @@ def test_the_report_has_strips_players_and_everything_of_the_summary(test_set, t
     text = page.read_text(encoding="utf-8")
     found = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
     assert found["title"] == "tiny.asr on test.jsonl"
-    assert len(found["strips"]) == 2 and len(found["audio"]) == 3
-    assert set(found["strips"]) <= {"3", "5"} == set(list(found["audio"])[:2])
+    assert len(found["posteriorgrams"]) == 2 and len(found["audio"]) == 3
+    assert set(found["posteriorgrams"]) <= {"3", "5"} == set(list(found["audio"])[:2])
     assert all(utterance["q"] is not None and utterance["e"] for utterance in found["utterances"])
     assert "confidences not calibrated" in found["facts"]
     assert "ECE" in captured.out and found["cards"][-1]["label"] == "Calibration error of confidences"
@@ -198,7 +197,7 @@ def test_posteriorgrams_of_chosen_utterances(test_set, tiny_model, tmp_path, cap
     options = ["evaluate", str(test_set), "-m", str(tiny_model), "--html", str(page), "--posteriorgrams"]
     assert main([*options, "u6,u1"]) == 0
     text = page.read_text(encoding="utf-8")
-    assert set(json.loads(text.partition('id="data">')[2].partition("</script>")[0])["strips"]) == {"1", "6"}
+    assert set(json.loads(text.partition('id="data">')[2].partition("</script>")[0])["posteriorgrams"]) == {"1", "6"}
     capsys.readouterr()
     assert main([*options, "u1,u99"]) == 2
     assert "no utterance has the id 'u99'" in capsys.readouterr().err

@@ -10,7 +10,9 @@ from asr.__main__ import main
 def test_it_tells_architecture_features_tokenizer_normalizer_and_training(tiny_model, capsys):
     assert main(["info", str(tiny_model)]) == 0
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert "1 bidirectional LSTM layers of 16" in rows["architecture"]
+    assert rows["architecture"].startswith(
+        "recurrent: subsampling 4, subsampling_channels 4, cell lstm, hidden_size 16, layers 1"
+    )
     assert "20 log-mel, 16000 Hz" in rows["features"]
     assert rows["tokenizer"] == "char, 7 entries with the blank"
     assert rows["normalizer"] == "basic@2"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from asr.decoding.lm_tuned import Tuned, read_tuned, write_tuned
-from asr.decoding.ngram import NGramLM
+from asr.lm.files import Tuned, read_tuned, write_tuned
+from asr.lm.ngram import NGramLM
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
-EXAMPLES = Path(__file__).parents[1] / "decoding" / "lmplz"
+EXAMPLES = Path(__file__).parents[1] / "lm" / "lmplz"
 TEXT = EXAMPLES / "text.txt"
 
 
@@ -54,7 +54,7 @@ def test_train_warns_of_small_texts_and_special_words(asr_command: Command, tmp_
     done = asr_command("lm", "train", "-", "-o", tmp_path / "x.lm", "--order", 2, stdin=b"a b\n<s> a c </s>\n")
     assert done.returncode == 0
     assert "warning: discounts for 1-grams are fixed at 0.5, 1, 1.5" in done.stderr
-    assert "warning: 2 times <s>, </s> or <unk> in the text" in done.stderr
+    assert "warning: 2 occurrences of <s>, </s> or <unk> in the text" in done.stderr
     limited = asr_command(
         "lm", "train", TEXT, "-o", tmp_path / "l.arpa", "--order", 2, "--limit-vocab", EXAMPLES / "vocabulary.txt"
     )
@@ -81,7 +81,7 @@ def test_pruning_by_entropy(asr_command: Command, tmp_path: Path) -> None:
     assert asr_command("lm", "convert", full, smaller, "--prune-entropy", "1e-2").returncode == 0
     assert sum(NGramLM.read(smaller).counts) < sum(sizes)
     wrong = asr_command("lm", "train", TEXT, "-o", small, "--force", "--prune-entropy", "3")
-    assert wrong.returncode == 2 and "well below 1, expected (for example 1e-7), found 3" in wrong.stderr
+    assert wrong.returncode == 2 and "well below 1 (for example 1e-7), found 3" in wrong.stderr
 
 
 def test_usage_errors(asr_command: Command, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_weights_of_a_model_that_is_replaced_go_with_it(asr_command: Command, tm
     assert asr_command("lm", "convert", path, path, "--force").returncode == 0
     assert read_tuned(path) == Tuned(0.5, 1.0, 20)
     again = asr_command("lm", "train", TEXT, "-o", path, "--force")
-    assert again.returncode == 0 and "x.lm.tuned.json was of the language model replaced" in again.stderr
+    assert again.returncode == 0 and "x.lm.tuned.json belonged to the replaced language model" in again.stderr
     assert read_tuned(path) is None
 
 

@@ -8,9 +8,9 @@ import json
 import pytest
 
 from asr.__main__ import main
-from asr.decoding.decoder import DecodingConfig, _for_kenlm, make_decoder
-from asr.decoding.ngram import NGramLM
+from asr.decoding.make import DecodingConfig, _for_kenlm, make_decoder
 from asr.files import write_text
+from asr.lm.ngram import NGramLM
 from asr.text.tokenizer import CharTokenizer, load_tokenizer
 
 LABELS = ["", " ", *"abcde"]

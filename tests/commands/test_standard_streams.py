@@ -44,7 +44,7 @@ def test_results_into_a_full_disk_are_one_line(command, tmp_path, tiny_model, wr
     audio, model = str(write_audio(tmp_path / "a.wav", 0.3)), str(tiny_model)
     manifest = tmp_path / "m.jsonl"
     manifest.write_text('{"audio_filepath": "a.wav", "duration": 0.3, "text": "a"}\n')
-    lm = Path(__file__).parents[1] / "decoding" / "lmplz" / "pruned.arpa"
+    lm = Path(__file__).parents[1] / "lm" / "lmplz" / "pruned.arpa"
     arguments = {
         "score": ["score", text, text],
         "compare": ["compare", text, text, text],

@@ -15,10 +15,10 @@ import soundfile
 
 import asr
 from asr.__main__ import main
-from asr.decoding.beam_stream import BeamStream
-from asr.long_form import Windows
-from asr.recognizer import Recognizer
-from asr.writers import WRITERS
+from asr.decoding.beam.stream import BeamStream
+from asr.recognition.long_form import Windows
+from asr.recognition.recognizer import Recognizer
+from asr.recognition.writers import WRITERS
 
 
 @pytest.fixture
@@ -321,7 +321,7 @@ def test_progress_is_shown_only_when_asked_for_or_on_a_terminal(run, talk):
         (["--flag-below", "0.5", "--json"], "marks words in txt"),
         (["--chunk-length", "0.5"], "at least 1 s"),
         (["--chunk-overlap", "31"], "between 0 and their length"),
-        (["--words", "-o", "DIR"], "--words shapes text on stdout"),
+        (["--words", "-o", "DIR"], "--words is for text on stdout"),
     ],
 )
 def test_wrong_options_are_one_line_and_status_2(run, talk, tmp_path, options, message):
@@ -389,7 +389,7 @@ def test_long_recordings_come_out_as_they_are_heard(run, write_audio, tmp_path, 
 def test_text_is_printed_while_a_recording_is_read(run, talk, text_of, monkeypatch):
     """The decoder's certain words come first, the rest with the result; together they are the text."""
     text = text_of(talk)
-    monkeypatch.setattr("asr.long_form.Windows.longest", 0.1)
+    monkeypatch.setattr("asr.recognition.long_form.Windows.longest", 0.1)
     grown = [text[: len(text) // 3], text[: len(text) // 2]]
     feed = BeamStream.stable
     seen = iter(grown)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import soundfile
 
 from asr.audio.features import FeatureConfig
 from asr.corpus.audit import Audit, Target, audit
-from asr.corpus.findings import NOTES, PROBLEMS
+from asr.corpus.check import NOTES, PROBLEMS
 from asr.corpus.manifest import Utterance, write_manifest
-from asr.errors import ManifestError
-from asr.model.config import ModelConfig
+from asr.model.acoustic import output_length
+from asr.model.config import RecurrentConfig
 from asr.text.tokenizer import CharTokenizer
+from asr.types import ManifestError
 
 WriteAudio = Callable[..., Path]
 TEXT = "hello to all of you"
@@ -124,7 +126,9 @@ def test_headers_that_cannot_be_stop_no_check(tmp_path: Path, write_audio: Write
 
 def test_texts_against_a_target(tmp_path: Path, clean: list[Utterance], write_audio: WriteAudio) -> None:
     tokenizer = CharTokenizer(["", " ", *"abcdefghijklmnopqrstuvwxyz"])
-    target = Target("basic", tokenizer, FeatureConfig(), ModelConfig())
+    target = Target(
+        "basic", tokenizer, 16000, partial(output_length, features=FeatureConfig(), model=RecurrentConfig())
+    )
     texts = {"empty": "", "marks": "...", "digits": "room 101", "long": "a much too long text for it"}
     rows = [utterance(write_audio(tmp_path / f"{n}.wav", 0.6, seed=len(t)), t, 0.6) for n, t in texts.items()]
     result = check(tmp_path, *clean, *rows, target=target)

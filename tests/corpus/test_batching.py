@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asr.corpus.batching import BatchSampler, EvaluationBatchSampler
-from asr.errors import ConfigError, ManifestError
+from asr.types import ConfigError, ManifestError
 
 DURATIONS = st.lists(st.floats(0.0625, 40, width=32), min_size=1, max_size=120)
 WORLD_SIZES = st.sampled_from([1, 2, 3, 4])
@@ -43,27 +43,25 @@ def durations():
     st.floats(1, 120),
     WORLD_SIZES,
     st.integers(1, 40),
-    st.booleans(),
     st.sampled_from([0, 1, 7]),
     st.sampled_from([1.0, 1 / 0.9]),
     st.sampled_from([0.0, 1.0]),
     st.integers(0, 2),
 )
 def test_every_utterance_once_in_equal_counts_within_the_bound(
-    durations, batch_seconds, world_size, buckets, shuffle, max_batch_size, max_stretch, max_added, epoch
+    durations, batch_seconds, world_size, buckets, max_batch_size, max_stretch, max_added, epoch
 ):
     samplers = ranks(
         durations,
         world_size,
         batch_seconds=batch_seconds,
         buckets=buckets,
-        shuffle=shuffle,
         max_batch_size=max_batch_size,
         max_stretch=max_stretch,
         max_added=max_added,
     )
     for sampler in samplers:
-        sampler.set_epoch(epoch)
+        sampler.advance(epoch * len(sampler))
     shares = [list(sampler) for sampler in samplers]
     assert {len(share) for share in shares} == {len(samplers[0])}
     batches = [batch for share in shares for batch in share]
@@ -75,10 +73,10 @@ def test_every_utterance_once_in_equal_counts_within_the_bound(
         assert not max_batch_size or len(batch) <= max_batch_size
     seen = Counter(indices(batches))
     assert set(seen) == set(range(len(durations)))
-    assert sum(seen.values()) == len(durations) + samplers[0].repeated
-    if samplers[0].repeated:  # allowed only when nothing was left to split
+    repeated = sum(seen.values()) - len(durations)
+    if repeated:  # allowed only when nothing was left to split
         assert all(len(batch) == 1 for batch in batches)
-        assert samplers[0].repeated < world_size
+        assert repeated < world_size
 
 
 @settings(max_examples=60, deadline=None)
@@ -88,14 +86,13 @@ def test_resume_anywhere_is_the_tail_of_the_unbroken_run(durations, world_size, 
     for unbroken, resumed in zip(
         ranks(durations, world_size, **options), ranks(durations, world_size, **options), strict=True
     ):
-        unbroken.set_epoch(epoch)
+        unbroken.advance(epoch * len(unbroken))
         sequence = list(unbroken)
-        unbroken.set_epoch(epoch + 1)
+        unbroken.advance(len(unbroken))
         sequence += list(unbroken)
         position = steps % (len(resumed) + 1)
         running = ranks(durations, world_size, **options)[unbroken.rank]
-        running.set_epoch(epoch)
-        running.advance(position)
+        running.advance(epoch * len(running) + position)
         resumed.load_state_dict(json.loads(json.dumps(running.state_dict())))
         tail = list(resumed)
         if resumed.epoch == epoch:
@@ -104,16 +101,13 @@ def test_resume_anywhere_is_the_tail_of_the_unbroken_run(durations, world_size, 
         assert tail == sequence[position:]
 
 
-def test_state_by_count_is_the_state_by_advance(durations):
-    counted, advanced = BatchSampler(durations, 60), BatchSampler(durations, 60)
-    advanced.advance(5)
-    assert counted.state_dict(consumed=5) == advanced.state_dict()
-    advanced.advance(len(advanced) - 5)
-    assert counted.state_dict(consumed=len(counted)) == advanced.state_dict()
-    assert (advanced.epoch, advanced.consumed) == (1, 0)
-    assert counted.state_dict(consumed=2, epoch=3)["epoch"] == 3
-    with pytest.raises(ValueError, match="consumed"):
-        counted.state_dict(consumed=len(counted) + 1)
+def test_the_end_of_an_epoch_is_the_start_of_the_next(durations):
+    sampler = BatchSampler(durations, 60)
+    sampler.advance(5)
+    assert (sampler.epoch, sampler.consumed) == (0, 5)
+    sampler.advance(len(sampler) - 5)
+    assert (sampler.epoch, sampler.consumed) == (1, 0)
+    assert sampler.state_dict()["epoch"] == 1 and sampler.state_dict()["consumed"] == 0
 
 
 def test_iterating_ahead_does_not_move_the_position(durations):
@@ -126,21 +120,12 @@ def test_iterating_ahead_does_not_move_the_position(durations):
     assert len(sampler) == len(list(BatchSampler(durations, 60)))  # a whole epoch, wherever it stands
 
 
-def test_set_epoch_keeps_a_restored_position_in_the_same_epoch(durations):
-    sampler = BatchSampler(durations, 60)
-    sampler.load_state_dict(BatchSampler(durations, 60).state_dict(consumed=4, epoch=2))
-    sampler.set_epoch(2)
-    assert (sampler.epoch, sampler.consumed) == (2, 4)
-    sampler.set_epoch(3)
-    assert (sampler.epoch, sampler.consumed) == (3, 0)
-
-
 @pytest.mark.parametrize("change", [{"batch_seconds": 90}, {"seed": 1}, {"world_size": 2}])
 def test_resume_with_other_settings_warns_and_goes_on(durations, change):
     old = BatchSampler(durations, 60)
     sampler = BatchSampler(durations, **{"batch_seconds": 60, **change})
     with pytest.warns(UserWarning, match="changed since the checkpoint"):
-        sampler.load_state_dict(old.state_dict(consumed=3))
+        sampler.load_state_dict({**old.state_dict(), "consumed": 3})
     assert (sampler.epoch, sampler.consumed) == (0, 3)
     with pytest.warns(UserWarning, match="changed"):
         sampler.load_state_dict({**old.state_dict(), "consumed": 10_000, "fingerprint": "other"})
@@ -148,9 +133,9 @@ def test_resume_with_other_settings_warns_and_goes_on(durations, change):
 
 
 def test_order_depends_on_seed_and_epoch_only(durations):
-    def epoch_of(seed, epoch, **options):
-        sampler = BatchSampler(durations, 60, seed=seed, **options)
-        sampler.set_epoch(epoch)
+    def epoch_of(seed, epoch):
+        sampler = BatchSampler(durations, 60, seed=seed)
+        sampler.advance(epoch * len(sampler))
         return [[index for _, index in batch] for batch in sampler]
 
     assert epoch_of(3, 1) == epoch_of(3, 1)
@@ -158,13 +143,12 @@ def test_order_depends_on_seed_and_epoch_only(durations):
     assert len({str(order) for order in different}) == 4
     together = [{frozenset(batch) for batch in order} for order in different[:2]]
     assert len(together[0] & together[1]) < len(together[0]) / 4  # other batches, not the same ones in another order
-    assert epoch_of(3, 1, shuffle=False) == epoch_of(3, 2, shuffle=False)
 
 
 def test_shuffled_order_is_the_one_released(durations):
     # Checkpoints hold a position in this sequence: it must not change between versions of ours or of NumPy.
     sampler = BatchSampler([1.0, 2.0, 3.0, 4.0, 5.0, 1.5, 2.5, 3.5], 8, seed=5)
-    sampler.set_epoch(1)
+    sampler.advance(len(sampler))
     assert list(sampler) == RELEASED
 
 
@@ -174,17 +158,6 @@ def test_the_batch_with_most_padded_seconds_runs_first_in_the_first_epoch(durati
     shares = [list(sampler) for sampler in ranks(durations, world_size, batch_seconds=50.0)]
     most = max(padded(batch, durations) for share in shares for batch in share)
     assert max(padded(share[0], durations) for share in shares) == pytest.approx(most, rel=1e-6)
-
-
-def test_longest_first_only_in_the_first_epoch_and_only_if_asked(durations):
-    def first(epoch, longest_first):
-        sampler = BatchSampler(durations, 60, longest_first=longest_first, seed=1)
-        sampler.set_epoch(epoch)
-        return [sorted(batch) for batch in sampler]
-
-    assert first(1, True) == first(1, False)
-    assert first(0, True) != first(0, False)
-    assert sorted(first(0, True)) == sorted(first(0, False))
 
 
 def test_an_utterance_longer_than_the_bound_is_alone_and_draws_no_others_with_it():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,19 +12,21 @@ from hypothesis import strategies as st
 
 from asr.audio.features import FeatureConfig
 from asr.corpus.check import Skip, UnknownSymbol, frames_needed, infeasible, unknown_symbols, write_skipped
-from asr.corpus.manifest import Manifest, Utterance
-from asr.errors import ConfigError
+from asr.corpus.manifest import Utterance
 from asr.model.acoustic import output_length
-from asr.model.config import ModelConfig
+from asr.model.config import RecurrentConfig
 from asr.text.tokenizer import CharTokenizer, train_sentencepiece
+from asr.types import ConfigError
 
 TOKENIZER = CharTokenizer(["", " ", *"abcdefgh"])
 
 
-def manifest(*rows: tuple[str, float]) -> Manifest:
-    return Manifest.from_utterances(
-        Utterance(f"u{i}", f"/{i}.wav", duration, text) for i, (text, duration) in enumerate(rows)
-    )
+def emitted_by(model: RecurrentConfig, rate: int = 16000) -> Callable[[int], int]:
+    return lambda samples: output_length(samples, FeatureConfig(rate=rate), model)
+
+
+def manifest(*rows: tuple[str, float]) -> list[Utterance]:
+    return [Utterance(f"u{i}", f"/{i}.wav", duration, text) for i, (text, duration) in enumerate(rows)]
 
 
 def spelled(frames: int, symbols: int) -> Iterator[tuple[int, ...]]:
@@ -56,11 +58,11 @@ def test_frames_needed_equals_where_the_loss_is_finite(target: list[int], frames
 @pytest.mark.parametrize("subsampling", [2, 4, 8])
 @pytest.mark.parametrize("text", ["a", "ab", "aab", "a a", "abcdefgh", "aaaa bbbb"])
 def test_infeasible_draws_the_line_at_the_models_output_length(subsampling: int, text: str) -> None:
-    features, model = FeatureConfig(rate=8000), ModelConfig(subsampling=subsampling)  # type: ignore[arg-type]
+    features, model = FeatureConfig(rate=8000), RecurrentConfig(subsampling=subsampling)  # type: ignore[arg-type]
     needed = len(text) + sum(a == b for a, b in itertools.pairwise(text))
     shortest = next(n for n in itertools.count(1) if output_length(n, features, model) >= needed)
     rows = manifest(*((text, samples / 8000) for samples in (shortest - 1, shortest) if samples))
-    found = infeasible(rows, TOKENIZER, "none", features, model)
+    found = infeasible(rows, TOKENIZER, "none", 8000, emitted_by(model, 8000))
     assert [skip.id for skip in found] == [u.id for u in rows if round(u.duration * 8000) < shortest]
     for skip in found:
         assert f"CTC needs {needed} ({len(text)} tokens, {needed - len(text)} adjacent repeats)" in skip.reason
@@ -68,7 +70,7 @@ def test_infeasible_draws_the_line_at_the_models_output_length(subsampling: int,
 
 def test_infeasible_names_each_reason_in_order() -> None:
     rows = manifest(("abc", 1.0), ("...", 1.0), ("", 1.0), ("ab\u00e9", 1.0), ("a", 0.0), ("aaaaaaaa", 0.05))
-    found = infeasible(rows, TOKENIZER, "basic", FeatureConfig(), ModelConfig())
+    found = infeasible(rows, TOKENIZER, "basic", 16000, emitted_by(RecurrentConfig()))
     assert [skip.id for skip in found] == ["u1", "u2", "u3", "u4", "u5"]
     reasons = [skip.reason for skip in found]
     assert reasons[:4] == [
@@ -83,21 +85,21 @@ def test_infeasible_names_each_reason_in_order() -> None:
 def test_infeasible_counts_tokens_not_characters() -> None:
     tokenizer = train_sentencepiece(["abcdefgh " * 20], 30)
     row = manifest(("abcdefgh", 0.1))
-    assert infeasible(row, TOKENIZER, "none", FeatureConfig(), ModelConfig(subsampling=4))
-    assert not infeasible(row, tokenizer, "none", FeatureConfig(), ModelConfig(subsampling=4))
+    assert infeasible(row, TOKENIZER, "none", 16000, emitted_by(RecurrentConfig(subsampling=4)))
+    assert not infeasible(row, tokenizer, "none", 16000, emitted_by(RecurrentConfig(subsampling=4)))
 
 
 def test_infeasible_leaves_room_for_speed_perturbation() -> None:
-    features, model = FeatureConfig(), ModelConfig(subsampling=2)
+    features, model = FeatureConfig(), RecurrentConfig(subsampling=2)
     shortest = next(n for n in itertools.count(1) if output_length(n, features, model) >= 8)
     row = manifest(("abcdefgh", shortest / 16000))
-    assert not infeasible(row, TOKENIZER, "none", features, model)
-    assert infeasible(row, TOKENIZER, "none", features, model, speed=1.1)
+    assert not infeasible(row, TOKENIZER, "none", 16000, emitted_by(model))
+    assert infeasible(row, TOKENIZER, "none", 16000, emitted_by(model), speed=1.1)
 
 
 def test_infeasible_refuses_an_unknown_normalizer() -> None:
     with pytest.raises(ConfigError, match="unknown normalizer 'bassic'"):
-        infeasible(manifest(("a", 1.0)), TOKENIZER, "bassic", FeatureConfig(), ModelConfig())
+        infeasible(manifest(("a", 1.0)), TOKENIZER, "bassic", 16000, emitted_by(RecurrentConfig()))
 
 
 def test_unknown_symbols_are_counted_with_examples() -> None:

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.corpus.manifest import Manifest, Utterance, repeats, write_manifest
-from asr.errors import ManifestError
+from asr.types import ManifestError
 
 ROW = {"audio_filepath": "a.wav", "duration": 1.5, "text": "hello"}
 WriteAudio = Callable[..., Path]
@@ -44,7 +44,7 @@ def write(path: Path, *lines: str, encoding: str = "utf-8", end: str = "\n") -> 
             r":2: not valid JSON \(.* column \d+\): .*one whole JSON object per line",
         ),
         ('{\n "audio_filepath": "a.wav"\n}', ":1: not valid JSON"),
-        ("path,text\na.wav,x", ":1: not JSON .*'asr data convert' makes one of CSV"),
+        ("path,text\na.wav,x", ":1: not JSON .*'asr data convert' makes manifests from CSV"),
         ("17", ":1: 17 is not a JSON object"),
         ("null", ":1: null is not a JSON object"),
         (line() + "\n\n" + line(audio_filepath=...), r":3: the row has no 'audio_filepath' \(it has: duration, text\)"),
@@ -68,7 +68,7 @@ def write(path: Path, *lines: str, encoding: str = "utf-8", end: str = "\n") -> 
         (line(speaker=1.5), ":1: 'speaker' must be a string, found 1.5"),
         (line(split=3), ":1: 'split' must be a string, found 3"),
         ('{"audio_filepath": "a", "duration": 1, "text": "\\ud800"}', ":1: 'text' holds half a surrogate pair"),
-        (line(id="a") + "\n\n" + line(id="a"), r":3: the id 'a' is that of .*\.jsonl:1 already"),
+        (line(id="a") + "\n\n" + line(id="a"), r":3: the id 'a' is already used in .*\.jsonl:1"),
         (line(duration=..., audio_filepath="gone.wav"), r":1: the row has no 'duration' .*gone\.wav"),
         ("[" * 100_000, ":1: "),
         ("", "the manifest has no rows"),
@@ -145,7 +145,7 @@ def test_missing_durations_are_read_from_the_audio(tmp_path: Path, write_audio: 
     assert manifest.durations == pytest.approx([1.234, 0.734, 9.0])
     assert [u.duration for u in manifest.select([1, 0])] == pytest.approx([0.734, 1.234], abs=1e-12)
     write(path, line(duration=..., offset=5))
-    with pytest.raises(ManifestError, match=r":1: the offset 5 s lies beyond the end of the audio \(1.234 s\)"):
+    with pytest.raises(ManifestError, match=r":1: .*the offset 5 s lies beyond its end \(1.234 s\)"):
         Manifest.read(path)
 
 
@@ -183,7 +183,7 @@ def test_several_manifests_are_one(tmp_path: Path) -> None:
     assert both.durations.tolist() == [1.5, 2.0, 3.0] and both.durations.dtype == np.float32
     assert both.path == f"{one}, {two}"
     write(two, line(id="c"), line(id="a"))
-    with pytest.raises(ManifestError, match=r"two\.jsonl:2: the id 'a' is that of .*one\.jsonl:1 already"):
+    with pytest.raises(ManifestError, match=r"two\.jsonl:2: the id 'a' is already used in .*one\.jsonl:1"):
         Manifest.read([one, two])
 
 
@@ -197,7 +197,7 @@ def test_bad_rows_can_be_collected(tmp_path: Path) -> None:
         Manifest.read(write(tmp_path / "m.jsonl", "{", "{"), bad_rows=[])
 
 
-def test_sequence_behaviour(tmp_path: Path) -> None:
+def test_a_manifest_is_a_sequence(tmp_path: Path) -> None:
     path = write(tmp_path / "m.jsonl", *(line(id=f"u{i}", duration=i) for i in range(5)))
     manifest = Manifest.read(path)
     assert len(manifest) == 5 and manifest[-1].id == "u4"
@@ -235,7 +235,7 @@ def test_a_manifest_that_changes_in_use_is_noticed(tmp_path: Path) -> None:
         with pytest.raises(ManifestError, match="changed while in use"):
             stale[1]
     path.unlink()
-    with pytest.raises(ManifestError, match="cannot read the manifest"):
+    with pytest.raises(ManifestError, match="cannot be read"):
         pickle.loads(stored)[0]
 
 
@@ -294,7 +294,6 @@ def test_written_manifests_read_back_equal(rows: list[tuple[Utterance, float | N
     path = tmp_path_factory.mktemp("w") / "m.jsonl"
     write_manifest(path, originals)
     assert list(Manifest.read(path)) == originals
-    assert list(Manifest.from_utterances(originals)) == originals
 
 
 def test_written_paths_are_relative_where_the_corpus_is_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

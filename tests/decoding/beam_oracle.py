@@ -9,6 +9,8 @@ from collections import defaultdict
 
 import numpy as np
 
+from asr.lm.automaton import lm_step
+
 WORD_MARK = "\u2581"
 
 
@@ -90,16 +92,16 @@ def language_part(
         return 0.0
     total, state = 0.0, lm.begin_state
     for i, word in enumerate(text.split()):
-        [index] = lm.ids([word])
-        ways = [(lm.step(state, index), 0.0)]
+        index = lm.index.get(word, 0)
+        ways = [(lm_step(lm.arrays, state, index), 0.0)]
         if i in pauses:
-            ways.append((lm.step(lm.begin_state, index), lm.step(state, 2)[0]))
+            ways.append((lm_step(lm.arrays, lm.begin_state, index), lm_step(lm.arrays, state, 2)[0]))
         ways = [(end + (max(logp, least) if index == 0 else logp), following) for (logp, following), end in ways]
         logp, state = max(ways, key=lambda way: way[0])
         total += alpha * logp + beta
         if word not in known:
             total += offset + per_character * len(word)
-    return total + alpha * lm.step(state, 2)[0]
+    return total + alpha * lm_step(lm.arrays, state, 2)[0]
 
 
 def hotword_part(text, phrases):

@@ -1,4 +1,4 @@
-"""Forced alignment against every path of tiny problems, against torchaudio, and on texts that do not fit."""
+"""Forced alignment against every path of tiny problems and torchaudio; texts that do not fit; word times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.decoding.align import AlignmentError, align, needed_frames
+from asr.decoding.align import LONGEST_EXTENSION, AlignmentError, boundaries, forced_align, needed_frames
 
 
 def random_emissions(frames, vocab, seed, sharpness=1.0):
@@ -43,10 +43,10 @@ def test_the_path_is_the_best_of_all_that_spell_the_text(frames, tokens, seed, b
     if not spelling:
         assert frames < needed_frames(tokens)
         with pytest.raises(AlignmentError, match=f"at least {needed_frames(tokens)} frames"):
-            align(log_probs, tokens)
+            forced_align(log_probs, tokens)
         return
     scores = {path: sum(float(log_probs[t, label]) for t, label in enumerate(path)) for path in spelling}
-    alignment = align(log_probs, tokens, beam)
+    alignment = forced_align(log_probs, tokens, beam)
     path = tuple(frame_labels(alignment))
     assert collapse(path) == tuple(tokens)
     assert alignment.score == pytest.approx(max(scores.values()), abs=1e-5)
@@ -63,12 +63,12 @@ def test_the_path_is_the_best_of_all_that_spell_the_text(frames, tokens, seed, b
     beam=st.sampled_from([0.0, 2.0, 20.0, 200.0]),
 )
 def test_pruning_and_saved_rows_change_nothing(frames, share, vocab, seed, sharpness, beam):
-    """Against a plain dynamic programme over all states, with any beam: the bound makes up for what it lost."""
+    """Against a plain dynamic program over all states, with any beam: the bound makes up for what it lost."""
     log_probs = random_emissions(frames, vocab, seed, sharpness)
     tokens = np.random.default_rng(seed).integers(1, vocab, size=max(1, int(share * frames))).tolist()
     while needed_frames(tokens) > frames:
         tokens.pop()
-    alignment = align(log_probs, tokens, beam)
+    alignment = forced_align(log_probs, tokens, beam)
     path = frame_labels(alignment)
     assert collapse(path) == tuple(tokens)
     assert sum(float(log_probs[t, label]) for t, label in enumerate(path)) == pytest.approx(alignment.score, rel=1e-6)
@@ -102,7 +102,7 @@ def test_torchaudio_aligns_alike(frames, count, seed):
         labels, scores = functional.forced_align(torch.from_numpy(log_probs)[None], torch.from_numpy(tokens)[None])
     except (RuntimeError, AttributeError) as error:
         pytest.skip(f"torchaudio's native part does not load here: {error}".splitlines()[0])
-    alignment = align(log_probs, tokens.tolist())
+    alignment = forced_align(log_probs, tokens.tolist())
     assert float(scores.sum()) == pytest.approx(alignment.score, rel=1e-5)
     assert labels[0].tolist() == frame_labels(alignment)
 
@@ -118,18 +118,47 @@ def test_an_hour_of_peaky_emissions_keeps_few_states():
     logits = generator.normal(size=(frames, 29)).astype(np.float32)
     logits[:, 0] += 6.0
     logits[places, tokens] += 12.0
-    alignment = align(torch.log_softmax(torch.from_numpy(logits), dim=-1), tokens.tolist())
+    alignment = forced_align(torch.log_softmax(torch.from_numpy(logits), dim=-1), tokens.tolist())
     assert np.mean(alignment.starts == places) > 0.99
 
 
 def test_what_cannot_be_aligned_is_said_in_one_line():
     log_probs = random_emissions(5, 4, 0)
     with pytest.raises(AlignmentError, match="the text is empty"):
-        align(log_probs, [])
+        forced_align(log_probs, [])
     for wrong in ([0], [4], [-1]):
         with pytest.raises(AlignmentError, match="tokens must lie in 1 to 3"):
-            align(log_probs, wrong)
+            forced_align(log_probs, wrong)
     with pytest.raises(AlignmentError, match="needs at least 6 frames, the recording has 5"):
-        align(log_probs, [1, 1, 2, 2])
+        forced_align(log_probs, [1, 1, 2, 2])
     assert needed_frames([1, 1, 2, 2]) == 6
-    assert align(log_probs, [1, 1, 3]).ends[-1] <= 5
+    assert forced_align(log_probs, [1, 1, 3]).ends[-1] <= 5
+
+
+def test_short_gaps_are_shared_and_long_ones_are_pauses():
+    begins, ends = boundaries([10, 14, 60], [12, 16, 61], 0.04, 10.0)
+    assert ends[0] == begins[1] == pytest.approx((12 + 14) / 2 * 0.04 - 0.02)
+    assert ends[1] == pytest.approx(16 * 0.04 - 0.02 + LONGEST_EXTENSION)
+    assert begins[2] == pytest.approx(60 * 0.04 - 0.02 - LONGEST_EXTENSION)
+    assert begins[0] == pytest.approx(10 * 0.04 - 0.02 - LONGEST_EXTENSION)
+    assert [len(array) for array in boundaries([], [], 0.04, 1.0)] == [0, 0]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.integers(1, 6)), min_size=1, max_size=30),
+    st.sampled_from([0.02, 0.04, 0.08]),
+)
+def test_in_order_disjoint_and_inside(gaps_and_lengths, step):
+    first, last, at = [], [], 0
+    for gap, length in gaps_and_lengths:
+        first.append(at + gap)
+        at += gap + length
+        last.append(at)
+    duration = (at - 0.5) * step
+    begins, ends = boundaries(first, last, step, duration)
+    assert (begins < ends).all()
+    assert begins[0] >= 0.0
+    assert ends[-1] <= duration
+    assert (begins[1:] >= ends[:-1] - 1e-12).all()
+    assert (begins <= np.maximum((np.array(first) - 0.5) * step, 0.0) + 1e-12).all()

@@ -10,8 +10,8 @@ from beam_oracle import arpa, emissions, hotword_part, language_part, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.decoding.beam import BeamSearch, Pruning
-from asr.decoding.ngram import NGramLM
+from asr.decoding.beam.search import BeamSearch, Pruning
+from asr.lm.ngram import NGramLM
 
 CHARACTERS = ["", " ", "a", "b"]
 PIECES = ["", "\u2581", "a", "\u2581a", "b", "\u2581ba", "ab"]
@@ -60,13 +60,13 @@ def test_without_a_language_model_every_text_has_the_sum_of_its_alignments(probl
 
 
 @settings(max_examples=60, deadline=None)
-@given(problems, st.floats(0.0, 2.0), st.floats(-1.0, 2.0), st.sampled_from(["allow", "penalise", "forbid"]))
+@given(problems, st.floats(0.0, 2.0), st.floats(-1.0, 2.0), st.sampled_from(["allow", "penalize", "forbid"]))
 def test_with_a_language_model(lm, problem, alpha, beta, oov):
     labels, log_probs = make(problem)
     search = BeamSearch(
         labels, lm, alpha=alpha, beta=beta, oov=oov, unk_score_offset=-0.5, unk_char_score=-0.7, **EXACT
     )
-    offset, per_character = (-0.5, -0.7) if oov == "penalise" else (0.0, 0.0)
+    offset, per_character = (-0.5, -0.7) if oov == "penalize" else (0.0, 0.0)
     expected = {}
     for text, score in texts(labels, log_probs).items():
         if oov == "forbid" and any(word not in lm for word in text.split()):

@@ -13,8 +13,8 @@ from beam_oracle import arpa, language_part, pauses_of, texts_with_pauses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.decoding.beam import BeamSearch, Pruning
-from asr.decoding.ngram import NGramLM
+from asr.decoding.beam.search import BeamSearch, Pruning
+from asr.lm.ngram import NGramLM
 
 CHARACTERS = ["", " ", "a", "b"]
 PIECES = ["", "\u2581", "a", "\u2581a", "b", "\u2581ba", "ab"]
@@ -45,11 +45,11 @@ problems = st.tuples(
 
 
 @settings(max_examples=30, deadline=None)
-@given(problems, st.floats(0.1, 2.0), st.floats(-1.0, 2.0), st.sampled_from(["allow", "penalise", "forbid"]))
+@given(problems, st.floats(0.1, 2.0), st.floats(-1.0, 2.0), st.sampled_from(["allow", "penalize", "forbid"]))
 def test_a_text_has_the_sum_of_its_alignments_each_with_its_pauses(lm, problem, alpha, beta, oov):
     seed, (labels, frames), least, sharpness = problem
     log_probs = resting(seed, frames, labels, sharpness)
-    offset, per_character = (-0.5, -0.7) if oov == "penalise" else (0.0, 0.0)
+    offset, per_character = (-0.5, -0.7) if oov == "penalize" else (0.0, 0.0)
     unknown = float(lm.arrays.unigram["logp"][3:].min())
     expected, parts = defaultdict(float), defaultdict(list)
     for (text, pauses), score in texts_with_pauses(labels, log_probs, pauses_of(log_probs, least)).items():

@@ -13,10 +13,10 @@ from beam_oracle import arpa, emissions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.decoding.beam import BeamSearch, Pruning
-from asr.decoding.emissions import EmissionError
-from asr.decoding.ngram import NGramLM
-from asr.errors import AsrError, UsageError
+from asr.decoding.beam.search import BeamSearch, Pruning
+from asr.decoding.interface import EmissionError
+from asr.lm.ngram import NGramLM
+from asr.types import AsrError, UsageError
 
 CHARACTERS = ["", " ", "a", "b", "c"]
 PIECES = ["", "\u2581", "a", "\u2581a", "b", "\u2581ba", "ab", "c", "\u2581c"]
@@ -198,7 +198,7 @@ def test_what_is_no_emission_is_refused_with_the_reason(array, message):
 def test_impossible_emissions_still_have_a_hypothesis(lm):
     log_probs = np.full((30, 5), -200.0, np.float32)
     log_probs[:, 4] = 0.0  # "c" alone is no word
-    for oov, texts in (("forbid", {""}), ("penalise", {"c"})):
+    for oov, texts in (("forbid", {""}), ("penalize", {"c"})):
         [hypothesis] = BeamSearch(CHARACTERS, lm, oov=oov, beam_width=4).decode(log_probs)
         assert hypothesis.text in texts
 
@@ -221,7 +221,7 @@ def test_weights_can_be_changed_without_building_anew(lm):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.sampled_from(["allow", "penalise", "forbid"]))
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.sampled_from(["allow", "penalize", "forbid"]))
 def test_pieces_of_one_character_are_decoded_as_characters(lm, seed, frames, oov):
     """Two searches that share little code: the same texts, scores and times where the labels mean the same."""
     log_probs = blanky(np.random.default_rng(seed), frames, len(CHARACTERS))

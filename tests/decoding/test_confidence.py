@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from asr.decoding.confidence import (
     fit_calibration,
     normalized_cross_entropy,
 )
-from asr.errors import AsrError
+from asr.types import AsrError
 
 
 @pytest.mark.parametrize(("temperature", "offset"), [(1.0, 0.0), (2.5, 0.3), (0.6, -1.0)])
@@ -43,7 +44,7 @@ def test_any_words_give_a_calibration_that_keeps_their_order(words):
     ordered = [calibration(c) for c in sorted(confidences)]
     assert ordered == sorted(ordered)
     assert all(0.0 <= c <= 1.0 for c in ordered)
-    assert calibration_from_dict(calibration.to_dict()) == calibration
+    assert calibration_from_dict(asdict(calibration)) == calibration
 
 
 def test_expected_calibration_error_by_hand():

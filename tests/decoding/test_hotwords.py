@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from beam_oracle import arpa
 
-from asr.decoding.beam import BeamSearch
-from asr.decoding.hotwords import read_hotwords
-from asr.decoding.ngram import NGramLM
-from asr.errors import UsageError
+from asr.decoding.beam.hotwords import read_hotwords
+from asr.decoding.beam.search import BeamSearch
+from asr.lm.ngram import NGramLM
+from asr.types import UsageError
 
 LABELS = ["", " ", *"abcdefghijklmnopqrstuvwxyz"]
 
@@ -39,7 +39,7 @@ def test_a_name_that_the_language_model_does_not_know_is_recovered(lm):
     log_probs = heard("call lada love", "call lady love", 0.4)
     plain = BeamSearch(LABELS, lm)
     assert plain.decode(log_probs)[0].text == "call lady love"
-    for oov in ("penalise", "forbid"):
+    for oov in ("penalize", "forbid"):
         search = BeamSearch(LABELS, lm, hotwords=["lada love"], hotword_weight=8.0, oov=oov)
         [best] = search.decode(log_probs)
         assert best.text == "call lada love"

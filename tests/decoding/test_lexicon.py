@@ -10,9 +10,9 @@ from beam_oracle import emissions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.decoding.alphabet import Alphabet, LabelError
-from asr.decoding.beam import BeamSearch, Pruning
-from asr.decoding.lexicon import Lexicon, LexiconError, read_words
+from asr.decoding.beam.alphabet import Alphabet, LabelError
+from asr.decoding.beam.lexicon import Lexicon, LexiconError, read_words
+from asr.decoding.beam.search import BeamSearch, Pruning
 
 CHARACTERS = ["", " ", *"abc"]
 PIECES = ["", "\u2581", "a", "b", "c", "\u2581a", "ab", "abc", "bc", "\u2581ca", "cab"]

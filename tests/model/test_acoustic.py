@@ -13,12 +13,18 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.audio.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, output_length
-from asr.model.config import ModelConfig
-from asr.model.recurrent import CELLS, RecurrentLayer, reversal_index, reverse_within_length
-from asr.model.subsampling import ConvSubsampling, subsampled_length
+from asr.model.config import RecurrentConfig
+from asr.model.recurrent import (
+    CELLS,
+    ConvSubsampling,
+    RecurrentLayer,
+    reversal_index,
+    reverse_within_length,
+    subsampled_length,
+)
 
 ARCHITECTURES = [
-    ModelConfig(
+    RecurrentConfig(
         cell=cell,
         bidirectional=bidirectional,
         subsampling=subsampling,
@@ -37,7 +43,7 @@ ARCHITECTURES = [
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_bidirectional_layer_equals_packed_sequence(cell: str) -> None:
     torch.manual_seed(0)
-    config = ModelConfig(cell=cell, hidden_size=16, layer_norm=False, dropout=0.0)  # type: ignore[arg-type]
+    config = RecurrentConfig(cell=cell, hidden_size=16, layer_norm=False, dropout=0.0)  # type: ignore[arg-type]
     layer = RecurrentLayer(config, 10)
     packed = CELLS[cell](10, 16, batch_first=True, bidirectional=True)
     with torch.no_grad():
@@ -69,7 +75,7 @@ def test_reversal_is_its_own_inverse_and_leaves_padding_alone(lengths: list[int]
 
 
 @pytest.mark.parametrize("config", ARCHITECTURES, ids=lambda c: f"{c.cell}-{c.bidirectional}-x{c.subsampling}")
-def test_log_probs_are_the_same_alone_and_in_any_batch(config: ModelConfig) -> None:
+def test_log_probs_are_the_same_alone_and_in_any_batch(config: RecurrentConfig) -> None:
     torch.manual_seed(1)
     features = FeatureConfig(n_mels=20)
     model = AcousticModel(config, features, vocab_size=9).eval()
@@ -88,7 +94,7 @@ def test_log_probs_are_the_same_alone_and_in_any_batch(config: ModelConfig) -> N
 
 def test_batch_invariance_holds_for_gradients_too() -> None:
     torch.manual_seed(2)
-    config = ModelConfig(hidden_size=12, layers=2, subsampling_channels=4, dropout=0.0)
+    config = RecurrentConfig(hidden_size=12, layers=2, subsampling_channels=4, dropout=0.0)
     model = AcousticModel(config, FeatureConfig(n_mels=20), vocab_size=9).double()
     model.features.float()
     waves = torch.randn(2, 9000) * 0.1
@@ -98,8 +104,8 @@ def test_batch_invariance_holds_for_gradients_too() -> None:
         model.zero_grad()
         for wave, length in rows:
             features, frames = model.features(wave, length)
-            x, frames = model.subsampling(features.double(), frames)
-            out = model.output(model.recurrent(x, frames)).log_softmax(-1)
+            states, frames = model.encoder(features.double(), frames)
+            out = model.output(states).log_softmax(-1)
             for row, count in enumerate(frames.tolist()):
                 out[row, :count, 1].sum().backward(retain_graph=True)
         return [p.grad.clone() for p in model.parameters()]
@@ -120,7 +126,7 @@ def test_subsampled_length_is_what_the_convolutions_give(frames: int, factor: in
 
 
 def test_log_probs_are_normalized_float32_even_under_autocast() -> None:
-    model = AcousticModel(ModelConfig(hidden_size=8, layers=1), FeatureConfig(), vocab_size=5).eval()
+    model = AcousticModel(RecurrentConfig(hidden_size=8, layers=1), FeatureConfig(), vocab_size=5).eval()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         log_probs, _ = model(torch.randn(1, 8000), torch.tensor([8000]))
     assert log_probs.dtype == torch.float32
@@ -128,9 +134,9 @@ def test_log_probs_are_normalized_float32_even_under_autocast() -> None:
 
 
 def test_forget_gates_start_open_and_recurrence_orthogonal() -> None:
-    model = AcousticModel(ModelConfig(hidden_size=8, layers=1), FeatureConfig(), 5)
-    model.recurrent.initialize()
-    layer = model.recurrent.layers[0]
+    model = AcousticModel(RecurrentConfig(hidden_size=8, layers=1), FeatureConfig(), 5)
+    model.encoder.initialize()
+    layer = model.encoder.layers[0]
     assert isinstance(layer, RecurrentLayer) and isinstance(layer.forward_cell, nn.LSTM)
     forget = layer.forward_cell.bias_ih_l0[8:16]
     assert torch.equal(forget, torch.ones(8))

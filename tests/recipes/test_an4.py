@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.corpus.archive import ArchiveError
+from asr.corpus.download import ArchiveError
 from asr.corpus.manifest import Manifest
+from asr.model.config import RecurrentConfig
 from asr.training.config import read_config
+from asr.training.initial import InitialModel
 
 
 def test_splits_texts_and_samples(
@@ -88,3 +90,11 @@ def test_the_configuration_for_long_recordings_changes_augmentation_only() -> No
     assert long.augment == replace(usual.augment, silence=0.5, join=0.5, join_up_to=4)
     assert (long.data, long.model, long.text, long.optimizer) == (usual.data, usual.model, usual.text, usual.optimizer)
     assert long.output != usual.output
+
+
+def test_the_configuration_for_fine_tuning_fits_the_bundled_model() -> None:
+    config = read_config(Path(__file__).parents[2] / "recipes" / "an4" / "finetune.yaml")
+    initial = InitialModel.read(config.init, config.model, config.features)
+    assert initial.record["name"] == "english-14h" and initial.record["hours"] == 14.48
+    assert config.model == RecurrentConfig(hidden_size=384, layers=4, dropout=0.35)
+    assert config.output == "exp/an4-finetune" and config.optimizer.schedule == "cosine"

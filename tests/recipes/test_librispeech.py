@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from asr.corpus.archive import ArchiveError, extract
-from asr.corpus.download import DownloadError
+from asr.corpus.download import ArchiveError, DownloadError, extract
 from asr.corpus.manifest import Manifest
-from asr.errors import UsageError
+from asr.types import UsageError
 
 ROOT = Path(__file__).parents[2]
 ALL = ("train-clean-100", "dev-clean", "test-clean", "test-other")

@@ -16,14 +16,13 @@ import pytest
 import torch
 
 import asr
-import asr.evaluation
-import asr.training.prepare
-import asr.training.run
+import asr.recipe.steps
 from asr.corpus.manifest import Utterance, write_manifest
-from asr.interruption import Interrupted
-from asr.recipe import main
-from asr.stamps import Stamp, differences
+from asr.files import Stamp, differences
+from asr.recipe.run import main
 from asr.training.config import TrainConfig
+from asr.training.process import Interrupted
+from asr.training.run import TrainResult
 
 RECIPE = """
 name: toy
@@ -68,7 +67,7 @@ class Toy:
         if self.interrupt:
             raise Interrupted(signal.SIGTERM)
         (output / "model.asr").write_text(f"model {len(self.calls)}", encoding="utf-8")
-        return asr.training.run.TrainResult(output / "model.asr", 0.25, 0.1, 3, 60.0)
+        return TrainResult(output / "model.asr", {"dev/wer": 0.25}, "dev WER 25.00%", 3, 60.0)
 
     def evaluate(self, recognizer: object, manifest: str) -> Any:
         self.calls.append(f"evaluate {Path(manifest).stem}")
@@ -107,8 +106,8 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     source.write_text("archive", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     toy = Toy(folder, source)
-    monkeypatch.setattr(asr.training.run, "train", toy.train)
-    monkeypatch.setattr(asr.evaluation, "evaluate", toy.evaluate)
+    monkeypatch.setattr(asr.recipe.steps, "train", toy.train)
+    monkeypatch.setattr(asr.recipe.steps, "evaluate", toy.evaluate)
     monkeypatch.setattr(asr, "load", lambda path, decoder: None)
     return toy
 
@@ -191,8 +190,8 @@ def test_a_signal_in_any_step_stops_the_recipe_and_the_same_command_goes_on(
     rest: list[str],
     number: signal.Signals,
 ) -> None:
-    functions = {"prepare": (toy, "prepare"), "tokenizer": (asr.training.prepare, "make_tokenizer")}
-    functions |= {"train": (asr.training.run, "train"), "evaluate one": (asr.evaluation, "evaluate")}
+    functions = {"prepare": (toy, "prepare"), "tokenizer": (asr.recipe.steps, "make_tokenizer")}
+    functions |= {"train": (asr.recipe.steps, "train"), "evaluate one": (asr.recipe.steps, "evaluate")}
     functions |= {"table": (Stamp, "write")}
     owner, name = functions[step]
     original = getattr(owner, name)
@@ -206,7 +205,7 @@ def test_a_signal_in_any_step_stops_the_recipe_and_the_same_command_goes_on(
         patch.setattr(owner, name, interrupted)
         assert toy.run()[0] == 128 + number
     err = capsys.readouterr().err.splitlines()
-    assert err[-1] == "toy: stopped; all is saved, the same command goes on from here"
+    assert err[-1] == "toy: stopped; everything is saved, the same command goes on from here"
     assert toy.run() == (0, rest)
 
 
@@ -302,6 +301,21 @@ def test_mistakes_are_one_line(toy: Toy, argv: Sequence[str], message: str, caps
     assert error.startswith("toy: error: ") and message in error
 
 
+def test_a_model_to_begin_from_counts_by_its_content(toy: Toy, tmp_path: Path) -> None:
+    from asr.model.checkpoint import load_model, save_model
+
+    start = tmp_path / "start.asr"
+    file = load_model(Path(__file__).parents[1] / "model" / "format1.asr")
+    save_model(start, file.model, file.tokenizer, file.normalizer, {"name": "first"})
+    assert toy.run(f"init={start}") == (0, ALL)
+    assert toy.run(f"init={start}") == (0, [])
+    save_model(start, file.model, file.tokenizer, file.normalizer, {"name": "second"})
+    assert toy.run(f"init={start}")[1][0] == "train"
+    (Path("exp/toy") / "config.yaml").write_text(f"init: {start}\nfeatures: {{n_mels: 16}}\nmodel: {{}}\n")
+    start.unlink()  # what was trained stands
+    assert toy.run("--steps", "train", f"init={start}")[0] == 0
+
+
 def test_other_ranks_only_train(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     toy.run("--steps", "prepare,tokenizer")
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -313,11 +327,11 @@ def test_average_again_after_training(toy: Toy, monkeypatch: pytest.MonkeyPatch)
     from asr.audio.features import FeatureConfig
     from asr.model.acoustic import AcousticModel
     from asr.model.checkpoint import load_model, save_model
-    from asr.model.config import ModelConfig
+    from asr.model.config import RecurrentConfig
     from asr.text.tokenizer import train_char
 
     def make(value: float) -> AcousticModel:
-        model = AcousticModel(ModelConfig(hidden_size=4, layers=1), FeatureConfig(), 4)
+        model = AcousticModel(RecurrentConfig(hidden_size=4, layers=1), FeatureConfig(), 4)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.fill_(value)
@@ -331,9 +345,9 @@ def test_average_again_after_training(toy: Toy, monkeypatch: pytest.MonkeyPatch)
             state = {f"model.{k}": v for k, v in make(value).state_dict().items()}
             torch.save({"state_dict": state}, output / "checkpoints" / f"epoch{epoch:03d}-wer{wer:.4f}.ckpt")
         save_model(output / "model.asr", make(4.0), train_char(["ab"]), "basic", {"dev_wer": 0.1})
-        return asr.training.run.TrainResult(output / "model.asr", 0.1, 0.1, 3, 60.0)
+        return TrainResult(output / "model.asr", {"dev/wer": 0.1}, "dev WER 10.00%", 3, 60.0)
 
-    monkeypatch.setattr(asr.training.run, "train", train)
+    monkeypatch.setattr(asr.recipe.steps, "train", train)
     kind = "averaging.kind=last_k"
     assert toy.run(kind, "averaging.last_k=3") == (0, ALL)
     assert toy.run(kind, "averaging.last_k=3") == (0, [])

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from asr.scoring.clips import data_uri, estimated_snr
-from asr.scoring.report import Strip, most_errors, strip_data, write_report
+from asr.scoring.pairing import Line
+from asr.scoring.report import Posteriorgram, data_uri, estimated_snr, most_errors, posteriorgram_data, write_report
 from asr.scoring.scored import score_set
-from asr.scoring.texts import Line
+from asr.types import Word
 
 RATE = 16000
 
@@ -20,7 +20,7 @@ RATE = 16000
 @pytest.fixture(scope="module")
 def scored():
     """120 utterances of 8 speakers; number i has i % 4 errors, one of each kind, number 7 has a name full of markup."""
-    lines, spoken = [], []
+    lines, recognized = [], []
     confidences = (0.95, 0.9, 0.55, 0.99, 0.9, 0.97, 0.8, 0.9, 0.7, 0.4)
     for i in range(120):
         words = [f"w{i}", "the", "cat", "sat", "on", "the", "old", "mat", "until", "noon"]
@@ -35,10 +35,10 @@ def scored():
         snr = 5.0 + i % 30 if i else None
         lines.append(Line(name, " ".join(words), speaker=f"s{i % 8}", duration=1.0 + i % 13, snr=snr))
         times = tuple(
-            (word, k / 10, k / 10 + 0.1, c) for k, (word, c) in enumerate(zip(heard, confidences, strict=False))
+            Word(word, k / 10, k / 10 + 0.1, c) for k, (word, c) in enumerate(zip(heard, confidences, strict=False))
         )
-        spoken.append(Line(name, None) if i == 12 else Line(name, " ".join(heard), words=times))
-    return score_set(lines, spoken, "none", characters=True)
+        recognized.append(Line(name, None) if i == 12 else Line(name, " ".join(heard), words=times))
+    return score_set(lines, recognized, "none", characters=True)
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +54,8 @@ def page(scored, tmp_path_factory):
         [scored, score_set(scored.lines, scored.lines, "basic")],
         title="model <b>x</b> on </script> test",
         warnings=["one & <two>"],
-        missing=[scored.lines[12].id],
         audio={i: data_uri(tone, RATE) for i in worst},
-        strips={worst[0]: Strip(log_probs, ["", " ", "a", "b"], 0.02)},
+        posteriorgrams={worst[0]: Posteriorgram(log_probs, ["", " ", "a", "b"], 0.02)},
         flag_below=0.6,
         footer="the end",
     )
@@ -80,7 +79,7 @@ def test_the_page_is_one_file_that_holds_every_utterance_and_escapes_names(page,
         assert " ".join(" ".join(p[0] for p in parts).split()) == reference
         assert " ".join(" ".join(p[1] for p in parts).split()) == hypothesis
     assert data["utterances"][12]["m"] == 1
-    assert len(data["policies"]) == 3
+    assert len(data["normalizers"]) == 3
     assert {c["title"]: sum(g["words"] for g in c["groups"]) for c in data["charts"]} == dict.fromkeys(
         ["WER by duration", "WER by speaker", "WER by signal-to-noise ratio"], 1200
     )
@@ -90,7 +89,7 @@ def test_the_page_is_one_file_that_holds_every_utterance_and_escapes_names(page,
 def test_confidences_are_measured_and_doubtful_words_named(page, scored, tmp_path):
     data = data_of(page)
     card = data["cards"][-1]
-    figures = scored.recognized.quality()
+    figures = scored.confidences.quality()
     assert card["value"] == f"{100 * figures['expected_calibration_error']:.1f} %"
     assert card["lines"][0] == f"normalized cross entropy {figures['normalized_cross_entropy']:.3f}"
     assert card["lines"][2] == "208 below 0.6, 120 of them wrong"
@@ -107,7 +106,7 @@ def test_confidences_are_measured_and_doubtful_words_named(page, scored, tmp_pat
 
 def test_estimated_ratios_are_called_so(scored, tmp_path):
     lines = [replace(line, snr_estimated=True) for line in scored.lines]
-    estimated = score_set(lines, scored.spoken, "none")
+    estimated = score_set(lines, scored.hypothesis_lines, "none")
     write_report(tmp_path / "r.html", [estimated], title="t")
     titles = [chart["title"] for chart in data_of(tmp_path / "r.html")["charts"]]
     assert "WER by signal-to-noise ratio (estimated)" in titles
@@ -128,11 +127,11 @@ def test_a_strip_has_the_labels_that_matter_and_the_blank_last():
     posteriors = np.full((6, 5), 0.001)
     posteriors[[0, 1, 2, 3, 4, 5], [0, 3, 1, 3, 0, 2]] = 0.9
     posteriors /= posteriors.sum(axis=1, keepdims=True)
-    strip = strip_data(Strip(np.log(posteriors), ["", " ", "a", "b", "c"], 0.04))
+    strip = posteriorgram_data(Posteriorgram(np.log(posteriors), ["", " ", "a", "b", "c"], 0.04))
     assert strip["labels"] == ["space", "a", "b", "blank"]
     many = np.log(np.eye(200)[np.arange(1, 120)[::-1]] * 0.9 + 0.0005)
     labels = [""] + [f"▁{i}" for i in range(1, 200)]
-    pieces = strip_data(Strip(many, labels, 0.04))["labels"]
+    pieces = posteriorgram_data(Posteriorgram(many, labels, 0.04))["labels"]
     assert len(pieces) == 49 and pieces[-1] == "blank"
     times = [119 - int(label[1:]) for label in pieces[:-1]]
     assert times == sorted(times)
@@ -224,11 +223,11 @@ def test_players_play_and_the_strip_is_drawn_and_leads_to_its_place(browser, pag
         " const t = a.currentTime; a.pause(); return [t, a.duration]; })()"
     )
     assert played[0] > 0.05 and played[1] == pytest.approx(1.0, abs=0.15)
-    colours = browser.run(
+    colors = browser.run(
         "(() => { const c = document.querySelector('canvas'); const d = c.getContext('2d').getImageData(0, 0, c.width,"
         " c.height).data; let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return 4 * n / d.length; })()"
     )
-    assert 0.05 < colours < 0.6
+    assert 0.05 < colors < 0.6
     place = browser.run(
         "(async () => { const c = document.querySelector('canvas'), a = document.querySelector('audio'),"
         " r = c.getBoundingClientRect(); c.dispatchEvent(new MouseEvent('click', {clientX: r.right - r.width / 4,"

@@ -8,15 +8,20 @@ import numpy as np
 import pytest
 
 from asr.scoring import compare, score
+from asr.scoring.comparison import matched_pairs
 from asr.scoring.edits import align_texts
 from asr.scoring.significance import (
-    blocks,
     bootstrap_interval,
-    matched_pairs,
     paired_bootstrap,
+    resampling_units,
     student_quantile,
     student_tail,
 )
+
+
+def paired(errors_a, errors_b, lengths, resamples=None):
+    a, b = (np.stack([errors, lengths], axis=1) for errors in (errors_a, errors_b))
+    return paired_bootstrap(a, b, resamples=resamples)
 
 
 def coverage(speakers: int, repetitions: int, by_speaker: bool = True) -> float:
@@ -29,7 +34,7 @@ def coverage(speakers: int, repetitions: int, by_speaker: bool = True) -> float:
         errors = generator.binomial(lengths, rates[:, None])
         counts = np.stack([errors.ravel(), lengths.ravel()], axis=1)
         names = [str(s) for s in range(speakers) for _ in range(8)]
-        units, _ = blocks(counts, names if by_speaker else ())
+        units, _ = resampling_units(counts, names if by_speaker else ())
         low, high = bootstrap_interval(units[:, 0], units[:, 1], resamples=1000)
         held += low <= 0.1 <= high
     return held / repetitions
@@ -46,11 +51,11 @@ def test_intervals_over_utterances_are_too_narrow_where_speakers_differ():
 
 def test_units_are_speakers_only_where_all_are_known_and_not_too_few():
     counts = np.arange(20).reshape(10, 2)
-    summed, name = blocks(counts, list("aabbccddee"))
+    summed, name = resampling_units(counts, list("aabbccddee"))
     assert name == "speakers"
     assert summed.tolist() == [[2, 4], [10, 12], [18, 20], [26, 28], [34, 36]]
     for speakers in ([*"aabbccddd", ""], list("aaabbbcccd"), []):
-        assert blocks(counts, speakers)[1] == "utterances"
+        assert resampling_units(counts, speakers)[1] == "utterances"
     result = score(["a b"] * 10, ["a"] * 5 + ["a b"] * 5, speakers=list("aabbccddee"))
     assert result.interval_units == "speakers"
     assert score(["a b"], ["a"]).interval_units == "utterances"
@@ -84,7 +89,7 @@ def test_systems_alike_are_found_different_one_time_in_twenty():
     for _ in range(400):
         lengths = generator.integers(5, 20, 60)
         a, b = generator.binomial(lengths, 0.15), generator.binomial(lengths, 0.15)
-        result = paired_bootstrap(a, b, lengths, resamples=1000)
+        result = paired(a, b, lengths, 1000)
         found += result.p < 0.05
         assert (result.p < 0.05) == (not result.interval[0] <= 0.0 <= result.interval[1]) or abs(result.p - 0.05) < 0.01
     assert 0.02 <= found / 400 <= 0.085
@@ -97,7 +102,7 @@ def test_p_is_that_of_the_paired_t_test_for_equally_long_utterances():
     b = np.maximum(a + generator.choice([-1, 0, 1], 400, p=[0.20, 0.66, 0.14]), 0)
     gained = b - a
     t = abs(gained.mean()) / (gained.std(ddof=1) / 20)
-    result = paired_bootstrap(a, b, lengths)
+    result = paired(a, b, lengths)
     assert result.p == pytest.approx(2 * student_tail(t, 399), abs=0.01)
     assert result.value == pytest.approx(gained.sum() / 4000)
     half = student_quantile(0.025, 399) * gained.std(ddof=1) / 20 / 10
@@ -107,14 +112,14 @@ def test_p_is_that_of_the_paired_t_test_for_equally_long_utterances():
 def test_a_clear_difference_a_null_one_and_too_little_data():
     lengths = np.full(100, 10)
     worse, better = np.full(100, 3) + np.arange(100) % 2, np.full(100, 1)
-    clear = paired_bootstrap(worse, better, lengths)
+    clear = paired(worse, better, lengths)
     assert clear.p < 0.001 and clear.bounded and clear.interval[1] < 0
-    mirrored = paired_bootstrap(better, worse, lengths)
+    mirrored = paired(better, worse, lengths)
     assert mirrored.value == -clear.value
     assert mirrored.interval == pytest.approx((-clear.interval[1], -clear.interval[0]))
-    assert paired_bootstrap(worse, worse, lengths).p == 1.0
-    assert paired_bootstrap(worse[:1], better[:1], lengths[:1]).p == 1.0
-    assert paired_bootstrap(worse, better, lengths) == clear
+    assert paired(worse, worse, lengths).p == 1.0
+    assert paired(worse[:1], better[:1], lengths[:1]).p == 1.0
+    assert paired(worse, better, lengths) == clear
 
 
 def pairs(reference: str, a: str, b: str):

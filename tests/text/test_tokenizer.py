@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.errors import ConfigError, ModelFileError, TextError
 from asr.text.normalize import normalize
 from asr.text.tokenizer import (
     CharTokenizer,
@@ -24,6 +23,7 @@ from asr.text.tokenizer import (
     train_char,
     train_sentencepiece,
 )
+from asr.types import ConfigError, ModelFileError, TextError
 
 TEXTS = [
     "the cat sat on the mat",

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from asr.config import to_dict
-from asr.errors import ConfigError
 from asr.training.config import parse_config, read_config
+from asr.types import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_configuration_survives_being_written_and_read() -> None:
     [
         ("a: 1\nb: [1", "x.yaml:2: not valid YAML"),
         ("- 1\n", "is a mapping"),
-        ("extends: x.yaml\n", "round in a circle"),
+        ("extends: x.yaml\n", "leads back to this file"),
     ],
 )
 def test_broken_files_are_named_with_their_line(tmp_path: Path, text: str, message: str) -> None:

@@ -17,11 +17,10 @@ import yaml
 
 import asr.training.run
 from asr.__main__ import main
-from asr.interruption import Interrupted, handled_signals
 from asr.model.checkpoint import load_model
-from asr.training.average import read_checkpoint
-from asr.training.module import CTCModule
-from asr.training.saving import DurableCheckpoints
+from asr.training.checkpoints import DurableCheckpoints, read_checkpoint
+from asr.training.module import SpeechModule
+from asr.training.process import Interrupted, handled_signals
 
 Settings = Callable[..., dict[str, Any]]
 Losses = Callable[[Path], dict[int, float]]
@@ -83,15 +82,15 @@ def unbroken(
     ("owner", "name", "call", "steps"),
     [
         pytest.param(asr.training.run, "training_manifest", 1, None, id="set-up"),
-        pytest.param(CTCModule, "configure_optimizers", 1, None, id="set-up of the trainer"),
-        pytest.param(CTCModule, "validation_step", 1, None, id="sanity check"),
-        pytest.param(CTCModule, "training_step", 3, 3, id="step"),
-        pytest.param(CTCModule, "training_step", 8, 9, id="last step of an epoch"),
-        pytest.param(CTCModule, "validation_step", 2, 9, id="validation"),
+        pytest.param(SpeechModule, "configure_optimizers", 1, None, id="set-up of the trainer"),
+        pytest.param(SpeechModule, "validation_step", 1, None, id="sanity check"),
+        pytest.param(SpeechModule, "training_step", 3, 3, id="step"),
+        pytest.param(SpeechModule, "training_step", 8, 9, id="last step of an epoch"),
+        pytest.param(SpeechModule, "validation_step", 2, 9, id="validation"),
         pytest.param(DurableCheckpoints, "save_checkpoint", 1, 9, id="saving the best"),
         pytest.param(DurableCheckpoints, "save_checkpoint", 2, 9, id="saving the last"),
-        pytest.param(CTCModule, "training_step", 16, 16, id="last step of all"),
-        pytest.param(CTCModule, "validation_step", 3, 16, id="last validation"),
+        pytest.param(SpeechModule, "training_step", 16, 16, id="last step of all"),
+        pytest.param(SpeechModule, "validation_step", 3, 16, id="last validation"),
         pytest.param(asr.training.run, "save_model", 1, 16, id="writing the model"),
         pytest.param(asr.training.run, "draw_learning_curve", 1, 16, id="learning curve"),
     ],
@@ -131,20 +130,20 @@ def test_sigterm_after_the_last_step_of_a_run_that_does_not_end_with_a_validatio
     settings: Settings, tmp_path: Path, send: Send, validations: int
 ) -> None:
     trainer = {"max_steps": 11, "max_epochs": -1, "check_val_every_n_epoch": validations}
-    send(CTCModule, "on_before_zero_grad", 11)
+    send(SpeechModule, "on_before_zero_grad", 11)
     assert main(["train", str(recipe(settings, tmp_path, trainer=trainer))]) == 143
     assert read_checkpoint(tmp_path / "run/last.ckpt")["global_step"] == 11
 
 
 def test_ctrl_c_is_status_130(settings: Settings, tmp_path: Path, send: Send) -> None:
-    send(CTCModule, "validation_step", 2, signal.SIGINT)
+    send(SpeechModule, "validation_step", 2, signal.SIGINT)
     assert main(["train", str(recipe(settings, tmp_path))]) == 130
 
 
 def test_the_same_signal_from_scheduler_and_launcher_counts_once_and_a_later_one_ends_the_process() -> None:
     """In a process of its own, which the second signal ends by the system's rules."""
     code = (
-        "import os, signal, asr.interruption as i\n"
+        "import os, signal, asr.training.process as i\n"
         "def send(): os.kill(os.getpid(), signal.SIGTERM)\n"
         "with i.handled_signals() as signals, signals.deferred():\n"
         "    send(); send(); print('saving', flush=True)\n"
@@ -195,7 +194,7 @@ def test_slurm_requeues_after_our_own_save_instead_of_lightnings(
     slurm = {"JOB_ID": "77", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_NAME": "tones"}
     for name, value in slurm.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    send(CTCModule, "training_step", 3, signal.SIGUSR1)
+    send(SpeechModule, "training_step", 3, signal.SIGUSR1)
     assert main(["train", str(recipe(settings, tmp_path))]) == 128 + signal.SIGUSR1
     assert (tmp_path / "calls").read_text(encoding="utf-8") == "requeue 77\n"
     assert ("could not be queued again" in capsys.readouterr().err) is not works

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,11 @@ import yaml
 
 import asr.files
 from asr.__main__ import main
-from asr.errors import ModelFileError
 from asr.model.checkpoint import load_model
-from asr.training.average import read_checkpoint
+from asr.training.checkpoints import find_checkpoint, read_checkpoint
 from asr.training.config import parse_config
-from asr.training.resume import find_checkpoint
 from asr.training.run import train
+from asr.types import ModelFileError
 
 Settings = Callable[..., dict[str, Any]]
 TRAINER = {"max_epochs": 2}
@@ -46,8 +46,11 @@ def truncate(path: Path) -> None:
 
 def flip_a_bit(path: Path) -> None:
     """In the middle of a tensor, where torch itself does not look."""
+    with zipfile.ZipFile(path) as archive:
+        tensor = max(archive.infolist(), key=lambda member: member.file_size)
+        content = archive.read(tensor)
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[data.index(content) + len(content) // 2] ^= 1
     path.write_bytes(data)
 
 
@@ -64,26 +67,28 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_checkpoint_is_named_and_the_next_best_is_taken(output: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_is_named_and_the_next_best_is_taken(
+    output: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     last, previous = output / "last.ckpt", output / "previous.ckpt"
     (best,) = (output / "checkpoints").glob("*.ckpt")
     for path, following in ((last, previous), (previous, best)):
         if damage == "a model file" and path == previous:
             break
         DAMAGE[damage](path)
-        said: list[str] = []
-        found = find_checkpoint(output, "auto", said.append)
+        found = find_checkpoint(output, "auto")
+        messages = capsys.readouterr().err.splitlines()
         assert found and found[0] == following and "optimizer_states" in found[1]
-        assert said[0].startswith(f"warning: {last}: ") and "\n" not in "".join(said)
-        assert said[-1] == f"warning: going on from {following} instead of {last}"
+        assert messages[0].startswith(f"warning: {last}: ") and all(line.startswith("warning: ") for line in messages)
+        assert messages[-1] == f"warning: going on from {following} instead of {last}"
         with pytest.raises(ModelFileError) as error:
-            find_checkpoint(output, str(path), said.append)
+            find_checkpoint(output, str(path))
         assert f"{path}: " in str(error.value) and f"the next best is --resume {following}" in str(error.value)
 
 
 def test_a_missing_last_checkpoint_does_not_cost_the_run(output: Path) -> None:
     (output / "last.ckpt").unlink()
-    found = find_checkpoint(output, "auto", lambda line: None)
+    found = find_checkpoint(output, "auto")
     assert found and found[0] == output / "previous.ckpt"
 
 
@@ -91,8 +96,8 @@ def test_when_nothing_can_be_read_it_is_an_error_and_nothing_is_overwritten(outp
     for path in output.rglob("*.ckpt"):
         path.write_bytes(b"")
     with pytest.raises(ModelFileError, match=r"no other checkpoint can be used: --resume never starts afresh"):
-        find_checkpoint(output, "auto", lambda line: None)
-    assert find_checkpoint(output, "never", lambda line: None) is None
+        find_checkpoint(output, "auto")
+    assert find_checkpoint(output, "never") is None
 
 
 def test_a_run_with_a_damaged_checkpoint_ends_as_if_nothing_had_happened(
@@ -184,5 +189,5 @@ def fill_the_disk(patch: pytest.MonkeyPatch, full_at: str, output: Path) -> None
         raise full
 
     flush = asr.files._flush
-    for module in ("asr.training.saving", "asr.model.checkpoint", "asr.training.curve"):
+    for module in ("asr.training.checkpoints", "asr.model.checkpoint", "asr.training.record"):
         patch.setattr(f"{module}.replacing", replacing_or_not)

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from asr.training.config import OptimizerConfig
-from asr.training.schedule import Plateau, lr_factor
+from asr.training.module import Plateau, lr_factor
 
 
 def test_cosine_rises_linearly_then_falls_to_the_final_share() -> None:

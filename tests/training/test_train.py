@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,15 +17,14 @@ import pytest
 import torch
 import yaml
 
-from asr.errors import AsrError, ConfigError, ManifestError, TextError
-from asr.interruption import Interrupted
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import load_model, read_metadata
-from asr.training.average import average_checkpoints, model_weights, read_checkpoint
+from asr.training.callbacks import SaveOnInterrupt
+from asr.training.checkpoints import average_checkpoints, check_resume, model_weights, read_checkpoint
 from asr.training.config import parse_config
-from asr.training.resume import check_resume
+from asr.training.process import Interrupted
 from asr.training.run import train
-from asr.training.saving import SaveOnInterrupt
+from asr.types import AsrError, ConfigError, ManifestError, TextError
 
 Settings = Callable[..., dict[str, Any]]
 Losses = Callable[[Path], dict[int, float]]
@@ -44,10 +44,10 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 def test_learns_the_language_and_writes_everything_a_run_should(settings: Settings, tmp_path: Path) -> None:
     values = settings(trainer={"max_epochs": 40, "check_val_every_n_epoch": 4}, augment={"speed": [], "time_masks": 0})
     result = train(parse_config(values))
-    assert result.dev_wer < 0.1
+    assert result.dev["dev/wer"] < 0.1
     output = tmp_path / "run"
     metadata = read_metadata(result.model_path)
-    assert metadata["training"]["dev_wer"] == result.dev_wer and metadata["normalizer"] == "basic@2"
+    assert metadata["training"]["dev_wer"] == result.dev["dev/wer"] and metadata["normalizer"] == "basic@2"
     assert metadata["training"]["config"]["model"]["hidden_size"] == 24
     record = json.loads((output / "run.json").read_text(encoding="utf-8"))
     assert record["seed"] == 1 and len(record["train_sha256"]) == 64 and record["versions"]["torch"]
@@ -68,11 +68,18 @@ def test_learns_the_language_and_writes_everything_a_run_should(settings: Settin
 
 
 # In the second epoch of 8 steps; other moments: test_interruption.py.
-@pytest.mark.parametrize("kind", ["ema", "last_k"])
+@pytest.mark.parametrize(("kind", "objectives"), [("ema", {}), ("last_k", {"ctc": 1.0, "consistency": 0.2})])
 def test_interrupted_and_resumed_equals_unbroken(
-    settings: Settings, step_losses: Losses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    settings: Settings,
+    step_losses: Losses,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    objectives: dict[str, float],
 ) -> None:
     sections = {"averaging": {"kind": kind, "last_k": 2}, "augment": {"join": 0.5}}
+    if objectives:
+        sections["objectives"] = objectives
     unbroken = train(parse_config(settings("unbroken", **sections)))
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         interrupt_after(patch, 11)
@@ -83,7 +90,7 @@ def test_interrupted_and_resumed_equals_unbroken(
     assert sorted(losses) == list(range(24))
     del losses[10]  # its step was taken and saved, but the interruption came before the log
     assert step_losses(tmp_path / "broken") == losses
-    assert resumed.dev_wer == unbroken.dev_wer
+    assert resumed.dev["dev/wer"] == unbroken.dev["dev/wer"]
     expected, found = (load_model(r.model_path).model.state_dict() for r in (unbroken, resumed))
     for name, tensor in expected.items():
         assert torch.equal(tensor, found[name]), name
@@ -92,7 +99,7 @@ def test_interrupted_and_resumed_equals_unbroken(
 def test_a_finished_run_gives_the_same_model_again(settings: Settings) -> None:
     values = settings(trainer={"max_epochs": 1})
     first, again = train(parse_config(values)), train(parse_config(values))
-    assert again.dev_wer == first.dev_wer
+    assert again.dev["dev/wer"] == first.dev["dev/wer"]
 
 
 def test_resuming_with_another_model_is_refused_and_never_keeps_the_old_run(settings: Settings, tmp_path: Path) -> None:
@@ -106,6 +113,8 @@ def test_resuming_with_another_model_is_refused_and_never_keeps_the_old_run(sett
         assert check_resume(path, read_checkpoint(path), parse_config(settings())) == rules
     with pytest.raises(ConfigError, match=r"model.hidden_size=24, this configuration says 32"):
         train(parse_config(settings(model={"hidden_size": 32}, trainer={"max_epochs": 2})))
+    with pytest.raises(ConfigError, match=r"task=ctc, this configuration says another"):
+        train(parse_config(settings(task="another")))
     with pytest.raises(ConfigError, match="no such checkpoint"):
         train(parse_config(settings()), resume=str(tmp_path / "nothing.ckpt"))
     train(parse_config(settings(model={"hidden_size": 32}, trainer={"max_epochs": 1})), resume="never")
@@ -179,6 +188,8 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_run_can_be_finished(settings: Se
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "resuming from" in err and "dev WER" in out and "epoch   1 " not in err
+    assert all(float(seconds) < 120 for seconds in re.findall(r"^epoch .* (\S+) s$", err, re.MULTILINE)), err
+    assert "waits for data" not in err
 
 
 def test_two_processes_evaluate_each_utterance_once_with_the_same_result(settings: Settings, tmp_path: Path) -> None:
@@ -220,14 +231,14 @@ def test_half_precision_keeps_the_loss_in_float32(
 def test_out_of_memory_names_the_setting_to_lower(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
 
-    def forward(self: AcousticModel, waveforms: torch.Tensor, *arguments: Any) -> None:
+    def outputs(self: AcousticModel, waveforms: torch.Tensor, *arguments: Any) -> Any:
         if self.training:
             seen.append(waveforms.numel() / 16000)
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.\nmany more lines")
         return original(self, waveforms, *arguments)
 
-    original = AcousticModel.forward
-    monkeypatch.setattr(AcousticModel, "forward", forward)
+    original = AcousticModel.outputs
+    monkeypatch.setattr(AcousticModel, "outputs", outputs)
     with pytest.raises(AsrError, match=r"data.batch_seconds=8: try data.batch_seconds=4 ") as error:
         train(parse_config(settings()))
     assert "\n" not in str(error.value)

@@ -1,1 +1,0 @@
-"""Measuring speed: transcription by its parts, training steps, decoders; reports as JSON, table and picture."""

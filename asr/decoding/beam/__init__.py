@@ -1,0 +1,1 @@
+"""The CTC beam search, compiled by numba."""

@@ -1,0 +1,117 @@
+"""The candidates of a frame: which may still be among the best, and the best of them.
+
+The beam keeps the best `width` candidates. Sorting them would take longer than all else; instead scores are counted in
+buckets, an eighth of a power of two wide, and the bound below which a candidate cannot be kept rises as they come in.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import uint64
+
+from asr.decoding.beam.arrays import BUCKET_SHIFT
+from asr.decoding.beam.prefixes import ONE
+from asr.lm.compiling import embedded
+
+
+class Bound(NamedTuple):
+    """What is known of a frame's candidates so far."""
+
+    best: float  # the best score
+    limit: float  # candidates below it cannot be kept
+    lowest: Any  # int64: the lowest bucket that was counted in
+    floor: Any  # int64: the bucket of the limit that the width sets
+    above: Any  # int64: candidates in `floor` or higher
+
+
+@embedded
+def bucket_of(score: float) -> Any:
+    """The bucket of a score: the leading bits of a positive float64 order as its value does."""
+    return np.float64(score).view(np.int64) >> BUCKET_SHIFT
+
+
+@embedded
+def count_score(histogram: np.ndarray, width: int, keep: float, score: float, bound: Bound) -> Any:
+    """Count a candidate's score and raise the bound: `keep` of the best score, or where `width` others are above it."""
+    best, limit, lowest, floor, above = bound
+    if score > best:
+        best = score
+        limit = max(limit, best * keep)
+    bucket = bucket_of(score)
+    if bucket >= floor:
+        histogram[bucket] += 1
+        above += 1
+        lowest = min(lowest, bucket)
+    if above >= width:
+        floor = max(floor, lowest)  # nothing is below
+        while above - histogram[floor] >= width:
+            above -= histogram[floor]
+            floor += 1
+        limit = max(limit, float(np.int64(floor << BUCKET_SHIFT).view(np.float64)))
+    return Bound(best, limit, lowest, floor, above)
+
+
+@embedded
+def find_slot(table: np.ndarray, key: int, stamp: int) -> Any:
+    """Where `key` is in the hash table, or else the free place for it; places of other stamps are free."""
+    mask = uint64(table.shape[0] - 1)
+    h = key & mask
+    while table[h].stamp == stamp and table[h].key != key:
+        h = (h + ONE) & mask
+    return h
+
+
+@embedded
+def add_mass(
+    table: np.ndarray,
+    candidates: np.ndarray,
+    histogram: np.ndarray,
+    width: int,
+    keep: float,
+    key: int,
+    mass: float,
+    stamp: int,
+    count: int,
+    bound: Bound,
+) -> Any:
+    """Add mass to the candidate with this key, or make it candidate number `count`; its number and the bound."""
+    place = table[find_slot(table, key, stamp)]
+    if place.stamp == stamp:
+        k = np.int64(place.slot)
+        before = bucket_of(candidates[k].score)
+        candidates[k].score += mass
+        candidates[k].label_mass += mass
+        if before >= bound.floor:  # it is counted again, with its new score
+            histogram[before] -= 1
+            bound = Bound(bound.best, bound.limit, bound.lowest, bound.floor, bound.above - 1)
+    else:
+        k = np.int64(count)
+        place.stamp, place.key, place.slot = stamp, key, k
+        fresh = candidates[k]
+        fresh.score, fresh.label_mass, fresh.blank, fresh.key = mass, mass, 0.0, key
+    return k, count_score(histogram, width, keep, candidates[k].score, bound)
+
+
+@embedded
+def choose_best(
+    candidates: np.ndarray, count: int, histogram: np.ndarray, width: int, bound: Bound, chosen: np.ndarray
+) -> Any:
+    """The numbers of the candidates to keep, into `chosen`; how many they are. Clears the histogram."""
+    limit, floor, above = bound.limit, bound.floor, bound.above
+    spare = histogram[floor] - max(above - width, 0)  # so many of the lowest bucket still fit
+    kept = 0
+    for k in range(count):
+        score = candidates[k].score
+        if score < limit or score <= 0.0:
+            continue
+        if above > width and bucket_of(score) == floor:
+            if spare <= 0:
+                continue
+            spare -= 1
+        chosen[kept] = k
+        kept += 1
+    for b in range(uint64(bound.lowest), uint64(bucket_of(bound.best) + 1)):  # unsigned, so that it becomes a memset
+        histogram[b] = 0
+    return kept

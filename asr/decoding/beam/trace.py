@@ -1,0 +1,223 @@
+"""The trace: what hypotheses have spelled, as records that lead back to the ones before them, and reading it out.
+
+Inside the tree a word is one record, at its end; outside, one for the node where it left the tree, one for each symbol
+after it, and one for its end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from asr.decoding.beam.arrays import (
+    END,
+    KIND_BITS,
+    NODE,
+    PAUSE,
+    SIDE,
+    SIZE,
+    SYMBOL,
+    TRACES,
+    WORD,
+    Beam,
+    Tree,
+    Weights,
+    WordArrays,
+)
+from asr.decoding.beam.lexicon import child_of
+from asr.decoding.beam.prefixes import NONE, leave_tree, spell_on
+from asr.lm.compiling import allocating_kernel, bare_kernel, embedded
+
+SPELLED, NOTHING, DROPPED, PARTIAL = -1, -2, -3, -4  # how a hypothesis ends, where not in a word of the tree
+
+
+@embedded
+def record(counts: np.ndarray, records: np.ndarray, before: int, symbol: int, frame: int) -> Any:
+    """One more record in the trace; its number. `symbol` has the record's kind in its lowest bits."""
+    at = counts[TRACES]
+    place = records[at]
+    place.parent, place.symbol, place.frame = before, symbol, frame
+    counts[TRACES] = at + 1
+    return at
+
+
+@embedded
+def record_end(
+    counts: np.ndarray, records: np.ndarray, before: int, entry: int, node: int, spelled: int, frame: int
+) -> Any:
+    """The record of a word's end: of the tree's word `entry`, or (below 0) of one that is spelled out."""
+    at = np.int64(before)
+    if entry < 0 and spelled == NONE:  # a beginning of other words is a word of its own
+        at = record(counts, records, at, (node << KIND_BITS) | NODE, frame)
+    return record(counts, records, at, np.int64(END) if entry < 0 else (entry << KIND_BITS) | WORD, frame)
+
+
+@bare_kernel
+def record_label(
+    tree: Tree,
+    first: np.ndarray,
+    spelling: np.ndarray,
+    counts: np.ndarray,
+    records: np.ndarray,
+    trace: int,
+    node: int,
+    spelled: int,
+    label: int,
+    frame: int,
+) -> Any:
+    """The records of a label's symbols outside the tree; before the first of a word, of where it left the tree."""
+    at, outside = np.int64(node), spelled
+    for k in range(first[label], first[label + 1]):
+        symbol = np.int64(spelling[k])
+        if outside == NONE:
+            to = child_of(tree.node, tree.symbol, at, symbol)
+            if to >= 0:
+                at = to
+                continue
+            trace = record(counts, records, trace, (at << KIND_BITS) | NODE, frame)
+            outside = leave_tree(at)
+        trace = record(counts, records, trace, (symbol << KIND_BITS) | SYMBOL, frame)
+    return trace
+
+
+@bare_kernel
+def spell_outside(tree: Tree, first: np.ndarray, spelling: np.ndarray, node: int, spelled: int, label: int) -> Any:
+    """Where a label leads that the tree has no arc for: the last node of the tree, and the hash outside."""
+    at, outside = np.int64(node), spelled
+    for k in range(first[label], first[label + 1]):
+        symbol = spelling[k]
+        if outside == NONE:
+            to = child_of(tree.node, tree.symbol, at, symbol)
+            if to >= 0:
+                at = to
+                continue
+            outside = leave_tree(at)
+        outside = spell_on(outside, symbol)
+    return at, outside
+
+
+@bare_kernel
+def forget_dead_traces(beam: Beam, first: int, size: int, moved: np.ndarray) -> None:
+    """Keep only the records that the hypotheses `first` to `first + size` lead back to."""
+    count = beam.counts[TRACES]
+    moved[:count] = 0
+    for s in range(first, first + size):
+        at = np.int64(beam.hypothesis[s].trace)
+        while at >= 0 and moved[at] == 0:
+            moved[at] = 1
+            at = np.int64(beam.record[at].parent)
+    kept = 0
+    for i in range(count):
+        if moved[i] != 0:
+            beam.record[kept] = beam.record[i]
+            if beam.record[i].parent >= 0:
+                beam.record[kept].parent = moved[beam.record[i].parent]
+            moved[i] = kept
+            kept += 1
+    for s in range(first, first + size):
+        if beam.hypothesis[s].trace >= 0:
+            beam.hypothesis[s].trace = moved[beam.hypothesis[s].trace]
+    beam.counts[TRACES] = kept
+
+
+@bare_kernel
+def common_trace(weights: Weights, beam: Beam) -> Any:
+    """The last record that all hypotheses lead back to, -1; records are younger than those before them."""
+    size, base = beam.counts[SIZE], beam.counts[SIDE] * weights.beam_width
+    common = np.int64(beam.hypothesis[base].trace)
+    for s in range(base + 1, base + size):
+        at = np.int64(beam.hypothesis[s].trace)
+        while at != common:
+            if at > common:
+                at = np.int64(beam.record[at].parent)
+            else:
+                common = np.int64(beam.record[common].parent)
+    return common
+
+
+@bare_kernel
+def _append_path(tree: Tree, node: int, symbols: np.ndarray, count: int) -> Any:
+    depth = tree.node[node].depth
+    at = node
+    for i in range(depth - 1, -1, -1):
+        if count + i < symbols.shape[0]:
+            symbols[count + i] = tree.symbol[at]
+        at = tree.parent[at]
+    return count + depth
+
+
+@allocating_kernel
+def spell_out(tree: Tree, beam: Beam, trace: int, node: int, spelled: int, end: int, texts: WordArrays) -> Any:
+    """The words up to a record of the trace: their symbols one after the other with 0 between, and where each begins.
+
+    The word begun, at `node` or `spelled` out, is treated as `end` says (see `final_texts`; PARTIAL as SPELLED).
+
+    Returns the numbers of symbols and of words; where they are more than the arrays hold these are not filled and the
+    caller tries again with larger ones. `entries` has each word's entry (-1 where it is spelled out), `ends_at` the
+    frame in which the search first took it as ended, `pauses` 1 where there was a long pause before it.
+    """
+    symbols, starts, entries, ends_at, pauses = texts.symbols, texts.starts, texts.entries, texts.ends_at, texts.pauses
+    length, at = 0, np.int64(trace)
+    while at >= 0:
+        length += 1
+        at = beam.record[at].parent
+    order = np.empty(length, np.int64)
+    at = np.int64(trace)
+    for i in range(length - 1, -1, -1):
+        order[i] = at
+        at = beam.record[at].parent
+    count, words, fresh, rested = 0, 0, True, 0
+    room = starts.shape[0] - 2
+    for i in range(length + 1):
+        if i < length:
+            kind, value, frame = (
+                beam.record[order[i]].symbol & ((1 << KIND_BITS) - 1),
+                np.int64(beam.record[order[i]].symbol >> KIND_BITS),
+                beam.record[order[i]].frame,
+            )
+            if kind == PAUSE:
+                rested = 1
+                continue
+        elif end >= 0:
+            kind, value, frame = WORD, np.int64(end), np.int32(-1)
+        elif end in (DROPPED, NOTHING):
+            break
+        elif spelled != NONE:
+            kind, value, frame = END, np.int64(0), np.int32(-1)
+        elif node != 0:
+            kind, value, frame = NODE, np.int64(node), np.int32(-1)
+        else:
+            break
+        if fresh:
+            if words > 0:
+                if count < symbols.shape[0]:
+                    symbols[count] = 0
+                count += 1
+            if words < room:
+                starts[words], entries[words], pauses[words] = count, -1, rested
+            words += 1
+            fresh, rested = False, 0
+        if kind == WORD:
+            count = _append_path(tree, np.int64(tree.entry[value].end), symbols, count)
+            if words <= room:
+                entries[words - 1] = value
+        elif kind == NODE:
+            count = _append_path(tree, value, symbols, count)
+        elif kind == SYMBOL:
+            if count < symbols.shape[0]:
+                symbols[count] = value
+            count += 1
+        if kind in (WORD, END):
+            if words <= room:
+                ends_at[words - 1] = frame
+            fresh = True
+    if not fresh:
+        if end == DROPPED:  # only the finished words
+            words -= 1
+            count = starts[words] - (1 if words > 0 else 0) if words <= room else count
+        elif words <= room:
+            ends_at[words - 1] = -1
+    if words <= room:
+        starts[words] = count + 1
+    return count, words

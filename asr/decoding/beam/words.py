@@ -1,0 +1,271 @@
+"""Viterbi alignments of the words of a text to emissions, compiled: over characters, or over pieces of any length."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from asr.lm.compiling import allocating_kernel, bare_kernel, kernel
+
+_NEVER = np.float32(-1e30)
+IMPOSSIBLE = -1e29  # natural log
+
+
+class LabelsBySymbol(NamedTuple):
+    """What labels spell, found by their first symbol: labels `label[begin[s]:begin[s + 1]]` begin with symbol s.
+
+    `plain`: every label is one character, and labels and symbols have the same numbers.
+    """
+
+    first: np.ndarray
+    spelling: np.ndarray
+    starts_word: np.ndarray
+    silent: np.ndarray
+    label: np.ndarray
+    begin: np.ndarray
+    separator: int
+    plain: bool
+
+
+@bare_kernel
+def kept_frames(log_probs: np.ndarray, blank_skip: float, in_blanks: bool, kept: np.ndarray) -> Any:
+    """The frames that an alignment needs: of a run of blanks that the search skipped, the first one.
+
+    `in_blanks`: whether such a run was open before. Returns the number of frames and whether one is open after.
+    """
+    count = 0
+    for t in range(log_probs.shape[0]):
+        blank = log_probs[t, 0] > blank_skip
+        if not (blank and in_blanks):
+            kept[count] = t
+            count += 1
+        in_blanks = blank
+    return count, in_blanks
+
+
+@kernel
+def _lattice(symbols: np.ndarray, starts: np.ndarray, words: int, labels: LabelsBySymbol) -> Any:
+    """Arcs of labels between the places of a text: source, label, word (-1: none), sorted by target; and `into`.
+
+    Place i is before symbol i; the arcs into it are `into[i]` to `into[i + 1]`. A separator may come before and after
+    all words, and several times between two.
+    """
+    length = max(starts[words] - 1, 0)
+    first, spelling, starts_word, separator = labels.first, labels.spelling, labels.starts_word, labels.separator
+    room = 2 * (length + words + 1)
+    for i in range(length):
+        room += 2 * (labels.begin[symbols[i] + 1] - labels.begin[symbols[i]])
+    source, target = np.empty(room, np.int32), np.empty(room, np.int32)
+    label, word = np.empty(room, np.int32), np.empty(room, np.int32)
+    count = 0
+    for w in range(words + 1):
+        inside = starts[w + 1] - 1 - starts[w] if w < words else 0
+        begin = np.int64(starts[w]) if w < words else np.int64(length)
+        for i in range(begin, begin + max(inside, 1)):
+            at_start = i == begin
+            if at_start and separator < first.shape[0] - 1:
+                source[count], target[count], label[count], word[count] = begin, begin, separator, -1
+                count += 1
+                if 0 < w < words:
+                    source[count], target[count], label[count], word[count] = begin - 1, begin, separator, -1
+                    count += 1
+            if w == words:
+                break
+            for k in range(labels.begin[symbols[i]], labels.begin[symbols[i] + 1]):
+                c = labels.label[k]
+                size = first[c + 1] - first[c]
+                if labels.silent[c] != 0 or i + size > begin + inside or (starts_word[c] != 0 and not at_start):
+                    continue
+                matches = True
+                for j in range(size):
+                    if spelling[first[c] + j] != symbols[i + j]:
+                        matches = False
+                        break
+                if matches:
+                    source[count], target[count], label[count], word[count] = i, i + size, c, w
+                    count += 1
+                    if starts_word[c] != 0 and w > 0:
+                        source[count], target[count], label[count], word[count] = i - 1, i + size, c, w
+                        count += 1
+    # A counting sort, since numpy's takes 2 s to compile.
+    into = np.zeros(length + 2, np.int32)
+    for a in range(count):
+        into[target[a] + 1] += 1
+    for n in range(length + 1):
+        into[n + 1] += into[n]
+    free = into.copy()
+    sorted_source, sorted_label, sorted_word = (
+        np.empty(count, np.int32),
+        np.empty(count, np.int32),
+        np.empty(count, np.int32),
+    )
+    for a in range(count):
+        at = free[target[a]]
+        free[target[a]] += 1
+        sorted_source[at], sorted_label[at], sorted_word[at] = source[a], label[a], word[a]
+    return sorted_source, sorted_label, sorted_word, into
+
+
+@kernel
+def align_pieces(
+    log_probs: np.ndarray,
+    rows: np.ndarray,
+    frames: np.ndarray,
+    symbols: np.ndarray,
+    starts: np.ndarray,
+    words: int,
+    labels: LabelsBySymbol,
+    word_start: np.ndarray,
+    word_end: np.ndarray,
+    confidence: np.ndarray,
+) -> Any:
+    """Align `words` words to the given rows of `log_probs`, row `rows[t]` being frame `frames[t]`.
+
+    Fills first frame, one past the last frame and confidence (a probability) of each word; returns the best path's
+    natural log-probability, about -1e30 where the words do not fit into so few rows.
+    """
+    source, label, word, into = _lattice(symbols, starts, words, labels)
+    arcs, places = source.shape[0], into.shape[0] - 1
+    count = rows.shape[0]
+    back = np.full((count, arcs + places), -1, np.int32)
+    on_arc, at_place = np.full(arcs, _NEVER, np.float32), np.full(places, _NEVER, np.float32)
+    next_arc, next_place = on_arc.copy(), at_place.copy()
+    at_place[0] = np.float32(0.0)  # before the first row, as if after a blank
+    for t in range(count):
+        row = rows[t]
+        blank = log_probs[row, 0]
+        for n in range(places):
+            best, come = at_place[n], arcs + n
+            for a in range(into[n], into[n + 1]):
+                if on_arc[a] > best:
+                    best, come = on_arc[a], a
+            next_place[n] = best + blank
+            back[t, arcs + n] = come
+        for a in range(arcs):
+            n = source[a]
+            best, come = on_arc[a], a
+            if at_place[n] > best:
+                best, come = at_place[n], arcs + n
+            for b in range(into[n], into[n + 1]):
+                if on_arc[b] > best and label[b] != label[a]:
+                    best, come = on_arc[b], b
+            next_arc[a] = best + log_probs[row, label[a]]
+            back[t, a] = come
+        on_arc, next_arc = next_arc, on_arc
+        at_place, next_place = next_place, at_place
+    best, at = at_place[places - 1], arcs + places - 1
+    for a in range(into[places - 1], into[places]):
+        if on_arc[a] > best:
+            best, at = on_arc[a], a
+    if best < np.float32(IMPOSSIBLE):
+        return np.float64(best)
+    for w in range(words):
+        word_start[w], word_end[w], confidence[w] = -1, -1, 0.0
+    peak = _NEVER
+    for t in range(count - 1, -1, -1):
+        come = back[t, at]
+        if at < arcs and word[at] >= 0:
+            w = word[at]
+            peak = max(peak, log_probs[rows[t], label[at]])
+            if word_end[w] < 0:
+                word_end[w] = frames[t] + 1
+                confidence[w] = 0.0
+            word_start[w] = frames[t]
+            if come != at or t == 0:
+                confidence[w] = min(confidence[w], np.float64(peak))
+                peak = _NEVER
+        at = come
+    for w in range(words):
+        confidence[w] = min(1.0, np.exp(confidence[w]))
+    return np.float64(best)
+
+
+@allocating_kernel
+def align_characters(
+    log_probs: np.ndarray,
+    rows: np.ndarray,
+    frames: np.ndarray,
+    symbols: np.ndarray,
+    starts: np.ndarray,
+    words: int,
+    separator: int,
+    word_start: np.ndarray,
+    word_end: np.ndarray,
+    confidence: np.ndarray,
+) -> Any:
+    """The same where each label is a character: the text is a chain, with a separator that may be before and after.
+
+    Step j of the chain is label `chain[j + 1]`; `on` are the paths whose last label is that, `after` those with a blank
+    after it. The loops over the chain have no branches, so that they vectorize.
+    """
+    width = log_probs.shape[1] - 1
+    extra = 1 if separator <= width else 0
+    length = symbols.shape[0] + 2 * extra
+    chain = np.zeros(length + 1, np.int64)
+    for j in range(symbols.shape[0]):
+        chain[1 + extra + j] = symbols[j] if symbols[j] != 0 else separator
+    if extra:
+        chain[1], chain[length] = separator, separator
+    repeated = np.zeros(length + 1, np.float32)  # a label twice in a row needs a blank between
+    for j in range(2, length + 1):
+        if chain[j] == chain[j - 1]:
+            repeated[j] = _NEVER
+    repeated[1] = _NEVER
+    count = rows.shape[0]
+    on, after = np.full((2, length + 1), _NEVER, np.float32), np.full((2, length + 1), _NEVER, np.float32)
+    emitted = np.empty(length + 1, np.float32)
+    after[0, 0] = np.float32(0.0)
+    after[0, extra] = np.float32(0.0)
+    came_on, came_after = np.empty((count, length + 1), np.int8), np.empty((count, length + 1), np.int8)
+    for t in range(count):
+        now, then = t & 1, 1 - (t & 1)
+        row = rows[t]
+        blank = log_probs[row, 0]
+        for j in range(1, length + 1):
+            emitted[j] = log_probs[row, chain[j]]
+        after[then, 0] = after[now, 0] + blank
+        for j in range(1, length + 1):
+            stay, step_on = after[now, j], on[now, j]
+            came_after[t, j] = step_on > stay
+            after[then, j] = max(stay, step_on) + blank
+        for j in range(1, length + 1):
+            stay, from_blank, from_label = on[now, j], after[now, j - 1], on[now, j - 1] + repeated[j]
+            best = max(stay, max(from_blank, from_label))
+            came_on[t, j] = (best > stay) * (1 + (from_label > from_blank))
+            on[then, j] = best + emitted[j]
+    last = count & 1
+    at, in_blank, best = length, True, after[last, length]
+    for j in range(length - extra, length + 1):
+        if after[last, j] > best:
+            at, in_blank, best = j, True, after[last, j]
+        if on[last, j] > best:
+            at, in_blank, best = j, False, on[last, j]
+    if best < np.float32(IMPOSSIBLE):
+        return np.float64(best)
+    for w in range(words):
+        confidence[w] = 0.0
+    w, peak = words - 1, _NEVER
+    ends_word = True  # the next label found is the last one of word w
+    for t in range(count - 1, -1, -1):
+        if in_blank:
+            in_blank = came_after[t, at] == 0
+            continue
+        come = came_on[t, at]
+        inside = extra < at <= length - extra and symbols[at - 1 - extra] != 0
+        if inside:
+            if ends_word:
+                word_end[w], ends_word = frames[t] + 1, False
+            word_start[w] = frames[t]
+            peak = max(peak, log_probs[rows[t], chain[at]])
+        if come != 0:  # the first frame of this label
+            if inside:
+                confidence[w] = min(confidence[w], np.float64(peak))
+                peak = _NEVER
+                if at - 1 - extra == starts[w]:
+                    w, ends_word = w - 1, True
+            at -= 1
+            in_blank = come == 1
+    for w in range(words):
+        confidence[w] = min(1.0, np.exp(confidence[w]))
+    return np.float64(best)

@@ -1,0 +1,1 @@
+"""Word n-gram language models: estimated, read, written, pruned, and scored by an automaton."""

@@ -1,0 +1,220 @@
+"""Compiled parsing of ARPA rows: bytes to log-probabilities, word ids and back-off weights."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from asr.lm.automaton import Integer
+from asr.lm.compiling import inlined, kernel
+
+# Why parsing stopped: at the end of the bytes, before a line with a backslash, before a blank line, because the table
+# is full, or at something wrong.
+END, SECTION, BLANK, FULL, BAD_NUMBER, BAD_BACKOFF, POSITIVE, TOO_FEW, TOO_MANY, UNKNOWN_WORD = range(10)
+
+_POWERS = 10.0 ** np.arange(0, 309)
+_FNV_OFFSET = np.int64(-3750763034362895579)
+_FNV_PRIME = np.int64(1099511628211)
+_LOWEST = -100.0  # for "-inf": finite, so that sums of scores stay numbers
+
+
+@inlined
+def _is_space(byte: int) -> bool:
+    return byte == 32 or byte == 9 or byte == 13
+
+
+@inlined
+def _is_digit(data: np.ndarray, at: int, end: int) -> bool:
+    return at < end and 48 <= data[at] <= 57
+
+
+@kernel
+def _token(data: np.ndarray, at: int) -> tuple[int, int]:
+    """Start and end of the next token of the line; start == end where there is none."""
+    while _is_space(data[at]):
+        at += 1
+    start = at
+    while data[at] != 10 and not _is_space(data[at]):
+        at += 1
+    return start, at
+
+
+@kernel
+def _sign(data: np.ndarray, at: int, end: int) -> tuple[int, int]:
+    """-1 for a minus, else 1, and the position after the sign."""
+    if at < end and (data[at] == 45 or data[at] == 43):
+        return (-1 if data[at] == 45 else 1), at + 1
+    return 1, at
+
+
+@kernel
+def _number(data: np.ndarray, start: int, end: int) -> tuple[float, bool]:
+    """A decimal number, and whether the bytes are one; "-inf" counts as -100."""
+    sign, at = _sign(data, start, end)
+    # "| 32" makes a letter small
+    if end - at == 3 and data[at] | 32 == 105 and data[at + 1] | 32 == 110 and data[at + 2] | 32 == 102:
+        return _LOWEST, sign < 0
+    # All digits go into one integer, and `scale` counts the powers of ten that it is off by. After 18 digits, more than
+    # a double holds, further ones only move the scale.
+    mantissa, digits, scale = np.int64(0), 0, 0
+    seen_point = False
+    while _is_digit(data, at, end) or (at < end and data[at] == 46 and not seen_point):
+        if data[at] == 46:
+            seen_point = True
+        else:
+            if mantissa < 10**17:
+                mantissa = mantissa * 10 + (data[at] - 48)
+                scale -= seen_point
+            else:
+                scale += not seen_point
+            digits += 1
+        at += 1
+    if digits == 0:
+        return 0.0, False
+    if at < end and data[at] | 32 == 101:
+        exponent_sign, at = _sign(data, at + 1, end)
+        exponent, first = 0, at
+        while _is_digit(data, at, end):
+            exponent = min(exponent * 10 + (data[at] - 48), 10000)
+            at += 1
+        if at == first:
+            return 0.0, False
+        scale += exponent_sign * exponent
+    value = float(mantissa)
+    if scale > 0:
+        value *= _POWERS[min(scale, 308)]
+    elif scale < 0:
+        value /= _POWERS[min(-scale, 308)]
+    return sign * value, at == end
+
+
+@kernel
+def _line_start(data: np.ndarray, at: int) -> int:
+    """What begins here: END, SECTION, BLANK, or -1 for a row."""
+    if at >= data.shape[0]:
+        return END
+    if data[at] == 92:  # a backslash; a word cannot stand first in a line, so this is no n-gram
+        return SECTION
+    while _is_space(data[at]):
+        at += 1
+    return BLANK if data[at] == 10 else -1
+
+
+@kernel
+def _rest_of_row(data: np.ndarray, at: int, highest: bool, backoff: np.ndarray, row: int) -> tuple[int, int]:
+    """The back-off weight, which may be missing, and the end of the line; -1 or what is wrong, and the position."""
+    start, end = _token(data, at)
+    if start == end:
+        return -1, end + 1
+    value, good = _number(data, start, end)
+    if not good:
+        return TOO_MANY if _token(data, end)[0] != _token(data, end)[1] else BAD_BACKOFF, start
+    if not highest:  # some writers give the longest n-grams a weight, too: it has no meaning
+        backoff[row] = value
+    start, end = _token(data, end)
+    return (-1, end + 1) if start == end else (TOO_MANY, start)
+
+
+@kernel
+def _begin_row(data: np.ndarray, at: int, row: int, logp: np.ndarray) -> tuple[int, int, int]:
+    """Parse a row's probability: why there is none or -1, the position (of the offender), the end of the number."""
+    stop = _line_start(data, at)
+    if stop >= 0:
+        return stop, at, at
+    if row == logp.shape[0]:
+        return FULL, at, at
+    start, end = _token(data, at)
+    value, good = _number(data, start, end)
+    if not good:
+        return BAD_NUMBER, start, end
+    if value > 0.0:
+        return POSITIVE, start, end
+    logp[row] = value
+    return -1, start, end
+
+
+@kernel
+def parse_rows(
+    data: np.ndarray,
+    at: int,
+    row: int,
+    highest: bool,
+    logp: np.ndarray,
+    backoff: np.ndarray,
+    words: np.ndarray,
+    spans: np.ndarray,
+    table: np.ndarray,
+    block: np.ndarray,
+    offsets: np.ndarray,
+) -> tuple[int, int, int]:
+    """Parse rows from `at` on into the arrays from `row` on. `data` ends with a newline.
+
+    Returns why it stopped, the position (of the offender on errors) and the next row. The words of a 1-gram are
+    reported as data[spans[0, i]:spans[1, i]]; those of longer n-grams are looked up in the table of words (see
+    `find_word`) and their ids put into `words`.
+    """
+    order = words.shape[1]
+    while True:
+        stop, at, end = _begin_row(data, at, row, logp)
+        if stop >= 0:
+            return stop, at, row
+        for j in range(order):
+            start, end = _token(data, end)
+            if start == end:
+                return TOO_FEW, start, row
+            if order == 1:
+                spans[0, row], spans[1, row] = start, end
+            else:
+                word = find_word(data, start, end, table, block, offsets)
+                if word < 0:
+                    return UNKNOWN_WORD, start, row
+                words[row, j] = word
+        wrong, at = _rest_of_row(data, end, highest, backoff, row)
+        if wrong >= 0:
+            return wrong, at, row
+        row += 1
+
+
+@kernel
+def _hash(data: np.ndarray, start: Integer, end: Integer) -> Integer:
+    """FNV-1a, its bits mixed once more, because a slot is made of the lowest ones only."""
+    value = _FNV_OFFSET
+    for i in range(start, end):
+        value = (value ^ data[i]) * _FNV_PRIME
+    return value ^ (value >> 29)
+
+
+@kernel
+def find_word(
+    data: np.ndarray, start: Integer, end: Integer, table: np.ndarray, block: np.ndarray, offsets: np.ndarray
+) -> Integer:
+    """The id of the word data[start:end], -1 when it is not in the table.
+
+    `table` is a hash table of ids (-1: free); word i is spelled block[offsets[i]:offsets[i + 1]].
+    """
+    mask = table.shape[0] - 1
+    slot = _hash(data, start, end) & mask
+    while table[slot] >= 0:
+        word = table[slot]
+        first = offsets[word]
+        if offsets[word + 1] - first == end - start:
+            i = 0
+            while i < end - start and block[first + i] == data[start + i]:
+                i += 1
+            if i == end - start:
+                return word
+        slot = (slot + 1) & mask
+    return np.int64(-1)
+
+
+@kernel
+def fill_word_table(table: np.ndarray, block: np.ndarray, offsets: np.ndarray) -> Integer:
+    """Enter every word block[offsets[i]:offsets[i + 1]]; the id of a word that is there already, or -1."""
+    mask = table.shape[0] - 1
+    for word in range(offsets.shape[0] - 1):
+        if find_word(block, offsets[word], offsets[word + 1], table, block, offsets) >= 0:
+            return word
+        slot = _hash(block, offsets[word], offsets[word + 1]) & mask
+        while table[slot] >= 0:
+            slot = (slot + 1) & mask
+        table[slot] = word
+    return -1

@@ -1,0 +1,241 @@
+"""How functions are compiled: by numba, without holding Python's lock, and cached on disk until a source changes.
+
+Every compiled function of the package goes through `compiled`. Python hands large tuples of arrays to one compiled
+function per utterance; within loops and between compiled functions every array has a name of its own, because numba
+would otherwise copy the whole tuple and count its references each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+import stat
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+from numba.core import caching
+
+_IMPORT = re.compile(
+    r"^[ \t]*(?:from[ \t]+(?P<base>[\w.]+)[ \t]+import[ \t]+(?P<names>\([^)]*\)|[^\n]*)|import[ \t]+(?P<plain>[^\n]*))",
+    re.MULTILINE,
+)
+_printed: set[str] = set()
+
+
+def compiled(announced: str = "", **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """A decorator: numba's `njit` with `options`, the machine code cached on disk.
+
+    The cache lies where numba would put it (NUMBA_CACHE_DIR, beside the source, in the user's cache folder), else in a
+    private folder among the temporary files; where nothing can be written, every process compiles again. It is valid
+    while the file of the function and all files of the package that it imports are unchanged; numba would look at the
+    file of the function alone, and miss an edit in a function that was inlined from another. `announced` is printed on
+    stderr before the function is compiled.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher: Any = njit(nogil=True, **options)(function)
+        dispatcher._cache = _LazyCache(function, announced)
+        return dispatcher
+
+    return decorate
+
+
+kernel: Any = compiled()
+inlined: Any = compiled(inline="always")
+
+# Most of the beam search allocates nothing. It is compiled without reference counts, so that passing a tuple of arrays
+# on costs nothing, and divides as numpy does, without a check for zero: it becomes smaller, faster, and faster to
+# compile. numba lets callees inherit "no reference counts", so what does allocate, and is called from there, says so.
+_BARE: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
+bare_kernel: Any = compiled(**_BARE)
+allocating_kernel: Any = compiled(error_model="numpy", _nrt=True)
+# Into its callers, by LLVM. `inlined` copies a function into the source of each caller before types are known: that
+# takes numba much longer, and is only for functions with constant arguments that switch off branches.
+embedded: Any = compiled(forceinline=True, **_BARE)
+search_kernel: Any = compiled(announced="the beam search, once (about 30 s)", **_BARE)
+
+
+def source_files(path: Path, package: Path) -> list[Path]:
+    """A file and all files of its package (the folder) that it imports, directly or not, by name."""
+    found, todo = {path}, [path]
+    while todo:
+        for name in _read(todo.pop())[1]:
+            top, *parts = name.split(".")
+            if top != package.name:
+                continue
+            place = package.joinpath(*parts)
+            for file in (place.with_suffix(".py"), place / "__init__.py"):
+                if file not in found and file.is_file():
+                    found.add(file)
+                    todo.append(file)
+    return sorted(found)
+
+
+def source_digest(path: Path, package: Path) -> str:
+    """A digest of the contents of `source_files`. Raises OSError where one cannot be read."""
+    digests = "".join(_read(file)[0] for file in source_files(path, package))
+    return hashlib.sha256(digests.encode("ascii")).hexdigest()
+
+
+@cache
+def _read(path: Path) -> tuple[str, tuple[str, ...]]:
+    """The digest of a source file and the modules that it may import: `from a import b` may mean the module a.b.
+
+    Searched for by pattern, which takes a hundredth of the time of a parse: every start does this.
+    """
+    content = path.read_bytes()
+    names: list[str] = []
+    for match in _IMPORT.finditer(content.decode("utf-8", "replace")):
+        if match["base"]:
+            names.append(match["base"])
+            names += [f"{match['base']}.{name}" for name in re.findall(r"\w+", match["names"])]
+        else:
+            names += re.findall(r"[\w.]+", match["plain"])
+    return hashlib.sha256(content).hexdigest(), tuple(names)
+
+
+class _LazyCache:
+    """A function's machine code on disk, for numba's dispatcher: a `caching.FunctionCache` that is made when needed.
+
+    numba's own would look for a writable folder while the module is imported. A compiled function works with or without
+    what is kept: nothing that goes wrong here is an error.
+    """
+
+    def __init__(self, function: Callable[..., Any], announced: str) -> None:
+        self._function = function
+        self._announced = announced
+
+    @cached_property
+    def _files(self) -> Any:
+        try:
+            files = _FunctionCache(self._function)
+            package = Path(str(sys.modules[self._function.__module__.partition(".")[0]].__file__)).parent
+            digest = source_digest(Path(self._function.__code__.co_filename), package)
+            files._cache_file = _IndexAndData(files.cache_path, files._impl.filename_base, digest)
+        except (RuntimeError, OSError):  # numba's "no locator available"; a source that cannot be read
+            return caching.NullCache()
+        return files
+
+    @property
+    def cache_path(self) -> str | None:
+        return self._files.cache_path
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            found = self._files.load_overload(sig, target_context)
+        except Exception:  # a damaged file: unpickling it may raise anything
+            found = None
+            with suppress(OSError):
+                self.flush()
+        if found is None:
+            self._announce()
+        return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            self._files.save_overload(sig, data)
+        except Exception as error:  # a full disk, a folder that has become read-only
+            reason = (isinstance(error, OSError) and error.strerror) or error
+            _say(f"warning: compiled code cannot be kept in {self.cache_path} ({reason}): every run compiles it again")
+
+    def flush(self) -> None:
+        self._files.flush()
+
+    def _announce(self) -> None:
+        """Say that the function is being compiled, and what it costs where the code cannot be kept as usual."""
+        folder = self.cache_path
+        given = os.environ.get("NUMBA_CACHE_DIR")
+        places = f"NUMBA_CACHE_DIR ({given})" if given else "the package's folder"
+        cost = (
+            "code is compiled again (the beam search: about 30 s). Set NUMBA_CACHE_DIR to a folder that you can write"
+        )
+        if folder is None:
+            _say(f"warning: neither {places}, your home nor a temporary folder can be written: in every run {cost}")
+        elif isinstance(self._files._impl.locator, _TemporaryLocator):
+            _say(
+                f"warning: neither {places} nor your home can be written: compiled code is in "
+                f"{Path(folder).parent}; once that is gone, {cost}"
+            )
+        if self._announced:
+            _say(f"compiling {self._announced if folder else self._announced.replace(', once', '')}")
+
+
+class _TemporaryLocator(caching._SourceFileBackedLocatorMixin, caching._CacheLocator):
+    """Keeps compiled code in `_private_folder`."""
+
+    def __init__(self, function: Callable[..., Any], file: str) -> None:
+        self._py_file = file
+        self._lineno = function.__code__.co_firstlineno
+        self._cache_path = str(Path(_private_folder() or "") / self.get_suitable_cache_subpath(file))
+
+    def get_cache_path(self) -> str:
+        return self._cache_path
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], file: str) -> Any:
+        return super().from_function(function, file) if _private_folder() else None
+
+
+class _Implementation(caching.CompileResultCacheImpl):
+    _locator_classes = (*caching.CacheImpl._locator_classes, _TemporaryLocator)
+
+
+class _FunctionCache(caching.FunctionCache):
+    _impl_class = _Implementation
+
+
+class _IndexAndData(caching.IndexDataCacheFile):
+    """numba's two files of a function, index and code, where the code names its source and carries a checksum.
+
+    numba writes the index first: after a kill or a full disk in between, or with two processes at once, the index leads
+    to the code of another source or another signature. And damaged machine code crashes the process.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        content = self._dump((self._source_stamp, key, data))
+        super().save(key, (hashlib.sha256(content).digest(), content))
+
+    def load(self, key: Any) -> Any:
+        found = super().load(key)
+        if found is None or len(found) != 2 or hashlib.sha256(found[1]).digest() != found[0]:
+            return None
+        stamp, of_key, data = pickle.loads(found[1])
+        return data if (stamp, of_key) == (self._source_stamp, key) else None
+
+
+def _private_folder() -> Path | None:
+    """A folder among the temporary files that only this user can write; None where there is none.
+
+    Others can guess its name and put their own folder there first. So it is used only if it belongs to the user with
+    mode 0700, is no link, and lies in a folder where others cannot replace it.
+    """
+    if not hasattr(os, "geteuid"):
+        return None
+    try:
+        above = Path(tempfile.gettempdir())
+        mode = above.stat().st_mode
+        if mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:
+            return None
+        folder = above / f"asr-compiled-{os.geteuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return None
+    own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) == 0o700
+    return folder if own else None
+
+
+def _say(message: str) -> None:
+    """One line on stderr, once in a process."""
+    if message not in _printed:
+        _printed.add(message)
+        if sys.stderr is not None:
+            print(f"asr: {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,207 @@
+"""A word n-gram language model, ready to score: read from ARPA or from our binary, and stepped through by the beam."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from asr.files import opened
+from asr.lm.arpa import read_arpa
+from asr.lm.automaton import LN10, DuplicateNGram, build_automaton, score_words
+from asr.lm.files import BinaryLM, Tuned, is_binary, read_binary, read_tuned, write_binary
+from asr.lm.tables import BOS, EOS, UNK, LMArrays, LMError, NGramTable, NGramTables, PackedWords, pack_words
+
+
+class NGramLM:
+    """A back-off n-gram model of words; its scores are KenLM's.
+
+    `order`; `counts` of n-grams per order; `arrays` for compiled code; `words` by id (0 <unk>, 1 <s>, 2 </s>);
+    `begin_state`, the state after <s>; `tuned`, the decoding weights found for it, None before `asr lm tune`;
+    `binary`, whether it was read from our binary form.
+    """
+
+    def __init__(
+        self,
+        words: list[str] | PackedWords,
+        arrays: LMArrays,
+        state_length: np.ndarray,
+        counts: Sequence[int],
+        *,
+        name: str = "language model",
+        binary: bool = False,
+    ) -> None:
+        self.arrays = arrays
+        self.state_length = state_length
+        self.counts = tuple(int(n) for n in counts)
+        self.order = len(self.counts)
+        self.name = name
+        self.tuned: Tuned | None = None
+        self.binary = binary
+        self._words = words
+        self.begin_state = int(arrays.unigram["next"][BOS])
+
+    @classmethod
+    def from_tables(cls, tables: NGramTables, name: str = "language model") -> NGramLM:
+        """The model of these n-grams; raises DuplicateNGram when one occurs twice."""
+        arrays, state_length = build_automaton(tables)
+        return cls(tables.words, arrays, state_length, tables.counts, name=name)
+
+    @classmethod
+    def read(cls, path: str | Path, verify: bool = False) -> NGramLM:
+        """An ARPA file (plain or gzip) or a binary of ours, told apart by content; with its tuned weights.
+
+        With `verify`, as in all commands, a binary is read whole and its checksums compared; without, it opens at once.
+        Raises LMError with file and line.
+        """
+        with opened(path, LMError) as file:
+            if is_binary(file):
+                found = read_binary(path, file, verify)
+                model = cls(*found, name=str(path), binary=True)
+            else:
+                model = cls._of_arpa(path, *read_arpa(path, file))
+        model.tuned = read_tuned(path)
+        return model
+
+    @classmethod
+    def _of_arpa(cls, path: str | Path, tables: NGramTables, first_line: Mapping[int, int]) -> NGramLM:
+        try:
+            return cls.from_tables(tables, name=str(path))
+        except DuplicateNGram as error:
+            words = " ".join(tables.words[i] for i in error.ids)
+            line = first_line[error.order] + error.row
+            raise LMError(f"{path}:{line}: the {error.order}-gram '{words}' stands there twice") from None
+
+    def to_tables(self) -> NGramTables:
+        """The n-grams of the model, sorted by their last word, then the one before, and so on.
+
+        Numbers are as exact as float32 is after a change of the logarithm's base (1e-7 of the value).
+        """
+        arrays, lengths = self.arrays, self.state_length
+        used = np.flatnonzero(arrays.arc["key"] >= 0)
+        source, word = np.divmod(arrays.arc["key"][used], self.vocab_size)
+        order = lengths[source].astype(np.int64) + 1
+        after = arrays.arc["next"][used]
+
+        ids = np.arange(self.vocab_size, dtype=np.int32)
+        after_word = arrays.unigram["next"]
+        backoff = np.where(after_word > 0, arrays.state["backoff"][after_word], np.float32(0))
+        tables = [NGramTable(ids[:, None], _log10(arrays.unigram["logp"]), _log10(backoff))]
+        history = np.zeros((len(lengths), max(1, self.order - 1)), np.int32)  # the words of every state
+        history[after_word[after_word > 0], 0] = np.flatnonzero(after_word)
+        for k in range(2, self.order + 1):
+            arcs = np.flatnonzero(order == k)
+            words = np.concatenate([history[source[arcs], : k - 1], word[arcs, None].astype(np.int32)], axis=1)
+            places = np.lexsort(words.T)
+            arcs, words = arcs[places], words[places]
+            is_state = lengths[after[arcs]] == k
+            if k < self.order:
+                history[after[arcs][is_state], :k] = words[is_state]
+            backoff = np.where(is_state, arrays.state["backoff"][after[arcs]], np.float32(0))
+            tables.append(NGramTable(words, _log10(arrays.arc["logp"][used[arcs]]), _log10(backoff)))
+        return NGramTables(self.words, tables)
+
+    def write_binary(self, path: str | Path) -> None:
+        """Write the binary that `read` opens by mapping it into memory, whole or not at all. Raises LMError."""
+        words = self._words if isinstance(self._words, PackedWords) else pack_words(self._words)
+        write_binary(path, BinaryLM(words, self.arrays, self.state_length, self.counts))
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of words, <unk>, <s> and </s> among them."""
+        return len(self.arrays.unigram)
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The words by id."""
+        return self._words.unpack() if isinstance(self._words, PackedWords) else self._words
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """The id of every word."""
+        return {word: i for i, word in enumerate(self.words)}
+
+    def __contains__(self, word: str) -> bool:
+        return self.index.get(word, UNK) != UNK
+
+    def score(self, sentence: str, bos: bool = True, eos: bool = True) -> float:
+        """log10 p of a sentence of words separated by spaces, as KenLM's `Model.score`."""
+        logp, _, _ = self._scores(sentence.split(), bos, eos)
+        return float(logp.sum() / LN10)
+
+    def full_scores(self, sentence: str, bos: bool = True, eos: bool = True) -> Iterator[tuple[float, int, bool]]:
+        """Per word (and </s>): log10 p, length of the n-gram that gave it, whether the word is unknown."""
+        logp, length, ids = self._scores(sentence.split(), bos, eos)
+        for value, n, word in zip(logp, length, ids, strict=True):
+            yield float(value / LN10), int(n), bool(word == UNK)
+
+    def _scores(self, words: list[str], bos: bool, eos: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        ids = np.array([*(self.index.get(word, UNK) for word in words), *([EOS] if eos else [])], np.int64)
+        logp, length = np.empty(len(ids)), np.empty(len(ids), np.int64)
+        score_words(self.arrays, self.state_length, self.begin_state if bos else 0, ids, logp, length)
+        return logp, length, ids
+
+
+def _log10(natural: np.ndarray) -> np.ndarray:
+    return (natural.astype(np.float64) / LN10).astype(np.float32)
+
+
+def read_ngrams(path: str | Path) -> NGramTables:
+    """The n-grams of a language model, ARPA (plain or gzip) or a binary of ours. Raises LMError."""
+    with opened(path, LMError) as file:
+        if not is_binary(file):
+            return read_arpa(path, file)[0]
+        return NGramLM(*read_binary(path, file, verify=True)).to_tables()
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """Sums over a text: `tokens` are words and </s>; log10 probabilities of all of them, and of the unknown words."""
+
+    sentences: int
+    tokens: int
+    unknown: int
+    log10: float
+    log10_unknown: float
+
+    @property
+    def with_unknown(self) -> float:
+        """Per token, the unknown words at the cost the model gives them (KenLM: "including OOVs")."""
+        return _perplexity(self.log10, self.tokens)
+
+    @property
+    def without_unknown(self) -> float:
+        """Per known token, the unknown words left out of sum and count (KenLM: "excluding OOVs")."""
+        return _perplexity(self.log10 - self.log10_unknown, self.tokens - self.unknown)
+
+    @property
+    def unknown_rate(self) -> float:
+        """The share of words, </s> not counted, that the model does not know."""
+        words = self.tokens - self.sentences
+        return self.unknown / words if words else 0.0
+
+
+def perplexity(lm: NGramLM, sentences: Iterable[str]) -> Perplexity:
+    """Score sentences, each between <s> and </s>."""
+    count = tokens = unknown = 0
+    total = of_unknown = 0.0
+    for sentence in sentences:
+        count += 1
+        for log10, _, oov in lm.full_scores(sentence):
+            tokens += 1
+            total += log10
+            if oov:
+                unknown += 1
+                of_unknown += log10
+    return Perplexity(count, tokens, unknown, total, of_unknown)
+
+
+def _perplexity(log10: float, tokens: int) -> float:
+    if not tokens:
+        return math.nan
+    exponent = -log10 / tokens
+    return 10.0**exponent if exponent < 308 else math.inf

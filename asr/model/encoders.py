@@ -1,0 +1,57 @@
+"""The registry of encoders, which turn features into the states under the output layer; `model.encoder` chooses."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from asr.config import nearest
+from asr.model.config import ModelConfig
+from asr.model.recurrent import RecurrentEncoder
+from asr.types import ConfigError
+
+
+class Encoder(Protocol):
+    """What the rest of the package asks of an encoder, an `nn.Module` made by `EncoderClass(options, n_mels)`.
+
+    Its options are a subclass of ModelConfig, whose `encoder` defaults to the name the encoder is registered by.
+    """
+
+    output_size: int  # width of a state
+    stride: int  # feature frames from one state to the next
+
+    def __call__(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (batch, frames, mels) and their lengths (batch,) -> states (batch, frames', width), lengths.
+
+        The states of an utterance are the same alone and in any padded batch; beyond its length they mean nothing.
+        """
+
+    def output_length(self, frames: int) -> int:
+        """States made of `frames` feature frames."""
+
+    def initialize(self) -> None:
+        """Draw the initial weights; not in the constructor, because loading a model must not pay for it."""
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
+
+
+ENCODERS: dict[str, Any] = {"recurrent": RecurrentEncoder}
+
+
+def build_encoder(options: ModelConfig, n_mels: int) -> Encoder:
+    """The encoder of these options over `n_mels` mel bands. Raises ConfigError for one that is not registered."""
+    if options.encoder not in ENCODERS:
+        raise ConfigError(f"no encoder '{options.encoder}'{nearest(options.encoder, ENCODERS)}")
+    encoder: Encoder = ENCODERS[options.encoder](options, n_mels)
+    return encoder
+
+
+@functools.lru_cache(maxsize=8)
+def encoder_shape(options: ModelConfig, n_mels: int) -> Encoder:
+    """An encoder without memory for its weights, which knows lengths and sizes before there is a model."""
+    with torch.device("meta"):
+        return build_encoder(options, n_mels)

@@ -1,0 +1,127 @@
+"""The program of every recipe, called by its run.py: reads arguments and configuration, and does the steps."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asr import standard_streams
+from asr.config import expand_path
+from asr.training.process import Interrupted, handled_signals, say, set_thread_environment
+from asr.types import AsrError, ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from asr.recipe.steps import Preparation
+    from asr.training.config import TrainConfig
+
+STEPS = ("prepare", "tokenizer", "train", "average", "lm", "evaluate")  # methods of `asr.recipe.steps.Run`
+
+
+def main(folder: Path, preparation: Preparation, argv: Sequence[str] | None = None) -> int:
+    """Run a recipe from the command line and return the exit status.
+
+    0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM.
+    """
+    set_thread_environment()  # before torch is imported
+    if argv is None:
+        standard_streams.install()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return standard_streams.guarded(lambda: _status(folder, preparation, arguments), folder.name)
+
+
+def _status(folder: Path, preparation: Preparation, arguments: Sequence[str]) -> int:
+    try:
+        with handled_signals() as signals:
+            args = _parse(folder, preparation, arguments)
+            config = _config(folder, args)
+            chosen, forced = _chosen(args.steps), _chosen(args.force or "")
+            with signals.deferred():  # takes seconds; an exception while a library starts up can abort the process
+                from asr.recipe.steps import Run
+            signals.check()
+            Run(config, args, preparation, folder, signals).steps(chosen, forced)
+            return 0
+    except Interrupted as stop:
+        say(f"{folder.name}: stopped; everything is saved, the same command goes on from here")
+        return stop.status
+    except AsrError as error:
+        print(f"{folder.name}: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError | ConfigError) else 1
+    except OSError as error:
+        if not standard_streams.is_file_error(error) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{folder.name}: error: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
+
+
+def _parse(folder: Path, preparation: Preparation, argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"{folder.name}/run.py",
+        description=f"The recipe {folder.name}, in steps: {', '.join(STEPS)}; see recipes/{folder.name}/README.md.",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, e.g. model.layers=5")
+    parser.add_argument(
+        "--config", default="recipe", metavar="NAME", help="a configuration of this recipe, or a YAML file"
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="where audio and manifests go (default: data/ here)")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="where the run goes (default: as configured, exp/ here)"
+    )
+    parser.add_argument("--steps", default=",".join(STEPS), metavar="A,B", help="only these of: %(default)s")
+    parser.add_argument("--force", metavar="A,B", help="do these steps even when they are up to date")
+    preparation.add_arguments(parser)
+    args = parser.parse_intermixed_args(argv)
+    for name, value in vars(args).items():
+        if isinstance(value, Path):  # a shell leaves the ~ of --output=~/x alone
+            setattr(args, name, Path(expand_path(str(value), f"--{name.replace('_', '-')}")))
+    return args
+
+
+def _config(folder: Path, args: argparse.Namespace) -> TrainConfig:
+    """The configuration with `--data` and `--output` applied; sets `args.data`, `args.manifests`, `args.lm_file`."""
+    from asr.config import apply_overrides
+    from asr.training.config import manifests, parse_config, read_extended
+
+    path = Path(args.config)
+    if not path.suffix and not path.is_absolute():  # /dev/fd/63 is a pipe
+        path = folder / f"{args.config}.yaml"
+    if not path.exists():
+        names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise UsageError(f"there is no configuration {path} (this recipe has: {names})")
+    values = read_extended(path)
+    default = Path("data") / folder.name
+    args.data = args.data or default
+    for section in ("data", "lm"):
+        values[section] = _moved(values.get(section, {}), default, args.data)
+    values = apply_overrides(values, args.overrides)
+    if args.output:
+        values["output"] = str(args.output)
+    config = parse_config(values)
+    paths = [*manifests(config.data.train), *manifests(config.data.dev), *config.data.test.values()]
+    args.manifests = [path for path in map(Path, dict.fromkeys(paths)) if path.is_relative_to(args.data)]
+    lm_file = Path(config.lm.file)
+    args.lm_file = lm_file if config.lm.file and lm_file.is_relative_to(args.data) else None
+    return config
+
+
+def _moved(value: Any, default: Path, data: Path) -> Any:
+    """The same setting with all paths below the folder `default` moved to the folder `data`."""
+    if isinstance(value, dict):
+        return {key: _moved(entry, default, data) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_moved(entry, default, data) for entry in value]
+    if isinstance(value, str) and Path(value).is_relative_to(default):
+        return str(data / Path(value).relative_to(default))
+    return value
+
+
+def _chosen(steps: str) -> list[str]:
+    chosen = [step.strip() for step in steps.split(",") if step.strip()]
+    for step in chosen:
+        if step not in STEPS:
+            raise UsageError(f"there is no step '{step}' (valid: {', '.join(STEPS)})")
+    return [step for step in STEPS if step in chosen]

@@ -1,0 +1,316 @@
+"""The steps of a recipe: prepare, tokenizer, train, average, lm, evaluate; each is skipped when it is up to date.
+
+Imported after the arguments are read and the signals taken over, because it imports torch and Lightning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import asr
+from asr.config import to_dict
+from asr.corpus.download import file_digest
+from asr.corpus.manifest import Manifest
+from asr.decoding.make import DecodingConfig, make_decoder
+from asr.files import Stamp, as_json, differences, file_state
+from asr.lm.estimate import encode_corpus, estimate, read_sentences
+from asr.lm.files import tuned_path
+from asr.lm.ngram import NGramLM
+from asr.model.checkpoint import find_model, load_model, save_model
+from asr.recognition.evaluation import evaluate
+from asr.recognition.tuning import tune_on_manifest, write_tuning
+from asr.scoring.tables import RATE_HEADER, rate_cells, text_table
+from asr.text.normalize import normalizer
+from asr.text.tokenizer import load_tokenizer
+from asr.training.callbacks import best_checkpoints
+from asr.training.checkpoints import average_checkpoints, checkpoints, set_aside
+from asr.training.config import TrainConfig, manifests
+from asr.training.data import describe_unknown_symbols, make_tokenizer
+from asr.training.process import Signals, is_first_process, locked, say
+from asr.training.run import MODEL, TOKENIZER, train
+from asr.training.tasks import TASKS
+from asr.types import AudioError, ConfigError, UsageError
+
+GREEDY, BEAM, BEAM_LM = "greedy", "beam", "beam+lm"
+PREVIOUS = "previous"
+
+# Settings that do not change what is learned: with another value a finished run is still up to date. Manifests count by
+# their content, not by where they lie.
+_INCIDENTAL = (
+    *("name", "output", "checkpoint_minutes", "blank_plateau_epochs", "text.tokenizer_file", "averaging.last_k", "lm"),
+    *(f"data.{key}" for key in ("train", "dev", "test", "workers", "cache_audio", "eval_batch_seconds")),
+    *(f"trainer.{key}" for key in ("devices", "accelerator", "num_nodes", "strategy")),
+    *(f"trainer.{key}" for key in ("log_every_n_steps", "enable_progress_bar")),
+)
+# Settings with which an earlier run can be continued, rather than begun again.
+_CONTINUED = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "early_stopping")
+# Arguments that every recipe has; the others are its preparation's own.
+_SHARED_ARGUMENTS = {"config", "data", "output", "steps", "force", "overrides", "manifests", "lm_file"}
+
+
+class Preparation(Protocol):
+    """The recipe's own part, its module prepare.py."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Where the audio comes from, and whatever else can be chosen."""
+
+    def sources(self, args: argparse.Namespace) -> list[Path]:
+        """The files or folders that are read: when one changes, the preparation is done again."""
+
+    def prepare(self, args: argparse.Namespace) -> None:
+        """Write audio and manifests below `args.data`.
+
+        `args.manifests` are those that the configuration names; `args.lm_file` is the language model that it names, if
+        that lies below `args.data`, else None.
+        """
+
+
+@dataclass
+class Run:
+    """One run of a recipe: its configuration, with all paths, and the steps as methods."""
+
+    config: TrainConfig
+    args: argparse.Namespace
+    preparation: Preparation
+    folder: Path
+    signals: Signals
+
+    def __post_init__(self) -> None:
+        self.output = Path(self.config.output)
+        self.model_file = self.output / MODEL
+        self.lm_file = self.output / "words.lm"
+        self.tokenizer_file = Path(self.config.text.tokenizer_file or self.output / TOKENIZER)
+        self.stamps = self.output / "steps"
+
+    def steps(self, chosen: Sequence[str], forced: Sequence[str]) -> None:
+        """Do the chosen steps that are not up to date, or are forced, in order."""
+        if not is_first_process():  # only the training is shared
+            chosen = [step for step in chosen if step == "train"]
+        with contextlib.ExitStack() as locks:
+            for step in chosen:
+                if step != "prepare":
+                    locks.enter_context(locked(self.output))
+                getattr(self, step)(step in forced)
+                self.signals.check()
+
+    def prepare(self, force: bool) -> None:
+        """Audio and manifests."""
+        wanted = [*self.args.manifests, *([self.args.lm_file] if self.args.lm_file else [])]
+        chosen = {k: str(v) for k, v in vars(self.args).items() if k not in _SHARED_ARGUMENTS and v is not None}
+        code = [path for path in sorted(self.folder.glob("*.py")) if path.name != "run.py"]
+        inputs = {
+            "arguments": chosen,
+            "sources": [file_state(path) for path in self.preparation.sources(self.args)],
+            "recipe": {path.name: file_digest(path) for path in code},
+            "manifests": sorted(str(path) for path in wanted),
+        }
+        stamp = Stamp(self.args.data / ".prepared.json")
+        if not _is_due("prepare", stamp, inputs, wanted, force):
+            return
+        with locked(self.args.data):
+            self.preparation.prepare(self.args)
+        missing = [str(path) for path in wanted if not path.exists()]
+        if missing:
+            raise ConfigError(f"the configuration names {missing[0]}, which this recipe does not prepare")
+        stamp.write(inputs)
+
+    def tokenizer(self, force: bool) -> None:
+        """The tokenizer, from the training transcripts alone; symbols of the other sets that it lacks are reported."""
+        text, data = self.config.text, self.config.data
+        inputs = {"text": to_dict(text), "manifests": _digests(manifests(data.train))}
+        stamp = Stamp(self.stamps / "tokenizer.json")
+        if not _is_due("tokenizer", stamp, inputs, [self.tokenizer_file], force):
+            return
+        if text.tokenizer_file:
+            tokenizer = load_tokenizer(text.tokenizer_file)
+        else:
+            tokenizer = make_tokenizer(text, Manifest.read(manifests(data.train)))
+            self.output.mkdir(parents=True, exist_ok=True)
+            tokenizer.save(self.tokenizer_file)
+        for path in [*manifests(data.dev), *data.test.values()]:
+            if unknown := describe_unknown_symbols(Manifest.read(path), tokenizer, text.normalizer):
+                say(f"[tokenizer] warning: {path} has symbols that no model of this recipe can write: {unknown}")
+        stamp.write(inputs)
+        say(f"[tokenizer] {tokenizer.kind}, {tokenizer.vocab_size} symbols with the blank")
+
+    def train(self, force: bool) -> None:
+        """The model: an interrupted run goes on, one with other settings or data is set aside."""
+        data = self.config.data
+        sets = {"train": _digests(manifests(data.train)), "dev": _digests(manifests(data.dev))}
+        settings = _without(to_dict(self.config), _INCIDENTAL)
+        inputs = {**settings, "manifests": sets, "tokenizer": _digests([self.tokenizer_file])}
+        stamp = Stamp(self.stamps / "train.json")
+        stored = stamp.read()
+        if self.config.init:  # by its content, too; a run that has begun does not need it any more
+            init = find_model(self.config.init)
+            digest = file_digest(init) if init.is_file() else stored.get("inputs", {}).get("init_sha256")
+            inputs["init_sha256"] = digest
+        if not _is_due("train", stamp, inputs, [self.model_file], force):
+            return
+        before, now = stored.get("inputs") or as_json(inputs), as_json(inputs)
+        same = not differences(_without(before, _CONTINUED), _without(now, _CONTINUED))
+        if is_first_process():
+            if checkpoints(self.output) and (force or not same):
+                keep = {self.stamps.name, self.tokenizer_file.name}
+                keep |= {path.name for path in self.output.glob(f"{PREVIOUS}-*")}
+                aside = set_aside(self.output, self.output / f"{PREVIOUS}-", keep)
+                say(f"[train] starting afresh; the earlier run was moved to {aside}")
+            stamp.write(inputs, finished=False)
+        config = replace(self.config, text=replace(self.config.text, tokenizer_file=str(self.tokenizer_file)))
+        result = train(config, resume="auto")
+        if is_first_process():
+            stamp.write(inputs, result={"dev": result.dev, "epochs": result.epochs, "seconds": result.seconds})
+            # Training ends with averaging by these settings.
+            Stamp(self.stamps / "average.json").write(self._average_inputs())
+            say(f"[train] {result.scores} after {result.epochs} epochs in {result.seconds / 60:.1f} minutes")
+
+    def average(self, force: bool) -> None:
+        """The mean of the best checkpoints, again, when `averaging.last_k` was changed after the training."""
+        if self.config.averaging.kind != "last_k":
+            return say(f"[average] nothing to do (averaging.kind is {self.config.averaging.kind})")
+        inputs, stamp = self._average_inputs(), Stamp(self.stamps / "average.json")
+        if not _is_due("average", stamp, inputs, [self.model_file], force):
+            return
+        names = inputs["checkpoints"]
+        file = load_model(self.model_file)
+        file.model.load_state_dict(average_checkpoints([self.output / "checkpoints" / name for name in names]))
+        # The rates on the dev set were measured with other weights.
+        summary = {key: value for key, value in file.training.items() if not key.startswith("dev_")}
+        summary |= {"averaging": "last_k", "checkpoints": names}
+        save_model(self.model_file, file.model, file.tokenizer, file.normalizer, summary, file.task)
+        stamp.write(inputs)
+        say(f"[average] {self.model_file} is the mean of {len(names)} checkpoints")
+
+    def lm(self, force: bool) -> None:
+        """The language model of the beam search, and its weights, tuned on the dev set."""
+        config, dev = self.config, manifests(self.config.data.dev)
+        if not self._wants_lm():
+            return say("[lm] nothing to do (lm.order is 0)")
+        texts = [config.lm.file] if config.lm.file else [*manifests(config.data.train), *manifests(config.lm.text)]
+        inputs = {
+            "lm": to_dict(config.lm),
+            "normalizer": config.text.normalizer,
+            "texts": _digests(texts),
+            "dev": _digests(dev),
+            "model": _digests([self.model_file]),
+        }
+        stamp = Stamp(self.stamps / "lm.json")
+        if not _is_due("lm", stamp, inputs, [self.lm_file], force):
+            return
+        self._make_language_model(texts)
+        folder = self.output / "tuning"
+        recognizer = asr.load(self.model_file)
+        tuning = tune_on_manifest(recognizer, self.model_file, self.lm_file, Manifest.read(dev), folder, warn=_warn_lm)
+        write_tuning(tuning, folder, config.name)
+        stamp.write(inputs)
+        best = tuning.best
+        found = f"alpha {best.alpha:g}, beta {best.beta:g}, beam width {best.beam_width}"
+        say(f"[lm] {found}: dev WER {tuning.wer(best):.2%}")
+
+    def evaluate(self, force: bool) -> None:
+        """Each test set on its own, decoded greedily and, with a language model, by beam search; then the table."""
+        tests = self.config.data.test
+        if not tests:
+            return say("[evaluate] nothing to do (data.test names no test set)")
+        lm = self.lm_file if self._wants_lm() and tuned_path(self.lm_file).exists() else None
+        inputs = {
+            "model": file_digest(self.model_file) if self.model_file.exists() else "",
+            "lm": [file_digest(path) for path in (lm, tuned_path(lm))] if lm else [],
+            "tests": {name: _digests([path]) for name, path in tests.items()},
+        }
+        decodings = (GREEDY, BEAM, BEAM_LM) if lm else (GREEDY,)
+        folders = {(name, d): self.output / "results" / name / d for name in tests for d in decodings}
+        stamp = Stamp(self.stamps / "evaluate.json")
+        if _is_due("evaluate", stamp, inputs, [folder / "summary.json" for folder in folders.values()], force):
+            stamp.write(inputs, result=self._evaluations(folders, lm))
+        rows = stamp.read()["result"]
+        print(results_table(rows))
+        print(f"model: {self.model_file}")
+        language_model = f" --lm {shlex.quote(str(lm))}" if lm else ""
+        print(f"transcribe with: asr transcribe AUDIO -m {shlex.quote(str(self.model_file))}{language_model}")
+        unreadable = sum(row["unreadable"] for row in rows if row["decoding"] == GREEDY)
+        if unreadable:
+            raise AudioError(f"{unreadable} recordings of the test sets cannot be read; they count as not recognized")
+
+    def _average_inputs(self) -> dict[str, Any]:
+        """The best `last_k` of the checkpoints that the training kept."""
+        best = best_checkpoints(self.output, TASKS[self.config.task])
+        return {"checkpoints": [path.name for path in best[: self.config.averaging.last_k]]}
+
+    def _wants_lm(self) -> bool:
+        return bool(self.config.lm.order or self.config.lm.file)
+
+    def _make_language_model(self, texts: Sequence[str]) -> None:
+        """Write the binary language model: that of `lm.file`, or one of `lm.order` from texts (a sentence a line).
+
+        The texts go through the recipe's normalizer.
+        """
+        config = self.config
+        if config.lm.file:
+            lm = NGramLM.read(config.lm.file, verify=True)
+        else:
+            corpus = encode_corpus(read_sentences(texts, normalizer(config.text.normalizer)))
+            lm = NGramLM.from_tables(estimate(corpus, config.lm.order, warn=_warn_lm).tables)
+        self.output.mkdir(parents=True, exist_ok=True)
+        lm.write_binary(self.lm_file)
+
+    def _evaluations(self, folders: dict[tuple[str, str], Path], lm: Path | None) -> list[dict[str, Any]]:
+        """Evaluate and write all results; the figures, a row for each test set and decoding, for `results_table`."""
+        recognizer = asr.load(self.model_file, decoder="greedy")
+        rows = []
+        for (name, decoding), folder in folders.items():
+            if decoding != GREEDY:
+                beam = DecodingConfig(decoder="beam", lm=str(lm) if decoding == BEAM_LM else None)
+                recognizer.decoder = make_decoder(beam, recognizer.tokenizer, recognizer.frame_seconds)
+            evaluation = evaluate(recognizer, self.config.data.test[name])
+            evaluation.write(folder, {"model": str(self.model_file), "decoder": decoding})
+            if decoding == GREEDY:  # what is wrong with the audio or the texts is the same for all
+                for warning in evaluation.warnings:
+                    say(f"[evaluate] warning: {name}: {warning}")
+                for failure in evaluation.failures:
+                    say(f"[evaluate] error: {name}: {failure.id}: {failure.error}")
+            rows.append({"set": name, "decoding": decoding} | evaluation.summary())
+        return rows
+
+
+def results_table(rows: list[dict[str, Any]]) -> str:
+    """One line for each test set and decoding, under a heading."""
+    cells = [
+        [row["set"], row["decoding"], str(row["utterances"]), *rate_cells(row["wer"]), f"{row['cer']['rate']:.2%}"]
+        for row in rows
+    ]
+    return text_table(["test set", "decoder", "utterances", "WER", *RATE_HEADER, "CER"], cells, left=2)
+
+
+def _is_due(step: str, stamp: Stamp, inputs: dict[str, Any], outputs: Sequence[Path], force: bool) -> bool:
+    reason = "forced" if force else stamp.why(inputs, outputs)
+    say(f"[{step}] {reason or 'up to date'}")
+    return bool(reason)
+
+
+def _digests(paths: Sequence[str | Path]) -> list[str]:
+    for path in paths:
+        if not Path(path).is_file():
+            raise UsageError(f"{path} does not exist; run the earlier steps first, or without --steps")
+    return [file_digest(path) for path in paths]
+
+
+def _without(settings: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Nested settings without some of them, given by dotted names."""
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key in keys:
+            continue
+        below = [k.partition(".")[2] for k in keys if k.startswith(key + ".")]
+        result[key] = _without(value, below) if below and isinstance(value, dict) else value
+    return result
+
+
+def _warn_lm(message: str) -> None:
+    say(f"[lm] warning: {message}")

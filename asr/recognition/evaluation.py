@@ -1,0 +1,272 @@
+"""How well a model and its confidences do on a manifest: every utterance recognized and scored once, none dropped."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from asr.corpus.manifest import Manifest, Utterance, manifest_row
+from asr.decoding.confidence import Calibration, fit_calibration
+from asr.files import write_text
+from asr.model.checkpoint import load_model, save_model
+from asr.recognition.writers import json_object
+from asr.scoring.breakdown import WordConfidences, pooled
+from asr.scoring.edits import Score
+from asr.scoring.pairing import Line
+from asr.scoring.scored import ScoredSet, score_set, write_summary
+from asr.scoring.tables import quality_line, rate_line
+from asr.text.normalize import versioned
+from asr.types import Failure, Transcript
+
+if TYPE_CHECKING:
+    from asr.recognition.recognizer import Recognizer
+
+MOST_WORDS = 200  # in the lists of the summary
+UNKNOWN_SHARE_LIMIT = 0.05  # of reference characters; beyond it the WER says more about spelling than about recognition
+FOLDS = 5  # of the cross-validation of calibrated confidences
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of a model on a manifest; all lists are in manifest order.
+
+    `scored` holds references and hypotheses after the normalizer and their scores, `results` are as recognized. An
+    utterance whose audio could not be read has a Failure there and counts as an empty hypothesis. `unknown_symbols`
+    counts the reference characters that the model cannot spell, most frequent first.
+    """
+
+    manifest: str
+    utterances: tuple[Utterance, ...]
+    results: tuple[Transcript | Failure, ...]
+    scored: ScoredSet
+    unknown_symbols: dict[str, int]
+    seconds: float
+
+    @property
+    def normalizer(self) -> str:
+        return self.scored.normalizer
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        return self.scored.references
+
+    @property
+    def hypotheses(self) -> tuple[str, ...]:
+        return self.scored.hypotheses
+
+    @property
+    def wer(self) -> Score:
+        return self.scored.words
+
+    @property
+    def cer(self) -> Score:
+        assert self.scored.characters is not None
+        return self.scored.characters
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        return tuple(result for result in self.results if isinstance(result, Failure))
+
+    @property
+    def audio_seconds(self) -> float:
+        return sum(result.duration for result in self.results if isinstance(result, Transcript))
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work per second of audio, reading and decoding included, loading the model not."""
+        return self.seconds / self.audio_seconds if self.audio_seconds else 0.0
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of the reference characters that the model cannot spell; spaces do not count."""
+        characters = sum(len(text) - text.count(" ") for text in self.references)
+        return sum(self.unknown_symbols.values()) / characters if characters else 0.0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes the rates doubtful, one line each."""
+        if self.unknown_share <= UNKNOWN_SHARE_LIMIT:
+            return self.scored.warnings
+        most = ", ".join(map(repr, list(self.unknown_symbols)[:8]))
+        return (
+            *self.scored.warnings,
+            f"{self.unknown_share:.1%} of the reference characters are outside the model's alphabet (most often "
+            f"{most}): wrong case or normalizer? The references were normalized with '{self.normalizer}'",
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The figures as JSON-able values; rates are fractions."""
+        return {
+            "manifest": self.manifest,
+            "utterances": len(self.utterances),
+            "unreadable": len(self.failures),
+            **self.scored.summary(limit=MOST_WORDS),
+            "audio_seconds": round(self.audio_seconds, 3),
+            "seconds": round(self.seconds, 3),
+            "real_time_factor": round(self.real_time_factor, 5),
+            "unknown_share": round(self.unknown_share, 5),
+            "unknown_symbols": self.unknown_symbols,
+            "failures": [{"id": failure.id, "error": failure.error} for failure in self.failures],
+            "warnings": list(self.warnings),
+        }
+
+    def text(self) -> str:
+        """The figures for people, a few lines."""
+        words, characters, confidences = self.wer, self.cer, self.scored.confidences
+        unread = f", {len(self.failures)} of them unreadable and counted as empty" if self.failures else ""
+        total = len(self.utterances)
+        speed = f" ({1 / self.real_time_factor:.0f}x real time)" if self.real_time_factor else ""
+        return (
+            f"{self.manifest}: {len(self.hypotheses)} of {total} utterances{unread}, "
+            f"{words.reference_length} words, {self.audio_seconds / 60:.1f} min\n"
+            f"{rate_line('WER', words)}   normalizer {self.normalizer}\n"
+            f"{rate_line('CER', characters)}\n"
+            f"SER {words.sentence_error_rate:7.2%}  ({words.sentence_errors} of {total} utterances with an error)\n"
+            f"RTF {self.real_time_factor:.4f}{speed}"
+            + (f"\nconfidences: {quality_line(confidences.quality())}" if confidences else "")
+        )
+
+    def write(self, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
+        """Write what ScoredSet.write does, hypotheses.jsonl (rows with pred_text) and summary.json (with `extra`)."""
+        folder = Path(folder)
+        self.scored.write(folder)
+        rows = map(_row, self.utterances, self.results)
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_text(folder / "hypotheses.jsonl", "".join(lines))
+        write_summary(folder, {**(extra or {}), **self.summary()})
+
+
+def evaluate(
+    recognizer: Recognizer,
+    manifest: Manifest | str | Path,
+    *,
+    normalizer: str | None = None,
+    batch_seconds: float | None = None,
+    workers: int | None = None,
+    on_result: Callable[[Transcript | Failure], object] | None = None,
+) -> Evaluation:
+    """Recognize every utterance of a manifest and score the texts.
+
+    `normalizer` (default: the model's own) is applied to references and hypotheses alike. `on_result` is called as
+    results come, longest utterances first. Raises ManifestError for a malformed manifest, ConfigError for an unknown
+    normalizer; unreadable audio is no error but a Failure among the results.
+    """
+    if not isinstance(manifest, Manifest):
+        manifest = Manifest.read(manifest)
+    name = versioned(normalizer or recognizer.normalizer)  # an unknown one is an error before the work
+    started = time.perf_counter()
+    results = recognize_manifest(
+        recognizer, manifest, batch_seconds=batch_seconds, workers=workers, on_result=on_result
+    )
+    seconds = time.perf_counter() - started
+    scored = score_set(
+        [_reference_line(utterance, result) for utterance, result in zip(manifest, results, strict=True)],
+        [_hypothesis_line(result) for result in results],
+        name,
+        characters=True,
+    )
+    return Evaluation(
+        manifest=manifest.path,
+        utterances=tuple(manifest),
+        results=results,
+        scored=scored,
+        unknown_symbols=_unknown_symbols(recognizer, scored.references),
+        seconds=seconds,
+    )
+
+
+def recognize_manifest(
+    recognizer: Recognizer,
+    manifest: Manifest,
+    *,
+    batch_seconds: float | None = None,
+    workers: int | None = None,
+    on_result: Callable[[Transcript | Failure], object] | None = None,
+) -> tuple[Transcript | Failure, ...]:
+    """What every utterance gives, in manifest order; `on_result` is called as results come, longest first."""
+    utterances = list(manifest)
+    # Longest first: batches are even, and what does not fit into memory shows at once.
+    longest_first = np.argsort(-manifest.durations, kind="stable").tolist()
+    recognized = recognizer.transcribe_many(
+        (utterances[i] for i in longest_first), batch_seconds=batch_seconds, workers=workers
+    )
+    results: dict[int, Transcript | Failure] = {}
+    for i, result in zip(longest_first, recognized, strict=True):
+        results[i] = result
+        if on_result:
+            on_result(result)
+    return tuple(results[i] for i in range(len(utterances)))
+
+
+def held_out(utterances: Sequence[WordConfidences], speakers: Sequence[str]) -> WordConfidences | None:
+    """The words with the confidences of calibrations fitted on other utterances (cross-validation in FOLDS parts).
+
+    A speaker's utterances stay together where all are known and there are enough; None for a single utterance. The
+    figures of a calibration on the words it was fitted on would flatter it.
+    """
+    several = all(speakers) and len(set(speakers)) >= FOLDS
+    names = list(speakers) if several else [str(i) for i in range(len(utterances))]
+    fold_of = {name: i % FOLDS for i, name in enumerate(dict.fromkeys(names))}
+    if len(fold_of) < 2:
+        return None
+    found = []
+    for fold in sorted(set(fold_of.values())):
+        rest = pooled([u for u, name in zip(utterances, names, strict=True) if fold_of[name] != fold])
+        calibration = fit_calibration(rest.confidences, rest.correct) if rest.confidences else Calibration()
+        here = pooled([u for u, name in zip(utterances, names, strict=True) if fold_of[name] == fold])
+        found.append(replace(here, confidences=tuple(map(calibration, here.confidences))))
+    return pooled(found)
+
+
+def write_calibrated(model: str | Path, target: str | Path, calibration: Calibration, summary: dict[str, Any]) -> Path:
+    """A copy of a model file whose confidences are calibrated; `summary` is kept with it. Raises ModelFileError."""
+    file = load_model(model)
+    training = {**file.training, "confidence": {**asdict(calibration), **summary}}
+    return save_model(target, file.model, file.tokenizer, file.normalizer, training, file.task)
+
+
+def _text(result: Transcript | Failure) -> str:
+    return result.text if isinstance(result, Transcript) else ""
+
+
+def _hypothesis_line(result: Transcript | Failure) -> Line:
+    if isinstance(result, Failure):
+        return Line(result.id, None)  # the report tells "no hypothesis" from an empty one
+    return Line(result.id, result.text, words=result.words)
+
+
+def _reference_line(utterance: Utterance, result: Transcript | Failure) -> Line:
+    snr = utterance.extra.get("snr")
+    return Line(
+        utterance.id,
+        utterance.text,
+        speaker=utterance.speaker,
+        duration=result.duration if isinstance(result, Transcript) else utterance.duration,
+        snr=float(snr) if isinstance(snr, int | float) and math.isfinite(snr) else None,
+        audio_filepath=utterance.audio_filepath,
+        offset=utterance.offset,
+        segment=utterance.segment,
+        channel=utterance.channel,
+    )
+
+
+def _unknown_symbols(recognizer: Recognizer, references: Sequence[str]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for text in references:
+        for symbol in recognizer.tokenizer.unknown_symbols(text):
+            counts[symbol] += text.count(symbol)
+    return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
+
+
+def _row(utterance: Utterance, result: Transcript | Failure) -> dict[str, Any]:
+    """The manifest row with its path made usable from anywhere, what was recognized, and the words with confidences."""
+    row = manifest_row(utterance, utterance.audio_filepath) | {"pred_text": _text(result)}
+    return row | {key: value for key, value in json_object(result).items() if key in ("words", "error")}

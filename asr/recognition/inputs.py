@@ -1,0 +1,252 @@
+"""What to transcribe: files, folders, globs, manifests and stdin as recordings, each with a name for its outputs."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import stat
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asr.files import walk
+from asr.types import AsrError, Failure, ManifestError, UsageError, in_words
+
+if TYPE_CHECKING:
+    from asr.corpus.manifest import Utterance
+
+# What is taken from a folder; a file that is named itself may be called anything.
+_SUFFIXES = """
+    .wav .wave .flac .ogg .oga .opus .mp3 .m4a .aac .mp4 .mkv .mov .webm .wma .aif .aiff .aifc .au .snd .caf
+    .sph .w64 .rf64 .amr .3gp .ac3 .mka .mpga .mp2
+"""
+AUDIO_SUFFIXES = frozenset(_SUFFIXES.split())
+STDIN = "-"
+_MANIFEST_SUFFIXES = (".jsonl", ".json", ".ndjson", ".jsonl.gz", ".json.gz", ".ndjson.gz")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Something to transcribe. `source` is a path, the bytes of a file, a file object or `(samples, rate)`.
+
+    `offset` and `duration` (seconds; None: to the end) cut a window out of it; `channel` None leaves the choice
+    to the caller. `id` names it in results; as a relative path without suffix it also names the output files.
+    """
+
+    source: Any
+    id: str = ""
+    audio_filepath: str = ""
+    offset: float = 0.0
+    duration: float | None = None
+    channel: str | int | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        if self.audio_filepath == STDIN:
+            return "stdin"
+        return self.audio_filepath or self.id or (str(self.source) if isinstance(self.source, str | Path) else "audio")
+
+    def channel_or(self, default: str | int) -> str | int:
+        """The channel to read, where the caller prefers `default`."""
+        return default if self.channel is None else self.channel
+
+    def failure(self, error: Exception) -> Failure:
+        """The Failure of what was raised while this recording was worked on; its message names the recording once."""
+        message = str(error) if isinstance(error, AsrError) else in_words(error)
+        prefix = f"{self.name}: "
+        return Failure(self.id, self.audio_filepath, prefix + message.removeprefix(prefix))
+
+
+def as_recording(source: Any) -> Recording:
+    """The Recording for a path, bytes, file object, `(samples, rate)` pair or manifest row."""
+    if isinstance(source, Recording):
+        return source
+    if isinstance(source, str | Path):
+        return Recording(source, id=Path(source).stem, audio_filepath=str(source))
+    if hasattr(source, "window") and hasattr(source, "audio_filepath"):
+        return _of_utterance(source)
+    if not isinstance(source, bytes | tuple) and isinstance(getattr(source, "name", None), str):
+        return Recording(source, id=Path(source.name).stem, audio_filepath=source.name)
+    return Recording(source, id="audio")
+
+
+def find_recordings(arguments: Sequence[str]) -> list[Recording | Failure]:
+    """Expand command-line inputs in the order given; the files of a folder or glob are sorted by path.
+
+    Folders are searched recursively for audio files, following linked folders and skipping hidden ones; a file found
+    twice is taken once. A pipe may hold audio or a manifest. Ids are unique: the path without suffix below the folder
+    that all inputs share, or the id of a manifest row. An input that leads to no recording becomes a Failure, and so
+    does a malformed manifest row, a broken link, or a folder that cannot be read. Raises ManifestError for a manifest
+    without a usable row, UsageError for stdin named twice.
+    """
+    if list(arguments).count(STDIN) > 1:
+        raise UsageError("stdin ('-') can be read only once")
+    found: list[Recording | Failure] = []
+    anchors: list[str] = []
+    seen: set[str] = set()
+    for argument in arguments:
+        if argument == STDIN:
+            found.append(Recording(sys.stdin.buffer, id="stdin", audio_filepath=STDIN))
+            continue
+        # os.path throughout: Path's methods raise where a name is too long for the file system.
+        if is_manifest(argument) and os.path.exists(argument) and not os.path.isdir(argument):  # noqa: PTH110, PTH112
+            found.extend(_of_manifest(argument))
+            continue
+        if is_pipe(argument):
+            found.extend(_of_pipe(argument))
+            continue
+        anchors.append(_anchor(argument))
+        problems: list[str] = []
+        files = _files(argument, problems)
+        found += [Failure(problem.partition(": ")[0], problem.partition(": ")[0], problem) for problem in problems]
+        if not files and not problems:
+            found.append(_nothing(argument))
+        for file in files:
+            if (name := os.path.abspath(file)) not in seen:  # noqa: PTH100 - must not follow links
+                seen.add(name)
+                found.append(Recording(file, audio_filepath=str(file)))
+    return _named(found, anchors)
+
+
+def is_single(arguments: Sequence[str], found: Sequence[Recording | Failure] = ()) -> bool:
+    """Whether the inputs are one recording, judged by their form: output must not depend on what a folder holds.
+
+    Only of a pipe, whose form says nothing, it depends on what was `found` in it.
+    """
+    if len(arguments) != 1:
+        return False
+    [argument] = arguments
+    if is_pipe(argument):
+        return not any(isinstance(item, Failure) or isinstance(item.source, str) for item in found)
+    if os.path.exists(argument):  # noqa: PTH110
+        return not os.path.isdir(argument) and not is_manifest(argument)  # noqa: PTH112
+    return argument == STDIN or not glob.has_magic(argument)
+
+
+def is_manifest(argument: str) -> bool:
+    """Whether a name is that of a manifest, by its suffix."""
+    return argument.lower().endswith(_MANIFEST_SUFFIXES)
+
+
+def is_pipe(argument: str) -> bool:
+    """Whether a path is a pipe, `<(...)` among them, whose content can be read only once."""
+    try:
+        return stat.S_ISFIFO(os.stat(argument).st_mode)  # noqa: PTH116
+    except (OSError, ValueError):
+        return False
+
+
+def _files(argument: str, problems: list[str]) -> list[Path]:
+    if os.path.isdir(argument):  # noqa: PTH112
+        return _in_folder(argument, problems)
+    if os.path.exists(argument) or not glob.has_magic(argument):  # noqa: PTH110
+        return [Path(argument)]  # a missing file is reported by the reader
+    found: list[Path] = []
+    for match in dict.fromkeys(_matches(argument)):
+        found += _in_folder(match, problems) if os.path.isdir(match) else [Path(match)]  # noqa: PTH112
+    problems[:] = dict.fromkeys(problems)
+    return _once(found)
+
+
+def _once(paths: list[Path]) -> list[Path]:
+    """Each file once, sorted, under its shortest path; one that passes through no linked folder if there is one."""
+    real = {parent: os.path.realpath(parent) for parent in {path.parent for path in paths}}
+    named: dict[tuple[str, str], Path] = {}
+    through_link = {parent: path != os.path.abspath(parent) for parent, path in real.items()}  # noqa: PTH100
+    for path in sorted(paths, key=lambda path: (through_link[path.parent], len(path.parts), path)):
+        named.setdefault((real[path.parent], path.name), path)
+    return sorted(named.values())
+
+
+def _in_folder(folder: str, problems: list[str]) -> list[Path]:
+    files = (parent / name for parent, names in walk(folder, problems) for name in names)
+    return [file for file in files if file.suffix.lower() in AUDIO_SUFFIXES]
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """The matches of a glob. `**` follows linked folders safely; glob's own can loop in them forever."""
+    parts = pattern.replace(os.sep, "/").split("/")
+    if "**" not in parts:
+        yield from glob.glob(pattern)  # noqa: PTH207 - absolute patterns
+        return
+    at = parts.index("**")
+    rest = parts[at + 1 :] or ["*"]
+    for start in glob.glob("/".join([*parts[:at], ""])) if at else [""]:  # noqa: PTH207
+        for folder, _ in walk(start or "."):
+            yield from _matches("/".join([*([] if folder == Path() else [glob.escape(str(folder))]), *rest]))
+
+
+def _nothing(argument: str) -> Failure:
+    problem = "no audio files in this folder (looked for .wav, .flac, .mp3, .ogg and others)"
+    if glob.has_magic(argument) and not os.path.exists(argument):  # noqa: PTH110
+        problem = "no file matches"
+    return Failure(argument, argument, f"{argument}: {problem}")
+
+
+def _of_pipe(argument: str) -> list[Recording | Failure]:
+    """The rows of a manifest, or one recording, whichever the pipe holds; it is opened only once."""
+    file = Path(argument).open("rb")  # noqa: SIM115 - the recording is read later
+    if file.peek(4).lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"{":
+        with file:
+            return _of_manifest(argument, file.read())
+    return [Recording(file, id=Path(argument).stem, audio_filepath=argument)]
+
+
+def _of_manifest(path: str, content: bytes | None = None) -> list[Recording | Failure]:
+    from asr.corpus.manifest import Manifest
+
+    bad_rows: list[ManifestError] = []
+    manifest = Manifest.read(path, require_text=False, bad_rows=bad_rows, content=content)
+    failures = [Failure(path, "", str(error)) for error in bad_rows]
+    return [*map(_of_utterance, manifest), *failures]
+
+
+def _of_utterance(utterance: Utterance) -> Recording:
+    offset, duration = utterance.window
+    return Recording(
+        utterance.audio_filepath, utterance.id, utterance.audio_filepath, offset, duration, utterance.channel
+    )
+
+
+def _anchor(argument: str) -> str:
+    """The folder below which this input's files are named."""
+    folder = argument
+    if glob.has_magic(argument) and not os.path.exists(argument):  # noqa: PTH110
+        folder = os.path.dirname(re.split(r"[*?\[]", argument)[0])  # noqa: PTH120
+    elif not os.path.isdir(argument):  # noqa: PTH112
+        folder = os.path.dirname(argument)  # noqa: PTH120
+    return os.path.abspath(folder or ".")  # noqa: PTH100
+
+
+def _named(found: list[Recording | Failure], anchors: Sequence[str]) -> list[Recording | Failure]:
+    """Give every recording a unique id: the path without suffix, with the suffix or a number where others share it."""
+    try:
+        base = os.path.commonpath(anchors) if anchors else ""
+    except ValueError:  # different drives on Windows
+        base = ""
+    stems = [item.id or _relative_stem(item.audio_filepath, base) for item in found]
+    uses = Counter(stems)
+    taken = {stem for stem, count in uses.items() if count == 1}
+    named: list[Recording | Failure] = []
+    for item, stem in zip(found, stems, strict=True):
+        name = stem
+        if isinstance(item, Recording) and uses[stem] > 1:
+            plain = name = stem if item.id else stem + Path(item.audio_filepath).suffix
+            numbers = count(2)
+            while name in taken:
+                name = f"{plain}~{next(numbers)}"
+            taken.add(name)
+        named.append(replace(item, id=name) if isinstance(item, Recording) else item)
+    return named
+
+
+def _relative_stem(path: str, base: str) -> str:
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100
+    relative = absolute.relative_to(base) if base and absolute.is_relative_to(base) else Path(*absolute.parts[1:])
+    return relative.with_suffix("").as_posix()

@@ -1,0 +1,328 @@
+"""A loaded model that turns recordings into transcripts: one at a time, or many in batches of similar length."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from asr.audio.read import Audio, RawFormat
+from asr.decoding.confidence import calibration_from_dict
+from asr.decoding.interface import Decoder
+from asr.decoding.make import DecodingConfig, make_decoder
+from asr.model.checkpoint import ModelFile, load_model
+from asr.recognition.acoustics import BATCH_SECONDS, SILENCE, Acoustics, RecordingEmissions, choose_device
+from asr.recognition.inputs import Recording, as_recording
+from asr.recognition.loading import (
+    LoadedRecording,
+    Waveform,
+    channels_of,
+    load_recording,
+    read_ahead,
+    read_recording,
+    rereadable,
+    waveforms_of,
+)
+from asr.recognition.long_form import Recognition, Windows, emissions_of, longest_piece, recognize_long
+from asr.types import AsrError, Failure, Hypothesis, Transcript, UsageError, Word, in_words
+
+BATCHES_SORTED = 4  # recordings are sorted by length within this many batches: less padding, but later results
+READING_COST = 0.1  # seconds of audio that reading a recording counts as at least: failures and clips add up, too
+MINIMUM_WORD = 0.001  # seconds; a word squeezed against the end of its recording keeps at least this
+
+
+class Recognizer:
+    """A model file on a device, with a decoder (the beam search unless another is given)."""
+
+    def __init__(self, model: ModelFile, decoder: Decoder | None = None) -> None:
+        self.model_file = model
+        self.acoustics = Acoustics(model)
+        self.acoustic_model = self.acoustics.model
+        self.tokenizer = model.tokenizer
+        self.normalizer = model.normalizer
+        self.rate = self.acoustics.rate
+        self.frame_seconds = self.acoustics.frame_seconds
+        self._decoder = decoder
+        self.calibration = calibration_from_dict(model.training.get("confidence"))  # of word confidences
+        self.windows: Windows | None = Windows()  # of long recordings; None: every recording in one piece
+        self.on_text: Callable[[Recording, str], None] | None = None  # called as a long recording's text grows
+        self.source_rates: Counter[int] = Counter()  # recordings read at each rate, to tell what was resampled
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto", threads: int | None = None, **decoding: Any) -> Recognizer:
+        """Open a model file; see asr.load."""
+        config = DecodingConfig(**decoding)
+        config.check()
+        if threads is not None:
+            if threads < 1:
+                raise UsageError(f"threads must be at least 1, found {threads}")
+            torch.set_num_threads(threads)
+        recognizer = cls(load_model(path, choose_device(device)))
+        if decoding:
+            recognizer.decoder = make_decoder(config, recognizer.tokenizer, recognizer.frame_seconds, warnings.warn)
+        return recognizer
+
+    @property
+    def decoder(self) -> Decoder:
+        """What turns emissions into text; the default is made when it is first asked for, and imports numba."""
+        if self._decoder is None:
+            self._decoder = make_decoder(DecodingConfig(), self.tokenizer, self.frame_seconds)
+        return self._decoder
+
+    @decoder.setter
+    def decoder(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    @property
+    def device(self) -> torch.device:
+        return self.acoustics.device
+
+    @property
+    def longest(self) -> float | None:
+        """Seconds of a recording that is recognized in one piece, at most; None: any."""
+        return None if self.windows is None else longest_piece(self.windows, self.model_file.training)
+
+    def transcribe(
+        self, source: Any, *, channel: str | int = "mix", nbest: int = 1, raw: RawFormat | None = None
+    ) -> Transcript:
+        """Transcribe one recording: a path, the bytes of a file, a file object, or `(samples, rate)`.
+
+        `channel` is "mix" or a channel number from 0; for "each" use `transcribe_many`. Word times are seconds from
+        the start of the recording. Raises AudioError naming the file when it holds nothing to transcribe.
+        """
+        recording = rereadable(as_recording(source))
+        channel = recording.channel_or(channel)
+        if channel == "each":
+            raise UsageError("transcribe() returns one transcript: use transcribe_many(..., channel='each')")
+        audio = read_recording(recording, self.rate, channel, raw, self.longest)
+        if audio is None:
+            return self._transcribe_long(recording, channel, None, nbest, raw, BATCH_SECONDS[self.device.type])
+        [waveform] = waveforms_of(audio)
+        if waveform.silent:
+            log_probs = self.acoustics.silence(len(waveform.samples))
+        else:
+            [log_probs] = self.emissions([waveform.samples])
+        return self._transcript(recording, _recognition(audio, waveform, self.decoder.decode(log_probs), nbest), None)
+
+    def transcribe_many(
+        self,
+        sources: Iterable[Any],
+        *,
+        channel: str | int = "mix",
+        nbest: int = 1,
+        raw: RawFormat | None = None,
+        batch_seconds: float | None = None,
+        workers: int | None = None,
+    ) -> Iterator[Transcript | Failure]:
+        """Transcribe many recordings, yielding in input order; what cannot be transcribed gives a Failure.
+
+        `sources` may hold manifest rows and Recordings too, whose windows and channels are respected. With channel
+        "each" every channel of a recording gives a Transcript with its `channel` set. Audio is read ahead by `workers`
+        threads and recognized in batches of up to `batch_seconds` of padded audio (60 on CPU, 600 on CUDA).
+        """
+        recordings = map(as_recording, sources)
+        for _, result in self.recognize(
+            recordings, channel=channel, nbest=nbest, raw=raw, batch_seconds=batch_seconds, workers=workers
+        ):
+            yield from [result] if isinstance(result, Failure) else result
+
+    def recognize(
+        self,
+        recordings: Iterable[Recording],
+        *,
+        channel: str | int = "mix",
+        nbest: int = 1,
+        raw: RawFormat | None = None,
+        batch_seconds: float | None = None,
+        workers: int | None = None,
+    ) -> Iterator[tuple[Recording, list[Transcript] | Failure]]:
+        """As `transcribe_many`, each recording with its transcripts: one, or with channel "each" one per channel."""
+        seconds = BATCH_SECONDS[self.device.type] if batch_seconds is None else batch_seconds
+        if not seconds > 0:
+            raise UsageError(f"batch seconds must be positive, found {seconds:g}")
+        loaded = read_ahead(
+            recordings,
+            lambda recording: load_recording(recording, self.rate, channel, raw, self.longest),
+            cost=lambda item: item.seconds + READING_COST,
+            limit=seconds * BATCHES_SORTED,
+            workers=workers or min(4, os.cpu_count() or 1),
+        )
+        waiting: list[LoadedRecording] = []
+        waiting_seconds = 0.0
+        for item in loaded:
+            if item.audio is None:  # too long for a batch: recognized by itself, after those before it
+                yield from self._recognize_short(waiting, seconds, nbest)
+                waiting, waiting_seconds = [], 0.0
+                yield item.recording, self._recognize_long(item.recording, channel, nbest, raw, seconds)
+                continue
+            waiting.append(item)
+            waiting_seconds += item.seconds + READING_COST
+            if waiting_seconds >= seconds * BATCHES_SORTED:
+                yield from self._recognize_short(waiting, seconds, nbest)
+                waiting, waiting_seconds = [], 0.0
+        yield from self._recognize_short(waiting, seconds, nbest)
+
+    def emissions(self, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Log-probabilities (time, vocab) float32 of waveforms (samples,) at the model's rate, as one padded batch."""
+        return self.acoustics.emissions(samples)
+
+    def emissions_of(
+        self, source: Any, *, channel: str | int = "mix", raw: RawFormat | None = None
+    ) -> RecordingEmissions:
+        """Log-probabilities of one channel of a recording of any length, read window by window where it is long."""
+        recording = rereadable(as_recording(source))
+        return emissions_of(self.acoustics, recording, self.windows, channel=recording.channel_or(channel), raw=raw)
+
+    def _recognize_long(
+        self, recording: Recording, channel: str | int, nbest: int, raw: RawFormat | None, batch_seconds: float
+    ) -> list[Transcript] | Failure:
+        chosen = recording.channel_or(channel)
+        try:
+            if chosen != "each":
+                return [self._transcribe_long(recording, chosen, None, nbest, raw, batch_seconds)]
+            return [
+                self._transcribe_long(recording, number, number, nbest, raw, batch_seconds)
+                for number in range(channels_of(recording, raw))
+            ]
+        except OSError:  # raised by `on_text`, which cannot print; errors of reading are AudioErrors
+            raise
+        except Exception as error:
+            return recording.failure(error)
+
+    def _transcribe_long(
+        self,
+        recording: Recording,
+        read_channel: str | int,
+        channel: int | None,
+        nbest: int,
+        raw: RawFormat | None,
+        batch_seconds: float,
+    ) -> Transcript:
+        on_text = self.on_text
+        recognition = recognize_long(
+            self.acoustics,
+            self.decoder,
+            recording,
+            self.windows or Windows(),
+            channel=read_channel,
+            nbest=nbest,
+            raw=raw,
+            batch_seconds=batch_seconds,
+            on_text=None if on_text is None else lambda text: on_text(recording, text),
+        )
+        return self._transcript(recording, recognition, channel)
+
+    def _recognize_short(
+        self, items: list[LoadedRecording], batch_seconds: float, nbest: int
+    ) -> Iterator[tuple[Recording, list[Transcript] | Failure]]:
+        """Recordings in memory, recognized in batches of similar length and given out in their order."""
+        waveforms = [waveform for item in items for waveform in item.waveforms]
+        hypotheses: list[list[Hypothesis] | AsrError] = [[] for _ in waveforms]
+        for batch in _batches(waveforms, batch_seconds * self.rate):
+            emissions = self.acoustics.emissions_or_errors([waveforms[i].samples for i in batch])
+            for place, i in enumerate(batch):
+                if waveforms[i].silent:
+                    emissions[place] = self.acoustics.silence(len(waveforms[i].samples))
+            for i, found in zip(batch, self._decode(emissions), strict=True):
+                hypotheses[i] = found
+        following = iter(hypotheses)
+        for item in items:
+            channels = [(waveform, next(following)) for waveform in item.waveforms]
+            yield item.recording, self._transcripts(item, channels, nbest)
+
+    def _decode(self, emissions: Sequence[np.ndarray | AsrError]) -> list[list[Hypothesis] | AsrError]:
+        """The hypotheses of each utterance of a batch, or an error in their place."""
+        many = getattr(self.decoder, "decode_many", None)
+        if many is not None:
+            with suppress(Exception):  # the loop below finds out which utterance it was
+                return many(emissions, errors_as_values=True)
+        results: list[list[Hypothesis] | AsrError] = []
+        for log_probs in emissions:
+            try:
+                results.append(log_probs if isinstance(log_probs, AsrError) else self.decoder.decode(log_probs))
+            except AsrError as error:
+                results.append(error)
+            except Exception as error:
+                results.append(AsrError(in_words(error)))
+        return results
+
+    def _transcripts(
+        self, item: LoadedRecording, channels: Sequence[tuple[Waveform, list[Hypothesis] | AsrError]], nbest: int
+    ) -> list[Transcript] | Failure:
+        """The transcripts of a recording's channels, or what failed."""
+        if not isinstance(item.audio, Audio):
+            assert item.audio is not None
+            return item.audio
+        transcripts = []
+        for waveform, hypotheses in channels:
+            if isinstance(hypotheses, AsrError):
+                return item.recording.failure(hypotheses)
+            recognition = _recognition(item.audio, waveform, hypotheses, nbest)
+            transcripts.append(self._transcript(item.recording, recognition, waveform.channel))
+        return transcripts
+
+    def _transcript(self, recording: Recording, recognition: Recognition, channel: int | None) -> Transcript:
+        """Hypotheses with word times within the recording and calibrated confidences."""
+        if not channel:  # once for all channels of a recording
+            self.source_rates[recognition.source_rate] += 1
+        duration = recognition.duration
+        fitted = [replace(h, words=self._calibrated(fit_words(h.words, duration))) for h in recognition.hypotheses]
+        best = fitted[0]
+        return Transcript(
+            text=best.text,
+            words=best.words,
+            duration=duration,
+            id=recording.id,
+            audio_filepath=recording.audio_filepath,
+            channel=channel,
+            confidence=sum(word.confidence for word in best.words) / max(len(best.words), 1),
+            nbest=tuple(fitted),
+            warnings=(*recognition.warnings, SILENCE) if recognition.silent else recognition.warnings,
+        )
+
+    def _calibrated(self, words: tuple[Word, ...]) -> tuple[Word, ...]:
+        if self.calibration is None:
+            return words
+        return tuple(replace(word, confidence=self.calibration(word.confidence)) for word in words)
+
+
+def _recognition(audio: Audio, waveform: Waveform, hypotheses: list[Hypothesis], nbest: int) -> Recognition:
+    best = hypotheses[: max(nbest, 1)]
+    return Recognition(best, audio.duration, audio.warnings, audio.source_rate, waveform.silent)
+
+
+def fit_words(words: Sequence[Word], duration: float) -> tuple[Word, ...]:
+    """Move words that end after `duration` back into the recording, keeping 0 <= start < end <= next start.
+
+    A model's last frames reach past the end of the audio by up to the width of a frame.
+    """
+    if not words or words[-1].end <= duration:
+        return tuple(words)
+    shortest = min(MINIMUM_WORD, duration / len(words))
+    fitted: list[Word] = []
+    limit = duration
+    for word in reversed(words):
+        end = min(word.end, limit)
+        limit = max(min(word.start, end - shortest), 0.0)
+        fitted.append(replace(word, start=limit, end=end))
+    return tuple(reversed(fitted))
+
+
+def _batches(waveforms: Sequence[Waveform], most_samples: float) -> Iterator[list[int]]:
+    """The indices of waveforms in batches, longest first, whose padded size stays within `most_samples`."""
+    batch: list[int] = []
+    for i in sorted(range(len(waveforms)), key=lambda i: -len(waveforms[i].samples)):
+        if batch and len(waveforms[batch[0]].samples) * (len(batch) + 1) > most_samples:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

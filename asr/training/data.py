@@ -1,0 +1,221 @@
+"""From manifests to batches: what can be trained on, and loaders whose position survives an interruption."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch.utils.data import DataLoader
+
+from asr.corpus.batching import BatchSampler, EvaluationBatchSampler
+from asr.corpus.check import Skip, infeasible, unknown_symbols, write_skipped
+from asr.corpus.manifest import Manifest, Utterance
+from asr.model.acoustic import output_length
+from asr.text.normalize import normalize, tag_warnings
+from asr.text.tokenizer import Tokenizer, train_char, train_sentencepiece
+from asr.training.config import TextConfig, TrainConfig
+from asr.training.dataset import Batch, SpeechDataset, auto_workers, collate, worker_init
+from asr.training.process import say
+from asr.types import AudioError, ConfigError, Failure, ManifestError, TextError
+
+MAX_SKIPPED = 0.01  # above this share something is wrong with the data, not with a few utterances
+
+_log = logging.getLogger(__name__)
+
+
+def make_tokenizer(config: TextConfig, utterances: Iterable[Utterance]) -> Tokenizer:
+    """Train the tokenizer on the training transcripts alone."""
+    texts = (normalize(utterance.text, config.normalizer) for utterance in utterances)
+    if config.tokenizer == "char":
+        return train_char(texts)
+    return train_sentencepiece(texts, config.vocab_size, config.tokenizer)
+
+
+def describe_unknown_symbols(manifest: Iterable[Utterance], tokenizer: Tokenizer, normalizer: str) -> str:
+    """The symbols that the tokenizer cannot spell, with counts and an example id each; "" if there are none."""
+    unknown = unknown_symbols(manifest, tokenizer, normalizer)
+    return ", ".join(f"{s.symbol!r} x {s.count} (e.g. {s.examples[0]})" for s in unknown[:8])
+
+
+def training_manifest(manifest: Manifest, tokenizer: Tokenizer, config: TrainConfig, output: Path) -> Manifest:
+    """The utterances that can be trained on; the others are written to `output/skipped.tsv` and counted.
+
+    Annotators' tags in transcripts are reported; the normalizer says whether they are learned as words.
+
+    Refused are: a duration outside [min_duration, max_duration], an empty text, CTC-infeasible (fewer output frames
+    than tokens plus adjacent repeats). Raises TextError for symbols the tokenizer does not know, ManifestError when
+    more than 1 % had to go and `data.allow_skips` is not set.
+    """
+    texts = ((utterance.id, utterance.text) for utterance in manifest)
+    for warning in tag_warnings(texts, "the training transcripts", config.text.normalizer):
+        say(f"warning: {warning}")
+    if unknown := describe_unknown_symbols(manifest, tokenizer, config.text.normalizer):
+        raise TextError(
+            f"{manifest.path}: symbols that the tokenizer does not know: {unknown}; correct the transcripts, "
+            f"choose another text.normalizer, or train a new tokenizer"
+        )
+    skips = list(_outside(manifest, config.data.min_duration, config.data.max_duration))
+    frames = partial(output_length, features=config.features, model=config.model)
+    fastest = max((1.0, *config.augment.speed))
+    skips += infeasible(manifest, tokenizer, config.text.normalizer, config.features.rate, frames, speed=fastest)
+    skips = list({skip.id: skip for skip in reversed(skips)}.values())[::-1]  # the first reason of each utterance
+    if not skips:
+        return manifest
+    where = output / "skipped.tsv"
+    write_skipped(where, skips)
+    share = len(skips) / len(manifest)
+    message = f"{len(skips)} of {len(manifest)} training utterances ({share:.1%}) cannot be used, see {where}"
+    if len(skips) == len(manifest) or (share > MAX_SKIPPED and not config.data.allow_skips):
+        raise ManifestError(
+            f"{message}; first: {skips[0].id}: {skips[0].reason} (data.allow_skips=true goes on without)"
+        )
+    say(f"warning: {message}")
+    ids = {skip.id for skip in skips}
+    keep = [index for index, utterance in enumerate(manifest) if utterance.id not in ids]
+    return manifest.select(np.asarray(keep, dtype=np.int64))
+
+
+def _outside(manifest: Manifest, shortest: float, longest: float) -> Iterator[Skip]:
+    durations = manifest.durations
+    for index in np.flatnonzero((durations < shortest) | (durations > longest)):
+        yield Skip(manifest[int(index)].id, f"lasts {durations[index]:.2f} s, outside {shortest:g} to {longest:g} s")
+
+
+class UnreadableCount:
+    """Counts, in the training process, the utterances that were left out because they could not be read.
+
+    `add` each batch; every such utterance is named once in a warning. Raises AudioError when more than `limit` of what
+    was read failed, judged over at least min(utterances, 1000) so that one bad file early on does not end the run
+    (unless the set is so small that it is more than `limit` of it). `utterances` is how many this rank reads in an
+    epoch. Not part of checkpoints: a resumed run counts afresh.
+    """
+
+    def __init__(self, utterances: int, limit: float = 0.01) -> None:
+        self.utterances = utterances
+        self.limit = limit
+        self.read = 0
+        self.failed = 0
+        self.failures: dict[int, Failure] = {}  # by index in the manifest
+
+    def add(self, batch: Batch) -> None:
+        """Take note of a batch. Raises AudioError above the limit."""
+        self.read += batch.utterances + len(batch.failures)
+        self.failed += len(batch.failures)
+        for index, failure in batch.failures:
+            if index not in self.failures:
+                self.failures[index] = failure
+                _log.warning("left out of training: %s", failure.error)
+        if self.failed > self.limit * max(self.read, min(self.utterances, 1000)):
+            examples = ", ".join(f.id for f in list(self.failures.values())[:5])
+            raise AudioError(
+                f"{self.failed} of {self.read} utterances could not be read, more than {self.limit:.0%} ({examples}): "
+                f"{next(iter(self.failures.values())).error}; `asr data check` lists them all"
+            )
+
+
+class KeepPosition(Callback):
+    """Tells the sampler of every batch that training has finished; a callback, so that it runs before checkpoints."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any, **options: Any) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, SpeechDataModule) and data.sampler is not None
+        data.sampler.advance()
+
+
+class SpeechDataModule(pl.LightningDataModule):
+    """Training batches for this rank, and the dev set split over the ranks so that each utterance is seen once."""
+
+    def __init__(self, config: TrainConfig, tokenizer: Tokenizer, train: Manifest, dev: Manifest) -> None:
+        super().__init__()
+        self.run_config = config
+        self.tokenizer = tokenizer
+        self.train_manifest, self.dev_manifest = train, dev
+        self.resume_position: dict[str, Any] | None = None
+        self.sampler: BatchSampler | None = None
+
+    def train_dataloader(self) -> DataLoader:
+        data, augment = self.run_config.data, self.run_config.augment
+        assert self.trainer is not None
+        self.sampler = BatchSampler(
+            self.train_manifest.durations,
+            data.batch_seconds,
+            buckets=data.buckets,
+            seed=self.run_config.seed,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            max_batch_size=data.max_batch_size,
+            max_stretch=max(1.0, 1.0 / min(augment.speed)) if augment.speed else 1.0,
+            max_added=2.0 * augment.silence,
+        )
+        if self.resume_position is not None:
+            self.sampler.load_state_dict(self.resume_position)
+            self.resume_position = None
+        return self._loader(self.train_manifest, self.sampler, training=True)
+
+    def val_dataloader(self) -> DataLoader:
+        assert self.trainer is not None
+        if len(self.dev_manifest) < self.trainer.world_size:  # a rank without a batch would skip the common sums
+            raise ConfigError(
+                f"data.dev holds {len(self.dev_manifest)} utterances, fewer than the {self.trainer.world_size} devices"
+            )
+        sampler = EvaluationBatchSampler(
+            self.dev_manifest.durations,
+            self.run_config.data.eval_batch_seconds,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            max_batch_size=self.run_config.data.max_batch_size,
+        )
+        return self._loader(self.dev_manifest, sampler, training=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position by batches trained on (see `KeepPosition`); what workers have read ahead does not count."""
+        return self.sampler.state_dict() if self.sampler is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.resume_position = state_dict or None
+
+    def _loader(self, manifest: Manifest, sampler: Iterable[list[tuple[int, int]]], training: bool) -> DataLoader:
+        assert self.trainer is not None
+        workers = self.run_config.data.workers
+        if workers < 0:
+            accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+            workers = auto_workers(accelerator, self.trainer.world_size // self.trainer.num_nodes)
+        dataset = SpeechDataset(self.run_config, manifest, self.tokenizer, training=training)
+        return data_loader(dataset, sampler, workers, pin_memory=torch.cuda.is_available())
+
+
+def data_loader(
+    dataset: SpeechDataset,
+    batch_sampler: Iterable[list[tuple[int, int]]],
+    workers: int = 0,
+    *,
+    pin_memory: bool = False,
+    context: str | None = None,
+) -> DataLoader[Batch]:
+    """A DataLoader over `dataset` in the order of `batch_sampler`; its workers stay alive between epochs.
+
+    `context` is the start method of the workers (`fork`, `forkserver`, `spawn`), by default the platform's.
+    """
+    options: dict[str, Any] = {}
+    if workers:
+        options = {
+            "worker_init_fn": worker_init,
+            "persistent_workers": True,
+            "prefetch_factor": 2,
+            "multiprocessing_context": context,
+        }
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_sampler=batch_sampler,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        **options,
+    )

@@ -1,0 +1,142 @@
+"""The model that a training run begins from: its settings, checked against the recipe's, and its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asr.audio.features import FeatureConfig
+from asr.config import expand_path, from_dict, read_yaml, to_dict
+from asr.corpus.download import file_digest
+from asr.model.acoustic import AcousticModel
+from asr.model.checkpoint import ModelFile, find_model, load_model, read_metadata
+from asr.model.config import ModelConfig
+from asr.text.tokenizer import Tokenizer
+from asr.types import ConfigError, ModelFileError
+
+_RECORD = "config.yaml"  # the configuration of a run, in its output folder
+
+
+def with_initial_model(values: dict[str, Any], resume: str = "never") -> dict[str, Any]:
+    """A recipe's nested values with features and encoder of the model that `init` names, if it names one.
+
+    A run that `resume` ("auto", "never" or a checkpoint) goes on with needs the model no more: its own record takes the
+    model's place, as it does for any run in the output folder where the model cannot be read.
+    Raises ConfigError naming both values where the recipe contradicts the model, ModelFileError.
+    """
+    init = values.get("init")
+    if not init or not isinstance(init, str):
+        return values
+    init = expand_path(init, "init")
+    output = Path(expand_path(str(values.get("output") or "exp/run"), "output"))
+    described = _resumed(output, resume, init)
+    try:
+        described = described or read_metadata(init)
+    except ModelFileError:
+        described = _recorded(output, init)
+        if described is None:
+            raise
+    found: list[str] = []
+    result = dict(values)
+    for section, kind in (("features", FeatureConfig), ("model", ModelConfig)):
+        given = values.get(section) or {}
+        if not isinstance(given, Mapping):
+            continue  # refused by its type
+        try:
+            theirs = from_dict(kind, described[section], section)
+        except (ConfigError, KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(f"{init}: its {section} do not fit this version of asr-ctc ({error})") from error
+        known = to_dict(theirs)
+        if given.get("encoder", known.get("encoder")) != known.get("encoder"):
+            given = {"encoder": given["encoder"]}
+            found += _differences(section, given, known)
+            continue
+        ours = from_dict(kind, known | dict(given), section)
+        found += _differences(section, to_dict(ours), known, getattr(theirs, "SHAPELESS", ()))
+        result[section] = to_dict(ours)
+    _refuse(found, init)
+    return result
+
+
+@dataclass(frozen=True)
+class InitialModel:
+    """A model to begin from, and what is recorded of it: file name, SHA-256, and its own training's name, text
+    normalizer and hours of speech.
+    """
+
+    file: ModelFile
+    record: dict[str, Any]
+
+    @classmethod
+    def read(cls, init: str, model: ModelConfig, features: FeatureConfig) -> InitialModel:
+        """Read the model named `init`. Raises ModelFileError, ConfigError where its shape is not that of `model`."""
+        path = find_model(init)
+        file = load_model(path)
+        theirs = to_dict(file.model_config)
+        found = _differences("features", to_dict(features), to_dict(file.feature_config))
+        found += _differences("model", to_dict(model), theirs, file.model_config.SHAPELESS)
+        _refuse(found, init)
+        training = file.training
+        record = {
+            "file": path.name,
+            "sha256": file_digest(path),
+            "name": training.get("name"),
+            "normalizer": file.normalizer,
+            "hours": training.get("train_hours", training.get("hours")),
+        }
+        return cls(file, record)
+
+    def copy_to(self, model: AcousticModel, tokenizer: Tokenizer) -> str:
+        """Give `model` the encoder's weights, and the rows of the output layer of symbols that both tokenizers have.
+
+        The blank is one of them; the other rows are left as they were drawn. Returns what was done, in a line.
+        """
+        model.encoder.load_state_dict(self.file.model.encoder.state_dict())  # type: ignore[attr-defined]
+        places = {label: place for place, label in enumerate(self.file.tokenizer.labels)}
+        shared = [(new, places[label]) for new, label in enumerate(tokenizer.labels) if label in places]
+        ours, theirs = (list(side) for side in zip(*shared, strict=True))
+        with torch.no_grad():
+            model.output.weight[ours] = self.file.model.output.weight[theirs]
+            model.output.bias[ours] = self.file.model.output.bias[theirs]
+        same = tokenizer.labels == self.file.tokenizer.labels
+        rows = "its output layer" if same else f"{len(shared)} of {tokenizer.vocab_size} rows of the output layer"
+        return f"beginning from {self.record['file']}: its encoder and {rows}"
+
+
+def _resumed(output: Path, resume: str, init: str) -> dict[str, Any] | None:
+    """The settings of the run that `resume` goes on with, if there is one that began from `init`."""
+    if resume == "never":
+        return None
+    if resume == "auto":
+        begun = any(output.glob("*.ckpt")) or any(output.glob("checkpoints/*.ckpt"))
+        return _recorded(output, init) if begun else None
+    folder = Path(expand_path(resume, "--resume")).absolute().parent
+    return _recorded(folder.parent if folder.name == "checkpoints" else folder, init)
+
+
+def _recorded(output: Path, init: str) -> dict[str, Any] | None:
+    """The settings of the run in `output`, if it began from `init`, wherever that lay."""
+    path = output / _RECORD
+    settings = read_yaml(path) if path.is_file() else {}
+    return settings if Path(str(settings.get("init", ""))).name == Path(init).name else None
+
+
+def _differences(
+    section: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], free: tuple[str, ...] = ()
+) -> list[str]:
+    return [
+        f"{section}.{key} is {value} here and {theirs.get(key)} in the model"
+        for key, value in ours.items()
+        if key not in free and value != theirs.get(key)
+    ]
+
+
+def _refuse(found: list[str], init: str) -> None:
+    if found:
+        raise ConfigError(
+            f"init {init}: {'; '.join(found)}. Leave these settings out of the recipe, or begin from another model"
+        )

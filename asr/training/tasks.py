@@ -1,0 +1,107 @@
+"""The registry of tasks: what a model is for decides what a validation decodes, how it is scored, and what is best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from asr.corpus.manifest import Manifest
+from asr.decoding.greedy import GreedyDecoder
+from asr.model.acoustic import AcousticModel, Outputs
+from asr.scoring.edits import score
+from asr.text.normalize import normalize
+from asr.text.tokenizer import Tokenizer
+from asr.training.dataset import Batch
+from asr.training.objectives import ctc_loss
+
+
+class Task(Protocol):
+    """One validation after another: `start`, `add` per batch, `totals` summed over the ranks, `metrics` of the sums.
+
+    `monitor`, `mode` and `rates` belong to the class: who has only the configuration reads them from the registry.
+    """
+
+    monitor: str  # the metric that checkpoints are chosen by, one of `rates`
+    mode: Literal["min", "max"]  # whether less or more of it is better
+    rates: Mapping[str, str]  # the metrics to be shown to people, as percentages: name -> label
+    example: tuple[str, str]  # a reference and its hypothesis, to be shown
+
+    def start(self) -> None: ...
+
+    def add(self, outputs: Outputs | None, batch: Batch) -> None:
+        """Decode a batch; an utterance that could not be read counts as wrong. `outputs` is None if none could."""
+
+    def totals(self) -> Tensor:
+        """Sums (n,) float64 of this rank: the mean of the ranks' rates would be no rate."""
+
+    def metrics(self, totals: Tensor) -> dict[str, float]:
+        """The metrics, by the names they are logged under: `dev/...`, among them all of `rates`; `dev/loss` if any."""
+
+    def choose_example(self, number: int) -> None:
+        """Choose utterance `number`, modulo their count, for `example`."""
+
+
+def format_rates(task: type[Task] | Task, metrics: Mapping[str, Any], width: int = 0) -> str:
+    """The task's rates on a line, `WER 12.34%  CER 5.67%`, the numbers at least `width` wide."""
+    return "  ".join(f"{label} {float(metrics[name]):{width}.2%}" for name, label in task.rates.items())
+
+
+class CTCTask:
+    """Task `ctc`: greedy decoding, word and character error rates from summed edits, and the CTC loss per token."""
+
+    monitor = "dev/wer"
+    mode: Literal["min", "max"] = "min"
+    rates: Mapping[str, str] = {"dev/wer": "WER", "dev/cer": "CER"}
+
+    def __init__(self, model: AcousticModel, tokenizer: Tokenizer, normalizer: str, dev: Manifest) -> None:
+        self.normalizer, self.dev = normalizer, dev
+        self.decoder = GreedyDecoder(tokenizer, model.frame_seconds)
+        self.example = ("", "")
+        self.start()
+
+    def start(self) -> None:
+        self.references: list[str] = []
+        self.hypotheses: list[str] = []
+        self.loss = torch.zeros(2, dtype=torch.float64)
+
+    def add(self, outputs: Outputs | None, batch: Batch) -> None:
+        for index, _ in batch.failures:
+            self._add(index, "")
+        if outputs is None:
+            return
+        result = ctc_loss(outputs.log_probs, outputs.lengths, batch.tokens, batch.token_lengths)
+        self.loss += torch.stack([result.total, result.tokens]).double().cpu()
+        emissions = outputs.log_probs.cpu()
+        for index, emission, frames in zip(batch.indices, emissions, outputs.lengths.tolist(), strict=True):
+            self._add(index, self.decoder.decode(emission[:frames])[0].text)
+
+    def totals(self) -> Tensor:
+        words = score(self.references, self.hypotheses, "word").counts
+        characters = score(self.references, self.hypotheses, "char").counts
+        counts = [words.errors, words.reference_length, characters.errors, characters.reference_length]
+        return torch.cat([torch.tensor([*counts, len(self.references)], dtype=torch.float64), self.loss])
+
+    def metrics(self, totals: Tensor) -> dict[str, float]:
+        word_errors, words, character_errors, characters, utterances, loss, tokens = totals.tolist()
+        return {
+            "dev/wer": word_errors / max(words, 1),
+            "dev/cer": character_errors / max(characters, 1),
+            "dev/loss": loss / max(tokens, 1),
+            "dev/utterances": utterances,
+        }
+
+    def choose_example(self, number: int) -> None:
+        if self.references:
+            index = number % len(self.references)
+            self.example = (self.references[index], self.hypotheses[index])
+
+    def _add(self, index: int, hypothesis: str) -> None:
+        self.references.append(normalize(self.dev[index].text, self.normalizer))
+        self.hypotheses.append(hypothesis)
+
+
+# Made with (model, tokenizer, normalizer, dev); the name is `task` in the configuration and in the model file.
+TASKS: dict[str, Any] = {"ctc": CTCTask}
