@@ -150,7 +150,9 @@ def test_the_real_one(tmp_path: Path, voice: np.ndarray, encode: Encode, ending:
     if subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip(f"this ffmpeg has no {codec}")
     audio = read(path)
-    assert abs(len(audio.samples) - len(voice)) <= 1024  # AAC comes in frames of so many, the last one filled up
+    # AAC comes in frames of 1,024 samples: where ffmpeg does not cut it off, the filling of the last one is heard, too
+    filled = -(-len(voice) // 1024) * 1024 if codec == "aac" else len(voice)
+    assert abs(len(audio.samples) - len(voice)) <= 400 or len(audio.samples) == filled
     assert np.corrcoef(audio.samples[:30000], voice[:30000])[0, 1] > 0.95
     part = read(path, offset=0.5, duration=0.5)
     np.testing.assert_allclose(part.samples[100:7900], audio.samples[8100:15900], atol=1e-3)

@@ -200,3 +200,22 @@ def test_slurm_requeues_after_our_own_save_instead_of_lightnings(
     assert ("could not be queued again" in capsys.readouterr().err) is not works
     assert read_checkpoint(tmp_path / "run/last.ckpt")["global_step"] == 3
     assert not list((tmp_path / "run").glob("hpc_ckpt*"))
+
+
+def test_a_signal_while_libraries_start_up_waits_until_they_have() -> None:
+    """An exception out of a signal handler in the midst of an import can abort the process (status 134)."""
+    code = (
+        "import os, signal, sys\n"
+        "class Terminate:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'asr.training.run':\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.meta_path.insert(0, Terminate())\n"
+        "from asr.__main__ import main\n"
+        "status = main(['train', 'none.yaml'])\n"
+        "print('asr.training.run' in sys.modules)\n"
+        "sys.exit(status)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (143, "True\n"), done.stderr
+    assert "stopped; the training had not begun" in done.stderr and "Traceback" not in done.stderr
