@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         speak(folder / path, "abc")
     [yaml] = [text for language, text in BLOCKS if language == "yaml"]
     # As printed, only smaller and shorter.
-    small = yaml.replace("hidden_size: 320", "hidden_size: 16").replace(
+    small = yaml.replace("hidden_size: 384", "hidden_size: 16").replace(
         "max_epochs: 80", "max_epochs: 2, accelerator: cpu"
     )
     assert small.count("16") == 1 and "max_epochs: 2" in small

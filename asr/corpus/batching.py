@@ -47,6 +47,8 @@ class BatchSampler:
         max_batch_size: bound on the utterances of one batch; 0 is no bound.
         max_stretch: how much augmentation may lengthen an utterance (speed 0.9 gives 1 / 0.9).
         max_added: seconds of silence that augmentation may add to an utterance.
+        row_multiple: batches have a multiple of this many utterances, wherever `batch_seconds` allows so many and
+            enough of like length are left.
 
     Raises ConfigError for settings that cannot work, ManifestError for durations that are not positive.
     """
@@ -63,6 +65,7 @@ class BatchSampler:
         max_batch_size: int = 0,
         max_stretch: float = 1.0,
         max_added: float = 0.0,
+        row_multiple: int = 1,
     ) -> None:
         seconds = _checked(durations, batch_seconds, rank, world_size, max_batch_size)
         if not (max_stretch >= 1 and math.isfinite(max_stretch)):
@@ -72,12 +75,16 @@ class BatchSampler:
         if buckets < 1:
             raise ConfigError(f"buckets: {buckets} is not a positive number of length buckets")
         self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.row_multiple = row_multiple
         self.epoch = self.consumed = 0
         lengthened = seconds * max_stretch + max_added
-        self._plan = _make_plan(lengthened, float(batch_seconds), buckets, max_batch_size, world_size)
+        largest = _Largest(float(batch_seconds), max_batch_size, row_multiple)
+        self._plan = _make_plan(lengthened, largest, buckets, world_size)
         self._seconds = seconds.astype(np.float32)
         # "True" stands for a setting that is gone: the fingerprints of older checkpoints must stay the same.
         settings = f"{batch_seconds} {buckets} True {seed} {world_size} {max_batch_size} {max_stretch} {max_added}"
+        if row_multiple > 1:
+            settings += f" {row_multiple}"
         self._fingerprint = hashlib.sha256(self._seconds.tobytes() + settings.encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -110,7 +117,8 @@ class BatchSampler:
         self.epoch, self.consumed = int(state["epoch"]), int(state["consumed"])
         if state["fingerprint"] != self._fingerprint and self.consumed:
             warnings.warn(
-                "the data, the seed, the batch settings or the number of devices have changed since the checkpoint: "
+                "the data, the seed, the batch settings, the number or kind of devices or the rules of this version "
+                "have changed since the checkpoint: "
                 f"the rest of epoch {self.epoch} will repeat some utterances and leave out others",
                 stacklevel=2,
             )
@@ -129,7 +137,8 @@ class BatchSampler:
         groups = np.argsort(rng.random(len(self)), kind="stable")
         if epoch == 0:
             longest = np.maximum.reduceat(self._seconds[order], plan.offsets[:-1])
-            padded = (longest * np.diff(plan.offsets)).reshape(-1, self.world_size).max(axis=1)
+            rows = -(-np.diff(plan.offsets) // self.row_multiple) * self.row_multiple  # those that fill up, too
+            padded = (longest * rows).reshape(-1, self.world_size).max(axis=1)
             first = int(np.argmax(padded))
             groups = np.concatenate([[first], groups[groups != first]])
         return order, plan.offsets, groups
@@ -151,17 +160,23 @@ class EvaluationBatchSampler:
         rank: int = 0,
         world_size: int = 1,
         max_batch_size: int = 0,
+        row_multiple: int = 1,
     ) -> None:
         seconds = _checked(durations, batch_seconds, rank, world_size, max_batch_size)
+        largest = _Largest(batch_seconds, max_batch_size, row_multiple)
         self._order = np.argsort(-seconds, kind="stable")
         sorted_seconds = seconds[self._order]
         offsets = [0]
         while offsets[-1] < len(seconds):
-            size = _batch_size(sorted_seconds[offsets[-1]], batch_seconds, max_batch_size)
+            size, _ = largest(sorted_seconds[offsets[-1]])
             offsets.append(min(offsets[-1] + size, len(seconds)))
-        while len(offsets) - 1 < min(world_size, len(seconds)):  # too few batches for the ranks: halve the largest
-            largest = int(np.argmax(np.diff(offsets)))
-            offsets.insert(largest + 1, (offsets[largest] + offsets[largest + 1]) // 2)
+        while len(offsets) - 1 < min(
+            world_size, len(seconds)
+        ):  # too few batches for the ranks: halve the most numerous
+            place = int(np.argmax(np.diff(offsets)))
+            begin, size = offsets[place], offsets[place + 1] - offsets[place]
+            unit = row_multiple if size > row_multiple else 1
+            offsets.insert(place + 1, begin + max(size // 2 // unit, 1) * unit)
         self._offsets = np.array(offsets)
         self._mine = np.arange(rank, len(offsets) - 1, world_size)
 
@@ -186,40 +201,59 @@ class _Plan:
         return len(self.offsets) - 1
 
 
-def _make_plan(seconds: np.ndarray, batch_seconds: float, buckets: int, max_batch_size: int, world_size: int) -> _Plan:
+@dataclass(frozen=True)
+class _Largest:
+    """Utterances in a batch whose longest has so many seconds, at most: at least one, however long it is.
+
+    With them the multiple to keep to: where not even `row_multiple` utterances fit, there is none (1).
+    """
+
+    batch_seconds: float
+    max_batch_size: int
+    row_multiple: int
+
+    def __call__(self, longest: float) -> tuple[int, int]:
+        size = max(1, int(self.batch_seconds / longest))
+        size = min(size, self.max_batch_size) if self.max_batch_size else size
+        unit = self.row_multiple if size >= self.row_multiple else 1
+        return size - size % unit, unit
+
+
+def _make_plan(seconds: np.ndarray, largest: _Largest, buckets: int, world_size: int) -> _Plan:
     order = np.argsort(-seconds, kind="stable")
     falling = seconds[order]
     mass = np.cumsum(falling)
-    borders, counts = [0], []
+    borders, counts, units = [0], [], []
     while borders[-1] < len(order):
         start = borders[-1]
         longest = falling[start]
-        size = _batch_size(longest, batch_seconds, max_batch_size)
+        size, unit = largest(longest)
         # A bucket ends with its share of all audio, or before an utterance that needs too much padding.
         by_mass = int(np.searchsorted(mass, mass[start] - longest + mass[-1] / buckets, side="right"))
         by_ratio = int(np.searchsorted(-falling, -longest / BUCKET_RATIO, side="right"))
         end = min(max(min(by_mass, by_ratio), start + BUCKET_BATCHES * size), len(order))
-        if longest > batch_seconds:  # batches of their own must not draw others into batches of one
-            end = int(np.searchsorted(-falling, -batch_seconds, side="left"))
+        if longest > largest.batch_seconds:  # batches of their own must not draw others into batches of one
+            end = int(np.searchsorted(-falling, -largest.batch_seconds, side="left"))
+        if end < len(order):
+            end -= (end - start) % unit
         borders.append(end)
         counts.append(math.ceil((end - start) / size))
+        units.append(unit)
 
     sizes = np.diff(borders)
-    count = np.array(counts)
+    count, unit_of = np.array(counts), np.array(units)
     missing = -int(count.sum()) % world_size
     while missing and (sizes > count).any():  # one batch more where that changes the size of the batches least
-        count[np.argmax(np.where(sizes > count, count, 0))] += 1
+        whole = -(-sizes // unit_of) > count  # without breaking the multiple, if there is such a bucket
+        splits = whole if whole.any() else sizes > count
+        count[np.argmax(np.where(splits, count, 0))] += 1
         missing -= 1
-    # a bucket's batches differ by at most one utterance: no small leftover batch
-    offsets = np.concatenate([b + np.arange(c) * s // c for b, s, c in zip(borders, sizes, count, strict=False)])
+    unit_of = np.where(-(-sizes // unit_of) < count, 1, unit_of)
+    # a bucket's batches differ by at most one unit: no small leftover batch
+    parts = zip(borders, -(-sizes // unit_of), count, unit_of, strict=False)
+    offsets = np.concatenate([b + np.arange(c) * s // c * unit for b, s, c, unit in parts])
     ends = len(order) + np.arange(missing + 1)
     return _Plan(order, np.repeat(np.arange(len(sizes)), sizes), np.concatenate([offsets, ends]), missing)
-
-
-def _batch_size(longest: float, batch_seconds: float, max_batch_size: int) -> int:
-    """Utterances in a batch whose longest has `longest` seconds: at least one, however long it is."""
-    size = max(1, int(batch_seconds / longest))
-    return min(size, max_batch_size) if max_batch_size else size
 
 
 def _batches(

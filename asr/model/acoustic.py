@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from asr.audio.features import FeatureConfig, LogMel, frame_count
 from asr.model.config import ModelConfig
 from asr.model.encoders import build_encoder, encoder_shape
+from asr.model.shapes import fast_rows
 
 FeatureAugment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -41,8 +43,11 @@ class Outputs:
 class AcousticModel(nn.Module):
     """CTC acoustic model (Graves et al., 2006) over raw waveforms: an encoder and a linear layer over the vocabulary.
 
-    Index 0 of the vocabulary is the CTC blank.
+    Index 0 of the vocabulary is the CTC blank. For the encoder, batches are filled up with empty rows to a multiple of
+    `row_multiple`: None stands for the one that is fast on the device, 1 for none.
     """
+
+    row_multiple: int | None = None
 
     def __init__(self, config: ModelConfig, features: FeatureConfig, vocab_size: int) -> None:
         super().__init__()
@@ -89,7 +94,11 @@ class AcousticModel(nn.Module):
 
     def recognize(self, features: Tensor, frames: Tensor) -> Outputs:
         """What `outputs` gives, from features (batch, frames, mels) and their lengths (batch,)."""
-        states, lengths = self.encoder(features, frames)
+        rows = len(features)
+        missing = -rows % (self.row_multiple or fast_rows(features.device))
+        filled = (functional.pad(features, (0, 0, 0, 0, 0, missing)), functional.pad(frames, (0, missing)))
+        states, lengths = self.encoder(*filled if missing else (features, frames))
+        states, lengths = states[:rows], lengths[:rows]
         logits = self.output(states)
         # In half precision, rounding errors would add up in the sums of CTC over thousands of frames.
         with torch.autocast(logits.device.type, enabled=False):

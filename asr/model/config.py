@@ -37,6 +37,10 @@ class RecurrentConfig(ModelConfig):
 
     `projection` > 0 puts a linear layer of that width after each recurrent layer, which shrinks the input of the next.
     `dropout` acts between layers, `input_dropout` on the subsampled features.
+
+    On NVIDIA GPUs an LSTM is about three times faster in half precision (`trainer.precision=bf16-mixed`) where
+    `hidden_size` is a multiple of 128 up to 1024. `projection`, and the first layer's input, which is
+    `subsampling_channels` * `n_mels` / `subsampling` wide, should be multiples of 128 too.
     """
 
     SHAPELESS: ClassVar[tuple[str, ...]] = ("dropout", "input_dropout")
@@ -44,7 +48,7 @@ class RecurrentConfig(ModelConfig):
     subsampling: Literal[2, 4, 8] = 4
     subsampling_channels: int = 32
     cell: Literal["lstm", "gru", "rnn"] = "lstm"
-    hidden_size: int = 320
+    hidden_size: int = 384
     layers: int = 3
     bidirectional: bool = True
     layer_norm: bool = True

@@ -27,7 +27,9 @@ class Encoder(Protocol):
     def __call__(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Features (batch, frames, mels) and their lengths (batch,) -> states (batch, frames', width), lengths.
 
-        The states of an utterance are the same alone and in any padded batch; beyond its length they mean nothing.
+        The states of an utterance are the same alone and in any padded batch; beyond its length they mean nothing, but
+        are finite. A length may be 0: such rows only fill up the batch. An encoder that is slow on GPUs in some shapes
+        may say so in a method `slow_shapes` (see RecurrentEncoder).
         """
 
     def output_length(self, frames: int) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from asr.model.config import RecurrentConfig
+from asr.model.shapes import WIDEST, fast_width
 
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
@@ -77,7 +78,7 @@ class RecurrentEncoder(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.output_size = width
         self.stride = config.subsampling
-        self.cell = config.cell
+        self.config = config
 
     def output_length(self, frames: int) -> int:
         """States made of `frames` feature frames."""
@@ -86,7 +87,32 @@ class RecurrentEncoder(nn.Module):
     def initialize(self) -> None:
         """Draw the initial weights of the recurrent layers; the convolutions keep PyTorch's."""
         for name, parameter in self.layers.named_parameters():
-            _initialize(name, parameter, self.cell)
+            _initialize(name, parameter, self.config.cell)
+
+    def slow_shapes(self, precision: str) -> list[str]:
+        """What cuDNN has no fast kernels for in training with that Lightning precision, with the cost, each in a line.
+
+        The factors are those of `asr.model.shapes`.
+        """
+        cell, hidden, projection = self.config.cell, self.config.hidden_size, self.config.projection
+        single = precision.startswith(("32", "64"))
+        where = "on this GPU with trainer.precision=bf16-mixed" if single else "on this GPU"
+        if cell != "lstm":
+            return [f"cell {cell}: about 3 times slower than lstm {where}"] if cell == "gru" else []
+        lines = ["float32 never gets the fast LSTM kernels: set trainer.precision=bf16-mixed"] if single else []
+        if hidden != (better := fast_width(hidden, WIDEST)):
+            lines.append(f"hidden_size {hidden}: about 3 times slower than {better} {where}")
+        if projection != (better := fast_width(projection)):
+            lines.append(f"projection {projection}: layers up to a third slower than with {better} {where}")
+        width = self.subsampling.output_size
+        if width != (better := fast_width(width)):
+            channels = self.config.subsampling_channels
+            product = f"{channels} x {width // channels} = {width}"
+            lines.append(
+                f"subsampling_channels {channels}: the first layer's input, {product}, "
+                f"makes it up to a third slower than {better} would {where}"
+            )
+        return lines
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Features (batch, frames, mels), lengths (batch,) -> states (batch, ceil(frames / stride), width), lengths."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from asr.model.checkpoint import ModelFile
+from asr.model.shapes import fast_rows
 from asr.types import AsrError, UsageError, in_words
 
 BATCH_SECONDS = {"cpu": 60.0, "cuda": 600.0}  # padded audio per batch on each kind of device
@@ -40,6 +41,10 @@ class Acoustics:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    def full(self, count: int) -> int:
+        """How many of `count` waiting waveforms make a batch that needs no filling up; all, where they are too few."""
+        return count - count % fast_rows(self.device) or count
+
     def emissions(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Log-probabilities (time, vocab) float32 of waveforms (samples,) at the model's rate, as one padded batch."""
         lengths = torch.tensor([len(waveform) for waveform in waveforms], dtype=torch.int64)
@@ -67,6 +72,12 @@ class Acoustics:
             torch.cuda.empty_cache()
         if len(waveforms) > 1:
             return [result for waveform in waveforms for result in self.emissions_or_errors([waveform])]
+        if out_of_memory and self.model.row_multiple != 1 < fast_rows(self.device):
+            self.model.row_multiple = 1  # rows that fill up a batch need memory, too
+            try:
+                return self.emissions_or_errors(waveforms)
+            finally:
+                self.model.row_multiple = None
         if out_of_memory:
             minutes = len(waveforms[0]) / self.rate / 60
             problem = f"not enough memory on {self.device.type} for {minutes:.1f} minutes in one piece"

@@ -125,10 +125,13 @@ def stitched(
     """
     batch: list[Window] = []
     for window in cut_windows(iter(samples), grid_of(acoustics, windows)):
-        longest = max(len(w.samples) for w in [*batch, window])
-        if batch and longest * (len(batch) + 1) > batch_seconds * acoustics.rate:
-            yield from _kept(acoustics, batch, bool(getattr(samples, "silent", False)))
-            batch = []
+        while batch:
+            longest = max(len(w.samples) for w in [*batch, window])
+            if longest * (len(batch) + 1) <= batch_seconds * acoustics.rate:
+                break
+            count = acoustics.full(len(batch))
+            yield from _kept(acoustics, batch[:count], bool(getattr(samples, "silent", False)))
+            batch = batch[count:]
         batch.append(window)
     if batch:
         yield from _kept(acoustics, batch, bool(getattr(samples, "silent", False)))

@@ -226,7 +226,7 @@ class Recognizer:
         """Recordings in memory, recognized in batches of similar length and given out in their order."""
         waveforms = [waveform for item in items for waveform in item.waveforms]
         hypotheses: list[list[Hypothesis] | AsrError] = [[] for _ in waveforms]
-        for batch in _batches(waveforms, batch_seconds * self.rate):
+        for batch in _batches(waveforms, batch_seconds * self.rate, self.acoustics.full):
             emissions = self.acoustics.emissions_or_errors([waveforms[i].samples for i in batch])
             for place, i in enumerate(batch):
                 if waveforms[i].silent:
@@ -316,13 +316,19 @@ def fit_words(words: Sequence[Word], duration: float) -> tuple[Word, ...]:
     return tuple(reversed(fitted))
 
 
-def _batches(waveforms: Sequence[Waveform], most_samples: float) -> Iterator[list[int]]:
-    """The indices of waveforms in batches, longest first, whose padded size stays within `most_samples`."""
+def _batches(
+    waveforms: Sequence[Waveform], most_samples: float, full: Callable[[int], int] = int
+) -> Iterator[list[int]]:
+    """The indices of waveforms in batches, longest first, whose padded size stays within `most_samples`.
+
+    `full` says how many of those that fit make a batch.
+    """
     batch: list[int] = []
     for i in sorted(range(len(waveforms)), key=lambda i: -len(waveforms[i].samples)):
         if batch and len(waveforms[batch[0]].samples) * (len(batch) + 1) > most_samples:
-            yield batch
-            batch = []
+            count = full(len(batch))
+            yield batch[:count]
+            batch = batch[count:]
         batch.append(i)
     if batch:
         yield batch

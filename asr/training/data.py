@@ -18,6 +18,7 @@ from asr.corpus.batching import BatchSampler, EvaluationBatchSampler
 from asr.corpus.check import Skip, infeasible, unknown_symbols, write_skipped
 from asr.corpus.manifest import Manifest, Utterance
 from asr.model.acoustic import output_length
+from asr.model.shapes import fast_rows
 from asr.text.normalize import normalize, tag_warnings
 from asr.text.tokenizer import Tokenizer, train_char, train_sentencepiece
 from asr.training.config import TextConfig, TrainConfig
@@ -153,6 +154,7 @@ class SpeechDataModule(pl.LightningDataModule):
             max_batch_size=data.max_batch_size,
             max_stretch=max(1.0, 1.0 / min(augment.speed)) if augment.speed else 1.0,
             max_added=2.0 * augment.silence,
+            row_multiple=fast_rows(self.trainer.strategy.root_device),
         )
         if self.resume_position is not None:
             self.sampler.load_state_dict(self.resume_position)
@@ -171,6 +173,7 @@ class SpeechDataModule(pl.LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             max_batch_size=self.run_config.data.max_batch_size,
+            row_multiple=fast_rows(self.trainer.strategy.root_device),
         )
         return self._loader(self.dev_manifest, sampler, training=False)
 

@@ -111,6 +111,9 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
         if is_first_process():
             _record(config, output, train_set, dev_set)
         say(_description(config, train_set, dev_set, module))
+        if trainer.strategy.root_device.type == "cuda":
+            for remark in getattr(module.model.encoder, "slow_shapes", lambda _: [])(str(trainer.precision)):
+                say(f"note: {remark}")
         if initial:
             module.init = initial.record
             say(initial.copy_to(module.model, tokenizer))

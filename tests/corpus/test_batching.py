@@ -17,6 +17,7 @@ from asr.types import ConfigError, ManifestError
 
 DURATIONS = st.lists(st.floats(0.0625, 40, width=32), min_size=1, max_size=120)
 WORLD_SIZES = st.sampled_from([1, 2, 3, 4])
+ROW_MULTIPLES = st.sampled_from([1, 3, 8])
 RELEASED = [[(1, 7)], [(1, 1), (1, 6)], [(1, 0), (1, 5)], [(1, 3)], [(1, 2)], [(1, 4)]]
 
 
@@ -47,9 +48,10 @@ def durations():
     st.sampled_from([1.0, 1 / 0.9]),
     st.sampled_from([0.0, 1.0]),
     st.integers(0, 2),
+    ROW_MULTIPLES,
 )
 def test_every_utterance_once_in_equal_counts_within_the_bound(
-    durations, batch_seconds, world_size, buckets, max_batch_size, max_stretch, max_added, epoch
+    durations, batch_seconds, world_size, buckets, max_batch_size, max_stretch, max_added, epoch, row_multiple
 ):
     samplers = ranks(
         durations,
@@ -59,6 +61,7 @@ def test_every_utterance_once_in_equal_counts_within_the_bound(
         max_batch_size=max_batch_size,
         max_stretch=max_stretch,
         max_added=max_added,
+        row_multiple=row_multiple,
     )
     for sampler in samplers:
         sampler.advance(epoch * len(sampler))
@@ -80,9 +83,9 @@ def test_every_utterance_once_in_equal_counts_within_the_bound(
 
 
 @settings(max_examples=60, deadline=None)
-@given(DURATIONS, WORLD_SIZES, st.integers(0, 3), st.integers(0, 200), st.integers(-5, 5))
-def test_resume_anywhere_is_the_tail_of_the_unbroken_run(durations, world_size, epoch, steps, seed):
-    options = {"batch_seconds": 30.0, "seed": seed}
+@given(DURATIONS, WORLD_SIZES, st.integers(0, 3), st.integers(0, 200), st.integers(-5, 5), ROW_MULTIPLES)
+def test_resume_anywhere_is_the_tail_of_the_unbroken_run(durations, world_size, epoch, steps, seed, row_multiple):
+    options = {"batch_seconds": 30.0, "seed": seed, "row_multiple": row_multiple}
     for unbroken, resumed in zip(
         ranks(durations, world_size, **options), ranks(durations, world_size, **options), strict=True
     ):
@@ -120,7 +123,7 @@ def test_iterating_ahead_does_not_move_the_position(durations):
     assert len(sampler) == len(list(BatchSampler(durations, 60)))  # a whole epoch, wherever it stands
 
 
-@pytest.mark.parametrize("change", [{"batch_seconds": 90}, {"seed": 1}, {"world_size": 2}])
+@pytest.mark.parametrize("change", [{"batch_seconds": 90}, {"seed": 1}, {"world_size": 2}, {"row_multiple": 8}])
 def test_resume_with_other_settings_warns_and_goes_on(durations, change):
     old = BatchSampler(durations, 60)
     sampler = BatchSampler(durations, **{"batch_seconds": 60, **change})
@@ -153,11 +156,31 @@ def test_shuffled_order_is_the_one_released(durations):
 
 
 @settings(max_examples=60, deadline=None)
-@given(DURATIONS, WORLD_SIZES)
-def test_the_batch_with_most_padded_seconds_runs_first_in_the_first_epoch(durations, world_size):
-    shares = [list(sampler) for sampler in ranks(durations, world_size, batch_seconds=50.0)]
-    most = max(padded(batch, durations) for share in shares for batch in share)
-    assert max(padded(share[0], durations) for share in shares) == pytest.approx(most, rel=1e-6)
+@given(DURATIONS, WORLD_SIZES, ROW_MULTIPLES)
+def test_the_batch_with_most_padded_seconds_runs_first_in_the_first_epoch(durations, world_size, row_multiple):
+    def filled(batch):  # with the rows that fill it up
+        return padded(batch, durations) / len(batch) * -(-len(batch) // row_multiple) * row_multiple
+
+    samplers = ranks(durations, world_size, batch_seconds=50.0, row_multiple=row_multiple)
+    shares = [list(sampler) for sampler in samplers]
+    most = max(filled(batch) for share in shares for batch in share)
+    assert max(filled(share[0]) for share in shares) == pytest.approx(most, rel=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0.0625, 7, width=32), min_size=1, max_size=200), st.floats(60, 300), WORLD_SIZES)
+def test_batches_have_a_multiple_of_eight_rows_but_for_what_is_left_over(durations, batch_seconds, world_size):
+    samplers = ranks(durations, world_size, batch_seconds=batch_seconds, row_multiple=8, max_batch_size=50)
+    counts = [len(batch) for sampler in samplers for batch in sampler]
+    if len(durations) >= 8 * world_size:  # with fewer, every rank still gets its share
+        assert sum(count % 8 > 0 for count in counts) <= 1
+    evaluation = [
+        EvaluationBatchSampler(durations, batch_seconds, rank=rank, world_size=world_size, row_multiple=8)
+        for rank in range(world_size)
+    ]
+    counts = [len(batch) for sampler in evaluation for batch in sampler]
+    if len(durations) >= 8 * world_size:
+        assert sum(count % 8 > 0 for count in counts) <= 1
 
 
 def test_an_utterance_longer_than_the_bound_is_alone_and_draws_no_others_with_it():
@@ -185,13 +208,13 @@ def test_batches_of_one_step_have_like_lengths_on_all_ranks(durations):
 
 
 @settings(max_examples=150, deadline=None)
-@given(DURATIONS, st.floats(1, 120), WORLD_SIZES, st.sampled_from([0, 1, 5]))
-@example([1.0, 1.0, 1.0, 1.0, 1.0, 3.0], 5.0, 3, 0)  # fewer batches than ranks, of unlike lengths
-def test_evaluation_runs_every_utterance_exactly_once(durations, batch_seconds, world_size, max_batch_size):
-    samplers = [
-        EvaluationBatchSampler(durations, batch_seconds, rank=r, world_size=world_size, max_batch_size=max_batch_size)
-        for r in range(world_size)
-    ]
+@given(DURATIONS, st.floats(1, 120), WORLD_SIZES, st.sampled_from([0, 1, 5]), ROW_MULTIPLES)
+@example([1.0, 1.0, 1.0, 1.0, 1.0, 3.0], 5.0, 3, 0, 1)  # fewer batches than ranks, of unlike lengths
+def test_evaluation_runs_every_utterance_exactly_once(
+    durations, batch_seconds, world_size, max_batch_size, row_multiple
+):
+    options = {"world_size": world_size, "max_batch_size": max_batch_size, "row_multiple": row_multiple}
+    samplers = [EvaluationBatchSampler(durations, batch_seconds, rank=r, **options) for r in range(world_size)]
     shares = [list(sampler) for sampler in samplers]
     assert [len(share) for share in shares] == [len(sampler) for sampler in samplers]
     batches = [batch for share in shares for batch in share]

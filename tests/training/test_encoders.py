@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,10 @@ def test_an_encoder_of_ones_own_is_trained_saved_loaded_and_transcribes(
     assert recognizer.frame_seconds == pytest.approx(0.03)
     [emissions] = recognizer.emissions([torch.randn(16000).numpy() * 0.1])
     assert len(emissions) == recognizer.acoustic_model.output_length(16000) == 34
+    recognizer.acoustic_model.row_multiple = 8
+    assert np.allclose(
+        recognizer.emissions([np.ones(16000)] * 2)[1], recognizer.emissions([np.ones(16000)])[0], atol=1e-4
+    )
     audio = Path(values["data"]["dev"]).parent / "dev000.wav"
     assert recognizer.transcribe(audio).duration > 0
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 
+from asr.model import shapes
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import load_model, read_metadata
 from asr.training.callbacks import SaveOnInterrupt
@@ -68,7 +69,9 @@ def test_learns_the_language_and_writes_everything_a_run_should(settings: Settin
 
 
 # In the second epoch of 8 steps; other moments: test_interruption.py.
-@pytest.mark.parametrize(("kind", "objectives"), [("ema", {}), ("last_k", {"ctc": 1.0, "consistency": 0.2})])
+@pytest.mark.parametrize(
+    ("kind", "objectives", "rows"), [("ema", {}, 1), ("last_k", {"ctc": 1.0, "consistency": 0.2}, 8)]
+)
 def test_interrupted_and_resumed_equals_unbroken(
     settings: Settings,
     step_losses: Losses,
@@ -76,7 +79,9 @@ def test_interrupted_and_resumed_equals_unbroken(
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
     objectives: dict[str, float],
+    rows: int,
 ) -> None:
+    monkeypatch.setitem(shapes.ROWS, "cpu", rows)  # as on a GPU
     sections = {"averaging": {"kind": kind, "last_k": 2}, "augment": {"join": 0.5}}
     if objectives:
         sections["objectives"] = objectives
