@@ -160,7 +160,11 @@ def _coerce_union(value: Any, args: tuple[Any, ...], path: str) -> Any:
         try:
             return _coerce(value, arg, path)
         except ConfigError as error:
-            fits = isinstance(value, list | tuple) == (typing.get_origin(arg) in (list, tuple))
+            wanted = (
+                list if typing.get_origin(arg) in (list, tuple) else dict if dataclasses.is_dataclass(arg) else None
+            )
+            given = list if isinstance(value, list | tuple) else dict if isinstance(value, Mapping) else None
+            fits = given == wanted
             failure = error if fits else failure or error
     raise failure or ConfigError(f"{path}: {value!r} is not allowed")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from asr.corpus.mixing import Mix
 from asr.types import ConfigError, ManifestError
 
 # Inside one bucket the longest utterance is at most this many times the shortest (unless the bucket would then be
@@ -28,9 +29,10 @@ class BatchSampler:
     0 the batch with the most padded seconds runs first: where memory is too small, that shows in the first minute.
 
     Each step's batches of all ranks have similar lengths, so that no rank waits for another. All ranks get the same
-    number of batches and every utterance runs exactly once an epoch: where the number of batches is not a multiple of
-    `world_size`, some are split. Only where nothing can be split any more (every batch is a single utterance) do up to
-    `world_size` - 1 utterances run twice.
+    number of batches and every utterance runs exactly once an epoch, or as often as the `weights` of the corpora say
+    (see `Mix`; the k-th repetition of an utterance is index + k * utterances): where the number of batches is not a
+    multiple of `world_size`, some are split. Only where nothing can be split any more (every batch is a single
+    utterance) do up to `world_size` - 1 utterances run twice.
 
     Position. Workers fetch ahead of training, so iterating never moves the position (`epoch`, `consumed`); `advance()`
     does, called once for each batch that training has *finished*, and it rolls over to the next epoch after the last
@@ -49,6 +51,8 @@ class BatchSampler:
         max_added: seconds of silence that augmentation may add to an utterance.
         row_multiple: batches have a multiple of this many utterances, wherever `batch_seconds` allows so many and
             enough of like length are left.
+        corpora, weights: the number of each utterance's corpus, and how often an epoch holds those of each corpus.
+        sorted_first_epoch: the batches of epoch 0 run shortest first (SortaGrad; Amodei et al., 2016, "Deep Speech 2").
 
     Raises ConfigError for settings that cannot work, ManifestError for durations that are not positive.
     """
@@ -66,6 +70,9 @@ class BatchSampler:
         max_stretch: float = 1.0,
         max_added: float = 0.0,
         row_multiple: int = 1,
+        corpora: Sequence[int] | np.ndarray | None = None,
+        weights: Sequence[float] = (1.0,),
+        sorted_first_epoch: bool = False,
     ) -> None:
         seconds = _checked(durations, batch_seconds, rank, world_size, max_batch_size)
         if not (max_stretch >= 1 and math.isfinite(max_stretch)):
@@ -77,7 +84,10 @@ class BatchSampler:
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.row_multiple = row_multiple
         self.epoch = self.consumed = 0
-        lengthened = seconds * max_stretch + max_added
+        self.sorted_first_epoch = sorted_first_epoch
+        corpus_of = np.zeros(len(seconds), np.int64) if corpora is None else np.asarray(corpora)
+        self._mix = Mix(seconds, corpus_of, weights)
+        lengthened = seconds[self._mix.bounds()] * max_stretch + max_added
         largest = _Largest(float(batch_seconds), max_batch_size, row_multiple)
         self._plan = _make_plan(lengthened, largest, buckets, world_size)
         self._seconds = seconds.astype(np.float32)
@@ -85,6 +95,10 @@ class BatchSampler:
         settings = f"{batch_seconds} {buckets} True {seed} {world_size} {max_batch_size} {max_stretch} {max_added}"
         if row_multiple > 1:
             settings += f" {row_multiple}"
+        if sorted_first_epoch:
+            settings += " sorted"
+        if not self._mix.even:
+            settings += f" {list(weights)} {hashlib.sha256(corpus_of.astype(np.int64).tobytes()).hexdigest()}"
         self._fingerprint = hashlib.sha256(self._seconds.tobytes() + settings.encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -134,9 +148,13 @@ class BatchSampler:
         if plan.repeated:
             extra = np.resize(np.argsort(rng.random(len(order)), kind="stable"), plan.repeated)
             order = np.concatenate([order, order[extra]])
+        order = self._mix.epoch(epoch + self.seed)[order]
         groups = np.argsort(rng.random(len(self)), kind="stable")
         if epoch == 0:
-            longest = np.maximum.reduceat(self._seconds[order], plan.offsets[:-1])
+            longest = np.maximum.reduceat(self._seconds[order % len(self._seconds)], plan.offsets[:-1])
+        if epoch == 0 and self.sorted_first_epoch:
+            groups = np.argsort(longest.reshape(-1, self.world_size).max(axis=1), kind="stable")
+        elif epoch == 0:
             rows = -(-np.diff(plan.offsets) // self.row_multiple) * self.row_multiple  # those that fill up, too
             padded = (longest * rows).reshape(-1, self.world_size).max(axis=1)
             first = int(np.argmax(padded))

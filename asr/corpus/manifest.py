@@ -112,7 +112,17 @@ class Manifest(Sequence[Utterance]):
     @property
     def path(self) -> str:
         """The file it was read from (several: joined by ", ")."""
-        return ", ".join(source.path for source in self._sources)
+        return ", ".join(self.paths)
+
+    @property
+    def paths(self) -> list[str]:
+        """The files it was read from."""
+        return [source.path for source in self._sources]
+
+    @property
+    def files(self) -> np.ndarray:
+        """For each utterance the number, in `paths`, of the file that it stands in."""
+        return self._index["source"].astype(np.int64)
 
     def __len__(self) -> int:
         return len(self._index)

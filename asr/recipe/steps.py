@@ -30,7 +30,7 @@ from asr.text.normalize import normalizer
 from asr.text.tokenizer import load_tokenizer
 from asr.training.callbacks import best_checkpoints
 from asr.training.checkpoints import average_checkpoints, checkpoints, set_aside
-from asr.training.config import TrainConfig, manifests
+from asr.training.config import TrainConfig, manifests, training_sets
 from asr.training.data import describe_unknown_symbols, make_tokenizer
 from asr.training.process import Signals, is_first_process, locked, say
 from asr.training.run import MODEL, TOKENIZER, train
@@ -142,7 +142,10 @@ class Run:
     def train(self, force: bool) -> None:
         """The model: an interrupted run goes on, one with other settings or data is set aside."""
         data = self.config.data
-        sets = {"train": _digests(manifests(data.train)), "dev": _digests(manifests(data.dev))}
+        sets: dict[str, Any] = {"train": _digests(manifests(data.train)), "dev": _digests(manifests(data.dev))}
+        weights = [one.weight for one in training_sets(data.train)]
+        if any(weight != 1 for weight in weights):
+            sets["weights"] = weights
         settings = _without(to_dict(self.config), _INCIDENTAL)
         inputs = {**settings, "manifests": sets, "tokenizer": _digests([self.tokenizer_file])}
         stamp = Stamp(self.stamps / "train.json")

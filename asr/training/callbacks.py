@@ -15,7 +15,7 @@ from torch import Tensor
 
 from asr.training.checkpoints import LAST
 from asr.training.process import Interrupted, Signals, say
-from asr.training.tasks import Task, format_rates
+from asr.training.tasks import Task, format_parts, format_rates
 
 
 def ema_callback(decay: float) -> WeightAveraging:
@@ -117,6 +117,7 @@ class EpochReport(Callback):
             parts.append(f"dev loss {metrics['dev/loss']:.3f}")
         if self.task.monitor in metrics:
             parts.append(format_rates(self.task, metrics, width=7))
+            parts += [by_manifest] if (by_manifest := format_parts(self.task, metrics)) else []
         if "train/blank_share" in metrics:
             parts.append(f"blank {metrics['train/blank_share']:4.0%}")
         rate = trainer.optimizers[0].param_groups[0]["lr"]

@@ -31,14 +31,34 @@ from asr.types import ConfigError
 
 
 @dataclass(frozen=True)
+class TrainingSet:
+    """A manifest, and how often an epoch holds each of its utterances: 2 is twice, 0.5 in every second epoch."""
+
+    path: FilePath
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < math.inf:
+            raise ValueError(f"weight must be above 0, found {self.weight:g} (leave the set out to train without it)")
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Manifests and batches. Paths are relative to the directory the command runs in. Durations are seconds.
+
+    `train` names manifests, or `{path, weight}`: an epoch holds each utterance of that one `weight` times. With
+    `mix_temperature` T above 1, the shares of the manifests in an epoch are those of (weight * hours) ^ (1 / T): small
+    corpora are heard more often, large ones less, and the hours of an epoch stay the same. `sorted_first_epoch` runs
+    the batches of the first epoch shortest first (SortaGrad). With several manifests in `dev`, each has a WER of its
+    own, beside that of all.
 
     `batch_seconds` bounds the padded audio of one batch on one device: it is the setting to lower when memory runs out.
     `workers` -1 chooses by the number of cores. `cache_audio` keeps decoded audio in memory (small sets only).
     """
 
-    train: FilePath | tuple[FilePath, ...] = ()
+    train: FilePath | TrainingSet | tuple[FilePath | TrainingSet, ...] = ()
+    mix_temperature: float = 1.0
+    sorted_first_epoch: bool = False
     dev: FilePath | tuple[FilePath, ...] = ()
     test: dict[str, FilePath] = field(default_factory=dict)
     batch_seconds: float = 120.0
@@ -50,6 +70,10 @@ class DataConfig:
     workers: int = -1
     cache_audio: bool = False
     allow_skips: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.mix_temperature < math.inf:
+            raise ValueError(f"mix_temperature must be at least 1, found {self.mix_temperature:g}")
 
 
 @dataclass(frozen=True)
@@ -258,9 +282,15 @@ def read_extended(path: str | Path, _seen: tuple[Path, ...] = ()) -> dict[str, A
     return _merge(read_extended(path.parent / base, (*_seen, path.resolve())), values)
 
 
-def manifests(entry: str | tuple[str, ...]) -> list[str]:
+def manifests(entry: str | TrainingSet | tuple[str | TrainingSet, ...]) -> list[str]:
     """A manifest setting as a list of paths."""
-    return [entry] if isinstance(entry, str) and entry else list(entry)
+    return [training_set.path for training_set in training_sets(entry)]
+
+
+def training_sets(entry: str | TrainingSet | tuple[str | TrainingSet, ...]) -> list[TrainingSet]:
+    """A manifest setting as a list of manifests with their weights."""
+    entries = entry if isinstance(entry, tuple | list) else (entry,) if entry else ()
+    return [TrainingSet(one) if isinstance(one, str) else one for one in entries]
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

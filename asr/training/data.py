@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader
 from asr.corpus.batching import BatchSampler, EvaluationBatchSampler
 from asr.corpus.check import Skip, infeasible, unknown_symbols, write_skipped
 from asr.corpus.manifest import Manifest, Utterance
+from asr.corpus.mixing import mixed_weights
 from asr.model.acoustic import output_length
 from asr.model.shapes import fast_rows
 from asr.text.normalize import normalize, tag_warnings
 from asr.text.tokenizer import Tokenizer, train_char, train_sentencepiece
-from asr.training.config import TextConfig, TrainConfig
+from asr.training.config import DataConfig, TextConfig, TrainConfig, training_sets
 from asr.training.dataset import Batch, SpeechDataset, auto_workers, collate, worker_init
 from asr.training.process import say
 from asr.types import AudioError, ConfigError, Failure, ManifestError, TextError
@@ -87,6 +88,27 @@ def _outside(manifest: Manifest, shortest: float, longest: float) -> Iterator[Sk
     durations = manifest.durations
     for index in np.flatnonzero((durations < shortest) | (durations > longest)):
         yield Skip(manifest[int(index)].id, f"lasts {durations[index]:.2f} s, outside {shortest:g} to {longest:g} s")
+
+
+def weights_of(config: DataConfig, manifest: Manifest) -> list[float]:
+    """How often an epoch holds each utterance of each file of the training manifest, by number."""
+    weights = [one.weight for one in training_sets(config.train)]
+    return mixed_weights(weights, _hours(manifest).tolist(), config.mix_temperature)
+
+
+def describe_mix(config: DataConfig, manifest: Manifest) -> str:
+    """What an epoch holds of each training manifest, in a line; "" where it holds everything once."""
+    weights = weights_of(config, manifest)
+    if all(weight == 1 for weight in weights):
+        return ""
+    hours = _hours(manifest)
+    shares = weights * hours / float(np.dot(weights, hours))
+    parts = zip(manifest.paths, weights, hours, shares, strict=True)
+    return "an epoch holds " + ", ".join(f"{w:.3g} x {h:.2f} h of {path} ({s:.0%})" for path, w, h, s in parts)
+
+
+def _hours(manifest: Manifest) -> np.ndarray:
+    return np.bincount(manifest.files, weights=manifest.durations, minlength=len(manifest.paths)) / 3600
 
 
 class UnreadableCount:
@@ -155,6 +177,9 @@ class SpeechDataModule(pl.LightningDataModule):
             max_stretch=max(1.0, 1.0 / min(augment.speed)) if augment.speed else 1.0,
             max_added=2.0 * augment.silence,
             row_multiple=fast_rows(self.trainer.strategy.root_device),
+            corpora=self.train_manifest.files,
+            weights=weights_of(data, self.train_manifest),
+            sorted_first_epoch=data.sorted_first_epoch,
         )
         if self.resume_position is not None:
             self.sampler.load_state_dict(self.resume_position)

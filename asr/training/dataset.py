@@ -125,6 +125,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
 class SpeechDataset(Dataset[Sample]):
     """The utterances of a manifest, each by its `(epoch, index)` pair as the batch samplers yield them.
 
+    The k-th repetition of an utterance in an epoch has index + k * len(manifest), in samples and batches as well.
     All randomness comes from (seed, epoch, index), so a sample depends neither on the worker nor on what was read
     before. Segments of longer recordings are read without the rest. Holds no open files and can be pickled.
 
@@ -150,7 +151,8 @@ class SpeechDataset(Dataset[Sample]):
         return len(self.manifest)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, index = key
+        epoch, place = key
+        index = place % len(self.manifest)
         utterance = self.manifest[index]
         try:
             samples = self._samples(index, utterance)
@@ -158,9 +160,9 @@ class SpeechDataset(Dataset[Sample]):
             failure = Failure(utterance.id, utterance.audio_filepath, f"utterance '{utterance.id}': {error}")
             return Sample(index, torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0.0, epoch, failure)
         if self._augment is not None:
-            samples = self._augment(samples, (self.config.seed, epoch, index))
+            samples = self._augment(samples, (self.config.seed, epoch, place))
         waveform = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
-        return Sample(index, waveform, self._tokens(self.reference(index), utterance), len(waveform) / self.rate, epoch)
+        return Sample(place, waveform, self._tokens(self.reference(index), utterance), len(waveform) / self.rate, epoch)
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Sample]:
         """The samples of a batch (DataLoaders ask for them so), some of them joined where `augment.join` draws it."""
@@ -189,7 +191,8 @@ class SpeechDataset(Dataset[Sample]):
         assert self._augment is not None
         first = samples[0]
         wave = self._augment.join([s.waveform.numpy() for s in samples], (self.config.seed, first.epoch, first.index))
-        tokens = self._tokens(" ".join(self.reference(s.index) for s in samples), self.manifest[first.index])
+        places = [s.index % len(self.manifest) for s in samples]
+        tokens = self._tokens(" ".join(map(self.reference, places)), self.manifest[places[0]])
         seconds = len(wave) / self.rate
         return Sample(first.index, torch.from_numpy(wave), tokens, seconds, first.epoch, utterances=len(samples))
 

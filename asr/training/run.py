@@ -41,7 +41,7 @@ from asr.training.checkpoints import (
     set_aside,
 )
 from asr.training.config import TrainConfig, manifests
-from asr.training.data import KeepPosition, SpeechDataModule, make_tokenizer, training_manifest
+from asr.training.data import KeepPosition, SpeechDataModule, describe_mix, make_tokenizer, training_manifest
 from asr.training.dataset import prepare_workers
 from asr.training.initial import InitialModel
 from asr.training.module import SpeechModule
@@ -155,6 +155,8 @@ def _description(config: TrainConfig, train_set: Manifest, dev_set: Manifest, mo
         f"{config.name}: {len(train_set)} training utterances ({hours:.2f} h), {len(dev_set)} dev, "
         f"{module.tokenizer.vocab_size} symbols, {parameters / 1e6:.2f} M parameters"
     )
+    if mix := describe_mix(config.data, train_set):
+        text += f"\n{mix}"
     if module.views > 1:
         text += (
             f"\nnote: {module.views} views of each utterance, each with {module.augment.time_masks} time masks "

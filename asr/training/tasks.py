@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
@@ -38,7 +40,10 @@ class Task(Protocol):
         """Sums (n,) float64 of this rank: the mean of the ranks' rates would be no rate."""
 
     def metrics(self, totals: Tensor) -> dict[str, float]:
-        """The metrics, by the names they are logged under: `dev/...`, among them all of `rates`; `dev/loss` if any."""
+        """The metrics, by the names they are logged under: `dev/...`, among them all of `rates`; `dev/loss` if any.
+
+        Where `data.dev` names several manifests, `dev/NAME/...` for each of them.
+        """
 
     def choose_example(self, number: int) -> None:
         """Choose utterance `number`, modulo their count, for `example`."""
@@ -47,6 +52,24 @@ class Task(Protocol):
 def format_rates(task: type[Task] | Task, metrics: Mapping[str, Any], width: int = 0) -> str:
     """The task's rates on a line, `WER 12.34%  CER 5.67%`, the numbers at least `width` wide."""
     return "  ".join(f"{label} {float(metrics[name]):{width}.2%}" for name, label in task.rates.items())
+
+
+def format_parts(task: type[Task] | Task, metrics: Mapping[str, Any]) -> str:
+    """What `monitor` is for each of several dev manifests, `(a 12.34%, b 5.67%)`; "" for a single one."""
+    before, _, after = task.monitor.partition("/")
+    parts = {name: name.removeprefix(f"{before}/").removesuffix(f"/{after}") for name in metrics}
+    found = [f"{part} {float(metrics[name]):.2%}" for name, part in parts.items() if name == f"{before}/{part}/{after}"]
+    return f"({', '.join(found)})" if found else ""
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """A name for each manifest: that of the file, with that of its folder or a number where it is not the only one."""
+    names = [Path(path).name.removesuffix(".gz").removesuffix(".jsonl") for path in paths]
+    count = Counter(names)
+    folders = [Path(path).absolute().parent.name for path in paths]
+    names = [f"{f}-{name}" if count[name] > 1 else name for f, name in zip(folders, names, strict=True)]
+    count = Counter(names)
+    return [f"{name}-{i}" if count[name] > 1 else name for i, name in enumerate(names, 1)]
 
 
 class CTCTask:
@@ -58,6 +81,7 @@ class CTCTask:
 
     def __init__(self, model: AcousticModel, tokenizer: Tokenizer, normalizer: str, dev: Manifest) -> None:
         self.normalizer, self.dev = normalizer, dev
+        self.files, self.names = dev.files, short_names(dev.paths)
         self.decoder = GreedyDecoder(tokenizer, model.frame_seconds)
         self.example = ("", "")
         self.start()
@@ -65,6 +89,7 @@ class CTCTask:
     def start(self) -> None:
         self.references: list[str] = []
         self.hypotheses: list[str] = []
+        self.indices: list[int] = []
         self.loss = torch.zeros(2, dtype=torch.float64)
 
     def add(self, outputs: Outputs | None, batch: Batch) -> None:
@@ -79,18 +104,24 @@ class CTCTask:
             self._add(index, self.decoder.decode(emission[:frames])[0].text)
 
     def totals(self) -> Tensor:
-        words = score(self.references, self.hypotheses, "word").counts
         characters = score(self.references, self.hypotheses, "char").counts
-        counts = [words.errors, words.reference_length, characters.errors, characters.reference_length]
-        return torch.cat([torch.tensor([*counts, len(self.references)], dtype=torch.float64), self.loss])
+        counts = [characters.errors, characters.reference_length, len(self.references)]
+        words = [0] * (2 * len(self.names))  # errors and words of each manifest
+        for index, found in zip(self.indices, score(self.references, self.hypotheses, "word").utterances, strict=True):
+            words[2 * self.files[index]] += found.errors
+            words[2 * self.files[index] + 1] += found.reference_length
+        return torch.cat([self.loss, torch.tensor([*counts, *words], dtype=torch.float64)])
 
     def metrics(self, totals: Tensor) -> dict[str, float]:
-        word_errors, words, character_errors, characters, utterances, loss, tokens = totals.tolist()
+        loss, tokens, character_errors, characters, utterances, *counts = totals.tolist()
+        errors, words = counts[::2], counts[1::2]
+        parts = {f"dev/{name}/wer": e / max(w, 1) for name, e, w in zip(self.names, errors, words, strict=True)}
         return {
-            "dev/wer": word_errors / max(words, 1),
+            "dev/wer": sum(errors) / max(sum(words), 1),
             "dev/cer": character_errors / max(characters, 1),
             "dev/loss": loss / max(tokens, 1),
             "dev/utterances": utterances,
+            **(parts if len(parts) > 1 else {}),
         }
 
     def choose_example(self, number: int) -> None:
@@ -99,6 +130,7 @@ class CTCTask:
             self.example = (self.references[index], self.hypotheses[index])
 
     def _add(self, index: int, hypothesis: str) -> None:
+        self.indices.append(index)
         self.references.append(normalize(self.dev[index].text, self.normalizer))
         self.hypotheses.append(hypothesis)
 

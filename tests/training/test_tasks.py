@@ -19,7 +19,7 @@ from asr.training.config import parse_config
 from asr.training.dataset import Batch
 from asr.training.objectives import ObjectiveLoss
 from asr.training.run import train
-from asr.training.tasks import CTCTask, format_rates
+from asr.training.tasks import CTCTask, format_parts, format_rates, short_names
 from asr.types import ConfigError
 
 Settings = Callable[..., dict[str, Any]]
@@ -137,3 +137,12 @@ def test_names_that_are_in_no_registry_are_one_line(settings: Settings) -> None:
 def test_rates_are_percentages_under_their_labels() -> None:
     assert format_rates(CTCTask, {"dev/wer": 0.1234, "dev/cer": 0.05, "dev/loss": 3.0}) == "WER 12.34%  CER 5.00%"
     assert format_rates(CTCTask, {"dev/wer": 0.1234, "dev/cer": 0.05}, width=7) == "WER  12.34%  CER   5.00%"
+    parts = {"dev/a/wer": 0.5, "dev/b/wer": 0.25, "dev/wer": 0.3, "dev/loss": 1.0, "train/a/wer": 1.0}
+    assert format_parts(CTCTask, parts) == "(a 50.00%, b 25.00%)"
+    assert format_parts(CTCTask, {"dev/wer": 0.3}) == ""
+
+
+def test_manifests_are_called_by_as_little_as_tells_them_apart() -> None:
+    assert short_names(["x/dev.jsonl", "x/dev-other.jsonl.gz"]) == ["dev", "dev-other"]
+    assert short_names(["x/dev.jsonl", "y/dev.jsonl", "y/b"]) == ["x-dev", "y-dev", "b"]
+    assert short_names(["x/dev.jsonl", "z/x/dev.jsonl"]) == ["x-dev-1", "x-dev-2"]
