@@ -34,10 +34,12 @@ from asr.types import ConfigError
 class TrainingSet:
     """A manifest, and how often an epoch holds each of its utterances: 2 is twice, 0.5 in every second epoch."""
 
-    path: FilePath
+    path: FilePath = ""
     weight: float = 1.0
 
     def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("path must name a manifest")
         if not 0 < self.weight < math.inf:
             raise ValueError(f"weight must be above 0, found {self.weight:g} (leave the set out to train without it)")
 
