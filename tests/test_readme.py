@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import yaml
+
+from asr.training.config import parse_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -27,6 +30,7 @@ COMMANDS = [
     for line in text.splitlines()
     if line.strip()
 ]
+SETTINGS = [text for language, text in BLOCKS if language == "yaml"]
 TOKENS = {"a": 300.0, "b": 480.0, "c": 770.0, " ": 1230.0}  # a tone per letter, in hertz
 
 # Runs commands in one process, because importing torch takes longer than most of them.
@@ -64,9 +68,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "recordings" / "sub").mkdir(parents=True)
     for path in ("recordings/x.wav", "recordings/sub/y.wav", "a.wav", "new.wav", "talk.mp3"):
         speak(folder / path, "abc")
-    [yaml] = [text for language, text in BLOCKS if language == "yaml"]
+    [recipe] = [text for text in SETTINGS if text.startswith("name: my\n")]
     # As printed, only smaller and shorter.
-    small = yaml.replace("hidden_size: 384", "hidden_size: 16").replace(
+    small = recipe.replace("hidden_size: 384", "hidden_size: 16").replace(
         "max_epochs: 80", "max_epochs: 2, accelerator: cpu"
     )
     assert small.count("16") == 1 and "max_epochs: 2" in small
@@ -98,6 +102,11 @@ def test_commands_and_python_in_the_order_a_reader_would_type_them(folder: Path)
     assert " 0.9\n" in done.stdout
     for path in ("exp/my/learning_curve.png", "out/sub/y.srt", "report.html", "results/hyp.trn", "calibrated.asr"):
         assert (folder / path).exists(), path
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_settings_in_yaml_are_known(settings: str) -> None:
+    parse_config(yaml.safe_load(settings))
 
 
 def test_make_targets_exist() -> None:

@@ -102,8 +102,8 @@ def describe_mix(config: DataConfig, manifest: Manifest) -> str:
     if all(weight == 1 for weight in weights):
         return ""
     hours = _hours(manifest)
-    shares = weights * hours / float(np.dot(weights, hours))
-    parts = zip(manifest.paths, weights, hours, shares, strict=True)
+    amounts = np.asarray(weights) * hours
+    parts = zip(manifest.paths, weights, hours.tolist(), (amounts / amounts.sum()).tolist(), strict=True)
     return "an epoch holds " + ", ".join(f"{w:.3g} x {h:.2f} h of {path} ({s:.0%})" for path, w, h, s in parts)
 
 
