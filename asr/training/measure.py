@@ -102,7 +102,8 @@ def measure(config: TrainConfig, module: SpeechModule, shape: Shape, steps: int 
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    loader = DataLoader([batch] * steps, batch_size=None, collate_fn=_same, pin_memory=torch.cuda.is_available())
+    batches: Any = [batch] * steps  # a list is a data set
+    loader = DataLoader[Batch](batches, batch_size=None, collate_fn=_same, pin_memory=torch.cuda.is_available())
     message = ""
     try:
         trainer.fit(module, loader)
@@ -220,7 +221,7 @@ class _Clock(Callback):
         trainer.should_stop = trainer.should_stop or sum(self.seconds) > _ENOUGH_SECONDS
 
 
-def _same(batch: Batch) -> Batch:
+def _same(batch: Any) -> Any:
     return batch
 
 

@@ -83,7 +83,8 @@ class SpeechModule(pl.LightningModule):
         # DDP waits for the gradients of all parameters that it began with.
         if self.trainer.world_size == 1 and self._learns is self._frozen:
             self._learns = not self._frozen
-            self.model.encoder.requires_grad_(self._learns)
+            for parameter in self.model.encoder.parameters():
+                parameter.requires_grad_(self._learns)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.unreadable.add(batch)

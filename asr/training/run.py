@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import math
-import os
 import signal
 import time
 import traceback
@@ -177,8 +176,6 @@ def _trainer(config: TrainConfig, output: Path, task: Task, saving: list[Callbac
     settings = trainer_settings(config)
     if settings["precision"] != config.trainer.get("precision", settings["precision"]):
         say("note: float16 does not run on the CPU; using float32 (bf16-mixed works where the processor has it)")
-    if settings.get("deterministic"):
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     plugins = settings.pop("plugins", None) or []
     plugins = [*(plugins if isinstance(plugins, list) else [plugins]), DurableCheckpoints()]
     if SLURMEnvironment.detect():  # its own requeueing saves within a step; see `handled_signals`

@@ -91,30 +91,36 @@ def test_bfloat16_learns_as_float32_does(device: str, settings, tmp_path: Path) 
 
 
 def test_no_gradient_is_lost_in_bfloat16(device: str, settings) -> None:
-    """cuDNN runs the cells in float16, which has no numbers below 6e-8: gradients that vanish there show as zeros."""
-    shares = {}
+    """PyTorch casts recurrent cells to float16 for cuDNN, which has no numbers below 6e-8, and few below 6e-5.
+
+    The loss is divided by the tokens of the whole batch: the larger the batch, the smaller each frame's gradient.
+    """
+    found = {}
+    shape = Shape(32, 12.0) if device == "cuda" else Shape(4, 0.5)
+    model = (WIDE if device == "cuda" else {"hidden_size": 8}) | {"dropout": 0.0}
     for precision in ("32-true", "bf16-mixed"):
-        config = parse_config(settings(trainer=on(device, precision=precision), model=WIDE if device == "cuda" else {}))
+        config = parse_config(settings(trainer=on(device, precision=precision), model=model))
         torch.manual_seed(4)
         module = stand_in(config, 30)
-        kept: list[float] = []
 
-        def clip(*_: Any, module: Any = module, kept: list[float] = kept, **__: Any) -> None:
-            gradients = [p.grad for n, p in module.named_parameters() if "weight_hh" in n and p.grad is not None]
-            kept.append(float(torch.cat([g.flatten() for g in gradients]).ne(0).float().mean()))
+        def clip(*_: Any, module: Any = module, precision: str = precision, **__: Any) -> None:
+            cells = [p.grad.flatten() for n, p in module.named_parameters() if "weight_hh" in n]
+            found[precision] = torch.cat(cells).double().cpu()
 
         module.configure_gradient_clipping = clip
-        measure(config, module, Shape(8, 2.0 if device == "cuda" else 0.5), steps=1)
-        shares[precision] = kept[0]
-    assert shares["bf16-mixed"] > 0.99 * shares["32-true"] > 0
+        measure(config, module, shape, steps=1)
+    exact, half = found["32-true"], found["bf16-mixed"]
+    zeros, norms = [float((g == 0).double().mean()) for g in (exact, half)], [float(g.norm()) for g in (exact, half)]
+    angle = float(torch.nn.functional.cosine_similarity(exact, half, dim=0))
+    print(json.dumps({"device": device, "share of zeros": zeros, "norms": norms, "cosine": angle}))
+    assert zeros[1] < zeros[0] + 0.02 and norms[1] == pytest.approx(norms[0], rel=0.1) and angle > 0.97
 
 
 def test_the_step_does_not_wait(cuda: str, settings) -> None:
     """What PyTorch itself reports as waiting for the GPU, but for the native CTC kernel, which copies its lengths."""
     config = parse_config(settings(trainer=on("cuda", precision="bf16-mixed", log_every_n_steps=1000), model=WIDE))
     module = stand_in(config, 30)
-    begin, end = module.on_train_batch_start, module.on_before_zero_grad
-    steps = 0
+    begin, steps = module.on_train_batch_start, 0
 
     def start(*arguments: Any) -> None:
         nonlocal steps
@@ -122,22 +128,20 @@ def test_the_step_does_not_wait(cuda: str, settings) -> None:
         torch.cuda.set_sync_debug_mode("warn" if steps > 1 else "default")  # the first step chooses kernels
         begin(*arguments)
 
-    def finish(*arguments: Any) -> None:
-        end(*arguments)
+    def finish(*_: Any) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
-    module.on_train_batch_start, module.on_before_zero_grad = start, finish
+    module.on_train_batch_start, module.on_train_batch_end = start, finish
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             measure(config, module, Shape(8, 2.0), steps=4)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    waits = [w for w in caught if "synchronizing CUDA operation" in str(w.message)]
-    elsewhere = {
-        (w.filename, w.lineno) for w in waits if not re.search(r"functional\.py|autograd|objectives", w.filename)
-    }
-    assert steps >= 2 and not elsewhere
+    places = {(w.filename, w.lineno) for w in caught if "synchronizing CUDA operation" in str(w.message)}
+    # The clock of `measure` waits on purpose.
+    expected = r"nn.functional\.py|autograd|objectives|torch.cuda.__init__|measure\.py"
+    assert steps >= 2 and not {place for place in places if not re.search(expected, place[0])}
 
 
 def test_the_average_is_on_the_device_of_the_model(device: str, settings, monkeypatch: pytest.MonkeyPatch) -> None:
