@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -245,6 +246,29 @@ def parse_config(values: dict[str, Any], resume: str = "never") -> TrainConfig:
     if settings.get("accumulate_grad_batches", 1) < 1:  # Lightning divides by it
         raise ConfigError("trainer.accumulate_grad_batches: must be at least 1")
     return dataclasses.replace(config, trainer=settings)
+
+
+def trainer_settings(config: TrainConfig) -> dict[str, Any]:
+    """What `pytorch_lightning.Trainer` is made with: the section `trainer`, and our defaults."""
+    import torch
+
+    settings: dict[str, Any] = {
+        "accelerator": "auto",
+        "devices": 1,
+        "max_epochs": 50,
+        "precision": "32-true",
+        "log_every_n_steps": 10,
+        "num_sanity_val_steps": 1,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    } | config.trainer
+    if settings["accelerator"] == "auto" and not torch.cuda.is_available():
+        settings["accelerator"] = "cpu"  # MPS has no CTC kernel
+    if settings["accelerator"] == "cpu" and str(settings["precision"]).startswith("16"):
+        settings["precision"] = "32-true"  # float16 does not run on the CPU
+    if settings.get("deterministic"):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return settings
 
 
 def _trainer_setting(value: Any, hint: Any, path: str) -> Any:

@@ -111,6 +111,25 @@ def _hours(manifest: Manifest) -> np.ndarray:
     return np.bincount(manifest.files, weights=manifest.durations, minlength=len(manifest.paths)) / 3600
 
 
+def training_sampler(
+    config: TrainConfig, durations: np.ndarray, rank: int = 0, world_size: int = 1, **options: Any
+) -> BatchSampler:
+    """The batches that one of `world_size` processes trains on; `options` are other arguments of the sampler."""
+    data, augment = config.data, config.augment
+    return BatchSampler(
+        durations,
+        data.batch_seconds,
+        buckets=data.buckets,
+        seed=config.seed,
+        rank=rank,
+        world_size=world_size,
+        max_batch_size=data.max_batch_size,
+        max_stretch=max(1.0, 1.0 / min(augment.speed)) if augment.speed else 1.0,
+        max_added=2.0 * augment.silence,
+        **options,
+    )
+
+
 class UnreadableCount:
     """Counts, in the training process, the utterances that were left out because they could not be read.
 
@@ -164,22 +183,16 @@ class SpeechDataModule(pl.LightningDataModule):
         self.sampler: BatchSampler | None = None
 
     def train_dataloader(self) -> DataLoader:
-        data, augment = self.run_config.data, self.run_config.augment
         assert self.trainer is not None
-        self.sampler = BatchSampler(
+        self.sampler = training_sampler(
+            self.run_config,
             self.train_manifest.durations,
-            data.batch_seconds,
-            buckets=data.buckets,
-            seed=self.run_config.seed,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
-            max_batch_size=data.max_batch_size,
-            max_stretch=max(1.0, 1.0 / min(augment.speed)) if augment.speed else 1.0,
-            max_added=2.0 * augment.silence,
+            self.trainer.global_rank,
+            self.trainer.world_size,
             row_multiple=fast_rows(self.trainer.strategy.root_device),
             corpora=self.train_manifest.files,
-            weights=weights_of(data, self.train_manifest),
-            sorted_first_epoch=data.sorted_first_epoch,
+            weights=weights_of(self.run_config.data, self.train_manifest),
+            sorted_first_epoch=self.run_config.data.sorted_first_epoch,
         )
         if self.resume_position is not None:
             self.sampler.load_state_dict(self.resume_position)

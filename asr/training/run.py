@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import math
-import os
 import signal
 import time
 import traceback
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -28,7 +26,7 @@ from asr.files import write_text
 from asr.model.checkpoint import save_model
 from asr.text.normalize import versioned
 from asr.text.tokenizer import Tokenizer, load_tokenizer
-from asr.training.callbacks import DataWait, EpochReport, KeepBest, SaveOnInterrupt, ema_callback
+from asr.training.callbacks import DataWait, EpochReport, KeepBest, MovingAverage, SaveOnInterrupt
 from asr.training.checkpoints import (
     DAMAGED,
     LAST,
@@ -40,19 +38,19 @@ from asr.training.checkpoints import (
     remove_partial_files,
     set_aside,
 )
-from asr.training.config import TrainConfig, manifests
+from asr.training.config import TrainConfig, manifests, trainer_settings
 from asr.training.data import KeepPosition, SpeechDataModule, describe_mix, make_tokenizer, training_manifest
 from asr.training.dataset import prepare_workers
 from asr.training.initial import InitialModel
+from asr.training.measure import find_batch, out_of_memory
 from asr.training.module import SpeechModule
-from asr.training.process import Interrupted, handled_signals, is_first_process, locked, say
+from asr.training.process import Interrupted, handled_signals, is_first_process, locked, quiet_lightning, say
 from asr.training.record import draw_learning_curve, provenance, read_metrics
 from asr.training.tasks import Task, format_rates
 from asr.types import AsrError, ConfigError
 
 MODEL = "model.asr"
 TOKENIZER = "tokenizer.json"
-_NO_MEMORY = "can't allocate memory"
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
     Ctrl-C or SIGTERM, when everything is saved.
     """
     started = time.monotonic()
-    _quiet()
+    quiet_lightning()
     output = Path(config.output)
     with handled_signals() as signals, locked(output):
         if not manifests(config.data.train) or not manifests(config.data.dev):
@@ -120,14 +118,21 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
         if found:
             say(f"resuming from {found[0]} (epoch {found[1]['epoch'] + 1}, step {found[1]['global_step']})")
         with signals.deferred():
+            short = False  # of memory
             try:
                 trainer.fit(module, datamodule=data, ckpt_path=found[0] if found else None, weights_only=True)
             except SIGTERMException:  # Lightning's own, for a signal just before our handler replaces its handler
                 raise Interrupted(signal.SIGTERM) from None
             except Exception as error:
+                short = out_of_memory(error)
                 if message := _explained(error, config):
                     raise message from error
-                raise
+                if not short:
+                    raise
+            if short:  # outside the handler, whose traceback would keep what fills the memory
+                alone = torch.cuda.is_available() and trainer.world_size == 1
+                fits = partial(find_batch, config, train_set.durations, tokenizer.vocab_size) if alone else None
+                raise AsrError(_memory_advice(config.data.batch_seconds, fits))
             signals.check()
             seconds = time.monotonic() - started
             if not trainer.is_global_zero:
@@ -168,28 +173,14 @@ def _description(config: TrainConfig, train_set: Manifest, dev_set: Manifest, mo
 def _trainer(config: TrainConfig, output: Path, task: Task, saving: list[Callback]) -> pl.Trainer:
     callbacks: list[Callback] = [KeepPosition(), DataWait(), EpochReport(task, config.blank_plateau_epochs)]
     if config.averaging.kind == "ema":
-        callbacks.append(ema_callback(config.averaging.ema_decay))
+        callbacks.append(MovingAverage(config.averaging.ema_decay))
     if config.early_stopping > 0:
         callbacks.append(EarlyStopping(monitor=task.monitor, mode=task.mode, patience=config.early_stopping))
     # After the averaging callback: a checkpoint must hold the average of the step it was saved at.
     callbacks += saving
-    settings: dict[str, Any] = {
-        "accelerator": "auto",
-        "devices": 1,
-        "max_epochs": 50,
-        "precision": "32-true",
-        "log_every_n_steps": 10,
-        "num_sanity_val_steps": 1,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    } | config.trainer
-    if settings["accelerator"] == "auto" and not torch.cuda.is_available():
-        settings["accelerator"] = "cpu"  # MPS has no CTC kernel
-    if settings["accelerator"] == "cpu" and str(settings["precision"]).startswith("16"):
+    settings = trainer_settings(config)
+    if settings["precision"] != config.trainer.get("precision", settings["precision"]):
         say("note: float16 does not run on the CPU; using float32 (bf16-mixed works where the processor has it)")
-        settings["precision"] = "32-true"
-    if settings.get("deterministic"):
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     plugins = settings.pop("plugins", None) or []
     plugins = [*(plugins if isinstance(plugins, list) else [plugins]), DurableCheckpoints()]
     if SLURMEnvironment.detect():  # its own requeueing saves within a step; see `handled_signals`
@@ -254,15 +245,22 @@ def _record(config: TrainConfig, output: Path, train_set: Manifest, dev_set: Man
     write_text(output / "run.json", json.dumps(record, indent=1) + "\n")
 
 
+def _memory_advice(bound: float, largest: Callable[[float], float] | None) -> str:
+    """The setting to lower after memory ran out; with `largest`, which tries on the GPU, to a value that fits."""
+    advice = f"try data.batch_seconds={bound / 2:g}"
+    if largest:
+        say(f"out of memory with data.batch_seconds={bound:g}; looking for the largest that fits")
+        if not (found := largest(0.95 * bound)):
+            return "out of memory, even with the longest utterance alone: lower data.max_duration"
+        advice = f"data.batch_seconds={int(found)} fits"
+    return (
+        f"out of memory with data.batch_seconds={bound:g}: {advice} (and trainer.accumulate_grad_batches=2 keeps the "
+        "step the same), or lower data.max_duration"
+    )
+
+
 def _explained(error: Exception, config: TrainConfig) -> AsrError | None:
     """What is behind an error during the training, in one line; None where that is not known."""
-    text = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY in text):
-        lower = replace(config.data, batch_seconds=config.data.batch_seconds / 2).batch_seconds
-        return AsrError(
-            f"out of memory with data.batch_seconds={config.data.batch_seconds:g}: try data.batch_seconds={lower:g} "
-            f"(and trainer.accumulate_grad_batches=2 to keep the step the same), or a lower data.max_duration"
-        )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return AsrError(f"{error.filename or config.output}: cannot be written: {error.strerror}")
     frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -274,14 +272,3 @@ def _explained(error: Exception, config: TrainConfig) -> AsrError | None:
 def _refused(error: Exception) -> ConfigError:
     """Lightning's refusal of a setting, in one line."""
     return ConfigError(f"trainer: {' '.join(str(error).split()) or type(error).__name__}")
-
-
-def _quiet() -> None:
-    """Lightning's notices are for its developers; ours say what a user needs."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    messages = ("does not have many workers", "Checkpoint directory", "number of training batches", "LeafSpec")
-    for message in messages:
-        warnings.filterwarnings("ignore", f".*{message}.*")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning")
