@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from asr.audio.pauses import silence
 from asr.audio.read import probe, read
 from asr.audio.resample import resample
 from asr.config import FilePath
@@ -26,6 +25,11 @@ if TYPE_CHECKING:
 _ENDINGS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".sph", ".w64"}
 _SILENCE_PROBABILITY = 0.5  # at each end, so that utterances as they were recorded are learned, too
 _PEAK = 0.99  # what an augmented waveform is scaled back to where it would leave [-1, 1]
+# Of the silence that is made:
+_BACKGROUND_SECONDS = 0.1  # the quietest stretch of this length is taken for the background
+LEVELS_DB = (-30.0, 6.0)  # relative to the background
+_DIGITAL = 0.2  # share of silences that are zeros, as where recordings were edited
+_WHITE = 0.5  # share of the others whose spectrum is flat, as of another microphone
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,32 @@ class WaveAugment:
         if wanted >= seconds:
             return _read(path, self.rate, "noise_dir")
         return _read(path, self.rate, "noise_dir", place * (seconds - wanted), wanted)
+
+
+def silence(samples: np.ndarray, count: int, rate: int, draw: random.Random) -> np.ndarray:
+    """`(count,)` float32 samples of silence such as may surround `(time,)` samples at `rate` hertz; `draw` decides."""
+    kind, color, level = draw.random(), draw.random(), draw.uniform(*LEVELS_DB)
+    generator = np.random.default_rng(draw.getrandbits(63))
+    background = _quietest(samples, max(1, round(_BACKGROUND_SECONDS * rate)))
+    rms = math.sqrt(float(np.mean(np.square(background, dtype=np.float64)))) if len(background) else 0.0
+    if not count or kind < _DIGITAL or rms <= 0.0:
+        return np.zeros(count, dtype=np.float32)
+    noise = generator.standard_normal(count + len(background) - 1)
+    if color < _WHITE:
+        noise = noise[:count] * rms
+    else:  # white noise through a filter whose impulse response is the background has the background's spectrum
+        size = 1 << (len(noise) + len(background)).bit_length()
+        spectrum = np.fft.rfft(noise, n=size) * np.fft.rfft(background, n=size)
+        noise = np.fft.irfft(spectrum, n=size)[len(background) - 1 : len(noise)] / math.sqrt(len(background))
+    return (noise * 10.0 ** (level / 20.0)).astype(np.float32)
+
+
+def _quietest(samples: np.ndarray, width: int) -> np.ndarray:
+    """Of successive stretches of `width` samples the one with the least energy; everything where there is only one."""
+    if len(samples) < 2 * width:
+        return samples
+    stretches = samples[: len(samples) // width * width].reshape(-1, width)
+    return stretches[int(np.argmin(np.square(stretches, dtype=np.float64).sum(axis=1)))]
 
 
 def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:

@@ -12,14 +12,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
+
 from asr.audio.headers import Slice, corrected, data_extent, ogg_is_chained, ogg_is_cut
 from asr.audio.mpeg import readable_frames
 from asr.audio.readers import AudioReader, FfmpegReader, RawFormat, SoundFileReader, Undecodable
 from asr.types import AudioError
 
-Source = str | Path | bytes | BinaryIO
+Source = str | Path | bytes | BinaryIO | tuple[np.ndarray, int]
 
-_FFMPEG = "ffmpeg -i IN OUT.wav"
+_FFMPEG = "ffmpeg"
 _UNPACK = "unpack it first"
 _INSTALL_FFMPEG = "install ffmpeg (apt install ffmpeg, brew install ffmpeg or conda install ffmpeg)"
 _HEAD = 1024  # bytes: a sphere file's header
@@ -28,12 +30,12 @@ _HEAD = 1024  # bytes: a sphere file's header
 class Format(NamedTuple):
     """`magic` is a regular expression that the first bytes match.
 
-    `convert` is a command, or what else is to be done about the file; "" for what libsndfile reads.
+    `remedy` says what to do about a file that libsndfile does not read; _FFMPEG where the ffmpeg program reads it.
     """
 
     name: str
     magic: bytes
-    convert: str = ""
+    remedy: str = ""
 
 
 _UNKNOWN = Format("", b"")
@@ -41,13 +43,13 @@ _NEVER_RAW = ("wav", "flac", "ogg")  # their magic is no accident
 _FORMATS = (
     Format("wav", rb".{8}WAVE"),
     Format("flac", rb"fLaC"),
-    Format("speex", rb"OggS.{24}Speex   ", "speexdec IN OUT.wav"),
+    Format("speex", rb"OggS.{24}Speex   ", "convert it with `speexdec IN OUT.wav`"),
     Format("ogg", rb"OggS"),
     Format("aiff", rb".{8}AIF[FC]"),
     Format("au", rb"\.snd|dns\."),
     Format("caf", rb"caff"),
     Format("w64", rb"riff\x2e\x91\xcf\x11"),
-    Format("shortened sphere", rb"NIST_1A.*shorten", "sph2pipe -f wav IN OUT.wav"),
+    Format("shortened sphere", rb"NIST_1A.*shorten", "convert it with `sph2pipe -f wav IN OUT.wav`"),
     Format("sphere", rb"NIST_1A"),
     Format("voc", rb"Creative Voice File"),
     Format("m4a/mp4", rb".{4}ftyp", _FFMPEG),
@@ -57,7 +59,7 @@ _FORMATS = (
     Format("mp3", rb"ID3|\xff[\xe2-\xe7\xea-\xef\xf2-\xf7\xfa-\xff]"),  # a tag, or a frame of any version and layer
     Format("amr-wb", rb"#!AMR-WB", _FFMPEG),
     Format("amr", rb"#!AMR", _FFMPEG),
-    Format("silk", rb".?#!SILK_V3", "silk_v3_decoder IN OUT.pcm"),  # WeChat puts a byte before it
+    Format("silk", rb".?#!SILK_V3", "convert it with `silk_v3_decoder IN OUT.pcm`"),  # WeChat puts a byte before it
     Format("wma", rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11", _FFMPEG),
     Format("avi", rb".{8}AVI ", _FFMPEG),
     Format("qcelp", rb".{8}QLCM", _FFMPEG),
@@ -72,16 +74,16 @@ _FORMATS = (
     Format("dsf", rb"DSD ", _FFMPEG),
     Format("dff", rb"FRM8", _FFMPEG),
     Format("shorten", rb"ajkg", _FFMPEG),
-    Format("optimfrog", rb"OFR ", "ofr --decode IN"),
+    Format("optimfrog", rb"OFR ", "convert it with `ofr --decode IN`"),
     Format("dss", rb".dss", _FFMPEG),
-    Format("ds2", rb".ds2", "the dictation software that came with the recorder"),
-    Format("midi", rb"MThd", "a synthesizer: it holds notes, not sound"),
+    Format("ds2", rb".ds2", "it needs the dictation software that came with the recorder"),
+    Format("midi", rb"MThd", "it needs a synthesizer: it holds notes, not sound"),
     Format("zip", rb"PK\x03\x04", _UNPACK),
     Format("gzip", rb"\x1f\x8b", _UNPACK),
     Format("bzip2", rb"BZh", _UNPACK),
     Format("xz", rb"\xfd7zXZ\x00", _UNPACK),
     Format("7z", rb"7z\xbc\xaf\x27\x1c", _UNPACK),
-    Format("git-lfs pointer", rb"version https://git-lfs", "git lfs pull, which fetches the recording itself"),
+    Format("git-lfs pointer", rb"version https://git-lfs", "it needs git lfs pull, which fetches the recording itself"),
 )
 _SHORT_MAGIC = ("", "mp3", "aac", "ac3", "gzip", "dss", "ds2")  # may as well be the first samples of headerless audio
 
@@ -150,10 +152,10 @@ def open_reader(
     try:
         return FfmpegReader(path or _on_disk(file, stack))
     except Undecodable as error:
-        reason = str(error) if kind.convert or not kind.name else f"{reason}; {error}"
+        reason = str(error) if kind.remedy or not kind.name else f"{reason}; {error}"
     if not kind.name:
         raise AudioError(f"{label}: not an audio file ({reason})")
-    advice = f": {_how_to_convert(kind)}" if kind.convert not in ("", _FFMPEG) else ""
+    advice = f": {kind.remedy}" if kind.remedy not in ("", _FFMPEG) else ""
     raise AudioError(f"{label}: damaged or unsupported {kind.name} ({reason}){advice}")
 
 
@@ -196,22 +198,16 @@ def _sound_file_reader(file: BinaryIO, size: int, kind: str, head: bytes, raw: R
 
 def _advice(kind: Format, reason: str) -> str:
     """What a file is that soundfile did not read, and the ways out, on a machine without ffmpeg."""
-    if (kind.name and not kind.convert) or "pip install" in reason:
+    if (kind.name and not kind.remedy) or "pip install" in reason:
         return f"damaged or unsupported {kind.name or 'audio'} ({reason})"
-    if kind.convert == _FFMPEG:
+    if kind.remedy == _FFMPEG:
         return f"{kind.name} audio needs the ffmpeg program: {_INSTALL_FFMPEG}, or convert the file to wav or flac"
     if kind.name:
-        return f"{kind.name} is not read here: {_how_to_convert(kind)}"
+        return f"{kind.name} is not read here: {kind.remedy}"
     return (
         "not an audio file, or in a format not known here (wav, flac, ogg, opus, mp3, aiff, au, caf, sphere): "
         f"for others {_INSTALL_FFMPEG}, or convert the file to wav"
     )
-
-
-def _how_to_convert(kind: Format) -> str:
-    if kind.convert == _UNPACK:
-        return _UNPACK
-    return f"convert it with `{kind.convert}`" if " IN" in kind.convert else f"it needs {kind.convert}"
 
 
 def _on_disk(file: BinaryIO, stack: ExitStack) -> Path:

@@ -27,7 +27,7 @@ ByteOrder = Literal["little", "big"]
 
 LOWEST_RATE, HIGHEST_RATE = 1000, 768_000  # hertz; a header with another is damaged, and its filters fill the memory
 
-_BLOCK = 65536  # frames
+BLOCK = 65536  # frames decoded at once
 _MPEG_PACKET = 1152  # frames
 _UNKNOWN = 2**60  # libsndfile reports more frames than this where the header does not say how many there are
 _SUBTYPES = {"s8": "PCM_S8", "u8": "PCM_U8", "f32": "FLOAT", "f64": "DOUBLE"}
@@ -72,10 +72,9 @@ class RawFormat:
             )
         if self.channels < 1:
             raise ConfigError(f"raw audio: at least 1 channel, found {self.channels}")
-        if self.encoding not in get_args(Encoding):
-            raise ConfigError(f"raw audio: encoding '{self.encoding}' is not one of {', '.join(get_args(Encoding))}")
-        if self.byte_order not in get_args(ByteOrder):
-            raise ConfigError(f"raw audio: byte order '{self.byte_order}' is neither little nor big")
+        for name, chosen, known in (("encoding", self.encoding, Encoding), ("byte order", self.byte_order, ByteOrder)):
+            if chosen not in get_args(known):
+                raise ConfigError(f"raw audio: {name} '{chosen}' is not one of {', '.join(get_args(known))}")
 
     @property
     def frame_bytes(self) -> int:
@@ -85,8 +84,8 @@ class RawFormat:
     def soundfile_options(self) -> dict[str, Any]:
         """The arguments of `soundfile.SoundFile` that declare it."""
         subtype = _SUBTYPES.get(self.encoding, f"PCM_{self.encoding[1:]}")
-        layout = {"format": "RAW", "subtype": subtype, "endian": self.byte_order.upper()}
-        return {"samplerate": self.rate, "channels": self.channels, **layout}
+        stored = {"samplerate": self.rate, "channels": self.channels, "endian": self.byte_order.upper()}
+        return {"format": "RAW", "subtype": subtype, **stored}
 
 
 class AudioReader(ABC):
@@ -134,7 +133,7 @@ class SoundFileReader(AudioReader):
     def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
         done = start
         # The block in which a damaged file ends is lost as a whole, so the rest is read once more in small ones.
-        for size in (_BLOCK, 256):
+        for size in (BLOCK, 256):
             sound = self._open_at(done)
             if sound is None:
                 return

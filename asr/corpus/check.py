@@ -1,4 +1,4 @@
-"""Checks of single utterances: can the audio be read and is it as stated, and can CTC learn the transcript."""
+"""Checks of single utterances: is the audio readable and as described, and can CTC learn the transcript?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asr.audio.read import AudioInfo, probe, read
 from asr.corpus.manifest import Manifest, Utterance, repeats
 from asr.files import write_text
 from asr.text.normalize import normalizer as normalizer_named
-from asr.text.tokenizer import Tokenizer
+from asr.text.tokenizer import Tokenizer, shown_symbols
 from asr.types import AudioError
 
 # kind of a finding: what to do about it
@@ -53,7 +53,7 @@ NOTES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: its kind (a key of PROBLEMS or NOTES), manifest, utterance id ("" for the whole) and detail."""
+    """A problem or a note: kind (a key of PROBLEMS or NOTES), manifest, utterance id ("" for the whole) and detail."""
 
     kind: str
     manifest: str
@@ -90,6 +90,32 @@ def frames_needed(tokens: Sequence[int]) -> int:
     return len(tokens) + sum(a == b for a, b in pairwise(tokens))
 
 
+def obstacle(
+    utterance: Utterance, text: str, tokenizer: Tokenizer, rate: int, emitted: Callable[[int], int], speed: float = 1.0
+) -> str:
+    """Why no CTC model of this shape can learn an utterance with this normalized text; "" if one can.
+
+    The text is empty or cannot be spelled, or the model emits fewer frames than `frames_needed`: `emitted(samples)` is
+    how many frames it emits for audio at `rate` (hertz), whose length is taken from the manifest. `speed` above 1
+    leaves room for speed perturbation by that factor.
+    """
+    samples = round(utterance.duration * rate / speed)
+    if not text:
+        return "the text is empty"
+    if unknown := tokenizer.unknown_symbols(text):
+        return f"the tokenizer cannot spell {shown_symbols(unknown)}"
+    if samples <= 0:
+        return f"no audio ({utterance.duration:g} s)"
+    tokens = tokenizer.encode(text)
+    needed, frames = frames_needed(tokens), emitted(samples)
+    if frames >= needed:
+        return ""
+    return (
+        f"too short for its text: {utterance.duration:.2f} s are {frames} output frames, CTC needs {needed} "
+        f"({len(tokens)} tokens, {needed - len(tokens)} adjacent repeats)"
+    )
+
+
 def infeasible(
     manifest: Iterable[Utterance],
     tokenizer: Tokenizer,
@@ -99,35 +125,10 @@ def infeasible(
     *,
     speed: float = 1.0,
 ) -> list[Skip]:
-    """The utterances that no CTC model of this shape can learn, in manifest order.
-
-    Their normalized text is empty or cannot be spelled, or the model emits fewer frames than `frames_needed`:
-    `emitted(samples)` is how many frames it emits for audio at `rate` (hertz), whose length is taken from the manifest.
-    `speed` above 1 leaves room for speed perturbation by that factor.
-    """
+    """The utterances with an `obstacle`, in manifest order."""
     normalize = normalizer_named(normalizer)
-    skips = []
-    for utterance in manifest:
-        text = normalize(utterance.text)
-        samples = round(utterance.duration * rate / speed)
-        unknown = tokenizer.unknown_symbols(text)
-        if not text:
-            reason = "the text is empty"
-        elif unknown:
-            reason = f"the tokenizer cannot spell {', '.join(map(shown_symbol, sorted(unknown)))}"
-        elif samples <= 0:
-            reason = f"no audio ({utterance.duration:g} s)"
-        else:
-            tokens = tokenizer.encode(text)
-            needed, frames = frames_needed(tokens), emitted(samples)
-            if frames >= needed:
-                continue
-            reason = (
-                f"too short for its text: {utterance.duration:.2f} s are {frames} output frames, CTC needs {needed} "
-                f"({len(tokens)} tokens, {needed - len(tokens)} adjacent repeats)"
-            )
-        skips.append(Skip(utterance.id, reason))
-    return skips
+    reasons = ((u.id, obstacle(u, normalize(u.text), tokenizer, rate, emitted, speed)) for u in manifest)
+    return [Skip(name, reason) for name, reason in reasons if reason]
 
 
 def unknown_symbols(
@@ -152,13 +153,6 @@ def write_skipped(path: str | Path, skips: Iterable[Skip]) -> None:
     """Write `id<TAB>reason` lines under a header, atomically."""
     lines = (f"{skip.id}\t{' '.join(skip.reason.split())}\n" for skip in skips)
     write_text(path, "id\treason\n" + "".join(lines))
-
-
-def shown_symbol(symbol: str) -> str:
-    """A character as messages show it: quoted, with its code point where the glyph alone may mislead."""
-    if not symbol.isprintable():
-        return f"U+{ord(symbol):04X}"
-    return f"'{symbol}'" if symbol.isascii() else f"'{symbol}' (U+{ord(symbol):04X})"
 
 
 _CHUNK = 2048  # utterances in flight

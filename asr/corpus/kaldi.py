@@ -233,15 +233,14 @@ def _windows(
 
 # Commands in wav.scp that only unpack a file, and their options that leave the samples as they are. With other options
 # (trim, speed, ...) the audio is not that of the file, and reading the file instead would be wrong without a word.
-_PLAIN: dict[str, tuple[str, ...]] = {
-    "cat": (),
-    "flac": ("--stdout", "--decode", "--silent", "--totally-silent", "-c", "-d", "-s"),
-    "sph2pipe": ("-p",),
-    "sox": ("-V0", "-V1", "-S", "-q", "-G"),
-}
-_VALUED: dict[str, dict[str, tuple[str, ...]]] = {
-    "sph2pipe": {"-f": ("wav", "rif"), "-c": ("1", "2")},
-    "sox": {"-t": ("wav", "wavpcm", "flac", "mp3", "sph", "ogg"), "-b": ("16",), "-e": ("signed", "signed-integer")},
+_COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {  # program: its options: the values that they take
+    "cat": {},
+    "flac": dict.fromkeys(("--stdout", "--decode", "--silent", "--totally-silent", "-c", "-d", "-s"), ()),
+    "sph2pipe": {"-p": (), "-f": ("wav", "rif"), "-c": ("1", "2")},
+    "sox": {
+        **dict.fromkeys(("-V0", "-V1", "-S", "-q", "-G"), ()),
+        **{"-t": ("wav", "wavpcm", "flac", "mp3", "sph", "ogg"), "-b": ("16",), "-e": ("signed", "signed-integer")},
+    },
 }
 
 
@@ -266,12 +265,12 @@ def parse_entry(written: str, place: str) -> tuple[str, int | None]:
 def _command(written: str) -> tuple[str, int | None] | None:
     """The file that is read and the channel; None for a command that is not understood in full."""
     try:
-        words = shlex.split(written)
-    except ValueError:
+        program, *words = shlex.split(written)
+    except ValueError:  # an open quote, or nothing at all
         return None
-    if any(c in written for c in "|;&<>$`*?") or not words:
+    program = Path(program).name
+    if any(c in written for c in "|;&<>$`*?") or program not in _COMMANDS:
         return None
-    program, words = Path(words[0]).name, words[1:]
     if program == "flac":  # -cds is -c -d -s
         words = [
             part for word in words for part in ([f"-{c}" for c in word[1:]] if word[:1] == "-" != word[1:2] else [word])
@@ -284,22 +283,21 @@ def _command(written: str) -> tuple[str, int | None] | None:
     files, options = [], set()
     while words:
         word = words.pop(0)
-        allowed = _VALUED.get(program, {}).get(word)
-        if allowed is not None:
-            if not words or words[0] not in allowed:
+        if values := _COMMANDS[program].get(word):
+            if not words or words[0] not in values:
                 return None
             channel = int(words[0]) - 1 if word == "-c" else channel
             del words[0]
-        elif word.startswith("-") and word != "-":
-            if word not in _PLAIN.get(program, ()):
-                return None
+        elif word in _COMMANDS[program]:
             options.add(word)
+        elif word.startswith("-") and word != "-":
+            return None
         else:
             files.append(word)
     if program == "sox" and files[-1:] == ["-"]:
         files.pop()
     encodes = program == "flac" and not options & {"-d", "--decode"}
-    return (files[0], channel) if program in _PLAIN and len(files) == 1 and files[0] != "-" and not encodes else None
+    return (files[0], channel) if len(files) == 1 and files[0] != "-" and not encodes else None
 
 
 def _cut(text: str) -> str:

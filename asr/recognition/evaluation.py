@@ -51,18 +51,6 @@ class Evaluation:
     seconds: float
 
     @property
-    def normalizer(self) -> str:
-        return self.scored.normalizer
-
-    @property
-    def references(self) -> tuple[str, ...]:
-        return self.scored.references
-
-    @property
-    def hypotheses(self) -> tuple[str, ...]:
-        return self.scored.hypotheses
-
-    @property
     def wer(self) -> Score:
         return self.scored.words
 
@@ -87,19 +75,19 @@ class Evaluation:
     @property
     def unknown_share(self) -> float:
         """Share of the reference characters that the model cannot spell; spaces do not count."""
-        characters = sum(len(text) - text.count(" ") for text in self.references)
+        characters = sum(len(text) - text.count(" ") for text in self.scored.references)
         return sum(self.unknown_symbols.values()) / characters if characters else 0.0
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What makes the rates doubtful, one line each."""
+        """Reasons to doubt the rates, one line each."""
         if self.unknown_share <= UNKNOWN_SHARE_LIMIT:
             return self.scored.warnings
         most = ", ".join(map(repr, list(self.unknown_symbols)[:8]))
         return (
             *self.scored.warnings,
             f"{self.unknown_share:.1%} of the reference characters are outside the model's alphabet (most often "
-            f"{most}): wrong case or normalizer? The references were normalized with '{self.normalizer}'",
+            f"{most}): wrong case or normalizer? The references were normalized with '{self.scored.normalizer}'",
         )
 
     def summary(self) -> dict[str, Any]:
@@ -119,15 +107,15 @@ class Evaluation:
         }
 
     def text(self) -> str:
-        """The figures for people, a few lines."""
+        """The figures as a few lines of text."""
         words, characters, confidences = self.wer, self.cer, self.scored.confidences
         unread = f", {len(self.failures)} of them unreadable and counted as empty" if self.failures else ""
         total = len(self.utterances)
         speed = f" ({1 / self.real_time_factor:.0f}x real time)" if self.real_time_factor else ""
         return (
-            f"{self.manifest}: {len(self.hypotheses)} of {total} utterances{unread}, "
+            f"{self.manifest}: {len(self.scored.hypotheses)} of {total} utterances{unread}, "
             f"{words.reference_length} words, {self.audio_seconds / 60:.1f} min\n"
-            f"{rate_line('WER', words)}   normalizer {self.normalizer}\n"
+            f"{rate_line('WER', words)}   normalizer {self.scored.normalizer}\n"
             f"{rate_line('CER', characters)}\n"
             f"SER {words.sentence_error_rate:7.2%}  ({words.sentence_errors} of {total} utterances with an error)\n"
             f"RTF {self.real_time_factor:.4f}{speed}"
@@ -191,7 +179,7 @@ def recognize_manifest(
     workers: int | None = None,
     on_result: Callable[[Transcript | Failure], object] | None = None,
 ) -> tuple[Transcript | Failure, ...]:
-    """What every utterance gives, in manifest order; `on_result` is called as results come, longest first."""
+    """The result of each utterance, in manifest order; `on_result` is called as results come, longest first."""
     utterances = list(manifest)
     # Longest first: batches are even, and what does not fit into memory shows at once.
     longest_first = np.argsort(-manifest.durations, kind="stable").tolist()

@@ -258,7 +258,7 @@ def _split(joined: np.ndarray, lengths: Sequence[int]) -> list[np.ndarray | None
 
 
 def table(tuning: Tuning, most: int = 10) -> str:
-    """The best settings for people, best first."""
+    """A table of the best settings, best first."""
     rows = sorted(tuning.trials, key=lambda trial: (trial.errors, trial is not tuning.best, trial.alpha, trial.beta))
     lines = ["alpha    beta  beam     WER  errors"]
     for trial in rows[:most]:
