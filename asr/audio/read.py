@@ -138,12 +138,22 @@ class AudioStream:
         self._start, self._stop = _window(offset, duration, info, label)
         end = info.frames if info.frames >= 0 else math.inf
         self.seconds = (min(end, math.inf if self._stop is None else self._stop) - self._start) / info.rate
-        self._channels = _Channels(channel, info.channels, info.rate, label)
+        self._channel = int(channel) if str(channel).removeprefix("-").isdecimal() else channel
+        if isinstance(self._channel, int):
+            if not 0 <= self._channel < info.channels:
+                last = info.channels - 1
+                there = f"{info.channels} channels (0 to {last})" if last else "1 channel (0)"
+                raise AudioError(f"{label}: no channel {channel}, it has {there}")
+        elif channel not in ("mix", "each"):
+            raise AudioError(f"{label}: channel must be 'mix', 'each' or a number, found {channel!r}")
+        picked = info.channels if channel == "each" else 1
+        self._lowest, self._highest = np.full(picked, np.inf), np.full(picked, -np.inf)  # samples of each channel
+        self._energy = np.zeros(2)  # of the channels on average, of their mean
 
     @property
     def silent(self) -> bool:
         """Whether all samples decoded so far are the same; those that came in blocks are among them."""
-        return self._channels.silent[0]
+        return bool(self._lowest[0] == self._highest[0])
 
     def read(self) -> Audio:
         """All of it at once."""
@@ -151,7 +161,7 @@ class AudioStream:
         with _named_errors(self._label):
             samples = resample(np.concatenate(parts, axis=-1), self.source_rate, self.rate)
             samples = np.ascontiguousarray(samples, dtype=np.float32)
-        silent = self._channels.silent
+        silent = tuple((self._lowest == self._highest).tolist())
         return Audio(samples, self.rate, self.duration, self.source_rate, self.info.channels, self.warnings, silent)
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -173,7 +183,7 @@ class AudioStream:
         while True:
             with _named_errors(self._label):
                 block = next(blocks, None)
-                picked = None if block is None else self._channels.pick(block)
+                picked = None if block is None else self._pick(block, frames)
             if picked is None:
                 break
             frames += picked.shape[-1]
@@ -182,7 +192,41 @@ class AudioStream:
         if not frames:
             raise AudioError(f"{self._label}: {self._why_nothing()}")
         shortage = self._shortage(self._start + frames)
-        self.warnings = (*self._reader.warnings, *shortage, *self._channels.warnings(self.rate))
+        self.warnings = (*self._reader.warnings, *shortage, *self._doubts())
+
+    def _pick(self, block: np.ndarray, before: int) -> np.ndarray:
+        """The channels asked for, `(time,)` or for "each" `(channels, time)`, of a `(frames, channels)` block.
+
+        `before` frames came before it. Raises AudioError on samples that are not finite.
+        """
+        if self._channel == "each":
+            picked = block.T
+        elif isinstance(self._channel, int) or self.info.channels == 1:
+            picked = block[:, self._channel if isinstance(self._channel, int) else 0]
+        else:
+            with np.errstate(all="ignore"):  # what is not finite is refused below
+                picked = block.mean(axis=1, dtype=np.float32)
+                self._energy += [np.square(block).mean(axis=1).sum(), np.square(picked).sum()]
+        if len(block):
+            lowest, highest = picked.min(axis=-1), picked.max(axis=-1)
+            if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):  # NaN passes through both
+                first = before + int(np.argmin(np.isfinite(np.atleast_2d(picked)).all(axis=0)))
+                place = f"the first at {first / self.source_rate:.3f} s"
+                raise AudioError(f"{self._label}: holds NaN or infinite samples ({place})")
+            self._lowest, self._highest = np.minimum(self._lowest, lowest), np.maximum(self._highest, highest)
+        return picked
+
+    def _doubts(self) -> list[str]:
+        """Warnings about the samples themselves."""
+        found = []
+        if self._energy[1] < 1e-3 * self._energy[0]:
+            found.append("the channels cancel each other when mixed (one is inverted): choose one by its number")
+        if (peak := max(-self._lowest.min(), self._highest.max())) > _MAX_PEAK:
+            found.append(f"samples reach {peak:.0f}: floating-point audio belongs in [-1, 1]")
+        if self.source_rate < self.rate:
+            missing = f"frequencies above {self.source_rate / 2:g} Hz are missing"
+            found.append(f"recorded at {self.source_rate} Hz, below the {self.rate} Hz asked for: {missing}")
+        return found
 
     def _why_nothing(self) -> str:
         info = self.info
@@ -245,67 +289,6 @@ class ArrayReader(AudioReader):
             with np.errstate(over="ignore"):  # infinity is refused with its place
                 floats = block.astype(np.float32)
             yield floats if kind == "f" else (floats - 128.0 * (kind == "u")) / 2.0 ** (bits - 1)
-
-
-class _Channels:
-    """Picks the channels asked for from `(frames, channels)` blocks, and checks their samples."""
-
-    def __init__(self, channel: str | int, count: int, rate: int, label: str) -> None:
-        self._channel = int(channel) if str(channel).removeprefix("-").isdecimal() else channel
-        self._rate, self._label = rate, label
-        self._frames = 0
-        self._energy = np.zeros(2)  # of the channels on average, of their mean
-        picked = count if self._channel == "each" else 1
-        self._lowest, self._highest = np.full(picked, np.inf), np.full(picked, -np.inf)
-        if isinstance(self._channel, int):
-            if not 0 <= self._channel < count:
-                there = "1 channel (0)" if count == 1 else f"{count} channels (0 to {count - 1})"
-                raise AudioError(f"{label}: no channel {channel}, it has {there}")
-        elif channel not in ("mix", "each"):
-            raise AudioError(f"{label}: channel must be 'mix', 'each' or a number, found {channel!r}")
-
-    @property
-    def silent(self) -> tuple[bool, ...]:
-        """For each picked channel, whether all of its samples so far are the same."""
-        return tuple((self._lowest == self._highest).tolist())
-
-    def pick(self, block: np.ndarray) -> np.ndarray:
-        """`(time,)`, or `(channels, time)` for "each". Raises AudioError on samples that are not finite."""
-        picked = self._picked(block)
-        if len(block):
-            lowest, highest = picked.min(axis=-1), picked.max(axis=-1)
-            if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):  # NaN passes through both
-                first = self._frames + int(np.argmin(np.isfinite(np.atleast_2d(picked)).all(axis=0)))
-                raise AudioError(
-                    f"{self._label}: holds NaN or infinite samples (the first at {first / self._rate:.3f} s)"
-                )
-            self._lowest, self._highest = np.minimum(self._lowest, lowest), np.maximum(self._highest, highest)
-            self._frames += len(block)
-        return picked
-
-    def _picked(self, block: np.ndarray) -> np.ndarray:
-        if self._channel == "each":
-            return block.T
-        if isinstance(self._channel, int):
-            return block[:, self._channel]
-        if block.shape[1] == 1:
-            return block[:, 0]
-        with np.errstate(all="ignore"):  # not finite: refused by `pick`
-            mixed = block.mean(axis=1, dtype=np.float32)
-            self._energy += [np.square(block).mean(axis=1).sum(), np.square(mixed).sum()]
-        return mixed
-
-    def warnings(self, rate: int) -> list[str]:
-        """Warnings about the samples picked so far, used at `rate` hertz."""
-        found = []
-        if self._energy[1] < 1e-3 * self._energy[0]:
-            found.append("the channels cancel each other when mixed (one is inverted): choose one by its number")
-        if (peak := max(-self._lowest.min(), self._highest.max())) > _MAX_PEAK:
-            found.append(f"samples reach {peak:.0f}: floating-point audio belongs in [-1, 1]")
-        if self._rate < rate:
-            missing = f"frequencies above {self._rate / 2:g} Hz are missing"
-            found.append(f"recorded at {self._rate} Hz, below the {rate} Hz asked for: {missing}")
-        return found
 
 
 def _window(offset: float, duration: float | None, info: AudioInfo, label: str) -> tuple[int, int | None]:

@@ -269,23 +269,22 @@ def _matches(ours: np.ndarray, theirs: np.ndarray) -> Iterator[tuple[int, int]]:
 
 def _overlaps(train: HashedManifest, test: HashedManifest) -> Iterator[tuple[int, int]]:
     """(position in test, position in train) of windows of one recording that share time and channel."""
-    common = np.intersect1d(train.recording, test.recording)
-    common = common[common != 0]
+    common = np.setdiff1d(np.intersect1d(train.recording, test.recording), [0])
     windows: dict[int, list[tuple[float, float, int | None, int]]] = defaultdict(list)
-    for j in np.flatnonzero(np.isin(train.recording, common)):
-        windows[int(train.recording[j])].append((*_span(train.manifest[int(j)]), int(j)))
+    for j in np.flatnonzero(np.isin(train.recording, common)).tolist():
+        windows[int(train.recording[j])].append((*_span(train.manifest[j]), j))
     starts: dict[int, np.ndarray] = {}
     longest: dict[int, float] = {}
     for recording, spans in windows.items():
         spans.sort(key=lambda span: span[0])
         starts[recording] = np.array([span[0] for span in spans])
         longest[recording] = max(end - start for start, end, _, _ in spans)
-    for i in map(int, np.flatnonzero(np.isin(test.recording, common))):
+    for i in np.flatnonzero(np.isin(test.recording, common)).tolist():
         recording = int(test.recording[i])
         start, end, channel = _span(test.manifest[i])
         low, high = np.searchsorted(starts[recording], [start - longest[recording], end])
         for other_start, other_end, other_channel, j in windows[recording][low:high]:
-            same_channel = channel is None or other_channel is None or channel == other_channel
+            same_channel = None in (channel, other_channel) or channel == other_channel
             if same_channel and min(end, other_end) - max(start, other_start) > 1e-3:
                 yield i, j
                 break

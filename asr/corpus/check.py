@@ -178,14 +178,13 @@ def examine(
     Files are compared by hash, but only where their sizes are equal, so that most need not be read. `advance` is told
     how many utterances are done.
     """
-    # Segments of one recording follow each other, so that a small cache spares nearly all repeated probes.
-    examine_one = partial(_examine, decode=decode, probe_file=lru_cache(maxsize=4096)(_probe))
+    _probe.cache_clear()  # the files may have changed
     facts = []
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
         for manifest in manifests:
             found = AudioFacts([], *(np.zeros(len(manifest), dtype=np.int64) for _ in range(2)))
             for start in range(0, len(manifest), _CHUNK):  # map() alone would queue a whole corpus at once
-                results = pool.map(examine_one, manifest[start : start + _CHUNK])
+                results = pool.map(partial(_examine, decode=decode), manifest[start : start + _CHUNK])
                 for i, (problems, size, content) in enumerate(results, start):
                     found.recording[i], found.content[i] = size, content
                     found.findings += [
@@ -217,11 +216,9 @@ def _identify(manifests: Sequence[Manifest], facts: Sequence[AudioFacts], decode
         start += len(manifest)
 
 
-def _examine(
-    utterance: Utterance, decode: bool, probe_file: Callable[[str], tuple[AudioInfo | str, int]]
-) -> tuple[list[_Problem], int, int]:
+def _examine(utterance: Utterance, decode: bool) -> tuple[list[_Problem], int, int]:
     """(problems, file size, identity of the samples); the last two are 0 where they are not known."""
-    info, size = probe_file(utterance.audio_filepath)
+    info, size = _probe(utterance.audio_filepath)
     if isinstance(info, str):
         return [("unreadable audio", info)], 0, 0
     problems = list(_disagreements(utterance, info))
@@ -246,6 +243,8 @@ def _decode(utterance: Utterance) -> tuple[list[_Problem], int]:
     return problems, _identity([pcm.tobytes(), str(audio.rate).encode()])
 
 
+# Segments of one recording follow each other, so that a small cache spares nearly all repeated probes.
+@lru_cache(maxsize=4096)
 def _probe(path: str) -> tuple[AudioInfo | str, int]:
     try:
         return probe(path), Path(path).stat().st_size

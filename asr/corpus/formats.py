@@ -142,7 +142,7 @@ def _rows(path: Path, kind: str, columns: Columns, notes: list[str]) -> Iterator
 def _json_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[dict[str, Any]]:
     """Rows of JSON lines, or of one JSON array, with other tools' keys renamed to ours."""
     folder = Path(base_folder(path))
-    are_times_checked, silent = False, 0
+    unchecked, silent = True, 0
     for number, row in enumerate(_json_values(path), start=1):
         if not isinstance(row, dict):
             raise ManifestError(f"{path}: value {number} is not a JSON object")
@@ -155,9 +155,8 @@ def _json_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[dict[
             continue
         keys = columns.keys(list(row), f"{path}:{number}")
         renamed = {keys[column]: value for column, value in row.items()}
-        if not are_times_checked:
-            notes += unused_times(renamed, f"{path}:{number}")
-            are_times_checked = True
+        notes += unused_times(renamed, f"{path}:{number}") if unchecked else []
+        unchecked = False
         if isinstance(renamed.get("audio_filepath"), str):
             renamed["audio_filepath"] = str(folder / renamed["audio_filepath"])
         yield renamed
@@ -205,7 +204,7 @@ def _duration(row: dict[str, Any]) -> float | str | None:
         return str(error)
 
 
-_READ = ("id", "recording_id", "start", "duration", "channel", "text", "speaker", "alignment")  # of a supervision
+_READ = ("id", "recording_id", "start", "duration", "channel", "text", "alignment")  # of a supervision
 
 
 def is_lhotse(row: dict[str, Any]) -> bool:
@@ -241,14 +240,8 @@ def read_cut(cut: dict[str, Any], folder: Path, place: str) -> Iterator[dict[str
         chosen = set(written) if isinstance(written, list) else {written}
         if chosen != channels and not (len(chosen) == 1 and chosen < channels):
             raise ManifestError(f"{place}: channels {sorted(chosen)} of {sorted(channels)}: name one, or all")
-        row: dict[str, Any] = {
-            **{key: value for key, value in supervision.items() if key not in _READ and value},
-            "id": str(supervision["id"]),
-            "audio_filepath": audio,
-            "text": supervision.get("text") or "",
-        }
-        if supervision.get("speaker"):
-            row["speaker"] = supervision["speaker"]
+        row: dict[str, Any] = {key: value for key, value in supervision.items() if key not in _READ and value}
+        row |= {"id": str(supervision["id"]), "audio_filepath": audio, "text": supervision.get("text") or ""}
         if chosen != channels:
             row["channel"] = min(chosen)
         offset = round(cut.get("start", 0.0) + supervision.get("start", 0.0), 6)

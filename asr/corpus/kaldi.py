@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Collection, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,14 @@ def read_kaldi(folder: Path, notes: list[str] | None = None) -> Iterator[dict[st
     ManifestError with file and line: commands in wav.scp that do more than unpack a file, audio without text or text
     without audio, unknown recordings or channels, columns without a meaning.
     """
-    count = lru_cache(maxsize=None)(_channel_count)
+    _channel_count.cache_clear()  # the files may have changed
     audio = _recordings(folder)
     extracted = {name for name, row in audio.items() if "channel" in row}
-    _add_channels(folder / "reco2file_and_channel", audio, count)
+    _add_channels(folder / "reco2file_and_channel", audio)
     texts = _table(folder / "text", may_be_empty=True)
     listed = folder / "segments"
     if listed.exists():
-        windows = dict(_windows(listed, audio, extracted, count))
+        windows = dict(_windows(listed, audio, extracted))
     else:
         windows, listed = audio, folder / "wav.scp"
     for name, (line, _) in texts.items():
@@ -43,7 +43,7 @@ def read_kaldi(folder: Path, notes: list[str] | None = None) -> Iterator[dict[st
         unused = sorted(entry.name for entry in folder.iterdir() if entry.name not in _USED and entry.name[0] != ".")
         notes += [f"{folder}: not used: {', '.join(unused)}"] if unused else []
         paths = {str(row["audio_filepath"]) for row in windows.values() if "offset" in row and "channel" not in row}
-        if mixed := sorted(path for path in paths if count(path) > 1):
+        if mixed := sorted(path for path in paths if _channel_count(path) > 1):
             notes.append(f"{listed}: no channel is named for recordings of several ({mixed[0]}): they will be mixed")
     for name, window in windows.items():
         speaker = speakers.get(name, name)
@@ -161,7 +161,7 @@ def _recordings(folder: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _add_channels(listed: Path, rows: dict[str, dict[str, Any]], count: Callable[[str], int]) -> None:
+def _add_channels(listed: Path, rows: dict[str, dict[str, Any]]) -> None:
     """Add the channels of reco2file_and_channel to recordings that have several."""
     for name, (line, rest) in (_table(listed) if listed.exists() else {}).items():
         _, _, letter = rest.rpartition(" ")
@@ -170,17 +170,17 @@ def _add_channels(listed: Path, rows: dict[str, dict[str, Any]], count: Callable
         if name not in rows:
             raise ManifestError(f"{listed}:{line}: recording '{name}' is not in wav.scp: {_REMEDY}")
         row = rows[name]
-        if "channel" not in row and count(row["audio_filepath"]) != 1:
+        if "channel" not in row and _channel_count(row["audio_filepath"]) != 1:
             if letter.isdecimal():  # ambiguous: from 0 as in segments, or from 1 as in NIST's files
                 raise ManifestError(f"{listed}:{line}: which channel is '{letter}'? Write a letter, A for the first")
-            row["channel"] = _channel(letter, row["audio_filepath"], count, f"{listed}:{line}")
+            row["channel"] = _channel(letter, row["audio_filepath"], f"{listed}:{line}")
 
 
 def _letter(channel: int) -> str:
     return chr(ord("A") + channel) if channel < 26 else str(channel)
 
 
-def _channel(written: str, path: str, count: Callable[[str], int], place: str) -> int:
+def _channel(written: str, path: str, place: str) -> int:
     """The channel, from 0, that a letter (A is the first) or a number from 0 means."""
     if len(written) == 1 and "A" <= written.upper() <= "Z":
         channel = ord(written.upper()) - ord("A")
@@ -188,12 +188,13 @@ def _channel(written: str, path: str, count: Callable[[str], int], place: str) -
         channel = int(written)
     else:
         raise ManifestError(f"{place}: the channel '{written}' is neither a letter nor a number from 0")
-    channels = count(path)
+    channels = _channel_count(path)
     if channel >= channels > 0:
         raise ManifestError(f"{place}: there is no channel '{written}': {path} has {channels} (0 or A is the first)")
     return channel
 
 
+@cache
 def _channel_count(path: str) -> int:
     """How many channels a file has, 0 where it cannot be read: that is an error once the audio is needed."""
     from asr.audio.read import channel_count
@@ -204,9 +205,7 @@ def _channel_count(path: str) -> int:
         return 0
 
 
-def _windows(
-    path: Path, audio: dict[str, dict[str, Any]], extracted: set[str], count: Callable[[str], int]
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _windows(path: Path, audio: dict[str, dict[str, Any]], extracted: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, (line, rest) in _table(path).items():
         try:
             columns = rest.split()
@@ -223,7 +222,7 @@ def _windows(
         if channel is not None and not (recording in extracted and channel == "0"):
             if recording in extracted:
                 raise ManifestError(f"{path}:{line}: channel '{channel}', but wav.scp gives only one: write 0")
-            row["channel"] = _channel(channel, row["audio_filepath"], count, f"{path}:{line}")
+            row["channel"] = _channel(channel, row["audio_filepath"], f"{path}:{line}")
         if stop != -1:  # Kaldi's "to the end"
             if stop <= offset:
                 raise ManifestError(f"{path}:{line}: the end ({end} s) is not after the start ({start} s): correct it")

@@ -42,13 +42,12 @@ class LoadedRecording:
 
     @property
     def waveforms(self) -> list[Waveform]:
-        return waveforms_of(self.audio) if isinstance(self.audio, Audio) else []
-
-
-def waveforms_of(audio: Audio) -> list[Waveform]:
-    """The channels that were read."""
-    numbers = [None] if audio.samples.ndim == 1 else range(len(audio.samples))
-    return [Waveform(*row) for row in zip(numbers, np.atleast_2d(audio.samples), audio.silent, strict=True)]
+        """The channels that were read."""
+        if not isinstance(self.audio, Audio):
+            return []
+        samples = self.audio.samples
+        numbers = [None] if samples.ndim == 1 else range(len(samples))
+        return [Waveform(*row) for row in zip(numbers, np.atleast_2d(samples), self.audio.silent, strict=True)]
 
 
 def load_recording(

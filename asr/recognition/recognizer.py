@@ -39,7 +39,6 @@ from asr.recognition.loading import (
     read_ahead,
     read_recording,
     rereadable,
-    waveforms_of,
 )
 from asr.types import AsrError, Failure, Hypothesis, Transcript, UsageError, Word, in_words
 
@@ -114,13 +113,9 @@ class Recognizer:
         audio = read_recording(recording, self.rate, channel, raw, self.longest)
         if audio is None:
             return self._transcribe_long(recording, channel, None, nbest, raw, BATCH_SECONDS[self.device.type])
-        [waveform] = waveforms_of(audio)
-        if waveform.silent:
-            log_probs = self.acoustics.silence(len(waveform.samples))
-        else:
-            [log_probs] = self.emissions([waveform.samples])
+        [log_probs] = self.acoustics.emissions_unless_silent([audio.samples], audio.silent[0])
         hypotheses = self.decoder.decode(log_probs)[: max(nbest, 1)]
-        return self._transcript(recording, audio, None, waveform.silent, hypotheses)
+        return self._transcript(recording, audio, None, audio.silent[0], hypotheses)
 
     def transcribe_many(
         self,
