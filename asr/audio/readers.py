@@ -244,15 +244,14 @@ class FfmpegReader(AudioReader):
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._complaint = path, ""
         info = _ffprobe(path)
-        complaints: list[str] = []
         if info is None:
-            pieces = self._decode(0.0, None, complaints)
+            pieces = self._decode(0.0, None)
             rate, block = next(pieces, (0, np.zeros((0, 0))))
             pieces.close()
             if not rate:
-                raise Undecodable(complaints[0] if complaints else "ffmpeg: no output")
+                raise Undecodable(self._complaint or "ffmpeg: no output")
             info = AudioInfo(0.0, rate, block.shape[1], -1, "ffmpeg", "")
         super().__init__(info)
         self.tolerance = info.rate // 10  # containers count in packets and round
@@ -262,22 +261,20 @@ class FfmpegReader(AudioReader):
         skipped = round(_SEEK_LEAD * rate) if start > _SEEK_BEYOND * rate else start
         left = None if stop is None else stop - start
         seconds = None if left is None else (skipped + left) / rate
-        complaints: list[str] = []
-        for _, block in self._decode((start - skipped) / rate, seconds, complaints):
+        for _, block in self._decode((start - skipped) / rate, seconds):
             wanted = block[skipped:] if left is None else block[skipped : skipped + left]
             skipped = max(0, skipped - len(block))
             left = None if left is None else left - len(wanted)
             if len(wanted):
                 yield wanted
-        self.warnings.extend(f"{complaint}; read as far as possible" for complaint in complaints)
+        if self._complaint:
+            self.warnings.append(f"{self._complaint}; read as far as possible")
 
-    def _decode(
-        self, offset: float, seconds: float | None, complaints: list[str]
-    ) -> Generator[tuple[int, np.ndarray], None, None]:
+    def _decode(self, offset: float, seconds: float | None) -> Generator[tuple[int, np.ndarray], None, None]:
         """(rate, `(frames, channels)` block) as ffmpeg decodes: hours of audio need no more memory than a block.
 
-        The first comes as soon as ffmpeg has written a header, even without samples. At the end, what ffmpeg
-        complained of is appended to `complaints`.
+        The first comes as soon as ffmpeg has written a header, even without samples. At the end, `_complaint` is what
+        ffmpeg complained of.
         """
         window = ["-ss", f"{offset:.6f}"] if offset else []
         window += ["-t", f"{seconds:.6f}"] if seconds is not None else []
@@ -303,7 +300,7 @@ class FfmpegReader(AudioReader):
                 process.kill()  # where nobody wants the rest
             stderr.seek(0)
             complaint = _last_line(stderr.read()) or (f"exit status {status}" if status else "")
-            complaints.extend([f"ffmpeg: {complaint}"] if complaint else [])
+            self._complaint = f"ffmpeg: {complaint}" if complaint else ""
 
 
 def _started(command: list[str], stderr: Any) -> subprocess.Popen[bytes]:

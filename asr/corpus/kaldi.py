@@ -102,17 +102,13 @@ def write_kaldi(folder: Path, manifest: Sequence[Utterance]) -> list[str]:
     by_speaker: dict[str, list[str]] = {}
     for name, speaker in files["utt2spk"].items():
         by_speaker.setdefault(speaker, []).append(name)
-    files["spk2utt"] = {speaker: " ".join(sorted(names, key=_bytes)) for speaker, names in by_speaker.items()}
+    files["spk2utt"] = {speaker: " ".join(sorted(names, key=str.encode)) for speaker, names in by_speaker.items()}
     for file, table in files.items():
-        lines = (f"{key} {table[key]}".rstrip() + "\n" for key in sorted(table, key=_bytes))
+        lines = (f"{key} {table[key]}".rstrip() + "\n" for key in sorted(table, key=str.encode))
         write_text(folder / file, "".join(lines))
     for file in {*_OPTIONAL} - files.keys():
         (folder / file).unlink(missing_ok=True)  # left by an earlier conversion, it would not match
     return sorted(lost - {"lang", "gender"})
-
-
-def _bytes(name: str) -> bytes:
-    return name.encode("utf-8")
 
 
 def _recording_name(path: str, channel: int | None, taken: dict[str, str]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from asr.corpus.check import unknown_symbols
 from asr.corpus.manifest import Manifest, Utterance, manifest_row
 from asr.decoding.confidence import Calibration, fit_calibration
 from asr.files import write_text
@@ -161,12 +161,14 @@ def evaluate(
         name,
         characters=True,
     )
+    spelled = (replace(utterance, text=text) for utterance, text in zip(manifest, scored.references, strict=True))
+    unknown = unknown_symbols(spelled, recognizer.tokenizer, "none")
     return Evaluation(
         manifest=manifest.path,
         utterances=tuple(manifest),
         results=results,
         scored=scored,
-        unknown_symbols=_unknown_symbols(recognizer, scored.references),
+        unknown_symbols={symbol.symbol: symbol.count for symbol in unknown},
         seconds=seconds,
     )
 
@@ -244,14 +246,6 @@ def _reference_line(utterance: Utterance, result: Transcript | Failure) -> Line:
         segment=utterance.segment,
         channel=utterance.channel,
     )
-
-
-def _unknown_symbols(recognizer: Recognizer, references: Sequence[str]) -> dict[str, int]:
-    counts: Counter[str] = Counter()
-    for text in references:
-        for symbol in recognizer.tokenizer.unknown_symbols(text):
-            counts[symbol] += text.count(symbol)
-    return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
 def _row(utterance: Utterance, result: Transcript | Failure) -> dict[str, Any]:

@@ -297,15 +297,8 @@ def _draw_surface(tuning: Tuning, path: Path, title: str) -> None:
         figure.colorbar(filled, ax=axes, label="WER on the development set (%)")
     axes.plot(alpha, beta, ".", color="black", markersize=3, alpha=0.5)
     axes.plot(best.alpha, best.beta, "o", color="#d1242f")
-    axes.annotate(
-        f"{100 * tuning.wer(best):.2f} %",
-        (best.alpha, best.beta),
-        textcoords="offset points",
-        xytext=(0, 8),
-        ha="center",
-        color="black",
-        fontweight="bold",
-    )
+    place: dict[str, Any] = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center"}
+    axes.annotate(f"{100 * tuning.wer(best):.2f} %", (best.alpha, best.beta), **place, fontweight="bold")
     axes.set(xlabel="alpha (weight of the language model)", ylabel="beta (bonus per word)", title=title)
     with replacing(path) as partial:
         figure.savefig(partial, dpi=120, format="png")
