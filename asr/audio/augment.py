@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _ENDINGS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".sph", ".w64"}
 _SILENCE_PROBABILITY = 0.5  # at each end, so that utterances as they were recorded are learned, too
 _PEAK = 0.99  # what an augmented waveform is scaled back to where it would leave [-1, 1]
-# Of the silence that is made:
+# Of silence made to surround a recording:
 _BACKGROUND_SECONDS = 0.1  # the quietest stretch of this length is taken for the background
 LEVELS_DB = (-30.0, 6.0)  # relative to the background
 _DIGITAL = 0.2  # share of silences that are zeros, as where recordings were edited

@@ -20,7 +20,7 @@ def read_kaldi(folder: Path, notes: list[str] | None = None) -> Iterator[dict[st
     is that of the segments, of reco2file_and_channel (unless the recording has one only), or of the command in wav.scp.
     `utt2lang` and `spk2gender` become `lang` and `gender`; files that are not used are named in `notes`. Raises
     ManifestError with file and line: commands in wav.scp that do more than unpack a file, audio without text or text
-    without audio, unknown recordings or channels, columns without a meaning.
+    without audio, unknown recordings or channels, columns that mean nothing here.
     """
     _channel_count.cache_clear()  # the files may have changed
     audio = _recordings(folder)

@@ -38,7 +38,7 @@ class RecordingEmissions:
 
 
 class Acoustics:
-    """The model of a model file, ready to recognize: `rate` in hertz, `stride` in samples per output frame."""
+    """The model of a model file, in evaluation mode: `rate` in hertz, `stride` in samples per output frame."""
 
     def __init__(self, file: ModelFile) -> None:
         self.file = file

@@ -223,10 +223,6 @@ def write_calibrated(model: str | Path, target: str | Path, calibration: Calibra
     return save_model(target, file.model, file.tokenizer, file.normalizer, training, file.task)
 
 
-def _text(result: Transcript | Failure) -> str:
-    return result.text if isinstance(result, Transcript) else ""
-
-
 def _hypothesis_line(result: Transcript | Failure) -> Line:
     if isinstance(result, Failure):
         return Line(result.id, None)  # the report tells "no hypothesis" from an empty one
@@ -250,5 +246,6 @@ def _reference_line(utterance: Utterance, result: Transcript | Failure) -> Line:
 
 def _row(utterance: Utterance, result: Transcript | Failure) -> dict[str, Any]:
     """The manifest row with its path made usable from anywhere, what was recognized, and the words with confidences."""
-    row = manifest_row(utterance, utterance.audio_filepath) | {"pred_text": _text(result)}
+    text = "" if isinstance(result, Failure) else result.text
+    row = manifest_row(utterance, utterance.audio_filepath) | {"pred_text": text}
     return row | {key: value for key, value in json_object(result).items() if key in ("words", "error")}

@@ -53,7 +53,7 @@ class LoadedRecording:
 def load_recording(
     recording: Recording, rate: int, channel: str | int, raw: RawFormat | None, longest: float | None
 ) -> LoadedRecording:
-    """What `read_recording` gives, errors as values."""
+    """The recording with the result of `read_recording`, or with the error as a Failure."""
     recording = rereadable(recording)
     try:
         return LoadedRecording(recording, read_recording(recording, rate, channel, raw, longest))

@@ -292,7 +292,11 @@ class Recognizer:
         """Hypotheses with word times within the recording and calibrated confidences."""
         if not channel:  # once for all channels of a recording
             self.source_rates[audio.source_rate] += 1
-        fitted = [replace(h, words=self._calibrated(fit_words(h.words, audio.duration))) for h in hypotheses]
+        fitted = [replace(hypothesis, words=fit_words(hypothesis.words, audio.duration)) for hypothesis in hypotheses]
+        if calibration := self.calibration:
+            for i, hypothesis in enumerate(fitted):
+                words = (replace(word, confidence=calibration(word.confidence)) for word in hypothesis.words)
+                fitted[i] = replace(hypothesis, words=tuple(words))
         best = fitted[0]
         return Transcript(
             text=best.text,
@@ -305,11 +309,6 @@ class Recognizer:
             nbest=tuple(fitted),
             warnings=(*audio.warnings, SILENCE) if silent else audio.warnings,
         )
-
-    def _calibrated(self, words: tuple[Word, ...]) -> tuple[Word, ...]:
-        if self.calibration is None:
-            return words
-        return tuple(replace(word, confidence=self.calibration(word.confidence)) for word in words)
 
 
 def fit_words(words: Sequence[Word], duration: float) -> tuple[Word, ...]:

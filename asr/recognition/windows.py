@@ -1,4 +1,4 @@
-"""Where to cut a long recording into windows for the acoustic model: in pauses, else in the quietest moment."""
+"""Finds pauses, and cuts long recordings into windows there, or where nobody pauses in the quietest moment."""
 
 from __future__ import annotations
 
