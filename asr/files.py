@@ -176,7 +176,7 @@ class Stamp:
         self.path = path
 
     def read(self) -> dict[str, Any]:
-        """{"inputs": ..., "finished": bool, "result": ...}; empty when it never ran or the file is damaged."""
+        """{"inputs": ..., "finished": bool, "result": ...}; empty if the step never ran or the file is damaged."""
         try:
             stored = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):

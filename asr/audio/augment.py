@@ -34,7 +34,7 @@ _WHITE = 0.5  # share of the others whose spectrum is flat, as of another microp
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What may happen to a training utterance; the defaults change nothing.
+    """The augmentations of a training utterance; the defaults change nothing.
 
     `speed`: factors, one drawn per utterance (pitch changes with it; Ko et al. 2015). `silence`: the most seconds of
     silence put before an utterance, and after it, each with probability 1/2. `join`: share of the batches whose
@@ -90,7 +90,7 @@ class WaveAugment:
         self.impulses = _list_recordings(config.reverb_dir, "reverb_dir") if config.reverb_dir else ()
 
     def __call__(self, samples: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
-        """Augment `(time,)` float32 as drawn by `seed` = (run seed, epoch, utterance index); the input is kept.
+        """Augment `(time,)` float32 as drawn from `seed` = (run seed, epoch, utterance index); the input is kept.
 
         Length changes only with speed, to `ceil(time / speed)`, and by up to twice `silence`. Where noise or gain would
         carry samples out of [-1, 1], the whole is scaled back, so that augmentation never clips.
@@ -124,7 +124,7 @@ class WaveAugment:
         return np.array(result, dtype=np.float32) if result is samples else result.astype(np.float32, copy=False)
 
     def join(self, waveforms: Sequence[np.ndarray], seed: tuple[int, ...]) -> np.ndarray:
-        """Waveforms `(time,)` one after another, with up to `silence` seconds between."""
+        """Concatenate waveforms `(time,)`, with up to `silence` seconds between them."""
         draw = _generator("join", seed)
         parts = [waveforms[0]]
         for waveform in waveforms[1:]:
@@ -140,7 +140,7 @@ class WaveAugment:
         return np.concatenate([parts[0], samples, parts[1]])
 
     def _noise(self, path: str, seconds: float, length: int, place: float) -> np.ndarray:
-        """`length` samples of a noise from `place` (0 to 1) in its recording on; all of it where that is shorter."""
+        """`length` samples of a noise, from `place` (0 to 1) in its recording; all of a recording that is shorter."""
         wanted = max(length / self.rate, 0.1)  # less may be no sample at all at the noise's own rate
         if wanted >= seconds:
             return _read(path, self.rate, "noise_dir")
@@ -148,7 +148,7 @@ class WaveAugment:
 
 
 def silence(samples: np.ndarray, count: int, rate: int, draw: random.Random) -> np.ndarray:
-    """`(count,)` float32 samples of silence such as may surround `(time,)` samples at `rate` hertz; `draw` decides."""
+    """`(count,)` float32 samples of silence, drawn to resemble the background of `(time,)` samples at `rate` hertz."""
     kind, color, level = draw.random(), draw.random(), draw.uniform(*LEVELS_DB)
     generator = np.random.default_rng(draw.getrandbits(63))
     background = _quietest(samples, max(1, round(_BACKGROUND_SECONDS * rate)))
@@ -166,7 +166,7 @@ def silence(samples: np.ndarray, count: int, rate: int, draw: random.Random) -> 
 
 
 def _quietest(samples: np.ndarray, width: int) -> np.ndarray:
-    """Of successive stretches of `width` samples the one with the least energy; everything where there is only one."""
+    """The stretch of `width` samples with the least energy; all samples if they are shorter than two stretches."""
     if len(samples) < 2 * width:
         return samples
     stretches = samples[: len(samples) // width * width].reshape(-1, width)
@@ -249,7 +249,7 @@ def drawn(purpose: str, seed: tuple[int, ...]) -> float:
 
 
 def _generator(purpose: str, seed: tuple[int, ...]) -> random.Random:
-    """Seeded by a hash of the text, so that neighboring seeds have nothing in common."""
+    """A generator seeded by a hash of its arguments, so that neighboring seeds are unrelated."""
     return random.Random(":".join(map(str, (purpose, *seed))))
 
 
@@ -268,7 +268,7 @@ def _read(
 
 
 def _list_recordings(folder: str, key: str) -> tuple[tuple[str, float], ...]:
-    """The recordings in a folder and below, sorted, with their seconds."""
+    """The recordings in a folder and its subfolders, sorted, with their durations in seconds."""
     if not Path(folder).is_dir():
         raise ConfigError(f"augment.{key}: '{folder}' is not a folder")
     files = [parent / name for parent, names in walk(Path(folder).resolve()) for name in names]

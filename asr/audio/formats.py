@@ -1,4 +1,4 @@
-"""Opening a recording: what a file is, told by its first bytes and never by its name, and the reader for it."""
+"""Opens recordings: detects the format by the first bytes, never by the name, and chooses the reader."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ _SHORT_MAGIC = ("", "mp3", "aac", "ac3", "gzip", "dss", "ds2")  # may as well be
 
 
 def open_file(source: Source, name: str | None, stack: ExitStack) -> tuple[BinaryIO, str, Path | None]:
-    """A seekable binary file, what to call it, and its path where it has one on disk."""
+    """A seekable binary file, its name for messages, and its path if it is on disk."""
     if isinstance(source, bytes | bytearray | memoryview):
         return io.BytesIO(source), name or "bytes", None
     if isinstance(source, str | os.PathLike):
@@ -130,7 +130,7 @@ def _open_path(path: Path, label: str) -> BinaryIO:
 def open_reader(
     file: BinaryIO, size: int, label: str, path: Path | None, raw: RawFormat | None, stack: ExitStack
 ) -> AudioReader:
-    """A reader for `file` of `size` bytes; `path` is where it lies on disk, if it does. `stack` owns what is made.
+    """A reader for `file` of `size` bytes, at `path` if it is on disk. `stack` owns temporary files.
 
     Raises AudioError with `label` in it: what the file is, why it cannot be read, and what to do.
     """
@@ -160,7 +160,7 @@ def open_reader(
 
 
 def _sound_file_reader(file: BinaryIO, size: int, kind: str, head: bytes, raw: RawFormat | None) -> SoundFileReader:
-    """libsndfile on a file, or on what it should see in its place; warns of a header that promises another length."""
+    """libsndfile on a file, or on a corrected view of it; warns if the header gives a wrong length."""
     whole = Slice(file, 0, size)
     if raw is not None:
         return SoundFileReader(whole, raw=raw)
@@ -197,7 +197,7 @@ def _sound_file_reader(file: BinaryIO, size: int, kind: str, head: bytes, raw: R
 
 
 def _advice(kind: Format, reason: str) -> str:
-    """What a file is that soundfile did not read, and the ways out, on a machine without ffmpeg."""
+    """The format of a file that soundfile cannot read, and what to do on a machine without ffmpeg."""
     if (kind.name and not kind.remedy) or "pip install" in reason:
         return f"damaged or unsupported {kind.name or 'audio'} ({reason})"
     if kind.remedy == _FFMPEG:
@@ -211,7 +211,7 @@ def _advice(kind: Format, reason: str) -> str:
 
 
 def _on_disk(file: BinaryIO, stack: ExitStack) -> Path:
-    """A copy on disk of what came as bytes: ffmpeg has to seek in most containers."""
+    """A copy on disk of a file given as bytes: ffmpeg has to seek in most containers."""
     path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="asr-"))) / "audio"
     file.seek(0)
     with path.open("wb") as copy:

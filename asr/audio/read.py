@@ -1,4 +1,4 @@
-"""The only place that opens audio: a file, bytes, a stream or an array, to float32 samples at the rate asked for."""
+"""The only module that opens audio: a file, bytes, a stream or an array, as float32 samples at the requested rate."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def read(
     raw: RawFormat | None = None,
     name: str | None = None,
 ) -> Audio:
-    """Read a recording, or `duration` seconds of it from `offset` on, without decoding the rest where that can be.
+    """Read a recording, or `duration` seconds of it from `offset` on, without decoding the rest where possible.
 
     `source` is a path, the bytes of a file, a binary file object (read from its start where it can seek, else to its
     end), or a pair of samples and rate as `from_array` takes them. `rate` None keeps the source's. `channel` is "mix"
@@ -152,7 +152,7 @@ class AudioStream:
 
     @property
     def silent(self) -> bool:
-        """Whether all samples decoded so far are the same; those that came in blocks are among them."""
+        """Whether all samples decoded so far, those given as blocks among them, are the same."""
         return bool(self._lowest[0] == self._highest[0])
 
     def read(self) -> Audio:
@@ -292,7 +292,7 @@ class ArrayReader(AudioReader):
 
 
 def _window(offset: float, duration: float | None, info: AudioInfo, label: str) -> tuple[int, int | None]:
-    """The frames of a window in seconds; adjacent windows meet without gap or overlap."""
+    """Convert a window from seconds to frames; adjacent windows meet without gap or overlap."""
     if not (math.isfinite(offset) and offset >= 0):
         raise AudioError(f"{label}: offset must be 0 s or more, found {offset:g}")
     start = round(offset * info.rate)

@@ -1,4 +1,4 @@
-"""Readers turn an opened file into samples: libsndfile, and the ffmpeg program for containers that it does not know."""
+"""Decode opened files: libsndfile, and the ffmpeg program for containers that libsndfile does not know."""
 
 from __future__ import annotations
 
@@ -108,11 +108,11 @@ class AudioReader(ABC):
 
     @abstractmethod
     def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
-        """Yield `(frames, channels)` float32 blocks of frames `start` to `stop` (None: the end), as far as it goes."""
+        """Yield `(frames, channels)` float32 blocks of frames `start` to `stop` (None: the end), if they exist."""
 
 
 class SoundFileReader(AudioReader):
-    """wav, flac, ogg (vorbis, opus), mp3, aiff, au, caf, w64, sphere, headerless PCM and what else libsndfile knows."""
+    """wav, flac, ogg (vorbis, opus), mp3, aiff, au, caf, w64, sphere, headerless PCM and whatever libsndfile reads."""
 
     def __init__(self, file: Slice, quiet: bool = False, raw: RawFormat | None = None) -> None:
         self._file, self._quiet = file, quiet
@@ -192,7 +192,7 @@ class SoundFileReader(AudioReader):
 
 @contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Keep stderr clean of libmpg123, which writes remarks on cut files, and after seeks, to its file descriptor."""
+    """Silence libmpg123, which writes remarks about truncated files, and after seeks, to the descriptor of stderr."""
     locked = _quiet_lock.acquire(timeout=5)
     try:
         saved = os.dup(2) if locked else -1

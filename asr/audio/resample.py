@@ -45,7 +45,7 @@ def _reduced(source_rate: int, target_rate: int) -> tuple[int, int]:
 
 
 def _width(source: int, target: int) -> float:
-    """Source samples in half of the filter."""
+    """Half the length of the filter in source samples."""
     return _FILTER_WIDTH * source / (min(source, target) * _ROLLOFF)
 
 

@@ -83,7 +83,7 @@ class UnknownSymbol:
 
 
 def frames_needed(tokens: Sequence[int]) -> int:
-    """The fewest frames that CTC can emit `tokens` in: one each, and a blank between equal neighbors.
+    """The fewest frames in which CTC can emit `tokens`: one each, and a blank between equal neighbors.
 
     Graves et al. 2006, "Connectionist Temporal Classification": with fewer the loss is infinite.
     """

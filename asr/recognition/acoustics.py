@@ -194,7 +194,7 @@ def stitched(
 
 
 def longest_piece(windows: Windows, training: dict[str, Any]) -> float:
-    """Seconds of a recording that is recognized in one piece, by a model of that training summary.
+    """The longest recording, in seconds, that a model with this training summary recognizes in one piece.
 
     A recording more than twice as long as anything that the model was trained on is recognized in windows.
     """
@@ -224,7 +224,7 @@ def grid_of(acoustics: Acoustics, windows: Windows) -> Grid:
 
 
 def _joined_at_most(training: dict[str, Any]) -> int:
-    """How many utterances were joined in training, at most."""
+    """The most utterances that were joined in training."""
     augment = training.get("config", {}).get("augment", {})
     return int(augment.get("join_up_to", 2)) if augment.get("join") else 1
 

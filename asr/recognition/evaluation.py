@@ -1,4 +1,4 @@
-"""How well a model and its confidences do on a manifest: every utterance recognized and scored once, none dropped."""
+"""Evaluates a model and its confidences on a manifest: every utterance is recognized and scored exactly once."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Evaluation:
 
     @property
     def real_time_factor(self) -> float:
-        """Seconds of work per second of audio, reading and decoding included, loading the model not."""
+        """Seconds of work per second of audio, with reading and decoding, without loading the model."""
         return self.seconds / self.audio_seconds if self.audio_seconds else 0.0
 
     @property

@@ -48,17 +48,17 @@ class Recording:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The name used in messages."""
         if self.audio_filepath == STDIN:
             return "stdin"
         return self.audio_filepath or self.id or (str(self.source) if isinstance(self.source, str | Path) else "audio")
 
     def channel_or(self, default: str | int) -> str | int:
-        """The channel to read, where the caller prefers `default`."""
+        """The recording's own channel, else `default`."""
         return default if self.channel is None else self.channel
 
     def failure(self, error: Exception) -> Failure:
-        """The Failure of what was raised while this recording was worked on; its message names the recording once."""
+        """The Failure for an error raised while processing this recording; its message names the recording once."""
         message = str(error) if isinstance(error, AsrError) else in_words(error)
         prefix = f"{self.name}: "
         return Failure(self.id, self.audio_filepath, prefix + message.removeprefix(prefix))
@@ -144,7 +144,7 @@ def _is_pattern(argument: str) -> bool:
 
 
 def _files(argument: str, problems: list[str]) -> list[Path]:
-    """The files that an argument means, each once; where there are none, `problems` say so."""
+    """The files that an argument stands for, each once; if there are none, `problems` says so."""
     if isdir(argument):
         found = _in_folder(argument, problems)
         nothing = "no audio files in this folder (looked for .wav, .flac, .mp3, .ogg and others)"
@@ -213,7 +213,7 @@ def _of_utterance(utterance: Utterance) -> Recording:
 
 
 def _anchor(argument: str) -> str:
-    """The folder below which this input's files are named."""
+    """The folder relative to which the files of this input are named."""
     if _is_pattern(argument):
         argument = os.path.dirname(re.split(r"[*?\[]", argument)[0])
     elif not isdir(argument):

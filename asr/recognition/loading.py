@@ -30,14 +30,14 @@ class Waveform(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadedRecording:
-    """A recording with its samples, with what failed, or with None where it is too long to be held."""
+    """A recording with its samples, with its Failure, or with None if it is too long to keep in memory."""
 
     recording: Recording
     audio: Audio | Failure | None
 
     @property
     def seconds(self) -> float:
-        """Of samples in memory, over all channels."""
+        """Seconds of samples in memory, over all channels."""
         return self.audio.samples.size / self.audio.rate if isinstance(self.audio, Audio) else 0.0
 
     @property
@@ -87,7 +87,7 @@ def read_recording(
 
 
 def rereadable(recording: Recording) -> Recording:
-    """The recording with the content of a source that can be read only once: a pipe, standard input."""
+    """The recording, with a source that can be read only once (a pipe, stdin) replaced by its content."""
     source = recording.source
     try:
         if isinstance(source, str | Path):

@@ -95,7 +95,7 @@ class Recognizer:
 
     @property
     def longest(self) -> float | None:
-        """Seconds of a recording that is recognized in one piece, at most; None: any."""
+        """The longest recording that is recognized in one piece, in seconds; None: any length."""
         return None if self.windows is None else longest_piece(self.windows, self.model_file.training)
 
     def transcribe(
@@ -234,7 +234,7 @@ class Recognizer:
     def _recognize_short(
         self, items: list[LoadedRecording], batch_seconds: float, nbest: int
     ) -> Iterator[tuple[Recording, list[Transcript] | Failure]]:
-        """Recordings in memory, recognized in batches of similar length and given out in their order."""
+        """Recognize recordings in memory in batches of similar length, and yield them in their order."""
         waveforms = [waveform for item in items for waveform in item.waveforms]
         hypotheses: list[list[Hypothesis] | AsrError] = [[] for _ in waveforms]
         for batch in _batches(waveforms, batch_seconds * self.rate):

@@ -1,4 +1,4 @@
-"""The weights of a language model in the beam search, chosen by the word error rate on a development set.
+"""Chooses the weights of a language model in the beam search by the word error rate on a development set.
 
 The acoustic model runs once: its emissions are kept on disk, and every setting is tried on them.
 """
@@ -195,7 +195,7 @@ def tune_on_manifest(
 
 
 class _Collector:
-    """A decoder that keeps the emissions that it is given, and returns their number as the text."""
+    """A decoder that collects emissions, and returns their position among them as the text."""
 
     def __init__(self) -> None:
         self.seen: list[np.ndarray] = []

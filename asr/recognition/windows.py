@@ -67,7 +67,7 @@ def cut_windows(blocks: Iterator[np.ndarray], grid: Grid) -> Iterator[Window]:
 
 
 class _Cutter:
-    """The samples from frame `origin` on, to be cut; frames are counted from the start of the recording."""
+    """Cuts the samples from frame `origin` on; frames are counted from the start of the recording."""
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
@@ -90,7 +90,7 @@ class _Cutter:
         self._samples += len(block)
 
     def take(self, limit: int) -> Iterator[Window]:
-        """At least one window, and all that end by `limit` and do not depend on what comes after it."""
+        """At least one window, and all that end by `limit` and do not depend on later samples."""
         began = self.begin
         yield from self._utterances(self._pauses(limit), limit)
         if self.begin == began and self.silent:
@@ -139,7 +139,7 @@ class _Cutter:
             pauses = [p for p in pauses if p[0] > first]
 
     def _shortest(self, pause: int) -> int:
-        """The least frames of a window that ends in a pause of so many frames."""
+        """The fewest frames of a window that ends in a pause of so many frames."""
         if pause < LONG_PAUSE * self.grid.rate / self.grid.stride:
             return self.grid.shortest
         return min(self.grid.shortest, round(SHORTEST_UTTERANCE * self.grid.rate / self.grid.stride))
@@ -181,13 +181,13 @@ class _Cutter:
         self.begin, self.silent, self.in_pause = frame, 0, in_pause
 
     def _forget(self) -> None:
-        """Drop the samples that no window needs any more."""
+        """Drop the samples that no later window needs."""
         first = self.begin if self.in_pause else max(self.origin, self.begin - self.grid.overlap)
         self._parts = [self._held()[(first - self.origin) * self.grid.stride :].copy()]
         self._samples, self.origin = len(self._parts[0]), first
 
     def _quietest(self, limit: int) -> int:
-        """After how many frames to end a window: where its last part has the least energy, late rather than early."""
+        """The number of frames after which to end a window: late, where the energy is lowest."""
         stride, frames = self.grid.stride, limit - self.begin
         samples = self._held()[(self.begin - self.origin) * stride :][: frames * stride]
         energy = np.square(samples.reshape(frames, stride), dtype=np.float64).mean(axis=1)

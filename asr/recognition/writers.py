@@ -1,4 +1,4 @@
-"""A transcript as txt, json, jsonl, srt, vtt, tsv, ctm, trn, textgrid: a function each, from Transcript to content."""
+"""Transcripts as txt, json, jsonl, srt, vtt, tsv, ctm, trn, textgrid: one function per format."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def versioned(name: str) -> str:
 
 
 def recorded(name: str) -> str:
-    """The versioned name that a file means: names were written without a version as long as there was only one."""
+    """The versioned name for a name in a file: names had no version as long as there was only one."""
     return name if "@" in name else f"{name}@1"
 
 
@@ -215,7 +215,7 @@ def find_tags(text: str) -> list[str]:
 
 
 def find_asides(text: str) -> list[str]:
-    """What stands in parentheses, or in brackets around more than 60 characters, and is no tag: perhaps spoken."""
+    """Text in parentheses, or in brackets around more than 60 characters, that is not a tag: perhaps spoken."""
     return [found[0] for found in _ASIDE.finditer(without_tags(text))]
 
 
@@ -229,7 +229,7 @@ def count_tags(texts: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def without_tags(text: str) -> str:
-    """The text with a space for each of its tags."""
+    """The text with each tag replaced by a space."""
     for start, end in reversed(_places(text)):
         text = f"{text[:start]} {text[end:]}"
     return text

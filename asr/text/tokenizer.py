@@ -72,10 +72,10 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON-able values, for model files; `tokenizer_from_dict` is the way back."""
+        """The tokenizer as JSON-able values, for model files; `tokenizer_from_dict` reads them."""
 
     def save(self, path: str | Path) -> None:
-        """Write it as a JSON file, atomically."""
+        """Write the tokenizer to a JSON file, atomically."""
         write_text(path, json.dumps(self.to_dict(), ensure_ascii=False) + "\n", durable=True)
 
     def __eq__(self, other: object) -> bool:
