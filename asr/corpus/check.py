@@ -197,7 +197,7 @@ def examine(
 
 
 def _identify(manifests: Sequence[Manifest], facts: Sequence[AudioFacts], decode: bool) -> None:
-    """Turn the file sizes in `recording` into identities: hash the files of which there are several of one size."""
+    """Turn the file sizes in `recording` into identities: hash the files that share their size with another."""
     sizes = np.concatenate([fact.recording for fact in facts])
     shared = np.zeros(len(sizes), dtype=bool)
     shared[repeats(sizes)] = True
@@ -270,7 +270,7 @@ def _file_identity(path: str) -> int:
 
 
 def _identity(blocks: Iterable[bytes]) -> int:
-    """A positive int64 made of the bytes: 0 stands for unknown, negative numbers for files without an equal."""
+    """A positive int64 hash of the bytes: 0 stands for unknown, negative numbers for files unlike all others."""
     digest = hashlib.blake2b(digest_size=8)
     for block in blocks:
         digest.update(block)

@@ -107,7 +107,7 @@ def file_digest(path: str | Path, kind: str = "sha256") -> str:
 
 
 class _Interrupted(Exception):
-    """The transfer broke off in a way that is worth another try."""
+    """The transfer failed in a way that is worth another try."""
 
 
 class _SameSchemes(urllib.request.HTTPRedirectHandler):

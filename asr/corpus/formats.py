@@ -70,7 +70,7 @@ def _exists(path: str | Path) -> bool:
 
 
 def _path_hint(audio: str, folder: Path) -> str:
-    """Where relative audio paths start, and whether they exist from the current folder instead."""
+    """Says where relative audio paths start, and whether they exist in the current folder instead."""
     if not Path(audio).is_relative_to(folder):
         return ""
     written = Path(audio).relative_to(folder)
@@ -96,7 +96,7 @@ def write_corpus(target: str | Path, manifest: Sequence[Utterance], kind: str = 
 
 
 def source_kind(path: Path) -> str:
-    """Which of SOURCES `path` is; raises UsageError where that is unclear, ManifestError where nothing is there."""
+    """Which of SOURCES `path` is; raises UsageError if that is unclear, ManifestError if it does not exist."""
     if path.is_dir():
         if (path / "wav.scp").exists():
             return "kaldi"
@@ -118,7 +118,7 @@ def source_kind(path: Path) -> str:
 
 
 def target_kind(path: Path) -> str:
-    """Which of TARGETS a name means, by its extension; a folder is for Kaldi."""
+    """Which of TARGETS a file name stands for, by its extension; a folder stands for Kaldi."""
     kinds = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "jsonl", "": "kaldi"}
     kind = "kaldi" if path.is_dir() else kinds.get(path.suffix.lower())
     if kind is None:
@@ -194,7 +194,7 @@ def _with_durations(rows: Iterator[dict[str, Any]], unreadable: list[str] | None
 
 
 def _duration(row: dict[str, Any]) -> float | str | None:
-    """The seconds that a row lacks, None where it lacks none, or what went wrong."""
+    """The missing duration of a row in seconds, None if it is not missing, or an error message."""
     path, offset = row.get("audio_filepath"), row.get("offset")
     if row.get("duration") is not None or not isinstance(path, str):
         return None

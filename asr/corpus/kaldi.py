@@ -112,7 +112,7 @@ def write_kaldi(folder: Path, manifest: Sequence[Utterance]) -> list[str]:
 
 
 def _recording_name(path: str, channel: int | None, taken: dict[str, str]) -> str:
-    """The file name without extension, and the channel; where that is taken, the whole path."""
+    """The file name without extension, and the channel; if that is taken, the whole path."""
     ending = "" if channel is None else f"-{_letter(channel)}"
     name = "_".join(Path(path).stem.split()) + ending
     return name if name not in taken else "_".join(path.lstrip("/").replace("/", "_").split()) + ending
@@ -147,7 +147,7 @@ def _values(path: Path, keys: Collection[str] = ()) -> dict[str, str]:
 
 
 def _recordings(folder: Path) -> dict[str, dict[str, Any]]:
-    """name -> audio_filepath and, where it is only one of them, channel."""
+    """name -> audio_filepath and, where a command extracts one, channel."""
     rows: dict[str, dict[str, Any]] = {}
     for name, (line, written) in _table(folder / "wav.scp").items():
         written, channel = parse_entry(written, f"{folder / 'wav.scp'}:{line}")
@@ -192,7 +192,7 @@ def _channel(written: str, path: str, place: str) -> int:
 
 @cache
 def _channel_count(path: str) -> int:
-    """How many channels a file has, 0 where it cannot be read: that is an error once the audio is needed."""
+    """The number of channels of a file, 0 if it cannot be read: that is an error once the audio is needed."""
     from asr.audio.read import channel_count
 
     try:

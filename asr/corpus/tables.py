@@ -122,7 +122,7 @@ def _row(cells: dict[str, str], folder: Path, defaults: dict[str, str]) -> dict[
 
 
 def unused_times(keys: Iterable[str], place: str) -> list[str]:
-    """A note where columns look like the times of a window, but are not called what a manifest calls them."""
+    """A note if columns look like the times of a window but do not have the names that a manifest uses."""
     if "offset" in keys:
         return []
     times = [key for key in keys if key.lower().replace("_time", "") in ("start", "end", "begin", "onset", "stop")]
@@ -156,7 +156,7 @@ def _text(value: Any) -> str:
 
 
 def _literal(text: str) -> str:
-    """As a field of a tab-separated file: without tabs and line ends; quoted where reading would take quotes off."""
+    """A field of a tab-separated file: without tabs and line ends; quoted if reading would remove its quotes."""
     text = " ".join(text.splitlines()).replace("\t", " ")
     return '"' + text.replace('"', '""') + '"' if text != _unquoted(text) else text
 

@@ -30,7 +30,7 @@ SILENCE = "silence: every sample has the same value, there is nothing to recogni
 
 @dataclass(frozen=True)
 class RecordingEmissions:
-    """Emissions (time, vocab) of one channel of a recording, its duration in seconds, and what was wrong with it."""
+    """Emissions (time, vocab) of one channel of a recording, its duration in seconds, and warnings about it."""
 
     log_probs: np.ndarray
     duration: float
@@ -96,7 +96,7 @@ class Acoustics:
         return found
 
     def silence(self, samples: int) -> np.ndarray:
-        """Blank emissions for a constant signal: no model was trained on one, and some make letters of it."""
+        """Blank emissions for a constant signal: no model was trained on one, and some hear letters in it."""
         return self.certain(0, self.model.output_length(samples))
 
     def certain(self, label: int, frames: int) -> np.ndarray:
@@ -107,7 +107,7 @@ class Acoustics:
 
 
 def choose_device(name: str) -> str:
-    """`auto` is CUDA where there is one; raises UsageError for a device that is not there."""
+    """Resolve `auto` to CUDA if available, else CPU; raises UsageError for a device that does not exist."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind = name.partition(":")[0]
