@@ -13,7 +13,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from asr.types import AsrError
 
@@ -51,13 +51,13 @@ def opened(path: str | Path, error: type[AsrError] = AsrError) -> Iterator[Input
             elif sys.stdin is None:
                 raise error("stdin: closed: give '-' only where something is piped in")
             else:
-                raw = sys.stdin.buffer
+                raw = cast(io.BufferedReader, sys.stdin.buffer)
             # A buffer around a buffer: the inner one waits for all that the outer asks for, so that `peek` sees enough
             # bytes even where a pipe delivers them one by one.
-            whole = Input(raw, _BUFFERED)  # type: ignore[arg-type]
+            whole = Input(raw, _BUFFERED)
             stack.callback(whole.detach)  # stdin stays open
             packed = whole.peek(len(_GZIP)).startswith(_GZIP)
-            file = Input(gzip.GzipFile(fileobj=whole), _BUFFERED) if packed else whole  # type: ignore[arg-type]
+            file = Input(gzip.GzipFile(fileobj=whole), _BUFFERED) if packed else whole
             state = None if str(path) == "-" else os.fstat(raw.fileno())
             regular = state is not None and stat.S_ISREG(state.st_mode)
             file.on_disk = regular and not packed

@@ -19,7 +19,8 @@ from asr.audio.mpeg import readable_frames
 from asr.audio.readers import AudioReader, FfmpegReader, RawFormat, SoundFileReader, Undecodable
 from asr.types import AudioError
 
-Source = str | Path | bytes | BinaryIO | tuple[np.ndarray, int]
+File = str | Path | bytes | BinaryIO
+Source = File | tuple[np.ndarray, int]
 
 _FFMPEG = "ffmpeg"
 _UNPACK = "unpack it first"
@@ -88,7 +89,7 @@ _FORMATS = (
 _SHORT_MAGIC = ("", "mp3", "aac", "ac3", "gzip", "dss", "ds2")  # may as well be the first samples of headerless audio
 
 
-def open_file(source: Source, name: str | None, stack: ExitStack) -> tuple[BinaryIO, str, Path | None]:
+def open_file(source: File, name: str | None, stack: ExitStack) -> tuple[BinaryIO, str, Path | None]:
     """A seekable binary file, its name for messages, and its path if it is on disk."""
     if isinstance(source, bytes | bytearray | memoryview):
         return io.BytesIO(source), name or "bytes", None
