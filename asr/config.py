@@ -131,10 +131,6 @@ def _coerce(value: Any, hint: Any, path: str) -> Any:
             known = [str(a) for a in args]
             raise ConfigError(f"{path}: '{value}' is not one of {', '.join(known)}{nearest(str(value), known)}")
         return value
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{path}: expected a mapping, found {value!r}")
-        return {str(k): _coerce(v, args[1], f"{path}.{k}") for k, v in value.items()}
     if origin in (list, tuple):
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise ConfigError(f"{path}: expected a list, found {value!r}")
@@ -143,12 +139,14 @@ def _coerce(value: Any, hint: Any, path: str) -> Any:
                 raise ConfigError(f"{path}: expected {len(args)} values, found {len(value)}")
             return tuple(_coerce(v, a, f"{path}[{i}]") for i, (v, a) in enumerate(zip(value, args, strict=True)))
         return origin(_coerce(v, args[0], f"{path}[{i}]") for i, v in enumerate(value))
-    if dataclasses.is_dataclass(hint):
-        if isinstance(value, hint):  # type: ignore[arg-type]
-            return value
+    if dataclasses.is_dataclass(hint) and isinstance(value, hint):  # type: ignore[arg-type]
+        return value
+    if dataclasses.is_dataclass(hint) or origin is dict:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path}: expected a mapping, found {value!r}")
-        return from_dict(hint, value, path)  # type: ignore[arg-type]
+        if origin is dict:
+            return {str(k): _coerce(v, args[1], f"{path}.{k}") for k, v in value.items()}
+        return from_dict(hint, value, path)
     return _coerce_scalar(value, hint, path)
 
 

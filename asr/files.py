@@ -13,13 +13,13 @@ import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from asr.types import AsrError
 
 _GZIP = b"\x1f\x8b"
 _GZIP_RATIO = 1032  # the highest ratio that deflate reaches
-_PEEKED = 64  # bytes, longer than any signature looked for
+_BUFFERED = 1 << 16  # bytes
 
 
 class OutputError(AsrError):
@@ -27,7 +27,7 @@ class OutputError(AsrError):
 
 
 class Input(io.BufferedReader):
-    """An input opened by `opened`. `peek` shows its first 64 bytes (or all of a shorter input), even of a pipe.
+    """An input opened by `opened`. `peek` shows its first bytes (all of a short input), even of a pipe.
 
     `on_disk`: the bytes are those of a regular file, which can be opened again. `limit`: an upper bound of the number
     of bytes, None for a pipe.
@@ -46,13 +46,20 @@ def opened(path: str | Path, error: type[AsrError] = AsrError) -> Iterator[Input
     """
     try:
         with contextlib.ExitStack() as stack:
-            piped = str(path) == "-"
-            raw: BinaryIO = _stdin(error) if piped else stack.enter_context(Path(path).open("rb", buffering=0))
-            state = None if piped else os.fstat(raw.fileno())
-            regular = state is not None and stat.S_ISREG(state.st_mode)
-            whole = _with_start(raw)
+            if str(path) != "-":
+                raw = stack.enter_context(Path(path).open("rb"))
+            elif sys.stdin is None:
+                raise error("stdin: closed: give '-' only where something is piped in")
+            else:
+                raw = cast(io.BufferedReader, sys.stdin.buffer)
+            # A buffer around a buffer: the inner one waits for all that the outer asks for, so that `peek` sees enough
+            # bytes even where a pipe delivers them one by one.
+            whole = Input(raw, _BUFFERED)
+            stack.callback(whole.detach)  # stdin stays open
             packed = whole.peek(len(_GZIP)).startswith(_GZIP)
-            file = _with_start(cast(BinaryIO, gzip.GzipFile(fileobj=whole))) if packed else whole
+            file = Input(gzip.GzipFile(fileobj=whole), _BUFFERED) if packed else whole
+            state = None if str(path) == "-" else os.fstat(raw.fileno())
+            regular = state is not None and stat.S_ISREG(state.st_mode)
             file.on_disk = regular and not packed
             file.limit = state.st_size * (_GZIP_RATIO if packed else 1) if state is not None and regular else None
             yield file
@@ -137,14 +144,13 @@ def write_text(path: str | Path, text: str, error: type[AsrError] = OutputError,
 
 def _flush(path: Path) -> None:
     """Wait until a file, or the entries of a folder, are on the disk, where the system can do that."""
-    if os.name == "nt" and path.is_dir():
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+    # Windows cannot open a folder, and some file systems cannot flush one.
+    with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
             os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _decoded(data: bytes, path: str | Path, line: int, error: type[AsrError]) -> str:
@@ -163,39 +169,6 @@ def _name(path: str | Path) -> str:
     return "stdin" if str(path) == "-" else str(path)
 
 
-def _stdin(error: type[AsrError]) -> BinaryIO:
-    if sys.stdin is None:
-        raise error("stdin: closed: give '-' only where something is piped in")
-    return sys.stdin.buffer
-
-
-def _with_start(raw: BinaryIO) -> Input:
-    """A buffered reader with enough bytes to peek at, which a pipe may deliver in several pieces."""
-    start = b""
-    while len(start) < _PEEKED and (piece := raw.read(_PEEKED - len(start))):
-        start += piece
-    return Input(cast(io.RawIOBase, _Rejoined(start, raw)), 1 << 16)
-
-
-class _Rejoined(io.RawIOBase):
-    """The bytes already read from a file, followed by the rest of it."""
-
-    def __init__(self, start: bytes, rest: BinaryIO) -> None:
-        self._start = start
-        self._rest = rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        if not self._start:
-            return cast(io.RawIOBase, self._rest).readinto(buffer)
-        data = self._start[: len(buffer)]
-        self._start = self._start[len(data) :]
-        buffer[: len(data)] = data
-        return len(data)
-
-
 class Stamp:
     """A JSON file beside the results of a step: the inputs they were made from, and whether the step finished."""
 
@@ -203,7 +176,7 @@ class Stamp:
         self.path = path
 
     def read(self) -> dict[str, Any]:
-        """{"inputs": ..., "finished": bool, "result": ...}; empty when it never ran or the file is damaged."""
+        """{"inputs": ..., "finished": bool, "result": ...}; empty if the step never ran or the file is damaged."""
         try:
             stored = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -264,11 +237,15 @@ def walk(folder: str | Path, problems: list[str] | None = None) -> list[tuple[Pa
     """
     found: list[tuple[Path, list[str]]] = []
     bad = [] if problems is None else problems
+
+    def unreadable(error: OSError) -> None:
+        bad.append(f"{error.filename}: cannot be read: {error.strerror or error}")
+
     seen: set[tuple[int, int]] = set()
     waiting = [os.fspath(folder)]
     while waiting:
         links: list[str] = []
-        for parent, folders, files in os.walk(waiting.pop(0), onerror=lambda error: bad.append(_described(error))):
+        for parent, folders, files in os.walk(waiting.pop(0), onerror=unreadable):
             status = os.stat(parent)  # noqa: PTH116
             if (status.st_dev, status.st_ino) in seen:
                 folders.clear()
@@ -282,7 +259,3 @@ def walk(folder: str | Path, problems: list[str] | None = None) -> list[tuple[Pa
             found.append((Path(parent), [name for name in names if name not in broken]))
         waiting += sorted(links)
     return sorted(found)
-
-
-def _described(error: OSError) -> str:
-    return f"{error.filename}: cannot be read: {error.strerror or error}"

@@ -36,8 +36,8 @@ import asr
 from asr.audio.read import read
 from asr.corpus.manifest import Manifest
 from asr.decoding.make import Decoder, DecodingConfig, make_decoder
+from asr.recognition.acoustics import Windows
 from asr.recognition.inputs import as_recording
-from asr.recognition.long_form import Windows
 from asr.recognition.recognizer import Recognizer
 from asr.scoring.edits import EditCounts, Score, score
 from asr.text.normalize import normalize

@@ -11,10 +11,9 @@ import soundfile
 import asr
 from asr.audio.read import from_array, open_stream, read
 from asr.commands.transcribe import Tally, _report
-from asr.recognition.acoustics import SILENCE
+from asr.recognition.acoustics import SILENCE, Windows
 from asr.recognition.alignment import align_recording
 from asr.recognition.inputs import as_recording
-from asr.recognition.long_form import Windows
 from asr.recognition.recognizer import Recognizer
 from asr.types import Failure, Transcript
 

@@ -1,4 +1,4 @@
-"""The only module that imports torchaudio: with its native part where that loads, else without it.
+"""The only module that imports torchaudio: with its native part if that loads, otherwise without it.
 
 The PyPI wheel of torchaudio is linked against one CUDA version. Beside a CPU-only torch, or a torch built for
 another CUDA, `import torchaudio` itself raises, although everything used here (mel filter banks, masks,
@@ -88,7 +88,7 @@ def _fresh_utils() -> ModuleType:
 
 
 def _forget() -> dict[str, ModuleType]:
-    """Take what there is of torchaudio out of the imported modules."""
+    """Remove torchaudio and its submodules from the imported modules, and return them."""
     names = [name for name in sys.modules if name == "torchaudio" or name.startswith("torchaudio.")]
     return {name: sys.modules.pop(name) for name in names}
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from asr.audio.pauses import silence
 from asr.audio.read import probe, read
 from asr.audio.resample import resample
 from asr.config import FilePath
@@ -26,11 +25,16 @@ if TYPE_CHECKING:
 _ENDINGS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".sph", ".w64"}
 _SILENCE_PROBABILITY = 0.5  # at each end, so that utterances as they were recorded are learned, too
 _PEAK = 0.99  # what an augmented waveform is scaled back to where it would leave [-1, 1]
+# Of silence made to surround a recording:
+_BACKGROUND_SECONDS = 0.1  # the quietest stretch of this length is taken for the background
+LEVELS_DB = (-30.0, 6.0)  # relative to the background
+_DIGITAL = 0.2  # share of silences that are zeros, as where recordings were edited
+_WHITE = 0.5  # share of the others whose spectrum is flat, as of another microphone
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What may happen to a training utterance; the defaults change nothing.
+    """The augmentations of a training utterance; the defaults change nothing.
 
     `speed`: factors, one drawn per utterance (pitch changes with it; Ko et al. 2015). `silence`: the most seconds of
     silence put before an utterance, and after it, each with probability 1/2. `join`: share of the batches whose
@@ -86,7 +90,7 @@ class WaveAugment:
         self.impulses = _list_recordings(config.reverb_dir, "reverb_dir") if config.reverb_dir else ()
 
     def __call__(self, samples: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
-        """Augment `(time,)` float32 as drawn by `seed` = (run seed, epoch, utterance index); the input is kept.
+        """Augment `(time,)` float32 as drawn from `seed` = (run seed, epoch, utterance index); the input is kept.
 
         Length changes only with speed, to `ceil(time / speed)`, and by up to twice `silence`. Where noise or gain would
         carry samples out of [-1, 1], the whole is scaled back, so that augmentation never clips.
@@ -120,7 +124,7 @@ class WaveAugment:
         return np.array(result, dtype=np.float32) if result is samples else result.astype(np.float32, copy=False)
 
     def join(self, waveforms: Sequence[np.ndarray], seed: tuple[int, ...]) -> np.ndarray:
-        """Waveforms `(time,)` one after another, with up to `silence` seconds between."""
+        """Concatenate waveforms `(time,)`, with up to `silence` seconds between them."""
         draw = _generator("join", seed)
         parts = [waveforms[0]]
         for waveform in waveforms[1:]:
@@ -136,11 +140,37 @@ class WaveAugment:
         return np.concatenate([parts[0], samples, parts[1]])
 
     def _noise(self, path: str, seconds: float, length: int, place: float) -> np.ndarray:
-        """`length` samples of a noise from `place` (0 to 1) in its recording on; all of it where that is shorter."""
+        """`length` samples of a noise, from `place` (0 to 1) in its recording; all of a recording that is shorter."""
         wanted = max(length / self.rate, 0.1)  # less may be no sample at all at the noise's own rate
         if wanted >= seconds:
             return _read(path, self.rate, "noise_dir")
         return _read(path, self.rate, "noise_dir", place * (seconds - wanted), wanted)
+
+
+def silence(samples: np.ndarray, count: int, rate: int, draw: random.Random) -> np.ndarray:
+    """`(count,)` float32 samples of silence, drawn to resemble the background of `(time,)` samples at `rate` hertz."""
+    kind, color, level = draw.random(), draw.random(), draw.uniform(*LEVELS_DB)
+    generator = np.random.default_rng(draw.getrandbits(63))
+    background = _quietest(samples, max(1, round(_BACKGROUND_SECONDS * rate)))
+    rms = math.sqrt(float(np.mean(np.square(background, dtype=np.float64)))) if len(background) else 0.0
+    if not count or kind < _DIGITAL or rms <= 0.0:
+        return np.zeros(count, dtype=np.float32)
+    noise = generator.standard_normal(count + len(background) - 1)
+    if color < _WHITE:
+        noise = noise[:count] * rms
+    else:  # white noise through a filter whose impulse response is the background has the background's spectrum
+        size = 1 << (len(noise) + len(background)).bit_length()
+        spectrum = np.fft.rfft(noise, n=size) * np.fft.rfft(background, n=size)
+        noise = np.fft.irfft(spectrum, n=size)[len(background) - 1 : len(noise)] / math.sqrt(len(background))
+    return (noise * 10.0 ** (level / 20.0)).astype(np.float32)
+
+
+def _quietest(samples: np.ndarray, width: int) -> np.ndarray:
+    """The stretch of `width` samples with the least energy; all samples if they are shorter than two stretches."""
+    if len(samples) < 2 * width:
+        return samples
+    stretches = samples[: len(samples) // width * width].reshape(-1, width)
+    return stretches[int(np.argmin(np.square(stretches, dtype=np.float64).sum(axis=1)))]
 
 
 def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
@@ -225,7 +255,7 @@ def drawn(purpose: str, seed: tuple[int, ...]) -> float:
 
 
 def _generator(purpose: str, seed: tuple[int, ...]) -> random.Random:
-    """Seeded by a hash of the text, so that neighboring seeds have nothing in common."""
+    """A generator seeded by a hash of its arguments, so that neighboring seeds are unrelated."""
     return random.Random(":".join(map(str, (purpose, *seed))))
 
 
@@ -244,7 +274,7 @@ def _read(
 
 
 def _list_recordings(folder: str, key: str) -> tuple[tuple[str, float], ...]:
-    """The recordings in a folder and below, sorted, with their seconds."""
+    """The recordings in a folder and its subfolders, sorted, with their durations in seconds."""
     if not Path(folder).is_dir():
         raise ConfigError(f"augment.{key}: '{folder}' is not a folder")
     files = [parent / name for parent, names in walk(Path(folder).resolve()) for name in names]

@@ -72,7 +72,7 @@ class FeatureConfig:
 
 
 def frame_count(samples: Count, config: FeatureConfig) -> Count:
-    """How many frames that many samples give: one centered on every hop from sample 0 on; none for no samples."""
+    """The number of frames of so many samples: one centered on every hop from sample 0 on; none without samples."""
     if isinstance(samples, Tensor):
         return torch.where(samples > 0, samples.div(config.hop_samples, rounding_mode="floor") + 1, 0)
     return samples // config.hop_samples + 1 if samples > 0 else 0

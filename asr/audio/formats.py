@@ -1,4 +1,4 @@
-"""Opening a recording: what a file is, told by its first bytes and never by its name, and the reader for it."""
+"""Opens recordings: detects the format by the first bytes, never by the name, and chooses the reader."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
+
 from asr.audio.headers import Slice, corrected, data_extent, ogg_is_chained, ogg_is_cut
 from asr.audio.mpeg import readable_frames
 from asr.audio.readers import AudioReader, FfmpegReader, RawFormat, SoundFileReader, Undecodable
 from asr.types import AudioError
 
-Source = str | Path | bytes | BinaryIO
+File = str | Path | bytes | BinaryIO
+Source = File | tuple[np.ndarray, int]
 
-_FFMPEG = "ffmpeg -i IN OUT.wav"
+_FFMPEG = "ffmpeg"
 _UNPACK = "unpack it first"
 _INSTALL_FFMPEG = "install ffmpeg (apt install ffmpeg, brew install ffmpeg or conda install ffmpeg)"
 _HEAD = 1024  # bytes: a sphere file's header
@@ -28,12 +31,12 @@ _HEAD = 1024  # bytes: a sphere file's header
 class Format(NamedTuple):
     """`magic` is a regular expression that the first bytes match.
 
-    `convert` is a command, or what else is to be done about the file; "" for what libsndfile reads.
+    `remedy` says what to do about a file that libsndfile does not read; _FFMPEG where the ffmpeg program reads it.
     """
 
     name: str
     magic: bytes
-    convert: str = ""
+    remedy: str = ""
 
 
 _UNKNOWN = Format("", b"")
@@ -41,13 +44,13 @@ _NEVER_RAW = ("wav", "flac", "ogg")  # their magic is no accident
 _FORMATS = (
     Format("wav", rb".{8}WAVE"),
     Format("flac", rb"fLaC"),
-    Format("speex", rb"OggS.{24}Speex   ", "speexdec IN OUT.wav"),
+    Format("speex", rb"OggS.{24}Speex   ", "convert it with `speexdec IN OUT.wav`"),
     Format("ogg", rb"OggS"),
     Format("aiff", rb".{8}AIF[FC]"),
     Format("au", rb"\.snd|dns\."),
     Format("caf", rb"caff"),
     Format("w64", rb"riff\x2e\x91\xcf\x11"),
-    Format("shortened sphere", rb"NIST_1A.*shorten", "sph2pipe -f wav IN OUT.wav"),
+    Format("shortened sphere", rb"NIST_1A.*shorten", "convert it with `sph2pipe -f wav IN OUT.wav`"),
     Format("sphere", rb"NIST_1A"),
     Format("voc", rb"Creative Voice File"),
     Format("m4a/mp4", rb".{4}ftyp", _FFMPEG),
@@ -57,7 +60,7 @@ _FORMATS = (
     Format("mp3", rb"ID3|\xff[\xe2-\xe7\xea-\xef\xf2-\xf7\xfa-\xff]"),  # a tag, or a frame of any version and layer
     Format("amr-wb", rb"#!AMR-WB", _FFMPEG),
     Format("amr", rb"#!AMR", _FFMPEG),
-    Format("silk", rb".?#!SILK_V3", "silk_v3_decoder IN OUT.pcm"),  # WeChat puts a byte before it
+    Format("silk", rb".?#!SILK_V3", "convert it with `silk_v3_decoder IN OUT.pcm`"),  # WeChat puts a byte before it
     Format("wma", rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11", _FFMPEG),
     Format("avi", rb".{8}AVI ", _FFMPEG),
     Format("qcelp", rb".{8}QLCM", _FFMPEG),
@@ -72,22 +75,22 @@ _FORMATS = (
     Format("dsf", rb"DSD ", _FFMPEG),
     Format("dff", rb"FRM8", _FFMPEG),
     Format("shorten", rb"ajkg", _FFMPEG),
-    Format("optimfrog", rb"OFR ", "ofr --decode IN"),
+    Format("optimfrog", rb"OFR ", "convert it with `ofr --decode IN`"),
     Format("dss", rb".dss", _FFMPEG),
-    Format("ds2", rb".ds2", "the dictation software that came with the recorder"),
-    Format("midi", rb"MThd", "a synthesizer: it holds notes, not sound"),
+    Format("ds2", rb".ds2", "it needs the dictation software that came with the recorder"),
+    Format("midi", rb"MThd", "it needs a synthesizer: it holds notes, not sound"),
     Format("zip", rb"PK\x03\x04", _UNPACK),
     Format("gzip", rb"\x1f\x8b", _UNPACK),
     Format("bzip2", rb"BZh", _UNPACK),
     Format("xz", rb"\xfd7zXZ\x00", _UNPACK),
     Format("7z", rb"7z\xbc\xaf\x27\x1c", _UNPACK),
-    Format("git-lfs pointer", rb"version https://git-lfs", "git lfs pull, which fetches the recording itself"),
+    Format("git-lfs pointer", rb"version https://git-lfs", "it needs git lfs pull, which fetches the recording itself"),
 )
 _SHORT_MAGIC = ("", "mp3", "aac", "ac3", "gzip", "dss", "ds2")  # may as well be the first samples of headerless audio
 
 
-def open_file(source: Source, name: str | None, stack: ExitStack) -> tuple[BinaryIO, str, Path | None]:
-    """A seekable binary file, what to call it, and its path where it has one on disk."""
+def open_file(source: File, name: str | None, stack: ExitStack) -> tuple[BinaryIO, str, Path | None]:
+    """A seekable binary file, its name for messages, and its path if it is on disk."""
     if isinstance(source, bytes | bytearray | memoryview):
         return io.BytesIO(source), name or "bytes", None
     if isinstance(source, str | os.PathLike):
@@ -128,7 +131,7 @@ def _open_path(path: Path, label: str) -> BinaryIO:
 def open_reader(
     file: BinaryIO, size: int, label: str, path: Path | None, raw: RawFormat | None, stack: ExitStack
 ) -> AudioReader:
-    """A reader for `file` of `size` bytes; `path` is where it lies on disk, if it does. `stack` owns what is made.
+    """A reader for `file` of `size` bytes, at `path` if it is on disk. `stack` owns temporary files.
 
     Raises AudioError with `label` in it: what the file is, why it cannot be read, and what to do.
     """
@@ -150,15 +153,15 @@ def open_reader(
     try:
         return FfmpegReader(path or _on_disk(file, stack))
     except Undecodable as error:
-        reason = str(error) if kind.convert or not kind.name else f"{reason}; {error}"
+        reason = str(error) if kind.remedy or not kind.name else f"{reason}; {error}"
     if not kind.name:
         raise AudioError(f"{label}: not an audio file ({reason})")
-    advice = f": {_how_to_convert(kind)}" if kind.convert not in ("", _FFMPEG) else ""
+    advice = f": {kind.remedy}" if kind.remedy not in ("", _FFMPEG) else ""
     raise AudioError(f"{label}: damaged or unsupported {kind.name} ({reason}){advice}")
 
 
 def _sound_file_reader(file: BinaryIO, size: int, kind: str, head: bytes, raw: RawFormat | None) -> SoundFileReader:
-    """libsndfile on a file, or on what it should see in its place; warns of a header that promises another length."""
+    """libsndfile on a file, or on a corrected view of it; warns if the header gives a wrong length."""
     whole = Slice(file, 0, size)
     if raw is not None:
         return SoundFileReader(whole, raw=raw)
@@ -195,27 +198,21 @@ def _sound_file_reader(file: BinaryIO, size: int, kind: str, head: bytes, raw: R
 
 
 def _advice(kind: Format, reason: str) -> str:
-    """What a file is that soundfile did not read, and the ways out, on a machine without ffmpeg."""
-    if (kind.name and not kind.convert) or "pip install" in reason:
+    """The format of a file that soundfile cannot read, and what to do on a machine without ffmpeg."""
+    if (kind.name and not kind.remedy) or "pip install" in reason:
         return f"damaged or unsupported {kind.name or 'audio'} ({reason})"
-    if kind.convert == _FFMPEG:
+    if kind.remedy == _FFMPEG:
         return f"{kind.name} audio needs the ffmpeg program: {_INSTALL_FFMPEG}, or convert the file to wav or flac"
     if kind.name:
-        return f"{kind.name} is not read here: {_how_to_convert(kind)}"
+        return f"{kind.name} is not read here: {kind.remedy}"
     return (
         "not an audio file, or in a format not known here (wav, flac, ogg, opus, mp3, aiff, au, caf, sphere): "
         f"for others {_INSTALL_FFMPEG}, or convert the file to wav"
     )
 
 
-def _how_to_convert(kind: Format) -> str:
-    if kind.convert == _UNPACK:
-        return _UNPACK
-    return f"convert it with `{kind.convert}`" if " IN" in kind.convert else f"it needs {kind.convert}"
-
-
 def _on_disk(file: BinaryIO, stack: ExitStack) -> Path:
-    """A copy on disk of what came as bytes: ffmpeg has to seek in most containers."""
+    """A copy on disk of a file given as bytes: ffmpeg has to seek in most containers."""
     path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="asr-"))) / "audio"
     file.seek(0)
     with path.open("wb") as copy:

@@ -1,4 +1,4 @@
-"""How many bytes of samples a header promises, and how many there are.
+"""How many bytes of samples a header promises, and how many the file holds.
 
 Programs that write to a pipe never learn the length, those that were interrupted never write it, and 32-bit fields
 wrap. libsndfile believes a length that is too short. Here the true end of the samples is found, and libsndfile is
@@ -27,7 +27,7 @@ _LARGEST_PAGE = 65307  # bytes of an Ogg page (RFC 3533)
 
 
 class _Layout(NamedTuple):
-    """How a kind of file is made of chunks: an identifier, a length in the given struct format, a body, padding."""
+    """The chunks of a file format: an identifier, a length in the given struct format, a body, padding."""
 
     magic: bytes
     form: tuple[int, bytes]  # what else must stand in the header, and where
@@ -79,7 +79,7 @@ class Extent:
 
 
 def data_extent(file: BinaryIO, size: int) -> Extent | None:
-    """Where the samples lie in a file of chunks, or of Sun's .au, of `size` bytes; None for others, or without any."""
+    """Where the samples of a chunked or Sun .au file of `size` bytes lie; None for other files, or without samples."""
     head = _read_at(file, 0, 40)
     if head[:4] in (b".snd", b"dns.") and len(head) >= 24:
         order = ">" if head[:1] == b"." else "<"
@@ -97,7 +97,7 @@ def _read_at(file: BinaryIO, position: int, count: int = -1) -> bytes:
 
 
 class _Walk:
-    """Over the chunks of a file of `size` bytes; without a layout there are none."""
+    """Walks over the chunks of a file of `size` bytes; without a layout there are none."""
 
     def __init__(self, file: BinaryIO, size: int, layout: _Layout | None) -> None:
         self.file, self.size, self.layout = file, size, layout
@@ -146,7 +146,7 @@ class _Walk:
         )
 
     def _declared_end(self, start: int, declared: int) -> int:
-        """The end that a length of `declared` bytes means, where what follows cannot be samples."""
+        """The end of the samples by a declared length, if what follows it cannot be samples."""
         if start + declared >= self.size:
             return self.size
         for end in range(start + declared, self.size, 1 << 32):  # a length of 32 bits may have wrapped
@@ -199,7 +199,7 @@ class _Walk:
 
 
 def corrected(file: BinaryIO, extent: Extent) -> Slice:
-    """The file as its header should be, up to the end of its samples."""
+    """The file with a corrected header, up to the end of its samples."""
     head = bytearray(_read_at(file, 0, extent.start))
     position, form, value = extent.field
     struct.pack_into(form, head, position, min(value, 2 ** (8 * struct.calcsize(form)) - 1))

@@ -80,7 +80,7 @@ def readable_frames(file: BinaryIO, size: int) -> Slice | None:
 
 
 def _counting_frame(like: bytes, at: int, count: int) -> bytes:
-    """A silent frame of the kind of another, with a Xing header that says how many follow."""
+    """A silent frame of the same kind as another, with a Xing header that says how many follow."""
     head = bytes((0xFF, like[1] | 1, 0x90 | like[2] & 0x0C, like[3]))  # no checksum; a bit rate with enough room
     frame = _frame(head)
     assert frame is not None

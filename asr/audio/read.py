@@ -1,4 +1,4 @@
-"""The only place that opens audio: a file, bytes, a stream or an array, to float32 samples at the rate asked for."""
+"""The only module that opens audio: a file, bytes, a stream or an array, as float32 samples at the requested rate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from asr.audio.formats import Source, open_file, open_reader
-from asr.audio.readers import HIGHEST_RATE, LOWEST_RATE, AudioInfo, AudioReader, RawFormat, Undecodable
+from asr.audio.readers import BLOCK, HIGHEST_RATE, LOWEST_RATE, AudioInfo, AudioReader, RawFormat, Undecodable
 from asr.audio.resample import Resampler, resample
 from asr.types import AsrError, AudioError, in_words
 
@@ -69,11 +69,11 @@ def read(
     raw: RawFormat | None = None,
     name: str | None = None,
 ) -> Audio:
-    """Read a recording, or `duration` seconds of it from `offset` on, without decoding the rest where that can be.
+    """Read a recording, or `duration` seconds of it from `offset` on, without decoding the rest where possible.
 
-    `source` is a path, the bytes of a file, or a binary file object; one that can seek is read from its start, one
-    that cannot (standard input) to its end. `rate` None keeps the source's. `channel` is "mix" (the mean), "each", or
-    a number from 0. `raw` declares headerless samples. `name` stands for the source in messages.
+    `source` is a path, the bytes of a file, a binary file object (read from its start where it can seek, else to its
+    end), or a pair of samples and rate as `from_array` takes them. `rate` None keeps the source's. `channel` is "mix"
+    (the mean), "each", or a number from 0. `raw` declares headerless samples. `name` stands for the source in messages.
 
     Raises AudioError, one line with the name in it: missing, no permission, a folder, empty, not audio, no samples,
     NaN or infinite samples, no such channel, or a window outside the recording. A truncated or damaged recording is
@@ -98,13 +98,18 @@ def open_stream(
 ) -> Iterator[AudioStream]:
     """Open what `read` opens, to be read later or in blocks. Raises AudioError as `read` does, here or on the way."""
     with ExitStack() as stack:
-        file, label, path = open_file(source, name, stack)
-        with _named_errors(label):
-            size = file.seek(0, os.SEEK_END)
-            if not size:
-                raise AudioError(f"{label}: the file is empty (0 bytes)")
-            reader = open_reader(file, size, label, path, raw, stack)
-            _check_rate(reader.info.rate, label)
+        if isinstance(source, tuple):
+            label = name or "array"
+            reader: AudioReader = ArrayReader(*source, label)
+        else:
+            file, label, path = open_file(source, name, stack)
+            with _named_errors(label):
+                size = file.seek(0, os.SEEK_END)
+                if not size:
+                    raise AudioError(f"{label}: the file is empty (0 bytes)")
+                reader = open_reader(file, size, label, path, raw, stack)
+        if not LOWEST_RATE <= (found := reader.info.rate) <= HIGHEST_RATE:
+            raise AudioError(f"{label}: a rate of {found} Hz, outside the {LOWEST_RATE} to {HIGHEST_RATE} Hz of audio")
         yield AudioStream(reader, label, rate, channel, offset, duration)
 
 
@@ -133,19 +138,30 @@ class AudioStream:
         self._start, self._stop = _window(offset, duration, info, label)
         end = info.frames if info.frames >= 0 else math.inf
         self.seconds = (min(end, math.inf if self._stop is None else self._stop) - self._start) / info.rate
-        self._channels = _Channels(channel, info.channels, info.rate, label)
+        self._channel = int(channel) if str(channel).removeprefix("-").isdecimal() else channel
+        if isinstance(self._channel, int):
+            if not 0 <= self._channel < info.channels:
+                last = info.channels - 1
+                there = f"{info.channels} channels (0 to {last})" if last else "1 channel (0)"
+                raise AudioError(f"{label}: no channel {channel}, it has {there}")
+        elif channel not in ("mix", "each"):
+            raise AudioError(f"{label}: channel must be 'mix', 'each' or a number, found {channel!r}")
+        picked = info.channels if channel == "each" else 1
+        self._lowest, self._highest = np.full(picked, np.inf), np.full(picked, -np.inf)  # samples of each channel
+        self._energy = np.zeros(2)  # of the channels on average, of their mean
 
     @property
     def silent(self) -> bool:
-        """Whether all samples decoded so far are the same; those that came in blocks are among them."""
-        return self._channels.silent[0]
+        """Whether all samples decoded so far, those given as blocks among them, are the same."""
+        return bool(self._lowest[0] == self._highest[0])
 
     def read(self) -> Audio:
         """All of it at once."""
         parts = list(self._decoded())
         with _named_errors(self._label):
-            samples = _resampled(np.concatenate(parts, axis=-1), self.source_rate, self.rate)
-        silent = self._channels.silent
+            samples = resample(np.concatenate(parts, axis=-1), self.source_rate, self.rate)
+            samples = np.ascontiguousarray(samples, dtype=np.float32)
+        silent = tuple((self._lowest == self._highest).tolist())
         return Audio(samples, self.rate, self.duration, self.source_rate, self.info.channels, self.warnings, silent)
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -167,7 +183,7 @@ class AudioStream:
         while True:
             with _named_errors(self._label):
                 block = next(blocks, None)
-                picked = None if block is None else self._channels.pick(block)
+                picked = None if block is None else self._pick(block, frames)
             if picked is None:
                 break
             frames += picked.shape[-1]
@@ -176,7 +192,41 @@ class AudioStream:
         if not frames:
             raise AudioError(f"{self._label}: {self._why_nothing()}")
         shortage = self._shortage(self._start + frames)
-        self.warnings = (*self._reader.warnings, *shortage, *self._channels.warnings(self.rate))
+        self.warnings = (*self._reader.warnings, *shortage, *self._doubts())
+
+    def _pick(self, block: np.ndarray, before: int) -> np.ndarray:
+        """The channels asked for, `(time,)` or for "each" `(channels, time)`, of a `(frames, channels)` block.
+
+        `before` frames came before it. Raises AudioError on samples that are not finite.
+        """
+        if self._channel == "each":
+            picked = block.T
+        elif isinstance(self._channel, int) or self.info.channels == 1:
+            picked = block[:, self._channel if isinstance(self._channel, int) else 0]
+        else:
+            with np.errstate(all="ignore"):  # what is not finite is refused below
+                picked = block.mean(axis=1, dtype=np.float32)
+                self._energy += [np.square(block).mean(axis=1).sum(), np.square(picked).sum()]
+        if len(block):
+            lowest, highest = picked.min(axis=-1), picked.max(axis=-1)
+            if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):  # NaN passes through both
+                first = before + int(np.argmin(np.isfinite(np.atleast_2d(picked)).all(axis=0)))
+                place = f"the first at {first / self.source_rate:.3f} s"
+                raise AudioError(f"{self._label}: holds NaN or infinite samples ({place})")
+            self._lowest, self._highest = np.minimum(self._lowest, lowest), np.maximum(self._highest, highest)
+        return picked
+
+    def _doubts(self) -> list[str]:
+        """Warnings about the samples themselves."""
+        found = []
+        if self._energy[1] < 1e-3 * self._energy[0]:
+            found.append("the channels cancel each other when mixed (one is inverted): choose one by its number")
+        if (peak := max(-self._lowest.min(), self._highest.max())) > _MAX_PEAK:
+            found.append(f"samples reach {peak:.0f}: floating-point audio belongs in [-1, 1]")
+        if self.source_rate < self.rate:
+            missing = f"frequencies above {self.source_rate / 2:g} Hz are missing"
+            found.append(f"recorded at {self.source_rate} Hz, below the {self.rate} Hz asked for: {missing}")
+        return found
 
     def _why_nothing(self) -> str:
         info = self.info
@@ -188,7 +238,7 @@ class AudioStream:
         return "; ".join(["holds no samples", *self._reader.warnings])
 
     def _shortage(self, end: int) -> list[str]:
-        """Says so where the recording ends, at frame `end`, before its header, or the caller, had reason to expect."""
+        """A warning if the recording ended, at frame `end`, before its header or the window asked for says so."""
         rate, stop, damage = self.source_rate, self._stop, self._reader.damage
         promised = max(self.info.frames, self._reader.promised_frames)
         because = f" ({damage})" if damage else ""
@@ -210,103 +260,39 @@ def from_array(
 
     Raises AudioError on other shapes (swapped axes among them) and types, on no samples, and on NaN or infinity.
     """
-    array = np.asarray(samples)
-    if array.ndim not in (1, 2):
-        raise AudioError(f"{name}: expected samples (time,) or (channels, time), found shape {array.shape}")
-    array = np.atleast_2d(array)
-    count, frames = array.shape
-    if not array.size:
-        raise AudioError(f"{name}: holds no samples")
-    if count > _MAX_CHANNELS or count > frames:
-        raise AudioError(f"{name}: shape {array.shape} means {count} channels of {frames} samples: pass samples.T")
-    if int(rate) != rate:
-        raise AudioError(f"{name}: the rate must be a whole number of hertz, found {rate}")
-    rate, target = int(rate), target_rate or int(rate)
-    _check_rate(rate, name)
-    channels = _Channels(channel, count, rate, name)
-    with _named_errors(name):
-        picked = _resampled(channels.pick(_to_float(array, name).T), rate, target)
-    return Audio(picked, target, frames / rate, rate, count, tuple(channels.warnings(target)), channels.silent)
+    return read((samples, rate), rate=target_rate, channel=channel, name=name)
 
 
-def _to_float(array: np.ndarray, name: str) -> np.ndarray:
-    if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return array.astype(np.float32)
-    if array.dtype.kind == "i":
-        return array.astype(np.float32) / 2.0 ** (8 * array.dtype.itemsize - 1)
-    if array.dtype == np.uint8:
-        return (array.astype(np.float32) - 128.0) / 128.0
-    raise AudioError(f"{name}: expected float or signed integer samples, found {array.dtype}")
+class ArrayReader(AudioReader):
+    """Samples `(time,)` or `(channels, time)` as a recording. Raises AudioError as `from_array` does."""
 
+    def __init__(self, samples: np.ndarray, rate: int, label: str) -> None:
+        array = np.asarray(samples)
+        if array.ndim not in (1, 2):
+            raise AudioError(f"{label}: expected samples (time,) or (channels, time), found shape {array.shape}")
+        count, frames = np.atleast_2d(array).shape
+        if not array.size:
+            raise AudioError(f"{label}: holds no samples")
+        if count > _MAX_CHANNELS or count > frames:
+            raise AudioError(f"{label}: shape {array.shape} means {count} channels of {frames} samples: pass samples.T")
+        if int(rate) != rate or rate < 1:
+            raise AudioError(f"{label}: the rate must be a whole number of hertz, found {rate}")
+        if array.dtype.kind not in "fi" and array.dtype != np.uint8:
+            raise AudioError(f"{label}: expected float or signed integer samples, found {array.dtype}")
+        self._samples = np.atleast_2d(array).T
+        super().__init__(AudioInfo(frames / rate, int(rate), count, frames, "array", str(array.dtype)))
 
-def _resampled(samples: np.ndarray, source_rate: int, rate: int) -> np.ndarray:
-    return np.ascontiguousarray(resample(samples, source_rate, rate), dtype=np.float32)
-
-
-class _Channels:
-    """Picks the channels asked for out of `(frames, channels)` blocks, and watches what passes."""
-
-    def __init__(self, channel: str | int, count: int, rate: int, label: str) -> None:
-        self._channel = int(channel) if str(channel).removeprefix("-").isdecimal() else channel
-        self._rate, self._label = rate, label
-        self._frames = 0
-        self._energy = np.zeros(2)  # of the channels on average, of their mean
-        picked = count if self._channel == "each" else 1
-        self._lowest, self._highest = np.full(picked, np.inf), np.full(picked, -np.inf)
-        if isinstance(self._channel, int):
-            if not 0 <= self._channel < count:
-                there = "1 channel (0)" if count == 1 else f"{count} channels (0 to {count - 1})"
-                raise AudioError(f"{label}: no channel {channel}, it has {there}")
-        elif channel not in ("mix", "each"):
-            raise AudioError(f"{label}: channel must be 'mix', 'each' or a number, found {channel!r}")
-
-    @property
-    def silent(self) -> tuple[bool, ...]:
-        """Of each channel picked, whether all of its samples so far are the same."""
-        return tuple((self._lowest == self._highest).tolist())
-
-    def pick(self, block: np.ndarray) -> np.ndarray:
-        """`(time,)`, or `(channels, time)` for "each". Raises AudioError on samples that are not finite."""
-        picked = self._picked(block)
-        if len(block):
-            lowest, highest = picked.min(axis=-1), picked.max(axis=-1)
-            if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):  # NaN passes through both
-                first = self._frames + int(np.argmin(np.isfinite(np.atleast_2d(picked)).all(axis=0)))
-                raise AudioError(
-                    f"{self._label}: holds NaN or infinite samples (the first at {first / self._rate:.3f} s)"
-                )
-            self._lowest, self._highest = np.minimum(self._lowest, lowest), np.maximum(self._highest, highest)
-            self._frames += len(block)
-        return picked
-
-    def _picked(self, block: np.ndarray) -> np.ndarray:
-        if self._channel == "each":
-            return block.T
-        if isinstance(self._channel, int):
-            return block[:, self._channel]
-        if block.shape[1] == 1:
-            return block[:, 0]
-        with np.errstate(all="ignore"):  # not finite: refused by `pick`
-            mixed = block.mean(axis=1, dtype=np.float32)
-            self._energy += [np.square(block).mean(axis=1).sum(), np.square(mixed).sum()]
-        return mixed
-
-    def warnings(self, rate: int) -> list[str]:
-        """What makes the samples picked so far doubtful at `rate` hertz."""
-        found = []
-        if self._energy[1] < 1e-3 * self._energy[0]:
-            found.append("the channels cancel each other when mixed (one is inverted): choose one by its number")
-        if (peak := max(-self._lowest.min(), self._highest.max())) > _MAX_PEAK:
-            found.append(f"samples reach {peak:.0f}: floating-point audio belongs in [-1, 1]")
-        if self._rate < rate:
-            missing = f"frequencies above {self._rate / 2:g} Hz are missing"
-            found.append(f"recorded at {self._rate} Hz, below the {rate} Hz asked for: {missing}")
-        return found
+    def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
+        kind, bits = self._samples.dtype.kind, 8 * self._samples.dtype.itemsize
+        for first in range(start, min(self.info.frames, stop or self.info.frames), BLOCK):
+            block = self._samples[first : min(first + BLOCK, stop or self.info.frames)]
+            with np.errstate(over="ignore"):  # infinity is refused with its place
+                floats = block.astype(np.float32)
+            yield floats if kind == "f" else (floats - 128.0 * (kind == "u")) / 2.0 ** (bits - 1)
 
 
 def _window(offset: float, duration: float | None, info: AudioInfo, label: str) -> tuple[int, int | None]:
-    """The frames of a window in seconds; adjacent windows meet without gap or overlap."""
+    """Convert a window from seconds to frames; adjacent windows meet without gap or overlap."""
     if not (math.isfinite(offset) and offset >= 0):
         raise AudioError(f"{label}: offset must be 0 s or more, found {offset:g}")
     start = round(offset * info.rate)
@@ -325,14 +311,9 @@ def _beyond_the_end(offset: float, info: AudioInfo) -> str:
     return f"offset {offset:g} s lies beyond the end of the recording{length}"
 
 
-def _check_rate(rate: int, label: str) -> None:
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise AudioError(f"{label}: a rate of {rate} Hz, where audio has {LOWEST_RATE} to {HIGHEST_RATE} Hz")
-
-
 @contextmanager
 def _named_errors(label: str) -> Iterator[None]:
-    """Whatever goes wrong in here is the trouble of one recording: an AudioError with its name."""
+    """Turn whatever is raised in the body into an AudioError that names the recording."""
     try:
         yield
     except AsrError:

@@ -1,4 +1,4 @@
-"""Readers turn an opened file into samples: libsndfile, and the ffmpeg program for containers that it does not know."""
+"""Decode opened files: libsndfile, and the ffmpeg program for containers that libsndfile does not know."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ByteOrder = Literal["little", "big"]
 
 LOWEST_RATE, HIGHEST_RATE = 1000, 768_000  # hertz; a header with another is damaged, and its filters fill the memory
 
-_BLOCK = 65536  # frames
+BLOCK = 65536  # frames decoded at once
 _MPEG_PACKET = 1152  # frames
 _UNKNOWN = 2**60  # libsndfile reports more frames than this where the header does not say how many there are
 _SUBTYPES = {"s8": "PCM_S8", "u8": "PCM_U8", "f32": "FLOAT", "f64": "DOUBLE"}
@@ -72,10 +72,9 @@ class RawFormat:
             )
         if self.channels < 1:
             raise ConfigError(f"raw audio: at least 1 channel, found {self.channels}")
-        if self.encoding not in get_args(Encoding):
-            raise ConfigError(f"raw audio: encoding '{self.encoding}' is not one of {', '.join(get_args(Encoding))}")
-        if self.byte_order not in get_args(ByteOrder):
-            raise ConfigError(f"raw audio: byte order '{self.byte_order}' is neither little nor big")
+        for name, chosen, known in (("encoding", self.encoding, Encoding), ("byte order", self.byte_order, ByteOrder)):
+            if chosen not in get_args(known):
+                raise ConfigError(f"raw audio: {name} '{chosen}' is not one of {', '.join(get_args(known))}")
 
     @property
     def frame_bytes(self) -> int:
@@ -85,8 +84,8 @@ class RawFormat:
     def soundfile_options(self) -> dict[str, Any]:
         """The arguments of `soundfile.SoundFile` that declare it."""
         subtype = _SUBTYPES.get(self.encoding, f"PCM_{self.encoding[1:]}")
-        layout = {"format": "RAW", "subtype": subtype, "endian": self.byte_order.upper()}
-        return {"samplerate": self.rate, "channels": self.channels, **layout}
+        stored = {"samplerate": self.rate, "channels": self.channels, "endian": self.byte_order.upper()}
+        return {"format": "RAW", "subtype": subtype, **stored}
 
 
 class AudioReader(ABC):
@@ -109,11 +108,11 @@ class AudioReader(ABC):
 
     @abstractmethod
     def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
-        """Yield `(frames, channels)` float32 blocks of frames `start` to `stop` (None: the end), as far as it goes."""
+        """Yield `(frames, channels)` float32 blocks of frames `start` to `stop` (None: the end), if they exist."""
 
 
 class SoundFileReader(AudioReader):
-    """wav, flac, ogg (vorbis, opus), mp3, aiff, au, caf, w64, sphere, headerless PCM and what else libsndfile knows."""
+    """wav, flac, ogg (vorbis, opus), mp3, aiff, au, caf, w64, sphere, headerless PCM and whatever libsndfile reads."""
 
     def __init__(self, file: Slice, quiet: bool = False, raw: RawFormat | None = None) -> None:
         self._file, self._quiet = file, quiet
@@ -134,7 +133,7 @@ class SoundFileReader(AudioReader):
     def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
         done = start
         # The block in which a damaged file ends is lost as a whole, so the rest is read once more in small ones.
-        for size in (_BLOCK, 256):
+        for size in (BLOCK, 256):
             sound = self._open_at(done)
             if sound is None:
                 return
@@ -193,7 +192,7 @@ class SoundFileReader(AudioReader):
 
 @contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Keep stderr clean of libmpg123, which writes remarks on cut files, and after seeks, to its file descriptor."""
+    """Silence libmpg123, which writes remarks about truncated files, and after seeks, to the descriptor of stderr."""
     locked = _quiet_lock.acquire(timeout=5)
     try:
         saved = os.dup(2) if locked else -1
@@ -245,15 +244,14 @@ class FfmpegReader(AudioReader):
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._complaint = path, ""
         info = _ffprobe(path)
-        complaints: list[str] = []
         if info is None:
-            pieces = self._decode(0.0, None, complaints)
+            pieces = self._decode(0.0, None)
             rate, block = next(pieces, (0, np.zeros((0, 0))))
             pieces.close()
             if not rate:
-                raise Undecodable(complaints[0] if complaints else "ffmpeg: no output")
+                raise Undecodable(self._complaint or "ffmpeg: no output")
             info = AudioInfo(0.0, rate, block.shape[1], -1, "ffmpeg", "")
         super().__init__(info)
         self.tolerance = info.rate // 10  # containers count in packets and round
@@ -263,22 +261,20 @@ class FfmpegReader(AudioReader):
         skipped = round(_SEEK_LEAD * rate) if start > _SEEK_BEYOND * rate else start
         left = None if stop is None else stop - start
         seconds = None if left is None else (skipped + left) / rate
-        complaints: list[str] = []
-        for _, block in self._decode((start - skipped) / rate, seconds, complaints):
+        for _, block in self._decode((start - skipped) / rate, seconds):
             wanted = block[skipped:] if left is None else block[skipped : skipped + left]
             skipped = max(0, skipped - len(block))
             left = None if left is None else left - len(wanted)
             if len(wanted):
                 yield wanted
-        self.warnings.extend(f"{complaint}; read as far as possible" for complaint in complaints)
+        if self._complaint:
+            self.warnings.append(f"{self._complaint}; read as far as possible")
 
-    def _decode(
-        self, offset: float, seconds: float | None, complaints: list[str]
-    ) -> Generator[tuple[int, np.ndarray], None, None]:
+    def _decode(self, offset: float, seconds: float | None) -> Generator[tuple[int, np.ndarray], None, None]:
         """(rate, `(frames, channels)` block) as ffmpeg decodes: hours of audio need no more memory than a block.
 
-        The first comes as soon as ffmpeg has written a header, even without samples. At the end, what ffmpeg
-        complained of is appended to `complaints`.
+        The first comes as soon as ffmpeg has written a header, even without samples. At the end, `_complaint` is what
+        ffmpeg complained of.
         """
         window = ["-ss", f"{offset:.6f}"] if offset else []
         window += ["-t", f"{seconds:.6f}"] if seconds is not None else []
@@ -304,7 +300,7 @@ class FfmpegReader(AudioReader):
                 process.kill()  # where nobody wants the rest
             stderr.seek(0)
             complaint = _last_line(stderr.read()) or (f"exit status {status}" if status else "")
-            complaints.extend([f"ffmpeg: {complaint}"] if complaint else [])
+            self._complaint = f"ffmpeg: {complaint}" if complaint else ""
 
 
 def _started(command: list[str], stderr: Any) -> subprocess.Popen[bytes]:

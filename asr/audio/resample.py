@@ -39,13 +39,13 @@ def resample(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndar
 
 
 def _reduced(source_rate: int, target_rate: int) -> tuple[int, int]:
-    """The rates without their common divisor: that many samples of the one last as long as that many of the other."""
+    """The rates divided by their greatest common divisor: so many samples of either span the same time."""
     divisor = gcd(source_rate, target_rate)
     return source_rate // divisor, target_rate // divisor
 
 
 def _width(source: int, target: int) -> float:
-    """Source samples in half of the filter."""
+    """Half the length of the filter in source samples."""
     return _FILTER_WIDTH * source / (min(source, target) * _ROLLOFF)
 
 
@@ -98,7 +98,7 @@ class Resampler:
         self._waiting = 0  # samples
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """What can be given out now."""
+        """The resampled samples that no later block can change."""
         if self._source == self._target:
             return np.ascontiguousarray(samples, dtype=np.float32)
         self._parts.append(samples)
@@ -116,7 +116,7 @@ class Resampler:
         return resampled[first * self._target : stop * self._target]
 
     def finish(self) -> np.ndarray:
-        """The rest; nothing may be given afterwards."""
+        """The rest of the signal; no block may follow."""
         if not self._waiting:
             return np.zeros(0, dtype=np.float32)
         return resample(np.concatenate(self._parts), self._source, self._target)[self._before * self._target :]

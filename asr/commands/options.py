@@ -15,8 +15,8 @@ from asr.types import Failure, Transcript, UsageError
 if TYPE_CHECKING:
     from asr.audio.read import RawFormat
     from asr.corpus.manifest import Manifest
+    from asr.recognition.acoustics import Windows
     from asr.recognition.evaluation import Evaluation
-    from asr.recognition.long_form import Windows
     from asr.recognition.outputs import OutputFolder
     from asr.recognition.recognizer import Recognizer
 
@@ -108,7 +108,7 @@ def add_window_options(parser: argparse.ArgumentParser) -> None:
 
 def windows(args: argparse.Namespace) -> Windows | None:
     """What --chunk-length and --chunk-overlap say; None: recordings in one piece."""
-    from asr.recognition.long_form import Windows
+    from asr.recognition.acoustics import Windows
 
     if args.chunk_length == 0:
         return None

@@ -1,4 +1,4 @@
-"""All that `asr data check` looks for in one or several manifests."""
+"""The checks that `asr data check` runs on one or several manifests, and between them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from asr.corpus.check import (
-    AudioFacts,
-    Finding,
-    Skip,
-    UnknownSymbol,
-    examine,
-    infeasible,
-    shown_symbol,
-    unknown_symbols,
-)
+from asr.corpus.check import AudioFacts, Finding, Skip, UnknownSymbol, examine, obstacle, unknown_symbols
 from asr.corpus.manifest import Manifest, Utterance, repeats
+from asr.text.normalize import count_tags, find_asides
 from asr.text.normalize import normalizer as normalizer_named
-from asr.text.tags import count_tags, find_asides
-from asr.text.tokenizer import Tokenizer
+from asr.text.tokenizer import Tokenizer, shown_symbols
 from asr.types import ManifestError
 
 FASTEST = 50.0  # characters per second, twice a fast auctioneer: audio and text do not belong together
@@ -48,7 +39,7 @@ class Target:
 
 @dataclass
 class Audit:
-    """What was found: `findings` in the order of the manifests, `unknown` symbols by manifest path."""
+    """The result of the checks: `findings` in the order of the manifests, `unknown` symbols by manifest path."""
 
     manifests: list[Manifest]
     findings: list[Finding] = field(default_factory=list)
@@ -97,10 +88,11 @@ def audit(
     for (_, role), manifest, audio in zip(sources, result.manifests, facts, strict=True):
         result.findings += audio.findings
         result.findings += _misplaced(manifest, audio)
-        result.findings += _texts(manifest, chosen, result.unknown)
-        result.findings += _paces(manifest, chosen.normalizer)
-        subsets.append(_hashed(manifest, role, chosen.normalizer, audio))
-        result.findings += copies(subsets[-1])
+        subset = _texts(manifest, role, chosen, audio, result.findings)
+        result.findings += [*_paces(subset), *copies(subset)]
+        subsets.append(subset)
+        if chosen.tokenizer and (found := unknown_symbols(manifest, chosen.tokenizer, chosen.normalizer)):
+            result.unknown[manifest.path] = found
     for one, other in combinations(subsets, 2):
         if one.role == other.role != "":
             continue
@@ -109,55 +101,70 @@ def audit(
     return result
 
 
-def _texts(manifest: Manifest, target: Target, unknown: dict[str, list[UnknownSymbol]]) -> Iterator[Finding]:
+@dataclass
+class HashedManifest:
+    """A manifest with hashes of its columns (int64 each), to compare: ids, texts (0: empty), words and letters per
+    text, and the identities of the audio as in `AudioFacts`. `role` is "train", "test" or "" where unknown."""
+
+    manifest: Manifest
+    role: str
+    ids: np.ndarray
+    texts: np.ndarray
+    word_counts: np.ndarray
+    letters: np.ndarray
+    recording: np.ndarray
+    content: np.ndarray
+    speakers: set[str] = field(default_factory=set)
+
+
+def _texts(manifest: Manifest, role: str, target: Target, audio: AudioFacts, findings: list[Finding]) -> HashedManifest:
+    """Hash the columns of a manifest; what is wrong with single texts is added to `findings`."""
     normalize, tokenizer = normalizer_named(target.normalizer), target.tokenizer
-    unusable: set[str] = set()
-    for utterance in manifest:
+    ids, texts, word_counts, letters = (np.zeros(len(manifest), dtype=np.int64) for _ in range(4))
+    hashed = HashedManifest(manifest, role, ids, texts, word_counts, letters, audio.recording, audio.content)
+    for i, utterance in enumerate(manifest):
         text = normalize(utterance.text)
-        symbols = tokenizer.unknown_symbols(text) if tokenizer else set()
+        ids[i], texts[i] = hash(utterance.id), hash(text)  # that of "" is 0
+        word_counts[i], letters[i] = len(text.split()), len(text) - text.count(" ")
+        hashed.speakers |= {utterance.speaker} - {""}
         problems = []
         if not text:
             problems.append(("empty text", "nothing left by the normalizer" if utterance.text else ""))
-        elif symbols:
-            problems.append(("unknown symbols", ", ".join(map(shown_symbol, sorted(symbols)))))
+        elif tokenizer and (symbols := tokenizer.unknown_symbols(text)):
+            problems.append(("unknown symbols", shown_symbols(symbols)))
         if utterance.duration <= 0:
             problems.append(("no duration", "0 s"))
-        if problems:
-            unusable.add(utterance.id)
+        if not problems and tokenizer and target.emitted:
+            reason = obstacle(utterance, text, tokenizer, target.rate, target.emitted)
+            problems += [("infeasible", reason)] if reason else []
         if asides := find_asides(utterance.text):
             problems.append(("words in parentheses", ", ".join(asides)))
-        yield from (Finding(kind, manifest.path, utterance.id, detail) for kind, detail in problems)
-    for tag, ids in count_tags((utterance.id, utterance.text) for utterance in manifest).items():
-        examples = ", ".join(list(dict.fromkeys(ids))[:3])
-        yield Finding("tags", manifest.path, "", f"{tag} x {len(ids)}, e.g. in {examples}")
-    if tokenizer and target.emitted:
-        for skip in infeasible(manifest, tokenizer, target.normalizer, target.rate, target.emitted):
-            if skip.id not in unusable:
-                yield Finding("infeasible", manifest.path, skip.id, skip.reason)
-    if tokenizer and (found := unknown_symbols(manifest, tokenizer, target.normalizer)):
-        unknown[manifest.path] = found
+        findings += (Finding(kind, manifest.path, utterance.id, detail) for kind, detail in problems)
+    for tag, tagged in count_tags((utterance.id, utterance.text) for utterance in manifest).items():
+        examples = ", ".join(list(dict.fromkeys(tagged))[:3])
+        findings.append(Finding("tags", manifest.path, "", f"{tag} x {len(tagged)}, e.g. in {examples}"))
+    return hashed
 
 
-def _paces(manifest: Manifest, normalizer: str) -> Iterator[Finding]:
+def _paces(subset: HashedManifest) -> Iterator[Finding]:
     """Durations and speaking rates far from the rest, by the median absolute deviation of their logarithms."""
-    normalize = normalizer_named(normalizer)
-    letters = np.array([len(normalize(u.text).replace(" ", "")) for u in manifest], dtype=np.float64)
+    manifest, letters = subset.manifest, subset.letters
     seconds = manifest.durations.astype(np.float64)
     usable = (seconds > 0) & (letters > 0)
-    pace = np.divide(letters, seconds, out=np.zeros_like(letters), where=usable)
+    pace = np.divide(letters, seconds, out=np.zeros_like(seconds), where=usable)
     impossible = usable & (pace > FASTEST)
 
     def finding(kind: str, i: int, detail: str) -> Finding:
         return Finding(kind, manifest.path, manifest[int(i)].id, detail)
 
     for i in np.flatnonzero(impossible):
-        yield finding("impossible pace", i, f"{letters[i]:.0f} letters in {seconds[i]:.2f} s")
+        yield finding("impossible pace", i, f"{letters[i]} letters in {seconds[i]:.2f} s")
     usual, strange = _outliers(seconds, seconds > 0, *_UNUSUAL_DURATION)
     for i in strange:
         yield finding("unusual duration", i, f"{seconds[i]:.2f} s, the median is {usual:.2f} s")
     usual, strange = _outliers(pace, usable & ~impossible, *_UNUSUAL_PACE)
     for i in strange:
-        detail = f"{pace[i]:.1f} letters/s ({letters[i]:.0f} in {seconds[i]:.2f} s), the median is {usual:.1f}"
+        detail = f"{pace[i]:.1f} letters/s ({letters[i]} in {seconds[i]:.2f} s), the median is {usual:.1f}"
         yield finding("unusual pace", i, detail)
 
 
@@ -188,36 +195,6 @@ def _misplaced(manifest: Manifest, audio: AudioFacts) -> Iterator[Finding]:
                 "or move the manifest"
             )
             yield Finding("audio paths", manifest.path, "", detail)
-
-
-@dataclass
-class HashedManifest:
-    """A manifest with hashes of its columns (int64 each), to compare: ids, texts (0: empty), words per text, and the
-    identities of the audio as in `AudioFacts`. `role` is "train", "test" or "" where unknown."""
-
-    manifest: Manifest
-    role: str
-    ids: np.ndarray
-    texts: np.ndarray
-    word_counts: np.ndarray
-    speakers: frozenset[str]
-    recording: np.ndarray
-    content: np.ndarray
-
-
-def _hashed(manifest: Manifest, role: str, normalizer: str, audio: AudioFacts) -> HashedManifest:
-    normalize = normalizer_named(normalizer)
-    ids, texts, counts = (np.zeros(len(manifest), dtype=np.int64) for _ in range(3))
-    speakers: set[str] = set()
-    for i, utterance in enumerate(manifest):
-        text = normalize(utterance.text)
-        ids[i] = hash(utterance.id)
-        texts[i] = hash(text)  # that of "" is 0
-        counts[i] = len(text.split())
-        speakers.add(utterance.speaker)
-    return HashedManifest(
-        manifest, role, ids, texts, counts, frozenset(speakers) - {""}, audio.recording, audio.content
-    )
 
 
 def copies(subset: HashedManifest) -> Iterator[Finding]:
@@ -292,23 +269,22 @@ def _matches(ours: np.ndarray, theirs: np.ndarray) -> Iterator[tuple[int, int]]:
 
 def _overlaps(train: HashedManifest, test: HashedManifest) -> Iterator[tuple[int, int]]:
     """(position in test, position in train) of windows of one recording that share time and channel."""
-    common = np.intersect1d(train.recording, test.recording)
-    common = common[common != 0]
+    common = np.setdiff1d(np.intersect1d(train.recording, test.recording), [0])
     windows: dict[int, list[tuple[float, float, int | None, int]]] = defaultdict(list)
-    for j in np.flatnonzero(np.isin(train.recording, common)):
-        windows[int(train.recording[j])].append((*_span(train.manifest[int(j)]), int(j)))
+    for j in np.flatnonzero(np.isin(train.recording, common)).tolist():
+        windows[int(train.recording[j])].append((*_span(train.manifest[j]), j))
     starts: dict[int, np.ndarray] = {}
     longest: dict[int, float] = {}
     for recording, spans in windows.items():
         spans.sort(key=lambda span: span[0])
         starts[recording] = np.array([span[0] for span in spans])
         longest[recording] = max(end - start for start, end, _, _ in spans)
-    for i in map(int, np.flatnonzero(np.isin(test.recording, common))):
+    for i in np.flatnonzero(np.isin(test.recording, common)).tolist():
         recording = int(test.recording[i])
         start, end, channel = _span(test.manifest[i])
         low, high = np.searchsorted(starts[recording], [start - longest[recording], end])
         for other_start, other_end, other_channel, j in windows[recording][low:high]:
-            same_channel = channel is None or other_channel is None or channel == other_channel
+            same_channel = None in (channel, other_channel) or channel == other_channel
             if same_channel and min(end, other_end) - max(start, other_start) > 1e-3:
                 yield i, j
                 break

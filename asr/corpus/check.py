@@ -1,4 +1,4 @@
-"""Checks of single utterances: can the audio be read and is it as stated, and can CTC learn the transcript."""
+"""Checks of single utterances: is the audio readable and as described, and can CTC learn the transcript?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asr.audio.read import AudioInfo, probe, read
 from asr.corpus.manifest import Manifest, Utterance, repeats
 from asr.files import write_text
 from asr.text.normalize import normalizer as normalizer_named
-from asr.text.tokenizer import Tokenizer
+from asr.text.tokenizer import Tokenizer, shown_symbols
 from asr.types import AudioError
 
 # kind of a finding: what to do about it
@@ -53,7 +53,7 @@ NOTES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: its kind (a key of PROBLEMS or NOTES), manifest, utterance id ("" for the whole) and detail."""
+    """A problem or a note: kind (a key of PROBLEMS or NOTES), manifest, utterance id ("" for the whole) and detail."""
 
     kind: str
     manifest: str
@@ -83,11 +83,37 @@ class UnknownSymbol:
 
 
 def frames_needed(tokens: Sequence[int]) -> int:
-    """The fewest frames that CTC can emit `tokens` in: one each, and a blank between equal neighbors.
+    """The fewest frames in which CTC can emit `tokens`: one each, and a blank between equal neighbors.
 
     Graves et al. 2006, "Connectionist Temporal Classification": with fewer the loss is infinite.
     """
     return len(tokens) + sum(a == b for a, b in pairwise(tokens))
+
+
+def obstacle(
+    utterance: Utterance, text: str, tokenizer: Tokenizer, rate: int, emitted: Callable[[int], int], speed: float = 1.0
+) -> str:
+    """Why no CTC model of this shape can learn an utterance with this normalized text; "" if one can.
+
+    The text is empty or cannot be spelled, or the model emits fewer frames than `frames_needed`: `emitted(samples)` is
+    how many frames it emits for audio at `rate` (hertz), whose length is taken from the manifest. `speed` above 1
+    leaves room for speed perturbation by that factor.
+    """
+    samples = round(utterance.duration * rate / speed)
+    if not text:
+        return "the text is empty"
+    if unknown := tokenizer.unknown_symbols(text):
+        return f"the tokenizer cannot spell {shown_symbols(unknown)}"
+    if samples <= 0:
+        return f"no audio ({utterance.duration:g} s)"
+    tokens = tokenizer.encode(text)
+    needed, frames = frames_needed(tokens), emitted(samples)
+    if frames >= needed:
+        return ""
+    return (
+        f"too short for its text: {utterance.duration:.2f} s are {frames} output frames, CTC needs {needed} "
+        f"({len(tokens)} tokens, {needed - len(tokens)} adjacent repeats)"
+    )
 
 
 def infeasible(
@@ -99,35 +125,10 @@ def infeasible(
     *,
     speed: float = 1.0,
 ) -> list[Skip]:
-    """The utterances that no CTC model of this shape can learn, in manifest order.
-
-    Their normalized text is empty or cannot be spelled, or the model emits fewer frames than `frames_needed`:
-    `emitted(samples)` is how many frames it emits for audio at `rate` (hertz), whose length is taken from the manifest.
-    `speed` above 1 leaves room for speed perturbation by that factor.
-    """
+    """The utterances with an `obstacle`, in manifest order."""
     normalize = normalizer_named(normalizer)
-    skips = []
-    for utterance in manifest:
-        text = normalize(utterance.text)
-        samples = round(utterance.duration * rate / speed)
-        unknown = tokenizer.unknown_symbols(text)
-        if not text:
-            reason = "the text is empty"
-        elif unknown:
-            reason = f"the tokenizer cannot spell {', '.join(map(shown_symbol, sorted(unknown)))}"
-        elif samples <= 0:
-            reason = f"no audio ({utterance.duration:g} s)"
-        else:
-            tokens = tokenizer.encode(text)
-            needed, frames = frames_needed(tokens), emitted(samples)
-            if frames >= needed:
-                continue
-            reason = (
-                f"too short for its text: {utterance.duration:.2f} s are {frames} output frames, CTC needs {needed} "
-                f"({len(tokens)} tokens, {needed - len(tokens)} adjacent repeats)"
-            )
-        skips.append(Skip(utterance.id, reason))
-    return skips
+    reasons = ((u.id, obstacle(u, normalize(u.text), tokenizer, rate, emitted, speed)) for u in manifest)
+    return [Skip(name, reason) for name, reason in reasons if reason]
 
 
 def unknown_symbols(
@@ -154,13 +155,6 @@ def write_skipped(path: str | Path, skips: Iterable[Skip]) -> None:
     write_text(path, "id\treason\n" + "".join(lines))
 
 
-def shown_symbol(symbol: str) -> str:
-    """A character as messages show it: quoted, with its code point where the glyph alone may mislead."""
-    if not symbol.isprintable():
-        return f"U+{ord(symbol):04X}"
-    return f"'{symbol}'" if symbol.isascii() else f"'{symbol}' (U+{ord(symbol):04X})"
-
-
 _CHUNK = 2048  # utterances in flight
 _TOLERANCE_SECONDS, _TOLERANCE_SHARE = 0.1, 0.01  # of durations: lossy codecs pad, tools round
 _Problem = tuple[str, str]  # kind and detail of a finding
@@ -184,14 +178,13 @@ def examine(
     Files are compared by hash, but only where their sizes are equal, so that most need not be read. `advance` is told
     how many utterances are done.
     """
-    # Segments of one recording follow each other, so that a small cache spares nearly all repeated probes.
-    examine_one = partial(_examine, decode=decode, probe_file=lru_cache(maxsize=4096)(_probe))
+    _probe.cache_clear()  # the files may have changed
     facts = []
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
         for manifest in manifests:
             found = AudioFacts([], *(np.zeros(len(manifest), dtype=np.int64) for _ in range(2)))
             for start in range(0, len(manifest), _CHUNK):  # map() alone would queue a whole corpus at once
-                results = pool.map(examine_one, manifest[start : start + _CHUNK])
+                results = pool.map(partial(_examine, decode=decode), manifest[start : start + _CHUNK])
                 for i, (problems, size, content) in enumerate(results, start):
                     found.recording[i], found.content[i] = size, content
                     found.findings += [
@@ -204,7 +197,7 @@ def examine(
 
 
 def _identify(manifests: Sequence[Manifest], facts: Sequence[AudioFacts], decode: bool) -> None:
-    """Turn the file sizes in `recording` into identities: hash the files of which there are several of one size."""
+    """Turn the file sizes in `recording` into identities: hash the files that share their size with another."""
     sizes = np.concatenate([fact.recording for fact in facts])
     shared = np.zeros(len(sizes), dtype=bool)
     shared[repeats(sizes)] = True
@@ -223,11 +216,9 @@ def _identify(manifests: Sequence[Manifest], facts: Sequence[AudioFacts], decode
         start += len(manifest)
 
 
-def _examine(
-    utterance: Utterance, decode: bool, probe_file: Callable[[str], tuple[AudioInfo | str, int]]
-) -> tuple[list[_Problem], int, int]:
+def _examine(utterance: Utterance, decode: bool) -> tuple[list[_Problem], int, int]:
     """(problems, file size, identity of the samples); the last two are 0 where they are not known."""
-    info, size = probe_file(utterance.audio_filepath)
+    info, size = _probe(utterance.audio_filepath)
     if isinstance(info, str):
         return [("unreadable audio", info)], 0, 0
     problems = list(_disagreements(utterance, info))
@@ -252,6 +243,8 @@ def _decode(utterance: Utterance) -> tuple[list[_Problem], int]:
     return problems, _identity([pcm.tobytes(), str(audio.rate).encode()])
 
 
+# Segments of one recording follow each other, so that a small cache spares nearly all repeated probes.
+@lru_cache(maxsize=4096)
 def _probe(path: str) -> tuple[AudioInfo | str, int]:
     try:
         return probe(path), Path(path).stat().st_size
@@ -277,7 +270,7 @@ def _file_identity(path: str) -> int:
 
 
 def _identity(blocks: Iterable[bytes]) -> int:
-    """A positive int64 made of the bytes: 0 stands for unknown, negative numbers for files without an equal."""
+    """A positive int64 hash of the bytes: 0 stands for unknown, negative numbers for files unlike all others."""
     digest = hashlib.blake2b(digest_size=8)
     for block in blocks:
         digest.update(block)

@@ -22,6 +22,7 @@ from asr.files import replacing
 from asr.types import AsrError
 
 _BLOCK = 1 << 20
+_BYTES: dict[str, Any] = {"unit": "B", "unit_scale": True, "disable": None}  # of a progress bar on a terminal
 _RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -72,8 +73,7 @@ def download(
     try:
         verify(part, checksum, f"{url}: the downloaded file")
     except DownloadError:
-        part.unlink()
-        state.unlink(missing_ok=True)
+        _forget(part, state)
         raise
     part.replace(destination)
     state.unlink(missing_ok=True)
@@ -99,12 +99,7 @@ def file_digest(path: str | Path, kind: str = "sha256") -> str:
 
     path = Path(path)
     digest = hashlib.new(kind, usedforsecurity=False)
-    with (
-        path.open("rb") as stream,
-        tqdm(
-            total=path.stat().st_size, unit="B", unit_scale=True, desc=f"{kind} {path.name}", disable=None, leave=False
-        ) as bar,
-    ):
+    with path.open("rb") as stream, tqdm(total=_size(path), desc=f"{kind} {path.name}", leave=False, **_BYTES) as bar:
         while block := stream.read(_BLOCK):
             digest.update(block)
             bar.update(len(block))
@@ -112,7 +107,7 @@ def file_digest(path: str | Path, kind: str = "sha256") -> str:
 
 
 class _Interrupted(Exception):
-    """The transfer broke off in a way that is worth another try."""
+    """The transfer failed in a way that is worth another try."""
 
 
 class _SameSchemes(urllib.request.HTTPRedirectHandler):
@@ -179,7 +174,7 @@ def _receive(response: http.client.HTTPResponse, part: Path, offset: int, url: s
         )
     with (
         part.open("r+b" if offset else "wb") as out,
-        tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[-1], disable=None) as bar,
+        tqdm(total=total, initial=offset, desc=url.rsplit("/", 1)[-1], **_BYTES) as bar,
     ):
         out.seek(offset)
         out.truncate()
@@ -270,7 +265,7 @@ def _opened(archive: Path) -> Iterator[Any]:
     """The uncompressed tar stream, with a progress bar over the archive's own bytes on a terminal."""
     from tqdm import tqdm
 
-    bar: dict[str, Any] = {"unit": "B", "unit_scale": True, "desc": archive.name, "disable": None, "leave": False}
+    bar: dict[str, Any] = {**_BYTES, "desc": archive.name, "leave": False}
     try:
         with archive.open("rb") as raw, tqdm.wrapattr(raw, "read", _size(archive), **bar) as counted:
             is_packed = raw.peek(2).startswith(b"\x1f\x8b")

@@ -70,7 +70,7 @@ def _exists(path: str | Path) -> bool:
 
 
 def _path_hint(audio: str, folder: Path) -> str:
-    """Where relative audio paths start, and whether they exist from the current folder instead."""
+    """Says where relative audio paths start, and whether they exist in the current folder instead."""
     if not Path(audio).is_relative_to(folder):
         return ""
     written = Path(audio).relative_to(folder)
@@ -96,7 +96,7 @@ def write_corpus(target: str | Path, manifest: Sequence[Utterance], kind: str = 
 
 
 def source_kind(path: Path) -> str:
-    """Which of SOURCES `path` is; raises UsageError where that is unclear, ManifestError where nothing is there."""
+    """Which of SOURCES `path` is; raises UsageError if that is unclear, ManifestError if it does not exist."""
     if path.is_dir():
         if (path / "wav.scp").exists():
             return "kaldi"
@@ -118,7 +118,7 @@ def source_kind(path: Path) -> str:
 
 
 def target_kind(path: Path) -> str:
-    """Which of TARGETS a name means, by its extension; a folder is for Kaldi."""
+    """Which of TARGETS a file name stands for, by its extension; a folder stands for Kaldi."""
     kinds = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "jsonl", "": "kaldi"}
     kind = "kaldi" if path.is_dir() else kinds.get(path.suffix.lower())
     if kind is None:
@@ -142,7 +142,7 @@ def _rows(path: Path, kind: str, columns: Columns, notes: list[str]) -> Iterator
 def _json_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[dict[str, Any]]:
     """Rows of JSON lines, or of one JSON array, with other tools' keys renamed to ours."""
     folder = Path(base_folder(path))
-    are_times_checked, silent = False, 0
+    unchecked, silent = True, 0
     for number, row in enumerate(_json_values(path), start=1):
         if not isinstance(row, dict):
             raise ManifestError(f"{path}: value {number} is not a JSON object")
@@ -155,9 +155,8 @@ def _json_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[dict[
             continue
         keys = columns.keys(list(row), f"{path}:{number}")
         renamed = {keys[column]: value for column, value in row.items()}
-        if not are_times_checked:
-            notes += unused_times(renamed, f"{path}:{number}")
-            are_times_checked = True
+        notes += unused_times(renamed, f"{path}:{number}") if unchecked else []
+        unchecked = False
         if isinstance(renamed.get("audio_filepath"), str):
             renamed["audio_filepath"] = str(folder / renamed["audio_filepath"])
         yield renamed
@@ -195,7 +194,7 @@ def _with_durations(rows: Iterator[dict[str, Any]], unreadable: list[str] | None
 
 
 def _duration(row: dict[str, Any]) -> float | str | None:
-    """The seconds that a row lacks, None where it lacks none, or what went wrong."""
+    """The missing duration of a row in seconds, None if it is not missing, or an error message."""
     path, offset = row.get("audio_filepath"), row.get("offset")
     if row.get("duration") is not None or not isinstance(path, str):
         return None
@@ -205,7 +204,7 @@ def _duration(row: dict[str, Any]) -> float | str | None:
         return str(error)
 
 
-_READ = ("id", "recording_id", "start", "duration", "channel", "text", "speaker", "alignment")  # of a supervision
+_READ = ("id", "recording_id", "start", "duration", "channel", "text", "alignment")  # of a supervision
 
 
 def is_lhotse(row: dict[str, Any]) -> bool:
@@ -241,14 +240,8 @@ def read_cut(cut: dict[str, Any], folder: Path, place: str) -> Iterator[dict[str
         chosen = set(written) if isinstance(written, list) else {written}
         if chosen != channels and not (len(chosen) == 1 and chosen < channels):
             raise ManifestError(f"{place}: channels {sorted(chosen)} of {sorted(channels)}: name one, or all")
-        row: dict[str, Any] = {
-            **{key: value for key, value in supervision.items() if key not in _READ and value},
-            "id": str(supervision["id"]),
-            "audio_filepath": audio,
-            "text": supervision.get("text") or "",
-        }
-        if supervision.get("speaker"):
-            row["speaker"] = supervision["speaker"]
+        row: dict[str, Any] = {key: value for key, value in supervision.items() if key not in _READ and value}
+        row |= {"id": str(supervision["id"]), "audio_filepath": audio, "text": supervision.get("text") or ""}
         if chosen != channels:
             row["channel"] = min(chosen)
         offset = round(cut.get("start", 0.0) + supervision.get("start", 0.0), 6)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Collection, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,16 @@ def read_kaldi(folder: Path, notes: list[str] | None = None) -> Iterator[dict[st
     is that of the segments, of reco2file_and_channel (unless the recording has one only), or of the command in wav.scp.
     `utt2lang` and `spk2gender` become `lang` and `gender`; files that are not used are named in `notes`. Raises
     ManifestError with file and line: commands in wav.scp that do more than unpack a file, audio without text or text
-    without audio, unknown recordings or channels, columns without a meaning.
+    without audio, unknown recordings or channels, columns that mean nothing here.
     """
-    count = lru_cache(maxsize=None)(_channel_count)
+    _channel_count.cache_clear()  # the files may have changed
     audio = _recordings(folder)
     extracted = {name for name, row in audio.items() if "channel" in row}
-    _add_channels(folder / "reco2file_and_channel", audio, count)
+    _add_channels(folder / "reco2file_and_channel", audio)
     texts = _table(folder / "text", may_be_empty=True)
     listed = folder / "segments"
     if listed.exists():
-        windows = dict(_windows(listed, audio, extracted, count))
+        windows = dict(_windows(listed, audio, extracted))
     else:
         windows, listed = audio, folder / "wav.scp"
     for name, (line, _) in texts.items():
@@ -43,7 +43,7 @@ def read_kaldi(folder: Path, notes: list[str] | None = None) -> Iterator[dict[st
         unused = sorted(entry.name for entry in folder.iterdir() if entry.name not in _USED and entry.name[0] != ".")
         notes += [f"{folder}: not used: {', '.join(unused)}"] if unused else []
         paths = {str(row["audio_filepath"]) for row in windows.values() if "offset" in row and "channel" not in row}
-        if mixed := sorted(path for path in paths if count(path) > 1):
+        if mixed := sorted(path for path in paths if _channel_count(path) > 1):
             notes.append(f"{listed}: no channel is named for recordings of several ({mixed[0]}): they will be mixed")
     for name, window in windows.items():
         speaker = speakers.get(name, name)
@@ -102,21 +102,17 @@ def write_kaldi(folder: Path, manifest: Sequence[Utterance]) -> list[str]:
     by_speaker: dict[str, list[str]] = {}
     for name, speaker in files["utt2spk"].items():
         by_speaker.setdefault(speaker, []).append(name)
-    files["spk2utt"] = {speaker: " ".join(sorted(names, key=_bytes)) for speaker, names in by_speaker.items()}
+    files["spk2utt"] = {speaker: " ".join(sorted(names, key=str.encode)) for speaker, names in by_speaker.items()}
     for file, table in files.items():
-        lines = (f"{key} {table[key]}".rstrip() + "\n" for key in sorted(table, key=_bytes))
+        lines = (f"{key} {table[key]}".rstrip() + "\n" for key in sorted(table, key=str.encode))
         write_text(folder / file, "".join(lines))
     for file in {*_OPTIONAL} - files.keys():
         (folder / file).unlink(missing_ok=True)  # left by an earlier conversion, it would not match
     return sorted(lost - {"lang", "gender"})
 
 
-def _bytes(name: str) -> bytes:
-    return name.encode("utf-8")
-
-
 def _recording_name(path: str, channel: int | None, taken: dict[str, str]) -> str:
-    """The file name without extension, and the channel; where that is taken, the whole path."""
+    """The file name without extension, and the channel; if that is taken, the whole path."""
     ending = "" if channel is None else f"-{_letter(channel)}"
     name = "_".join(Path(path).stem.split()) + ending
     return name if name not in taken else "_".join(path.lstrip("/").replace("/", "_").split()) + ending
@@ -151,7 +147,7 @@ def _values(path: Path, keys: Collection[str] = ()) -> dict[str, str]:
 
 
 def _recordings(folder: Path) -> dict[str, dict[str, Any]]:
-    """name -> audio_filepath and, where it is only one of them, channel."""
+    """name -> audio_filepath and, where a command extracts one, channel."""
     rows: dict[str, dict[str, Any]] = {}
     for name, (line, written) in _table(folder / "wav.scp").items():
         written, channel = parse_entry(written, f"{folder / 'wav.scp'}:{line}")
@@ -161,7 +157,7 @@ def _recordings(folder: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _add_channels(listed: Path, rows: dict[str, dict[str, Any]], count: Callable[[str], int]) -> None:
+def _add_channels(listed: Path, rows: dict[str, dict[str, Any]]) -> None:
     """Add the channels of reco2file_and_channel to recordings that have several."""
     for name, (line, rest) in (_table(listed) if listed.exists() else {}).items():
         _, _, letter = rest.rpartition(" ")
@@ -170,17 +166,17 @@ def _add_channels(listed: Path, rows: dict[str, dict[str, Any]], count: Callable
         if name not in rows:
             raise ManifestError(f"{listed}:{line}: recording '{name}' is not in wav.scp: {_REMEDY}")
         row = rows[name]
-        if "channel" not in row and count(row["audio_filepath"]) != 1:
+        if "channel" not in row and _channel_count(row["audio_filepath"]) != 1:
             if letter.isdecimal():  # ambiguous: from 0 as in segments, or from 1 as in NIST's files
                 raise ManifestError(f"{listed}:{line}: which channel is '{letter}'? Write a letter, A for the first")
-            row["channel"] = _channel(letter, row["audio_filepath"], count, f"{listed}:{line}")
+            row["channel"] = _channel(letter, row["audio_filepath"], f"{listed}:{line}")
 
 
 def _letter(channel: int) -> str:
     return chr(ord("A") + channel) if channel < 26 else str(channel)
 
 
-def _channel(written: str, path: str, count: Callable[[str], int], place: str) -> int:
+def _channel(written: str, path: str, place: str) -> int:
     """The channel, from 0, that a letter (A is the first) or a number from 0 means."""
     if len(written) == 1 and "A" <= written.upper() <= "Z":
         channel = ord(written.upper()) - ord("A")
@@ -188,14 +184,15 @@ def _channel(written: str, path: str, count: Callable[[str], int], place: str) -
         channel = int(written)
     else:
         raise ManifestError(f"{place}: the channel '{written}' is neither a letter nor a number from 0")
-    channels = count(path)
+    channels = _channel_count(path)
     if channel >= channels > 0:
         raise ManifestError(f"{place}: there is no channel '{written}': {path} has {channels} (0 or A is the first)")
     return channel
 
 
+@cache
 def _channel_count(path: str) -> int:
-    """How many channels a file has, 0 where it cannot be read: that is an error once the audio is needed."""
+    """The number of channels of a file, 0 if it cannot be read: that is an error once the audio is needed."""
     from asr.audio.read import channel_count
 
     try:
@@ -204,9 +201,7 @@ def _channel_count(path: str) -> int:
         return 0
 
 
-def _windows(
-    path: Path, audio: dict[str, dict[str, Any]], extracted: set[str], count: Callable[[str], int]
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _windows(path: Path, audio: dict[str, dict[str, Any]], extracted: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, (line, rest) in _table(path).items():
         try:
             columns = rest.split()
@@ -223,7 +218,7 @@ def _windows(
         if channel is not None and not (recording in extracted and channel == "0"):
             if recording in extracted:
                 raise ManifestError(f"{path}:{line}: channel '{channel}', but wav.scp gives only one: write 0")
-            row["channel"] = _channel(channel, row["audio_filepath"], count, f"{path}:{line}")
+            row["channel"] = _channel(channel, row["audio_filepath"], f"{path}:{line}")
         if stop != -1:  # Kaldi's "to the end"
             if stop <= offset:
                 raise ManifestError(f"{path}:{line}: the end ({end} s) is not after the start ({start} s): correct it")
@@ -233,15 +228,14 @@ def _windows(
 
 # Commands in wav.scp that only unpack a file, and their options that leave the samples as they are. With other options
 # (trim, speed, ...) the audio is not that of the file, and reading the file instead would be wrong without a word.
-_PLAIN: dict[str, tuple[str, ...]] = {
-    "cat": (),
-    "flac": ("--stdout", "--decode", "--silent", "--totally-silent", "-c", "-d", "-s"),
-    "sph2pipe": ("-p",),
-    "sox": ("-V0", "-V1", "-S", "-q", "-G"),
-}
-_VALUED: dict[str, dict[str, tuple[str, ...]]] = {
-    "sph2pipe": {"-f": ("wav", "rif"), "-c": ("1", "2")},
-    "sox": {"-t": ("wav", "wavpcm", "flac", "mp3", "sph", "ogg"), "-b": ("16",), "-e": ("signed", "signed-integer")},
+_COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {  # program: its options: the values that they take
+    "cat": {},
+    "flac": dict.fromkeys(("--stdout", "--decode", "--silent", "--totally-silent", "-c", "-d", "-s"), ()),
+    "sph2pipe": {"-p": (), "-f": ("wav", "rif"), "-c": ("1", "2")},
+    "sox": {
+        **dict.fromkeys(("-V0", "-V1", "-S", "-q", "-G"), ()),
+        **{"-t": ("wav", "wavpcm", "flac", "mp3", "sph", "ogg"), "-b": ("16",), "-e": ("signed", "signed-integer")},
+    },
 }
 
 
@@ -266,12 +260,12 @@ def parse_entry(written: str, place: str) -> tuple[str, int | None]:
 def _command(written: str) -> tuple[str, int | None] | None:
     """The file that is read and the channel; None for a command that is not understood in full."""
     try:
-        words = shlex.split(written)
-    except ValueError:
+        program, *words = shlex.split(written)
+    except ValueError:  # an open quote, or nothing at all
         return None
-    if any(c in written for c in "|;&<>$`*?") or not words:
+    program = Path(program).name
+    if any(c in written for c in "|;&<>$`*?") or program not in _COMMANDS:
         return None
-    program, words = Path(words[0]).name, words[1:]
     if program == "flac":  # -cds is -c -d -s
         words = [
             part for word in words for part in ([f"-{c}" for c in word[1:]] if word[:1] == "-" != word[1:2] else [word])
@@ -284,22 +278,21 @@ def _command(written: str) -> tuple[str, int | None] | None:
     files, options = [], set()
     while words:
         word = words.pop(0)
-        allowed = _VALUED.get(program, {}).get(word)
-        if allowed is not None:
-            if not words or words[0] not in allowed:
+        if values := _COMMANDS[program].get(word):
+            if not words or words[0] not in values:
                 return None
             channel = int(words[0]) - 1 if word == "-c" else channel
             del words[0]
-        elif word.startswith("-") and word != "-":
-            if word not in _PLAIN.get(program, ()):
-                return None
+        elif word in _COMMANDS[program]:
             options.add(word)
+        elif word.startswith("-") and word != "-":
+            return None
         else:
             files.append(word)
     if program == "sox" and files[-1:] == ["-"]:
         files.pop()
     encodes = program == "flac" and not options & {"-d", "--decode"}
-    return (files[0], channel) if program in _PLAIN and len(files) == 1 and files[0] != "-" and not encodes else None
+    return (files[0], channel) if len(files) == 1 and files[0] != "-" and not encodes else None
 
 
 def _cut(text: str) -> str:

@@ -105,7 +105,7 @@ class Manifest(Sequence[Utterance]):
 
     @classmethod
     def from_rows(cls, rows: Iterable[dict[str, Any]], path: str) -> Manifest:
-        """A manifest in memory, of rows as they would stand in a manifest `path`; an empty row is a blank line."""
+        """A manifest in memory from rows as they would appear in the file `path`; an empty row is a blank line."""
         lines = (json.dumps(row, ensure_ascii=False).encode("utf-8") if row else b"" for row in rows)
         return cls._index_rows([Source(path, b"\n".join(lines))], require_text=True)
 
@@ -251,7 +251,7 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
 
 
 class PathWriter:
-    """Audio paths as a manifest in `folder` should write them; each parent folder is looked up once."""
+    """Converts audio paths to how a manifest in `folder` should write them; each parent is looked up once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = Path(full_path(str(folder)))
@@ -282,7 +282,7 @@ def full_path(path: str) -> str:
 
 
 def manifest_row(utterance: Utterance, audio_filepath: str) -> dict[str, Any]:
-    """The utterance as a row of a manifest, under the audio path given."""
+    """The utterance as a row of a manifest, with the given audio path."""
     row: dict[str, Any] = {
         "id": utterance.id,
         "audio_filepath": audio_filepath,

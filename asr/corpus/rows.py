@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
@@ -19,13 +18,10 @@ from asr.types import ManifestError
 REQUIRED = "audio_filepath"
 
 
-_ABSENT = -1
-
-
 class Source:
     """The bytes of one manifest: those of a plain file, or what a pipe, gzip or a program gave, held in memory.
 
-    Forked workers share the descriptor of a file and spawned ones open their own. Rows are read by position and not
+    Forked workers share the open file and spawned ones open their own. Rows are read by position and not
     from a memory map: what a map has touched counts as the process's own memory, 290 MB for a million rows, and a file
     that is cut off while it is mapped kills the process.
 
@@ -36,14 +32,14 @@ class Source:
         self.path = path
         self.folder = base_folder(path)
         self.digest = b""
-        self._descriptor = _ABSENT
+        self._file: io.FileIO | None = None
         self._content = content
         if content is None:
             with opened(path, ManifestError) as file:
                 start = file.read(1 << 16)
                 if file.on_disk and not _only_carriage_returns(start):
-                    self._descriptor = self._open()
-                    self._state = self._stamp()
+                    self._file = io.FileIO(path)
+                    self._state = _stamp(self._file)
                 else:
                     self._content = start + file.read()
         if self._content is not None and _only_carriage_returns(self._content):
@@ -52,8 +48,8 @@ class Source:
     def rows(self) -> Iterator[tuple[int, int, bytes]]:
         """(position, line number, JSON in UTF-8) of each row; a byte order mark and blank lines are skipped."""
         digest, position = hashlib.sha256(), 0
-        on_disk = self._content is None
-        with open(self._descriptor, "rb", closefd=False) if on_disk else io.BytesIO(self._content or b"") as lines:
+        content = io.BytesIO(self._content or b"")
+        with open(self._file.fileno(), "rb", closefd=False) if self._file else content as lines:
             for number, line in enumerate(lines, start=1):
                 digest.update(line)
                 skipped = _byte_order_mark(line, self.path) if number == 1 else 0
@@ -73,33 +69,25 @@ class Source:
     def _read(self, start: int, length: int) -> bytes:
         if self._content is not None:
             return self._content[start : start + length]
-        if self._descriptor == _ABSENT:  # in a spawned worker
-            self._descriptor = self._open()
-        if self._stamp() != self._state:
+        try:
+            self._file = self._file or io.FileIO(self.path)  # in a spawned worker
+        except OSError as error:
+            raise ManifestError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+        if _stamp(self._file) != self._state:
             raise ManifestError(f"{self.path}: the manifest was changed while in use: start again")
         if hasattr(os, "pread"):
-            return os.pread(self._descriptor, length, start)
+            return os.pread(self._file.fileno(), length, start)
         with Path(self.path).open("rb") as file:  # Windows; a handle of its own, as threads would share the position
             file.seek(start)
             return file.read(length)
 
-    def _open(self) -> int:
-        try:
-            return os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        except OSError as error:
-            raise ManifestError(f"{self.path}: cannot be read: {error.strerror or error}") from error
-
-    def _stamp(self) -> tuple[int, int]:
-        status = os.fstat(self._descriptor)
-        return status.st_size, status.st_mtime_ns
-
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_descriptor": _ABSENT}
+        return {**self.__dict__, "_file": None}
 
-    def __del__(self) -> None:
-        with contextlib.suppress(AttributeError, OSError):  # it was never opened; the interpreter is shutting down
-            if self._descriptor != _ABSENT:
-                os.close(self._descriptor)
+
+def _stamp(file: io.FileIO) -> tuple[int, int]:
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
 
 
 def _only_carriage_returns(content: bytes) -> bool:

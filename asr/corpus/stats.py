@@ -39,22 +39,16 @@ class Stats:
 def statistics(manifest: Iterable[Utterance], normalizer: str = "none") -> Stats:
     """Totals of `manifest`, of its texts under the named normalizer; `characters` are ordered by frequency."""
     normalize = normalizer_named(normalizer)
-    vocabulary: set[str] = set()
-    characters: Counter[str] = Counter()
-    speakers: set[str] = set()
-    lengths = array("d")
-    words = empty = without_speaker = 0
+    words, characters, speakers = Counter[str](), Counter[str](), Counter[str]()
+    lengths, empty = array("d"), 0
     for utterance in manifest:
         text = normalize(utterance.text)
-        vocabulary.update(text.split())
+        words.update(text.split())
         characters.update(text)
-        words += len(text.split())
-        empty += not text
+        speakers[utterance.speaker] += 1
         lengths.append(utterance.duration)
-        if utterance.speaker:
-            speakers.add(utterance.speaker)
-        else:
-            without_speaker += 1
+        empty += not text
+    without_speaker = speakers.pop("", 0)
     durations, seconds = np.array(lengths, dtype=np.float32), sum(lengths)
     levels = np.percentile(durations, list(PERCENTILES)) if len(durations) else [0.0] * len(PERCENTILES)
     return Stats(
@@ -66,10 +60,10 @@ def statistics(manifest: Iterable[Utterance], normalizer: str = "none") -> Stats
         speakers=len(speakers),
         without_speaker=without_speaker,
         empty_texts=empty,
-        words=words,
-        vocabulary=len(vocabulary),
-        words_per_second=words / seconds if seconds else 0.0,
-        characters_per_second=sum(characters.values()) / seconds if seconds else 0.0,
+        words=words.total(),
+        vocabulary=len(words),
+        words_per_second=words.total() / seconds if seconds else 0.0,
+        characters_per_second=characters.total() / seconds if seconds else 0.0,
         characters=dict(sorted(characters.items(), key=lambda item: (-item[1], item[0]))),
     )
 
@@ -104,10 +98,8 @@ def _histogram(durations: np.ndarray, bins: int = 10) -> tuple[tuple[float, floa
     width = next(power * factor for factor in (1, 2, 5, 10) if power * factor * bins >= longest)
     edges = np.arange(int(np.ceil(longest / width)) + 1) * width
     counts, _ = np.histogram(durations, bins=np.append(edges[:-1], max(edges[-1], longest)))
-    return tuple(
-        (round(float(low), 6), round(float(low + width), 6), int(count))
-        for low, count in zip(edges[:-1], counts, strict=True)
-    )
+    bins_of = zip(edges[:-1].tolist(), counts.tolist(), strict=True)
+    return tuple((round(low, 6), round(low + float(width), 6), count) for low, count in bins_of)
 
 
 def _bars(histogram: tuple[tuple[float, float, int], ...]) -> list[str]:

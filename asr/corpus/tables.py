@@ -8,6 +8,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def table_rows(
     required: Collection[str] = REQUIRED_COLUMNS,
     notes: list[str] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Manifest rows of `text`, a CSV or TSV table with a header; columns without a meaning for us are kept as they are.
+    """Manifest rows of `text`, a CSV or TSV table with a header; unrecognized columns are kept as they are.
 
     The separator is found in the header. Fields of tab-separated files are taken literally, except that one in quotes
     with all quotes inside doubled is unquoted. With `clips` (Common Voice) audio lies in `clips/` beside the file. An
@@ -121,7 +122,7 @@ def _row(cells: dict[str, str], folder: Path, defaults: dict[str, str]) -> dict[
 
 
 def unused_times(keys: Iterable[str], place: str) -> list[str]:
-    """A note where columns look like the times of a window, but are not called what a manifest calls them."""
+    """A note if columns look like the times of a window but do not have the names that a manifest uses."""
     if "offset" in keys:
         return []
     times = [key for key in keys if key.lower().replace("_time", "") in ("start", "end", "begin", "onset", "stop")]
@@ -139,21 +140,15 @@ def is_common_voice(path: Path) -> bool:
 
 def write_table(path: Path, manifest: Sequence[Utterance], separator: str) -> None:
     """Write CSV (",") or TSV ("\\t") with a header, atomically; audio paths as in a manifest, nested values as JSON."""
-    header = dict.fromkeys(key for utterance in manifest for key in manifest_row(utterance, ""))
+    header = list(dict.fromkeys(key for utterance in manifest for key in manifest_row(utterance, "")))
     relative = PathWriter(path.parent)
-    _write(path, list(header), (manifest_row(u, relative(u.audio_filepath)) for u in manifest), separator)
-
-
-def _write(path: Path, header: list[str], rows: Iterator[dict[str, Any]], separator: str) -> None:
+    rows = (manifest_row(utterance, relative(utterance.audio_filepath)) for utterance in manifest)
+    lines = chain([header], ([_text(row.get(column, "")) for column in header] for row in rows))
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         if separator == "\t":
-            lines = ("\t".join(_literal(_text(row.get(column, ""))) for column in header) for row in rows)
-            file.write("\t".join(map(_literal, header)) + "\n")
-            file.writelines(line + "\n" for line in lines)
+            file.writelines("\t".join(map(_literal, line)) + "\n" for line in lines)
         else:
-            writer = csv.writer(file, delimiter=separator, lineterminator="\n")
-            writer.writerow(header)
-            writer.writerows([_text(row.get(column, "")) for column in header] for row in rows)
+            csv.writer(file, delimiter=separator, lineterminator="\n").writerows(lines)
 
 
 def _text(value: Any) -> str:
@@ -161,7 +156,7 @@ def _text(value: Any) -> str:
 
 
 def _literal(text: str) -> str:
-    """As a field of a tab-separated file: without tabs and line ends; quoted where reading would take quotes off."""
+    """A field of a tab-separated file: without tabs and line ends; quoted if reading would remove its quotes."""
     text = " ".join(text.splitlines()).replace("\t", " ")
     return '"' + text.replace('"', '""') + '"' if text != _unquoted(text) else text
 

@@ -1,16 +1,28 @@
-"""An acoustic model on a device: waveforms in, emissions out, the log-probabilities of the labels frame by frame."""
+"""An acoustic model on a device: recordings in, emissions out, the log-probabilities of the labels frame by frame.
+
+Long recordings are recognized in bounded memory: in windows, whose emissions are joined and decoded as one. Models are
+trained on utterances, one or several joined, and windows are about as long wherever pauses allow: they begin and end in
+a pause, and the part of a long pause that lies between two windows is blank. Where nobody pauses, windows overlap: each
+is recognized with context on both sides, whose emissions are thrown away, so that what is kept was recognized as in the
+middle of a recording, and they meet in the quietest moment near their end. All windows begin at whole strides of the
+model, so that their frames fit together.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from asr.audio.read import AudioStream
+from asr.decoding.interface import Decoder, begin_stream
 from asr.model.checkpoint import ModelFile
 from asr.model.shapes import fast_rows
-from asr.types import AsrError, UsageError, in_words
+from asr.recognition.windows import SHORTEST_UTTERANCE, Grid, Window, cut_windows
+from asr.types import AsrError, Hypothesis, UsageError, in_words
 
 BATCH_SECONDS = {"cpu": 60.0, "cuda": 600.0}  # padded audio per batch on each kind of device
 CERTAIN = 1.0 - 1e-6  # probability given to the label of a frame that no model emitted
@@ -19,7 +31,7 @@ SILENCE = "silence: every sample has the same value, there is nothing to recogni
 
 @dataclass(frozen=True)
 class RecordingEmissions:
-    """Emissions (time, vocab) of one channel of a recording, its duration in seconds, and what was wrong with it."""
+    """Emissions (time, vocab) of one channel of a recording, its duration in seconds, and warnings about it."""
 
     log_probs: np.ndarray
     duration: float
@@ -27,7 +39,7 @@ class RecordingEmissions:
 
 
 class Acoustics:
-    """The model of a model file, ready to recognize: `rate` in hertz, `stride` in samples per output frame."""
+    """The model of a model file, in evaluation mode: `rate` in hertz, `stride` in samples per output frame."""
 
     def __init__(self, file: ModelFile) -> None:
         self.file = file
@@ -83,8 +95,19 @@ class Acoustics:
             problem = f"not enough memory on {self.device.type} for {minutes:.1f} minutes in one piece"
         return [AsrError(problem)]
 
+    def emissions_unless_silent(self, waveforms: Sequence[np.ndarray], silent: bool) -> list[np.ndarray]:
+        """The emissions of a batch; blank if it is a constant signal. Raises AsrError where a waveform fails."""
+        if silent:
+            return [self.silence(len(waveform)) for waveform in waveforms]
+        found = []
+        for result in self.emissions_or_errors(waveforms) if waveforms else ():
+            if isinstance(result, AsrError):
+                raise AsrError(f"{result}; choose shorter windows (--chunk-length)")
+            found.append(result)
+        return found
+
     def silence(self, samples: int) -> np.ndarray:
-        """Blank emissions for a constant signal: no model was trained on one, and some make letters of it."""
+        """Blank emissions for a constant signal: no model was trained on one, and some hear letters in it."""
         return self.certain(0, self.model.output_length(samples))
 
     def certain(self, label: int, frames: int) -> np.ndarray:
@@ -95,7 +118,7 @@ class Acoustics:
 
 
 def choose_device(name: str) -> str:
-    """`auto` is CUDA where there is one; raises UsageError for a device that is not there."""
+    """Resolve `auto` to CUDA if available, else CPU; raises UsageError for a device that does not exist."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind = name.partition(":")[0]
@@ -108,3 +131,127 @@ def choose_device(name: str) -> str:
 
 def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+USUAL_UTTERANCE = 10.0  # seconds; of models that do not say what they were trained on
+# As shares of the usual length of an utterance in training: a window ends in the longest pause between these lengths.
+LEAST_OF_USUAL, MOST_OF_USUAL = 0.25, 2.0
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of at most `length` seconds, and `overlap` seconds more on sides where there is no pause.
+
+    Recordings of up to `longest` seconds may be recognized in one piece, see `longest_piece`. Raises UsageError for
+    values that cannot work.
+    """
+
+    length: float = 30.0
+    overlap: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not self.length >= 1.0:
+            raise UsageError(f"the length of a window must be at least 1 s, found {self.length:g}")
+        if not 0.0 <= self.overlap <= self.length:
+            raise UsageError(f"the overlap of windows must lie between 0 and their length, found {self.overlap:g} s")
+
+    @property
+    def longest(self) -> float:
+        return self.length + 2 * self.overlap
+
+
+def recognize_long(
+    acoustics: Acoustics,
+    decoder: Decoder,
+    samples: AudioStream,
+    windows: Windows,
+    *,
+    nbest: int = 1,
+    batch_seconds: float = 60.0,
+    on_text: Callable[[str], None] | None = None,
+) -> list[Hypothesis]:
+    """Recognize one channel of a recording window by window and decode the joined emissions once; the best first.
+
+    `on_text` is called with the words so far that will not change any more, whenever some were added (all of them, from
+    the first). Raises AudioError, and AsrError where memory does not suffice for a window.
+    """
+    stream = begin_stream(decoder)
+    reported = ""
+    for block in stitched(acoustics, samples, windows, batch_seconds):
+        stream.feed(block)
+        if on_text is not None and (stable := stream.stable()) != reported:
+            reported = stable
+            on_text(stable)
+    return stream.finish(nbest)
+
+
+def stitched(
+    acoustics: Acoustics, samples: Iterable[np.ndarray], windows: Windows, batch_seconds: float
+) -> Iterator[np.ndarray]:
+    """Log-probabilities (time, vocab) of successive windows: joined, as many as of the whole recording.
+
+    `samples` are blocks (time,) at the model's rate; no more of them is held than a batch. Windows are blank as long as
+    all samples so far are the same.
+    """
+    batch: list[Window] = []
+    for window in cut_windows(iter(samples), grid_of(acoustics, windows)):
+        while batch:
+            longest = max(len(w.samples) for w in [*batch, window])
+            if longest * (len(batch) + 1) <= batch_seconds * acoustics.rate:
+                break
+            count = acoustics.full(len(batch))
+            yield from _kept(acoustics, batch[:count], bool(getattr(samples, "silent", False)))
+            batch = batch[count:]
+        batch.append(window)
+    if batch:
+        yield from _kept(acoustics, batch, bool(getattr(samples, "silent", False)))
+
+
+def longest_piece(windows: Windows, training: dict[str, Any]) -> float:
+    """The longest recording, in seconds, that a model with this training summary recognizes in one piece.
+
+    A recording more than twice as long as anything that the model was trained on is recognized in windows.
+    """
+    if not training.get("train_longest"):
+        return windows.longest
+    return min(windows.longest, 2.0 * float(training["train_longest"]) * _joined_at_most(training))
+
+
+def grid_of(acoustics: Acoustics, windows: Windows) -> Grid:
+    """The sizes of windows in frames of the model, by what it was trained on, joined utterances included."""
+    training = acoustics.file.training
+    usual = USUAL_UTTERANCE
+    if training.get("train_utterances") and training.get("train_hours"):
+        usual = 3600.0 * float(training["train_hours"]) / float(training["train_utterances"])
+    usual *= _joined_at_most(training)
+    per_second = acoustics.rate / acoustics.stride
+    length = max(1, round(windows.length * per_second))
+    shortest = max(1, round(max(SHORTEST_UTTERANCE, LEAST_OF_USUAL * usual) * per_second))
+    return Grid(
+        acoustics.rate,
+        acoustics.stride,
+        length,
+        overlap=round(windows.overlap * per_second),
+        shortest=min(shortest, length // 2),
+        usual=min(round(MOST_OF_USUAL * usual * per_second), length),
+    )
+
+
+def _joined_at_most(training: dict[str, Any]) -> int:
+    """The most utterances that were joined in training."""
+    augment = training.get("config", {}).get("augment", {})
+    return int(augment.get("join_up_to", 2)) if augment.get("join") else 1
+
+
+def _kept(acoustics: Acoustics, batch: list[Window], silent: bool) -> Iterator[np.ndarray]:
+    """The emissions of the frames that each window of a batch keeps, with the silence around them."""
+    waveforms = [window.samples for window in batch if len(window.samples)]
+    results = iter(acoustics.emissions_unless_silent(waveforms, silent))
+    for window in batch:
+        kept = next(results)[window.first : window.last] if len(window.samples) else acoustics.certain(0, 0)
+        joined = np.concatenate([acoustics.certain(0, window.before), kept, acoustics.certain(0, window.after)])
+        if window.ends_in_pause and " " in acoustics.labels and len(joined):
+            # Utterances begin and end without a space, so nothing but this frame separates their words.
+            joined[-1:] = acoustics.certain(acoustics.labels.index(" "), 1)
+        if len(joined):
+            yield joined

@@ -1,11 +1,10 @@
-"""How well a model and its confidences do on a manifest: every utterance recognized and scored once, none dropped."""
+"""Evaluates a model and its confidences on a manifest: every utterance is recognized and scored exactly once."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from asr.corpus.check import unknown_symbols
 from asr.corpus.manifest import Manifest, Utterance, manifest_row
 from asr.decoding.confidence import Calibration, fit_calibration
 from asr.files import write_text
@@ -51,18 +51,6 @@ class Evaluation:
     seconds: float
 
     @property
-    def normalizer(self) -> str:
-        return self.scored.normalizer
-
-    @property
-    def references(self) -> tuple[str, ...]:
-        return self.scored.references
-
-    @property
-    def hypotheses(self) -> tuple[str, ...]:
-        return self.scored.hypotheses
-
-    @property
     def wer(self) -> Score:
         return self.scored.words
 
@@ -81,25 +69,25 @@ class Evaluation:
 
     @property
     def real_time_factor(self) -> float:
-        """Seconds of work per second of audio, reading and decoding included, loading the model not."""
+        """Seconds of work per second of audio, with reading and decoding, without loading the model."""
         return self.seconds / self.audio_seconds if self.audio_seconds else 0.0
 
     @property
     def unknown_share(self) -> float:
         """Share of the reference characters that the model cannot spell; spaces do not count."""
-        characters = sum(len(text) - text.count(" ") for text in self.references)
+        characters = sum(len(text) - text.count(" ") for text in self.scored.references)
         return sum(self.unknown_symbols.values()) / characters if characters else 0.0
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What makes the rates doubtful, one line each."""
+        """Reasons to doubt the rates, one line each."""
         if self.unknown_share <= UNKNOWN_SHARE_LIMIT:
             return self.scored.warnings
         most = ", ".join(map(repr, list(self.unknown_symbols)[:8]))
         return (
             *self.scored.warnings,
             f"{self.unknown_share:.1%} of the reference characters are outside the model's alphabet (most often "
-            f"{most}): wrong case or normalizer? The references were normalized with '{self.normalizer}'",
+            f"{most}): wrong case or normalizer? The references were normalized with '{self.scored.normalizer}'",
         )
 
     def summary(self) -> dict[str, Any]:
@@ -119,15 +107,15 @@ class Evaluation:
         }
 
     def text(self) -> str:
-        """The figures for people, a few lines."""
+        """The figures as a few lines of text."""
         words, characters, confidences = self.wer, self.cer, self.scored.confidences
         unread = f", {len(self.failures)} of them unreadable and counted as empty" if self.failures else ""
         total = len(self.utterances)
         speed = f" ({1 / self.real_time_factor:.0f}x real time)" if self.real_time_factor else ""
         return (
-            f"{self.manifest}: {len(self.hypotheses)} of {total} utterances{unread}, "
+            f"{self.manifest}: {len(self.scored.hypotheses)} of {total} utterances{unread}, "
             f"{words.reference_length} words, {self.audio_seconds / 60:.1f} min\n"
-            f"{rate_line('WER', words)}   normalizer {self.normalizer}\n"
+            f"{rate_line('WER', words)}   normalizer {self.scored.normalizer}\n"
             f"{rate_line('CER', characters)}\n"
             f"SER {words.sentence_error_rate:7.2%}  ({words.sentence_errors} of {total} utterances with an error)\n"
             f"RTF {self.real_time_factor:.4f}{speed}"
@@ -173,12 +161,14 @@ def evaluate(
         name,
         characters=True,
     )
+    spelled = (replace(utterance, text=text) for utterance, text in zip(manifest, scored.references, strict=True))
+    unknown = unknown_symbols(spelled, recognizer.tokenizer, "none")
     return Evaluation(
         manifest=manifest.path,
         utterances=tuple(manifest),
         results=results,
         scored=scored,
-        unknown_symbols=_unknown_symbols(recognizer, scored.references),
+        unknown_symbols={symbol.symbol: symbol.count for symbol in unknown},
         seconds=seconds,
     )
 
@@ -191,7 +181,7 @@ def recognize_manifest(
     workers: int | None = None,
     on_result: Callable[[Transcript | Failure], object] | None = None,
 ) -> tuple[Transcript | Failure, ...]:
-    """What every utterance gives, in manifest order; `on_result` is called as results come, longest first."""
+    """The result of each utterance, in manifest order; `on_result` is called as results come, longest first."""
     utterances = list(manifest)
     # Longest first: batches are even, and what does not fit into memory shows at once.
     longest_first = np.argsort(-manifest.durations, kind="stable").tolist()
@@ -233,10 +223,6 @@ def write_calibrated(model: str | Path, target: str | Path, calibration: Calibra
     return save_model(target, file.model, file.tokenizer, file.normalizer, training, file.task)
 
 
-def _text(result: Transcript | Failure) -> str:
-    return result.text if isinstance(result, Transcript) else ""
-
-
 def _hypothesis_line(result: Transcript | Failure) -> Line:
     if isinstance(result, Failure):
         return Line(result.id, None)  # the report tells "no hypothesis" from an empty one
@@ -258,15 +244,8 @@ def _reference_line(utterance: Utterance, result: Transcript | Failure) -> Line:
     )
 
 
-def _unknown_symbols(recognizer: Recognizer, references: Sequence[str]) -> dict[str, int]:
-    counts: Counter[str] = Counter()
-    for text in references:
-        for symbol in recognizer.tokenizer.unknown_symbols(text):
-            counts[symbol] += text.count(symbol)
-    return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
-
-
 def _row(utterance: Utterance, result: Transcript | Failure) -> dict[str, Any]:
     """The manifest row with its path made usable from anywhere, what was recognized, and the words with confidences."""
-    row = manifest_row(utterance, utterance.audio_filepath) | {"pred_text": _text(result)}
+    text = "" if isinstance(result, Failure) else result.text
+    row = manifest_row(utterance, utterance.audio_filepath) | {"pred_text": text}
     return row | {key: value for key, value in json_object(result).items() if key in ("words", "error")}

@@ -10,7 +10,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import chain, count
+from os.path import exists, isdir
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from asr.types import AsrError, Failure, ManifestError, UsageError, in_words
 if TYPE_CHECKING:
     from asr.corpus.manifest import Utterance
 
-# What is taken from a folder; a file that is named itself may be called anything.
+# The suffixes looked for in folders; a file that is named explicitly may have any suffix.
 _SUFFIXES = """
     .wav .wave .flac .ogg .oga .opus .mp3 .m4a .aac .mp4 .mkv .mov .webm .wma .aif .aiff .aifc .au .snd .caf
     .sph .w64 .rf64 .amr .3gp .ac3 .mka .mpga .mp2
@@ -47,17 +48,17 @@ class Recording:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The name used in messages."""
         if self.audio_filepath == STDIN:
             return "stdin"
         return self.audio_filepath or self.id or (str(self.source) if isinstance(self.source, str | Path) else "audio")
 
     def channel_or(self, default: str | int) -> str | int:
-        """The channel to read, where the caller prefers `default`."""
+        """The recording's own channel, else `default`."""
         return default if self.channel is None else self.channel
 
     def failure(self, error: Exception) -> Failure:
-        """The Failure of what was raised while this recording was worked on; its message names the recording once."""
+        """The Failure for an error raised while processing this recording; its message names the recording once."""
         message = str(error) if isinstance(error, AsrError) else in_words(error)
         prefix = f"{self.name}: "
         return Failure(self.id, self.audio_filepath, prefix + message.removeprefix(prefix))
@@ -81,7 +82,7 @@ def find_recordings(arguments: Sequence[str]) -> list[Recording | Failure]:
 
     Folders are searched recursively for audio files, following linked folders and skipping hidden ones; a file found
     twice is taken once. A pipe may hold audio or a manifest. Ids are unique: the path without suffix below the folder
-    that all inputs share, or the id of a manifest row. An input that leads to no recording becomes a Failure, and so
+    that all inputs share, or the id of a manifest row. An input without any recording becomes a Failure, and so
     does a malformed manifest row, a broken link, or a folder that cannot be read. Raises ManifestError for a manifest
     without a usable row, UsageError for stdin named twice.
     """
@@ -89,28 +90,24 @@ def find_recordings(arguments: Sequence[str]) -> list[Recording | Failure]:
         raise UsageError("stdin ('-') can be read only once")
     found: list[Recording | Failure] = []
     anchors: list[str] = []
-    seen: set[str] = set()
+    files: set[str] = set()
+    # os.path throughout: Path's methods raise where a name is too long for the file system.
     for argument in arguments:
         if argument == STDIN:
             found.append(Recording(sys.stdin.buffer, id="stdin", audio_filepath=STDIN))
-            continue
-        # os.path throughout: Path's methods raise where a name is too long for the file system.
-        if is_manifest(argument) and os.path.exists(argument) and not os.path.isdir(argument):  # noqa: PTH110, PTH112
-            found.extend(_of_manifest(argument))
-            continue
-        if is_pipe(argument):
-            found.extend(_of_pipe(argument))
-            continue
-        anchors.append(_anchor(argument))
-        problems: list[str] = []
-        files = _files(argument, problems)
-        found += [Failure(problem.partition(": ")[0], problem.partition(": ")[0], problem) for problem in problems]
-        if not files and not problems:
-            found.append(_nothing(argument))
-        for file in files:
-            if (name := os.path.abspath(file)) not in seen:  # noqa: PTH100 - must not follow links
-                seen.add(name)
-                found.append(Recording(file, audio_filepath=str(file)))
+        elif is_manifest(argument) and exists(argument) and not isdir(argument):
+            found += _of_manifest(argument)
+        elif is_pipe(argument):
+            found += _of_pipe(argument)
+        else:
+            anchors.append(_anchor(argument))
+            problems: list[str] = []
+            matches = _files(argument, problems)
+            found += [Failure(name := problem.partition(": ")[0], name, problem) for problem in problems]
+            for file in matches:
+                if (name := os.path.abspath(file)) not in files:  # must not follow links
+                    files.add(name)
+                    found.append(Recording(file, audio_filepath=str(file)))
     return _named(found, anchors)
 
 
@@ -124,8 +121,8 @@ def is_single(arguments: Sequence[str], found: Sequence[Recording | Failure] = (
     [argument] = arguments
     if is_pipe(argument):
         return not any(isinstance(item, Failure) or isinstance(item.source, str) for item in found)
-    if os.path.exists(argument):  # noqa: PTH110
-        return not os.path.isdir(argument) and not is_manifest(argument)  # noqa: PTH112
+    if exists(argument):
+        return not isdir(argument) and not is_manifest(argument)
     return argument == STDIN or not glob.has_magic(argument)
 
 
@@ -137,28 +134,36 @@ def is_manifest(argument: str) -> bool:
 def is_pipe(argument: str) -> bool:
     """Whether a path is a pipe, `<(...)` among them, whose content can be read only once."""
     try:
-        return stat.S_ISFIFO(os.stat(argument).st_mode)  # noqa: PTH116
+        return stat.S_ISFIFO(os.stat(argument).st_mode)
     except (OSError, ValueError):
         return False
 
 
+def _is_pattern(argument: str) -> bool:
+    return glob.has_magic(argument) and not exists(argument)
+
+
 def _files(argument: str, problems: list[str]) -> list[Path]:
-    if os.path.isdir(argument):  # noqa: PTH112
-        return _in_folder(argument, problems)
-    if os.path.exists(argument) or not glob.has_magic(argument):  # noqa: PTH110
+    """The files that an argument stands for, each once; if there are none, `problems` says so."""
+    if isdir(argument):
+        found = _in_folder(argument, problems)
+        nothing = "no audio files in this folder (looked for .wav, .flac, .mp3, .ogg and others)"
+    elif not _is_pattern(argument):
         return [Path(argument)]  # a missing file is reported by the reader
-    found: list[Path] = []
-    for match in dict.fromkeys(_matches(argument)):
-        found += _in_folder(match, problems) if os.path.isdir(match) else [Path(match)]  # noqa: PTH112
-    problems[:] = dict.fromkeys(problems)
-    return _once(found)
+    else:
+        matches = [_in_folder(m, problems) if isdir(m) else [Path(m)] for m in dict.fromkeys(_matches(argument))]
+        found, nothing = _once(list(chain.from_iterable(matches))), "no file matches"
+        problems[:] = dict.fromkeys(problems)
+    if not found and not problems:
+        problems.append(f"{argument}: {nothing}")
+    return found
 
 
 def _once(paths: list[Path]) -> list[Path]:
     """Each file once, sorted, under its shortest path; one that passes through no linked folder if there is one."""
     real = {parent: os.path.realpath(parent) for parent in {path.parent for path in paths}}
     named: dict[tuple[str, str], Path] = {}
-    through_link = {parent: path != os.path.abspath(parent) for parent, path in real.items()}  # noqa: PTH100
+    through_link = {parent: path != os.path.abspath(parent) for parent, path in real.items()}
     for path in sorted(paths, key=lambda path: (through_link[path.parent], len(path.parts), path)):
         named.setdefault((real[path.parent], path.name), path)
     return sorted(named.values())
@@ -173,20 +178,13 @@ def _matches(pattern: str) -> Iterator[str]:
     """The matches of a glob. `**` follows linked folders safely; glob's own can loop in them forever."""
     parts = pattern.replace(os.sep, "/").split("/")
     if "**" not in parts:
-        yield from glob.glob(pattern)  # noqa: PTH207 - absolute patterns
+        yield from glob.glob(pattern)  # absolute patterns
         return
     at = parts.index("**")
     rest = parts[at + 1 :] or ["*"]
-    for start in glob.glob("/".join([*parts[:at], ""])) if at else [""]:  # noqa: PTH207
+    for start in glob.glob("/".join([*parts[:at], ""])) if at else [""]:
         for folder, _ in walk(start or "."):
             yield from _matches("/".join([*([] if folder == Path() else [glob.escape(str(folder))]), *rest]))
-
-
-def _nothing(argument: str) -> Failure:
-    problem = "no audio files in this folder (looked for .wav, .flac, .mp3, .ogg and others)"
-    if glob.has_magic(argument) and not os.path.exists(argument):  # noqa: PTH110
-        problem = "no file matches"
-    return Failure(argument, argument, f"{argument}: {problem}")
 
 
 def _of_pipe(argument: str) -> list[Recording | Failure]:
@@ -215,13 +213,12 @@ def _of_utterance(utterance: Utterance) -> Recording:
 
 
 def _anchor(argument: str) -> str:
-    """The folder below which this input's files are named."""
-    folder = argument
-    if glob.has_magic(argument) and not os.path.exists(argument):  # noqa: PTH110
-        folder = os.path.dirname(re.split(r"[*?\[]", argument)[0])  # noqa: PTH120
-    elif not os.path.isdir(argument):  # noqa: PTH112
-        folder = os.path.dirname(argument)  # noqa: PTH120
-    return os.path.abspath(folder or ".")  # noqa: PTH100
+    """The folder relative to which the files of this input are named."""
+    if _is_pattern(argument):
+        argument = os.path.dirname(re.split(r"[*?\[]", argument)[0])
+    elif not isdir(argument):
+        argument = os.path.dirname(argument)
+    return os.path.abspath(argument or ".")
 
 
 def _named(found: list[Recording | Failure], anchors: Sequence[str]) -> list[Recording | Failure]:
@@ -247,6 +244,6 @@ def _named(found: list[Recording | Failure], anchors: Sequence[str]) -> list[Rec
 
 
 def _relative_stem(path: str, base: str) -> str:
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100
+    absolute = Path(os.path.abspath(path))
     relative = absolute.relative_to(base) if base and absolute.is_relative_to(base) else Path(*absolute.parts[1:])
     return relative.with_suffix("").as_posix()

@@ -100,7 +100,7 @@ def _exists(path: Path) -> bool:
 
 
 def _longest_name(folder: Path) -> int:
-    """The most bytes of a file name on this file system."""
+    """The longest file name on this file system, in bytes."""
     try:
         return os.pathconf(folder, "PC_NAME_MAX")
     except (AttributeError, OSError, ValueError):  # Windows, or a file system that does not say
@@ -108,7 +108,7 @@ def _longest_name(folder: Path) -> int:
 
 
 def _shortened(name: str, limit: int) -> str:
-    """`name` in at most `limit` bytes, whole where it fits, else its start and a hash of all of it."""
+    """`name` if it fits into `limit` bytes, else its start and a hash of all of it."""
     data = os.fsencode(name)
     if len(data) <= limit:
         return name

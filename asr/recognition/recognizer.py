@@ -14,24 +14,32 @@ from typing import Any
 import numpy as np
 import torch
 
-from asr.audio.read import Audio, RawFormat
+from asr.audio.read import Audio, AudioStream, RawFormat, channel_count
 from asr.decoding.confidence import calibration_from_dict
 from asr.decoding.interface import Decoder
 from asr.decoding.make import DecodingConfig, make_decoder
 from asr.model.checkpoint import ModelFile, load_model
-from asr.recognition.acoustics import BATCH_SECONDS, SILENCE, Acoustics, RecordingEmissions, choose_device
+from asr.recognition.acoustics import (
+    BATCH_SECONDS,
+    SILENCE,
+    Acoustics,
+    RecordingEmissions,
+    Windows,
+    choose_device,
+    longest_piece,
+    recognize_long,
+    stitched,
+)
 from asr.recognition.inputs import Recording, as_recording
 from asr.recognition.loading import (
     LoadedRecording,
     Waveform,
-    channels_of,
     load_recording,
+    open_recording,
     read_ahead,
     read_recording,
     rereadable,
-    waveforms_of,
 )
-from asr.recognition.long_form import Recognition, Windows, emissions_of, longest_piece, recognize_long
 from asr.types import AsrError, Failure, Hypothesis, Transcript, UsageError, Word, in_words
 
 BATCHES_SORTED = 4  # recordings are sorted by length within this many batches: less padding, but later results
@@ -87,7 +95,7 @@ class Recognizer:
 
     @property
     def longest(self) -> float | None:
-        """Seconds of a recording that is recognized in one piece, at most; None: any."""
+        """The longest recording that is recognized in one piece, in seconds; None: any length."""
         return None if self.windows is None else longest_piece(self.windows, self.model_file.training)
 
     def transcribe(
@@ -105,12 +113,9 @@ class Recognizer:
         audio = read_recording(recording, self.rate, channel, raw, self.longest)
         if audio is None:
             return self._transcribe_long(recording, channel, None, nbest, raw, BATCH_SECONDS[self.device.type])
-        [waveform] = waveforms_of(audio)
-        if waveform.silent:
-            log_probs = self.acoustics.silence(len(waveform.samples))
-        else:
-            [log_probs] = self.emissions([waveform.samples])
-        return self._transcript(recording, _recognition(audio, waveform, self.decoder.decode(log_probs), nbest), None)
+        [log_probs] = self.acoustics.emissions_unless_silent([audio.samples], audio.silent[0])
+        hypotheses = self.decoder.decode(log_probs)[: max(nbest, 1)]
+        return self._transcript(recording, audio, None, audio.silent[0], hypotheses)
 
     def transcribe_many(
         self,
@@ -179,7 +184,14 @@ class Recognizer:
     ) -> RecordingEmissions:
         """Log-probabilities of one channel of a recording of any length, read window by window where it is long."""
         recording = rereadable(as_recording(source))
-        return emissions_of(self.acoustics, recording, self.windows, channel=recording.channel_or(channel), raw=raw)
+        with open_recording(recording, self.rate, recording.channel_or(channel), raw) as samples:
+            if self.windows is None or samples.seconds <= longest_piece(self.windows, self.model_file.training):
+                waveform = samples.read().samples
+                [log_probs] = self.acoustics.emissions_unless_silent([waveform], samples.silent)
+            else:
+                log_probs = np.concatenate([*stitched(self.acoustics, samples, self.windows, self.windows.longest)])
+            silence = (SILENCE,) if samples.silent else ()
+            return RecordingEmissions(log_probs, samples.duration, (*samples.warnings, *silence))
 
     def _recognize_long(
         self, recording: Recording, channel: str | int, nbest: int, raw: RawFormat | None, batch_seconds: float
@@ -190,7 +202,7 @@ class Recognizer:
                 return [self._transcribe_long(recording, chosen, None, nbest, raw, batch_seconds)]
             return [
                 self._transcribe_long(recording, number, number, nbest, raw, batch_seconds)
-                for number in range(channels_of(recording, raw))
+                for number in range(channel_count(recording.source, raw))
             ]
         except OSError:  # raised by `on_text`, which cannot print; errors of reading are AudioErrors
             raise
@@ -207,23 +219,22 @@ class Recognizer:
         batch_seconds: float,
     ) -> Transcript:
         on_text = self.on_text
-        recognition = recognize_long(
-            self.acoustics,
-            self.decoder,
-            recording,
-            self.windows or Windows(),
-            channel=read_channel,
-            nbest=nbest,
-            raw=raw,
-            batch_seconds=batch_seconds,
-            on_text=None if on_text is None else lambda text: on_text(recording, text),
-        )
-        return self._transcript(recording, recognition, channel)
+        with open_recording(recording, self.rate, read_channel, raw) as samples:
+            hypotheses = recognize_long(
+                self.acoustics,
+                self.decoder,
+                samples,
+                self.windows or Windows(),
+                nbest=nbest,
+                batch_seconds=batch_seconds,
+                on_text=None if on_text is None else lambda text: on_text(recording, text),
+            )
+            return self._transcript(recording, samples, channel, samples.silent, hypotheses)
 
     def _recognize_short(
         self, items: list[LoadedRecording], batch_seconds: float, nbest: int
     ) -> Iterator[tuple[Recording, list[Transcript] | Failure]]:
-        """Recordings in memory, recognized in batches of similar length and given out in their order."""
+        """Recognize recordings in memory in batches of similar length, and yield them in their order."""
         waveforms = [waveform for item in items for waveform in item.waveforms]
         hypotheses: list[list[Hypothesis] | AsrError] = [[] for _ in waveforms]
         for batch in _batches(waveforms, batch_seconds * self.rate, self.acoustics.full):
@@ -265,38 +276,39 @@ class Recognizer:
         for waveform, hypotheses in channels:
             if isinstance(hypotheses, AsrError):
                 return item.recording.failure(hypotheses)
-            recognition = _recognition(item.audio, waveform, hypotheses, nbest)
-            transcripts.append(self._transcript(item.recording, recognition, waveform.channel))
+            best = hypotheses[: max(nbest, 1)]
+            channel, _, silent = waveform
+            transcripts.append(self._transcript(item.recording, item.audio, channel, silent, best))
         return transcripts
 
-    def _transcript(self, recording: Recording, recognition: Recognition, channel: int | None) -> Transcript:
+    def _transcript(
+        self,
+        recording: Recording,
+        audio: Audio | AudioStream,
+        channel: int | None,
+        silent: bool,
+        hypotheses: Sequence[Hypothesis],
+    ) -> Transcript:
         """Hypotheses with word times within the recording and calibrated confidences."""
         if not channel:  # once for all channels of a recording
-            self.source_rates[recognition.source_rate] += 1
-        duration = recognition.duration
-        fitted = [replace(h, words=self._calibrated(fit_words(h.words, duration))) for h in recognition.hypotheses]
+            self.source_rates[audio.source_rate] += 1
+        fitted = [replace(hypothesis, words=fit_words(hypothesis.words, audio.duration)) for hypothesis in hypotheses]
+        if calibration := self.calibration:
+            for i, hypothesis in enumerate(fitted):
+                words = (replace(word, confidence=calibration(word.confidence)) for word in hypothesis.words)
+                fitted[i] = replace(hypothesis, words=tuple(words))
         best = fitted[0]
         return Transcript(
             text=best.text,
             words=best.words,
-            duration=duration,
+            duration=audio.duration,
             id=recording.id,
             audio_filepath=recording.audio_filepath,
             channel=channel,
             confidence=sum(word.confidence for word in best.words) / max(len(best.words), 1),
             nbest=tuple(fitted),
-            warnings=(*recognition.warnings, SILENCE) if recognition.silent else recognition.warnings,
+            warnings=(*audio.warnings, SILENCE) if silent else audio.warnings,
         )
-
-    def _calibrated(self, words: tuple[Word, ...]) -> tuple[Word, ...]:
-        if self.calibration is None:
-            return words
-        return tuple(replace(word, confidence=self.calibration(word.confidence)) for word in words)
-
-
-def _recognition(audio: Audio, waveform: Waveform, hypotheses: list[Hypothesis], nbest: int) -> Recognition:
-    best = hypotheses[: max(nbest, 1)]
-    return Recognition(best, audio.duration, audio.warnings, audio.source_rate, waveform.silent)
 
 
 def fit_words(words: Sequence[Word], duration: float) -> tuple[Word, ...]:

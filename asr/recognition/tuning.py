@@ -1,4 +1,4 @@
-"""The weights of a language model in the beam search, chosen by the word error rate on a development set.
+"""Chooses the weights of a language model in the beam search by the word error rate on a development set.
 
 The acoustic model runs once: its emissions are kept on disk, and every setting is tried on them.
 """
@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,17 +114,15 @@ def tune(
 
     width = beam_width or 64
     steps = [(high - low) / (COARSE - 1) for low, high in (alphas, betas)]
-    for alpha in np.linspace(*alphas, COARSE):
-        for beta in np.linspace(*betas, COARSE):
-            run(float(alpha), float(beta), width)
+    for alpha, beta in product(np.linspace(*alphas, COARSE).tolist(), np.linspace(*betas, COARSE).tolist()):
+        run(alpha, beta, width)
     for _ in range(REFINEMENTS):
         steps = [step / 2 for step in steps]
         center = _middle_of_best(list(trials.values()))
-        for i in (-1, 0, 1):
-            for j in (-1, 0, 1):
-                alpha = min(max(center.alpha + i * steps[0], alphas[0]), alphas[1])
-                beta = min(max(center.beta + j * steps[1], betas[0]), betas[1])
-                run(alpha, beta, width)
+        for i, j in product((-1, 0, 1), repeat=2):
+            alpha = min(max(center.alpha + i * steps[0], alphas[0]), alphas[1])
+            beta = min(max(center.beta + j * steps[1], betas[0]), betas[1])
+            run(alpha, beta, width)
     best = _middle_of_best(list(trials.values()))
     if beam_width is None:
         tried = [run(best.alpha, best.beta, other) for other in WIDTHS]
@@ -196,7 +195,7 @@ def tune_on_manifest(
 
 
 class _Collector:
-    """A decoder that keeps the emissions that it is given, and returns their number as the text."""
+    """A decoder that collects emissions, and returns their position among them as the text."""
 
     def __init__(self) -> None:
         self.seen: list[np.ndarray] = []
@@ -242,10 +241,10 @@ def cached_emissions(
     finally:
         recognizer.decoder = decoder
     failures = {result.id: result.error for result in results if isinstance(result, Failure)}
-    arrays = [collector.seen[int(result.text)] for result in results if not isinstance(result, Failure)]
-    following = iter(arrays)
-    lengths = [0 if isinstance(result, Failure) else len(next(following)) for result in results]
-    joined = np.concatenate([np.zeros((0, recognizer.tokenizer.vocab_size), np.float32), *arrays])
+    nothing = np.zeros((0, recognizer.tokenizer.vocab_size), np.float32)
+    arrays = [nothing if isinstance(result, Failure) else collector.seen[int(result.text)] for result in results]
+    lengths = list(map(len, arrays))
+    joined = np.concatenate([nothing, *arrays])
     with replacing(data) as partial, partial.open("wb") as file:
         np.save(file, joined)
     write_text(index, json.dumps({"key": key, "frames": lengths, "failures": failures}, ensure_ascii=False))
@@ -258,7 +257,7 @@ def _split(joined: np.ndarray, lengths: Sequence[int]) -> list[np.ndarray | None
 
 
 def table(tuning: Tuning, most: int = 10) -> str:
-    """The best settings for people, best first."""
+    """A table of the best settings, best first."""
     rows = sorted(tuning.trials, key=lambda trial: (trial.errors, trial is not tuning.best, trial.alpha, trial.beta))
     lines = ["alpha    beta  beam     WER  errors"]
     for trial in rows[:most]:
@@ -298,15 +297,8 @@ def _draw_surface(tuning: Tuning, path: Path, title: str) -> None:
         figure.colorbar(filled, ax=axes, label="WER on the development set (%)")
     axes.plot(alpha, beta, ".", color="black", markersize=3, alpha=0.5)
     axes.plot(best.alpha, best.beta, "o", color="#d1242f")
-    axes.annotate(
-        f"{100 * tuning.wer(best):.2f} %",
-        (best.alpha, best.beta),
-        textcoords="offset points",
-        xytext=(0, 8),
-        ha="center",
-        color="black",
-        fontweight="bold",
-    )
+    place: dict[str, Any] = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center"}
+    axes.annotate(f"{100 * tuning.wer(best):.2f} %", (best.alpha, best.beta), **place, fontweight="bold")
     axes.set(xlabel="alpha (weight of the language model)", ylabel="beta (bonus per word)", title=title)
     with replacing(path) as partial:
         figure.savefig(partial, dpi=120, format="png")

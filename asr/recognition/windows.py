@@ -1,4 +1,4 @@
-"""Where to cut a long recording into windows for the acoustic model: in pauses, else in the quietest moment."""
+"""Finds pauses, and cuts long recordings into windows there, or where nobody pauses in the quietest moment."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asr.audio.pauses import LEAST_RANGE, find_pauses, level_range
-
 SMOOTHING = 0.2  # seconds over which loudness is averaged to find the quietest moment
 EARLIEST_CUT = 0.6  # share of a window after which it may end in its quietest moment
 KEPT_PAUSE = 0.25  # seconds of a pause that are recognized with the speech before it and after it
 LONG_PAUSE = 2.0  # seconds; so long a pause ends an utterance, however short
 SHORTEST_UTTERANCE = 0.4  # seconds; shorter noises between long pauses get no window of their own
+
+LEAST_RANGE = 18.0  # decibels between quiet and loud parts; with less there may be no silence at all
+_HOP_SECONDS = 0.01
+_SMOOTHED_HOPS = 5
+_SHORTEST_PAUSE = 0.4  # seconds; closures and hesitations inside words are shorter
+_LEVEL = 0.3  # of the way from the quiet to the loud parts, in decibels; what lies below it is a pause
+_WIDEST_RANGE = 50.0  # decibels; what is further below the loud parts is not background noise but digital silence
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def cut_windows(blocks: Iterator[np.ndarray], grid: Grid) -> Iterator[Window]:
 
 
 class _Cutter:
-    """The samples from frame `origin` on, to be cut; frames are counted from the start of the recording."""
+    """Cuts the samples from frame `origin` on; frames are counted from the start of the recording."""
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
@@ -85,7 +90,7 @@ class _Cutter:
         self._samples += len(block)
 
     def take(self, limit: int) -> Iterator[Window]:
-        """At least one window, and all that end by `limit` and do not depend on what comes after it."""
+        """At least one window, and all that end by `limit` and do not depend on later samples."""
         began = self.begin
         yield from self._utterances(self._pauses(limit), limit)
         if self.begin == began and self.silent:
@@ -134,7 +139,7 @@ class _Cutter:
             pauses = [p for p in pauses if p[0] > first]
 
     def _shortest(self, pause: int) -> int:
-        """The least frames of a window that ends in a pause of so many frames."""
+        """The fewest frames of a window that ends in a pause of so many frames."""
         if pause < LONG_PAUSE * self.grid.rate / self.grid.stride:
             return self.grid.shortest
         return min(self.grid.shortest, round(SHORTEST_UTTERANCE * self.grid.rate / self.grid.stride))
@@ -176,13 +181,13 @@ class _Cutter:
         self.begin, self.silent, self.in_pause = frame, 0, in_pause
 
     def _forget(self) -> None:
-        """Drop the samples that no window needs any more."""
+        """Drop the samples that no later window needs."""
         first = self.begin if self.in_pause else max(self.origin, self.begin - self.grid.overlap)
         self._parts = [self._held()[(first - self.origin) * self.grid.stride :].copy()]
         self._samples, self.origin = len(self._parts[0]), first
 
     def _quietest(self, limit: int) -> int:
-        """After how many frames to end a window: where its last part has the least energy, late rather than early."""
+        """The number of frames after which to end a window: late, where the energy is lowest."""
         stride, frames = self.grid.stride, limit - self.begin
         samples = self._held()[(self.begin - self.origin) * stride :][: frames * stride]
         energy = np.square(samples.reshape(frames, stride), dtype=np.float64).mean(axis=1)
@@ -191,3 +196,50 @@ class _Cutter:
         first = min(int(EARLIEST_CUT * frames), frames - 1)
         last = max(first + 1, frames - width // 2)  # beyond it, half of the average's samples are missing
         return last - int(np.argmin(smooth[first:last][::-1]))
+
+
+def find_pauses(samples: np.ndarray, rate: int, levels: tuple[float, float] | None = None) -> list[tuple[int, int]]:
+    """Pauses of at least 0.4 s in samples (time,) at `rate` hertz, as (first sample, one past the last).
+
+    `levels` are those of the quiet and the loud parts in decibels, by default the `level_range` of the samples.
+    """
+    quiet, loud = level_range(samples, rate) if levels is None else levels
+    if loud - quiet < LEAST_RANGE:
+        return []
+    hop = _hop(rate)
+    is_low = np.concatenate(([False], _levels(samples, rate) < quiet + _LEVEL * (loud - quiet), [False]))
+    edges = np.flatnonzero(is_low[1:] != is_low[:-1])
+    return [
+        (int(first) * hop, int(last) * hop)
+        for first, last in zip(edges[::2], edges[1::2], strict=True)
+        if (last - first) * hop >= _SHORTEST_PAUSE * rate
+    ]
+
+
+def level_range(samples: np.ndarray, rate: int) -> tuple[float, float]:
+    """The 5th and 95th percentiles of the level in decibels; they mean little for less than some seconds.
+
+    Where a part is digital silence the quiet level is 50 dB below the loud one, so that pauses with noise count, too.
+    """
+    level = _levels(samples, rate)
+    if not len(level):
+        return 0.0, 0.0
+    quiet, loud = np.percentile(level, [5, 95])
+    return max(float(quiet), float(loud) - _WIDEST_RANGE), float(loud)
+
+
+def _hop(rate: int) -> int:
+    return max(1, round(_HOP_SECONDS * rate))
+
+
+def _levels(samples: np.ndarray, rate: int) -> np.ndarray:
+    """Level in decibels (of full scale, -120 at least) of every hop, averaged over its neighbors."""
+    hop, width = _hop(rate), _SMOOTHED_HOPS
+    count = len(samples) // hop
+    if not count:
+        return np.zeros(0)
+    energy = np.square(samples[: count * hop].reshape(count, hop), dtype=np.float64).mean(axis=1)
+    summed = np.cumsum(np.concatenate(([0.0], energy)))
+    first = np.maximum(np.arange(count) - (width - 1) // 2, 0)
+    last = np.minimum(np.arange(count) + width // 2 + 1, count)
+    return 10.0 * np.log10(np.maximum((summed[last] - summed[first]) / (last - first), 1e-12))

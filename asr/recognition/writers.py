@@ -1,4 +1,4 @@
-"""A transcript as txt, json, jsonl, srt, vtt, tsv, ctm, trn, textgrid: a function each, from Transcript to content."""
+"""Transcripts as txt, json, jsonl, srt, vtt, tsv, ctm, trn, textgrid: one function per format."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BREATH = 0.15  # silence at which a full cue may end before its last words
 
 @dataclass(frozen=True)
 class Cue:
-    """A stretch of speech shown at once; seconds."""
+    """A subtitle: the words shown at once, from `start` to `end` (seconds)."""
 
     start: float
     end: float
@@ -115,35 +115,18 @@ def textgrid(transcript: Transcript) -> str:
     A tier covers the recording without gaps: what no word fills has an empty text.
     """
     tiers = {"words": transcript.words} | ({"tokens": transcript.tokens} if transcript.tokens else {})
-    duration = transcript.duration
-    lines = [
-        'File type = "ooTextFile"',
-        'Object class = "TextGrid"',
-        "",
-        "xmin = 0",
-        f"xmax = {_seconds(duration)}",
-        "tiers? <exists>",
-        f"size = {len(tiers)}",
-        "item []:",
-    ]
+    span = f"xmin = 0\n{{indent}}xmax = {_seconds(transcript.duration)}\n"
+    text = 'File type = "ooTextFile"\nObject class = "TextGrid"\n\n' + span.format(indent="")
+    text += f"tiers? <exists>\nsize = {len(tiers)}\nitem []:\n"
     for number, (name, words) in enumerate(tiers.items(), start=1):
-        intervals = _without_gaps(words, duration)
-        lines += [
-            f"    item [{number}]:",
-            '        class = "IntervalTier"',
-            f"        name = {_quoted(name)}",
-            "        xmin = 0",
-            f"        xmax = {_seconds(duration)}",
-            f"        intervals: size = {len(intervals)}",
-        ]
-        for i, (start, end, text) in enumerate(intervals, start=1):
-            lines += [
-                f"        intervals [{i}]:",
-                f"            xmin = {start}",
-                f"            xmax = {end}",
-                f"            text = {_quoted(text)}",
-            ]
-    return "\n".join(lines) + "\n"
+        intervals = _without_gaps(words, transcript.duration)
+        indent = 8 * " "
+        text += f'    item [{number}]:\n{indent}class = "IntervalTier"\n{indent}name = {_quoted(name)}\n'
+        text += f"{indent}{span.format(indent=indent)}{indent}intervals: size = {len(intervals)}\n"
+        for i, (start, end, word) in enumerate(intervals, start=1):
+            fields = (f"xmin = {start}", f"xmax = {end}", f"text = {_quoted(word)}")
+            text += f"{indent}intervals [{i}]:\n" + "".join(f"{indent}    {field}\n" for field in fields)
+    return text
 
 
 WRITERS: dict[str, Callable[[Transcript], str]] = {

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import logging
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -73,10 +72,10 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON-able values, for model files; `tokenizer_from_dict` is the way back."""
+        """The tokenizer as JSON-able values, for model files; `tokenizer_from_dict` reads them."""
 
     def save(self, path: str | Path) -> None:
-        """Write it as a JSON file, atomically."""
+        """Write the tokenizer to a JSON file, atomically."""
         write_text(path, json.dumps(self.to_dict(), ensure_ascii=False) + "\n", durable=True)
 
     def __eq__(self, other: object) -> bool:
@@ -173,13 +172,10 @@ def train_sentencepiece(
     smallest = len(symbols) + 2  # with the blank and the word mark
     if vocab_size < smallest:
         raise ConfigError(f"vocab_size {vocab_size} cannot hold the {len(symbols)} characters: use {smallest} or more")
-    size, proto = vocab_size, b""
-    while not proto:
-        try:
-            proto = _train(sentences, size, kind)
-        except RuntimeError as error:
-            size = _smaller_size(str(error), size, smallest)
-    tokenizer = SentencePieceTokenizer(proto, kind)
+    try:
+        tokenizer = SentencePieceTokenizer(_train(sentences, vocab_size, kind), kind)
+    except RuntimeError as error:
+        raise TextError(f"SentencePiece cannot train on these texts: {' '.join(str(error).split())}") from error
     if (size := tokenizer.vocab_size) != vocab_size:
         _log.warning(
             "the texts hold fewer pieces than vocab_size %d: trained %d, the most they allow", vocab_size, size
@@ -232,22 +228,12 @@ def _train(sentences: list[str], size: int, kind: str) -> bytes:
         bos_id=-1,
         eos_id=-1,
         pad_id=-1,
+        hard_vocab_limit=False,  # fewer pieces where the texts do not hold as many
         max_sentence_length=1 << 20,  # longer ones are silently dropped, and their characters with them
         num_threads=4,  # fixed, so that the result does not depend on the machine
         minloglevel=2,
     )
     return model.getvalue()
-
-
-def _smaller_size(message: str, size: int, smallest: int) -> int:
-    """The next vocabulary size to try after SentencePiece refused `size` (its limit where it says one)."""
-    limit = re.search(r"value <= (\d+)", message)
-    if limit and smallest <= int(limit[1]) < size:
-        return int(limit[1])
-    if size > smallest:
-        return max(smallest, size // 2)
-    reason = message.splitlines()[-1] if message else "no reason given"
-    raise TextError(f"SentencePiece cannot train on these texts: {reason}")
 
 
 def shown_symbol(symbol: str) -> str:

@@ -266,7 +266,7 @@ class TestRate:
         data = bytearray(encode(voice))
         data[24:28] = struct.pack("<I", rate)
         for look in (read, probe):
-            with pytest.raises(AudioError, match=f"bytes: a rate of {rate} Hz, where audio has 1000 to 768000 Hz"):
+            with pytest.raises(AudioError, match=f"bytes: a rate of {rate} Hz, outside the 1000 to 768000 Hz of audio"):
                 look(bytes(data))
         with pytest.raises(AudioError, match="a rate of"), open_stream(bytes(data), rate=16000):
             pass

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.audio.pauses import LEVELS_DB, find_pauses, level_range, silence
+from asr.audio.augment import LEVELS_DB, silence
+from asr.recognition.windows import find_pauses, level_range
 
 RATE = 16000
 

@@ -45,14 +45,14 @@ def read_rows(path):
 def test_known_errors_are_counted(test_set, tiny_model):
     seen = []
     result = evaluate(asr.load(tiny_model), test_set, on_result=seen.append)
-    words = sum(len(text.split()) for text in result.references)
+    words = sum(len(text.split()) for text in result.scored.references)
     assert (result.wer.deletions, result.wer.insertions, result.wer.substitutions) == (1, 1, 0)
     assert result.wer.wer == pytest.approx(2 / words)
     assert result.wer.sentence_errors == 2
     assert result.cer.counts.errors > 0
     assert len(seen) == len(result.results) == 8
     assert [r.id for r in result.results] == [u.id for u in result.utterances] == [f"u{i}" for i in range(8)]
-    assert result.normalizer == "basic@2"
+    assert result.scored.normalizer == "basic@2"
     assert result.unknown_share == 0.0
     assert result.real_time_factor > 0
 
@@ -60,7 +60,7 @@ def test_known_errors_are_counted(test_set, tiny_model):
 def test_the_result_does_not_depend_on_batches_or_threads(test_set, tiny_model):
     recognizer = asr.load(tiny_model)
     results = [evaluate(recognizer, test_set, batch_seconds=s, workers=w) for s, w in ((1.0, 1), (500.0, 4))]
-    assert results[0].hypotheses == results[1].hypotheses
+    assert results[0].scored.hypotheses == results[1].scored.hypotheses
 
 
 def test_unreadable_audio_counts_as_an_empty_hypothesis(test_set, tiny_model, capsys):
@@ -68,8 +68,10 @@ def test_unreadable_audio_counts_as_an_empty_hypothesis(test_set, tiny_model, ca
     (test_set.parent / "6.wav").write_text("not audio", encoding="utf-8")
     result = evaluate(asr.load(tiny_model), test_set)
     assert [isinstance(r, Failure) for r in result.results] == [i in (2, 6) for i in range(8)]
-    assert result.hypotheses[2] == result.hypotheses[6] == ""
-    assert result.wer.deletions == 1 + len(result.references[2].split()) + len(result.references[6].split())
+    assert result.scored.hypotheses[2] == result.scored.hypotheses[6] == ""
+    assert result.wer.deletions == 1 + len(result.scored.references[2].split()) + len(
+        result.scored.references[6].split()
+    )
 
     assert main(["evaluate", str(test_set), "-m", str(tiny_model)]) == 1
     captured = capsys.readouterr()
@@ -158,7 +160,7 @@ def test_empty_references_count_insertions(tiny_model, write_audio, tmp_path):
     write_audio(tmp_path / "a.wav", 1.0)
     manifest = write_rows(tmp_path / "m.jsonl", [{"audio_filepath": "a.wav", "duration": 1.0, "text": ""}])
     result = evaluate(asr.load(tiny_model), manifest)
-    assert result.wer.insertions == len(result.hypotheses[0].split()) == result.wer.rate
+    assert result.wer.insertions == len(result.scored.hypotheses[0].split()) == result.wer.rate
     assert result.unknown_share == 0.0
 
 

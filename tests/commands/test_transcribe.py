@@ -16,7 +16,7 @@ import soundfile
 import asr
 from asr.__main__ import main
 from asr.decoding.beam.stream import BeamStream
-from asr.recognition.long_form import Windows
+from asr.recognition.acoustics import Windows
 from asr.recognition.recognizer import Recognizer
 from asr.recognition.writers import WRITERS
 
@@ -389,7 +389,7 @@ def test_long_recordings_come_out_as_they_are_heard(run, write_audio, tmp_path, 
 def test_text_is_printed_while_a_recording_is_read(run, talk, text_of, monkeypatch):
     """The decoder's certain words come first, the rest with the result; together they are the text."""
     text = text_of(talk)
-    monkeypatch.setattr("asr.recognition.long_form.Windows.longest", 0.1)
+    monkeypatch.setattr("asr.recognition.acoustics.Windows.longest", 0.1)
     grown = [text[: len(text) // 3], text[: len(text) // 2]]
     feed = BeamStream.stable
     seen = iter(grown)

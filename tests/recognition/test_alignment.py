@@ -6,9 +6,9 @@ import pytest
 
 import asr
 from asr.decoding.align import AlignmentError
+from asr.recognition.acoustics import Windows
 from asr.recognition.alignment import align_recording, merge_words, normalized_words
 from asr.recognition.inputs import Recording, as_recording
-from asr.recognition.long_form import Windows
 from asr.types import AudioError, TextError, Word
 
 

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 import asr
 from asr.audio.features import FeatureConfig
+from asr.audio.read import open_stream
 from asr.decoding.greedy import GreedyDecoder
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import ModelFile
 from asr.model.config import RecurrentConfig
+from asr.recognition.acoustics import Windows, grid_of, longest_piece, recognize_long, stitched
 from asr.recognition.inputs import as_recording
-from asr.recognition.long_form import Windows, grid_of, longest_piece, recognize_long, stitched
 from asr.recognition.recognizer import Recognizer
 from asr.text.tokenizer import CharTokenizer
 from asr.types import AsrError, Failure, Transcript, UsageError
@@ -190,12 +191,12 @@ def test_channels_and_damage(recognizer, write_audio, noise, tmp_path, monkeypat
 
 
 def test_text_appears_as_it_becomes_certain(exact, noise):
-    source = as_recording((noise(30.0, 9), RATE))
     seen = []
-    result = recognize_long(
-        exact.acoustics, exact.decoder, source, Windows(3.0, 1.0), batch_seconds=5.0, on_text=seen.append
-    )
-    final = result.hypotheses[0].text
+    with open_stream((noise(30.0, 9), RATE)) as source:
+        [best] = recognize_long(
+            exact.acoustics, exact.decoder, source, Windows(3.0, 1.0), batch_seconds=5.0, on_text=seen.append
+        )
+    final = best.text
     assert all(final.startswith(text) for text in seen)
     assert all(after.startswith(before) for before, after in pairwise(seen))
     if len(final.split()) > 3:

@@ -199,8 +199,8 @@ def test_one_bad_input_stops_no_other(recognizer, noise, monkeypatch, tmp_path, 
 
     of_bad = 2.0 * recognizer.rate
     if where == "reading":
-        call = failing(read_module._resampled, lambda samples, *rest: len(samples) == of_bad)
-        monkeypatch.setattr(read_module, "_resampled", call)
+        call = failing(read_module.resample, lambda samples, *rest: len(samples) == of_bad)
+        monkeypatch.setattr(read_module, "resample", call)
     elif where == "header":
         call = failing(read_module.open_reader, lambda file, size, label, *rest: label.endswith("bad.wav"))
         monkeypatch.setattr(read_module, "open_reader", call)

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.text.normalize import NORMALIZERS, _lower, _upper, normalize, versioned
-from asr.text.tags import find_tags
+from asr.text.normalize import NORMALIZERS, _lower, _upper, find_tags, normalize, versioned
 from asr.types import ConfigError
 
 NAMES = sorted(NORMALIZERS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asr.text.tags import count_tags, find_asides, find_tags, without_tags
+from asr.text.normalize import count_tags, find_asides, find_tags, without_tags
 
 
 @pytest.mark.parametrize(
