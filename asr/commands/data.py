@@ -35,9 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
-    status: int = args.run_subcommand(args)
-    return status
+run = options.run_subcommand
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:

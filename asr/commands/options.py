@@ -34,6 +34,12 @@ def add_subcommands(parser: argparse.ArgumentParser, table: Mapping[str, Subcomm
         command.set_defaults(run_subcommand=run)
 
 
+def run_subcommand(args: argparse.Namespace) -> int:
+    """Run the subcommand that was chosen."""
+    status: int = args.run_subcommand(args)
+    return status
+
+
 def add_model_options(parser: argparse.ArgumentParser, *, batches: bool = True) -> None:
     """-m/--model, --device, --threads, --batch-seconds (where the command makes batches), --progress."""
     parser.add_argument(

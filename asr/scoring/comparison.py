@@ -11,8 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from asr.scoring.edits import Edit, Score, Unit, align_texts, score_alignments
-from asr.scoring.significance import Difference, paired_bootstrap, resampling_units
+from asr.scoring.edits import (
+    Difference,
+    Edit,
+    Score,
+    Unit,
+    align_texts,
+    paired_bootstrap,
+    resampling_units,
+    score_alignments,
+)
 
 SIGNIFICANT = 0.05
 GOOD_WORDS = 2  # correct words of both systems that end a segment, as in NIST's sc_stats

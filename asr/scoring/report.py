@@ -16,12 +16,11 @@ import numpy as np
 
 from asr.audio.read import read
 from asr.files import write_text
-from asr.scoring.breakdown import GroupScore, ranked
+from asr.scoring.breakdown import GroupScore, ranked, rates
 from asr.scoring.edits import Edit
 from asr.scoring.pairing import Line
 from asr.scoring.sclite import sclite_rows
 from asr.scoring.scored import ScoredSet
-from asr.scoring.tables import rates
 
 MOST_UTTERANCES = 20_000  # with more, a page takes seconds to open: those with the most errors are kept
 MOST_WORDS = 200

@@ -14,11 +14,20 @@ import numpy as np
 from asr.files import write_text
 from asr.scoring import breakdown
 from asr.scoring.alternatives import Wordings, choose_wordings
-from asr.scoring.breakdown import Confusions, GroupScore, WordConfidences, pooled, ranked, word_confidences
+from asr.scoring.breakdown import (
+    Confusions,
+    GroupScore,
+    WordConfidences,
+    confusion_table,
+    group_table,
+    pooled,
+    ranked,
+    rates,
+    word_confidences,
+)
 from asr.scoring.edits import Edit, Score, align_texts, score, score_alignments
 from asr.scoring.nist_files import ctm_lines, has_look_alikes, stm_line, trn_line
 from asr.scoring.sclite import sclite_counts, sclite_row, sclite_rows, sclite_table
-from asr.scoring.tables import confusion_table, group_table, rates
 from asr.text.normalize import normalize, tag_warnings, versioned
 
 if TYPE_CHECKING:

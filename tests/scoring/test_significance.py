@@ -9,8 +9,8 @@ import pytest
 
 from asr.scoring import compare, score
 from asr.scoring.comparison import matched_pairs
-from asr.scoring.edits import align_texts
-from asr.scoring.significance import (
+from asr.scoring.edits import (
+    align_texts,
     bootstrap_interval,
     paired_bootstrap,
     resampling_units,
