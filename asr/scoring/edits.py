@@ -1,4 +1,4 @@
-"""Word and character error rates from summed edit counts; jiwer aligns behind it."""
+"""Word and character error rates from summed edit counts, their intervals, and the paired bootstrap; jiwer aligns."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import zip_longest
+from operator import add
 from statistics import NormalDist
 from typing import Literal, NamedTuple
 
@@ -54,13 +55,7 @@ class EditCounts:
         return self.errors / max(self.reference_length, 1)
 
     def __add__(self, other: EditCounts) -> EditCounts:
-        return EditCounts(
-            self.substitutions + other.substitutions,
-            self.deletions + other.deletions,
-            self.insertions + other.insertions,
-            self.hits + other.hits,
-            self.reference_length + other.reference_length,
-        )
+        return EditCounts(*map(add, vars(self).values(), vars(other).values()))
 
 
 @dataclass(frozen=True)
@@ -123,7 +118,7 @@ class Score:
     @cached_property
     def sentence_errors(self) -> int:
         """Utterances with at least one error."""
-        return sum(1 for counts in self.utterances if counts.errors)
+        return sum(counts.errors > 0 for counts in self.utterances)
 
     @property
     def sentence_error_rate(self) -> float:
@@ -168,26 +163,19 @@ def align_texts(references: Sequence[str], hypotheses: Sequence[str], unit: Unit
     if len(references) != len(hypotheses):
         raise ValueError(f"{len(references)} references but {len(hypotheses)} hypotheses")
     ours, theirs = [tokens(text, unit) for text in references], [tokens(text, unit) for text in hypotheses]
-    if unit == "word":
-        return _align_words(ours, theirs)
-    from rapidfuzz.distance import Levenshtein  # what jiwer stands on: its lists of characters take five times as long
+    alignments: list[list[Edit]] = []
+    if unit == "char":
+        from rapidfuzz.distance import Levenshtein  # what jiwer stands on: it takes five times as long for characters
 
-    return [
-        [
-            Edit(_KINDS[op.tag], op.src_start, op.src_end, op.dest_start, op.dest_end)
-            for op in Levenshtein.opcodes(reference, hypothesis)
-        ]
-        for reference, hypothesis in zip(ours, theirs, strict=True)
-    ]
-
-
-def _align_words(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]]) -> list[list[Edit]]:
+        for reference, hypothesis in zip(ours, theirs, strict=True):
+            ops = Levenshtein.opcodes(reference, hypothesis)
+            alignments.append([Edit(_KINDS[o.tag], o.src_start, o.src_end, o.dest_start, o.dest_end) for o in ops])
+        return alignments
     import jiwer
 
-    alignments: list[list[Edit]] = []
-    for first in range(0, len(references), _BLOCK):
+    for first in range(0, len(ours), _BLOCK):
         block = slice(first, first + _BLOCK)
-        output = jiwer.process_words([*map(" ".join, references[block])], [*map(" ".join, hypotheses[block])])
+        output = jiwer.process_words([*map(" ".join, ours[block])], [*map(" ".join, theirs[block])])
         alignments += [
             [Edit(c.type, c.ref_start_idx, c.ref_end_idx, c.hyp_start_idx, c.hyp_end_idx) for c in chunks]  # type: ignore[arg-type]
             for chunks in output.alignments
@@ -210,7 +198,7 @@ def tokens(text: str, unit: Unit) -> Sequence[str]:
 
 
 def _count(alignment: Sequence[Edit]) -> EditCounts:
-    lengths = {"equal": 0, "substitute": 0, "delete": 0, "insert": 0}
+    lengths = dict.fromkeys(_KINDS.values(), 0)
     for kind, reference_start, reference_end, hypothesis_start, hypothesis_end in alignment:
         lengths[kind] += max(reference_end - reference_start, hypothesis_end - hypothesis_start)
     hits, substitutions, deletions = lengths["equal"], lengths["substitute"], lengths["delete"]
@@ -226,15 +214,15 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True)
 class Difference:
-    """A statistic of a resampled test set: its `value`, 95 % `interval`, and the two-sided `p` for no difference.
+    """A statistic of a resampled test set: its value, 95 % `interval`, and the two-sided `p` for no difference.
 
     `bounded` where no resample went against the difference: `p` is then only known to be below the value given.
     """
 
-    value: float
+    difference: float
     interval: tuple[float, float]
     p: float
-    bounded: bool = False
+    bounded: bool
 
 
 def resampling_units(counts: np.ndarray, speakers: Sequence[str]) -> tuple[np.ndarray, str]:
@@ -287,9 +275,9 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, *, resamples: int | None = No
 
     value = float(differences_of(table.sum(axis=0, keepdims=True))[0])
     if units < 2:
-        return Difference(value, (min(value, -1.0), max(value, 1.0)), 1.0)
+        return Difference(value, (min(value, -1.0), max(value, 1.0)), 1.0, bounded=False)
     if np.array_equal(a, b):
-        return Difference(0.0, (0.0, 0.0), 1.0)
+        return Difference(0.0, (0.0, 0.0), 1.0, bounded=False)
     differences = differences_of(_resampled(table, resamples))
     equal = int((differences == 0).sum())  # counted half: errors are whole numbers, ties are common
     against = min(int((differences < 0).sum()), int((differences > 0).sum())) + equal / 2

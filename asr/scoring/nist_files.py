@@ -37,26 +37,17 @@ def read_stm(path: str, content: str) -> TextFile:
         where = f"{path}:{number}"
         fields = row.split(maxsplit=5)
         try:
-            recording, channel, speaker = fields[:3]
-            start, end = float(fields[3]), float(fields[4])
-        except (ValueError, IndexError) as error:
-            raise TextFileError(
-                f"{where}: expected 'RECORDING CHANNEL SPEAKER START END TEXT', times in seconds"
-            ) from error
+            recording, channel, speaker, start, end = *fields[:3], *map(float, fields[3:5])
+        except ValueError as error:
+            form = "'RECORDING CHANNEL SPEAKER START END TEXT', times in seconds"
+            raise TextFileError(f"{where}: expected {form}") from error
         if not 0.0 <= start <= end < float("inf"):
             raise TextFileError(f"{where}: the segment ends ({end:g} s) before it starts ({start:g} s): correct it")
         text = fields[5].strip() if len(fields) > 5 else ""
         if text.startswith("<"):
-            text = text.partition(" ")[2].strip() if " " in text else ""
-        line = Line(
-            f"{recording}-{channel}-{start:.2f}",
-            text,
-            speaker=speaker,
-            duration=round(end - start, 6),
-            offset=start,
-            segment=True,
-            recording=f"{recording} {channel}",
-        )
+            text = text.partition(" ")[2].strip()
+        line = Line(f"{recording}-{channel}-{start:.2f}", text, speaker, round(end - start, 6))
+        line = replace(line, offset=start, segment=True, recording=f"{recording} {channel}")
         found.append((line, where))
     uses = Counter(line.id for line, _ in found)
     named = [(replace(x, id=f"{x.id}-{x.speaker}") if uses[x.id] > 1 else x, where) for x, where in found]

@@ -97,15 +97,12 @@ class TestSet:
         """What did not fit, one line each."""
         lines = []
         if missing := self.missing:
-            many = f"{len(missing)} utterance" + "s" * (len(missing) > 1)
-            lines.append(
-                f"{self.hypothesis_path}: no hypothesis for {many} of {len(self.references)} "
-                f"({_some(missing)}): scored as empty, every word deleted"
-            )
+            many = f"{len(missing)} utterance{'s' * (len(missing) > 1)} of {len(self.references)}"
+            lines.append(f"no hypothesis for {many} ({_some(missing)}): scored as empty, every word deleted")
         if self.extra:
             many = f"{len(self.extra)} {'hypotheses' if len(self.extra) > 1 else 'hypothesis'}"
-            lines.append(f"{self.hypothesis_path}: {many} without a reference ({_some(self.extra)}): not scored")
-        return tuple(lines)
+            lines.append(f"{many} without a reference ({_some(self.extra)}): not scored")
+        return tuple(f"{self.hypothesis_path}: {line}" for line in lines)
 
 
 def pair(references: TextFile, hypotheses: TextFile) -> TestSet:
@@ -214,8 +211,7 @@ def _wholes(references: TextFile, hypotheses: TextFile) -> tuple[TextFile, TextF
 
 
 def _by_channel(texts: TextFile) -> TextFile:
-    lines = (replace(line, id=line.recording.replace(" ", "-")) for line in texts.lines)
-    return replace(texts, lines=tuple(lines))
+    return replace(texts, lines=tuple(replace(x, id=x.recording.replace(" ", "-")) for x in texts.lines))
 
 
 def _some(ids: Sequence[str]) -> str:
@@ -243,7 +239,7 @@ def cut_to_segments(references: TextFile, hypotheses: TextFile) -> TextFile:
         for line in segments.get(recording, ()):
             first, end = taken, line.offset + (line.duration or 0.0)
             last = line is segments[recording][-1]
-            while taken < len(groups) and (last or _middle(groups[taken]) < end):
+            while taken < len(groups) and (last or sum(_span(groups[taken])) / 2 < end):
                 taken += 1
             words = [word for group in groups[first:taken] for word in group]
             lines.append(timed_line(Line(line.id, ""), words, hypotheses.path, line.offset))
@@ -259,18 +255,16 @@ def _groups(words: Sequence[TimedWord]) -> list[list[TimedWord]]:
     groups: list[list[TimedWord]] = []
     inside = False
     for word in words:
-        if inside:
-            groups[-1].append(word)
-        else:
-            groups.append([word])
-        if word.mark:
-            inside = word.text.upper() != "<ALT_END>"
-    return sorted(groups, key=lambda group: min((word.start for word in group if not word.mark), default=0.0))
+        groups += [] if inside else [[]]
+        groups[-1].append(word)
+        inside = word.text.upper() != "<ALT_END>" if word.mark else inside
+    return sorted(groups, key=lambda group: _span(group)[0])
 
 
-def _middle(group: Sequence[TimedWord]) -> float:
-    times = [time for word in group if not word.mark for time in (word.start, word.end)]
-    return (min(times, default=0.0) + max(times, default=0.0)) / 2
+def _span(group: Sequence[TimedWord]) -> tuple[float, float]:
+    """When the words of a group begin and end."""
+    times = [time for word in group if not word.mark for time in (word.start, word.end)] or [0.0]
+    return min(times), max(times)
 
 
 def timed_line(line: Line, words: Sequence[TimedWord], path: str, offset: float = 0.0) -> Line:

@@ -124,8 +124,8 @@ class ScoredSet:
             "snr": [_group_figures(group) for group in self.noise],
             "confidence": self.confidences and self.confidences.quality(),
             "confused": [
-                {"reference": reference, "hypothesis": hypothesis, "count": number}
-                for (reference, hypothesis), number in ranked(found.substituted, limit)
+                {"reference": ours, "hypothesis": theirs, "count": n}
+                for (ours, theirs), n in ranked(found.substituted, limit)
             ],
             "deleted": dict(ranked(found.deleted, limit)),
             "inserted": dict(ranked(found.inserted, limit)),
@@ -151,8 +151,7 @@ class ScoredSet:
     def warnings(self) -> tuple[str, ...]:
         """What makes the figures doubtful, one line each."""
         lines = []
-        empty = sum(1 for counts in self.words.utterances if not counts.reference_length)
-        if empty:
+        if empty := sum(not counts.reference_length for counts in self.words.utterances):
             lines.append(
                 f"{empty} of {len(self.references)} references are empty: all words recognized there count as inserted"
             )
@@ -182,10 +181,9 @@ class ScoredSet:
             ctm = (ctm_lines(self.hypothesis_lines[i], self.hypotheses[i].split()) for i in order)
             write_text(folder / "ref.stm", "".join(stm))
             write_text(folder / "hyp.ctm", "".join(ctm))
-        changed = [ids[i] for i in range(len(ids)) if has_look_alikes(f"{self.references[i]} {self.hypotheses[i]}")]
-        if not changed:
-            return ()
-        return (
+        texts = zip(ids, self.references, self.hypotheses, strict=True)
+        changed = tuple(name for name, *both in texts if has_look_alikes(" ".join(both)))
+        return changed and (
             f"{len(changed)} texts (e.g. of '{changed[0]}') hold {{, }}, \\ or a lone @, which sclite cannot read as "
             "letters: its files have their full-width twins instead",
         )
@@ -215,11 +213,7 @@ class ScoredSet:
 
 
 def score_set(
-    lines: Sequence[Line],
-    hypothesis_lines: Sequence[Line],
-    normalizer: str,
-    *,
-    characters: bool = False,
+    lines: Sequence[Line], hypothesis_lines: Sequence[Line], normalizer: str, *, characters: bool = False
 ) -> ScoredSet:
     """Normalize both sides alike and score; a hypothesis without text counts as empty. Raises ConfigError."""
     name = versioned(normalizer)
