@@ -27,15 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", nargs="+", metavar="MANIFEST", help="JSONL manifest; several are scored as one set")
     options.add_model_options(parser)
     options.add_decoding_options(parser)
-    parser.add_argument(
-        "--normalizer",
-        metavar="NAME",
-        help="none, basic or librispeech, basic@1 for an earlier version (default: the model's own)",
-    )
+    named = "none, basic or librispeech, basic@1 for an earlier version (default: the model's own)"
+    parser.add_argument("--normalizer", metavar="NAME", help=named)
     parser.add_argument("--json", action="store_true", help="all results as one JSON object on stdout")
-    parser.add_argument(
-        "--tables", action="store_true", help="print sclite's row, errors by speaker and length, confusions"
-    )
+    tables = "print sclite's row, errors by speaker and length, confusions"
+    parser.add_argument("--tables", action="store_true", help=tables)
     report.add_report_options(parser)
     parser.add_argument(
         "--posteriorgrams",
@@ -88,10 +84,10 @@ def run(args: argparse.Namespace) -> int:
 def _places(names: str, ids: list[str]) -> list[int]:
     """Where the utterances of a comma-separated list are in the manifest."""
     places = {name: i for i, name in enumerate(ids)}
-    unknown = [name for name in names.split(",") if name not in places]
-    if unknown:
-        raise UsageError(f"--posteriorgrams: no utterance has the id '{unknown[0]}' (give a number, or ids)")
-    return [places[name] for name in names.split(",")]
+    try:
+        return [places[name] for name in names.split(",")]
+    except KeyError as error:
+        raise UsageError(f"--posteriorgrams: no utterance has the id {error} (give a number, or ids)") from None
 
 
 def _write_report(
@@ -105,19 +101,14 @@ def _write_report(
             samples, _ = read_clip(evaluation.scored.lines[i], recognizer.rate)
             [log_probs] = recognizer.emissions([samples])
             posteriorgrams[i] = Posteriorgram(log_probs, recognizer.tokenizer.labels, recognizer.frame_seconds)
+    title = f"{Path(args.model).name} on {', '.join(Path(name).name for name in args.manifest)}"
+    calibrated = "not calibrated"
+    if recognizer.calibration:
+        calibrated = f"calibrated on {recognizer.model_file.training['confidence'].get('manifest', 'other data')}"
+    facts = [f"decoder {args.decoder}", f"real-time factor {evaluation.real_time_factor:.3f}"]
+    facts.append(f"confidences {calibrated}")
     return report.write(
-        args,
-        [evaluation.scored],
-        title=f"{Path(args.model).name} on {', '.join(Path(name).name for name in args.manifest)}",
-        facts=[
-            f"decoder {args.decoder}",
-            f"real-time factor {evaluation.real_time_factor:.3f}",
-            f"confidences calibrated on {recognizer.model_file.training['confidence'].get('manifest', 'other data')}"
-            if recognizer.calibration
-            else "confidences not calibrated",
-        ],
-        warnings=evaluation.warnings,
-        posteriorgrams=posteriorgrams,
+        args, [evaluation.scored], title=title, facts=facts, warnings=evaluation.warnings, posteriorgrams=posteriorgrams
     )
 
 

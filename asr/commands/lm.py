@@ -195,9 +195,9 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", nargs="+", metavar="MANIFEST", help="JSONL manifest of a development set")
     options.add_model_options(parser)
     parser.add_argument("--lm", required=True, metavar="LM", help="language model, ARPA or binary")
-    for name, low, high in (("alpha", 0.0, 3.0), ("beta", -1.0, 5.0)):
-        text = f"bounds of the search (default: {low:g}:{high:g})"
-        parser.add_argument(f"--{name}", type=_bounds, default=(low, high), metavar="LOW:HIGH", help=text)
+    for name, default in (("--alpha", "0:3"), ("--beta", "-1:5")):
+        bounds = f"bounds of the search (default: {default})"
+        parser.add_argument(name, default=default, metavar="LOW:HIGH", help=bounds)
     parser.add_argument("--beam-width", type=options.positive, metavar="N", help="use this width (default: choose one)")
     parser.add_argument("--lexicon", metavar="FILE", help="allow only these words")
     parser.add_argument("--jobs", type=options.positive, default=1, metavar="N", help="decoding threads (default: 1)")
@@ -206,7 +206,8 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
 
 
 def _tune(args: argparse.Namespace) -> int:
-    if args.alpha[0] < 0:
+    alphas, betas = _bounds(args.alpha, "--alpha"), _bounds(args.beta, "--beta")
+    if alphas[0] < 0:
         raise UsageError("--alpha must not be negative")
     if is_input(args.lm) and not Path(args.lm).is_file():
         raise UsageError(f"{args.lm}: a pipe; the weights are stored beside the language model, so save it as a file")
@@ -229,8 +230,8 @@ def _tune(args: argparse.Namespace) -> int:
             args.lm,
             manifest,
             folder,
-            alphas=args.alpha,
-            betas=args.beta,
+            alphas=alphas,
+            betas=betas,
             beam_width=args.beam_width,
             lexicon=args.lexicon,
             jobs=args.jobs,
@@ -255,14 +256,14 @@ def _tune(args: argparse.Namespace) -> int:
     return 0
 
 
-def _bounds(text: str) -> tuple[float, float]:
-    """For argparse: LOW:HIGH."""
+def _bounds(text: str, name: str) -> tuple[float, float]:
+    """The two numbers of LOW:HIGH."""
     try:
         low, high = map(float, text.split(":"))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected LOW:HIGH, two numbers, found '{text}'") from None
+        raise UsageError(f"{name} takes LOW:HIGH, two numbers, found '{text}'") from None
     if not low < high:
-        raise argparse.ArgumentTypeError(f"{low:g} is not below {high:g}")
+        raise UsageError(f"{name}: {low:g} is not below {high:g}")
     return low, high
 
 

@@ -42,22 +42,13 @@ def run_subcommand(args: argparse.Namespace) -> int:
 
 def add_model_options(parser: argparse.ArgumentParser, *, batches: bool = True) -> None:
     """-m/--model, --device, --threads, --batch-seconds (where the command makes batches), --progress."""
-    parser.add_argument(
-        "-m",
-        "--model",
-        required=True,
-        metavar="MODEL",
-        help="model file (.asr), or the name of a bundled one (asr models)",
-    )
+    named = "model file (.asr), or the name of a bundled one (asr models)"
+    parser.add_argument("-m", "--model", required=True, metavar="MODEL", help=named)
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads for the model")
     if batches:
-        parser.add_argument(
-            "--batch-seconds",
-            type=float,
-            metavar="S",
-            help="padded audio per batch (default: 60 on CPU, 600 on CUDA); lower it if memory runs out",
-        )
+        padded = "padded audio per batch (default: 60 on CPU, 600 on CUDA); lower it if memory runs out"
+        parser.add_argument("--batch-seconds", type=float, metavar="S", help=padded)
     parser.add_argument(
         "--progress", action=argparse.BooleanOptionalAction, help="progress bar on stderr (default: on terminals)"
     )
@@ -149,15 +140,11 @@ def check_output(output: str | None, formats: Sequence[str], several: bool, stre
 
     `streamed` are the formats that stay valid when the results of several inputs follow one another.
     """
-    if output:
-        return
-    if len(formats) > 1:
+    if not output and len(formats) > 1:
         raise UsageError(f"{len(formats)} formats need files to go to: give -o DIR")
-    if several and formats and formats[0] not in streamed:
-        raise UsageError(
-            f"-f {formats[0]} for several inputs needs -o DIR (on stdout only {', '.join(streamed)} can follow one "
-            "another)"
-        )
+    if not output and several and formats and formats[0] not in streamed:
+        only = f"on stdout only {', '.join(streamed)} can follow one another"
+        raise UsageError(f"-f {formats[0]} for several inputs needs -o DIR ({only})")
 
 
 def refuse_existing(path: str | Path | None, force: bool) -> None:
@@ -237,13 +224,18 @@ def note_rates(recognizer: Recognizer | None) -> None:
     """Say once for all recordings what was resampled."""
     for rate, count in sorted(recognizer.source_rates.items()) if recognizer else ():
         if recognizer and rate != recognizer.rate:
-            many = "1 recording" if count == 1 else f"{count} recordings"
-            say(f"asr: {many} resampled from {rate} Hz to {recognizer.rate} Hz")
+            say(f"asr: {count} recording{'s' * (count > 1)} resampled from {rate} Hz to {recognizer.rate} Hz")
 
 
 def positive(text: str) -> int:
-    """For argparse: a whole number from 1 on."""
+    """For argparse: a whole number, 1 or more."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, found {value}")
     return value
+
+
+def check_flag_below(value: float | None) -> None:
+    """Raise UsageError for a confidence that no word can lie below."""
+    if value is not None and not 0.0 < value <= 1.0:
+        raise UsageError(f"--flag-below must lie between 0 and 1, found {value:g}")

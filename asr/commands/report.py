@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asr.commands import options
 from asr.types import AsrError, UsageError
 
 if TYPE_CHECKING:
@@ -23,21 +23,10 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     """--html, --audio, --flag-below, --snr."""
     group = parser.add_argument_group("report")
     group.add_argument("--html", metavar="FILE", help="write a report as a single HTML page")
-    group.add_argument(
-        "--audio",
-        type=int,
-        nargs="?",
-        const=PLAYERS,
-        default=0,
-        metavar="N",
-        help=f"with --html: add players for the N utterances with most errors (default N: {PLAYERS})",
-    )
-    group.add_argument(
-        "--flag-below",
-        type=float,
-        metavar="C",
-        help="with --html: mark words of lower confidence, for example 0.6",
-    )
+    players = f"with --html: add players for the N utterances with most errors (default N: {PLAYERS})"
+    group.add_argument("--audio", type=int, nargs="?", const=PLAYERS, default=0, metavar="N", help=players)
+    marked = "with --html: mark words of lower confidence, for example 0.6"
+    group.add_argument("--flag-below", type=float, metavar="C", help=marked)
     group.add_argument("--snr", action="store_true", help="estimate signal-to-noise ratios from the audio (roughly)")
 
 
@@ -49,8 +38,7 @@ def check_report_options(args: argparse.Namespace) -> None:
         raise UsageError("--audio puts players into a report: give --html FILE, too")
     if args.flag_below is not None and not args.html:
         raise UsageError("--flag-below marks words in a report: give --html FILE, too")
-    if args.flag_below is not None and not 0.0 < args.flag_below <= 1.0:
-        raise UsageError(f"--flag-below must lie between 0 and 1, found {args.flag_below:g}")
+    options.check_flag_below(args.flag_below)
     if args.html and Path(args.html).is_dir():
         raise UsageError(f"--html {args.html}: a folder; name the file to write")
 
@@ -104,7 +92,7 @@ def write(
         flag_below=args.flag_below,
         footer=f"Written by asr {__version__}. Intervals are 95 % bootstrap intervals, of groups over utterances.",
     )
-    print(f"asr: report written to {args.html}", file=sys.stderr)
+    options.say(f"asr: report written to {args.html}")
     return problems
 
 

@@ -45,21 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="one word per line: start, end (seconds), confidence, word (JSON always has them)",
     )
     parser.add_argument("--json", action="store_true", help="JSON lines on stdout, even for a single input or with -o")
-    parser.add_argument(
-        "--nbest", type=int, default=1, metavar="N", help="hypotheses in JSON (greedy decoding has one)"
-    )
-    parser.add_argument(
-        "--channel", type=_channel, default="mix", metavar="C", help="mix (default), each, or a number from 0"
-    )
+    nbest = "hypotheses in JSON (greedy decoding has one)"
+    parser.add_argument("--nbest", type=int, default=1, metavar="N", help=nbest)
+    channel = "mix (default), each, or a number from 0"
+    parser.add_argument("--channel", type=_channel, default="mix", metavar="C", help=channel)
     parser.add_argument("--resume", action="store_true", help="skip recordings whose output files exist")
     parser.add_argument("--force", action="store_true", help="overwrite output files")
     parser.add_argument("--shard", type=_shard, metavar="I/N", help="only the I-th of N equal parts of the inputs")
-    parser.add_argument(
-        "--flag-below",
-        type=float,
-        metavar="C",
-        help="in txt, mark words of lower confidence as [word?]",
-    )
+    marked = "in txt, mark words of lower confidence as [word?]"
+    parser.add_argument("--flag-below", type=float, metavar="C", help=marked)
     options.add_window_options(parser)
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first recording that fails")
     options.add_raw_options(parser)
@@ -77,14 +71,12 @@ class Tally:
     warnings: Counter[str] = field(default_factory=Counter)
 
     def line(self) -> str:
-        parts = [f"{self.done} transcribed"]
-        if self.skipped:
-            parts.append(f"{self.skipped} already done")
-        if self.failed:
-            parts.append(f"{self.failed} failed")
-        text = ", ".join(parts)
+        others = ((self.skipped, "already done"), (self.failed, "failed"))
+        text = ", ".join([f"{self.done} transcribed", *(f"{count} {what}" for count, what in others if count)])
         if self.audio_seconds:
-            text += f": {_clock(self.audio_seconds)} of audio in {self.seconds:.1f} s, {self.speed()}"
+            minutes, seconds = divmod(round(self.audio_seconds), 60)
+            audio = f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+            text += f": {audio} of audio in {self.seconds:.1f} s, {self.speed()}"
         return text
 
     def speed(self) -> str:
@@ -222,9 +214,8 @@ def _written(
 def _check_output(args: argparse.Namespace, formats: tuple[str, ...], single: bool) -> None:
     if args.nbest < 1:
         raise UsageError(f"--nbest must be at least 1, found {args.nbest}")
+    options.check_flag_below(args.flag_below)
     if args.flag_below is not None:
-        if not 0.0 < args.flag_below <= 1.0:
-            raise UsageError(f"--flag-below must lie between 0 and 1, found {args.flag_below:g}")
         structured = args.words or (args.json and not args.output)
         if structured or "txt" not in (formats or (("txt",) if single or args.output else ())):
             raise UsageError("--flag-below marks words in txt only; other formats hold the confidence of every word")
@@ -290,9 +281,3 @@ def _shard(text: str) -> tuple[int, int]:
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise argparse.ArgumentTypeError(f"'{text}' is not I/N: 1/8 is the first of eight parts, 8/8 the last")
     return int(number), int(count)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"

@@ -67,20 +67,17 @@ def write_binary(path: str | Path, lm: BinaryLM) -> None:
         for name, array in arrays.items()
     }
     header = {"written_by": f"asr {VERSION}", "counts": list(lm.counts), "arrays": entries, "bytes": placeholder}
-    at = _aligned(_START.size + len(json.dumps(header)))
+    at = _START.size + len(json.dumps(header))
     for name, array in arrays.items():
-        entries[name]["offset"] = at
-        header["bytes"] = at + array.nbytes
-        at = _aligned(at + array.nbytes)
+        entries[name]["offset"] = at = -(-at // _ALIGNMENT) * _ALIGNMENT
+        header["bytes"] = at = at + array.nbytes
 
     with replacing(path, LMError) as partial, partial.open("wb") as file:
         encoded = json.dumps(header).encode()
-        file.write(_START.pack(MAGIC, FORMAT_VERSION, len(encoded), zlib.crc32(encoded)) + encoded)
-        at = _START.size + len(encoded)
+        at = file.write(_START.pack(MAGIC, FORMAT_VERSION, len(encoded), zlib.crc32(encoded)) + encoded)
         for name, array in arrays.items():
-            file.write(b"\0" * (entries[name]["offset"] - at))
-            file.write(array.view(np.uint8).data if array.size else b"")
-            at = entries[name]["offset"] + array.nbytes
+            at += file.write(b"\0" * (entries[name]["offset"] - at))
+            at += file.write(array.view(np.uint8).data if array.size else b"")
 
 
 def read_binary(path: str | Path, file: Input, verify: bool = False) -> BinaryLM:
@@ -149,10 +146,6 @@ def _check_lengths(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _digest(array: np.ndarray) -> str:
     return hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()
-
-
-def _aligned(at: int) -> int:
-    return -(-at // _ALIGNMENT) * _ALIGNMENT
 
 
 @dataclass(frozen=True)

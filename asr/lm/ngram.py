@@ -1,9 +1,9 @@
-"""A word n-gram language model, ready to score: read from ARPA or from our binary, and stepped through by the beam."""
+"""A word n-gram language model, ready to score: read from ARPA or our binary, checked against an acoustic model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,18 +64,15 @@ class NGramLM:
                 found = read_binary(path, file, verify)
                 model = cls(*found, name=str(path), binary=True)
             else:
-                model = cls._of_arpa(path, *read_arpa(path, file))
+                tables, first_line = read_arpa(path, file)
+                try:
+                    model = cls.from_tables(tables, name=str(path))
+                except DuplicateNGram as error:
+                    words = " ".join(tables.words[i] for i in error.ids)
+                    line = first_line[error.order] + error.row
+                    raise LMError(f"{path}:{line}: the {error.order}-gram '{words}' stands there twice") from None
         model.tuned = read_tuned(path)
         return model
-
-    @classmethod
-    def _of_arpa(cls, path: str | Path, tables: NGramTables, first_line: Mapping[int, int]) -> NGramLM:
-        try:
-            return cls.from_tables(tables, name=str(path))
-        except DuplicateNGram as error:
-            words = " ".join(tables.words[i] for i in error.ids)
-            line = first_line[error.order] + error.row
-            raise LMError(f"{path}:{line}: the {error.order}-gram '{words}' stands there twice") from None
 
     def to_tables(self) -> NGramTables:
         """The n-grams of the model, sorted by their last word, then the one before, and so on.
@@ -131,17 +128,16 @@ class NGramLM:
 
     def score(self, sentence: str, bos: bool = True, eos: bool = True) -> float:
         """log10 p of a sentence of words separated by spaces, as KenLM's `Model.score`."""
-        logp, _, _ = self._scores(sentence.split(), bos, eos)
-        return float(logp.sum() / LN10)
+        return float(self._scores(sentence, bos, eos)[0].sum() / LN10)
 
     def full_scores(self, sentence: str, bos: bool = True, eos: bool = True) -> Iterator[tuple[float, int, bool]]:
         """Per word (and </s>): log10 p, length of the n-gram that gave it, whether the word is unknown."""
-        logp, length, ids = self._scores(sentence.split(), bos, eos)
-        for value, n, word in zip(logp, length, ids, strict=True):
+        for value, n, word in zip(*self._scores(sentence, bos, eos), strict=True):
             yield float(value / LN10), int(n), bool(word == UNK)
 
-    def _scores(self, words: list[str], bos: bool, eos: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        ids = np.array([*(self.index.get(word, UNK) for word in words), *([EOS] if eos else [])], np.int64)
+    def _scores(self, sentence: str, bos: bool, eos: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Natural log p, matched n-gram length and id of each word."""
+        ids = np.array([*(self.index.get(word, UNK) for word in sentence.split()), *([EOS] if eos else [])], np.int64)
         logp, length = np.empty(len(ids)), np.empty(len(ids), np.int64)
         score_words(self.arrays, self.state_length, self.begin_state if bos else 0, ids, logp, length)
         return logp, length, ids
@@ -188,17 +184,12 @@ class Perplexity:
 
 def perplexity(lm: NGramLM, sentences: Iterable[str]) -> Perplexity:
     """Score sentences, each between <s> and </s>."""
-    count = tokens = unknown = 0
-    total = of_unknown = 0.0
+    sums = np.zeros(5)
     for sentence in sentences:
-        count += 1
-        for log10, _, oov in lm.full_scores(sentence):
-            tokens += 1
-            total += log10
-            if oov:
-                unknown += 1
-                of_unknown += log10
-    return Perplexity(count, tokens, unknown, total, of_unknown)
+        logp, _, ids = lm._scores(sentence, bos=True, eos=True)
+        unknown = ids == UNK
+        sums += (1, len(ids), unknown.sum(), logp.sum(), logp[unknown].sum())
+    return Perplexity(*map(int, sums[:3]), *(float(total / LN10) for total in sums[3:]))
 
 
 def _perplexity(log10: float, tokens: int) -> float:
@@ -213,7 +204,7 @@ LEAST_SPELLED = 0.5  # of the words' probability; below that the language model 
 
 def spelled_share(lm: NGramLM, labels: Sequence[str]) -> float:
     """The share, by unigram probability without <unk>, <s> and </s>, of words that `labels` can spell."""
-    return _share(lm.words[EOS + 1 :], _weights(lm), _letters(labels))
+    return _share(*_weighted_words(lm), _letters(labels))
 
 
 def check_lm(lm: NGramLM, labels: Sequence[str], lexicon: Sequence[str] | None = None) -> list[str]:
@@ -229,7 +220,7 @@ def check_lm(lm: NGramLM, labels: Sequence[str], lexicon: Sequence[str] | None =
                 f"example not '{lexicon[0]}': is it of another case or language?"
             )
         return []
-    words, weights, letters = lm.words[EOS + 1 :], _weights(lm), _letters(labels)
+    (words, weights), letters = _weighted_words(lm), _letters(labels)
     if not words:
         raise LMError(f"{lm.name}: the language model has no words")
     unit = token_level(lm)
@@ -246,11 +237,10 @@ def check_lm(lm: NGramLM, labels: Sequence[str], lexicon: Sequence[str] | None =
 
 def token_level(lm: NGramLM) -> str:
     """What the words of a model are if they are no words: "single characters", "SentencePiece pieces"; else ""."""
-    words, weights = lm.words[EOS + 1 :], _weights(lm)
-    total = float(weights.sum()) or 1.0
-    if sum(weights[i] for i, word in enumerate(words) if word.startswith(WORD_MARK)) > 0.2 * total:
+    words, weights = _weighted_words(lm)
+    if _weighted_share([word.startswith(WORD_MARK) for word in words], weights) > 0.2:
         return "SentencePiece pieces"
-    return "single characters" if sum(weights[i] for i, word in enumerate(words) if len(word) == 1) > total / 2 else ""
+    return "single characters" if _weighted_share([len(word) == 1 for word in words], weights) > 0.5 else ""
 
 
 def _letters(labels: Sequence[str]) -> frozenset[str]:
@@ -277,13 +267,18 @@ def _reason(words: list[str], weights: np.ndarray, letters: frozenset[str], shar
     )
 
 
-def _weights(lm: NGramLM) -> np.ndarray:
-    """The unigram probabilities of the words but the special ones."""
-    return np.exp(lm.arrays.unigram["logp"][EOS + 1 :].astype(np.float64))
+def _weighted_words(lm: NGramLM) -> tuple[list[str], np.ndarray]:
+    """The words but the special ones, and their unigram probabilities."""
+    return lm.words[EOS + 1 :], np.exp(lm.arrays.unigram["logp"][EOS + 1 :].astype(np.float64))
 
 
 def _share(words: list[str], weights: np.ndarray, letters: frozenset[str]) -> float:
     """The share of the words, by weight, that these letters spell."""
-    spelled = np.fromiter((letters.issuperset(word) for word in words), bool, len(words))
-    total = float(weights.sum())
-    return float(weights[spelled].sum()) / total if total > 0 else float(spelled.mean()) if len(words) else 0.0
+    return _weighted_share([letters.issuperset(word) for word in words], weights)
+
+
+def _weighted_share(chosen: list[bool], weights: np.ndarray) -> float:
+    """The share of the weight that is chosen; where there is no weight, all count alike."""
+    if not weights.any():
+        weights = np.ones(len(chosen))
+    return float(weights[chosen].sum() / max(weights.sum(), 1e-300)) if chosen else 0.0

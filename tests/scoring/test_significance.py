@@ -115,7 +115,7 @@ def test_a_clear_difference_a_null_one_and_too_little_data():
     clear = paired(worse, better, lengths)
     assert clear.p < 0.001 and clear.bounded and clear.interval[1] < 0
     mirrored = paired(better, worse, lengths)
-    assert mirrored.value == -clear.difference
+    assert mirrored.difference == -clear.difference
     assert mirrored.interval == pytest.approx((-clear.interval[1], -clear.interval[0]))
     assert paired(worse, worse, lengths).p == 1.0
     assert paired(worse[:1], better[:1], lengths[:1]).p == 1.0
