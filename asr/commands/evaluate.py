@@ -33,19 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tables = "print sclite's row, errors by speaker and length, confusions"
     parser.add_argument("--tables", action="store_true", help=tables)
     report.add_report_options(parser)
-    parser.add_argument(
-        "--posteriorgrams",
-        default="8",
-        metavar="N|ID[,ID]",
-        help="with --html: show the posteriors for the N utterances with most errors (default: 8), or for these ids",
+    shown = "with --html: show the posteriors for the N utterances with most errors (default: 8), or for these ids"
+    parser.add_argument("--posteriorgrams", default="8", metavar="N|ID[,ID]", help=shown)
+    written = (
+        "write hyp.trn, ref.trn, alignments.txt, hypotheses.jsonl, summary.json and, if words have times, hyp.ctm and "
+        "ref.stm to this folder, replacing those of an earlier run"
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="DIR",
-        help="write hyp.trn, ref.trn, alignments.txt, hypotheses.jsonl, summary.json and, if words have times, hyp.ctm "
-        "and ref.stm to this folder, replacing those of an earlier run",
-    )
+    parser.add_argument("-o", "--output", metavar="DIR", help=written)
 
 
 def run(args: argparse.Namespace) -> int:

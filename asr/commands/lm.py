@@ -46,24 +46,13 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("texts", nargs="+", metavar="TEXT", help=_TEXT_HELP)
     parser.add_argument("-o", "--output", required=True, metavar="LM", help=_OUTPUT_HELP)
     parser.add_argument("--order", type=int, default=3, metavar="N", help="words of the longest n-grams (default: 3)")
-    parser.add_argument(
-        "--prune",
-        type=int,
-        nargs="+",
-        default=[],
-        metavar="N",
-        help="leave out n-grams seen at most N times: a number per order, the last one for all higher orders (0 0 1)",
-    )
+    rare = "leave out n-grams seen at most N times: a number per order, the last one for all higher orders (0 0 1)"
+    parser.add_argument("--prune", type=int, nargs="+", default=[], metavar="N", help=rare)
     _add_prune_entropy(parser, "")
     parser.add_argument("--limit-vocab", metavar="FILE", help="leave out n-grams with words not in this list")
     _add_normalizer(parser)
-    parser.add_argument(
-        "--discount-fallback",
-        type=float,
-        nargs="+",
-        metavar="D",
-        help="discounts for counts 1, 2 and more where a small text determines none (default: 0.5 1 1.5)",
-    )
+    fallback = "discounts for counts 1, 2 and more where a small text determines none (default: 0.5 1 1.5)"
+    parser.add_argument("--discount-fallback", type=float, nargs="+", metavar="D", help=fallback)
     parser.add_argument("--force", action="store_true", help="replace LM if it exists")
 
 
@@ -88,16 +77,9 @@ def _train(args: argparse.Namespace) -> int:
     _say("reading the text")
     corpus = encode_corpus(read_sentences(args.texts, normalize))
     if corpus.skipped:
-        _say(f"warning: {corpus.skipped:,} occurrences of <s>, </s> or <unk> in the text, read as white space")
+        _warn(f"{corpus.skipped:,} occurrences of <s>, </s> or <unk> in the text, read as white space")
     _say(f"{corpus.sentences:,} sentences, {len(corpus.tokens) - corpus.sentences:,} words; estimating")
-    result = estimate(
-        corpus,
-        args.order,
-        prune=args.prune,
-        limit_vocabulary=allowed,
-        fallback=(d1, d2, d3),
-        warn=lambda message: _say(f"warning: {message}"),
-    )
+    result = estimate(corpus, args.order, prune=args.prune, limit_vocabulary=allowed, fallback=(d1, d2, d3), warn=_warn)
     tables = result.tables
     if args.prune_entropy:
         tables = prune_entropy(tables, args.prune_entropy, corpus)
@@ -331,13 +313,10 @@ def _writer(path: str, force: bool) -> Callable[[NGramTables, Tuned | None], Non
 
 
 def _add_prune_entropy(parser: argparse.ArgumentParser, hint: str) -> None:
-    parser.add_argument(
-        "--prune-entropy",
-        type=_share,
-        metavar="T",
-        help="leave out n-grams whose loss raises the perplexity by less than this share, for example 1e-7 (Stolcke "
-        f"1998, as SRILM's -prune{hint})",
+    pruned = (
+        "leave out n-grams whose loss raises the perplexity by less than this share, for example 1e-7 (Stolcke 1998"
     )
+    parser.add_argument("--prune-entropy", type=_share, metavar="T", help=f"{pruned}, as SRILM's -prune{hint})")
 
 
 def _share(text: str) -> float:
@@ -364,3 +343,7 @@ def _normalizer(args: argparse.Namespace) -> Callable[[str], str]:
 
 def _say(message: str) -> None:
     options.say(f"asr lm: {message}")
+
+
+def _warn(message: str) -> None:
+    _say(f"warning: {message}")

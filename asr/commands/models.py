@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 from asr.commands import options
@@ -21,11 +22,8 @@ def run_info(args: argparse.Namespace) -> int:
 
     path = find_model(args.model)
     metadata = read_metadata(path)  # without loading the tensors
-    metadata["file"] = {
-        "path": str(path),
-        "bytes": path.stat().st_size,
-        "parameters": sum(math.prod(shape) for shape in metadata["tensors"].values()),
-    }
+    parameters = sum(map(math.prod, metadata["tensors"].values()))
+    metadata["file"] = {"path": str(path), "bytes": path.stat().st_size, "parameters": parameters}
     print(json.dumps(metadata, ensure_ascii=False) if args.json else _described(metadata))
     return 0
 
@@ -65,19 +63,11 @@ def run(args: argparse.Namespace) -> int:
 
     for bundled in BUNDLED.values():
         size = bundled.path.stat().st_size
-        values: dict[str, Any] = {
-            "name": bundled.name,
-            "bytes": size,
-            "license": bundled.license,
-            "data": bundled.data,
-            "purpose": bundled.purpose,
-            "path": str(bundled.path),
-        }
         if args.json:
-            print(json.dumps(values, ensure_ascii=False))
-        else:
-            shown = values | {"size": f"{size / 1e6:.1f} MB", "trained on": ", ".join(bundled.data)}
-            print(options.labeled([(key, shown[key]) for key in ("name", "size", "purpose", "trained on", "license")]))
+            print(json.dumps({**asdict(bundled), "bytes": size, "path": str(bundled.path)}, ensure_ascii=False))
+            continue
+        rows = [("name", bundled.name), ("size", f"{size / 1e6:.1f} MB"), ("purpose", bundled.purpose)]
+        print(options.labeled([*rows, ("trained on", ", ".join(bundled.data)), ("license", bundled.license)]))
     return 0
 
 
@@ -99,8 +89,7 @@ def run_average(args: argparse.Namespace) -> int:
     from asr.model.checkpoint import save_model
 
     mean = average_models(args.models)
-    path = save_model(
-        args.output, mean.model, mean.tokenizer, mean.normalizer, mean.training, mean.task, half=args.half
-    )
+    parts = (mean.model, mean.tokenizer, mean.normalizer, mean.training, mean.task)
+    path = save_model(args.output, *parts, half=args.half)
     options.say(f"asr: {path}: the mean of {len(args.models)} model{'s' if len(args.models) > 1 else ''}")
     return 0

@@ -49,9 +49,8 @@ def add_model_options(parser: argparse.ArgumentParser, *, batches: bool = True) 
     if batches:
         padded = "padded audio per batch (default: 60 on CPU, 600 on CUDA); lower it if memory runs out"
         parser.add_argument("--batch-seconds", type=float, metavar="S", help=padded)
-    parser.add_argument(
-        "--progress", action=argparse.BooleanOptionalAction, help="progress bar on stderr (default: on terminals)"
-    )
+    bar = "progress bar on stderr (default: on terminals)"
+    parser.add_argument("--progress", action=argparse.BooleanOptionalAction, help=bar)
 
 
 def add_decoding_options(parser: argparse.ArgumentParser) -> None:
@@ -95,12 +94,8 @@ def add_window_options(parser: argparse.ArgumentParser) -> None:
         help="longest window: recordings longer than S and two overlaps, or twice the longest training utterance, are "
         "recognized in overlapping windows that end in pauses, and decoded as one (default: 30; 0: no windows)",
     )
-    group.add_argument(
-        "--chunk-overlap",
-        type=float,
-        metavar="S",
-        help="context on either side of a window where there is no pause (default: 5, at most the window's length)",
-    )
+    context = "context on either side of a window where there is no pause (default: 5, at most the window's length)"
+    group.add_argument("--chunk-overlap", type=float, metavar="S", help=context)
 
 
 def windows(args: argparse.Namespace) -> Windows | None:
@@ -117,9 +112,8 @@ def add_raw_options(parser: argparse.ArgumentParser) -> None:
     """--raw-rate and its companions, for audio without a header."""
     group = parser.add_argument_group("audio without a header")
     group.add_argument("--raw-rate", type=positive, metavar="HZ", help="sampling rate; all inputs are then raw samples")
-    group.add_argument(
-        "--raw-encoding", default="s16", choices=["s8", "u8", "s16", "s24", "s32", "f32", "f64"], help="default: s16"
-    )
+    encodings = ["s8", "u8", "s16", "s24", "s32", "f32", "f64"]
+    group.add_argument("--raw-encoding", default="s16", choices=encodings, help="default: s16")
     group.add_argument("--raw-byte-order", default="little", choices=["little", "big"], help="default: little")
     group.add_argument("--raw-channels", type=positive, default=1, metavar="N", help="default: 1")
 

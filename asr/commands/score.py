@@ -53,13 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=10, metavar="N", help="rows per table (default: 10; 0: all)")
     parser.add_argument("--json", action="store_true", help="all results as one JSON object on stdout")
     report.add_report_options(parser)
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="DIR",
-        help="write summary.json, alignments.txt, ref.trn, hyp.trn and, if words have times, hyp.ctm and ref.stm to "
-        "this folder; each normalizer but the first has a subfolder",
+    written = (
+        "write summary.json, alignments.txt, ref.trn, hyp.trn and, if words have times, hyp.ctm and ref.stm to this "
+        "folder; each normalizer but the first has a subfolder"
     )
+    parser.add_argument("-o", "--output", metavar="DIR", help=written)
 
 
 def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,11 +81,10 @@ def _add_text_options(parser: argparse.ArgumentParser) -> None:
         help="none (default), basic or librispeech, applied to both sides; several are scored side by side. basic and "
         "librispeech leave out annotators' tags ([noise], <unk>, (laughs)); basic@1, librispeech@1 keep them as words",
     )
-    parser.add_argument(
-        "--speakers",
-        metavar="FILE",
-        help="manifest or utt2spk file that names the speakers; `prefix`: the start of each id, up to the first - or _",
+    speakers = (
+        "manifest or utt2spk file that names the speakers; `prefix`: the start of each id, up to the first - or _"
     )
+    parser.add_argument("--speakers", metavar="FILE", help=speakers)
     detected = f"{TEXT_FORMATS}: of all files, or of references,hypotheses (default: detected)"
     parser.add_argument("--format", metavar="F[,F]", help=detected)
     parser.add_argument("--strict", action="store_true", help="treat missing and extra utterances as an error")

@@ -32,18 +32,14 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
-    parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="audio file, folder, quoted glob, manifest (.jsonl), or - for stdin"
-    )
+    inputs = "audio file, folder, quoted glob, manifest (.jsonl), or - for stdin"
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=inputs)
     options.add_model_options(parser)
     options.add_decoding_options(parser)
     parser.add_argument("-f", "--format", metavar="F[,F]", help=f"{', '.join(WRITERS)}, or all (default: txt)")
     parser.add_argument("-o", "--output", metavar="DIR", help="write files here, mirroring the tree of the inputs")
-    parser.add_argument(
-        "--words",
-        action="store_true",
-        help="one word per line: start, end (seconds), confidence, word (JSON always has them)",
-    )
+    words = "one word per line: start, end (seconds), confidence, word (JSON always has them)"
+    parser.add_argument("--words", action="store_true", help=words)
     parser.add_argument("--json", action="store_true", help="JSON lines on stdout, even for a single input or with -o")
     nbest = "hypotheses in JSON (greedy decoding has one)"
     parser.add_argument("--nbest", type=int, default=1, metavar="N", help=nbest)

@@ -92,10 +92,8 @@ class _Reader:
             if line is None or b"\0" in line or seen > 10000:
                 raise LMError(f"{self.path}: not an ARPA file: it has no line \\data\\")
         counts: list[int] = []
-        while (line := self._line()) is not None:
+        while (line := self._line()) is not None and (line or not counts):
             if not line:
-                if counts:
-                    break
                 continue
             match = _COUNT.match(line)
             if not match or int(match[1]) != len(counts) + 1:
@@ -235,16 +233,13 @@ def _with_special_words_first(words: list[str], tables: list[NGramTable], order:
     """The tables of a file with ids in place of rows: word `i` is that of row order[i] (see `_Reader._order`)."""
     spelled = [*SPECIAL_WORDS, *(words[row] for row in order[3:].tolist())]
     ids = np.arange(len(order), dtype=np.int32)
-    first = NGramTable(
-        ids[:, None],
-        np.append(tables[0].logp, np.float32(OOV_LOG10))[order],
-        np.append(tables[0].backoff, np.float32(0))[order],
-    )
-    if np.array_equal(order, ids):
-        return NGramTables(spelled, [first, *tables[1:]])
-    id_of_row = np.empty(len(words) + 1, np.int32)
-    id_of_row[order] = ids
-    return NGramTables(spelled, [first, *(table._replace(words=id_of_row[table.words]) for table in tables[1:])])
+    logp, backoff = np.append(tables[0].logp, np.float32(OOV_LOG10)), np.append(tables[0].backoff, np.float32(0))
+    first, longer = NGramTable(ids[:, None], logp[order], backoff[order]), tables[1:]
+    if not np.array_equal(order, ids):
+        id_of_row = np.empty(len(words) + 1, np.int32)
+        id_of_row[order] = ids
+        longer = [table._replace(words=id_of_row[table.words]) for table in longer]
+    return NGramTables(spelled, [first, *longer])
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[np.ndarray]:

@@ -26,12 +26,8 @@ class Wordings:
 
     def normalized(self, normalize: Callable[[str], str]) -> Wordings:
         """The same choices with every stretch of words normalized."""
-        return Wordings(
-            tuple(
-                normalize(part) if isinstance(part, str) else tuple(one.normalized(normalize) for one in part)
-                for part in self.parts
-            )
-        )
+        parts = (normalize(x) if isinstance(x, str) else tuple(y.normalized(normalize) for y in x) for x in self.parts)
+        return Wordings(tuple(parts))
 
 
 def read_markup(text: str) -> str | Wordings:
@@ -188,11 +184,8 @@ def _fill(  # type: ignore[no-untyped-def]
                 # Arcs may have several predecessors: a pair of words follows the cheapest pair of these.
                 for j in range(ends_b[b], ends_b[b + 1]):
                     if cost[before_a[i], before_b[j]] < substitute:
-                        substitute, substitute_a, substitute_b = (
-                            cost[before_a[i], before_b[j]],
-                            before_a[i],
-                            before_b[j],
-                        )
+                        substitute = cost[before_a[i], before_b[j]]
+                        substitute_a, substitute_b = before_a[i], before_b[j]
             for j in range(ends_b[b], ends_b[b + 1]):
                 if cost[a, before_b[j]] < insert:
                     insert, insert_b = cost[a, before_b[j]], before_b[j]

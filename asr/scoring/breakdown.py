@@ -31,6 +31,12 @@ class GroupScore(Score):
     name: str = ""
     seconds: float | None = None
 
+    def summary(self) -> dict[str, Any]:
+        """The figures as JSON-able values."""
+        seconds = self.seconds if self.seconds is None else round(self.seconds, 3)
+        own = {"name": self.name, "utterances": len(self.utterances), "sentence_errors": self.sentence_errors}
+        return {**own, "seconds": seconds, **rates(self)}
+
 
 @dataclass(frozen=True)
 class Confusions:
@@ -183,15 +189,11 @@ RATE_HEADER = ("95 % interval", "sub", "del", "ins", "words")  # of `rate_cells`
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
     """Rows of cells under a header, in columns two spaces apart; the first `left` columns are aligned to the left."""
-    cells = [header, *rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(
-            f"{cell:<{width}}" if i < left else f"{cell:>{width}}"
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    )
+    columns = []
+    for i, column in enumerate(zip(header, *rows, strict=True)):
+        width = max(map(len, column))
+        columns.append([cell.ljust(width) if i < left else cell.rjust(width) for cell in column])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
 
 
 def rates(score: Score) -> dict[str, Any]:
@@ -234,10 +236,8 @@ def quality_line(figures: Mapping[str, Any]) -> str:
 
 def group_table(title: str, groups: Sequence[GroupScore], limit: int | None = None) -> str:
     """A row per group; with a `limit` the groups with the most errors, and how many others there are."""
-    shown = groups
-    if limit is not None and len(groups) > limit:
-        worst = sorted(groups, key=lambda group: (-group.counts.errors, group.name))[:limit]
-        shown = [group for group in groups if group in worst]
+    worst = sorted(groups, key=lambda group: (-group.counts.errors, group.name))[:limit]
+    shown = [group for group in groups if group in worst]
     rows = [[group.name, str(len(group.utterances)), *rate_cells(rates(group))] for group in shown]
     text = text_table([title, "utterances", "WER", *RATE_HEADER], rows)
     if len(shown) < len(groups):

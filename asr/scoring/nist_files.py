@@ -74,9 +74,8 @@ def read_ctm(path: str, content: str) -> TextFile:
         except ValueError as error:
             raise TextFileError(f"{where}: expected 'RECORDING CHANNEL START DURATION WORD [CONFIDENCE]'") from error
         if word.mark and not text.upper().startswith("<ALT"):
-            raise TextFileError(
-                f"{where}: the word '{text}' has no times: only <ALT_BEGIN>, <ALT> and <ALT_END> have none"
-            )
+            marks = "<ALT_BEGIN>, <ALT> and <ALT_END>"
+            raise TextFileError(f"{where}: the word '{text}' has no times: only {marks} have none")
         words.setdefault(f"{recording} {channel}", []).append(word)
     channels = Counter(key.split()[0] for key in words)
     lines = []
@@ -105,9 +104,8 @@ def _with_markup_read(line: Line, where: str) -> Line:
 def _plain_word(word: str, where: str) -> str:
     read = _with_markup_read(Line("", word), where)
     if read.wordings is not None:
-        raise TextFileError(
-            f"{where}: '{word}': in a ctm file, <ALT_BEGIN>, <ALT> and <ALT_END> mark a choice of words"
-        )
+        choice = "in a ctm file, <ALT_BEGIN>, <ALT> and <ALT_END> mark a choice of words"
+        raise TextFileError(f"{where}: '{word}': {choice}")
     return read.text or ""
 
 
@@ -160,8 +158,8 @@ def stm_line(line: Line, text: str) -> str:
 
 def ctm_lines(line: Line, words: Iterable[str]) -> str:
     """The words of a hypothesis with their times in the form of a ctm file; `words` are normalized, one per time."""
-    name = nist_id(line.id)
-    return "".join(
-        f"{name} 1 {at.start:.3f} {max(at.end - at.start, 0.001):.3f} {nist_text(word)} {at.confidence:.3f}\n"
-        for word, at in zip(words, line.words, strict=True)
-    )
+    rows = ""
+    for word, at in zip(words, line.words, strict=True):
+        length = max(at.end - at.start, 0.001)
+        rows += f"{nist_id(line.id)} 1 {at.start:.3f} {length:.3f} {nist_text(word)} {at.confidence:.3f}\n"
+    return rows

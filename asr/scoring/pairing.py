@@ -137,13 +137,9 @@ def pair(references: TextFile, hypotheses: TextFile) -> TestSet:
             f"{hypotheses.path}: none of its ids is in {references.path} "
             f"('{hypotheses.lines[0].id}' there, '{references.lines[0].id}' here)"
         )
-    return TestSet(
-        references.path,
-        hypotheses.path,
-        references.lines,
-        tuple(by_id.get(line.id) or Line(line.id, None) for line in references.lines),
-        tuple(line.id for line in hypotheses.lines if line.id not in known),
-    )
+    paired = tuple(by_id.get(line.id) or Line(line.id, None) for line in references.lines)
+    extra = tuple(line.id for line in hypotheses.lines if line.id not in known)
+    return TestSet(references.path, hypotheses.path, references.lines, paired, extra)
 
 
 def first_words(lines: Sequence[Line], *, alone: bool = False) -> list[str]:

@@ -95,10 +95,8 @@ class ScoredSet:
     @cached_property
     def word_confidences(self) -> tuple[WordConfidences | None, ...]:
         """The recognized words of each utterance with their confidences; None where these are not known."""
-        return tuple(
-            word_confidences(line, text, self.normalizer, edits)
-            for line, text, edits in zip(self.hypothesis_lines, self.hypotheses, self.alignments, strict=True)
-        )
+        utterances = zip(self.hypothesis_lines, self.hypotheses, self.alignments, strict=True)
+        return tuple(word_confidences(line, text, self.normalizer, edits) for line, text, edits in utterances)
 
     @cached_property
     def confidences(self) -> WordConfidences | None:
@@ -119,9 +117,9 @@ class ScoredSet:
             "sentence_errors": self.words.sentence_errors,
             "sentence_error_rate": self.words.sentence_error_rate,
             "sclite": sclite_row("Sum/Avg", self.sclite_counts).summary(),
-            "speakers": [_group_figures(group) for group in self.speakers],
-            "durations": [_group_figures(group) for group in self.durations],
-            "snr": [_group_figures(group) for group in self.noise],
+            "speakers": [group.summary() for group in self.speakers],
+            "durations": [group.summary() for group in self.durations],
+            "snr": [group.summary() for group in self.noise],
             "confidence": self.confidences and self.confidences.quality(),
             "confused": [
                 {"reference": ours, "hypothesis": theirs, "count": n}
@@ -191,10 +189,9 @@ class ScoredSet:
     @property
     def _timed(self) -> bool:
         """Whether all words of all hypotheses have times, after the normalizer as before it."""
-        return all(line.duration is not None for line in self.lines) and all(
-            len(line.words) == len(text.split())
-            for line, text in zip(self.hypothesis_lines, self.hypotheses, strict=True)
-        )
+        known = all(line.duration is not None for line in self.lines)
+        both = zip(self.hypothesis_lines, self.hypotheses, strict=True)
+        return known and all(len(line.words) == len(text.split()) for line, text in both)
 
     def alignment_text(self, i: int) -> str:
         """Reference over hypothesis, the edits marked below, in the form of sclite's `pra`."""
@@ -243,17 +240,7 @@ def normalized_pairs(
             return normalize(line.text or "", normalizer)
         return line.wordings.normalized(lambda text: normalize(text, normalizer))
 
-    return choose_wordings([normalized(line) for line in lines], [normalized(line) for line in hypotheses])
-
-
-def _group_figures(group: GroupScore) -> dict[str, Any]:
-    return {
-        "name": group.name,
-        "utterances": len(group.utterances),
-        "sentence_errors": group.sentence_errors,
-        "seconds": group.seconds if group.seconds is None else round(group.seconds, 3),
-        **rates(group),
-    }
+    return choose_wordings([*map(normalized, lines)], [*map(normalized, hypotheses)])
 
 
 def write_summary(folder: str | Path, summary: dict[str, Any]) -> None:
