@@ -313,10 +313,9 @@ def _writer(path: str, force: bool) -> Callable[[NGramTables, Tuned | None], Non
 
 
 def _add_prune_entropy(parser: argparse.ArgumentParser, hint: str) -> None:
-    pruned = (
-        "leave out n-grams whose loss raises the perplexity by less than this share, for example 1e-7 (Stolcke 1998"
-    )
-    parser.add_argument("--prune-entropy", type=_share, metavar="T", help=f"{pruned}, as SRILM's -prune{hint})")
+    pruned = "leave out n-grams whose loss raises the perplexity by less than this share, for example 1e-7"
+    source = f"(Stolcke 1998, as SRILM's -prune{hint})"
+    parser.add_argument("--prune-entropy", type=_share, metavar="T", help=f"{pruned} {source}")
 
 
 def _share(text: str) -> float:

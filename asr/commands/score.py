@@ -81,10 +81,8 @@ def _add_text_options(parser: argparse.ArgumentParser) -> None:
         help="none (default), basic or librispeech, applied to both sides; several are scored side by side. basic and "
         "librispeech leave out annotators' tags ([noise], <unk>, (laughs)); basic@1, librispeech@1 keep them as words",
     )
-    speakers = (
-        "manifest or utt2spk file that names the speakers; `prefix`: the start of each id, up to the first - or _"
-    )
-    parser.add_argument("--speakers", metavar="FILE", help=speakers)
+    named = "manifest or utt2spk file that names the speakers; `prefix`: the start of each id, up to the first - or _"
+    parser.add_argument("--speakers", metavar="FILE", help=named)
     detected = f"{TEXT_FORMATS}: of all files, or of references,hypotheses (default: detected)"
     parser.add_argument("--format", metavar="F[,F]", help=detected)
     parser.add_argument("--strict", action="store_true", help="treat missing and extra utterances as an error")

@@ -236,8 +236,8 @@ def quality_line(figures: Mapping[str, Any]) -> str:
 
 def group_table(title: str, groups: Sequence[GroupScore], limit: int | None = None) -> str:
     """A row per group; with a `limit` the groups with the most errors, and how many others there are."""
-    worst = sorted(groups, key=lambda group: (-group.counts.errors, group.name))[:limit]
-    shown = [group for group in groups if group in worst]
+    worst = {group.name for group in sorted(groups, key=lambda group: (-group.counts.errors, group.name))[:limit]}
+    shown = [group for group in groups if group.name in worst]
     rows = [[group.name, str(len(group.utterances)), *rate_cells(rates(group))] for group in shown]
     text = text_table([title, "utterances", "WER", *RATE_HEADER], rows)
     if len(shown) < len(groups):
