@@ -135,9 +135,8 @@ class _Reader:
         row, stop = 0, arpa_parse.END
         while stop == arpa_parse.END and self._more():
             stop, self.at, row = arpa_parse.parse_rows(
-                self.data, self.at, row, highest, table.logp, table.backoff, table.words, spans,
-                self.word_table, *self.packed,
-            )  # fmt: skip
+                self.data, self.at, row, highest, table, spans, self.word_table, *self.packed
+            )
             if k == 1:
                 data = self.data.tobytes()
                 starts, ends = spans[:, len(spelled) : row].tolist()

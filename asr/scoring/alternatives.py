@@ -169,6 +169,7 @@ def _fill(  # type: ignore[no-untyped-def]
     """Fill `cost` of the cheapest alignment up to each pair of arcs, (arcs_a, arcs_b), and `back`, the pair before."""
     # sclite's order, on which the wording depends where several cost the same: the first of equal predecessors; and
     # of equal edits a substitution, then an insertion, then a deletion.
+    # Arcs are in topological order, so the cells that lead to a pair of arcs are filled before it.
     infinity = np.float32(1e30)
     for a in range(len(words_a)):
         deletion = _NULL_GAP if words_a[a] < 0 else _GAP
