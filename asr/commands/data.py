@@ -137,11 +137,9 @@ def _convert(args: argparse.Namespace) -> int:
     if taken and not args.force:
         raise UsageError(f"{target} exists: --force replaces it")
     columns = Columns(args.audio_column, args.text_column, args.id_column, args.speaker_column)
-    unreadable: list[str] = []
-    notes: list[str] = []
-    manifest = read_corpus(
-        args.source, args.source_kind, columns=columns, normalizer=args.normalizer, unreadable=unreadable, notes=notes
-    )
+    found: dict[str, list[str]] = {"unreadable": [], "notes": []}
+    manifest = read_corpus(args.source, args.source_kind, columns=columns, normalizer=args.normalizer, **found)
+    unreadable, notes = found.values()
     for error in unreadable:
         options.say(f"asr: left out: {error}")
     if lost := write_corpus(target, manifest, kind):
@@ -170,8 +168,7 @@ def _target(
     from asr.model.config import ModelConfig, RecurrentConfig
     from asr.text.tokenizer import load_tokenizer, tokenizer_from_dict
 
-    tokenizer = None
-    normalizer, features = "none", FeatureConfig()
+    tokenizer, normalizer, features = None, "none", FeatureConfig()
     model: ModelConfig = RecurrentConfig()
     if args.model:
         metadata = read_metadata(args.model)

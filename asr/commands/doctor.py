@@ -106,9 +106,8 @@ def table(found: Sequence[Diagnosis]) -> str:
         lines.append("")
     failed = [d.name for d in found if d.group == "required" and d.state in ("missing", "broken")]
     warned = [d.name for d in found if d.state == "warning" or (d.state == "broken" and d.group != "required")]
-    summary = f"does not work yet: fix {', '.join(failed)}" if failed else "all required parts work"
-    if warned and not failed:
-        summary += f"; look at {', '.join(warned)}"
+    works = "all required parts work" + (f"; look at {', '.join(warned)}" if warned else "")
+    summary = f"does not work yet: fix {', '.join(failed)}" if failed else works
     return "\n".join([*lines, f"asr {VERSION}: {summary}"])
 
 
@@ -192,8 +191,7 @@ def _details(name: str) -> dict[str, str]:
 
         kinds = soundfile.available_formats()
         lacking = [kind.lower() for kind in ("FLAC", "OGG", "MP3") if kind not in kinds]
-        if "OGG" in kinds and "OPUS" not in soundfile.available_subtypes("OGG"):
-            lacking.append("opus")
+        lacking += ["opus"] if "OGG" in kinds and "OPUS" not in soundfile.available_subtypes("OGG") else []
         library = f"libsndfile {soundfile.__libsndfile_version__}"
         if not lacking:
             return {"note": f"{library}: wav flac ogg opus mp3"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -164,16 +163,14 @@ def _plan(
         number, count = args.shard
         found = found[number - 1 :: count]
     for item in found:
-        if isinstance(item, Failure) or folder is None:
-            plan.append(item)
-            continue
-        channels = _channels(item, args)
-        if args.resume and folder.finished(item.id, channels):
-            tally.skipped += 1
-        elif not args.resume and (path := folder.existing(item.id, channels)):
-            plan.append(Failure(item.id, item.audio_filepath, str(exists_error(path))))
-        else:
-            plan.append(item)
+        if isinstance(item, Recording) and folder is not None:
+            channels = _channels(item, args)
+            if args.resume and folder.finished(item.id, channels):
+                tally.skipped += 1
+                continue
+            if not args.resume and (path := folder.existing(item.id, channels)):
+                item = Failure(item.id, item.audio_filepath, str(exists_error(path)))
+        plan.append(item)
     return plan
 
 
@@ -229,10 +226,8 @@ def _stdout_form(
     """How a result looks on stdout; "" for nothing."""
     if args.json or (args.output is None and not single and not formats):
         return json_line
-    if args.output is not None:
-        return lambda result: ""
     writer = word_lines if args.words and not formats else writers[formats[0] if formats else "txt"]
-    return lambda result: "" if isinstance(result, Failure) else writer(result)
+    return lambda result: "" if args.output or isinstance(result, Failure) else writer(result)
 
 
 def _live_text(args: argparse.Namespace, formats: tuple[str, ...], single: bool) -> _LiveText | None:
@@ -260,8 +255,7 @@ def _report(result: list[Transcript] | Failure, show: Show, tally: Tally) -> Non
 
 def _print(text: str) -> None:
     if text:
-        sys.stdout.write(text)
-        sys.stdout.flush()  # so that a pipeline sees each result at once, and Ctrl-C loses none
+        print(text, end="", flush=True)  # so that a pipeline sees each result at once, and Ctrl-C loses none
 
 
 def _channel(text: str) -> str | int:

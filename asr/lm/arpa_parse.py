@@ -80,7 +80,7 @@ def _number(data: np.ndarray, start: int, end: int) -> tuple[float, bool]:
         if at == first:
             return 0.0, False
         scale += exponent_sign * exponent
-    # One multiplication or division by a power of ten: exact to half a unit of the last place of a float32.
+    # One multiplication or division: rounded as doubles are, far below what a float32 can tell.
     value = float(mantissa)
     if scale > 0:
         value *= _POWERS[min(scale, 308)]
