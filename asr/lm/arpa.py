@@ -153,11 +153,11 @@ class _Reader:
         words = f"{order} word{'s' * (order > 1)}"
         reasons = {
             arpa_parse.FULL: f"more {order}-grams than the {count:,} that the header says",
-            arpa_parse.BAD_NUMBER: f"'{token}' is no log-probability",
-            arpa_parse.BAD_BACKOFF: f"'{token}' is no back-off weight: expected are log10 p, {words}, and that weight",
+            arpa_parse.BAD_NUMBER: f"'{token}' is not a log-probability",
+            arpa_parse.BAD_BACKOFF: f"'{token}' is not a back-off weight: a row is log10 p, {words}, that weight",
             arpa_parse.POSITIVE: f"log10 p = {token} is above 0",
-            arpa_parse.TOO_FEW: f"less than {words} in a row of the {order}-grams",
-            arpa_parse.TOO_MANY: f"'{token}' is too much: expected are log10 p, {words}, and a back-off weight",
+            arpa_parse.TOO_FEW: f"fewer than {words} in a row of the {order}-grams",
+            arpa_parse.TOO_MANY: f"'{token}' is one field too many: a row is log10 p, {words}, back-off weight",
             arpa_parse.UNKNOWN_WORD: f"the word '{token}' is not among the 1-grams",
         }
         last = 10 not in self.data[self.at : -1] and not len(next(self.pieces, ""))
@@ -176,7 +176,7 @@ class _Reader:
         self.word_table = np.full(table_size(len(spelled)), -1, np.int32)
         again = int(arpa_parse.fill_word_table(self.word_table, *self.packed))
         if again >= 0:
-            self._fail_at(again, f"the word '{self.words[again]}' stands there twice")
+            self._fail_at(again, f"the word '{self.words[again]}' occurs twice")
 
     def _order(self) -> np.ndarray:
         """The rows of the 1-grams with <unk>, <s> and </s> in front; a missing <unk> is the row after the last.

@@ -70,7 +70,7 @@ class NGramLM:
                 except DuplicateNGram as error:
                     words = " ".join(tables.words[i] for i in error.ids)
                     line = first_line[error.order] + error.row
-                    raise LMError(f"{path}:{line}: the {error.order}-gram '{words}' stands there twice") from None
+                    raise LMError(f"{path}:{line}: the {error.order}-gram '{words}' occurs twice") from None
         model.tuned = read_tuned(path)
         return model
 

@@ -1,4 +1,4 @@
-"""How good is it: error rates with counts and intervals, and whether one system is better than another."""
+"""Error rates with counts and confidence intervals, and tests of whether one system is better than another."""
 
 from __future__ import annotations
 

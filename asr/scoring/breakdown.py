@@ -1,4 +1,4 @@
-"""Where the errors are: by speaker, length and noise, by word, and by the confidence of the recognized words."""
+"""Errors by speaker, duration and noise, by word, and by the confidence of the recognized words; tables of them."""
 
 from __future__ import annotations
 

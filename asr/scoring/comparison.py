@@ -1,4 +1,4 @@
-"""Is B really better than A: two systems on the same utterances, with an interval, p-values, and who won where."""
+"""Two systems on the same utterances: the difference, its interval and p-values, and where each of them wins."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def read_trn(path: str, content: str) -> TextFile:
 def read_stm(path: str, content: str) -> TextFile:
     """The segments of `recording channel speaker start end [<label>] text`, and those to be ignored in scoring.
 
-    A text that begins with `<` begins with a label, as to sclite. Segments are called recording-channel-start. Raises
+    As in sclite, a text that begins with `<` begins with a label. Segments are named recording-channel-start. Raises
     TextFileError.
     """
     found: list[tuple[Line, str]] = []
@@ -58,7 +58,7 @@ def read_stm(path: str, content: str) -> TextFile:
 def read_ctm(path: str, content: str) -> TextFile:
     """A text per recording and channel of `recording channel start duration word [confidence]`, and the words.
 
-    The text is called after the recording, and its channel where there are several. Raises TextFileError.
+    A text is named after its recording, with the channel where there are several. Raises TextFileError.
     """
     words: dict[str, list[TimedWord]] = {}
     for number, row in _rows(content):
@@ -114,7 +114,7 @@ _TWINS = str.maketrans("{}\\", "\uff5b\uff5d\uff3c")
 
 
 def nist_id(name: str) -> str:
-    """An id that the NIST formats can hold: white space and parentheses end it there, `;;` and `**` begin a comment."""
+    """An id as the NIST formats allow it: white space and parentheses would end it, `;;` or `**` begin a comment."""
     name = "".join("_" if c.isspace() or c in "()" else c for c in name) or "utterance"
     return "_" + name[1:] if name.startswith((";;", "**")) else name
 

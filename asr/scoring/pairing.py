@@ -1,4 +1,4 @@
-"""The texts of utterances as files give them, and which hypothesis belongs to which reference: nothing is dropped."""
+"""The texts of utterances as files give them, and the pairing of hypotheses with references, of which none is lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Line:
     """The text of one utterance and what its file says about it; seconds, decibels.
 
     `text` is None for a hypothesis that is there without a text (a recording that could not be read); where it leaves
-    a choice, `wordings` holds what is scored. `words` are there where the file gives their times. `recording` is
+    a choice, `wordings` holds what is scored. `words` are set where the file gives their times. `recording` is
     the recording with its channel in stm and ctm files.
     """
 
@@ -56,7 +56,7 @@ class TextFile:
     """A file of references or hypotheses: its lines in file order.
 
     `numbered`: the ids are line numbers, as in a txt file. `predicted`: rows have `pred_text`. `whole`: the file is one
-    text without an id (subtitles), named after the file. `chosen`: the format was given, not found out. `ignored` are
+    text without an id (subtitles), named after the file. `chosen`: the user named the format. `ignored` are
     the segments of an stm file that are not scored, `timed` the words of a ctm file by recording and channel.
     """
 

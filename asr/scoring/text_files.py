@@ -47,11 +47,11 @@ _NAME_COLUMNS = {"id", "utt_id", "utterance_id", "key", "path", "audio_filepath"
 
 
 def read_texts(path: str, *, hypotheses: bool = False, format: str | None = None) -> TextFile:
-    """Read a file of texts, gzip or not; `-` is stdin. The format is the one given, else told by suffix or content.
+    """Read a file of texts, gzip or not; `-` is stdin. The format is the one given, or what suffix or content suggest.
 
     trn: `text (id)` per line, stm: segments with times, both with sclite's markup; ctm: words with times, a text per
     recording. jsonl, json, csv (tsv): `text` and, of `hypotheses`, `pred_text` if the rows have it; `id`, or one made
-    of `audio_filepath`. kaldi: an id, then the text. srt, vtt, and Whisper's json and tsv: one text, called after the
+    of `audio_filepath`. kaldi: an id, then the text. srt, vtt, and Whisper's json and tsv: one text, named after the
     file. txt: a text per line, empty lines are empty texts, to be paired by line number. Raises TextFileError, also for
     files of other kinds, or UsageError for an unknown format.
     """
@@ -121,7 +121,7 @@ def _format_of(path: str, content: str) -> str:
 
 
 def _shape(content: str) -> str:
-    """The format of a file whose name does not say it."""
+    """The format that the content suggests."""
     rows = [row for row in content.split("\n") if row.strip() and not row.startswith(";;")]
     if not rows:
         return "txt"
@@ -149,7 +149,7 @@ def _shape(content: str) -> str:
 
 
 def _lines(content: str, keep_empty: bool = False) -> tuple[Line, ...]:
-    """A text per line, called by the number of the line."""
+    """A text per line, named by its line number."""
     texts = enumerate(content.removesuffix("\n").split("\n") if content else [], start=1)
     return tuple(Line(str(number), text.strip()) for number, text in texts if keep_empty or text.strip())
 
