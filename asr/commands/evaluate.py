@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr.commands import options, report
+from asr.commands import options
 from asr.types import AsrError, Transcript, UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="all results as one JSON object on stdout")
     tables = "print sclite's row, errors by speaker and length, confusions"
     parser.add_argument("--tables", action="store_true", help=tables)
-    report.add_report_options(parser)
+    options.add_report_options(parser)
     shown = "with --html: show the posteriors for the N utterances with most errors (default: 8), or for these ids"
     parser.add_argument("--posteriorgrams", default="8", metavar="N|ID[,ID]", help=shown)
     written = (
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     options.decoding_config(args)
-    report.check_report_options(args)
+    options.check_report_options(args)
     from asr.corpus.manifest import Manifest
     from asr.recognition.outputs import OutputFolder
     from asr.text.normalize import normalizer
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     recognizer = options.load_recognizer(args)
     evaluation = options.evaluate(args, recognizer, manifest, args.normalizer)
     if args.snr:
-        evaluation = replace(evaluation, scored=report.with_estimated_snr(evaluation.scored))
+        evaluation = replace(evaluation, scored=options.with_estimated_snr(evaluation.scored))
     model = {"model": args.model, "decoder": args.decoder, "device": str(recognizer.device)}
     if args.output:
         evaluation.write(args.output, model)
@@ -101,7 +101,7 @@ def _write_report(
         calibrated = f"calibrated on {recognizer.model_file.training['confidence'].get('manifest', 'other data')}"
     facts = [f"decoder {args.decoder}", f"real-time factor {evaluation.real_time_factor:.3f}"]
     facts.append(f"confidences {calibrated}")
-    return report.write(
+    return options.write_html(
         args, [evaluation.scored], title=title, facts=facts, warnings=evaluation.warnings, posteriorgrams=posteriorgrams
     )
 

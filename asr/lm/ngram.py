@@ -17,6 +17,8 @@ from asr.lm.files import BinaryLM, Tuned, is_binary, read_binary, read_tuned, wr
 from asr.lm.tables import BOS, EOS, UNK, LMArrays, LMError, NGramTable, NGramTables, PackedWords, pack_words
 from asr.text.tokenizer import WORD_MARK
 
+LEAST_SPELLED = 0.5  # of the words' probability; below that the language model is for something else
+
 
 class NGramLM:
     """A back-off n-gram model of words; its scores are KenLM's.
@@ -197,9 +199,6 @@ def _perplexity(log10: float, tokens: int) -> float:
         return math.nan
     exponent = -log10 / tokens
     return 10.0**exponent if exponent < 308 else math.inf
-
-
-LEAST_SPELLED = 0.5  # of the words' probability; below that the language model is for something else
 
 
 def spelled_share(lm: NGramLM, labels: Sequence[str]) -> float:

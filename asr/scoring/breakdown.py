@@ -19,6 +19,7 @@ _Key = TypeVar("_Key", str, tuple[str, str])
 DURATION_EDGES = (2.0, 5.0, 10.0, 15.0, 20.0, 30.0)  # seconds
 LENGTH_EDGES = (1, 3, 6, 11, 21, 41)  # words of the reference
 SNR_EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0)  # decibels
+RATE_HEADER = ("95 % interval", "sub", "del", "ins", "words")  # of `rate_cells`, after the name of the rate
 
 
 @dataclass(frozen=True)
@@ -182,9 +183,6 @@ def _groups(
         utterances = tuple(counts[i] for i in chosen)
         groups.append(GroupScore("word", utterances, resamples=1000, name=key[1], seconds=total))
     return tuple(groups)
-
-
-RATE_HEADER = ("95 % interval", "sub", "del", "ins", "words")  # of `rate_cells`, after the name of the rate
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:

@@ -15,6 +15,11 @@ import numpy as np
 
 Unit = Literal["word", "char"]
 Kind = Literal["equal", "substitute", "delete", "insert"]
+TAIL = 0.025  # on either side of a 95 % interval
+FEWEST_SPEAKERS = 5  # with fewer, an interval over speakers would mean next to nothing
+_DRAWS = 200_000_000  # units drawn in all resamples together: bounds the time
+_DRAWS_AT_ONCE = 2_000_000  # draws held in memory at a time
+_NORMAL = NormalDist()
 _BLOCK = 1000  # utterances that jiwer is given at a time: it takes some kilobytes for each of them
 _KINDS: dict[str, Kind] = {"equal": "equal", "replace": "substitute", "delete": "delete", "insert": "insert"}
 
@@ -203,13 +208,6 @@ def _count(alignment: Sequence[Edit]) -> EditCounts:
         lengths[kind] += max(reference_end - reference_start, hypothesis_end - hypothesis_start)
     hits, substitutions, deletions = lengths["equal"], lengths["substitute"], lengths["delete"]
     return EditCounts(substitutions, deletions, lengths["insert"], hits, hits + substitutions + deletions)
-
-
-TAIL = 0.025  # on either side of a 95 % interval
-FEWEST_SPEAKERS = 5  # with fewer, an interval over speakers would mean next to nothing
-_DRAWS = 200_000_000  # units drawn in all resamples together: bounds the time
-_DRAWS_AT_ONCE = 2_000_000  # draws held in memory at a time
-_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
