@@ -68,10 +68,7 @@ class _Reader:
                 self._index(spelled)
                 order = self._order()
             tables.append(table)
-        while (line := self._line()) == b"":
-            pass
-        if line is None:
-            self._fail("the file ends before \\end\\; is it cut off?")
+        line = self._next_line("\\end\\")
         if line != b"\\end\\":
             self._fail(f"'{_shown(line)}' where \\end\\ was expected; are the counts in the header right?", -1)
         return _with_special_words_first(self.words, tables, order)
@@ -105,11 +102,8 @@ class _Reader:
 
     def _begin_section(self, k: int) -> None:
         """Go past the line `\\k-grams:`."""
-        while (line := self._line()) == b"":
-            pass
         expected = f"\\{k}-grams:"
-        if line is None:
-            self._fail(f"the file ends before {expected}; is it cut off?")
+        line = self._next_line(expected)
         if line != expected.encode():
             after = "the header" if k == 1 else f"\\{k - 1}-grams:"
             reason = f"'{_shown(line)}' where {expected} was expected after {after}"
@@ -216,6 +210,14 @@ class _Reader:
             step *= 16
         self.at = start + int(ends[0]) + 1
         return self.data[start : self.at].tobytes().strip(b" \t\r\n")
+
+    def _next_line(self, expected: str) -> bytes:
+        """The next line that is not blank."""
+        while (line := self._line()) == b"":
+            pass
+        if line is None:
+            self._fail(f"the file ends before {expected}; is it cut off?")
+        return line
 
     def _line_number(self) -> int:
         return self.lines_before + int(np.count_nonzero(self.data[: self.at] == 10)) + 1
