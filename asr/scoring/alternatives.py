@@ -133,10 +133,8 @@ def _network(
 
 def _cheapest(reference: str | Wordings, hypothesis: str | Wordings) -> tuple[str, str]:
     numbers: dict[str, int] = {}
-    (words_a, last_a, arrays_a), (words_b, last_b, arrays_b) = (
-        _network(reference, numbers),
-        _network(hypothesis, numbers),
-    )
+    words_a, last_a, arrays_a = _network(reference, numbers)
+    words_b, last_b, arrays_b = _network(hypothesis, numbers)
     cost = np.zeros((len(words_a), len(words_b)), np.float32)
     back = np.zeros((*cost.shape, 2), np.int32)
     _kernel()(*arrays_a, *arrays_b, cost, back)
