@@ -62,8 +62,8 @@ def _train(args: argparse.Namespace) -> int:
     from asr.lm.tables import LMError
 
     write = _writer(args.output, args.force)
-    given = args.discount_fallback or FALLBACK
-    d1, d2, d3, *_ = (*given, given[-1], given[-1])
+    given: list[float] = args.discount_fallback or list(FALLBACK)
+    d1, d2, d3 = (given + 2 * given[-1:])[:3]
     if len(given) > 3 or not (0 <= d1 <= 1 and 0 <= d2 <= 2 and 0 <= d3 <= 3):
         raise UsageError("--discount-fallback takes up to three discounts, at most 1, 2 and 3: for example 0.5 1 1.5")
     try:

@@ -37,7 +37,8 @@ def read_stm(path: str, content: str) -> TextFile:
         where = f"{path}:{number}"
         fields = row.split(maxsplit=5)
         try:
-            recording, channel, speaker, start, end = *fields[:3], *map(float, fields[3:5])
+            recording, channel, speaker = fields[:3]
+            start, end = map(float, fields[3:5])
         except ValueError as error:
             form = "'RECORDING CHANNEL SPEAKER START END TEXT', times in seconds"
             raise TextFileError(f"{where}: expected {form}") from error
