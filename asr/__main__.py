@@ -11,20 +11,21 @@ from asr import __version__, standard_streams
 from asr.config import nearest
 from asr.types import AsrError, ConfigError, UsageError
 
-# name: (module with add_arguments(parser) and run(args) -> exit status, one line of help)
+# name: (module with add_arguments(parser) and run(args) -> exit status, one line of help). The functions of a command
+# that shares the module of another have its name in theirs: add_compare_arguments and run_compare.
 COMMANDS: dict[str, tuple[str, str]] = {
     "transcribe": ("asr.commands.transcribe", "transcribe audio files, folders or a manifest"),
     "evaluate": ("asr.commands.evaluate", "measure the word error rate of a model on a manifest"),
     "score": ("asr.commands.score", "error rates of the output of any recognizer"),
-    "compare": ("asr.commands.compare", "test whether one system is really better than another"),
+    "compare": ("asr.commands.score", "test whether one system is really better than another"),
     "align": ("asr.commands.align", "find when each word of a known text was spoken"),
     "train": ("asr.commands.train", "train a model from a recipe"),
     "data": ("asr.commands.data", "check, summarize or convert a manifest"),
     "lm": ("asr.commands.lm", "train, convert, inspect or measure a language model"),
-    "info": ("asr.commands.info", "describe a model file"),
+    "info": ("asr.commands.models", "describe a model file"),
     "models": ("asr.commands.models", "list the models that are part of the package"),
-    "average": ("asr.commands.average", "average models of one shape"),
-    "calibrate": ("asr.commands.calibrate", "fit word confidences to a development set"),
+    "average": ("asr.commands.models", "average models of one shape"),
+    "calibrate": ("asr.commands.evaluate", "fit word confidences to a development set"),
     "doctor": ("asr.commands.doctor", "check the installation and say how to fix it"),
 }
 
@@ -86,8 +87,9 @@ def _dispatch(arguments: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # an abbreviation that works today may be ambiguous in a later version
     )
-    module.add_arguments(parser)
-    status: int = module.run(parser.parse_args(rest))
+    own = "" if module_name.endswith(f".{name}") else f"_{name}"
+    getattr(module, f"add{own}_arguments")(parser)
+    status: int = getattr(module, f"run{own}")(parser.parse_args(rest))
     return status
 
 

@@ -1,1 +1,1 @@
-"""One small file per command: arguments, one library call, printed result."""
+"""The commands: the arguments of each, one library call, the printed result; related small ones share a file."""

@@ -11,7 +11,7 @@ from asr.files import is_input, read_text
 from asr.recognition.inputs import STDIN, Recording, as_recording, is_manifest, is_pipe
 from asr.recognition.outputs import DiskFull, OutputFolder, exists_error
 from asr.recognition.writers import WRITERS, json_line, parse_formats
-from asr.types import AsrError, Failure, Transcript, UsageError
+from asr.types import AsrError, Failure, UsageError
 
 FORMATS = ("json", "jsonl", "ctm", "srt", "vtt", "tsv", "textgrid")
 STREAMED = ("jsonl", "ctm")  # formats in which several recordings can follow one another on stdout
@@ -60,28 +60,25 @@ def run(args: argparse.Namespace) -> int:
                 if folder is not None and (path := folder.existing(recording.id)):
                     raise exists_error(path)
                 transcript = align_recording(recognizer, recording, text, channel=args.channel, raw=raw)
-                _deliver(transcript, folder, formats)
+                if folder is not None:
+                    folder.write(transcript, transcript.id)
+                else:
+                    print(WRITERS[formats[0]](transcript), end="", flush=True)
+                name = transcript.audio_filepath or transcript.id
+                options.warn(*(f"{name}: {warning}" for warning in transcript.warnings))
             except DiskFull:
                 raise
             except AsrError as error:
                 failed += 1
                 options.say(f"asr: error: {error}")
                 if several and formats == ("jsonl",) and folder is None:
-                    sys.stdout.write(json_line(Failure(recording.id, recording.audio_filepath, str(error))))
+                    print(json_line(Failure(recording.id, recording.audio_filepath, str(error))), end="")
             bar.update()
     options.note_shortened(folder)
+    bad = failed + bad_rows
     if several:
-        options.say(f"asr: {len(work) - failed} aligned{f', {failed + bad_rows} failed' * bool(failed + bad_rows)}")
-    return 1 if failed + bad_rows else 0
-
-
-def _deliver(transcript: Transcript, folder: OutputFolder | None, formats: tuple[str, ...]) -> None:
-    if folder is not None:
-        folder.write(transcript, transcript.id)
-    else:
-        sys.stdout.write(WRITERS[formats[0]](transcript))
-        sys.stdout.flush()
-    options.warn(*(f"{transcript.audio_filepath or transcript.id}: {warning}" for warning in transcript.warnings))
+        options.say(f"asr: {len(work) - failed} aligned" + (f", {bad} failed" if bad else ""))
+    return 1 if bad else 0
 
 
 def _formats(args: argparse.Namespace, several: bool) -> tuple[str, ...]:

@@ -35,9 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
-    status: int = args.run_subcommand(args)
-    return status
+run = options.run_subcommand
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
@@ -51,19 +49,14 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     target = parser.add_mutually_exclusive_group()
     target.add_argument("--model", metavar="MODEL", help="check spelling and lengths for this model")
     target.add_argument("--tokenizer", metavar="FILE", help="check them for this tokenizer and the default model")
-    target.add_argument(
-        "--config",
-        metavar="RECIPE.yaml",
-        help="check them for this recipe (default for MANIFEST: the recipe's)",
-    )
-    parser.add_argument(
-        "--normalizer", metavar="NAME", help="text normalizer (default: that of the model or recipe, else none)"
-    )
+    recipe = "check them for this recipe (default for MANIFEST: the recipe's)"
+    target.add_argument("--config", metavar="RECIPE.yaml", help=recipe)
+    normalizer = "text normalizer (default: that of the model or recipe, else none)"
+    parser.add_argument("--normalizer", metavar="NAME", help=normalizer)
     parser.add_argument("--read", action="store_true", help="decode all audio, not only the headers")
     parser.add_argument("--json", action="store_true", help="all results as JSON")
-    parser.add_argument(
-        "--limit", type=int, default=_SHOWN, metavar="N", help=f"ids to show per kind of problem (default: {_SHOWN})"
-    )
+    shown = f"ids to show per kind of problem (default: {_SHOWN})"
+    parser.add_argument("--limit", type=int, default=_SHOWN, metavar="N", help=shown)
     parser.add_argument("-o", "--output", metavar="TSV", help="write the ids with problems, and the reasons, to a file")
 
 
@@ -83,19 +76,13 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("source", metavar="SRC", help="a file, a Kaldi directory, a LibriSpeech folder, lhotse's cuts")
     parser.add_argument("target", metavar="DST", help="a .jsonl, .csv or .tsv file, or a folder for Kaldi")
-    parser.add_argument(
-        "--from",
-        dest="source_kind",
-        default="",
-        metavar="FORMAT",
-        help="jsonl, kaldi, librispeech, csv, tsv or commonvoice",
-    )
+    sources = "jsonl, kaldi, librispeech, csv, tsv or commonvoice"
+    parser.add_argument("--from", dest="source_kind", default="", metavar="FORMAT", help=sources)
     parser.add_argument("--to", dest="target_kind", default="", metavar="FORMAT", help="jsonl, kaldi, csv or tsv")
     for name in ("audio", "text", "id", "speaker"):
         parser.add_argument(f"--{name}-column", default="", metavar="NAME", help=f"column or key of the {name}")
-    parser.add_argument(
-        "--normalizer", default="none", metavar="NAME", help="text normalizer (default: none, which only applies NFC)"
-    )
+    normalizer = "text normalizer (default: none, which only applies NFC)"
+    parser.add_argument("--normalizer", default="none", metavar="NAME", help=normalizer)
     parser.add_argument("--force", action="store_true", help="replace DST if it exists")
 
 
@@ -115,9 +102,9 @@ def _check(args: argparse.Namespace) -> int:
             sources += [(path, "test") for path in (*manifests(config.data.dev), *config.data.test.values())]
     if not sources:
         raise UsageError("name a manifest to check (or a recipe that names some: --config RECIPE.yaml)")
-    twice = [path for path, n in Counter(str(Path(path).resolve()) for path, _ in sources).items() if n > 1]
-    if twice:
-        raise UsageError(f"{twice[0]} is named twice")
+    [(path, uses)] = Counter(str(Path(path).resolve()) for path, _ in sources).most_common(1)
+    if uses > 1:
+        raise UsageError(f"{path} is named twice")
     result = audit(sources, _target(args, config, sources), decode=args.read, progress=_progress)
     if args.json:
         print(json.dumps(_as_json(result), ensure_ascii=False, indent=2))
@@ -150,11 +137,9 @@ def _convert(args: argparse.Namespace) -> int:
     if taken and not args.force:
         raise UsageError(f"{target} exists: --force replaces it")
     columns = Columns(args.audio_column, args.text_column, args.id_column, args.speaker_column)
-    unreadable: list[str] = []
-    notes: list[str] = []
-    manifest = read_corpus(
-        args.source, args.source_kind, columns=columns, normalizer=args.normalizer, unreadable=unreadable, notes=notes
-    )
+    found: dict[str, list[str]] = {"unreadable": [], "notes": []}
+    manifest = read_corpus(args.source, args.source_kind, columns=columns, normalizer=args.normalizer, **found)
+    unreadable, notes = found.values()
     for error in unreadable:
         options.say(f"asr: left out: {error}")
     if lost := write_corpus(target, manifest, kind):
@@ -183,8 +168,7 @@ def _target(
     from asr.model.config import ModelConfig, RecurrentConfig
     from asr.text.tokenizer import load_tokenizer, tokenizer_from_dict
 
-    tokenizer = None
-    normalizer, features = "none", FeatureConfig()
+    tokenizer, normalizer, features = None, "none", FeatureConfig()
     model: ModelConfig = RecurrentConfig()
     if args.model:
         metadata = read_metadata(args.model)
@@ -221,27 +205,25 @@ def _print_audit(result: Audit, limit: int) -> None:
     from asr.text.tokenizer import shown_symbol
 
     several = len(result.manifests) > 1
-    for title, advice, findings in (("problem", PROBLEMS, result.problems), ("note", NOTES, result.notes)):
-        for kind in advice:
-            found = [finding for finding in findings if finding.kind == kind]
-            if not found:
-                continue
-            print(f"{title}: {kind} ({len(found):,}){': ' + advice[kind] if advice[kind] else ''}")
-            for finding in found[:limit]:
-                place = f"{finding.manifest}:" if several and kind != "malformed row" else ""
-                name = " ".join(filter(None, (place, finding.id)))
-                print("  " + "  ".join(filter(None, (name, finding.detail))))
-            if len(found) > limit:
-                print(f"  ... and {len(found) - limit:,} more (--limit, --json, -o)")
+    for kind, advice in (PROBLEMS | NOTES).items():
+        found = [finding for finding in result.findings if finding.kind == kind]
+        if found:
+            title = "problem" if kind in PROBLEMS else "note"
+            print(f"{title}: {kind} ({len(found):,}){': ' + advice if advice else ''}")
+        for finding in found[:limit]:
+            place = f"{finding.manifest}:" if several and kind != "malformed row" else ""
+            name = " ".join(filter(None, (place, finding.id)))
+            print("  " + "  ".join(filter(None, (name, finding.detail))))
+        if len(found) > limit:
+            print(f"  ... and {len(found) - limit:,} more (--limit, --json, -o)")
     for path, symbols in result.unknown.items():
         print(f"unknown symbols in {path}:")
         for symbol in symbols:
             print(f"  {shown_symbol(symbol.symbol)} {symbol.count:,} times, e.g. {', '.join(symbol.examples)}")
-    affected = len(result.skips())
     for manifest in result.manifests:
         print(f"{manifest.path}: {_count(len(manifest), 'utterance')}, {_hours(manifest)}")
-    problems, notes = len(result.problems), len(result.notes)
-    print(f"{_count(problems, 'problem')} in {_count(affected, 'utterance')}, {_count(notes, 'note')}")
+    problems, affected = _count(len(result.problems), "problem"), _count(len(result.skips()), "utterance")
+    print(f"{problems} in {affected}, {_count(len(result.notes), 'note')}")
 
 
 def _as_json(result: Audit) -> dict[str, Any]:

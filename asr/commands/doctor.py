@@ -6,9 +6,6 @@ Packages are imported in child processes, so that one that crashes Python is rep
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -17,20 +14,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib import metadata
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 from asr.types import VERSION
 
 _GROUPS = ("required", "optional", "machine")
-_MARKS = {"ok": "ok", "warning": "warning", "missing": "MISSING", "broken": "BROKEN"}
-_TIMEOUT = 120.0  # seconds for a batch of packages to import; a cold file system can be slow
+_TIMEOUT = 120.0  # seconds without an answer from a child; a cold file system can be slow
 _GIB = 2**30
 
 
 class Package(NamedTuple):
-    """The distribution and its lowest version, the module to import, and what it is for."""
+    """A distribution with its lowest version, the module to import, and what it is for."""
 
     name: str
     lowest: str
@@ -38,9 +36,16 @@ class Package(NamedTuple):
     purpose: str
     group: str = "required"
 
+    def pip(self, option: str = "") -> str:
+        """The command that installs it; "" for what pip does not install."""
+        return f"pip install {option}'{self.name}>={self.lowest}'" if self.lowest else ""
+
+    def broken(self, reason: str) -> Diagnosis:
+        return Diagnosis(self.name, "broken", "", reason, self.pip("--force-reinstall "), self.group)
+
 
 class Diagnosis(NamedTuple):
-    """How a package or a property of the machine is: ok, warning, missing or broken; `fix` is a command."""
+    """The state of a package or of a part of the machine: ok, warning, missing or broken; `fix` is a command."""
 
     name: str
     state: str = "ok"
@@ -78,10 +83,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    found = sorted([*check_machine(), *check_packages()], key=lambda diagnosis: _GROUPS.index(diagnosis.group))
+    found = sorted([*check_machine(), *check_packages()], key=lambda d: _GROUPS.index(d.group))
     works = all(d.state in ("ok", "warning") for d in found if d.group == "required")
     if args.json:
-        print(json.dumps({"ok": works, "version": VERSION, "parts": [diagnosis._asdict() for diagnosis in found]}))
+        print(json.dumps({"ok": works, "version": VERSION, "parts": [d._asdict() for d in found]}))
     else:
         print(table(found))
     return 0 if works else 1
@@ -89,37 +94,29 @@ def run(args: argparse.Namespace) -> int:
 
 def table(found: Sequence[Diagnosis]) -> str:
     """A line per diagnosis, by group; the command that fixes it indented below; a summary at the end."""
-    name_width, version_width = max(len(d.name) for d in found), max(len(d.version) for d in found)
+    width, version_width = max(len(d.name) for d in found), max(len(d.version) for d in found)
     lines: list[str] = []
-    group = ""
-    for d in found:
-        if d.group != group:
-            group = d.group
-            lines += ["", group] if lines else [group]
-        mark = "-" if d.state == "missing" and group != "required" else _MARKS[d.state]
-        lines.append(f"  {d.name:<{name_width}}  {mark:<7}  {d.version:<{version_width}}  {d.note}".rstrip())
-        if d.fix:
-            lines.append(f"  {'':<{name_width}}  {'':<7}  -> {d.fix}")
+    for group, members in groupby(found, key=lambda d: d.group):
+        lines.append(group)
+        for d in members:
+            mark = d.state if d.state in ("ok", "warning") else d.state.upper()
+            mark = "-" if d.state == "missing" and group != "required" else mark
+            lines.append(f"  {d.name:<{width}}  {mark:<7}  {d.version:<{version_width}}  {d.note}".rstrip())
+            lines += [" " * (width + 13) + f"-> {d.fix}"] if d.fix else []
+        lines.append("")
     failed = [d.name for d in found if d.group == "required" and d.state in ("missing", "broken")]
     warned = [d.name for d in found if d.state == "warning" or (d.state == "broken" and d.group != "required")]
-    summary = f"does not work yet: fix {', '.join(failed)}" if failed else "all required parts work"
-    if warned and not failed:
-        summary += f"; look at {', '.join(warned)}"
-    return "\n".join([*lines, "", f"asr {VERSION}: {summary}"])
+    works = "all required parts work" + (f"; look at {', '.join(warned)}" if warned else "")
+    summary = f"does not work yet: fix {', '.join(failed)}" if failed else works
+    return "\n".join([*lines, f"asr {VERSION}: {summary}"])
 
 
 def check_packages(packages: Sequence[Package] = PACKAGES) -> list[Diagnosis]:
-    """Import every package in child processes and say for each whether it works, in the order given."""
-    # Lightning and what it builds on take as long to import as all the others together.
-    slow = [package for package in packages if package.module in ("torch", "torchaudio", "pytorch_lightning")]
-    others = [package for package in packages if package not in slow]
-    with ThreadPoolExecutor() as pool:
-        found = {d.name: d for batch in pool.map(_check_batch, (slow, others)) for d in batch}
-    return [found[package.name] for package in packages]
+    """Import the packages in a child process and say for each whether it works, in the order given.
 
-
-def _check_batch(packages: list[Package]) -> list[Diagnosis]:
-    """One child for all of them, because imports are shared; after a package that ends it, another for the rest."""
+    One child imports all of them, because they share most of what they import; where a package ends it, the next child
+    goes on after that package.
+    """
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
     environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONIOENCODING": "utf-8", "PYTHONPATH": path}
     found: list[Diagnosis] = []
@@ -127,16 +124,16 @@ def _check_batch(packages: list[Package]) -> list[Diagnosis]:
         command = [sys.executable, "-m", "asr.commands.doctor", json.dumps(rest)]
         try:
             child = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=_TIMEOUT, check=False
+                command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=_TIMEOUT
             )
-            lines = child.stdout.splitlines()
+            answers = child.stdout
             message = child.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-            cause = f"importing it ends Python ({child.returncode}) {message}".strip()
+            reason = f"importing it ends Python ({child.returncode}) {message}".strip()
         except subprocess.TimeoutExpired as late:
-            lines, cause = (late.stdout or b"").splitlines(), f"no answer within {_TIMEOUT:.0f} s"
-        found += [Diagnosis(*json.loads(line)) for line in lines]
-        if len(lines) < len(rest):
-            found.append(_broken(rest[len(lines)], cause))
+            answers, reason = late.stdout or b"", f"no answer within {_TIMEOUT:.0f} s"
+        found += [Diagnosis(*json.loads(line)) for line in answers.splitlines()]
+        if len(found) < len(packages):
+            found.append(packages[len(found)].broken(reason))
     return found
 
 
@@ -149,32 +146,31 @@ def _child(packages: list[Package]) -> None:
 
 
 def _import(package: Package) -> Diagnosis:
-    """Import a package in this process and say how it is."""
-    name, lowest, module, purpose, group = package
-    fix = f"pip install '{name}>={lowest}'" if lowest else ""
-    missing = Diagnosis(name, "missing", "", f"needed for {purpose}", fix, group)
+    """Import a package in this process and say whether it works."""
+    name, module = package.name, package.module
+    missing = Diagnosis(name, "missing", "", f"needed for {package.purpose}", package.pip(), package.group)
     try:
         if not importlib.util.find_spec(module):
             return missing
         if name not in ("espeakng-loader", "torchaudio"):  # the first is GPL, the second goes through asr.audio only
             importlib.import_module(module)
-        version = ""
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            version = importlib.metadata.version(name)
-        found = Diagnosis(name, version=version, group=group)._replace(**_details(name))
+        found = Diagnosis(name, version=_installed(name), group=package.group)._replace(**_details(name))
     except BaseException as error:
         absent = isinstance(error, ModuleNotFoundError) and module.split(".")[0] == (error.name or "").split(".")[0]
-        return missing if absent or "is not installed" in str(error) else _broken(package, error)
-    if found.version and _release(found.version) < _release(lowest):
-        fix = f"pip install --upgrade '{name}>={lowest}'"
-        return found._replace(state="broken", note=f"too old, {lowest} is needed", fix=fix)
+        if absent or "is not installed" in str(error):
+            return missing
+        return package.broken(f"{type(error).__name__}: {' '.join(str(error).split())}"[:300])
+    if found.version and _release(found.version) < _release(package.lowest):
+        note, fix = f"too old, {package.lowest} is needed", package.pip("--upgrade ")
+        return found._replace(state="broken", note=note, fix=fix)
     return found
 
 
-def _broken(package: Package, cause: BaseException | str) -> Diagnosis:
-    note = cause if isinstance(cause, str) else f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:300]
-    fix = f"pip install --force-reinstall '{package.name}>={package.lowest}'" if package.lowest else ""
-    return Diagnosis(package.name, "broken", "", note, fix, package.group)
+def _installed(name: str) -> str:
+    """The version of a distribution, "" where it is not installed as one."""
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(name)
+    return ""
 
 
 def _release(version: str) -> tuple[int, ...]:
@@ -184,33 +180,30 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _details(name: str) -> dict[str, str]:
-    """What else is worth knowing of a package that works, as fields of its diagnosis."""
-    note, fix = "", ""
-    if name == "pytorch-lightning":
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            other = importlib.metadata.version("lightning")
-            note = f"the package lightning {other} is installed beside it; objects of the two do not mix"
-            fix = "pip uninstall -y lightning"
-    elif name == "soundfile":
+    """What else is worth knowing about a package that works, as fields of its diagnosis."""
+    if name in ("torch", "torchaudio", "GPU"):
+        return _torch_details(name)
+    if name == "pytorch-lightning" and (other := _installed("lightning")):
+        note = f"the package lightning {other} is installed beside it; objects of the two do not mix"
+        return {"state": "warning", "note": note, "fix": "pip uninstall -y lightning"}
+    if name == "soundfile":
         import soundfile
 
         kinds = soundfile.available_formats()
         lacking = [kind.lower() for kind in ("FLAC", "OGG", "MP3") if kind not in kinds]
-        if "OGG" in kinds and "OPUS" not in soundfile.available_subtypes("OGG"):
-            lacking.append("opus")
-        note = f"libsndfile {soundfile.__libsndfile_version__}"
+        lacking += ["opus"] if "OGG" in kinds and "OPUS" not in soundfile.available_subtypes("OGG") else []
+        library = f"libsndfile {soundfile.__libsndfile_version__}"
         if not lacking:
-            return {"note": f"{note}: wav flac ogg opus mp3"}
-        note, fix = f"{note} cannot read {' '.join(lacking)}", "pip install --upgrade --force-reinstall soundfile"
-    elif name == "pyctcdecode":
+            return {"note": f"{library}: wav flac ogg opus mp3"}
+        fix = "pip install --upgrade --force-reinstall soundfile"
+        return {"state": "warning", "note": f"{library} cannot read {' '.join(lacking)}", "fix": fix}
+    if name == "pyctcdecode":
         import numpy
 
         if _release(numpy.__version__) >= (2,):
             note = f"declares numpy below 2, {numpy.__version__} is here: installing it will downgrade numpy"
-            fix = "pip install 'numpy<2'"
-    elif name in ("torch", "torchaudio", "GPU"):
-        return _torch_details(name)
-    return {"state": "warning", "note": note, "fix": fix} if note else {}
+            return {"state": "warning", "note": note, "fix": "pip install 'numpy<2'"}
+    return {}
 
 
 def _torch_details(name: str) -> dict[str, str]:
@@ -225,10 +218,10 @@ def _torch_details(name: str) -> dict[str, str]:
 
         if ours.native_available:
             return {"version": ours.version, "note": "native part loaded"}
-        wheel, cause = ours.version.partition("+cu")[2], ours.unavailable_reason
+        wheel, reason = ours.version.partition("+cu")[2], ours.unavailable_reason
         if wheel.isdecimal() and wheel != (cuda or "").replace(".", ""):
-            cause = f"a wheel for CUDA {wheel[:-1]}.{wheel[-1]}, torch is for {target}"
-        return {"version": ours.version, "note": f"without its native part, which nothing here needs ({cause})"}
+            reason = f"a wheel for CUDA {wheel[:-1]}.{wheel[-1]}, torch is for {target}"
+        return {"version": ours.version, "note": f"without its native part, which nothing here needs ({reason})"}
     if torch.cuda.is_available():
         cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
         return {"note": ", ".join(f"{card.name} ({card.total_memory / _GIB:.0f} GiB)" for card in cards)}
@@ -249,23 +242,23 @@ def check_machine() -> list[Diagnosis]:
         fix = "use Python 3.10 to 3.13: python3.12 -m venv .venv"
         python = python._replace(state="broken", note="Python 3.10 to 3.13 is needed", fix=fix)
     usable, present = available_cores(), os.cpu_count() or 1
-    cores = f"{usable} usable" if usable == present else f"{usable} usable of {present}"
-    memory = Diagnosis("/dev/shm", note="not on this system")
-    with contextlib.suppress(OSError):
+    cores = Diagnosis("cores", note=f"{usable} usable" + (f" of {present}" if usable != present else ""))
+    shared = Diagnosis("/dev/shm", note="not on this system")
+    with suppress(OSError):
         free = shutil.disk_usage("/dev/shm").free
-        memory = memory._replace(note=f"{free / _GIB:.1f} GiB free")
+        shared = shared._replace(note=f"{free / _GIB:.1f} GiB free")
         if free < _GIB:
             note = f"{free / 2**20:.0f} MiB free: data loading workers pass their batches through it"
-            memory = memory._replace(state="warning", note=note, fix="docker run --shm-size=8g ..., or data.workers=0")
+            shared = Diagnosis("/dev/shm", "warning", "", note, "docker run --shm-size=8g ..., or data.workers=0")
     files = Diagnosis("open files", note="no limit on this system")
-    with contextlib.suppress(ImportError):  # Windows
+    with suppress(ImportError):  # Windows
         import resource
 
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         files = files._replace(note=f"limit {limit}")
         if limit != resource.RLIM_INFINITY and limit < 1024:
-            files = files._replace(state="warning", note=f"limit {limit}: workers may run out", fix="ulimit -n 4096")
-    return [python, _ffmpeg(), Diagnosis("cores", note=cores), _memory(), memory, files]
+            files = Diagnosis("open files", "warning", "", f"limit {limit}: workers may run out", "ulimit -n 4096")
+    return [python, _ffmpeg(), cores, _memory(), shared, files]
 
 
 def _ffmpeg() -> Diagnosis:
@@ -281,21 +274,16 @@ def _ffmpeg() -> Diagnosis:
 
 
 def _memory() -> Diagnosis:
-    """What there is and what is free, within the container's limit if there is one."""
-
-    def read(path: str) -> str:
-        with contextlib.suppress(OSError):
-            return Path(path).read_text(encoding="utf-8").strip()
-        return ""
-
-    sizes = {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+): +(\d+) kB", read("/proc/meminfo"), re.M)}
-    if "MemTotal" not in sizes:
+    """Total and free memory, within the container's limit if there is one."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="utf-8")
+    except OSError:
         return Diagnosis("memory", note="unknown on this system")
-    total, free = sizes["MemTotal"], sizes.get("MemAvailable", 0)
-    limit, used = read("/sys/fs/cgroup/memory.max"), read("/sys/fs/cgroup/memory.current")
-    if limit.isdecimal() and int(limit) < total:
-        total = int(limit)
-        free = min(free, total - int(used) if used.isdecimal() else total)
+    sizes = {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+): +(\d+) kB", text, re.M)}
+    total, free = sizes["MemTotal"], sizes["MemAvailable"]
+    with suppress(OSError, ValueError):  # no container; one without a limit says "max"
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text("utf-8")) for name in ("max", "current"))
+        total, free = min(total, limit), min(free, limit - used)
     note = f"{total / _GIB:.1f} GiB, {free / _GIB:.1f} GiB free"
     if free < 2 * _GIB:
         return Diagnosis("memory", "warning", "", f"{note}: little for training")

@@ -1,15 +1,15 @@
-"""`asr evaluate`: word and character error rate of a model on a manifest."""
+"""`asr evaluate` and `asr calibrate`: error rates of a model on a manifest, and the calibration of its confidences."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr.commands import options, report
-from asr.types import Transcript, UsageError
+from asr.commands import options
+from asr.types import AsrError, Transcript, UsageError
 
 if TYPE_CHECKING:
     from asr.recognition.evaluation import Evaluation
@@ -17,39 +17,34 @@ if TYPE_CHECKING:
 
 TABLE_ROWS = 10
 
+CALIBRATE_EPILOG = """\
+"after" is measured by cross-validation: each fifth of the speakers (or utterances) with a calibration fitted to the
+others. The calibration in NEW.asr is fitted to all of them; measure it on a test set with `asr evaluate`.
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", nargs="+", metavar="MANIFEST", help="JSONL manifest; several are scored as one set")
     options.add_model_options(parser)
     options.add_decoding_options(parser)
-    parser.add_argument(
-        "--normalizer",
-        metavar="NAME",
-        help="none, basic or librispeech, basic@1 for an earlier version (default: the model's own)",
-    )
+    named = "none, basic or librispeech, basic@1 for an earlier version (default: the model's own)"
+    parser.add_argument("--normalizer", metavar="NAME", help=named)
     parser.add_argument("--json", action="store_true", help="all results as one JSON object on stdout")
-    parser.add_argument(
-        "--tables", action="store_true", help="print sclite's row, errors by speaker and length, confusions"
+    tables = "print sclite's row, errors by speaker and length, confusions"
+    parser.add_argument("--tables", action="store_true", help=tables)
+    options.add_report_options(parser)
+    shown = "with --html: show the posteriors for the N utterances with most errors (default: 8), or for these ids"
+    parser.add_argument("--posteriorgrams", default="8", metavar="N|ID[,ID]", help=shown)
+    written = (
+        "write hyp.trn, ref.trn, alignments.txt, hypotheses.jsonl, summary.json and, if words have times, hyp.ctm and "
+        "ref.stm to this folder, replacing those of an earlier run"
     )
-    report.add_report_options(parser)
-    parser.add_argument(
-        "--posteriorgrams",
-        default="8",
-        metavar="N|ID[,ID]",
-        help="with --html: show the posteriors for the N utterances with most errors (default: 8), or for these ids",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="DIR",
-        help="write hyp.trn, ref.trn, alignments.txt, hypotheses.jsonl, summary.json and, if words have times, hyp.ctm "
-        "and ref.stm to this folder, replacing those of an earlier run",
-    )
+    parser.add_argument("-o", "--output", metavar="DIR", help=written)
 
 
 def run(args: argparse.Namespace) -> int:
     options.decoding_config(args)
-    report.check_report_options(args)
+    options.check_report_options(args)
     from asr.corpus.manifest import Manifest
     from asr.recognition.outputs import OutputFolder
     from asr.text.normalize import normalizer
@@ -63,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     recognizer = options.load_recognizer(args)
     evaluation = options.evaluate(args, recognizer, manifest, args.normalizer)
     if args.snr:
-        evaluation = replace(evaluation, scored=report.with_estimated_snr(evaluation.scored))
+        evaluation = replace(evaluation, scored=options.with_estimated_snr(evaluation.scored))
     model = {"model": args.model, "decoder": args.decoder, "device": str(recognizer.device)}
     if args.output:
         evaluation.write(args.output, model)
@@ -83,10 +78,10 @@ def run(args: argparse.Namespace) -> int:
 def _places(names: str, ids: list[str]) -> list[int]:
     """Where the utterances of a comma-separated list are in the manifest."""
     places = {name: i for i, name in enumerate(ids)}
-    unknown = [name for name in names.split(",") if name not in places]
-    if unknown:
-        raise UsageError(f"--posteriorgrams: no utterance has the id '{unknown[0]}' (give a number, or ids)")
-    return [places[name] for name in names.split(",")]
+    try:
+        return [places[name] for name in names.split(",")]
+    except KeyError as error:
+        raise UsageError(f"--posteriorgrams: no utterance has the id {error} (give a number, or ids)") from None
 
 
 def _write_report(
@@ -100,17 +95,54 @@ def _write_report(
             samples, _ = read_clip(evaluation.scored.lines[i], recognizer.rate)
             [log_probs] = recognizer.emissions([samples])
             posteriorgrams[i] = Posteriorgram(log_probs, recognizer.tokenizer.labels, recognizer.frame_seconds)
-    return report.write(
-        args,
-        [evaluation.scored],
-        title=f"{Path(args.model).name} on {', '.join(Path(name).name for name in args.manifest)}",
-        facts=[
-            f"decoder {args.decoder}",
-            f"real-time factor {evaluation.real_time_factor:.3f}",
-            f"confidences calibrated on {recognizer.model_file.training['confidence'].get('manifest', 'other data')}"
-            if recognizer.calibration
-            else "confidences not calibrated",
-        ],
-        warnings=evaluation.warnings,
-        posteriorgrams=posteriorgrams,
+    title = f"{Path(args.model).name} on {', '.join(Path(name).name for name in args.manifest)}"
+    calibrated = "not calibrated"
+    if recognizer.calibration:
+        calibrated = f"calibrated on {recognizer.model_file.training['confidence'].get('manifest', 'other data')}"
+    facts = [f"decoder {args.decoder}", f"real-time factor {evaluation.real_time_factor:.3f}"]
+    facts.append(f"confidences {calibrated}")
+    return options.write_html(
+        args, [evaluation.scored], title=title, facts=facts, warnings=evaluation.warnings, posteriorgrams=posteriorgrams
     )
+
+
+def add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = CALIBRATE_EPILOG
+    parser.add_argument("manifest", metavar="MANIFEST", help="a development set: not used in training or testing")
+    options.add_model_options(parser)
+    options.add_decoding_options(parser)
+    parser.add_argument("-o", "--output", metavar="NEW.asr", help="write a model file with the calibration")
+    parser.add_argument("--force", action="store_true", help="replace NEW.asr if it exists")
+    parser.add_argument("--json", action="store_true", help="all results as one JSON object on stdout")
+
+
+def run_calibrate(args: argparse.Namespace) -> int:
+    options.decoding_config(args)
+    options.refuse_existing(args.output, args.force)
+    from asr.corpus.manifest import Manifest
+    from asr.decoding.confidence import fit_calibration
+    from asr.recognition.evaluation import held_out, write_calibrated
+    from asr.scoring.breakdown import pooled, quality_line
+
+    manifest = Manifest.read(args.manifest)
+    recognizer = options.load_recognizer(args)
+    recognizer.calibration = None
+    evaluation = options.evaluate(args, recognizer, manifest)
+    scored = evaluation.scored
+    found = [(u, line.speaker) for u, line in zip(scored.word_confidences, scored.lines, strict=True) if u]
+    words = pooled([utterance for utterance, _ in found])
+    if not words.confidences:
+        raise AsrError(f"{args.manifest}: no words were recognized: there is nothing to calibrate on")
+    calibration = fit_calibration(words.confidences, words.correct)
+    unseen = held_out([utterance for utterance, _ in found], [speaker for _, speaker in found])
+    before, after = words.quality(), None if unseen is None else unseen.quality()
+    summary = {"manifest": Path(args.manifest).name, "decoder": args.decoder, "before": before, "held_out": after}
+    if args.output:
+        write_calibrated(args.model, args.output, calibration, summary)
+    if args.json:
+        print(json.dumps({**asdict(calibration), **summary}, ensure_ascii=False))
+    else:
+        print(f"temperature {calibration.temperature:.3f}, offset {calibration.offset:+.3f}")
+        print(f"before  {quality_line(before)}")
+        print(f"after   {quality_line(after) if after else 'not known: one utterance leaves nothing to measure on'}")
+    return 1 if evaluation.failures else 0

@@ -6,17 +6,15 @@ import argparse
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asr.commands import lm_tune, options
+from asr.commands import options
+from asr.files import is_input
 from asr.types import UsageError
 
 if TYPE_CHECKING:
-    from asr.lm.estimate import Estimate
     from asr.lm.files import Tuned
-    from asr.lm.ngram import NGramLM
     from asr.lm.tables import NGramTables
 
 _LM_HELP = "an ARPA file, plain or gzip, or a binary of asr"
@@ -31,15 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "train": ("estimate a language model from text", _add_train, _train),
             "convert": ("convert between ARPA and binary, change the case of the words, prune", _add_convert, _convert),
             "info": ("describe a language model", _add_info, _info),
-            "tune": ("find alpha and beta on a development set", lm_tune.add_arguments, lm_tune.run),
+            "tune": ("find alpha and beta on a development set", _add_tune, _tune),
             "perplexity": ("measure the perplexity of a language model on text", _add_perplexity, _perplexity),
         },
     )
 
 
-def run(args: argparse.Namespace) -> int:
-    status: int = args.run_subcommand(args)
-    return status
+run = options.run_subcommand
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -50,33 +46,26 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("texts", nargs="+", metavar="TEXT", help=_TEXT_HELP)
     parser.add_argument("-o", "--output", required=True, metavar="LM", help=_OUTPUT_HELP)
     parser.add_argument("--order", type=int, default=3, metavar="N", help="words of the longest n-grams (default: 3)")
-    parser.add_argument(
-        "--prune",
-        type=int,
-        nargs="+",
-        default=[],
-        metavar="N",
-        help="leave out n-grams seen at most N times: a number per order, the last one for all higher orders (0 0 1)",
-    )
+    rare = "leave out n-grams seen at most N times: a number per order, the last one for all higher orders (0 0 1)"
+    parser.add_argument("--prune", type=int, nargs="+", default=[], metavar="N", help=rare)
     _add_prune_entropy(parser, "")
     parser.add_argument("--limit-vocab", metavar="FILE", help="leave out n-grams with words not in this list")
     _add_normalizer(parser)
-    parser.add_argument(
-        "--discount-fallback",
-        type=float,
-        nargs="+",
-        metavar="D",
-        help="discounts for counts 1, 2 and more where a small text determines none (default: 0.5 1 1.5)",
-    )
+    fallback = "discounts for counts 1, 2 and more where a small text determines none (default: 0.5 1 1.5)"
+    parser.add_argument("--discount-fallback", type=float, nargs="+", metavar="D", help=fallback)
     parser.add_argument("--force", action="store_true", help="replace LM if it exists")
 
 
 def _train(args: argparse.Namespace) -> int:
-    from asr.lm.estimate import encode_corpus, estimate, pruning_thresholds, read_sentences
+    from asr.lm.estimate import FALLBACK, encode_corpus, estimate, pruning_thresholds, read_sentences
+    from asr.lm.prune import prune_entropy
     from asr.lm.tables import LMError
 
     write = _writer(args.output, args.force)
-    fallback = _fallback(args.discount_fallback)
+    given: list[float] = args.discount_fallback or list(FALLBACK)
+    d1, d2, d3 = (given + 2 * given[-1:])[:3]
+    if len(given) > 3 or not (0 <= d1 <= 1 and 0 <= d2 <= 2 and 0 <= d3 <= 3):
+        raise UsageError("--discount-fallback takes up to three discounts, at most 1, 2 and 3: for example 0.5 1 1.5")
     try:
         pruning_thresholds(args.prune, args.order)  # before the text is read
     except LMError as error:
@@ -90,20 +79,15 @@ def _train(args: argparse.Namespace) -> int:
     if corpus.skipped:
         _warn(f"{corpus.skipped:,} occurrences of <s>, </s> or <unk> in the text, read as white space")
     _say(f"{corpus.sentences:,} sentences, {len(corpus.tokens) - corpus.sentences:,} words; estimating")
-    result = estimate(
-        corpus,
-        args.order,
-        prune=args.prune,
-        limit_vocabulary=allowed,
-        fallback=fallback,
-        warn=_warn,
-    )
+    result = estimate(corpus, args.order, prune=args.prune, limit_vocabulary=allowed, fallback=(d1, d2, d3), warn=_warn)
+    tables = result.tables
     if args.prune_entropy:
-        from asr.lm.prune import prune_entropy
-
-        result = replace(result, tables=prune_entropy(result.tables, args.prune_entropy, corpus))
-    write(result.tables, None)
-    print(_statistics(args.output, result))
+        tables = prune_entropy(tables, args.prune_entropy, corpus)
+    write(tables, None)
+    print(f"{args.output}: order, n-grams, discounts D1 D2 D3+")
+    for k, (count, discounts) in enumerate(zip(tables.counts, result.discounts, strict=False), 1):
+        fixed = "  (fixed)" if k in result.fell_back else ""
+        print(f"{k}  {count:>12,}  {' '.join(f'{d:.4f}' for d in discounts)}{fixed}")
     return 0
 
 
@@ -118,6 +102,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 def _convert(args: argparse.Namespace) -> int:
     from asr.lm.files import read_tuned
     from asr.lm.ngram import read_ngrams
+    from asr.lm.prune import prune_entropy
     from asr.lm.tables import with_case
 
     write = _writer(args.target, args.force)
@@ -125,8 +110,6 @@ def _convert(args: argparse.Namespace) -> int:
     if args.case:
         tables = with_case(tables, getattr(str, args.case))
     if args.prune_entropy:
-        from asr.lm.prune import prune_entropy
-
         tables = prune_entropy(tables, args.prune_entropy)
     write(tables, read_tuned(args.source))
     return 0
@@ -139,8 +122,10 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 
 
 def _info(args: argparse.Namespace) -> int:
-    from asr.lm.check import token_level
-    from asr.lm.ngram import NGramLM
+    from asr.lm.ngram import NGramLM, check_lm, spelled_share, token_level
+    from asr.lm.tables import LMError
+    from asr.model.checkpoint import read_metadata
+    from asr.text.tokenizer import tokenizer_from_dict
 
     lm = NGramLM.read(args.lm, verify=True)
     values: dict[str, Any] = {
@@ -155,11 +140,113 @@ def _info(args: argparse.Namespace) -> int:
         "tuned": lm.tuned and {"alpha": lm.tuned.alpha, "beta": lm.tuned.beta, "beam_width": lm.tuned.beam_width},
     }
     if args.model:
-        values |= _fit(lm, args.model)
+        labels = tokenizer_from_dict(read_metadata(args.model)["tokenizer"]).labels
+        values["spelled_share"] = spelled_share(lm, labels)
+        try:
+            values["remarks"] = check_lm(lm, labels)
+        except LMError as error:
+            values["remarks"] = [str(error)]
     elif level := token_level(lm):
         values["remarks"] = [f"looks like a model of {level}, not of words"]
     print(json.dumps(values, ensure_ascii=False) if args.json else _described(values))
     return 0
+
+
+def _described(values: dict[str, Any]) -> str:
+    size = f"{values['bytes'] / 1e6:.1f} MB, " if values["bytes"] is not None else ""
+    rows = [
+        ("file", f"{values['path']} ({size}{values['kind']})"),
+        ("order", str(values["order"])),
+        ("n-grams", " + ".join(f"{n:,}" for n in values["ngrams"])),
+        ("words", f"{values['words']:,} with <unk>, <s> and </s>"),
+        ("in memory", f"{values['memory_bytes'] / 1e6:.1f} MB"),
+        ("<unk>", f"log10 p = {values['unk_log10']:.4f}"),
+    ]
+    if values["tuned"]:
+        rows.append(("tuned", ", ".join(f"{key} {v:g}" for key, v in values["tuned"].items() if v is not None)))
+    if "spelled_share" in values:
+        rows.append(("can be spelled", f"{values['spelled_share']:.1%} of the words, by probability"))
+    return options.labeled([*rows, *(("remark", remark) for remark in values.get("remarks", ()))])
+
+
+def _add_tune(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Find alpha, beta and the beam width with the fewest word errors on a development set. The acoustic model runs "
+        "once; its output is kept in a folder. The result is stored beside the language model, where --lm finds it."
+    )
+    parser.add_argument("manifest", nargs="+", metavar="MANIFEST", help="JSONL manifest of a development set")
+    options.add_model_options(parser)
+    parser.add_argument("--lm", required=True, metavar="LM", help="language model, ARPA or binary")
+    for name, default in (("--alpha", "0:3"), ("--beta", "-1:5")):
+        bounds = f"bounds of the search (default: {default})"
+        parser.add_argument(name, default=default, metavar="LOW:HIGH", help=bounds)
+    parser.add_argument("--beam-width", type=options.positive, metavar="N", help="use this width (default: choose one)")
+    parser.add_argument("--lexicon", metavar="FILE", help="allow only these words")
+    parser.add_argument("--jobs", type=options.positive, default=1, metavar="N", help="decoding threads (default: 1)")
+    parser.add_argument("-o", "--output", metavar="DIR", help="folder for trials, plot, emissions (default: LM.tuning)")
+    parser.add_argument("--json", action="store_true", help="the result as one JSON object on stdout")
+
+
+def _tune(args: argparse.Namespace) -> int:
+    alphas, betas = _bounds(args.alpha, "--alpha"), _bounds(args.beta, "--beta")
+    if alphas[0] < 0:
+        raise UsageError("--alpha must not be negative")
+    if is_input(args.lm) and not Path(args.lm).is_file():
+        raise UsageError(f"{args.lm}: a pipe; the weights are stored beside the language model, so save it as a file")
+    from asr.corpus.manifest import Manifest
+    from asr.recognition.tuning import refuse_test_set
+
+    manifest = Manifest.read(args.manifest)
+    refuse_test_set(manifest)  # before the model runs
+    import asr
+    from asr.recognition.outputs import OutputFolder
+    from asr.recognition.tuning import table, tune_on_manifest, write_tuning
+
+    folder = Path(args.output or f"{args.lm}.tuning")
+    OutputFolder(folder, ())  # a folder that cannot be created is an error before the work
+    recognizer = asr.load(args.model, device=args.device, threads=args.threads)
+    with options.progress_bar(args, total=len(manifest), unit="utt") as bar:
+        tuning = tune_on_manifest(
+            recognizer,
+            args.model,
+            args.lm,
+            manifest,
+            folder,
+            alphas=alphas,
+            betas=betas,
+            beam_width=args.beam_width,
+            lexicon=args.lexicon,
+            jobs=args.jobs,
+            batch_seconds=args.batch_seconds,
+            on_result=bar.update,
+            warn=options.warn,
+        )
+    write_tuning(tuning, folder, f"{Path(args.lm).name} with {Path(args.model).name}")
+    best = tuning.best
+    values = {
+        "alpha": best.alpha,
+        "beta": best.beta,
+        "beam_width": best.beam_width,
+        "wer": tuning.wer(best),
+        "errors": best.errors,
+        "reference_words": tuning.reference_words,
+        "utterances": tuning.utterances,
+        "trials": len(tuning.trials),
+    }
+    print(json.dumps(values) if args.json else table(tuning))
+    _say(f"stored beside {args.lm}; all trials and the surface are in {folder}")
+    return 0
+
+
+def _bounds(text: str, name: str) -> tuple[float, float]:
+    """The two numbers of LOW:HIGH."""
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError:
+        raise UsageError(f"{name} takes LOW:HIGH, two numbers, found '{text}'") from None
+    if not low < high:
+        raise UsageError(f"{name}: {low:g} is not below {high:g}")
+    return low, high
 
 
 def _add_perplexity(parser: argparse.ArgumentParser) -> None:
@@ -177,25 +264,26 @@ def _perplexity(args: argparse.Namespace) -> int:
     found = perplexity(NGramLM.read(args.lm, verify=True), read_sentences(args.texts, normalize))
     if not found.tokens:
         raise UsageError("no text to score: not a single line")
+    values = {
+        "perplexity": found.with_unknown,
+        "perplexity_without_oov": found.without_unknown,
+        "sentences": found.sentences,
+        "tokens": found.tokens,
+        "oov": found.unknown,
+        "oov_rate": found.unknown_rate,
+        "log10": found.log10,
+    }
     if args.json:
-        values = {
-            "perplexity": found.with_unknown,
-            "perplexity_without_oov": found.without_unknown,
-            "sentences": found.sentences,
-            "tokens": found.tokens,
-            "oov": found.unknown,
-            "oov_rate": found.unknown_rate,
-            "log10": found.log10,
-        }
-        print(json.dumps({key: None if v != v or v in (math.inf,) else v for key, v in values.items()}))
+        print(json.dumps({key: value if math.isfinite(value) else None for key, value in values.items()}))
         return 0
-    print(
-        f"perplexity, unknown words counted   {found.with_unknown:.2f}\n"
-        f"perplexity, unknown words left out  {found.without_unknown:.2f}\n"
-        f"unknown words                       {found.unknown:,} ({found.unknown_rate:.2%})\n"
-        f"tokens (words and </s>)             {found.tokens:,}\n"
-        f"sentences                           {found.sentences:,}"
-    )
+    rows = [
+        ("perplexity, unknown words counted", f"{found.with_unknown:.2f}"),
+        ("perplexity, unknown words left out", f"{found.without_unknown:.2f}"),
+        ("unknown words", f"{found.unknown:,} ({found.unknown_rate:.2%})"),
+        ("tokens (words and </s>)", f"{found.tokens:,}"),
+        ("sentences", f"{found.sentences:,}"),
+    ]
+    print(options.labeled(rows))
     return 0
 
 
@@ -225,13 +313,9 @@ def _writer(path: str, force: bool) -> Callable[[NGramTables, Tuned | None], Non
 
 
 def _add_prune_entropy(parser: argparse.ArgumentParser, hint: str) -> None:
-    parser.add_argument(
-        "--prune-entropy",
-        type=_share,
-        metavar="T",
-        help="leave out n-grams whose loss raises the perplexity by less than this share, for example 1e-7 (Stolcke "
-        f"1998, as SRILM's -prune{hint})",
-    )
+    pruned = "leave out n-grams whose loss raises the perplexity by less than this share, for example 1e-7"
+    source = f"(Stolcke 1998, as SRILM's -prune{hint})"
+    parser.add_argument("--prune-entropy", type=_share, metavar="T", help=f"{pruned} {source}")
 
 
 def _share(text: str) -> float:
@@ -249,65 +333,11 @@ def _add_normalizer(parser: argparse.ArgumentParser) -> None:
 
 
 def _normalizer(args: argparse.Namespace) -> Callable[[str], str]:
+    from asr.model.checkpoint import read_metadata
     from asr.text.normalize import normalizer
 
-    if args.model:
-        from asr.model.checkpoint import read_metadata
-
-        return normalizer(read_metadata(args.model)["normalizer"])
-    return normalizer(args.normalizer) if args.normalizer else str
-
-
-def _fallback(given: list[float] | None) -> tuple[float, float, float]:
-    from asr.lm.estimate import FALLBACK
-
-    if given is None:
-        return FALLBACK
-    values = given[:3] + [given[-1]] * (3 - len(given))
-    if len(given) > 3 or any(not 0 <= d <= j for j, d in enumerate(values, 1)):
-        raise UsageError("--discount-fallback takes up to three discounts, at most 1, 2 and 3: for example 0.5 1 1.5")
-    return values[0], values[1], values[2]
-
-
-def _fit(lm: NGramLM, model: str) -> dict[str, Any]:
-    """How much of a language model a model can spell, and what does not fit."""
-    from asr.lm.check import check_lm, spelled_share
-    from asr.lm.tables import LMError
-    from asr.model.checkpoint import read_metadata
-    from asr.text.tokenizer import tokenizer_from_dict
-
-    labels = tokenizer_from_dict(read_metadata(model)["tokenizer"]).labels
-    try:
-        remarks = check_lm(lm, labels)
-    except LMError as error:
-        remarks = [str(error)]
-    return {"spelled_share": spelled_share(lm, labels), "remarks": remarks}
-
-
-def _statistics(path: str, result: Estimate) -> str:
-    lines = [f"{path}: order, n-grams, discounts D1 D2 D3+"]
-    for k, (count, discounts) in enumerate(zip(result.tables.counts, result.discounts, strict=True), 1):
-        fixed = "  (fixed)" if k in result.fell_back else ""
-        lines.append(f"{k}  {count:>12,}  " + " ".join(f"{d:.4f}" for d in discounts) + fixed)
-    return "\n".join(lines)
-
-
-def _described(values: dict[str, Any]) -> str:
-    size = f"{values['bytes'] / 1e6:.1f} MB, " if values["bytes"] is not None else ""
-    rows = [
-        ("file", f"{values['path']} ({size}{values['kind']})"),
-        ("order", str(values["order"])),
-        ("n-grams", " + ".join(f"{n:,}" for n in values["ngrams"])),
-        ("words", f"{values['words']:,} with <unk>, <s> and </s>"),
-        ("in memory", f"{values['memory_bytes'] / 1e6:.1f} MB"),
-        ("<unk>", f"log10 p = {values['unk_log10']:.4f}"),
-    ]
-    if values["tuned"]:
-        rows.append(("tuned", ", ".join(f"{key} {v:g}" for key, v in values["tuned"].items() if v is not None)))
-    if "spelled_share" in values:
-        rows.append(("can be spelled", f"{values['spelled_share']:.1%} of the words, by probability"))
-    rows += [("remark", remark) for remark in values.get("remarks", ())]
-    return options.labeled(rows)
+    name = read_metadata(args.model)["normalizer"] if args.model else args.normalizer
+    return normalizer(name) if name else str
 
 
 def _say(message: str) -> None:

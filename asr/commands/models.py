@@ -1,12 +1,56 @@
-"""`asr models`: the models that are part of the package."""
+"""`asr info`, `asr models` and `asr average`: what is in a model file, the bundled models, the mean of several."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+from dataclasses import asdict
 from typing import Any
 
-from asr.commands.options import labeled
+from asr.commands import options
+from asr.model.config import described_options
+
+
+def add_info_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="model file (.asr), or the name of a bundled one (asr models)")
+    parser.add_argument("--json", action="store_true", help="everything as one JSON object")
+
+
+def run_info(args: argparse.Namespace) -> int:
+    from asr.model.checkpoint import find_model, read_metadata
+
+    path = find_model(args.model)
+    metadata = read_metadata(path)  # without loading the tensors
+    parameters = sum(map(math.prod, metadata["tensors"].values()))
+    metadata["file"] = {"path": str(path), "bytes": path.stat().st_size, "parameters": parameters}
+    print(json.dumps(metadata, ensure_ascii=False) if args.json else _described(metadata))
+    return 0
+
+
+def _described(metadata: dict[str, Any]) -> str:
+    """The contents of a model file as text, a line per subject."""
+    file, features, training = metadata["file"], metadata["features"], dict(metadata["training"])
+    rows = [
+        ("file", f"{file['path']} ({file['bytes'] / 1e6:.1f} MB, by {metadata['written_by']})"),
+        ("parameters", f"{file['parameters']:,}"),
+        ("architecture", described_options(metadata["model"])),
+        (
+            "features",
+            f"{features['n_mels']} log-mel, {features['rate']} Hz, {features['window_ms']:g}/{features['hop_ms']:g} ms "
+            f"window/hop, normalization {features['normalize']}",
+        ),
+        ("tokenizer", f"{metadata['tokenizer']['kind']}, {metadata['vocab_size']} entries with the blank"),
+        ("normalizer", metadata["normalizer"]),
+    ]
+    if init := training.pop("init", None):  # the model that the training began from; some of it may not be known
+        hours = f"{init['hours']:g} h of speech" if init["hours"] else ""
+        known = ", ".join(filter(None, (init["name"], hours, init["normalizer"])))
+        rows.append(("init", f"{init['file']}: {known} (sha256 {init['sha256']})"))
+    for key, value in sorted(training.items()):
+        nested = isinstance(value, dict | list)
+        rows.append((f"training.{key}", json.dumps(value, ensure_ascii=False) if nested else str(value)))
+    return options.labeled(rows)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,17 +63,33 @@ def run(args: argparse.Namespace) -> int:
 
     for bundled in BUNDLED.values():
         size = bundled.path.stat().st_size
-        values: dict[str, Any] = {
-            "name": bundled.name,
-            "bytes": size,
-            "license": bundled.license,
-            "data": bundled.data,
-            "purpose": bundled.purpose,
-            "path": str(bundled.path),
-        }
         if args.json:
-            print(json.dumps(values, ensure_ascii=False))
-        else:
-            shown = values | {"size": f"{size / 1e6:.1f} MB", "trained on": ", ".join(bundled.data)}
-            print(labeled([(key, shown[key]) for key in ("name", "size", "purpose", "trained on", "license")]))
+            print(json.dumps({**asdict(bundled), "bytes": size, "path": str(bundled.path)}, ensure_ascii=False))
+            continue
+        rows = [("name", bundled.name), ("size", f"{size / 1e6:.1f} MB"), ("purpose", bundled.purpose)]
+        print(options.labeled([*rows, ("trained on", ", ".join(bundled.data)), ("license", bundled.license)]))
+    return 0
+
+
+def add_average_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "The models must have the same encoder, features, tokenizer, normalizer and task: those of one run, or of runs "
+        "that began from one model. Means of models trained apart recognize nothing. The training record is the first "
+        "model's without its scores, with all that were averaged. Measure the result with `asr evaluate`."
+    )
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="model files (.asr) or names of bundled ones")
+    parser.add_argument("-o", "--output", required=True, metavar="NEW.asr", help="write the model to this file")
+    parser.add_argument("--half", action="store_true", help="store the weights in half precision, in half the space")
+    parser.add_argument("--force", action="store_true", help="replace NEW.asr if it exists")
+
+
+def run_average(args: argparse.Namespace) -> int:
+    options.refuse_existing(args.output, args.force)
+    from asr.model.averaging import average_models
+    from asr.model.checkpoint import save_model
+
+    mean = average_models(args.models)
+    parts = (mean.model, mean.tokenizer, mean.normalizer, mean.training, mean.task)
+    path = save_model(args.output, *parts, half=args.half)
+    options.say(f"asr: {path}: the mean of {len(args.models)} model{'s' if len(args.models) > 1 else ''}")
     return 0

@@ -1,16 +1,17 @@
-"""Options and output that several commands share: model, device, decoding, raw audio, progress, messages."""
+"""Options and output that several commands share: model, device, decoding, raw audio, report, progress, messages."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.decoding.make import DecodingConfig, make_decoder
-from asr.types import Failure, Transcript, UsageError
+from asr.types import AsrError, Failure, Transcript, UsageError
 
 if TYPE_CHECKING:
     from asr.audio.read import RawFormat
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
     from asr.recognition.evaluation import Evaluation
     from asr.recognition.outputs import OutputFolder
     from asr.recognition.recognizer import Recognizer
+    from asr.scoring.report import Posteriorgram
+    from asr.scoring.scored import ScoredSet
 
+
+PLAYERS = 30  # a minute of speech adds about 0.3 MB to the page
 # A subcommand: one line of help, what adds its arguments, what runs it.
 Subcommand = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 
@@ -34,27 +39,23 @@ def add_subcommands(parser: argparse.ArgumentParser, table: Mapping[str, Subcomm
         command.set_defaults(run_subcommand=run)
 
 
+def run_subcommand(args: argparse.Namespace) -> int:
+    """Run the subcommand that was chosen."""
+    status: int = args.run_subcommand(args)
+    return status
+
+
 def add_model_options(parser: argparse.ArgumentParser, *, batches: bool = True) -> None:
     """-m/--model, --device, --threads, --batch-seconds (where the command makes batches), --progress."""
-    parser.add_argument(
-        "-m",
-        "--model",
-        required=True,
-        metavar="MODEL",
-        help="model file (.asr), or the name of a bundled one (asr models)",
-    )
+    named = "model file (.asr), or the name of a bundled one (asr models)"
+    parser.add_argument("-m", "--model", required=True, metavar="MODEL", help=named)
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads for the model")
     if batches:
-        parser.add_argument(
-            "--batch-seconds",
-            type=float,
-            metavar="S",
-            help="padded audio per batch (default: 60 on CPU, 600 on CUDA); lower it if memory runs out",
-        )
-    parser.add_argument(
-        "--progress", action=argparse.BooleanOptionalAction, help="progress bar on stderr (default: on terminals)"
-    )
+        padded = "padded audio per batch (default: 60 on CPU, 600 on CUDA); lower it if memory runs out"
+        parser.add_argument("--batch-seconds", type=float, metavar="S", help=padded)
+    bar = "progress bar on stderr (default: on terminals)"
+    parser.add_argument("--progress", action=argparse.BooleanOptionalAction, help=bar)
 
 
 def add_decoding_options(parser: argparse.ArgumentParser) -> None:
@@ -98,12 +99,8 @@ def add_window_options(parser: argparse.ArgumentParser) -> None:
         help="longest window: recordings longer than S and two overlaps, or twice the longest training utterance, are "
         "recognized in overlapping windows that end in pauses, and decoded as one (default: 30; 0: no windows)",
     )
-    group.add_argument(
-        "--chunk-overlap",
-        type=float,
-        metavar="S",
-        help="context on either side of a window where there is no pause (default: 5, at most the window's length)",
-    )
+    context = "context on either side of a window where there is no pause (default: 5, at most the window's length)"
+    group.add_argument("--chunk-overlap", type=float, metavar="S", help=context)
 
 
 def windows(args: argparse.Namespace) -> Windows | None:
@@ -120,9 +117,8 @@ def add_raw_options(parser: argparse.ArgumentParser) -> None:
     """--raw-rate and its companions, for audio without a header."""
     group = parser.add_argument_group("audio without a header")
     group.add_argument("--raw-rate", type=positive, metavar="HZ", help="sampling rate; all inputs are then raw samples")
-    group.add_argument(
-        "--raw-encoding", default="s16", choices=["s8", "u8", "s16", "s24", "s32", "f32", "f64"], help="default: s16"
-    )
+    encodings = ["s8", "u8", "s16", "s24", "s32", "f32", "f64"]
+    group.add_argument("--raw-encoding", default="s16", choices=encodings, help="default: s16")
     group.add_argument("--raw-byte-order", default="little", choices=["little", "big"], help="default: little")
     group.add_argument("--raw-channels", type=positive, default=1, metavar="N", help="default: 1")
 
@@ -143,15 +139,11 @@ def check_output(output: str | None, formats: Sequence[str], several: bool, stre
 
     `streamed` are the formats that stay valid when the results of several inputs follow one another.
     """
-    if output:
-        return
-    if len(formats) > 1:
+    if not output and len(formats) > 1:
         raise UsageError(f"{len(formats)} formats need files to go to: give -o DIR")
-    if several and formats and formats[0] not in streamed:
-        raise UsageError(
-            f"-f {formats[0]} for several inputs needs -o DIR (on stdout only {', '.join(streamed)} can follow one "
-            "another)"
-        )
+    if not output and several and formats and formats[0] not in streamed:
+        only = f"on stdout only {', '.join(streamed)} can follow one another"
+        raise UsageError(f"-f {formats[0]} for several inputs needs -o DIR ({only})")
 
 
 def refuse_existing(path: str | Path | None, force: bool) -> None:
@@ -231,13 +223,100 @@ def note_rates(recognizer: Recognizer | None) -> None:
     """Say once for all recordings what was resampled."""
     for rate, count in sorted(recognizer.source_rates.items()) if recognizer else ():
         if recognizer and rate != recognizer.rate:
-            many = "1 recording" if count == 1 else f"{count} recordings"
-            say(f"asr: {many} resampled from {rate} Hz to {recognizer.rate} Hz")
+            say(f"asr: {count} recording{'s' * (count > 1)} resampled from {rate} Hz to {recognizer.rate} Hz")
 
 
 def positive(text: str) -> int:
-    """For argparse: a whole number from 1 on."""
+    """For argparse: a whole number, 1 or more."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, found {value}")
     return value
+
+
+def check_flag_below(value: float | None) -> None:
+    """Raise UsageError for a confidence that no word can lie below."""
+    if value is not None and not 0.0 < value <= 1.0:
+        raise UsageError(f"--flag-below must lie between 0 and 1, found {value:g}")
+
+
+def add_report_options(parser: argparse.ArgumentParser) -> None:
+    """--html, --audio, --flag-below, --snr."""
+    group = parser.add_argument_group("report")
+    group.add_argument("--html", metavar="FILE", help="write a report as a single HTML page")
+    players = f"with --html: add players for the N utterances with most errors (default N: {PLAYERS})"
+    group.add_argument("--audio", type=int, nargs="?", const=PLAYERS, default=0, metavar="N", help=players)
+    marked = "with --html: mark words of lower confidence, for example 0.6"
+    group.add_argument("--flag-below", type=float, metavar="C", help=marked)
+    group.add_argument("--snr", action="store_true", help="estimate signal-to-noise ratios from the audio (roughly)")
+
+
+def check_report_options(args: argparse.Namespace) -> None:
+    """Raise UsageError for report options that cannot work, before anything is computed."""
+    if args.audio < 0:
+        raise UsageError(f"--audio must be 0 or more, found {args.audio}")
+    if args.audio and not args.html:
+        raise UsageError("--audio puts players into a report: give --html FILE, too")
+    if args.flag_below is not None and not args.html:
+        raise UsageError("--flag-below marks words in a report: give --html FILE, too")
+    check_flag_below(args.flag_below)
+    if args.html and Path(args.html).is_dir():
+        raise UsageError(f"--html {args.html}: a folder; name the file to write")
+
+
+def with_estimated_snr(scored: ScoredSet) -> ScoredSet:
+    """The set with a signal-to-noise ratio for every utterance whose audio can be read and that has none."""
+    from asr.scoring.report import estimated_snr, read_clip
+
+    _need_audio(scored, "--snr")
+    lines = []
+    for line in scored.lines:
+        if line.snr is None and line.audio_filepath:
+            with contextlib.suppress(AsrError):  # it stays unknown; a player for the same utterance reports why
+                line = replace(line, snr=estimated_snr(*read_clip(line)), snr_estimated=True)
+        lines.append(line)
+    return replace(scored, lines=tuple(lines))
+
+
+def write_html(
+    args: argparse.Namespace,
+    sets: Sequence[ScoredSet],
+    *,
+    title: str,
+    facts: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+    posteriorgrams: Mapping[int, Posteriorgram] | None = None,
+) -> list[str]:
+    """Write the report that --html asks for; returns a line for each recording that could not be included."""
+    from asr import __version__
+    from asr.scoring.report import data_uri, most_errors, read_clip, write_report
+
+    if args.flag_below is not None and sets[0].confidences is None:
+        raise UsageError("--flag-below: the hypotheses have no words with confidences; give JSONL with `words`")
+    players: dict[int, str] = {}
+    problems: list[str] = []
+    if args.audio:
+        _need_audio(sets[0], "--audio")
+        for i in dict.fromkeys([*most_errors(sets[0], args.audio), *(posteriorgrams or {})]):
+            try:
+                players[i] = data_uri(*read_clip(sets[0].lines[i]))
+            except AsrError as error:
+                problems.append(f"no player for {sets[0].lines[i].id}: {error}")
+    write_report(
+        args.html,
+        sets,
+        title=title,
+        facts=facts,
+        warnings=warnings,
+        audio=players,
+        posteriorgrams=posteriorgrams,
+        flag_below=args.flag_below,
+        footer=f"Written by asr {__version__}. Intervals are 95 % bootstrap intervals, of groups over utterances.",
+    )
+    say(f"asr: report written to {args.html}")
+    return problems
+
+
+def _need_audio(scored: ScoredSet, option: str) -> None:
+    if not any(line.audio_filepath for line in scored.lines):
+        raise UsageError(f"{option}: the references name no audio; give a manifest as REF, or as --speakers")

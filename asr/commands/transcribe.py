@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -32,34 +31,24 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
-    parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="audio file, folder, quoted glob, manifest (.jsonl), or - for stdin"
-    )
+    inputs = "audio file, folder, quoted glob, manifest (.jsonl), or - for stdin"
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=inputs)
     options.add_model_options(parser)
     options.add_decoding_options(parser)
     parser.add_argument("-f", "--format", metavar="F[,F]", help=f"{', '.join(WRITERS)}, or all (default: txt)")
     parser.add_argument("-o", "--output", metavar="DIR", help="write files here, mirroring the tree of the inputs")
-    parser.add_argument(
-        "--words",
-        action="store_true",
-        help="one word per line: start, end (seconds), confidence, word (JSON always has them)",
-    )
+    words = "one word per line: start, end (seconds), confidence, word (JSON always has them)"
+    parser.add_argument("--words", action="store_true", help=words)
     parser.add_argument("--json", action="store_true", help="JSON lines on stdout, even for a single input or with -o")
-    parser.add_argument(
-        "--nbest", type=int, default=1, metavar="N", help="hypotheses in JSON (greedy decoding has one)"
-    )
-    parser.add_argument(
-        "--channel", type=_channel, default="mix", metavar="C", help="mix (default), each, or a number from 0"
-    )
+    nbest = "hypotheses in JSON (greedy decoding has one)"
+    parser.add_argument("--nbest", type=int, default=1, metavar="N", help=nbest)
+    channel = "mix (default), each, or a number from 0"
+    parser.add_argument("--channel", type=_channel, default="mix", metavar="C", help=channel)
     parser.add_argument("--resume", action="store_true", help="skip recordings whose output files exist")
     parser.add_argument("--force", action="store_true", help="overwrite output files")
     parser.add_argument("--shard", type=_shard, metavar="I/N", help="only the I-th of N equal parts of the inputs")
-    parser.add_argument(
-        "--flag-below",
-        type=float,
-        metavar="C",
-        help="in txt, mark words of lower confidence as [word?]",
-    )
+    marked = "in txt, mark words of lower confidence as [word?]"
+    parser.add_argument("--flag-below", type=float, metavar="C", help=marked)
     options.add_window_options(parser)
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first recording that fails")
     options.add_raw_options(parser)
@@ -77,14 +66,12 @@ class Tally:
     warnings: Counter[str] = field(default_factory=Counter)
 
     def line(self) -> str:
-        parts = [f"{self.done} transcribed"]
-        if self.skipped:
-            parts.append(f"{self.skipped} already done")
-        if self.failed:
-            parts.append(f"{self.failed} failed")
-        text = ", ".join(parts)
+        others = ((self.skipped, "already done"), (self.failed, "failed"))
+        text = ", ".join([f"{self.done} transcribed", *(f"{count} {what}" for count, what in others if count)])
         if self.audio_seconds:
-            text += f": {_clock(self.audio_seconds)} of audio in {self.seconds:.1f} s, {self.speed()}"
+            minutes, seconds = divmod(round(self.audio_seconds), 60)
+            audio = f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+            text += f": {audio} of audio in {self.seconds:.1f} s, {self.speed()}"
         return text
 
     def speed(self) -> str:
@@ -176,16 +163,14 @@ def _plan(
         number, count = args.shard
         found = found[number - 1 :: count]
     for item in found:
-        if isinstance(item, Failure) or folder is None:
-            plan.append(item)
-            continue
-        channels = _channels(item, args)
-        if args.resume and folder.finished(item.id, channels):
-            tally.skipped += 1
-        elif not args.resume and (path := folder.existing(item.id, channels)):
-            plan.append(Failure(item.id, item.audio_filepath, str(exists_error(path))))
-        else:
-            plan.append(item)
+        if isinstance(item, Recording) and folder is not None:
+            channels = _channels(item, args)
+            if args.resume and folder.finished(item.id, channels):
+                tally.skipped += 1
+                continue
+            if not args.resume and (path := folder.existing(item.id, channels)):
+                item = Failure(item.id, item.audio_filepath, str(exists_error(path)))
+        plan.append(item)
     return plan
 
 
@@ -222,9 +207,8 @@ def _written(
 def _check_output(args: argparse.Namespace, formats: tuple[str, ...], single: bool) -> None:
     if args.nbest < 1:
         raise UsageError(f"--nbest must be at least 1, found {args.nbest}")
+    options.check_flag_below(args.flag_below)
     if args.flag_below is not None:
-        if not 0.0 < args.flag_below <= 1.0:
-            raise UsageError(f"--flag-below must lie between 0 and 1, found {args.flag_below:g}")
         structured = args.words or (args.json and not args.output)
         if structured or "txt" not in (formats or (("txt",) if single or args.output else ())):
             raise UsageError("--flag-below marks words in txt only; other formats hold the confidence of every word")
@@ -242,10 +226,8 @@ def _stdout_form(
     """How a result looks on stdout; "" for nothing."""
     if args.json or (args.output is None and not single and not formats):
         return json_line
-    if args.output is not None:
-        return lambda result: ""
     writer = word_lines if args.words and not formats else writers[formats[0] if formats else "txt"]
-    return lambda result: "" if isinstance(result, Failure) else writer(result)
+    return lambda result: "" if args.output or isinstance(result, Failure) else writer(result)
 
 
 def _live_text(args: argparse.Namespace, formats: tuple[str, ...], single: bool) -> _LiveText | None:
@@ -273,8 +255,7 @@ def _report(result: list[Transcript] | Failure, show: Show, tally: Tally) -> Non
 
 def _print(text: str) -> None:
     if text:
-        sys.stdout.write(text)
-        sys.stdout.flush()  # so that a pipeline sees each result at once, and Ctrl-C loses none
+        print(text, end="", flush=True)  # so that a pipeline sees each result at once, and Ctrl-C loses none
 
 
 def _channel(text: str) -> str | int:
@@ -290,9 +271,3 @@ def _shard(text: str) -> tuple[int, int]:
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise argparse.ArgumentTypeError(f"'{text}' is not I/N: 1/8 is the first of eight parts, 8/8 the last")
     return int(number), int(count)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"

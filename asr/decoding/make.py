@@ -221,8 +221,7 @@ def _read_lm(
 ) -> NGramLM | None:
     if config.lm is None:
         return None
-    from asr.lm.check import check_lm
-    from asr.lm.ngram import NGramLM
+    from asr.lm.ngram import NGramLM, check_lm
 
     lm = NGramLM.read(config.lm, verify=True)
     for remark in check_lm(lm, labels, lexicon.words if lexicon else None):

@@ -68,10 +68,7 @@ class _Reader:
                 self._index(spelled)
                 order = self._order()
             tables.append(table)
-        while (line := self._line()) == b"":
-            pass
-        if line is None:
-            self._fail("the file ends before \\end\\; is it cut off?")
+        line = self._next_line("\\end\\")
         if line != b"\\end\\":
             self._fail(f"'{_shown(line)}' where \\end\\ was expected; are the counts in the header right?", -1)
         return _with_special_words_first(self.words, tables, order)
@@ -92,10 +89,8 @@ class _Reader:
             if line is None or b"\0" in line or seen > 10000:
                 raise LMError(f"{self.path}: not an ARPA file: it has no line \\data\\")
         counts: list[int] = []
-        while (line := self._line()) is not None:
+        while (line := self._line()) is not None and (line or not counts):
             if not line:
-                if counts:
-                    break
                 continue
             match = _COUNT.match(line)
             if not match or int(match[1]) != len(counts) + 1:
@@ -107,11 +102,8 @@ class _Reader:
 
     def _begin_section(self, k: int) -> None:
         """Go past the line `\\k-grams:`."""
-        while (line := self._line()) == b"":
-            pass
         expected = f"\\{k}-grams:"
-        if line is None:
-            self._fail(f"the file ends before {expected}; is it cut off?")
+        line = self._next_line(expected)
         if line != expected.encode():
             after = "the header" if k == 1 else f"\\{k - 1}-grams:"
             reason = f"'{_shown(line)}' where {expected} was expected after {after}"
@@ -137,9 +129,8 @@ class _Reader:
         row, stop = 0, arpa_parse.END
         while stop == arpa_parse.END and self._more():
             stop, self.at, row = arpa_parse.parse_rows(
-                self.data, self.at, row, highest, table.logp, table.backoff, table.words, spans,
-                self.word_table, *self.packed,
-            )  # fmt: skip
+                self.data, self.at, row, highest, table, spans, self.word_table, *self.packed
+            )
             if k == 1:
                 data = self.data.tobytes()
                 starts, ends = spans[:, len(spelled) : row].tolist()
@@ -156,11 +147,11 @@ class _Reader:
         words = f"{order} word{'s' * (order > 1)}"
         reasons = {
             arpa_parse.FULL: f"more {order}-grams than the {count:,} that the header says",
-            arpa_parse.BAD_NUMBER: f"'{token}' is no log-probability",
-            arpa_parse.BAD_BACKOFF: f"'{token}' is no back-off weight: expected are log10 p, {words}, and that weight",
+            arpa_parse.BAD_NUMBER: f"'{token}' is not a log-probability",
+            arpa_parse.BAD_BACKOFF: f"'{token}' is not a back-off weight: a row is log10 p, {words}, that weight",
             arpa_parse.POSITIVE: f"log10 p = {token} is above 0",
-            arpa_parse.TOO_FEW: f"less than {words} in a row of the {order}-grams",
-            arpa_parse.TOO_MANY: f"'{token}' is too much: expected are log10 p, {words}, and a back-off weight",
+            arpa_parse.TOO_FEW: f"fewer than {words} in a row of the {order}-grams",
+            arpa_parse.TOO_MANY: f"'{token}' is one field too many: a row is log10 p, {words}, back-off weight",
             arpa_parse.UNKNOWN_WORD: f"the word '{token}' is not among the 1-grams",
         }
         last = 10 not in self.data[self.at : -1] and not len(next(self.pieces, ""))
@@ -179,7 +170,7 @@ class _Reader:
         self.word_table = np.full(table_size(len(spelled)), -1, np.int32)
         again = int(arpa_parse.fill_word_table(self.word_table, *self.packed))
         if again >= 0:
-            self._fail_at(again, f"the word '{self.words[again]}' stands there twice")
+            self._fail_at(again, f"the word '{self.words[again]}' occurs twice")
 
     def _order(self) -> np.ndarray:
         """The rows of the 1-grams with <unk>, <s> and </s> in front; a missing <unk> is the row after the last.
@@ -220,6 +211,14 @@ class _Reader:
         self.at = start + int(ends[0]) + 1
         return self.data[start : self.at].tobytes().strip(b" \t\r\n")
 
+    def _next_line(self, expected: str) -> bytes:
+        """The next line that is not blank."""
+        while (line := self._line()) == b"":
+            pass
+        if line is None:
+            self._fail(f"the file ends before {expected}; is it cut off?")
+        return line
+
     def _line_number(self) -> int:
         return self.lines_before + int(np.count_nonzero(self.data[: self.at] == 10)) + 1
 
@@ -235,16 +234,13 @@ def _with_special_words_first(words: list[str], tables: list[NGramTable], order:
     """The tables of a file with ids in place of rows: word `i` is that of row order[i] (see `_Reader._order`)."""
     spelled = [*SPECIAL_WORDS, *(words[row] for row in order[3:].tolist())]
     ids = np.arange(len(order), dtype=np.int32)
-    first = NGramTable(
-        ids[:, None],
-        np.append(tables[0].logp, np.float32(OOV_LOG10))[order],
-        np.append(tables[0].backoff, np.float32(0))[order],
-    )
-    if np.array_equal(order, ids):
-        return NGramTables(spelled, [first, *tables[1:]])
-    id_of_row = np.empty(len(words) + 1, np.int32)
-    id_of_row[order] = ids
-    return NGramTables(spelled, [first, *(table._replace(words=id_of_row[table.words]) for table in tables[1:])])
+    logp, backoff = np.append(tables[0].logp, np.float32(OOV_LOG10)), np.append(tables[0].backoff, np.float32(0))
+    first, longer = NGramTable(ids[:, None], logp[order], backoff[order]), tables[1:]
+    if not np.array_equal(order, ids):
+        id_of_row = np.empty(len(words) + 1, np.int32)
+        id_of_row[order] = ids
+        longer = [table._replace(words=id_of_row[table.words]) for table in longer]
+    return NGramTables(spelled, [first, *longer])
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[np.ndarray]:

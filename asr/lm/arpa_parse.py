@@ -6,6 +6,7 @@ import numpy as np
 
 from asr.lm.automaton import Integer
 from asr.lm.compiling import inlined, kernel
+from asr.lm.tables import NGramTable
 
 # Why parsing stopped: at the end of the bytes, before a line with a backslash, before a blank line, because the table
 # is full, or at something wrong.
@@ -68,35 +69,24 @@ def _number(data: np.ndarray, start: int, end: int) -> tuple[float, bool]:
                 scale += not seen_point
             digits += 1
         at += 1
-    if digits == 0:
+    if digits == 0:  # a sign or a point alone
         return 0.0, False
     if at < end and data[at] | 32 == 101:
         exponent_sign, at = _sign(data, at + 1, end)
         exponent, first = 0, at
         while _is_digit(data, at, end):
-            exponent = min(exponent * 10 + (data[at] - 48), 10000)
+            exponent = min(exponent * 10 + (data[at] - 48), 10000)  # no more, so that it cannot overflow
             at += 1
         if at == first:
             return 0.0, False
         scale += exponent_sign * exponent
+    # One multiplication or division: rounded as doubles are, far below what a float32 can tell.
     value = float(mantissa)
     if scale > 0:
         value *= _POWERS[min(scale, 308)]
     elif scale < 0:
         value /= _POWERS[min(-scale, 308)]
     return sign * value, at == end
-
-
-@kernel
-def _line_start(data: np.ndarray, at: int) -> int:
-    """What begins here: END, SECTION, BLANK, or -1 for a row."""
-    if at >= data.shape[0]:
-        return END
-    if data[at] == 92:  # a backslash; a word cannot stand first in a line, so this is no n-gram
-        return SECTION
-    while _is_space(data[at]):
-        at += 1
-    return BLANK if data[at] == 10 else -1
 
 
 @kernel
@@ -117,12 +107,15 @@ def _rest_of_row(data: np.ndarray, at: int, highest: bool, backoff: np.ndarray, 
 @kernel
 def _begin_row(data: np.ndarray, at: int, row: int, logp: np.ndarray) -> tuple[int, int, int]:
     """Parse a row's probability: why there is none or -1, the position (of the offender), the end of the number."""
-    stop = _line_start(data, at)
-    if stop >= 0:
-        return stop, at, at
+    if at >= data.shape[0]:
+        return END, at, at
+    if data[at] == 92:  # a backslash; a row begins with a number, so this is no n-gram
+        return SECTION, at, at
+    start, end = _token(data, at)
+    if start == end:
+        return BLANK, at, at
     if row == logp.shape[0]:
         return FULL, at, at
-    start, end = _token(data, at)
     value, good = _number(data, start, end)
     if not good:
         return BAD_NUMBER, start, end
@@ -134,26 +127,19 @@ def _begin_row(data: np.ndarray, at: int, row: int, logp: np.ndarray) -> tuple[i
 
 @kernel
 def parse_rows(
-    data: np.ndarray,
-    at: int,
-    row: int,
-    highest: bool,
-    logp: np.ndarray,
-    backoff: np.ndarray,
-    words: np.ndarray,
-    spans: np.ndarray,
-    table: np.ndarray,
-    block: np.ndarray,
-    offsets: np.ndarray,
-) -> tuple[int, int, int]:
-    """Parse rows from `at` on into the arrays from `row` on. `data` ends with a newline.
+    data: np.ndarray, at: int, row: int, highest: bool, ngrams: NGramTable, spans: np.ndarray,
+    table: np.ndarray, block: np.ndarray, offsets: np.ndarray,
+) -> tuple[int, int, int]:  # fmt: skip
+    """Parse rows from `at` on into `ngrams` from `row` on. `data` ends with a newline.
 
     Returns why it stopped, the position (of the offender on errors) and the next row. The words of a 1-gram are
     reported as data[spans[0, i]:spans[1, i]]; those of longer n-grams are looked up in the table of words (see
-    `find_word`) and their ids put into `words`.
+    `find_word`) and their ids put into `ngrams.words`.
     """
+    words, logp, backoff = ngrams
     order = words.shape[1]
     while True:
+        # Nothing is kept of a row that is not whole: on an error, `row` is still the one that failed.
         stop, at, end = _begin_row(data, at, row, logp)
         if stop >= 0:
             return stop, at, row
@@ -196,7 +182,7 @@ def find_word(
     while table[slot] >= 0:
         word = table[slot]
         first = offsets[word]
-        if offsets[word + 1] - first == end - start:
+        if offsets[word + 1] - first == end - start:  # most of other words differ in length already
             i = 0
             while i < end - start and block[first + i] == data[start + i]:
                 i += 1

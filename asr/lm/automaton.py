@@ -121,7 +121,7 @@ def _natural(log10: np.ndarray) -> np.ndarray:
 @inlined
 def hash_slot(key: Integer, mask: Integer) -> Integer:
     """Where the search for `key` begins in a table of `mask` + 1 slots."""
-    mixed = key * _SPREAD
+    mixed = key * _SPREAD  # only the high bits of the product depend on all bits of the key: bring them down
     return (mixed ^ (mixed >> 29)) & mask
 
 
@@ -158,16 +158,9 @@ def _find_parents(
 
 @kernel
 def _add_nodes(
-    words: np.ndarray,
-    vocabulary: int,
-    first: int,
-    parent: np.ndarray,
-    keys: np.ndarray,
-    values: np.ndarray,
-    suffix: np.ndarray,
-    logp: np.ndarray,
-    backoff: np.ndarray,
-) -> tuple[int, int]:
+    words: np.ndarray, vocabulary: int, first: int, parent: np.ndarray, keys: np.ndarray, values: np.ndarray,
+    suffix: np.ndarray, logp: np.ndarray, backoff: np.ndarray,
+) -> tuple[int, int]:  # fmt: skip
     """Add the rows as nodes from `first` on; shorter n-grams are nodes already. Fills in NaN probabilities.
 
     The suffix of a node is the node of its last word after the longest suffix of its context that has one: the same
@@ -181,6 +174,8 @@ def _add_nodes(
             return _DUPLICATE, i
         keys[slot] = node * vocabulary + word
         values[slot] = first + i
+        # Backing off: from one suffix of the context to the next shorter one, until the word follows it. In the empty
+        # context (node 0) every word does, so the walk ends.
         probability = np.float64(backoff[node])
         shorter = np.int64(suffix[node])
         while True:
@@ -198,7 +193,7 @@ def _add_nodes(
 @kernel
 def _inherit_states(state_of: np.ndarray, is_state: np.ndarray, suffix: np.ndarray) -> None:
     """A node that is no state stands for the state of its longest suffix that is one."""
-    for node in range(state_of.shape[0]):
+    for node in range(state_of.shape[0]):  # a suffix is shorter, so its number is lower and its state is known
         if not is_state[node]:
             state_of[node] = state_of[suffix[node]]
 
@@ -232,7 +227,7 @@ def lm_step(lm: LMArrays, state: Integer, word: Integer) -> tuple[float, Integer
     mask = lm.arc.shape[0] - 1
     logp = 0.0
     at = np.int64(state)
-    while at != 0:
+    while at != 0:  # state 0 has its probabilities in an array of their own: no search, and always a hit
         # `_slot` written out: the search spends its time here, and each key is read from memory once
         key = at * vocabulary + word
         slot = hash_slot(key, mask)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +30,7 @@ def read_sentences(paths: Iterable[str | Path], normalize: Callable[[str], str] 
         name = "stdin" if str(path) == "-" else str(path)
         manifest = name.removesuffix(".gz").endswith(".jsonl")
         for number, text in enumerate(read_lines(path, LMError), 1):
-            if number == 1 and not manifest and text.lstrip().startswith("{"):
-                manifest = _is_object(text)
+            manifest = manifest or (number == 1 and _is_object(text))
             if not manifest:
                 yield normalize(text)
             elif text.strip():
@@ -40,9 +38,10 @@ def read_sentences(paths: Iterable[str | Path], normalize: Callable[[str], str] 
 
 
 def _is_object(text: str) -> bool:
-    with suppress(ValueError):
+    try:
         return isinstance(json.loads(text), dict)
-    return False
+    except (ValueError, RecursionError):
+        return False
 
 
 def _transcript(row: str, where: str) -> str:
@@ -124,8 +123,7 @@ def count_ngrams(corpus: Corpus, order: int) -> list[OrderCounts]:
     for k in range(2, order + 1):
         long_enough = room[ends] >= k
         ends, rows = ends[long_enough], rows[long_enough]
-        first = ends - (k - 1)
-        oldest = np.where(room[ends] == k, BOS, tokens[np.maximum(first, 0)])
+        oldest = np.where(room[ends] == k, BOS, tokens[np.maximum(ends - (k - 1), 0)])
         shorter = keys
         keys, rows, count = _unique(rows.astype(np.int64) * vocabulary + oldest)
         suffix, words = np.divmod(keys, vocabulary)
@@ -256,12 +254,11 @@ def _pruned(
     masks: list[np.ndarray] = []
     for k, own in enumerate(counts, 1):
         mask = own.count <= thresholds[k - 1]
-        if limit_vocabulary is not None:
-            if k == 1:
-                allowed = frozenset(limit_vocabulary)
-                mask |= np.array([word not in allowed for word in corpus.words])
-            else:
-                mask |= masks[0][own.oldest] | masks[-1][own.suffix]
+        if limit_vocabulary is not None and k == 1:
+            allowed = frozenset(limit_vocabulary)
+            mask |= np.array([word not in allowed for word in corpus.words])
+        elif limit_vocabulary is not None:
+            mask |= masks[0][own.oldest] | masks[-1][own.suffix]
         if k == 1:
             mask[: EOS + 1] = False
         masks.append(mask)
@@ -281,7 +278,7 @@ def _statistics(counts: list[OrderCounts], adjusted: list[np.ndarray]) -> list[l
             taken[-1] = own.count[-1]
             last_is_open = bool(own.oldest[-1] != BOS)
         found = np.bincount(np.clip(taken, 0, 5), minlength=6)
-        statistics.append([int(n) for n in found[1:5]])
+        statistics.append(found[1:5].tolist())
     return statistics
 
 

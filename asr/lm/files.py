@@ -55,11 +55,8 @@ def is_binary(file: Input) -> bool:
 
 def write_binary(path: str | Path, lm: BinaryLM) -> None:
     """Write a model, whole or not at all. Raises LMError."""
-    contents = lm.arrays._asdict() | {
-        "state_length": lm.state_length,
-        "word_offsets": lm.words.offsets,
-        "word_block": lm.words.block,
-    }
+    words = {"word_offsets": lm.words.offsets, "word_block": lm.words.block}
+    contents = {**lm.arrays._asdict(), "state_length": lm.state_length, **words}
     arrays = {name: np.ascontiguousarray(contents[name], dtype) for name, dtype in _TYPES.items()}
     placeholder = 10**15  # as long as any number put there later, so that the header's length is known now
     entries: dict[str, dict[str, Any]] = {
@@ -67,20 +64,17 @@ def write_binary(path: str | Path, lm: BinaryLM) -> None:
         for name, array in arrays.items()
     }
     header = {"written_by": f"asr {VERSION}", "counts": list(lm.counts), "arrays": entries, "bytes": placeholder}
-    at = _aligned(_START.size + len(json.dumps(header)))
+    at = _START.size + len(json.dumps(header))
     for name, array in arrays.items():
-        entries[name]["offset"] = at
-        header["bytes"] = at + array.nbytes
-        at = _aligned(at + array.nbytes)
+        entries[name]["offset"] = at = -(-at // _ALIGNMENT) * _ALIGNMENT
+        header["bytes"] = at = at + array.nbytes
 
     with replacing(path, LMError) as partial, partial.open("wb") as file:
         encoded = json.dumps(header).encode()
-        file.write(_START.pack(MAGIC, FORMAT_VERSION, len(encoded), zlib.crc32(encoded)) + encoded)
-        at = _START.size + len(encoded)
+        at = file.write(_START.pack(MAGIC, FORMAT_VERSION, len(encoded), zlib.crc32(encoded)) + encoded)
         for name, array in arrays.items():
-            file.write(b"\0" * (entries[name]["offset"] - at))
-            file.write(array.view(np.uint8).data if array.size else b"")
-            at = entries[name]["offset"] + array.nbytes
+            at += file.write(b"\0" * (entries[name]["offset"] - at))
+            at += file.write(array.view(np.uint8).data if array.size else b"")
 
 
 def read_binary(path: str | Path, file: Input, verify: bool = False) -> BinaryLM:
@@ -107,12 +101,9 @@ def read_binary(path: str | Path, file: Input, verify: bool = False) -> BinaryLM
     damaged = [name for name in arrays if verify and _digest(arrays[name]) != entries[name]["blake2b"]]
     if damaged:
         raise LMError(f"{path}: the contents are damaged ({', '.join(damaged)}): {_CURE}")
-    return BinaryLM(
-        PackedWords(arrays["word_block"], arrays["word_offsets"]),
-        LMArrays(**{name: arrays[name] for name in LMArrays._fields}),
-        arrays["state_length"],
-        tuple(header["counts"]),
-    )
+    automaton = LMArrays(*(arrays[name] for name in LMArrays._fields))
+    words = PackedWords(arrays["word_block"], arrays["word_offsets"])
+    return BinaryLM(words, automaton, arrays["state_length"], tuple(header["counts"]))
 
 
 def _header(path: str | Path, data: memoryview) -> dict[str, Any]:
@@ -151,10 +142,6 @@ def _digest(array: np.ndarray) -> str:
     return hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()
 
 
-def _aligned(at: int) -> int:
-    return -(-at // _ALIGNMENT) * _ALIGNMENT
-
-
 @dataclass(frozen=True)
 class Tuned:
     """Decoding weights found for a language model: `alpha`, `beta`, `beam_width`; `details` say how they were found."""
@@ -181,15 +168,12 @@ def read_tuned(lm: str | Path) -> Tuned | None:
     except ValueError as error:
         raise LMError(f"{path}: not JSON ({error}): {cure}") from error
     try:
-        tuned = Tuned(
-            float(values["alpha"]),
-            float(values["beta"]),
-            None if values.get("beam_width") is None else int(values["beam_width"]),
-            dict(values.get("details") or {}),
-        )
+        width = values.get("beam_width") and int(values["beam_width"])
+        tuned = Tuned(float(values["alpha"]), float(values["beta"]), width, dict(values.get("details") or {}))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise LMError(f"{path}: alpha and beta expected: {cure}") from error
-    if not (math.isfinite(tuned.alpha) and math.isfinite(tuned.beta)) or (tuned.beam_width or 1) < 1:
+    wide_enough = tuned.beam_width is None or tuned.beam_width >= 1
+    if not (math.isfinite(tuned.alpha) and math.isfinite(tuned.beta) and wide_enough):
         raise LMError(f"{path}: alpha, beta or beam_width out of range: {cure}")
     return tuned
 

@@ -1,9 +1,9 @@
-"""A word n-gram language model, ready to score: read from ARPA or from our binary, and stepped through by the beam."""
+"""A word n-gram language model, ready to score: read from ARPA or our binary, checked against an acoustic model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,9 @@ from asr.lm.arpa import read_arpa
 from asr.lm.automaton import LN10, DuplicateNGram, build_automaton, score_words
 from asr.lm.files import BinaryLM, Tuned, is_binary, read_binary, read_tuned, write_binary
 from asr.lm.tables import BOS, EOS, UNK, LMArrays, LMError, NGramTable, NGramTables, PackedWords, pack_words
+from asr.text.tokenizer import WORD_MARK
+
+LEAST_SPELLED = 0.5  # of the words' probability; below that the language model is for something else
 
 
 class NGramLM:
@@ -63,18 +66,15 @@ class NGramLM:
                 found = read_binary(path, file, verify)
                 model = cls(*found, name=str(path), binary=True)
             else:
-                model = cls._of_arpa(path, *read_arpa(path, file))
+                tables, first_line = read_arpa(path, file)
+                try:
+                    model = cls.from_tables(tables, name=str(path))
+                except DuplicateNGram as error:
+                    words = " ".join(tables.words[i] for i in error.ids)
+                    line = first_line[error.order] + error.row
+                    raise LMError(f"{path}:{line}: the {error.order}-gram '{words}' occurs twice") from None
         model.tuned = read_tuned(path)
         return model
-
-    @classmethod
-    def _of_arpa(cls, path: str | Path, tables: NGramTables, first_line: Mapping[int, int]) -> NGramLM:
-        try:
-            return cls.from_tables(tables, name=str(path))
-        except DuplicateNGram as error:
-            words = " ".join(tables.words[i] for i in error.ids)
-            line = first_line[error.order] + error.row
-            raise LMError(f"{path}:{line}: the {error.order}-gram '{words}' stands there twice") from None
 
     def to_tables(self) -> NGramTables:
         """The n-grams of the model, sorted by their last word, then the one before, and so on.
@@ -130,17 +130,16 @@ class NGramLM:
 
     def score(self, sentence: str, bos: bool = True, eos: bool = True) -> float:
         """log10 p of a sentence of words separated by spaces, as KenLM's `Model.score`."""
-        logp, _, _ = self._scores(sentence.split(), bos, eos)
-        return float(logp.sum() / LN10)
+        return float(self._scores(sentence, bos, eos)[0].sum() / LN10)
 
     def full_scores(self, sentence: str, bos: bool = True, eos: bool = True) -> Iterator[tuple[float, int, bool]]:
         """Per word (and </s>): log10 p, length of the n-gram that gave it, whether the word is unknown."""
-        logp, length, ids = self._scores(sentence.split(), bos, eos)
-        for value, n, word in zip(logp, length, ids, strict=True):
+        for value, n, word in zip(*self._scores(sentence, bos, eos), strict=True):
             yield float(value / LN10), int(n), bool(word == UNK)
 
-    def _scores(self, words: list[str], bos: bool, eos: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        ids = np.array([*(self.index.get(word, UNK) for word in words), *([EOS] if eos else [])], np.int64)
+    def _scores(self, sentence: str, bos: bool, eos: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Natural log p, matched n-gram length and id of each word."""
+        ids = np.array([*(self.index.get(word, UNK) for word in sentence.split()), *([EOS] if eos else [])], np.int64)
         logp, length = np.empty(len(ids)), np.empty(len(ids), np.int64)
         score_words(self.arrays, self.state_length, self.begin_state if bos else 0, ids, logp, length)
         return logp, length, ids
@@ -187,17 +186,12 @@ class Perplexity:
 
 def perplexity(lm: NGramLM, sentences: Iterable[str]) -> Perplexity:
     """Score sentences, each between <s> and </s>."""
-    count = tokens = unknown = 0
-    total = of_unknown = 0.0
+    sums = np.zeros(5)
     for sentence in sentences:
-        count += 1
-        for log10, _, oov in lm.full_scores(sentence):
-            tokens += 1
-            total += log10
-            if oov:
-                unknown += 1
-                of_unknown += log10
-    return Perplexity(count, tokens, unknown, total, of_unknown)
+        logp, _, ids = lm._scores(sentence, bos=True, eos=True)
+        unknown = ids == UNK
+        sums += (1, len(ids), unknown.sum(), logp.sum(), logp[unknown].sum())
+    return Perplexity(*map(int, sums[:3]), *(float(total / LN10) for total in sums[3:]))
 
 
 def _perplexity(log10: float, tokens: int) -> float:
@@ -205,3 +199,85 @@ def _perplexity(log10: float, tokens: int) -> float:
         return math.nan
     exponent = -log10 / tokens
     return 10.0**exponent if exponent < 308 else math.inf
+
+
+def spelled_share(lm: NGramLM, labels: Sequence[str]) -> float:
+    """The share, by unigram probability without <unk>, <s> and </s>, of words that `labels` can spell."""
+    return _share(*_weighted_words(lm), _letters(labels))
+
+
+def check_lm(lm: NGramLM, labels: Sequence[str], lexicon: Sequence[str] | None = None) -> list[str]:
+    """Warnings about a language model for an output layer of these labels (index 0 the blank).
+
+    Raises LMError, saying what to do, when less than half of its words can be spelled. With the words of a `lexicon`,
+    which may spell them in any way, only a model that knows none of them is refused.
+    """
+    if lexicon is not None:
+        if all(word not in lm for word in lexicon):
+            raise LMError(
+                f"{lm.name}: the language model knows none of the {len(lexicon):,} words of the lexicon, for "
+                f"example not '{lexicon[0]}': is it of another case or language?"
+            )
+        return []
+    (words, weights), letters = _weighted_words(lm), _letters(labels)
+    if not words:
+        raise LMError(f"{lm.name}: the language model has no words")
+    unit = token_level(lm)
+    share = _share(words, weights, letters)
+    if share < LEAST_SPELLED:
+        raise LMError(f"{lm.name}: {_reason(words, weights, letters, share, unit)}")
+    if unit:
+        return [
+            f"{lm.name}: the language model looks like one of {unit}, but it is asked for whole words: "
+            "train it on text with spaces between words (`asr lm train`)"
+        ]
+    return []
+
+
+def token_level(lm: NGramLM) -> str:
+    """What the words of a model are if they are no words: "single characters", "SentencePiece pieces"; else ""."""
+    words, weights = _weighted_words(lm)
+    if _weighted_share([word.startswith(WORD_MARK) for word in words], weights) > 0.2:
+        return "SentencePiece pieces"
+    return "single characters" if _weighted_share([len(word) == 1 for word in words], weights) > 0.5 else ""
+
+
+def _letters(labels: Sequence[str]) -> frozenset[str]:
+    """What tokens, characters or SentencePiece pieces, can spell inside words."""
+    return frozenset("".join(labels)) - {" ", WORD_MARK}
+
+
+def _reason(words: list[str], weights: np.ndarray, letters: frozenset[str], share: float, unit: str) -> str:
+    """Why so few of the words can be spelled, and what to do."""
+    found = f"the model can spell only {share:.0%} of the language model's words"
+    if unit == "SentencePiece pieces":
+        return f"{found}, which look like {unit}: train it on text with spaces between words (`asr lm train`)"
+    for change, case, other in ((str.lower, "UPPER", "lower"), (str.upper, "lower", "UPPER")):
+        if _share([change(word) for word in words], weights, letters) >= LEAST_SPELLED:
+            return (
+                f"{found}: it is in {case} case, the model in {other} case: "
+                f"convert it with `asr lm convert LM NEW --case {other.lower()}`"
+            )
+    likely = [words[i] for i in np.argsort(-weights)[:2000].tolist()]
+    missing = sorted({letter for word in likely for letter in word} - letters)[:8]
+    return (
+        f"{found} (its alphabet lacks {', '.join(map(repr, missing))}, among others): is it for another language? "
+        "Train one on text normalized as the model's (`asr lm train TEXT -o LM -m MODEL`)"
+    )
+
+
+def _weighted_words(lm: NGramLM) -> tuple[list[str], np.ndarray]:
+    """The words but the special ones, and their unigram probabilities."""
+    return lm.words[EOS + 1 :], np.exp(lm.arrays.unigram["logp"][EOS + 1 :].astype(np.float64))
+
+
+def _share(words: list[str], weights: np.ndarray, letters: frozenset[str]) -> float:
+    """The share of the words, by weight, that these letters spell."""
+    return _weighted_share([letters.issuperset(word) for word in words], weights)
+
+
+def _weighted_share(chosen: list[bool], weights: np.ndarray) -> float:
+    """The share of the weight that is chosen; where there is no weight, all count alike."""
+    if not weights.any():
+        weights = np.ones(len(chosen))
+    return float(weights[chosen].sum() / max(weights.sum(), 1e-300)) if chosen else 0.0

@@ -95,12 +95,9 @@ def relative_entropies(model: NGramTables, index: NGramIndex, k: int, history: n
     Stolcke's equation 4, for the order-k part of the model; `history` is log10 p of every (k-1)-gram as a piece of
     text (see `history_log10`).
     """
-    table, context = model.tables[k - 1], index.context[k - 1]
-    contexts = len(model.tables[k - 2].logp)
-    p = np.exp(LN10 * table.logp.astype(np.float64))
-    shorter = np.exp(LN10 * index.log10(table.words[:, 1:]))
-    left = _left_over(np.bincount(context, weights=p, minlength=contexts), model, k)[context]
-    left_shorter = np.maximum(1.0 - np.bincount(context, weights=shorter, minlength=contexts), 0.0)[context]
+    context = index.context[k - 1]
+    p, shorter, left, left_shorter = _masses(model, index, k)
+    left, left_shorter = left[context], np.maximum(left_shorter, 0.0)[context]
     with np.errstate(divide="ignore", invalid="ignore"):
         # the back-off weight is left / left_shorter; without the n-gram (left + p) / (left_shorter + shorter)
         change = np.log1p(p / left) - np.log1p(shorter / left_shorter)
@@ -143,36 +140,35 @@ def _history_shares(model: NGramTables, index: NGramIndex, corpus: Corpus) -> li
     return shares
 
 
-def _left_over(sums: np.ndarray, model: NGramTables, k: int) -> np.ndarray:
-    """The probability left for backing off, given what the k-grams of each history take."""
+def _masses(model: NGramTables, index: NGramIndex, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """p of every k-gram and of its last word after one word less; and what both leave over, per history.
+
+    Raises LMError where the k-grams of a history have more than 1 in all.
+    """
+    table, contexts = model.tables[k - 1], len(model.tables[k - 2].logp)
+    p = np.exp(LN10 * table.logp.astype(np.float64))
+    shorter = np.exp(LN10 * index.log10(table.words[:, 1:]))
+    sums, shorter_sums = (np.bincount(index.context[k - 1], weights=x, minlength=contexts) for x in (p, shorter))
     if sums.max(initial=0.0) > 1.0 + _SLACK:
         worst = int(np.argmax(sums))
         words = " ".join(model.words[i] for i in model.tables[k - 2].words[worst])
         raise LMError(
             f"the probabilities after '{words}' sum to {sums[worst]:.4g}: this model cannot be pruned by entropy"
         )
-    return np.maximum(1.0 - sums, 0.0)
+    return p, shorter, np.maximum(1.0 - sums, 0.0), 1.0 - shorter_sums
 
 
 def _normalized(model: NGramTables) -> NGramTables:
     """The model with the back-off weights that make the probabilities after every history sum to 1."""
     tables = list(model.tables)
     for k in range(2, model.order + 1):
-        index = NGramIndex(
-            NGramTables(model.words, tables[:k])
-        )  # in which the weights of shorter histories are the new ones
-        table, context = tables[k - 1], index.context[k - 1]
-        contexts = len(tables[k - 2].logp)
-        sums = np.bincount(context, weights=np.exp(LN10 * table.logp.astype(np.float64)), minlength=contexts)
-        shorter = np.exp(LN10 * index.log10(table.words[:, 1:]))
-        left = _left_over(sums, model, k)
-        left_shorter = 1.0 - np.bincount(context, weights=shorter, minlength=contexts)
+        part = NGramTables(model.words, tables[:k])  # in which the weights of shorter histories are the new ones
+        _, _, left, left_shorter = _masses(part, NGramIndex(part), k)
         with np.errstate(divide="ignore", invalid="ignore"):
             weight = np.log10(left / left_shorter)
         weight = np.where(left > 0, weight, OOV_LOG10)
-        weight = np.where(
-            left_shorter > _ROUNDING, weight, tables[k - 2].backoff
-        )  # there is no word left to back off to
+        # else there is no word left to back off to
+        weight = np.where(left_shorter > _ROUNDING, weight, tables[k - 2].backoff)
         tables[k - 2] = tables[k - 2]._replace(backoff=weight.astype(np.float32))
     return NGramTables(model.words, tables)
 

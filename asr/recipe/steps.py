@@ -25,7 +25,7 @@ from asr.lm.ngram import NGramLM
 from asr.model.checkpoint import find_model, load_model, save_model
 from asr.recognition.evaluation import evaluate
 from asr.recognition.tuning import tune_on_manifest, write_tuning
-from asr.scoring.tables import RATE_HEADER, rate_cells, text_table
+from asr.scoring.breakdown import RATE_HEADER, rate_cells, text_table
 from asr.text.normalize import normalizer
 from asr.text.tokenizer import load_tokenizer
 from asr.training.callbacks import best_checkpoints

@@ -18,11 +18,10 @@ from asr.decoding.confidence import Calibration, fit_calibration
 from asr.files import write_text
 from asr.model.checkpoint import load_model, save_model
 from asr.recognition.writers import json_object
-from asr.scoring.breakdown import WordConfidences, pooled
+from asr.scoring.breakdown import WordConfidences, pooled, quality_line, rate_line
 from asr.scoring.edits import Score
 from asr.scoring.pairing import Line
 from asr.scoring.scored import ScoredSet, score_set, write_summary
-from asr.scoring.tables import quality_line, rate_line
 from asr.text.normalize import versioned
 from asr.types import Failure, Transcript
 

@@ -1,4 +1,4 @@
-"""How good is it: error rates with counts and intervals, and whether one system is better than another."""
+"""Error rates with counts and confidence intervals, and tests of whether one system is better than another."""
 
 from __future__ import annotations
 
@@ -12,12 +12,8 @@ __all__ = ["Comparison", "EditCounts", "Score", "compare", "score"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("EditCounts", "Score", "score"):
-        from asr.scoring import edits
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from asr.scoring import comparison, edits
 
-        return getattr(edits, name)
-    if name in ("Comparison", "compare"):
-        from asr.scoring import comparison
-
-        return getattr(comparison, name)
-    raise AttributeError(f"module 'asr.scoring' has no attribute '{name}'")
+    return getattr(comparison if name in ("Comparison", "compare") else edits, name)

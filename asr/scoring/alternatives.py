@@ -26,12 +26,8 @@ class Wordings:
 
     def normalized(self, normalize: Callable[[str], str]) -> Wordings:
         """The same choices with every stretch of words normalized."""
-        return Wordings(
-            tuple(
-                normalize(part) if isinstance(part, str) else tuple(one.normalized(normalize) for one in part)
-                for part in self.parts
-            )
-        )
+        parts = (normalize(x) if isinstance(x, str) else tuple(y.normalized(normalize) for y in x) for x in self.parts)
+        return Wordings(tuple(parts))
 
 
 def read_markup(text: str) -> str | Wordings:
@@ -103,23 +99,13 @@ def _unescaped(token: str) -> str:
     return word[:-1] if len(word) > 1 and word.endswith("*") else word
 
 
-@dataclass(frozen=True)
-class _Network:
-    """A lattice: words as arcs in topological order after an empty start; `before` lists the arcs that lead to each."""
+def _network(
+    text: str | Wordings, numbers: dict[str, int]
+) -> tuple[list[str | None], list[int], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The lattice of a text: its words as arcs in topological order after an empty start, and which arcs are last.
 
-    words: list[str | None]
-    before: list[list[int]]
-    last: list[int]
-
-    def encoded(self, numbers: dict[str, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Words as numbers (-1: a null word), and `before` as ends and a flat list."""
-        words = [-1 if word is None else numbers.setdefault(word, len(numbers)) for word in self.words]
-        ends = np.array([0, *accumulate(map(len, self.before))], dtype=np.int64)
-        flat = np.array([arc for arcs in self.before for arc in arcs], dtype=np.int64)
-        return np.array(words, dtype=np.int64), ends, flat
-
-
-def _network(text: str | Wordings) -> _Network:
+    For compiled code: the words as `numbers` (-1: a null word), and the arcs that lead to each, as ends in a flat list.
+    """
     marked = isinstance(text, Wordings)
     words: list[str | None] = [None]
     before: list[list[int]] = [[]]
@@ -140,22 +126,24 @@ def _network(text: str | Wordings) -> _Network:
         return after
 
     last = extend(text if isinstance(text, Wordings) else Wordings((text,)), [0])
-    return _Network(words, before, last)
+    ids = np.array([-1 if word is None else numbers.setdefault(word, len(numbers)) for word in words], np.int64)
+    ends = np.array([0, *accumulate(map(len, before))], np.int64)
+    return words, last, (ids, ends, np.array([arc for arcs in before for arc in arcs], np.int64))
 
 
 def _cheapest(reference: str | Wordings, hypothesis: str | Wordings) -> tuple[str, str]:
-    ours, theirs = _network(reference), _network(hypothesis)
     numbers: dict[str, int] = {}
-    shape = len(ours.words), len(theirs.words)
-    cost = np.zeros(shape, dtype=np.float32)
-    back = np.zeros((*shape, 2), dtype=np.int32)
-    _kernel()(*ours.encoded(numbers), *theirs.encoded(numbers), cost, back)
-    a, b = min(((a, b) for a in ours.last for b in theirs.last), key=lambda cell: cost[cell])  # the first of equal ones
+    words_a, last_a, arrays_a = _network(reference, numbers)
+    words_b, last_b, arrays_b = _network(hypothesis, numbers)
+    cost = np.zeros((len(words_a), len(words_b)), np.float32)
+    back = np.zeros((*cost.shape, 2), np.int32)
+    _kernel()(*arrays_a, *arrays_b, cost, back)
+    a, b = min(((a, b) for a in last_a for b in last_b), key=lambda cell: cost[cell])  # the first of equal ones
     path_a, path_b = [], []
     while a or b:
         before_a, before_b = map(int, back[a, b])
-        path_a += [ours.words[a]] if before_a != a else []
-        path_b += [theirs.words[b]] if before_b != b else []
+        path_a += [words_a[a]] if before_a != a else []
+        path_b += [words_b[b]] if before_b != b else []
         a, b = before_a, before_b
     return " ".join(filter(None, reversed(path_a))), " ".join(filter(None, reversed(path_b)))
 
@@ -173,6 +161,7 @@ def _fill(  # type: ignore[no-untyped-def]
     """Fill `cost` of the cheapest alignment up to each pair of arcs, (arcs_a, arcs_b), and `back`, the pair before."""
     # sclite's order, on which the wording depends where several cost the same: the first of equal predecessors; and
     # of equal edits a substitution, then an insertion, then a deletion.
+    # Arcs are in topological order, so the cells that lead to a pair of arcs are filled before it.
     infinity = np.float32(1e30)
     for a in range(len(words_a)):
         deletion = _NULL_GAP if words_a[a] < 0 else _GAP
@@ -188,11 +177,8 @@ def _fill(  # type: ignore[no-untyped-def]
                 # Arcs may have several predecessors: a pair of words follows the cheapest pair of these.
                 for j in range(ends_b[b], ends_b[b + 1]):
                     if cost[before_a[i], before_b[j]] < substitute:
-                        substitute, substitute_a, substitute_b = (
-                            cost[before_a[i], before_b[j]],
-                            before_a[i],
-                            before_b[j],
-                        )
+                        substitute = cost[before_a[i], before_b[j]]
+                        substitute_a, substitute_b = before_a[i], before_b[j]
             for j in range(ends_b[b], ends_b[b + 1]):
                 if cost[a, before_b[j]] < insert:
                     insert, insert_b = cost[a, before_b[j]], before_b[j]

@@ -1,11 +1,12 @@
-"""Where the errors are: by speaker, length and noise, by word, and by the confidence of the recognized words."""
+"""Errors by speaker, duration and noise, by word, and by the confidence of the recognized words; tables of them."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise, zip_longest
 from typing import Any, TypeVar
 
 from asr.decoding.confidence import BINS, expected_calibration_error, normalized_cross_entropy
@@ -16,8 +17,9 @@ from asr.text.normalize import normalize
 _Key = TypeVar("_Key", str, tuple[str, str])
 
 DURATION_EDGES = (2.0, 5.0, 10.0, 15.0, 20.0, 30.0)  # seconds
-LENGTH_EDGES = (1.0, 3.0, 6.0, 11.0, 21.0, 41.0)  # words of the reference
+LENGTH_EDGES = (1, 3, 6, 11, 21, 41)  # words of the reference
 SNR_EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0)  # decibels
+RATE_HEADER = ("95 % interval", "sub", "del", "ins", "words")  # of `rate_cells`, after the name of the rate
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,12 @@ class GroupScore(Score):
 
     name: str = ""
     seconds: float | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """The figures as JSON-able values."""
+        seconds = self.seconds if self.seconds is None else round(self.seconds, 3)
+        own = {"name": self.name, "utterances": len(self.utterances), "sentence_errors": self.sentence_errors}
+        return {**own, "seconds": seconds, **rates(self)}
 
 
 @dataclass(frozen=True)
@@ -44,49 +52,24 @@ def by_name(
     counts: Sequence[EditCounts], names: Sequence[str], durations: Sequence[float | None] = ()
 ) -> tuple[GroupScore, ...]:
     """A group per name (of a speaker, say), by name; utterances without one are "(unknown)" and come last."""
-    return _groups([(not name, name) for name in names], lambda key: key[1] or "(unknown)", counts, durations)
-
-
-def by_value(
-    counts: Sequence[EditCounts],
-    values: Sequence[float | None],
-    edges: Sequence[float],
-    label: Callable[[float | None, float | None], str],
-    durations: Sequence[float | None] = (),
-) -> tuple[GroupScore, ...]:
-    """A group per range [edge, next edge), those without utterances left out; utterances without a value come last.
-
-    `label(low, high)` names a range, whose `low` or `high` is None at the ends.
-    """
-    ranges = [None if value is None else bisect_right(edges, value) for value in values]
-    limits = [None, *edges, None]
-    return _groups(
-        [len(limits) if number is None else number for number in ranges],
-        lambda number: "(unknown)" if number == len(limits) else label(limits[number], limits[number + 1]),
-        counts,
-        durations,
-    )
+    return _groups([(not name, name or "(unknown)") for name in names], counts, durations)
 
 
 def by_duration(counts: Sequence[EditCounts], durations: Sequence[float | None]) -> tuple[GroupScore, ...]:
-    """Groups by seconds of audio."""
-    return by_value(counts, durations, DURATION_EDGES, lambda low, high: _range(low, high, "s"), durations)
+    """A group per range of seconds of audio; ranges without utterances are left out, unknown durations come last."""
+    return _by_range(counts, durations, DURATION_EDGES, _ranges(DURATION_EDGES, "s"), durations)
 
 
 def by_snr(counts: Sequence[EditCounts], decibels: Sequence[float | None]) -> tuple[GroupScore, ...]:
-    """Groups by signal-to-noise ratio in decibels."""
-    return by_value(counts, decibels, SNR_EDGES, lambda low, high: _range(low, high, "dB"))
+    """A group per range of signal-to-noise ratios in decibels, as `by_duration`."""
+    return _by_range(counts, decibels, SNR_EDGES, _ranges(SNR_EDGES, "dB"))
 
 
 def by_length(counts: Sequence[EditCounts]) -> tuple[GroupScore, ...]:
-    """Groups by words of the reference, for where durations are not known."""
-
-    def label(low: float | None, high: float | None) -> str:
-        first, last = int(low or 0), None if high is None else int(high) - 1
-        words = f"{first}+" if last is None else f"{first}" if first == last else f"{first}-{last}"
-        return f"{words} word" + "s" * (words != "1")
-
-    return by_value(counts, [float(c.reference_length) for c in counts], LENGTH_EDGES, label)
+    """A group per range of words of the reference, for where durations are not known."""
+    spans = [f"{low}-{high - 1}" if high - low > 1 else f"{low}" for low, high in pairwise((0, *LENGTH_EDGES))]
+    names = [f"{span} word" + "s" * (span != "1") for span in (*spans, f"{LENGTH_EDGES[-1]}+")]
+    return _by_range(counts, [c.reference_length for c in counts], LENGTH_EDGES, names)
 
 
 def confusions(
@@ -131,17 +114,11 @@ class WordConfidences:
 
     def bins(self) -> list[tuple[float, float, int]]:
         """Mean confidence, share of right words and number of words in each bin that has any, as ECE takes them."""
-        members: dict[int, list[int]] = {}
-        for i, confidence in enumerate(self.confidences):
-            members.setdefault(min(int(confidence * BINS), BINS - 1), []).append(i)
-        return [
-            (
-                sum(self.confidences[i] for i in chosen) / len(chosen),
-                sum(self.correct[i] for i in chosen) / len(chosen),
-                len(chosen),
-            )
-            for _, chosen in sorted(members.items())
-        ]
+        members: dict[int, list[tuple[float, bool]]] = {}
+        for confidence, right in zip(self.confidences, self.correct, strict=True):
+            members.setdefault(min(int(confidence * BINS), BINS - 1), []).append((confidence, right))
+        bins = [(*map(sum, zip(*chosen, strict=True)), len(chosen)) for _, chosen in sorted(members.items())]
+        return [(confidence / count, right / count, count) for confidence, right, count in bins]
 
     def below(self, limit: float) -> tuple[int, int]:
         """How many words have a confidence below `limit`, and how many of these were wrong."""
@@ -174,14 +151,29 @@ def pooled(parts: Sequence[WordConfidences | None]) -> WordConfidences:
     )
 
 
-def _groups(
-    keys: Sequence[Any],
-    name: Callable[[Any], str],
+def _by_range(
     counts: Sequence[EditCounts],
-    durations: Sequence[float | None],
+    values: Sequence[float | None],
+    edges: Sequence[float],
+    names: Sequence[str],
+    durations: Sequence[float | None] = (),
 ) -> tuple[GroupScore, ...]:
-    """A group for each different key of the utterances, in the order of the keys."""
-    members: dict[Any, list[int]] = {}
+    """A group per range [edge, next edge), with the name at its place in `names`."""
+    places = [len(names) if value is None else bisect_right(edges, value) for value in values]
+    return _groups([(place, (*names, "(unknown)")[place]) for place in places], counts, durations)
+
+
+def _ranges(edges: Sequence[float], unit: str) -> list[str]:
+    """The names of the ranges that these edges separate."""
+    inner = [f"{low:g}-{high:g} {unit}" for low, high in pairwise(edges)]
+    return [f"below {edges[0]:g} {unit}", *inner, f"{edges[-1]:g} {unit} and more"]
+
+
+def _groups(
+    keys: Sequence[tuple[int, str]], counts: Sequence[EditCounts], durations: Sequence[float | None]
+) -> tuple[GroupScore, ...]:
+    """A group for each different (rank, name) of the utterances, in their order."""
+    members: dict[tuple[int, str], list[int]] = {}
     for i, key in enumerate(keys):
         members.setdefault(key, []).append(i)
     groups = []
@@ -189,11 +181,77 @@ def _groups(
         known = [seconds for i in chosen if durations and (seconds := durations[i]) is not None]
         total = sum(known) if len(known) == len(chosen) else None
         utterances = tuple(counts[i] for i in chosen)
-        groups.append(GroupScore("word", utterances, resamples=1000, name=name(key), seconds=total))
+        groups.append(GroupScore("word", utterances, resamples=1000, name=key[1], seconds=total))
     return tuple(groups)
 
 
-def _range(low: float | None, high: float | None, unit: str) -> str:
-    if low is None:
-        return f"below {high:g} {unit}"
-    return f"{low:g} {unit} and more" if high is None else f"{low:g}-{high:g} {unit}"
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
+    """Rows of cells under a header, in columns two spaces apart; the first `left` columns are aligned to the left."""
+    columns = []
+    for i, column in enumerate(zip(header, *rows, strict=True)):
+        width = max(map(len, column))
+        columns.append([cell.ljust(width) if i < left else cell.rjust(width) for cell in column])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
+
+
+def rates(score: Score) -> dict[str, Any]:
+    """A score as JSON-able values; the rate is a fraction."""
+    counts = score.counts
+    return {
+        "rate": score.rate,
+        "interval_95": list(score.interval),
+        "interval_over": score.interval_units,
+        "substitutions": counts.substitutions,
+        "deletions": counts.deletions,
+        "insertions": counts.insertions,
+        "reference_length": counts.reference_length,
+    }
+
+
+def rate_cells(figures: Mapping[str, Any]) -> list[str]:
+    """The cells of a table for what `rates` gives: the rate itself, then the columns of RATE_HEADER."""
+    low, high = figures["interval_95"]
+    counts = (figures[key] for key in ("substitutions", "deletions", "insertions", "reference_length"))
+    return [f"{figures['rate']:.2%}", f"{low:.2%} to {high:.2%}", *map(str, counts)]
+
+
+def rate_line(label: str, score: Score) -> str:
+    """A score for people, one line."""
+    rate, interval, *counts = rate_cells(rates(score))
+    named = ", ".join(f"{letter} {count}" for letter, count in zip("SDIN", counts, strict=True))
+    return f"{label} {rate:>7}  95 % interval {interval}  ({named})"
+
+
+def quality_line(figures: Mapping[str, Any]) -> str:
+    """What `WordConfidences.quality` found, for people."""
+    entropy = figures["normalized_cross_entropy"]
+    return (
+        f"{figures['words']} words, {figures['right']:.1%} right, mean confidence {figures['mean_confidence']:.1%}, "
+        f"ECE {figures['expected_calibration_error']:.4f}, "
+        f"NCE {'undefined' if entropy is None else format(entropy, '.4f')}"
+    )
+
+
+def group_table(title: str, groups: Sequence[GroupScore], limit: int | None = None) -> str:
+    """A row per group; with a `limit` the groups with the most errors, and how many others there are."""
+    worst = {group.name for group in sorted(groups, key=lambda group: (-group.counts.errors, group.name))[:limit]}
+    shown = [group for group in groups if group.name in worst]
+    rows = [[group.name, str(len(group.utterances)), *rate_cells(rates(group))] for group in shown]
+    text = text_table([title, "utterances", "WER", *RATE_HEADER], rows)
+    if len(shown) < len(groups):
+        text += f"\n... and {len(groups) - len(shown)} more with fewer errors (--limit)"
+    return text
+
+
+def confusion_table(found: Confusions, limit: int | None = None) -> str:
+    """The most frequent confusions, deletions and insertions side by side; "" where there is none."""
+    ranks = {
+        "confused": [(" -> ".join(pair), number) for pair, number in ranked(found.substituted, limit)],
+        "deleted": ranked(found.deleted, limit),
+        "inserted": ranked(found.inserted, limit),
+    }
+    columns = [[title, *(f"{n:5d}  {words}" for words, n in rows)] for title, rows in ranks.items() if rows]
+    if not columns:
+        return ""
+    header, *rows = zip_longest(*columns, fillvalue="")
+    return text_table(header, rows, left=len(header))

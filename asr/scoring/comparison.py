@@ -1,18 +1,26 @@
-"""Is B really better than A: two systems on the same utterances, with an interval, p-values, and who won where."""
+"""Two systems on the same utterances: the difference, its interval and p-values, and where each of them wins."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from asr.scoring.edits import Edit, Score, Unit, align_texts, score_alignments
-from asr.scoring.significance import Difference, paired_bootstrap, resampling_units
+from asr.scoring.edits import (
+    Difference,
+    Edit,
+    Score,
+    Unit,
+    align_texts,
+    paired_bootstrap,
+    resampling_units,
+    score_alignments,
+)
 
 SIGNIFICANT = 0.05
 GOOD_WORDS = 2  # correct words of both systems that end a segment, as in NIST's sc_stats
@@ -29,37 +37,22 @@ class MatchedPairs:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two scores of the same references. Differences are B's minus A's: negative where B is better.
+class Comparison(Difference):
+    """Two scores of the same references, and the difference of their rates, B's minus A's: negative where B is better.
 
-    `bootstrap` is the difference of the rates with its paired-bootstrap interval and p, over `interval_units`
-    ("speakers" where these are known, else "utterances"). `matched` is None for characters, for which the test is not
-    defined.
+    Interval and p come from a paired bootstrap over `interval_units` ("speakers" where these are known, else
+    "utterances"). `matched` is None for characters, for which that test is not defined.
     """
 
     a: Score
     b: Score
-    bootstrap: Difference
     interval_units: str
     matched: MatchedPairs | None
-
-    @property
-    def difference(self) -> float:
-        return self.bootstrap.value
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        return self.bootstrap.interval
-
-    @property
-    def p(self) -> float:
-        return self.bootstrap.p
 
     @cached_property
     def gains(self) -> np.ndarray:
         """Errors of A minus errors of B in each utterance: positive where B wins, (utterances,) int64."""
-        gains: np.ndarray = self.a.errors_and_lengths[:, 0] - self.b.errors_and_lengths[:, 0]
-        return gains
+        return np.subtract(self.a.errors_and_lengths[:, 0], self.b.errors_and_lengths[:, 0])
 
     @property
     def significant(self) -> bool:
@@ -69,7 +62,7 @@ class Comparison:
     def verdict(self) -> str:
         """ "B is better: -0.8 % absolute [-1.2, -0.4], p = 0.001", or that the difference may be chance."""
         low, high = (100.0 * limit for limit in self.interval)
-        p = p_text(self.p, self.bootstrap.bounded)
+        p = p_text(self.p, self.bounded)
         figures = f"{100.0 * self.difference:+.2f} % absolute [{low:+.2f}, {high:+.2f}], {p}"
         if not self.gains.any():
             return "A and B make equally many errors in every utterance"
@@ -79,6 +72,7 @@ class Comparison:
 
     def summary(self) -> dict[str, Any]:
         """The figures as JSON-able values; rates are fractions."""
+        matched = self.matched
         return {
             "difference": self.difference,
             "interval_95": list(self.interval),
@@ -86,13 +80,7 @@ class Comparison:
             "p": self.p,
             "significant": self.significant,
             "relative": self.difference / self.a.rate if self.a.rate else None,
-            "matched_pairs": self.matched
-            and {
-                "segments": self.matched.segments,
-                "mean": self.matched.mean,
-                "z": self.matched.z if np.isfinite(self.matched.z) else None,
-                "p": self.matched.p,
-            },
+            "matched_pairs": matched and {**asdict(matched), "z": matched.z if math.isfinite(matched.z) else None},
             "wins": int((self.gains > 0).sum()),
             "losses": int((self.gains < 0).sum()),
             "ties": int((self.gains == 0).sum()),
@@ -121,7 +109,8 @@ def compare(
     if unit == "word":
         reworded = {i for i, (ours, other) in enumerate(zip(references, others, strict=True)) if ours != other}
         matched = matched_pairs(alignments_a, alignments_b, reworded)
-    return Comparison(a, b, paired_bootstrap(units[:, :2], units[:, 2:]), name, matched)
+    found = paired_bootstrap(units[:, :2], units[:, 2:])
+    return Comparison(**vars(found), a=a, b=b, interval_units=name, matched=matched)
 
 
 def p_text(p: float, bounded: bool = False) -> str:
@@ -141,12 +130,12 @@ def matched_pairs(
     segments. The utterances in `whole`, whose references differ, are a segment each.
     """
     differences: list[int] = []
-    for i, (edits_a, edits_b) in enumerate(zip(alignments_a, alignments_b, strict=True)):
-        if i in whole:
-            errors = len(_error_places(edits_a)), len(_error_places(edits_b))
-            differences += [errors[0] - errors[1]] if any(errors) else []
-        else:
-            differences += _segment_differences(edits_a, edits_b)
+    for i, alignments in enumerate(zip(alignments_a, alignments_b, strict=True)):
+        places_a, places_b = map(_error_places, alignments)
+        if i not in whole:
+            differences += _segment_differences(places_a, places_b)
+        elif places_a or places_b:
+            differences.append(len(places_a) - len(places_b))
     n = len(differences)
     values = np.array(differences, dtype=np.float64)
     if n < 2 or not values.any():
@@ -158,14 +147,10 @@ def matched_pairs(
     return MatchedPairs(n, mean, z, math.erfc(abs(z) / math.sqrt(2.0)))
 
 
-def _segment_differences(edits_a: Sequence[Edit], edits_b: Sequence[Edit]) -> list[int]:
-    """Errors of A minus errors of B in each segment of one utterance."""
-    # An error at reference word i lies at 2i + 1, one inserted before it at 2i.
-    events = [(place, 1) for place in _error_places(edits_a)] + [(place, -1) for place in _error_places(edits_b)]
-    if not events:
-        return []
-    events.sort()
-    differences = [events[0][1]]
+def _segment_differences(places_a: Sequence[int], places_b: Sequence[int]) -> list[int]:
+    """Errors of A minus errors of B in each segment of one utterance, given the `_error_places` of both."""
+    events = sorted([*((place, 1) for place in places_a), *((place, -1) for place in places_b)])
+    differences = [events[0][1]] if events else []
     for (before, _), (place, sign) in pairwise(events):
         if place // 2 - (before + 1) // 2 >= GOOD_WORDS:  # words between the two, right in both
             differences.append(sign)
@@ -175,6 +160,7 @@ def _segment_differences(edits_a: Sequence[Edit], edits_b: Sequence[Edit]) -> li
 
 
 def _error_places(edits: Sequence[Edit]) -> list[int]:
+    """Where the errors are: 2i + 1 for one at reference word i, 2i for a word inserted before it."""
     places: list[int] = []
     for edit in edits:
         if edit.kind == "insert":

@@ -29,7 +29,7 @@ def read_trn(path: str, content: str) -> TextFile:
 def read_stm(path: str, content: str) -> TextFile:
     """The segments of `recording channel speaker start end [<label>] text`, and those to be ignored in scoring.
 
-    A text that begins with `<` begins with a label, as to sclite. Segments are called recording-channel-start. Raises
+    As in sclite, a text that begins with `<` begins with a label. Segments are named recording-channel-start. Raises
     TextFileError.
     """
     found: list[tuple[Line, str]] = []
@@ -38,25 +38,17 @@ def read_stm(path: str, content: str) -> TextFile:
         fields = row.split(maxsplit=5)
         try:
             recording, channel, speaker = fields[:3]
-            start, end = float(fields[3]), float(fields[4])
-        except (ValueError, IndexError) as error:
-            raise TextFileError(
-                f"{where}: expected 'RECORDING CHANNEL SPEAKER START END TEXT', times in seconds"
-            ) from error
+            start, end = map(float, fields[3:5])
+        except ValueError as error:
+            form = "'RECORDING CHANNEL SPEAKER START END TEXT', times in seconds"
+            raise TextFileError(f"{where}: expected {form}") from error
         if not 0.0 <= start <= end < float("inf"):
             raise TextFileError(f"{where}: the segment ends ({end:g} s) before it starts ({start:g} s): correct it")
         text = fields[5].strip() if len(fields) > 5 else ""
         if text.startswith("<"):
-            text = text.partition(" ")[2].strip() if " " in text else ""
-        line = Line(
-            f"{recording}-{channel}-{start:.2f}",
-            text,
-            speaker=speaker,
-            duration=round(end - start, 6),
-            offset=start,
-            segment=True,
-            recording=f"{recording} {channel}",
-        )
+            text = text.partition(" ")[2].strip()
+        line = Line(f"{recording}-{channel}-{start:.2f}", text, speaker, round(end - start, 6))
+        line = replace(line, offset=start, segment=True, recording=f"{recording} {channel}")
         found.append((line, where))
     uses = Counter(line.id for line, _ in found)
     named = [(replace(x, id=f"{x.id}-{x.speaker}") if uses[x.id] > 1 else x, where) for x, where in found]
@@ -67,7 +59,7 @@ def read_stm(path: str, content: str) -> TextFile:
 def read_ctm(path: str, content: str) -> TextFile:
     """A text per recording and channel of `recording channel start duration word [confidence]`, and the words.
 
-    The text is called after the recording, and its channel where there are several. Raises TextFileError.
+    A text is named after its recording, with the channel where there are several. Raises TextFileError.
     """
     words: dict[str, list[TimedWord]] = {}
     for number, row in _rows(content):
@@ -83,9 +75,8 @@ def read_ctm(path: str, content: str) -> TextFile:
         except ValueError as error:
             raise TextFileError(f"{where}: expected 'RECORDING CHANNEL START DURATION WORD [CONFIDENCE]'") from error
         if word.mark and not text.upper().startswith("<ALT"):
-            raise TextFileError(
-                f"{where}: the word '{text}' has no times: only <ALT_BEGIN>, <ALT> and <ALT_END> have none"
-            )
+            marks = "<ALT_BEGIN>, <ALT> and <ALT_END>"
+            raise TextFileError(f"{where}: the word '{text}' has no times: only {marks} have none")
         words.setdefault(f"{recording} {channel}", []).append(word)
     channels = Counter(key.split()[0] for key in words)
     lines = []
@@ -114,9 +105,8 @@ def _with_markup_read(line: Line, where: str) -> Line:
 def _plain_word(word: str, where: str) -> str:
     read = _with_markup_read(Line("", word), where)
     if read.wordings is not None:
-        raise TextFileError(
-            f"{where}: '{word}': in a ctm file, <ALT_BEGIN>, <ALT> and <ALT_END> mark a choice of words"
-        )
+        choice = "in a ctm file, <ALT_BEGIN>, <ALT> and <ALT_END> mark a choice of words"
+        raise TextFileError(f"{where}: '{word}': {choice}")
     return read.text or ""
 
 
@@ -125,7 +115,7 @@ _TWINS = str.maketrans("{}\\", "\uff5b\uff5d\uff3c")
 
 
 def nist_id(name: str) -> str:
-    """An id that the NIST formats can hold: white space and parentheses end it there, `;;` and `**` begin a comment."""
+    """An id as the NIST formats allow it: white space and parentheses would end it, `;;` or `**` begin a comment."""
     name = "".join("_" if c.isspace() or c in "()" else c for c in name) or "utterance"
     return "_" + name[1:] if name.startswith((";;", "**")) else name
 
@@ -169,8 +159,8 @@ def stm_line(line: Line, text: str) -> str:
 
 def ctm_lines(line: Line, words: Iterable[str]) -> str:
     """The words of a hypothesis with their times in the form of a ctm file; `words` are normalized, one per time."""
-    name = nist_id(line.id)
-    return "".join(
-        f"{name} 1 {at.start:.3f} {max(at.end - at.start, 0.001):.3f} {nist_text(word)} {at.confidence:.3f}\n"
-        for word, at in zip(words, line.words, strict=True)
-    )
+    rows = ""
+    for word, at in zip(words, line.words, strict=True):
+        length = max(at.end - at.start, 0.001)
+        rows += f"{nist_id(line.id)} 1 {at.start:.3f} {length:.3f} {nist_text(word)} {at.confidence:.3f}\n"
+    return rows

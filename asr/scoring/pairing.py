@@ -1,4 +1,4 @@
-"""The texts of utterances as files give them, and which hypothesis belongs to which reference: nothing is dropped."""
+"""The texts of utterances as files give them, and the pairing of hypotheses with references, of which none is lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Line:
     """The text of one utterance and what its file says about it; seconds, decibels.
 
     `text` is None for a hypothesis that is there without a text (a recording that could not be read); where it leaves
-    a choice, `wordings` holds what is scored. `words` are there where the file gives their times. `recording` is
+    a choice, `wordings` holds what is scored. `words` are set where the file gives their times. `recording` is
     the recording with its channel in stm and ctm files.
     """
 
@@ -56,7 +56,7 @@ class TextFile:
     """A file of references or hypotheses: its lines in file order.
 
     `numbered`: the ids are line numbers, as in a txt file. `predicted`: rows have `pred_text`. `whole`: the file is one
-    text without an id (subtitles), named after the file. `chosen`: the format was given, not found out. `ignored` are
+    text without an id (subtitles), named after the file. `chosen`: the user named the format. `ignored` are
     the segments of an stm file that are not scored, `timed` the words of a ctm file by recording and channel.
     """
 
@@ -97,15 +97,12 @@ class TestSet:
         """What did not fit, one line each."""
         lines = []
         if missing := self.missing:
-            many = f"{len(missing)} utterance" + "s" * (len(missing) > 1)
-            lines.append(
-                f"{self.hypothesis_path}: no hypothesis for {many} of {len(self.references)} "
-                f"({_some(missing)}): scored as empty, every word deleted"
-            )
+            many = f"{len(missing)} utterance{'s' * (len(missing) > 1)} of {len(self.references)}"
+            lines.append(f"no hypothesis for {many} ({_some(missing)}): scored as empty, every word deleted")
         if self.extra:
             many = f"{len(self.extra)} {'hypotheses' if len(self.extra) > 1 else 'hypothesis'}"
-            lines.append(f"{self.hypothesis_path}: {many} without a reference ({_some(self.extra)}): not scored")
-        return tuple(lines)
+            lines.append(f"{many} without a reference ({_some(self.extra)}): not scored")
+        return tuple(f"{self.hypothesis_path}: {line}" for line in lines)
 
 
 def pair(references: TextFile, hypotheses: TextFile) -> TestSet:
@@ -140,13 +137,9 @@ def pair(references: TextFile, hypotheses: TextFile) -> TestSet:
             f"{hypotheses.path}: none of its ids is in {references.path} "
             f"('{hypotheses.lines[0].id}' there, '{references.lines[0].id}' here)"
         )
-    return TestSet(
-        references.path,
-        hypotheses.path,
-        references.lines,
-        tuple(by_id.get(line.id) or Line(line.id, None) for line in references.lines),
-        tuple(line.id for line in hypotheses.lines if line.id not in known),
-    )
+    paired = tuple(by_id.get(line.id) or Line(line.id, None) for line in references.lines)
+    extra = tuple(line.id for line in hypotheses.lines if line.id not in known)
+    return TestSet(references.path, hypotheses.path, references.lines, paired, extra)
 
 
 def first_words(lines: Sequence[Line], *, alone: bool = False) -> list[str]:
@@ -214,8 +207,7 @@ def _wholes(references: TextFile, hypotheses: TextFile) -> tuple[TextFile, TextF
 
 
 def _by_channel(texts: TextFile) -> TextFile:
-    lines = (replace(line, id=line.recording.replace(" ", "-")) for line in texts.lines)
-    return replace(texts, lines=tuple(lines))
+    return replace(texts, lines=tuple(replace(x, id=x.recording.replace(" ", "-")) for x in texts.lines))
 
 
 def _some(ids: Sequence[str]) -> str:
@@ -243,7 +235,7 @@ def cut_to_segments(references: TextFile, hypotheses: TextFile) -> TextFile:
         for line in segments.get(recording, ()):
             first, end = taken, line.offset + (line.duration or 0.0)
             last = line is segments[recording][-1]
-            while taken < len(groups) and (last or _middle(groups[taken]) < end):
+            while taken < len(groups) and (last or sum(_span(groups[taken])) / 2 < end):
                 taken += 1
             words = [word for group in groups[first:taken] for word in group]
             lines.append(timed_line(Line(line.id, ""), words, hypotheses.path, line.offset))
@@ -259,18 +251,16 @@ def _groups(words: Sequence[TimedWord]) -> list[list[TimedWord]]:
     groups: list[list[TimedWord]] = []
     inside = False
     for word in words:
-        if inside:
-            groups[-1].append(word)
-        else:
-            groups.append([word])
-        if word.mark:
-            inside = word.text.upper() != "<ALT_END>"
-    return sorted(groups, key=lambda group: min((word.start for word in group if not word.mark), default=0.0))
+        groups += [] if inside else [[]]
+        groups[-1].append(word)
+        inside = word.text.upper() != "<ALT_END>" if word.mark else inside
+    return sorted(groups, key=lambda group: _span(group)[0])
 
 
-def _middle(group: Sequence[TimedWord]) -> float:
-    times = [time for word in group if not word.mark for time in (word.start, word.end)]
-    return (min(times, default=0.0) + max(times, default=0.0)) / 2
+def _span(group: Sequence[TimedWord]) -> tuple[float, float]:
+    """When the words of a group begin and end."""
+    times = [time for word in group if not word.mark for time in (word.start, word.end)] or [0.0]
+    return min(times), max(times)
 
 
 def timed_line(line: Line, words: Sequence[TimedWord], path: str, offset: float = 0.0) -> Line:

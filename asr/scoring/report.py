@@ -16,12 +16,11 @@ import numpy as np
 
 from asr.audio.read import read
 from asr.files import write_text
-from asr.scoring.breakdown import GroupScore, ranked
+from asr.scoring.breakdown import GroupScore, ranked, rates
 from asr.scoring.edits import Edit
 from asr.scoring.pairing import Line
 from asr.scoring.sclite import sclite_rows
 from asr.scoring.scored import ScoredSet
-from asr.scoring.tables import rates
 
 MOST_UTTERANCES = 20_000  # with more, a page takes seconds to open: those with the most errors are kept
 MOST_WORDS = 200
@@ -173,14 +172,8 @@ def _charts(scored: ScoredSet) -> list[dict[str, Any]]:
 
 
 def _group(group: GroupScore) -> dict[str, Any]:
-    low, high = group.interval
-    return {
-        "name": group.name,
-        "rate": round(group.rate, 6),
-        "low": round(low, 6),
-        "high": round(high, 6),
-        "words": group.counts.reference_length,
-    }
+    rate, low, high = (round(value, 6) for value in (group.rate, *group.interval))
+    return {"name": group.name, "rate": rate, "low": low, "high": high, "words": group.counts.reference_length}
 
 
 def _utterance(scored: ScoredSet, i: int, flag_below: float | None) -> dict[str, Any]:
@@ -211,13 +204,8 @@ def _parts(reference: list[str], hypothesis: list[str], edits: Sequence[Edit]) -
 
 def read_clip(line: Line, rate: int | None = None) -> tuple[np.ndarray, int]:
     """Samples (time,) float32 and their rate of the utterance's stretch of its file. Raises AudioError."""
-    audio = read(
-        line.audio_filepath,
-        rate=rate,
-        channel="mix" if line.channel is None else line.channel,
-        offset=line.offset,
-        duration=line.duration if line.segment else None,
-    )
+    channel, duration = "mix" if line.channel is None else line.channel, line.duration if line.segment else None
+    audio = read(line.audio_filepath, rate=rate, channel=channel, offset=line.offset, duration=duration)
     return audio.samples, audio.rate
 
 
@@ -227,13 +215,11 @@ def data_uri(samples: np.ndarray, rate: int) -> str:
 
     buffer = io.BytesIO()
     clipped = np.clip(samples, -1.0, 1.0)
-    mp3 = "MP3" in soundfile.available_formats() and rate in MP3_RATES
-    if mp3:
-        soundfile.write(buffer, clipped, rate, format="MP3", subtype="MPEG_LAYER_III")
-    else:
-        soundfile.write(buffer, clipped, rate, format="WAV", subtype="PCM_16")
-    kind = "audio/mpeg" if mp3 else "audio/wav"
-    return f"data:{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    form, subtype, kind = "WAV", "PCM_16", "wav"
+    if "MP3" in soundfile.available_formats() and rate in MP3_RATES:
+        form, subtype, kind = "MP3", "MPEG_LAYER_III", "mpeg"
+    soundfile.write(buffer, clipped, rate, format=form, subtype=subtype)
+    return f"data:audio/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def estimated_snr(samples: np.ndarray, rate: int) -> float | None:

@@ -57,8 +57,8 @@ def sclite_counts(references: Sequence[str], hypotheses: Sequence[str]) -> np.nd
 
     def encode(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         rows = [[numbers.setdefault(word, len(numbers)) for word in text.split()] for text in texts]
-        ends = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-        return np.fromiter((number for row in rows for number in row), dtype=np.int32, count=int(ends[-1])), ends
+        flat = np.fromiter((number for row in rows for number in row), np.int32)
+        return flat, np.cumsum([0, *map(len, rows)], dtype=np.int64)
 
     counts = np.zeros((len(references), 4), dtype=np.int64)
     _kernel()(*encode(references), *encode(hypotheses), counts)
@@ -105,12 +105,9 @@ def _kernel() -> Any:
 
 
 def _count_all(
-    reference: np.ndarray,
-    reference_ends: np.ndarray,
-    hypothesis: np.ndarray,
-    hypothesis_ends: np.ndarray,
+    reference: np.ndarray, reference_ends: np.ndarray, hypothesis: np.ndarray, hypothesis_ends: np.ndarray,
     counts: np.ndarray,
-) -> None:
+) -> None:  # fmt: skip
     """Fill `counts`; ids of tokens lie one utterance after another, `*_ends` (utterances + 1,) says where.
 
     The result is that of the full table, in a band of diagonals around its corners that is widened until every path
@@ -130,10 +127,9 @@ def _count_all(
     longest = tokens = 0
     for u in range(len(counts)):
         longest = max(longest, reference_ends[u + 1] - reference_ends[u], hypothesis_ends[u + 1] - hypothesis_ends[u])
-    for token in reference:
-        tokens = max(tokens, token + 1)
-    for token in hypothesis:
-        tokens = max(tokens, token + 1)
+    for side in (reference, hypothesis):
+        for token in side:
+            tokens = max(tokens, token + 1)
     cells = np.empty((3, longest + 3), np.int64)
     ours, theirs = np.empty(longest + 1, np.int32), np.empty(longest + 1, np.int32)
     unmatched = np.zeros(tokens, np.int64)

@@ -14,11 +14,20 @@ import numpy as np
 from asr.files import write_text
 from asr.scoring import breakdown
 from asr.scoring.alternatives import Wordings, choose_wordings
-from asr.scoring.breakdown import Confusions, GroupScore, WordConfidences, pooled, ranked, word_confidences
+from asr.scoring.breakdown import (
+    Confusions,
+    GroupScore,
+    WordConfidences,
+    confusion_table,
+    group_table,
+    pooled,
+    ranked,
+    rates,
+    word_confidences,
+)
 from asr.scoring.edits import Edit, Score, align_texts, score, score_alignments
 from asr.scoring.nist_files import ctm_lines, has_look_alikes, stm_line, trn_line
 from asr.scoring.sclite import sclite_counts, sclite_row, sclite_rows, sclite_table
-from asr.scoring.tables import confusion_table, group_table, rates
 from asr.text.normalize import normalize, tag_warnings, versioned
 
 if TYPE_CHECKING:
@@ -86,10 +95,8 @@ class ScoredSet:
     @cached_property
     def word_confidences(self) -> tuple[WordConfidences | None, ...]:
         """The recognized words of each utterance with their confidences; None where these are not known."""
-        return tuple(
-            word_confidences(line, text, self.normalizer, edits)
-            for line, text, edits in zip(self.hypothesis_lines, self.hypotheses, self.alignments, strict=True)
-        )
+        utterances = zip(self.hypothesis_lines, self.hypotheses, self.alignments, strict=True)
+        return tuple(word_confidences(line, text, self.normalizer, edits) for line, text, edits in utterances)
 
     @cached_property
     def confidences(self) -> WordConfidences | None:
@@ -110,13 +117,13 @@ class ScoredSet:
             "sentence_errors": self.words.sentence_errors,
             "sentence_error_rate": self.words.sentence_error_rate,
             "sclite": sclite_row("Sum/Avg", self.sclite_counts).summary(),
-            "speakers": [_group_figures(group) for group in self.speakers],
-            "durations": [_group_figures(group) for group in self.durations],
-            "snr": [_group_figures(group) for group in self.noise],
+            "speakers": [group.summary() for group in self.speakers],
+            "durations": [group.summary() for group in self.durations],
+            "snr": [group.summary() for group in self.noise],
             "confidence": self.confidences and self.confidences.quality(),
             "confused": [
-                {"reference": reference, "hypothesis": hypothesis, "count": number}
-                for (reference, hypothesis), number in ranked(found.substituted, limit)
+                {"reference": ours, "hypothesis": theirs, "count": n}
+                for (ours, theirs), n in ranked(found.substituted, limit)
             ],
             "deleted": dict(ranked(found.deleted, limit)),
             "inserted": dict(ranked(found.inserted, limit)),
@@ -142,8 +149,7 @@ class ScoredSet:
     def warnings(self) -> tuple[str, ...]:
         """What makes the figures doubtful, one line each."""
         lines = []
-        empty = sum(1 for counts in self.words.utterances if not counts.reference_length)
-        if empty:
+        if empty := sum(not counts.reference_length for counts in self.words.utterances):
             lines.append(
                 f"{empty} of {len(self.references)} references are empty: all words recognized there count as inserted"
             )
@@ -173,10 +179,9 @@ class ScoredSet:
             ctm = (ctm_lines(self.hypothesis_lines[i], self.hypotheses[i].split()) for i in order)
             write_text(folder / "ref.stm", "".join(stm))
             write_text(folder / "hyp.ctm", "".join(ctm))
-        changed = [ids[i] for i in range(len(ids)) if has_look_alikes(f"{self.references[i]} {self.hypotheses[i]}")]
-        if not changed:
-            return ()
-        return (
+        texts = zip(ids, self.references, self.hypotheses, strict=True)
+        changed = tuple(name for name, *both in texts if has_look_alikes(" ".join(both)))
+        return changed and (
             f"{len(changed)} texts (e.g. of '{changed[0]}') hold {{, }}, \\ or a lone @, which sclite cannot read as "
             "letters: its files have their full-width twins instead",
         )
@@ -184,10 +189,9 @@ class ScoredSet:
     @property
     def _timed(self) -> bool:
         """Whether all words of all hypotheses have times, after the normalizer as before it."""
-        return all(line.duration is not None for line in self.lines) and all(
-            len(line.words) == len(text.split())
-            for line, text in zip(self.hypothesis_lines, self.hypotheses, strict=True)
-        )
+        known = all(line.duration is not None for line in self.lines)
+        both = zip(self.hypothesis_lines, self.hypotheses, strict=True)
+        return known and all(len(line.words) == len(text.split()) for line, text in both)
 
     def alignment_text(self, i: int) -> str:
         """Reference over hypothesis, the edits marked below, in the form of sclite's `pra`."""
@@ -206,11 +210,7 @@ class ScoredSet:
 
 
 def score_set(
-    lines: Sequence[Line],
-    hypothesis_lines: Sequence[Line],
-    normalizer: str,
-    *,
-    characters: bool = False,
+    lines: Sequence[Line], hypothesis_lines: Sequence[Line], normalizer: str, *, characters: bool = False
 ) -> ScoredSet:
     """Normalize both sides alike and score; a hypothesis without text counts as empty. Raises ConfigError."""
     name = versioned(normalizer)
@@ -240,17 +240,7 @@ def normalized_pairs(
             return normalize(line.text or "", normalizer)
         return line.wordings.normalized(lambda text: normalize(text, normalizer))
 
-    return choose_wordings([normalized(line) for line in lines], [normalized(line) for line in hypotheses])
-
-
-def _group_figures(group: GroupScore) -> dict[str, Any]:
-    return {
-        "name": group.name,
-        "utterances": len(group.utterances),
-        "sentence_errors": group.sentence_errors,
-        "seconds": group.seconds if group.seconds is None else round(group.seconds, 3),
-        **rates(group),
-    }
+    return choose_wordings([*map(normalized, lines)], [*map(normalized, hypotheses)])
 
 
 def write_summary(folder: str | Path, summary: dict[str, Any]) -> None:

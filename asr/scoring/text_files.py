@@ -24,10 +24,12 @@ PlacedRow = tuple[str, dict[str, Any]]  # "file:line" for messages, and the fiel
 FORMATS = ("trn", "stm", "ctm", "jsonl", "json", "csv", "kaldi", "srt", "vtt", "txt")
 _SUFFIXES = {
     **{f".{name}": name for name in FORMATS},
-    **{".ndjson": "jsonl", ".tsv": "csv", ".rttm": ""},
-    **dict.fromkeys(
-        (".textgrid", ".eaf", ".trs", ".xml", ".html", ".ass", ".ssa", ".lrc", ".ttml", ".sbv", ".mlf"), ""
-    ),
+    **{".ndjson": "jsonl", ".tsv": "csv"},
+    # what is not read
+    **{
+        f".{name}": ""
+        for name in ["textgrid", "eaf", "trs", "xml", "html", "ass", "ssa", "lrc", "ttml", "sbv", "mlf", "rttm"]
+    },
 }
 # XML and HTML, TextGrid, MLF, ASS, RTTM, LRC and Whisper's log, Audacity's labels
 _FOREIGN = re.compile(
@@ -45,11 +47,11 @@ _NAME_COLUMNS = {"id", "utt_id", "utterance_id", "key", "path", "audio_filepath"
 
 
 def read_texts(path: str, *, hypotheses: bool = False, format: str | None = None) -> TextFile:
-    """Read a file of texts, gzip or not; `-` is stdin. The format is the one given, else told by suffix or content.
+    """Read a file of texts, gzip or not; `-` is stdin. The format is the one given, or what suffix or content suggest.
 
     trn: `text (id)` per line, stm: segments with times, both with sclite's markup; ctm: words with times, a text per
     recording. jsonl, json, csv (tsv): `text` and, of `hypotheses`, `pred_text` if the rows have it; `id`, or one made
-    of `audio_filepath`. kaldi: an id, then the text. srt, vtt, and Whisper's json and tsv: one text, called after the
+    of `audio_filepath`. kaldi: an id, then the text. srt, vtt, and Whisper's json and tsv: one text, named after the
     file. txt: a text per line, empty lines are empty texts, to be paired by line number. Raises TextFileError, also for
     files of other kinds, or UsageError for an unknown format.
     """
@@ -97,32 +99,29 @@ def _speakers(path: str) -> dict[str, Line]:
     content = read_text(path, TextFileError)
     if _shape(content) == "jsonl":
         return {line.id: line for line in _row_lines(path, _jsonl_rows(path, content)[0], False, text_needed=False)}
-    known = {}
-    for number, row in enumerate(content.splitlines(), start=1):
-        fields = row.split()
-        if len(fields) not in (0, 2):
+    rows = {number: row.split() for number, row in enumerate(content.splitlines(), start=1) if row.strip()}
+    for number, fields in rows.items():
+        if len(fields) != 2:
             raise TextFileError(f"{path}:{number}: expected an id and a speaker, found {len(fields)} words")
-        if fields:
-            known[fields[0]] = Line(fields[0], None, speaker=fields[1])
-    return known
+    return {name: Line(name, None, speaker=speaker) for name, speaker in rows.values()}
 
 
 def _format_of(path: str, content: str) -> str:
     """The format that the suffix or else the content says. Raises TextFileError for formats that are not read."""
     suffix = Path(path.removesuffix(".gz")).suffix.lower()
-    if "\0" in content or _FOREIGN.match(content) or _SUFFIXES.get(suffix) == "":  # no text has NUL characters
-        kind = "a file of this kind" if _SUFFIXES.get(suffix) or not suffix else suffix.lstrip(".")
+    known = _SUFFIXES.get(suffix)
+    if "\0" in content or _FOREIGN.match(content) or known == "":  # no text has NUL characters
+        kind = "a file of this kind" if known or not suffix else suffix.lstrip(".")
         raise TextFileError(
             f"{path}: {kind} is not supported: convert it to {', '.join(FORMATS[:-1])} or txt (--format says "
             "which of these a file is, whatever its name)"
         )
     shape = _shape(content)
-    named = _SUFFIXES.get(suffix, shape)
-    return shape if named == "txt" and shape != "kaldi" else named
+    return shape if known is None or (known == "txt" and shape != "kaldi") else known
 
 
 def _shape(content: str) -> str:
-    """The format of a file whose name does not say it."""
+    """The format that the content suggests."""
     rows = [row for row in content.split("\n") if row.strip() and not row.startswith(";;")]
     if not rows:
         return "txt"
@@ -150,17 +149,9 @@ def _shape(content: str) -> str:
 
 
 def _lines(content: str, keep_empty: bool = False) -> tuple[Line, ...]:
-    """A text per line, called by the number of the line."""
+    """A text per line, named by its line number."""
     texts = enumerate(content.removesuffix("\n").split("\n") if content else [], start=1)
     return tuple(Line(str(number), text.strip()) for number, text in texts if keep_empty or text.strip())
-
-
-def _read_txt(path: str, content: str) -> TextFile:
-    return TextFile(path, _lines(content, keep_empty=True), numbered=True)
-
-
-def _read_kaldi(path: str, content: str) -> TextFile:
-    return with_first_word_as_id(TextFile(path, _lines(content)))
 
 
 def _read_subtitles(path: str, content: str) -> TextFile:
@@ -242,7 +233,8 @@ def _row_lines(path: str, rows: Sequence[PlacedRow], hypotheses: bool, *, text_n
     names = [_name(row, where, default_id) for where, row in rows]
     repeated = {name for name, uses in Counter(names).items() if uses > 1}
     lines = []
-    for (where, row), name in zip(rows, names, strict=True):
+    for (where, row), default in zip(rows, names, strict=True):
+        name = default
         if name in repeated and row.get("id") is None:  # files of one name in several folders
             name = _name(row, where, path_id)
         text = row.get(key)
@@ -267,6 +259,12 @@ def _row_lines(path: str, rows: Sequence[PlacedRow], hypotheses: bool, *, text_n
     return tuple(lines)
 
 
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TextFileError(f"{where}: not a JSON object: one whole JSON object per line")
+    return value
+
+
 def _parsed(text: str, where: str, per_line: bool = True) -> Any:
     try:
         return json.loads(text)
@@ -276,12 +274,6 @@ def _parsed(text: str, where: str, per_line: bool = True) -> Any:
             reason = f"{error.msg} at {'' if per_line else f'line {error.lineno}, '}column {error.colno}"
         hint = "one whole JSON object per line" if per_line else "correct it, or give JSON lines"
         raise TextFileError(f"{where}: not valid JSON ({reason}): {hint}") from error
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TextFileError(f"{where}: not a JSON object: one whole JSON object per line")
-    return value
 
 
 def _name(row: dict[str, Any], where: str, make_id: Callable[[dict[str, Any]], str]) -> str:
@@ -316,16 +308,11 @@ def _audio(path: Any, texts_path: str) -> str:
 
 
 def _words(rows: Any) -> tuple[Word, ...]:
-    try:
+    with suppress(TypeError, KeyError, ValueError):  # words in the form of another tool have no times here
         return tuple(
-            Word(str(w["word"]), *(float(w[key]) for key in ("start", "end", "confidence"))) for w in rows or ()
+            Word(str(w["word"]), float(w["start"]), float(w["end"]), float(w["confidence"])) for w in rows or ()
         )
-    except (
-        TypeError,
-        KeyError,
-        ValueError,
-    ):  # words in the form of another tool: they have no times here
-        return ()
+    return ()
 
 
 _READERS = {
@@ -334,7 +321,7 @@ _READERS = {
     "ctm": read_ctm,
     "srt": _read_subtitles,
     "vtt": _read_subtitles,
-    "txt": _read_txt,
-    "kaldi": _read_kaldi,
+    "txt": lambda path, content: TextFile(path, _lines(content, keep_empty=True), numbered=True),
+    "kaldi": lambda path, content: with_first_word_as_id(TextFile(path, _lines(content))),
 }
 _ROW_READERS = {"jsonl": _jsonl_rows, "json": _json_rows, "csv": _csv_rows}

@@ -139,14 +139,14 @@ def test_contexts_that_the_file_lacks_are_made_up(path: Path) -> None:
         ("-0.4\tb </s>\n\n\\end\\\n", "", r"x.arpa:16: \\2-grams: ends after 3 n-grams; the header says 4"),
         ("\n\\2-grams:\n" + GOOD.partition("\\2-grams:\n")[2], "", r"x.arpa:11: the file ends before \\2-grams:"),
         ("-0.6\ta", "0.6\ta", "x.arpa:9: log10 p = 0.6 is above 0"),
-        ("-0.6\ta", "zero\ta", "x.arpa:9: 'zero' is no log-probability"),
-        ("-0.6\ta\t-0.25", "-0.6\ta\tx", "x.arpa:9: 'x' is no back-off weight: expected are log10 p, 1 word, and that"),
-        ("-0.6\ta\t-0.25", "-0.6\ta\t-0.25\t7", "x.arpa:9: '7' is too much: expected are log10 p, 1 word"),
-        ("-0.6\ta\t-0.25", "-0.6", "x.arpa:9: less than 1 word"),
-        ("-0.2\ta b", "-0.2\ta", "x.arpa:14: less than 2 words in a row of the 2-grams$"),
+        ("-0.6\ta", "zero\ta", "x.arpa:9: 'zero' is not a log-probability"),
+        ("-0.6\ta\t-0.25", "-0.6\ta\tx", "x.arpa:9: 'x' is not a back-off weight: a row is log10 p, 1 word, that"),
+        ("-0.6\ta\t-0.25", "-0.6\ta\t-0.25\t7", "x.arpa:9: '7' is one field too many: a row is log10 p, 1 word"),
+        ("-0.6\ta\t-0.25", "-0.6", "x.arpa:9: fewer than 1 word"),
+        ("-0.2\ta b", "-0.2\ta", "x.arpa:14: fewer than 2 words in a row of the 2-grams$"),
         ("-0.2\ta b", "-0.2\ta c", "x.arpa:14: the word 'c' is not among the 1-grams"),
-        ("-0.5\tb\t", "-0.5\ta\t", "x.arpa:10: the word 'a' stands there twice"),
-        ("-0.3\tb a", "-0.3\ta b", "x.arpa:15: the 2-gram 'a b' stands there twice"),
+        ("-0.5\tb\t", "-0.5\ta\t", "x.arpa:10: the word 'a' occurs twice"),
+        ("-0.3\tb a", "-0.3\ta b", "x.arpa:15: the 2-gram 'a b' occurs twice"),
         ("<s>", "<start>", "x.arpa:6: no <s> among the 1-grams"),
         ("</s>", "<end>", "x.arpa:6: no </s> among the 1-grams"),
     ],
@@ -164,7 +164,7 @@ def test_a_file_cut_off_anywhere_is_refused(path: Path, packed: bool) -> None:
         with pytest.raises(LMError) as caught:
             read(path, content[:size])
         assert "\n" not in str(caught.value)
-    with pytest.raises(LMError, match=r"x\.arpa:14: less than 2 words in a row of the 2-grams; is the file cut off\?"):
+    with pytest.raises(LMError, match=r"x\.arpa:14: fewer than 2 words in a row of the 2-grams; is the file cut off\?"):
         read(path, GOOD[: GOOD.index("-0.2\ta b") + 6])
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from asr.decoding.make import DecodingConfig, make_decoder
-from asr.lm.check import check_lm
 from asr.lm.estimate import encode_corpus, estimate
-from asr.lm.ngram import NGramLM
+from asr.lm.ngram import NGramLM, check_lm
 from asr.lm.tables import LMError
 from asr.text.tokenizer import CharTokenizer, train_sentencepiece
 

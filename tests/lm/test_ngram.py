@@ -13,10 +13,9 @@ from lm_oracles import EXAMPLES, as_dict, back_off_score, sentence_score
 
 from asr.lm.arpa import write_arpa
 from asr.lm.automaton import lm_step
-from asr.lm.check import check_lm, spelled_share, token_level
 from asr.lm.estimate import encode_corpus, estimate
 from asr.lm.files import Tuned, write_tuned
-from asr.lm.ngram import NGramLM, perplexity
+from asr.lm.ngram import NGramLM, check_lm, perplexity, spelled_share, token_level
 from asr.lm.tables import LMError, NGramTable, NGramTables, with_case
 
 WORDS = ["a", "b", "c", "d", "e"]

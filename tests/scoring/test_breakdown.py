@@ -8,12 +8,11 @@ import jiwer
 import pytest
 
 from asr.scoring import compare, score
-from asr.scoring.breakdown import by_duration, by_length, by_name, confusions, ranked
+from asr.scoring.breakdown import by_duration, by_length, by_name, confusions, group_table, ranked, text_table
 from asr.scoring.comparison import p_text
 from asr.scoring.edits import EditCounts, align_texts
 from asr.scoring.pairing import Line
 from asr.scoring.scored import score_set
-from asr.scoring.tables import group_table, text_table
 
 
 def texts(count, seed=0):

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.scoring import EditCounts, score
-from asr.scoring.edits import align_texts, tokens
-from asr.scoring.significance import bootstrap_interval
+from asr.scoring.edits import align_texts, bootstrap_interval, tokens
 
 sentences = st.lists(st.sampled_from(["a", "b", "c", "dd"]), max_size=7).map(" ".join)
 

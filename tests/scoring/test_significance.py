@@ -9,8 +9,8 @@ import pytest
 
 from asr.scoring import compare, score
 from asr.scoring.comparison import matched_pairs
-from asr.scoring.edits import align_texts
-from asr.scoring.significance import (
+from asr.scoring.edits import (
+    align_texts,
     bootstrap_interval,
     paired_bootstrap,
     resampling_units,
@@ -104,7 +104,7 @@ def test_p_is_that_of_the_paired_t_test_for_equally_long_utterances():
     t = abs(gained.mean()) / (gained.std(ddof=1) / 20)
     result = paired(a, b, lengths)
     assert result.p == pytest.approx(2 * student_tail(t, 399), abs=0.01)
-    assert result.value == pytest.approx(gained.sum() / 4000)
+    assert result.difference == pytest.approx(gained.sum() / 4000)
     half = student_quantile(0.025, 399) * gained.std(ddof=1) / 20 / 10
     assert (result.interval[1] - result.interval[0]) / 2 == pytest.approx(half, rel=0.05)
 
@@ -115,7 +115,7 @@ def test_a_clear_difference_a_null_one_and_too_little_data():
     clear = paired(worse, better, lengths)
     assert clear.p < 0.001 and clear.bounded and clear.interval[1] < 0
     mirrored = paired(better, worse, lengths)
-    assert mirrored.value == -clear.value
+    assert mirrored.difference == -clear.difference
     assert mirrored.interval == pytest.approx((-clear.interval[1], -clear.interval[0]))
     assert paired(worse, worse, lengths).p == 1.0
     assert paired(worse[:1], better[:1], lengths[:1]).p == 1.0

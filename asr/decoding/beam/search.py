@@ -21,8 +21,7 @@ from asr.decoding.beam.setting import Setting, Workspace
 from asr.decoding.beam.stream import BeamStream
 from asr.decoding.beam.times import labels_by_symbol
 from asr.decoding.interface import OOV, OOV_ALIASES
-from asr.lm.check import check_lm
-from asr.lm.ngram import NGramLM
+from asr.lm.ngram import NGramLM, check_lm
 from asr.lm.tables import ARC, STATE, UNIGRAM, LMArrays
 from asr.types import AsrError, Hypothesis, UsageError
 
