@@ -11,6 +11,11 @@ and added up. Both are compiled from this source. `pieces` is a constant to the 
 other search before it looks at their types.
 
 A frame has three stages, each compiled into the loop over frames: `carry_over`, `extend` and `prune`.
+
+A long pause is a run of frames in which the blank and the separator are likelier than all else. Then every hypothesis
+notes the pause where its text has come to (`mark_pause`). Alignments of a text that have the pause in other places are
+other hypotheses, as the language model may differ; they are added up in the end. If a word follows, the language model
+takes </s> and a new sentence in between where that is likelier (`word_logp`); inside a word a pause changes nothing.
 """
 
 from __future__ import annotations
@@ -39,22 +44,32 @@ from asr.decoding.beam.arrays import (
     Tree,
     Weights,
 )
-from asr.decoding.beam.candidates import Bound, choose_best, count_score, find_slot
+from asr.decoding.beam.candidates import (
+    EMPTY_HISTORY,
+    NONE,
+    ONE,
+    Bound,
+    choose_best,
+    count_score,
+    find_slot,
+    mix,
+    pauses_after,
+    prefix_and_label_key,
+    prefix_key,
+)
 from asr.decoding.beam.extend import NO_WORD, extend
 from asr.decoding.beam.frame_labels import LEAST_PROBABILITY, lowest_bit, prefetch, read_bits, read_frame
-from asr.decoding.beam.pauses import forget_alternatives, mark_pause
-from asr.decoding.beam.prefixes import EMPTY_HISTORY, NONE, ONE, pauses_after, prefix_key
 from asr.decoding.beam.trace import record, record_end, record_label
 from asr.lm.automaton import hash_slot
-from asr.lm.compiling import bare_kernel, embedded, inlined, search_kernel
+from asr.lm.compiling import embedded, inlined, internal, kept_internal, search_kernel
 from asr.lm.tables import LMArrays
 
 _SMALL, _LARGE = 1e-90, 1e90  # when the best score leaves this range, all are divided by it
 
 
-@bare_kernel
-def begin_beam(resources: Resources, beam: Beam, root: int) -> None:
-    """The beam that holds the empty text, of key `root`."""
+@internal
+def _begin(pieces: bool, resources: Resources, beam: Beam) -> None:
+    """The beam that holds the empty text."""
     weights = resources.weights
     beam.counts[QUIET], beam.counts[PAUSES] = -NEVER, 0  # silence before the first word ends no sentence
     beam.counts[SIZE], beam.counts[SIDE], beam.counts[PENDING] = 1, 0, 0
@@ -65,7 +80,10 @@ def begin_beam(resources: Resources, beam: Beam, root: int) -> None:
         for h in range(beam.table.shape[0]):
             beam.table[h].stamp = 0
     hyp = beam.hypothesis[0]
-    hyp.key, hyp.history, hyp.parent, hyp.spelled = root, EMPTY_HISTORY, NONE, NONE
+    hyp.key, hyp.history = prefix_key(EMPTY_HISTORY, np.int64(0), NONE), EMPTY_HISTORY
+    if pieces:
+        hyp.key = prefix_and_label_key(hyp.key, weights.separator)
+    hyp.parent, hyp.spelled = NONE, NONE
     hyp.pauses, hyp.rested, hyp.paused = NONE, NONE, 0
     hyp.node, hyp.label, hyp.state, hyp.trace = 0, weights.separator, weights.begin, -1
     hyp.hotword = resources.hotwords.following[0, 0]  # a text begins like a word: after a boundary
@@ -182,12 +200,84 @@ def prune(
     return kept
 
 
-def _advance(pieces: bool) -> Any:
+_PAUSE = np.uint64(0x8CB92BA72F3D8DD7)
+_HOTWORD = np.uint64(0xABC98388FB8FAC03)
+
+
+@internal
+def mark_pause(
+    hyps: np.ndarray, base: int, size: int, pieces: bool, separator: int, counts: np.ndarray, records: np.ndarray
+) -> None:
+    """A long pause after what `size` hypotheses from `base` on have said.
+
+    From here on the same text with the pause elsewhere is another hypothesis, as the language model may differ. Between
+    words, the pause is where it would be had the word ended in it: both ways lead to one hypothesis.
+    """
+    counts[PAUSES] += 1
+    pause = mix(uint64(counts[PAUSES]) * _PAUSE)
+    for i in range(base, base + size):
+        hyp = hyps[i]
+        if hyp.node != 0 or hyp.spelled != NONE:
+            hyp.rested += pause
+            hyp.key = mix(hyp.key + pause)
+            hyp.parent = NONE  # what the parent grows from now on has its pause one label earlier
+            continue
+        hyp.pauses = pauses_after(hyp.pauses, pause, hyp.history)
+        hyp.key = prefix_key(hyp.history + hyp.pauses, np.int64(0), NONE)
+        if pieces:
+            hyp.key = prefix_and_label_key(hyp.key, separator)
+        if hyp.parent != NONE:
+            hyp.parent = mix(hyp.parent + pause)
+        if not hyp.paused:
+            hyp.paused = 1
+            hyp.trace = record(counts, records, np.int64(hyp.trace), np.int64(PAUSE), np.int64(0))
+
+
+@internal
+def forget_alternatives(beam: Beam, base: int, size: int, most: int, stamp: int) -> Any:
+    """After a long pause: keep the `most` best of the hypotheses that nothing to come can tell apart; their number.
+
+    Otherwise all that was ambiguous before would fill the beam, in all its combinations, for the rest of a recording.
+    """
+    hyps, table, candidates, order = beam.hypothesis, beam.table, beam.candidate, beam.chosen
+    # An insertion sort, best first: the beam is small, this happens once a pause, and `argsort` takes 2 s to compile.
+    for i in range(size):
+        mass = hyps[base + i].blank + hyps[base + i].label_mass
+        candidates[i].score = mass
+        at = i
+        while at > 0 and candidates[order[at - 1]].score < mass:
+            order[at] = order[at - 1]
+            at -= 1
+        order[at] = i
+    for i in order[:size]:
+        hyp = hyps[base + i]
+        key = prefix_key(uint64(hyp.state) * _PAUSE + uint64(hyp.hotword) * _HOTWORD, np.int64(hyp.node), hyp.spelled)
+        key = prefix_and_label_key(key, (np.int64(hyp.label) << 2) + (np.int64(hyp.paused) << 1) + (hyp.rested != NONE))
+        place = table[find_slot(table, key, stamp)]
+        if place.stamp != stamp:
+            place.stamp, place.key, place.slot = stamp, key, 0
+        place.slot += 1  # so many with this key so far
+        candidates[i].ended = place.slot > most
+    kept = 0
+    for i in range(size):
+        if candidates[i].ended == 0:
+            if kept < i:
+                hyps[base + kept] = hyps[base + i]
+            kept += 1
+    return kept
+
+
+def _search(pieces: bool, decorate: Any) -> Any:
     """The compiled search over pieces or over characters: `pieces` is a constant in it, and part of its cache key."""
 
-    @search_kernel
+    @decorate
     def advance(log_probs: np.ndarray, start: int, resources: Resources, beam: Beam) -> Any:
-        """Go on with frames from `start`; the frame before which the trace is full, else the number of frames."""
+        """Go on with frames from `start`; the frame before which the trace is full, else the number of frames.
+
+        A beam of no hypotheses is begun with the empty text.
+        """
+        if beam.counts[SIZE] == 0:
+            _begin(pieces, resources, beam)
         weights, silent = resources.weights, resources.labels.silent
         width, pause_frames, separator = weights.beam_width, weights.pause_frames, weights.separator
         hyps, probability, active_labels = beam.hypothesis, beam.probability, beam.active
@@ -255,5 +345,6 @@ def _advance(pieces: bool) -> Any:
     return advance
 
 
-advance_characters = _advance(pieces=False)
-advance_pieces = _advance(pieces=True)
+# Characters: linked into the search of a batch and into that of a stream. Pieces: called from Python alone.
+advance_characters = _search(False, kept_internal)
+advance_pieces = _search(True, search_kernel)
