@@ -7,6 +7,7 @@ would otherwise copy the whole tuple and count its references each time.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import pickle
@@ -16,12 +17,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from numba import njit
 from numba.core import caching
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.targetconfig import TargetConfig
 
 _IMPORT = re.compile(
@@ -45,9 +47,21 @@ def compiled(announced: str = "", keep: bool = True, **options: Any) -> Callable
         dispatcher: Any = njit(nogil=True, **options)(function)
         if keep:
             dispatcher._cache = _LazyCache(function, announced)
+            dispatcher.compile = partial(_compile, dispatcher)
         return dispatcher
 
     return decorate
+
+
+def _compile(dispatcher: Any, signature: Any) -> Any:
+    """numba's `compile`, with Python's search for garbage cycles made rare: it took an eighth of the time."""
+    with global_compiler_lock:  # held throughout, so that no other thread restores the thresholds in between
+        thresholds = gc.get_threshold()
+        gc.set_threshold(100_000, *thresholds[1:])
+        try:
+            return type(dispatcher).compile(dispatcher, signature)
+        finally:
+            gc.set_threshold(*thresholds)
 
 
 def _compare_flags_quickly() -> None:

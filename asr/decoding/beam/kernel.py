@@ -52,6 +52,7 @@ from asr.decoding.beam.candidates import (
     choose_best,
     count_score,
     find_slot,
+    forget_alternatives,
     mix,
     pauses_after,
     prefix_and_label_key,
@@ -166,7 +167,7 @@ def prune(
     for d in range(kept):
         k = int(chosen[d])
         hyp, candidate = hyps[next_base + d], candidates[k]
-        if k < size:
+        if k < size:  # it stays the same text: only its mass has changed
             hyps[next_base + d] = hyps[base + k]
             hyp.blank, hyp.label_mass = candidate.blank * scale, candidate.label_mass * scale
             continue
@@ -184,6 +185,7 @@ def prune(
             prefetch(lm.state, np.int64(state))
         elif rested != NONE:
             pauses = source.key  # a pause inside a word does not matter, but this is not what grew before it
+        # Inside the tree the node says what was spelled; outside each symbol is recorded.
         if outside != NONE:
             trace = record_label(tree, labels.first, labels.spelling, counts, records, trace, node, spelled, c, frame)
         elif to != 0:
@@ -201,7 +203,6 @@ def prune(
 
 
 _PAUSE = np.uint64(0x8CB92BA72F3D8DD7)
-_HOTWORD = np.uint64(0xABC98388FB8FAC03)
 
 
 @internal
@@ -233,40 +234,6 @@ def mark_pause(
             hyp.trace = record(counts, records, np.int64(hyp.trace), np.int64(PAUSE), np.int64(0))
 
 
-@internal
-def forget_alternatives(beam: Beam, base: int, size: int, most: int, stamp: int) -> Any:
-    """After a long pause: keep the `most` best of the hypotheses that nothing to come can tell apart; their number.
-
-    Otherwise all that was ambiguous before would fill the beam, in all its combinations, for the rest of a recording.
-    """
-    hyps, table, candidates, order = beam.hypothesis, beam.table, beam.candidate, beam.chosen
-    # An insertion sort, best first: the beam is small, this happens once a pause, and `argsort` takes 2 s to compile.
-    for i in range(size):
-        mass = hyps[base + i].blank + hyps[base + i].label_mass
-        candidates[i].score = mass
-        at = i
-        while at > 0 and candidates[order[at - 1]].score < mass:
-            order[at] = order[at - 1]
-            at -= 1
-        order[at] = i
-    for i in order[:size]:
-        hyp = hyps[base + i]
-        key = prefix_key(uint64(hyp.state) * _PAUSE + uint64(hyp.hotword) * _HOTWORD, np.int64(hyp.node), hyp.spelled)
-        key = prefix_and_label_key(key, (np.int64(hyp.label) << 2) + (np.int64(hyp.paused) << 1) + (hyp.rested != NONE))
-        place = table[find_slot(table, key, stamp)]
-        if place.stamp != stamp:
-            place.stamp, place.key, place.slot = stamp, key, 0
-        place.slot += 1  # so many with this key so far
-        candidates[i].ended = place.slot > most
-    kept = 0
-    for i in range(size):
-        if candidates[i].ended == 0:
-            if kept < i:
-                hyps[base + kept] = hyps[base + i]
-            kept += 1
-    return kept
-
-
 def _search(pieces: bool, decorate: Any) -> Any:
     """The compiled search over pieces or over characters: `pieces` is a constant in it, and part of its cache key."""
 
@@ -295,6 +262,7 @@ def _search(pieces: bool, decorate: Any) -> Any:
         t = np.int64(start)
         while t < frames:
             skipped = log_probs[t, 0] > weights.blank_skip
+            # The caller makes room in the trace. A skipped frame adds nothing to it but the mark of a long pause.
             if counts[TRACES] > trace_room and (not skipped or quiet + 1 == pause_frames):
                 break
             active, bits = np.int64(0), NONE  # the frame's labels: how many among pieces, a bit for each character
@@ -304,31 +272,37 @@ def _search(pieces: bool, decorate: Any) -> Any:
                 else:
                     bits = read_bits(log_probs, t, weights.least_label, weights.most_labels, spoken, probability)
             only_blank = active == 0 and bits == NONE
+            # Pauses: when one has become long it is marked, and when it ends, alternatives before it are forgotten.
             quiet += 1
             if not only_blank and probability[0] + probability[separator] <= QUIET_SHARE:
-                if quiet > pause_frames:  # the pause is over
+                if quiet > pause_frames:
                     stamp += 1
                     size = forget_alternatives(beam, side * width, size, weights.nbest, stamp)
                 quiet = 0
             elif quiet == pause_frames:
                 mark_pause(hyps, side * width, size, pieces, separator, counts, records)
+            # A frame that can only be a blank moves all mass to the paths that end in a blank. That is done once for a
+            # run of such frames, by the next other frame (`pending`); their probability is common to all hypotheses.
             if only_blank:
                 pending = 1
                 log_scale += max(np.float64(log_probs[t, 0]), LEAST_PROBABILITY)
                 t += 1
                 continue
+            # The three stages. The two halves of the hypothesis array take turns as this frame's and the next one's.
             base, next_base = side * width, (1 - side) * width
-            stamp += 1
+            stamp += 1  # frees all places of the hash table
             bound = carry_over(pieces, weights, beam, base, size, pending, stamp)
             pending = 0
             characters = NONE if pieces else bits & ~(ONE << uint64(separator))
             count, bound = extend(pieces, resources, beam, base, size, active, characters, stamp, bound)
+            # In the linear domain scores run out of range after some hundred frames.
             scale = 1.0
             if bound.best < _SMALL or bound.best > _LARGE:
                 scale = 1.0 / bound.best
                 log_scale += np.log(bound.best)
             size = prune(pieces, resources, beam, base, next_base, size, count, bound, scale, counts[FRAMES] + t)
             side = 1 - side
+            # Labels that a frame leaves out have probability 0: only what this frame has set is cleared.
             if pieces:
                 for k in range(active):
                     probability[active_labels[k]] = 0.0

@@ -274,15 +274,9 @@ def _decode(
             continue
         beam.counts[FRAMES] += lengths[u]
         own = WordArrays(
-            texts.symbols[symbol:],
-            texts.starts[word:],
-            texts.entries[word:],
-            texts.ends_at[word:],
-            texts.pauses[word:],
-            texts.begins[word:],
-            texts.finals[word:],
-            texts.confidences[word:],
-        )
+            texts.symbols[symbol:], texts.starts[word:], texts.entries[word:], texts.ends_at[word:],
+            texts.pauses[word:], texts.begins[word:], texts.finals[word:], texts.confidences[word:],
+        )  # fmt: skip
         best = 0
         for i in range(1, final_texts(resources, beam, slots, ends, masses)):
             if masses[i] > masses[best]:

@@ -1,4 +1,6 @@
-"""The price of a finished word: the only place where the language model and the word scores come in.
+"""The end of a word and of an utterance: the price of a finished word, and the texts that hypotheses come to.
+
+This is the only place where the language model and the word scores come in.
 
 A text's score is ln P(text | emissions) + the sum over its words of alpha ln P_lm(word) + beta, + the scores of unknown
 words + hotwords. While a word is only begun, the best unigram score of the words that it may become stands in for its

@@ -89,11 +89,8 @@ def _lattice(symbols: np.ndarray, starts: np.ndarray, words: int, labels: Labels
     for n in range(length + 1):
         into[n + 1] += into[n]
     free = into.copy()
-    sorted_source, sorted_label, sorted_word = (
-        np.empty(count, np.int32),
-        np.empty(count, np.int32),
-        np.empty(count, np.int32),
-    )
+    sorted_source, sorted_label = np.empty(count, np.int32), np.empty(count, np.int32)
+    sorted_word = np.empty(count, np.int32)
     for a in range(count):
         at = free[target[a]]
         free[target[a]] += 1
@@ -196,21 +193,19 @@ def align_characters(
     width = log_probs.shape[1] - 1
     extra = 1 if separator <= width else 0
     length = symbols.shape[0] + 2 * extra
-    chain = np.zeros(length + 1, np.int64)
+    # Arrays are filled in loops, since each of numpy's functions that is used takes a tenth of a second to compile.
+    chain = np.empty(length + 1, np.int64)
+    chain[0], chain[1], chain[length] = 0, separator, separator
     for j in range(symbols.shape[0]):
         chain[1 + extra + j] = symbols[j] if symbols[j] != 0 else separator
-    if extra:
-        chain[1], chain[length] = separator, separator
-    repeated = np.zeros(length + 1, np.float32)  # a label twice in a row needs a blank between
-    for j in range(2, length + 1):
-        if chain[j] == chain[j - 1]:
-            repeated[j] = _NEVER
-    repeated[1] = _NEVER
+    on, after = np.empty((2, length + 1), np.float32), np.empty((2, length + 1), np.float32)
+    repeated, emitted = np.empty(length + 1, np.float32), np.empty(length + 1, np.float32)
+    for j in range(length + 1):
+        on[0, j], on[1, j], after[0, j], after[1, j] = _NEVER, _NEVER, _NEVER, _NEVER
+        # A label twice in a row needs a blank between.
+        repeated[j] = _NEVER if j < 2 or chain[j] == chain[j - 1] else np.float32(0.0)
+    after[0, 0], after[0, extra] = np.float32(0.0), np.float32(0.0)
     count = rows.shape[0]
-    on, after = np.full((2, length + 1), _NEVER, np.float32), np.full((2, length + 1), _NEVER, np.float32)
-    emitted = np.empty(length + 1, np.float32)
-    after[0, 0] = np.float32(0.0)
-    after[0, extra] = np.float32(0.0)
     came_on, came_after = np.empty((count, length + 1), np.int8), np.empty((count, length + 1), np.int8)
     for t in range(count):
         now, then = t & 1, 1 - (t & 1)
