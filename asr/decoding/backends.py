@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding.beam.alphabet import Alphabet
+from asr.decoding.beam.alphabet import Alphabet, labels_by_symbol
 from asr.decoding.beam.lexicon import SpelledWords
-from asr.decoding.beam.times import align_text, labels_by_symbol
+from asr.decoding.beam.words import align_text
 from asr.decoding.interface import check_emissions
 from asr.lm.tables import SPECIAL_WORDS, UNK
 from asr.text.tokenizer import WORD_MARK

@@ -7,6 +7,7 @@ would otherwise copy the whole tuple and count its references each time.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import pickle
@@ -16,12 +17,14 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from numba import njit
 from numba.core import caching
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.targetconfig import TargetConfig
 
 _IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+(?P<base>[\w.]+)[ \t]+import[ \t]+(?P<names>\([^)]*\)|[^\n]*)|import[ \t]+(?P<plain>[^\n]*))",
@@ -30,37 +33,78 @@ _IMPORT = re.compile(
 _printed: set[str] = set()
 
 
-def compiled(announced: str = "", **options: Any) -> Callable[[Callable[..., Any]], Any]:
+def compiled(announced: str = "", keep: bool = True, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """A decorator: numba's `njit` with `options`, the machine code cached on disk.
 
     The cache lies where numba would put it (NUMBA_CACHE_DIR, beside the source, in the user's cache folder), else in a
     private folder among the temporary files; where nothing can be written, every process compiles again. It is valid
     while the file of the function and all files of the package that it imports are unchanged; numba would look at the
     file of the function alone, and miss an edit in a function that was inlined from another. `announced` is printed on
-    stderr before the function is compiled.
+    stderr before the function is compiled. Without `keep` nothing is cached.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher: Any = njit(nogil=True, **options)(function)
-        dispatcher._cache = _LazyCache(function, announced)
+        if keep:
+            dispatcher._cache = _LazyCache(function, announced)
+            dispatcher.compile = partial(_compile, dispatcher)
         return dispatcher
 
     return decorate
 
 
-kernel: Any = compiled()
-inlined: Any = compiled(inline="always")
+def _compile(dispatcher: Any, signature: Any) -> Any:
+    """numba's `compile`, with Python's search for garbage cycles made rare: it took an eighth of the time."""
+    with global_compiler_lock:  # held throughout, so that no other thread restores the thresholds in between
+        thresholds = gc.get_threshold()
+        gc.set_threshold(100_000, *thresholds[1:])
+        try:
+            return type(dispatcher).compile(dispatcher, signature)
+        finally:
+            gc.set_threshold(*thresholds)
 
+
+def _compare_flags_quickly() -> None:
+    """Make numba's compile flags cheap to compare, with the same result.
+
+    numba 0.68 looks up an operator's implementation by the flags among others, their hash is the same for all, and it
+    compares the 25 options one by one through properties: a fifth of the time of a compilation. Here only options that
+    one of the two has set are compared; the others have their default in both.
+    """
+    compare = TargetConfig.__eq__
+
+    def equal(self: Any, other: Any) -> Any:
+        if type(self) is not type(other):
+            return compare(self, other)
+        own, others = self._values, other._values
+        return own == others or all(getattr(self, name) == getattr(other, name) for name in {*own, *others})
+
+    if hasattr(TargetConfig(), "_values"):
+        changed: Any = TargetConfig
+        changed.__eq__, changed.__hash__ = equal, lambda self: hash(type(self))
+
+
+# Functions that only compiled code calls have no wrapper for Python, and are not kept on disk: whoever calls them is.
+# The wrapper of a function with the arrays of a search takes half a second to compile, as it unpacks all of them.
+INTERNAL: dict[str, Any] = {"keep": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 # Most of the beam search allocates nothing. It is compiled without reference counts, so that passing a tuple of arrays
 # on costs nothing, and divides as numpy does, without a check for zero: it becomes smaller, faster, and faster to
 # compile. numba lets callees inherit "no reference counts", so what does allocate, and is called from there, says so.
 _BARE: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
+
+_compare_flags_quickly()
+kernel: Any = compiled()
 bare_kernel: Any = compiled(**_BARE)
 allocating_kernel: Any = compiled(error_model="numpy", _nrt=True)
+internal: Any = compiled(**_BARE, **INTERNAL)
+allocating_internal: Any = compiled(error_model="numpy", _nrt=True, **INTERNAL)
 # Into its callers, by LLVM. `inlined` copies a function into the source of each caller before types are known: that
 # takes numba much longer, and is only for functions with constant arguments that switch off branches.
-embedded: Any = compiled(forceinline=True, **_BARE)
-search_kernel: Any = compiled(announced="the beam search, once (about 30 s)", **_BARE)
+embedded: Any = compiled(forceinline=True, **_BARE, **INTERNAL)
+inlined: Any = compiled(inline="always", **INTERNAL)
+_SEARCH = "the beam search, once (about 15 s)"
+search_kernel: Any = compiled(announced=_SEARCH, **_BARE)
+kept_internal: Any = compiled(announced=_SEARCH, **_BARE, **INTERNAL | {"keep": True})  # large, linked into several
 
 
 def source_files(path: Path, package: Path) -> list[Path]:
@@ -155,7 +199,7 @@ class _LazyCache:
         given = os.environ.get("NUMBA_CACHE_DIR")
         places = f"NUMBA_CACHE_DIR ({given})" if given else "the package's folder"
         cost = (
-            "code is compiled again (the beam search: about 30 s). Set NUMBA_CACHE_DIR to a folder that you can write"
+            "code is compiled again (the beam search: about 15 s). Set NUMBA_CACHE_DIR to a folder that you can write"
         )
         if folder is None:
             _say(f"warning: neither {places}, your home nor a temporary folder can be written: in every run {cost}")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asr.decoding.beam.search as beam
-import asr.decoding.beam.setting as setting
+import asr.decoding.beam.stream as stream
 from asr.decoding.beam.search import BeamSearch, Pruning
 from asr.decoding.interface import EmissionError
 from asr.lm.ngram import NGramLM
@@ -85,7 +85,7 @@ def test_texts_that_do_not_fit_are_given_room(fresh, room):
 
 
 def test_a_full_trace_is_left_to_a_stream(fresh, monkeypatch):
-    monkeypatch.setattr(setting, "TRACE_RECORDS", 1)
+    monkeypatch.setattr(stream, "TRACE_RECORDS", 1)
     search = fresh()
     rng = np.random.default_rng(1)
     check(search, [blanky(rng, frames) for frames in (3, 700, 5, 900, 4)])

@@ -32,7 +32,7 @@ TINY = {
     "@kernel\ndef add(x):\n    return x + STEP\n",
     "numbers": "STEP = 10\n",
 }
-ONCE = "asr: compiling the beam search, once (about 30 s)\n"
+ONCE = "asr: compiling the beam search, once (about 15 s)\n"
 
 
 def test_all_compiled_functions_go_through_the_one_decorator() -> None:
@@ -223,7 +223,7 @@ def test_code_that_others_may_have_planted_is_never_run(
         assert (total(1), hits(total)) == (12, 0)
         warning, line = capsys.readouterr().err.splitlines()
         assert "in every run" in warning and "NUMBA_CACHE_DIR" in warning
-        assert line == "asr: compiling the beam search (about 30 s)"
+        assert line == "asr: compiling the beam search (about 15 s)"
     assert not list((tmp_path / "temporary").rglob("*.nb?")) and not list(tmp_path.glob("elsewhere/*"))
 
 

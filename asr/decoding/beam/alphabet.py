@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -93,3 +94,38 @@ class Alphabet:
 class _Codes(dict[int, str]):
     def __missing__(self, key: int) -> str:
         return "\x01"
+
+
+class LabelsBySymbol(NamedTuple):
+    """What labels spell, found by their first symbol: labels `label[begin[s]:begin[s + 1]]` begin with symbol s.
+
+    `plain`: every label is one character, and labels and symbols have the same numbers.
+    """
+
+    first: np.ndarray
+    spelling: np.ndarray
+    starts_word: np.ndarray
+    silent: np.ndarray
+    label: np.ndarray
+    begin: np.ndarray
+    separator: int
+    plain: bool
+
+
+def labels_by_symbol(alphabet: Alphabet) -> LabelsBySymbol:
+    """The index of an alphabet's labels."""
+    first = alphabet.first
+    spoken = np.flatnonzero(first[1:] > first[:-1])
+    leading = alphabet.spelling[first[spoken]]
+    order = np.argsort(leading, kind="stable")
+    begin = np.searchsorted(leading[order], np.arange(len(alphabet.symbols) + 1))
+    return LabelsBySymbol(
+        first,
+        alphabet.spelling,
+        alphabet.starts_word,
+        alphabet.silent,
+        spoken[order].astype(np.int32),
+        begin.astype(np.int32),
+        alphabet.separator,
+        not alphabet.pieces,
+    )

@@ -1,4 +1,8 @@
-"""The candidates of a frame: which may still be among the best, and the best of them.
+"""Text prefixes as keys, and the candidates of a frame: which may still be among the best, and the best of them.
+
+Equal texts, reached over different labels, have equal keys. A prefix is its finished words (`history`), the places of
+long pauses in it (`pauses`), and the word begun: a `node` of the lexicon's tree or, once it has left the tree, the hash
+of its symbols (`spelled`, NONE inside the tree). Hashes have 64 bits and are taken to be equal only for equal texts.
 
 The beam keeps the best `width` candidates. Sorting them would take longer than all else; instead scores are counted in
 buckets, an eighth of a power of two wide, and the bound below which a candidate cannot be kept rises as they come in.
@@ -11,9 +15,67 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import uint64
 
-from asr.decoding.beam.arrays import BUCKET_SHIFT
-from asr.decoding.beam.prefixes import ONE
-from asr.lm.compiling import embedded
+from asr.decoding.beam.arrays import BUCKET_SHIFT, Beam
+from asr.lm.compiling import embedded, internal
+
+_A = np.uint64(0x9E3779B97F4A7C15)
+_B = np.uint64(0xBF58476D1CE4E5B9)
+_C = np.uint64(0x94D049BB133111EB)
+_LABEL = np.uint64(0xD6E8FEB86659FD93)
+_STATE, _HOTWORD = np.uint64(0x8CB92BA72F3D8DD7), np.uint64(0xABC98388FB8FAC03)
+_S32, _S29, _S30 = np.uint64(32), np.uint64(29), np.uint64(30)
+ONE = np.uint64(1)
+NONE = np.uint64(0)
+EMPTY_HISTORY = np.uint64(0x632BE59BD9B4E019)
+
+
+@embedded
+def mix(x: int) -> Any:
+    """A hash of 64 bits (the finalizer of Steele et al. 2014, SplitMix)."""
+    x = (x ^ (x >> _S30)) * _B
+    x = (x ^ (x >> _S29)) * _C
+    return x ^ (x >> _S32)
+
+
+@embedded
+def prefix_key(history: int, node: int, spelled: int) -> Any:
+    """The key of a prefix; `history` with its pauses added to it."""
+    # One multiplication chain for both cases: this is inlined in many places.
+    return mix(history + (spelled * _A if spelled != NONE else (uint64(node) + ONE) * _C))
+
+
+@embedded
+def prefix_and_label_key(key: int, label: int) -> Any:
+    """The key of a prefix together with its last label."""
+    return mix(key + (uint64(label) + ONE) * _LABEL)
+
+
+@embedded
+def leave_tree(node: int) -> Any:
+    """The hash of a word begun that leaves the tree at `node`, before its first symbol outside."""
+    return mix((uint64(node) + ONE) * _B + _A)
+
+
+@embedded
+def spell_on(spelled: int, symbol: int) -> Any:
+    """The hash of a word begun outside the tree, with one more symbol."""
+    return mix(spelled + (uint64(symbol) + ONE) * _A)
+
+
+@embedded
+def history_after(history: int, entries: np.ndarray, entry: int, node: int, spelled: int) -> Any:
+    """The hash of the finished words with one more: `entry` of the lexicon or, below 0, the word begun as spelled."""
+    if entry >= 0:
+        word = (uint64(entries[entry].text) + ONE) * _B
+    else:
+        word = (spelled if spelled != NONE else leave_tree(node)) * _C
+    return mix(history ^ word)
+
+
+@embedded
+def pauses_after(pauses: int, rested: int, history: int) -> Any:
+    """The hash of where pauses lie if a word with pauses `rested` in or after it has ended in these finished words."""
+    return pauses + rested * (mix(history) | ONE)
 
 
 class Bound(NamedTuple):
@@ -114,4 +176,39 @@ def choose_best(
         kept += 1
     for b in range(uint64(bound.lowest), uint64(bucket_of(bound.best) + 1)):  # unsigned, so that it becomes a memset
         histogram[b] = 0
+    return kept
+
+
+@internal
+def forget_alternatives(beam: Beam, base: int, size: int, most: int, stamp: int) -> Any:
+    """After a long pause: keep the `most` best of the hypotheses that nothing to come can tell apart; their number.
+
+    Otherwise all that was ambiguous before would fill the beam, in all its combinations, for the rest of a recording.
+    """
+    hyps, table, candidates, order = beam.hypothesis, beam.table, beam.candidate, beam.chosen
+    # An insertion sort, best first: the beam is small, this happens once a pause, and `argsort` takes 2 s to compile.
+    for i in range(size):
+        mass = hyps[base + i].blank + hyps[base + i].label_mass
+        candidates[i].score = mass
+        at = i
+        while at > 0 and candidates[order[at - 1]].score < mass:
+            order[at] = order[at - 1]
+            at -= 1
+        order[at] = i
+    for k in range(size):
+        i = order[k]
+        hyp = hyps[base + i]
+        key = prefix_key(uint64(hyp.state) * _STATE + uint64(hyp.hotword) * _HOTWORD, np.int64(hyp.node), hyp.spelled)
+        key = prefix_and_label_key(key, (np.int64(hyp.label) << 2) + (np.int64(hyp.paused) << 1) + (hyp.rested != NONE))
+        place = table[find_slot(table, key, stamp)]
+        if place.stamp != stamp:
+            place.stamp, place.key, place.slot = stamp, key, 0
+        place.slot += 1  # so many with this key so far
+        candidates[i].ended = place.slot > most
+    kept = 0  # in their old order: a hypothesis moves only toward the front, over one that is dropped
+    for i in range(size):
+        if candidates[i].ended == 0:
+            if kept < i:
+                hyps[base + kept] = hyps[base + i]
+            kept += 1
     return kept

@@ -8,12 +8,13 @@ import numpy as np
 from numba import uint64
 
 from asr.decoding.beam.arrays import Beam, Resources, Weights
-from asr.decoding.beam.candidates import Bound, add_mass, count_score, find_slot
-from asr.decoding.beam.frame_labels import lowest_bit, popcount
-from asr.decoding.beam.lexicon import label_child
-from asr.decoding.beam.prefixes import (
+from asr.decoding.beam.candidates import (
     NONE,
     ONE,
+    Bound,
+    add_mass,
+    count_score,
+    find_slot,
     history_after,
     leave_tree,
     pauses_after,
@@ -21,9 +22,11 @@ from asr.decoding.beam.prefixes import (
     prefix_key,
     spell_on,
 )
+from asr.decoding.beam.frame_labels import lowest_bit, popcount
+from asr.decoding.beam.lexicon import label_child
 from asr.decoding.beam.trace import spell_outside
 from asr.decoding.beam.word_end import word_factor
-from asr.lm.compiling import bare_kernel, embedded, inlined
+from asr.lm.compiling import embedded, inlined, internal
 
 NO_WORD, UNKNOWN = -1, -2  # the word that ends in a step, where it is none of the tree
 
@@ -150,7 +153,7 @@ def grow_by_characters(
     return count, bound
 
 
-@bare_kernel
+@internal
 def advance_hotwords(
     following: np.ndarray, rewards: np.ndarray, first: np.ndarray, spelling: np.ndarray, state: int, label: int
 ) -> Any:

@@ -9,13 +9,13 @@ from numba import carray, types, uint64
 from numba.extending import intrinsic
 
 from asr.decoding.beam.arrays import Beam, Weights
-from asr.lm.compiling import bare_kernel, compiled
+from asr.lm.compiling import INTERNAL, compiled, internal
 
 LEAST_PROBABILITY = -80.0  # natural log; keeps blanks from becoming 0 so that a beam never dies
 _ONE = np.uint64(1)
 
 
-@bare_kernel
+@internal
 def read_frame(log_probs: np.ndarray, t: int, weights: Weights, silent: np.ndarray, beam: Beam) -> Any:
     """Fill `beam.active` with the labels that a frame may be, `beam.probability` with theirs; the number of labels.
 
@@ -56,7 +56,7 @@ def read_frame(log_probs: np.ndarray, t: int, weights: Weights, silent: np.ndarr
     return count
 
 
-@bare_kernel
+@internal
 def read_bits(log_probs: np.ndarray, t: int, least: float, most: int, spoken: int, probability: np.ndarray) -> Any:
     """`read_frame` for at most 64 labels: the bits of those that a frame may be, of `spoken`, 0 if only a blank."""
     threshold = np.float32(least)
@@ -97,7 +97,7 @@ _CUBIC = (np.float32(1.0), np.float32(0.695556856), np.float32(0.226173572), np.
 _BIAS, _EXPONENT = np.float32(127.0), np.float32(1 << 23)  # of float32
 
 
-@compiled(fastmath={"reassoc", "contract"}, _nrt=True)
+@compiled(fastmath={"reassoc", "contract"}, _nrt=True, **INTERNAL)
 def sums_to_one(log_probs: np.ndarray, tolerance: float) -> bool:
     """Whether every row is finite and its exponentials sum to 1 within a factor e^tolerance.
 
@@ -179,7 +179,7 @@ def float32_at(context: Any, address: Any) -> Any:
     return types.CPointer(types.float32)(types.int64), generate
 
 
-@compiled(_nrt=True, forceinline=True)
+@compiled(_nrt=True, forceinline=True, **INTERNAL)
 def frames_at(address: int, frames: int, labels: int) -> Any:
     """The contiguous float32 array (frames, labels) at an address."""
     return carray(float32_at(address), (frames, labels), np.float32)

@@ -11,6 +11,11 @@ and added up. Both are compiled from this source. `pieces` is a constant to the 
 other search before it looks at their types.
 
 A frame has three stages, each compiled into the loop over frames: `carry_over`, `extend` and `prune`.
+
+A long pause is a run of frames in which the blank and the separator are likelier than all else. Then every hypothesis
+notes the pause where its text has come to (`mark_pause`). Alignments of a text that have the pause in other places are
+other hypotheses, as the language model may differ; they are added up in the end. If a word follows, the language model
+takes </s> and a new sentence in between where that is likelier (`word_logp`); inside a word a pause changes nothing.
 """
 
 from __future__ import annotations
@@ -39,22 +44,33 @@ from asr.decoding.beam.arrays import (
     Tree,
     Weights,
 )
-from asr.decoding.beam.candidates import Bound, choose_best, count_score, find_slot
+from asr.decoding.beam.candidates import (
+    EMPTY_HISTORY,
+    NONE,
+    ONE,
+    Bound,
+    choose_best,
+    count_score,
+    find_slot,
+    forget_alternatives,
+    mix,
+    pauses_after,
+    prefix_and_label_key,
+    prefix_key,
+)
 from asr.decoding.beam.extend import NO_WORD, extend
 from asr.decoding.beam.frame_labels import LEAST_PROBABILITY, lowest_bit, prefetch, read_bits, read_frame
-from asr.decoding.beam.pauses import forget_alternatives, mark_pause
-from asr.decoding.beam.prefixes import EMPTY_HISTORY, NONE, ONE, pauses_after, prefix_key
 from asr.decoding.beam.trace import record, record_end, record_label
 from asr.lm.automaton import hash_slot
-from asr.lm.compiling import bare_kernel, embedded, inlined, search_kernel
+from asr.lm.compiling import embedded, inlined, internal, kept_internal, search_kernel
 from asr.lm.tables import LMArrays
 
 _SMALL, _LARGE = 1e-90, 1e90  # when the best score leaves this range, all are divided by it
 
 
-@bare_kernel
-def begin_beam(resources: Resources, beam: Beam, root: int) -> None:
-    """The beam that holds the empty text, of key `root`."""
+@internal
+def _begin(pieces: bool, resources: Resources, beam: Beam) -> None:
+    """The beam that holds the empty text."""
     weights = resources.weights
     beam.counts[QUIET], beam.counts[PAUSES] = -NEVER, 0  # silence before the first word ends no sentence
     beam.counts[SIZE], beam.counts[SIDE], beam.counts[PENDING] = 1, 0, 0
@@ -65,7 +81,10 @@ def begin_beam(resources: Resources, beam: Beam, root: int) -> None:
         for h in range(beam.table.shape[0]):
             beam.table[h].stamp = 0
     hyp = beam.hypothesis[0]
-    hyp.key, hyp.history, hyp.parent, hyp.spelled = root, EMPTY_HISTORY, NONE, NONE
+    hyp.key, hyp.history = prefix_key(EMPTY_HISTORY, np.int64(0), NONE), EMPTY_HISTORY
+    if pieces:
+        hyp.key = prefix_and_label_key(hyp.key, weights.separator)
+    hyp.parent, hyp.spelled = NONE, NONE
     hyp.pauses, hyp.rested, hyp.paused = NONE, NONE, 0
     hyp.node, hyp.label, hyp.state, hyp.trace = 0, weights.separator, weights.begin, -1
     hyp.hotword = resources.hotwords.following[0, 0]  # a text begins like a word: after a boundary
@@ -148,7 +167,7 @@ def prune(
     for d in range(kept):
         k = int(chosen[d])
         hyp, candidate = hyps[next_base + d], candidates[k]
-        if k < size:
+        if k < size:  # it stays the same text: only its mass has changed
             hyps[next_base + d] = hyps[base + k]
             hyp.blank, hyp.label_mass = candidate.blank * scale, candidate.label_mass * scale
             continue
@@ -166,6 +185,7 @@ def prune(
             prefetch(lm.state, np.int64(state))
         elif rested != NONE:
             pauses = source.key  # a pause inside a word does not matter, but this is not what grew before it
+        # Inside the tree the node says what was spelled; outside each symbol is recorded.
         if outside != NONE:
             trace = record_label(tree, labels.first, labels.spelling, counts, records, trace, node, spelled, c, frame)
         elif to != 0:
@@ -182,12 +202,49 @@ def prune(
     return kept
 
 
-def _advance(pieces: bool) -> Any:
+_PAUSE = np.uint64(0x8CB92BA72F3D8DD7)
+
+
+@internal
+def mark_pause(
+    hyps: np.ndarray, base: int, size: int, pieces: bool, separator: int, counts: np.ndarray, records: np.ndarray
+) -> None:
+    """A long pause after what `size` hypotheses from `base` on have said.
+
+    From here on the same text with the pause elsewhere is another hypothesis, as the language model may differ. Between
+    words, the pause is where it would be had the word ended in it: both ways lead to one hypothesis.
+    """
+    counts[PAUSES] += 1
+    pause = mix(uint64(counts[PAUSES]) * _PAUSE)
+    for i in range(base, base + size):
+        hyp = hyps[i]
+        if hyp.node != 0 or hyp.spelled != NONE:
+            hyp.rested += pause
+            hyp.key = mix(hyp.key + pause)
+            hyp.parent = NONE  # what the parent grows from now on has its pause one label earlier
+            continue
+        hyp.pauses = pauses_after(hyp.pauses, pause, hyp.history)
+        hyp.key = prefix_key(hyp.history + hyp.pauses, np.int64(0), NONE)
+        if pieces:
+            hyp.key = prefix_and_label_key(hyp.key, separator)
+        if hyp.parent != NONE:
+            hyp.parent = mix(hyp.parent + pause)
+        if not hyp.paused:
+            hyp.paused = 1
+            hyp.trace = record(counts, records, np.int64(hyp.trace), np.int64(PAUSE), np.int64(0))
+
+
+def _search(pieces: bool, decorate: Any) -> Any:
     """The compiled search over pieces or over characters: `pieces` is a constant in it, and part of its cache key."""
 
-    @search_kernel
+    @decorate
     def advance(log_probs: np.ndarray, start: int, resources: Resources, beam: Beam) -> Any:
-        """Go on with frames from `start`; the frame before which the trace is full, else the number of frames."""
+        """Go on with frames from `start`; the frame before which the trace is full, else the number of frames.
+
+        A beam of no hypotheses is begun with the empty text.
+        """
+        if beam.counts[SIZE] == 0:
+            _begin(pieces, resources, beam)
         weights, silent = resources.weights, resources.labels.silent
         width, pause_frames, separator = weights.beam_width, weights.pause_frames, weights.separator
         hyps, probability, active_labels = beam.hypothesis, beam.probability, beam.active
@@ -205,6 +262,7 @@ def _advance(pieces: bool) -> Any:
         t = np.int64(start)
         while t < frames:
             skipped = log_probs[t, 0] > weights.blank_skip
+            # The caller makes room in the trace. A skipped frame adds nothing to it but the mark of a long pause.
             if counts[TRACES] > trace_room and (not skipped or quiet + 1 == pause_frames):
                 break
             active, bits = np.int64(0), NONE  # the frame's labels: how many among pieces, a bit for each character
@@ -214,31 +272,37 @@ def _advance(pieces: bool) -> Any:
                 else:
                     bits = read_bits(log_probs, t, weights.least_label, weights.most_labels, spoken, probability)
             only_blank = active == 0 and bits == NONE
+            # Pauses: when one has become long it is marked, and when it ends, alternatives before it are forgotten.
             quiet += 1
             if not only_blank and probability[0] + probability[separator] <= QUIET_SHARE:
-                if quiet > pause_frames:  # the pause is over
+                if quiet > pause_frames:
                     stamp += 1
                     size = forget_alternatives(beam, side * width, size, weights.nbest, stamp)
                 quiet = 0
             elif quiet == pause_frames:
                 mark_pause(hyps, side * width, size, pieces, separator, counts, records)
+            # A frame that can only be a blank moves all mass to the paths that end in a blank. That is done once for a
+            # run of such frames, by the next other frame (`pending`); their probability is common to all hypotheses.
             if only_blank:
                 pending = 1
                 log_scale += max(np.float64(log_probs[t, 0]), LEAST_PROBABILITY)
                 t += 1
                 continue
+            # The three stages. The two halves of the hypothesis array take turns as this frame's and the next one's.
             base, next_base = side * width, (1 - side) * width
-            stamp += 1
+            stamp += 1  # frees all places of the hash table
             bound = carry_over(pieces, weights, beam, base, size, pending, stamp)
             pending = 0
             characters = NONE if pieces else bits & ~(ONE << uint64(separator))
             count, bound = extend(pieces, resources, beam, base, size, active, characters, stamp, bound)
+            # In the linear domain scores run out of range after some hundred frames.
             scale = 1.0
             if bound.best < _SMALL or bound.best > _LARGE:
                 scale = 1.0 / bound.best
                 log_scale += np.log(bound.best)
             size = prune(pieces, resources, beam, base, next_base, size, count, bound, scale, counts[FRAMES] + t)
             side = 1 - side
+            # Labels that a frame leaves out have probability 0: only what this frame has set is cleared.
             if pieces:
                 for k in range(active):
                     probability[active_labels[k]] = 0.0
@@ -255,5 +319,6 @@ def _advance(pieces: bool) -> Any:
     return advance
 
 
-advance_characters = _advance(pieces=False)
-advance_pieces = _advance(pieces=True)
+# Characters: linked into the search of a batch and into that of a stream. Pieces: called from Python alone.
+advance_characters = _search(False, kept_internal)
+advance_pieces = _search(True, search_kernel)

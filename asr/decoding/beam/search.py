@@ -11,15 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asr.decoding.beam.alphabet import Alphabet
+from asr.decoding.beam.alphabet import Alphabet, labels_by_symbol
 from asr.decoding.beam.arrays import NEVER, Labels, Resources, Weights
-from asr.decoding.beam.batch import MOST_FRAMES, MOST_UTTERANCES, decode_batch
 from asr.decoding.beam.hotwords import Hotwords, compile_hotwords
 from asr.decoding.beam.lexicon import UNKNOWN, Lexicon, LexiconError, SpelledWords, read_words
-from asr.decoding.beam.prefixes import EMPTY_HISTORY, NONE, prefix_and_label_key, prefix_key
-from asr.decoding.beam.setting import Setting, Workspace
-from asr.decoding.beam.stream import BeamStream
-from asr.decoding.beam.times import labels_by_symbol
+from asr.decoding.beam.stream import MOST_FRAMES, MOST_UTTERANCES, BeamStream, Setting, Workspace, decode_batch
 from asr.decoding.interface import OOV, OOV_ALIASES
 from asr.lm.ngram import NGramLM, check_lm
 from asr.lm.tables import ARC, STATE, UNIGRAM, LMArrays
@@ -291,9 +287,6 @@ class BeamSearch:
             has_hotwords=self._hotwords.count > 0,
         )
         alphabet = self.alphabet
-        root = prefix_key(EMPTY_HISTORY, 0, NONE)
-        if not self.lexicon.one_way:
-            root = prefix_and_label_key(root, alphabet.separator)
         self._setting = Setting(
             alphabet=alphabet,
             lexicon=self.lexicon,
@@ -304,7 +297,6 @@ class BeamSearch:
                 labels=Labels(alphabet.first, alphabet.spelling, alphabet.starts_word, alphabet.silent),
                 weights=weights,
             ),
-            root=np.uint64(root),
             frame_seconds=self.frame_seconds,
             by_symbol=self._by_symbol,
             times=self.times,

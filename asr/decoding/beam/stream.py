@@ -1,23 +1,112 @@
-"""One utterance in a beam search: frames in, hypotheses out, at once or while they come."""
+"""From emissions to hypotheses: one utterance, at once or while its frames come, or several in one compiled call."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from asr.decoding.beam.arrays import FRAMES, LOG_SCALE, SIDE, SIZE, TRACES
-from asr.decoding.beam.finish import best_prefix, final_texts, read_out
-from asr.decoding.beam.kernel import advance_characters, advance_pieces, begin_beam
-from asr.decoding.beam.prefixes import NONE
-from asr.decoding.beam.setting import Setting, Workspace, word_texts
-from asr.decoding.beam.times import time_words
+from asr.decoding.beam.alphabet import Alphabet, LabelsBySymbol
+from asr.decoding.beam.arrays import (
+    BUCKETS,
+    CANDIDATE,
+    FRAMES,
+    HYPOTHESIS,
+    LOG_SCALE,
+    PLACE,
+    RECORD,
+    SIDE,
+    SIZE,
+    TRACES,
+    Beam,
+    Resources,
+    WordArrays,
+)
+from asr.decoding.beam.candidates import NONE
+from asr.decoding.beam.frame_labels import frames_at, sums_to_one
+from asr.decoding.beam.kernel import advance_characters, advance_pieces
+from asr.decoding.beam.lexicon import Lexicon
 from asr.decoding.beam.trace import DROPPED, PARTIAL, common_trace, forget_dead_traces, spell_out
-from asr.decoding.beam.words import kept_frames
-from asr.decoding.interface import check_emissions
+from asr.decoding.beam.word_end import final_texts, read_out
+from asr.decoding.beam.words import align_characters, kept_frames, time_words
+from asr.decoding.interface import TOLERANCE, check_emissions
+from asr.lm.compiling import bare_kernel, search_kernel
 from asr.types import AsrError, Hypothesis, Word
+
+TRACE_RECORDS = 1 << 14  # room in the trace at first
+MOST_UTTERANCES = 32  # of a call; from there on it costs nothing
+MOST_FRAMES = 2048  # of an utterance; the alignment of longer ones takes much memory, and is made in parts
+_SHARED = -1  # instead of a hypothesis: what all of them have in common
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that a search reads and never writes."""
+
+    alphabet: Alphabet
+    lexicon: Lexicon
+    resources: Resources
+    frame_seconds: float
+    by_symbol: LabelsBySymbol
+    times: bool
+
+
+class Workspace:
+    """The arrays that a search writes, for one call at a time."""
+
+    def __init__(self, setting: Setting) -> None:
+        weights, lexicon, labels = setting.resources.weights, setting.lexicon, len(setting.alphabet.labels)
+        width, homographs = weights.beam_width, lexicon.homographs
+        # What grows from a hypothesis: itself, each label inside the word, and the ends of words of its spelling: by
+        # the separator alone among characters, else by each label.
+        grown = 1 + weights.most_labels + homographs * (1 if lexicon.one_way else 1 + weights.most_labels)
+        candidates = width * grown + 1
+        self.beam = Beam(
+            hypothesis=np.zeros(2 * width, HYPOTHESIS),
+            candidate=np.zeros(candidates, CANDIDATE),
+            table=np.zeros(1 << int(2 * max(candidates, 2 * width * homographs)).bit_length(), PLACE),
+            record=np.zeros(max(TRACE_RECORDS, 4 * width * weights.most_records), RECORD),
+            chosen=np.zeros(width, np.int32),
+            histogram=np.zeros(BUCKETS, np.int32),
+            probability=np.zeros(labels + 1),
+            active=np.zeros(labels + 1, np.int32),
+            active_score=np.zeros(labels + 1, np.float32),
+            counts=np.zeros(8, np.int64),
+            scale=np.zeros(1),
+        )
+        most = width * homographs + 1
+        self.slots, self.ends, self.masses = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most)
+        self.make_room_for_text(1 << 13, 1 << 11)
+
+    def make_room_for_text(self, symbols: int, words: int) -> None:
+        """Room for as many symbols and words, and what goes between them."""
+        numbers = [np.zeros(words + 3, np.int64) for _ in range(6)]
+        self.texts = WordArrays(np.zeros(symbols + 1, np.int32), *numbers, np.zeros(words + 3))
+
+
+# What streams call: each unpacks the arrays for one of the functions that the search of a batch is made of.
+
+
+@search_kernel
+def _advance_characters(log_probs: np.ndarray, start: int, resources: Resources, beam: Beam) -> Any:
+    return advance_characters(log_probs, start, resources, beam)
+
+
+@bare_kernel
+def _final_texts(resources: Resources, beam: Beam, slots: np.ndarray, ends: np.ndarray, masses: np.ndarray) -> Any:
+    return final_texts(resources, beam, slots, ends, masses)
+
+
+@bare_kernel
+def _read_out(resources: Resources, beam: Beam, slot: int, end: int, texts: WordArrays) -> Any:
+    if slot == _SHARED:
+        at = common_trace(resources.weights, beam)
+        symbols, words = spell_out(resources.tree, beam, at, np.int64(0), NONE, np.int64(DROPPED), texts)
+        return symbols, words, 0.0
+    return read_out(resources, beam, slot, end, texts)
 
 
 class BeamStream:
@@ -31,7 +120,8 @@ class BeamStream:
         self._whole: np.ndarray | None = None  # the emissions, where they were fed at once
         self._in_blanks = False
         self._finished = False
-        begin_beam(setting.resources, workspace.beam, setting.root)
+        workspace.beam.counts[SIZE] = 0
+        self._advance(np.empty((0, len(setting.alphabet.labels)), np.float32))
 
     def feed(self, log_probs: Any) -> None:
         """Go on with frames (time, vocab), natural log-probabilities. Raises EmissionError."""
@@ -43,9 +133,8 @@ class BeamStream:
         array = check_emissions(log_probs, len(self.setting.alphabet.labels))
         if not array.flags.writeable:  # code is compiled anew for such
             array = array.copy()
-        frames = len(array)
         begun = int(self._work.beam.counts[FRAMES])
-        kept = np.empty(frames, np.int64)
+        kept = np.empty(len(array), np.int64)
         count, self._in_blanks = kept_frames(array, self.setting.resources.weights.blank_skip, self._in_blanks, kept)
         if keep:
             self._rows.append(array[kept[:count]])
@@ -53,25 +142,26 @@ class BeamStream:
             self._whole = array
         self._frames.append(kept[:count] + begun)
         self._advance(array)
-        self._work.beam.counts[FRAMES] += frames
+        self._work.beam.counts[FRAMES] += len(array)
 
     def best(self) -> Hypothesis:
         """What is best now, with the word that has begun; without </s>, so that more may follow."""
-        slot, mass = best_prefix(self.setting.resources.weights, self._work.beam)
-        return self._hypothesis(int(slot), PARTIAL, mass)
+        counts, width = self._work.beam.counts, self.setting.resources.weights.beam_width
+        first = int(counts[SIDE]) * width
+        hypotheses = self._work.beam.hypothesis[first : first + int(counts[SIZE])]
+        masses = hypotheses["blank"] + hypotheses["label_mass"]
+        best = int(masses.argmax())
+        return self._hypothesis(first + best, PARTIAL, float(masses[best]))
 
     def stable(self) -> str:
         """The words that every hypothesis begins with: whatever follows, they will not change."""
-        tree, work = self.setting.resources.tree, self._work
-        at = int(common_trace(self.setting.resources.weights, work.beam))
-        words, _ = self._with_room(lambda: (*spell_out(tree, work.beam, at, 0, NONE, DROPPED, work.texts), 0.0))
-        return " ".join(self._texts(words))
+        return " ".join(self._spell(_SHARED, DROPPED)[0])
 
     def finish(self, nbest: int = 1) -> list[Hypothesis]:
         """The hypotheses, best first, if there are no more frames; the stream takes none afterwards."""
         self._finished = True
         setting, work = self.setting, self._work
-        count = final_texts(setting.resources, work.beam, work.slots, work.ends, work.masses)
+        count = _final_texts(setting.resources, work.beam, work.slots, work.ends, work.masses)
         found: list[Hypothesis] = []
         texts: set[str] = set()
         for i in np.argsort(-work.masses[:count], kind="stable").tolist():
@@ -90,7 +180,7 @@ class BeamStream:
 
     def _advance(self, array: np.ndarray) -> None:
         setting, work = self.setting, self._work
-        advance = advance_characters if setting.lexicon.one_way else advance_pieces
+        advance = _advance_characters if setting.lexicon.one_way else advance_pieces
         t = 0
         while (t := advance(array, t, setting.resources, work.beam)) < len(array):
             self._make_room()
@@ -105,36 +195,29 @@ class BeamStream:
 
     def _hypothesis(self, slot: int, end: int, mass: float) -> Hypothesis:
         setting, work = self.setting, self._work
-        words, lm_score = self._with_room(lambda: read_out(setting.resources, work.beam, slot, end, work.texts))
+        spelled, lm_score = self._spell(slot, end)
         score = math.log(mass) + float(work.beam.scale[LOG_SCALE]) if mass > 0.0 else -math.inf
-        spelled = self._texts(words)
         timed: tuple[Word, ...] = ()
-        if words and setting.times:
+        if spelled and setting.times:
             texts = work.texts
             begins, ends, confidences = time_words(
-                *self._kept(), texts.symbols, texts.starts, texts.ends_at, words, setting.by_symbol
+                *self._kept(), texts.symbols, texts.starts, texts.ends_at, len(spelled), setting.by_symbol
             )
             seconds = setting.frame_seconds
-            timed = tuple(
-                map(Word, spelled, (begins * seconds).tolist(), (ends * seconds).tolist(), confidences.tolist())
-            )
+            times = (begins * seconds).tolist(), (ends * seconds).tolist()
+            timed = tuple(map(Word, spelled, *times, confidences.tolist()))
         return Hypothesis(" ".join(spelled), score, score - lm_score, lm_score, timed)
 
-    def _with_room(self, read: Callable[[], tuple[int, int, float]]) -> tuple[int, float]:
-        """Words and score that `read` returns with the number of symbols, once the workspace has room for the text."""
+    def _spell(self, slot: int, end: int) -> tuple[list[str], float]:
+        """The words of a hypothesis that ends so and its language score, once the workspace has room for the text."""
         work = self._work
         while True:
-            symbols, words, score = read()
-            if symbols < len(work.texts.symbols) and words < len(work.texts.starts) - 2:
-                return words, score
+            symbols, words, score = _read_out(self.setting.resources, work.beam, slot, end, work.texts)
+            texts = work.texts
+            if symbols < len(texts.symbols) and words < len(texts.starts) - 2:
+                starts, entries = texts.starts[: words + 1].tolist(), texts.entries[:words].tolist()
+                return _word_texts(self.setting, texts.symbols, starts, entries), score
             work.make_room_for_text(2 * symbols, 2 * words)
-
-    def _texts(self, words: int) -> list[str]:
-        """The texts of the words that were read out."""
-        texts = self._work.texts
-        return word_texts(
-            self.setting, texts.symbols, texts.starts[: words + 1].tolist(), texts.entries[:words].tolist()
-        )
 
     def _kept(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Emissions, the rows of them that an alignment needs, and their frames."""
@@ -143,3 +226,122 @@ class BeamStream:
         if len(self._rows) > 1:
             self._rows, self._frames = [np.concatenate(self._rows)], [np.concatenate(self._frames)]
         return self._rows[0], np.arange(len(self._rows[0])), self._frames[0]
+
+
+def _word_texts(setting: Setting, symbols: np.ndarray, starts: Sequence[int], entries: Sequence[int]) -> list[str]:
+    """The texts of words that were read out, as in `WordArrays`."""
+    known, of_symbol = setting.lexicon.words, setting.alphabet.symbols
+    return [
+        known[entry] if entry >= 0 else "".join([of_symbol[s] for s in symbols[starts[i] : starts[i + 1] - 1].tolist()])
+        for i, entry in enumerate(entries)
+    ]
+
+
+@search_kernel
+def _decode(
+    addresses: np.ndarray,
+    lengths: np.ndarray,
+    first: int,
+    tolerance: float,
+    resources: Resources,
+    beam: Beam,
+    times: bool,
+    slots: np.ndarray,
+    ends: np.ndarray,
+    masses: np.ndarray,
+    texts: WordArrays,
+    kept: np.ndarray,
+    words_of: np.ndarray,
+    scores: np.ndarray,
+) -> Any:
+    """Check, search and read out utterances from `first` on; where the texts have no more room, the utterance reached.
+
+    The words of all utterances lie one after the other in `texts`; `words_of` has their numbers, -1 for an utterance
+    that a stream has to decode: its emissions are invalid, or the trace is full. `scores` (utterances, 2) are that of
+    the search and the language model's part.
+    """
+    weights = resources.weights
+    width = resources.labels.silent.shape[0]
+    word, symbol = 0, 0
+    for u in range(first, lengths.shape[0]):
+        words_of[u] = -1
+        log_probs = frames_at(addresses[u], lengths[u], width)
+        if not sums_to_one(log_probs, tolerance):
+            continue
+        beam.counts[SIZE] = 0
+        # An int64, as in streams: for the literal 0 the search would be compiled once more.
+        if advance_characters(log_probs, np.int64(0), resources, beam) < lengths[u]:
+            continue
+        beam.counts[FRAMES] += lengths[u]
+        own = WordArrays(
+            texts.symbols[symbol:], texts.starts[word:], texts.entries[word:], texts.ends_at[word:],
+            texts.pauses[word:], texts.begins[word:], texts.finals[word:], texts.confidences[word:],
+        )  # fmt: skip
+        best = 0
+        for i in range(1, final_texts(resources, beam, slots, ends, masses)):
+            if masses[i] > masses[best]:
+                best = i
+        count, words, score = read_out(resources, beam, slots[best], ends[best], own)
+        if count >= own.symbols.shape[0] or words >= own.starts.shape[0] - 2:
+            return u
+        words_of[u] = words
+        scores[u, 0] = np.log(masses[best]) + beam.scale[LOG_SCALE] if masses[best] > 0.0 else -np.inf
+        scores[u, 1] = score
+        if times and words > 0:
+            own.begins[:words], own.finals[:words] = -1, -1  # as they stay where nothing fits
+            rows, _ = kept_frames(log_probs, weights.blank_skip, False, kept)
+            symbols = own.symbols[: own.starts[words] - 1]
+            align_characters(
+                log_probs, kept[:rows], kept[:rows], symbols, own.starts, words, weights.separator,
+                own.begins, own.finals, own.confidences,
+            )  # fmt: skip
+        word, symbol = word + words + 1, symbol + own.starts[words]
+    return lengths.shape[0]
+
+
+def decode_batch(setting: Setting, work: Workspace, arrays: Sequence[np.ndarray]) -> list[Hypothesis | None]:
+    """The best hypothesis of each of the arrays (time, vocab), contiguous float32; None for those left to a stream.
+
+    Characters only. One call for all: handing over the arrays of a search takes as long as many frames.
+    """
+    count, times, resources = len(arrays), setting.times, setting.resources
+    addresses = np.array([a.ctypes.data for a in arrays], np.int64)
+    lengths = np.array([len(a) for a in arrays], np.int64)
+    kept = np.empty(int(lengths.max(initial=0)), np.int64)
+    words_of, scores = np.empty(count, np.int64), np.empty((count, 2))
+    found: list[Hypothesis | None] = []
+    while len(found) < count:
+        begun = len(found)
+        reached = _decode(
+            addresses, lengths, begun, TOLERANCE, resources, work.beam, times, work.slots, work.ends, work.masses,
+            work.texts, kept, words_of, scores,
+        )  # fmt: skip
+        found += _hypotheses(setting, work.texts, words_of[begun:reached].tolist(), scores[begun:reached].tolist())
+        if reached == begun:  # one text is longer than all the room
+            work.make_room_for_text(2 * len(work.texts.symbols), 2 * len(work.texts.starts))
+    return found
+
+
+def _hypotheses(
+    setting: Setting, texts: WordArrays, words_of: list[int], scores: list[list[float]]
+) -> list[Hypothesis | None]:
+    """What the compiled call left in its arrays. They become lists at once: that takes less than word by word."""
+    total = sum(words + 1 for words in words_of if words >= 0)
+    entries, starts = texts.entries[:total].tolist(), texts.starts[:total].tolist()
+    columns: list[list[float]] = []
+    if setting.times:
+        columns = [(frames[:total] * setting.frame_seconds).tolist() for frames in (texts.begins, texts.finals)]
+        columns.append(texts.confidences[:total].tolist())
+    found: list[Hypothesis | None] = []
+    word, symbol = 0, 0
+    for words, (score, lm_score) in zip(words_of, scores, strict=True):
+        if words < 0:
+            found.append(None)
+            continue
+        last = word + words
+        spelled = _word_texts(setting, texts.symbols[symbol:], starts[word : last + 1], entries[word:last])
+        timed = tuple(map(Word, spelled, *(column[word:last] for column in columns))) if columns else ()
+        found.append(Hypothesis(" ".join(spelled), score, score - lm_score, lm_score, timed))
+        symbol += starts[last]
+        word = last + 1
+    return found

@@ -25,9 +25,9 @@ from asr.decoding.beam.arrays import (
     Weights,
     WordArrays,
 )
+from asr.decoding.beam.candidates import NONE, leave_tree, spell_on
 from asr.decoding.beam.lexicon import child_of
-from asr.decoding.beam.prefixes import NONE, leave_tree, spell_on
-from asr.lm.compiling import allocating_kernel, bare_kernel, embedded
+from asr.lm.compiling import allocating_internal, bare_kernel, embedded, internal
 
 SPELLED, NOTHING, DROPPED, PARTIAL = -1, -2, -3, -4  # how a hypothesis ends, where not in a word of the tree
 
@@ -53,7 +53,7 @@ def record_end(
     return record(counts, records, at, np.int64(END) if entry < 0 else (entry << KIND_BITS) | WORD, frame)
 
 
-@bare_kernel
+@internal
 def record_label(
     tree: Tree,
     first: np.ndarray,
@@ -81,7 +81,7 @@ def record_label(
     return trace
 
 
-@bare_kernel
+@internal
 def spell_outside(tree: Tree, first: np.ndarray, spelling: np.ndarray, node: int, spelled: int, label: int) -> Any:
     """Where a label leads that the tree has no arc for: the last node of the tree, and the hash outside."""
     at, outside = np.int64(node), spelled
@@ -121,7 +121,7 @@ def forget_dead_traces(beam: Beam, first: int, size: int, moved: np.ndarray) -> 
     beam.counts[TRACES] = kept
 
 
-@bare_kernel
+@internal
 def common_trace(weights: Weights, beam: Beam) -> Any:
     """The last record that all hypotheses lead back to, -1; records are younger than those before them."""
     size, base = beam.counts[SIZE], beam.counts[SIDE] * weights.beam_width
@@ -136,7 +136,7 @@ def common_trace(weights: Weights, beam: Beam) -> Any:
     return common
 
 
-@bare_kernel
+@internal
 def _append_path(tree: Tree, node: int, symbols: np.ndarray, count: int) -> Any:
     depth = tree.node[node].depth
     at = node
@@ -147,7 +147,7 @@ def _append_path(tree: Tree, node: int, symbols: np.ndarray, count: int) -> Any:
     return count + depth
 
 
-@allocating_kernel
+@allocating_internal
 def spell_out(tree: Tree, beam: Beam, trace: int, node: int, spelled: int, end: int, texts: WordArrays) -> Any:
     """The words up to a record of the trace: their symbols one after the other with 0 between, and where each begins.
 

@@ -1,4 +1,6 @@
-"""The price of a finished word: the only place where the language model and the word scores come in.
+"""The end of a word and of an utterance: the price of a finished word, and the texts that hypotheses come to.
+
+This is the only place where the language model and the word scores come in.
 
 A text's score is ln P(text | emissions) + the sum over its words of alpha ln P_lm(word) + beta, + the scores of unknown
 words + hotwords. While a word is only begun, the best unigram score of the words that it may become stands in for its
@@ -11,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoding.beam.arrays import Resources, Weights, WordArrays
-from asr.decoding.beam.prefixes import NONE
+from asr.decoding.beam.arrays import SIDE, SIZE, STAMP, Beam, Resources, Weights, WordArrays
+from asr.decoding.beam.candidates import NONE, find_slot, history_after
+from asr.decoding.beam.trace import DROPPED, NOTHING, PARTIAL, SPELLED, spell_out
 from asr.lm.automaton import lm_step
-from asr.lm.compiling import bare_kernel, embedded
+from asr.lm.compiling import embedded, internal
 from asr.lm.tables import LMArrays
 
 
-@bare_kernel
+@internal
 def word_logp(lm: LMArrays, weights: Weights, state: int, word: int, paused: int) -> Any:
     """Natural log p of a word (0: unknown) after `state`, and the next state.
 
@@ -54,7 +57,7 @@ def word_factor(resources: Resources, hyp: Any, entry: int) -> Any:
     return np.exp(score) / nodes[hyp.node].lookahead, following
 
 
-@bare_kernel
+@internal
 def language_score(resources: Resources, texts: WordArrays, words: int, ended: bool) -> Any:
     """What language model, word penalties and hotwords add to a text's score: natural log, weighted."""
     tree, lm, hot, weights = resources.tree, resources.lm, resources.hotwords, resources.weights
@@ -75,3 +78,70 @@ def language_score(resources: Resources, texts: WordArrays, words: int, ended: b
             at = hot.following[at, symbols[i] if i < starts[words] - 1 else 0]
             total += np.log(hot.reward[at])
     return total
+
+
+@internal
+def final_texts(resources: Resources, beam: Beam, slots: np.ndarray, ends: np.ndarray, masses: np.ndarray) -> Any:
+    """The different texts if the utterance ends here, with </s>: hypothesis, its end and mass of each; their number.
+
+    The end is a word of the tree, SPELLED, or NOTHING between words. Without the open vocabulary, beginnings of words
+    are no texts; where nothing else is left, the best one without its beginning is returned (DROPPED).
+    """
+    tree, lm, hot, weights = resources.tree, resources.lm, resources.hotwords, resources.weights
+    size, base = beam.counts[SIZE], beam.counts[SIDE] * weights.beam_width
+    beam.counts[STAMP] += 1
+    stamp = beam.counts[STAMP]
+    nodes, entries, end_word = tree.node, tree.entry, weights.end_word
+    count = 0
+    for s in range(base, base + size):
+        hyp = beam.hypothesis[s]
+        node, spelled = np.int64(hyp.node), hyp.spelled
+        between = node == 0 and spelled == NONE
+        entry = np.int64(-1) if between or spelled != NONE else np.int64(nodes[node].entry)
+        if entry < 0 and not between and not weights.open_vocabulary:
+            continue
+        while True:
+            factor, state, history, end = 1.0, np.int64(hyp.state), hyp.history, np.int64(NOTHING)
+            if not between:
+                factor, state = word_factor(resources, hyp, entry)
+                history = history_after(history, entries, entry, node, spelled)
+                end = entry if entry >= 0 else np.int64(SPELLED)
+            if end_word >= 0:
+                factor *= np.exp(weights.alpha * lm_step(lm, state, end_word)[0])
+            if weights.has_hotwords:
+                at = hyp.hotword
+                factor *= (hot.reward[hot.following[at, 0]] if not between else 1.0) / hot.credit[at]
+            mass = (hyp.blank + hyp.label_mass) * factor
+            place = beam.table[find_slot(beam.table, history, stamp)]
+            if place.stamp == stamp:
+                text = place.slot
+                masses[text] += mass
+                # Of hypotheses with pauses in other places, the greatest is shown.
+                if hyp.pauses != beam.hypothesis[slots[text]].pauses and mass > beam.candidate[text].score:
+                    slots[text], ends[text], beam.candidate[text].score = s, end, mass
+            else:
+                place.stamp, place.key, place.slot = stamp, history, count
+                slots[count], ends[count], masses[count] = s, end, mass
+                beam.candidate[count].score = mass
+                count += 1
+            entry = np.int64(-1) if entry < 0 else np.int64(entries[entry].next)
+            if entry < 0:
+                break
+    if count == 0:
+        slots[0], ends[0], masses[0], count = base, DROPPED, -1.0, 1
+        for s in range(base, base + size):
+            mass = beam.hypothesis[s].blank + beam.hypothesis[s].label_mass
+            if mass > masses[0]:
+                slots[0], masses[0] = s, mass
+    return count
+
+
+@internal
+def read_out(resources: Resources, beam: Beam, slot: int, end: int, texts: WordArrays) -> Any:
+    """`spell_out` and `language_score` of a hypothesis: numbers of symbols and words, score."""
+    hyp = beam.hypothesis[slot]
+    count, words = spell_out(resources.tree, beam, np.int64(hyp.trace), np.int64(hyp.node), hyp.spelled, end, texts)
+    score = 0.0
+    if count < texts.symbols.shape[0] and words < texts.starts.shape[0] - 2:
+        score = language_score(resources, texts, words, end not in (PARTIAL, DROPPED))
+    return count, words, score

@@ -1,31 +1,25 @@
-"""Viterbi alignments of the words of a text to emissions, compiled: over characters, or over pieces of any length."""
+"""When the words of a hypothesis were spoken: the best alignment of its text to the emissions (Viterbi).
+
+The text is a chain of characters or a lattice of labels: among SentencePiece pieces a word has many segmentations, and
+the best one is found together with its times. As in greedy decoding a word begins at the first frame of its first label
+and ends with the last frame of its last one; its confidence is the lowest of its labels' posteriors, each taken at its
+peak.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from asr.lm.compiling import allocating_kernel, bare_kernel, kernel
+from asr.decoding.beam.alphabet import Alphabet, LabelsBySymbol
+from asr.lm.compiling import INTERNAL, allocating_kernel, bare_kernel, compiled, kernel
+from asr.types import Word
 
 _NEVER = np.float32(-1e30)
 IMPOSSIBLE = -1e29  # natural log
-
-
-class LabelsBySymbol(NamedTuple):
-    """What labels spell, found by their first symbol: labels `label[begin[s]:begin[s + 1]]` begin with symbol s.
-
-    `plain`: every label is one character, and labels and symbols have the same numbers.
-    """
-
-    first: np.ndarray
-    spelling: np.ndarray
-    starts_word: np.ndarray
-    silent: np.ndarray
-    label: np.ndarray
-    begin: np.ndarray
-    separator: int
-    plain: bool
+_LARGEST = 1 << 24  # rows times lattice of one alignment; longer texts are aligned in parts
+_PART = 50  # words
 
 
 @bare_kernel
@@ -44,7 +38,7 @@ def kept_frames(log_probs: np.ndarray, blank_skip: float, in_blanks: bool, kept:
     return count, in_blanks
 
 
-@kernel
+@compiled(**INTERNAL)
 def _lattice(symbols: np.ndarray, starts: np.ndarray, words: int, labels: LabelsBySymbol) -> Any:
     """Arcs of labels between the places of a text: source, label, word (-1: none), sorted by target; and `into`.
 
@@ -95,11 +89,8 @@ def _lattice(symbols: np.ndarray, starts: np.ndarray, words: int, labels: Labels
     for n in range(length + 1):
         into[n + 1] += into[n]
     free = into.copy()
-    sorted_source, sorted_label, sorted_word = (
-        np.empty(count, np.int32),
-        np.empty(count, np.int32),
-        np.empty(count, np.int32),
-    )
+    sorted_source, sorted_label = np.empty(count, np.int32), np.empty(count, np.int32)
+    sorted_word = np.empty(count, np.int32)
     for a in range(count):
         at = free[target[a]]
         free[target[a]] += 1
@@ -202,21 +193,19 @@ def align_characters(
     width = log_probs.shape[1] - 1
     extra = 1 if separator <= width else 0
     length = symbols.shape[0] + 2 * extra
-    chain = np.zeros(length + 1, np.int64)
+    # Arrays are filled in loops, since each of numpy's functions that is used takes a tenth of a second to compile.
+    chain = np.empty(length + 1, np.int64)
+    chain[0], chain[1], chain[length] = 0, separator, separator
     for j in range(symbols.shape[0]):
         chain[1 + extra + j] = symbols[j] if symbols[j] != 0 else separator
-    if extra:
-        chain[1], chain[length] = separator, separator
-    repeated = np.zeros(length + 1, np.float32)  # a label twice in a row needs a blank between
-    for j in range(2, length + 1):
-        if chain[j] == chain[j - 1]:
-            repeated[j] = _NEVER
-    repeated[1] = _NEVER
+    on, after = np.empty((2, length + 1), np.float32), np.empty((2, length + 1), np.float32)
+    repeated, emitted = np.empty(length + 1, np.float32), np.empty(length + 1, np.float32)
+    for j in range(length + 1):
+        on[0, j], on[1, j], after[0, j], after[1, j] = _NEVER, _NEVER, _NEVER, _NEVER
+        # A label twice in a row needs a blank between.
+        repeated[j] = _NEVER if j < 2 or chain[j] == chain[j - 1] else np.float32(0.0)
+    after[0, 0], after[0, extra] = np.float32(0.0), np.float32(0.0)
     count = rows.shape[0]
-    on, after = np.full((2, length + 1), _NEVER, np.float32), np.full((2, length + 1), _NEVER, np.float32)
-    emitted = np.empty(length + 1, np.float32)
-    after[0, 0] = np.float32(0.0)
-    after[0, extra] = np.float32(0.0)
     came_on, came_after = np.empty((count, length + 1), np.int8), np.empty((count, length + 1), np.int8)
     for t in range(count):
         now, then = t & 1, 1 - (t & 1)
@@ -269,3 +258,69 @@ def align_characters(
     for w in range(words):
         confidence[w] = min(1.0, np.exp(confidence[w]))
     return np.float64(best)
+
+
+def time_words(
+    log_probs: np.ndarray,
+    rows: np.ndarray,
+    frames: np.ndarray,
+    symbols: np.ndarray,
+    starts: np.ndarray,
+    ended: np.ndarray,
+    words: int,
+    labels: LabelsBySymbol,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First frame, one past the last frame, and confidence of each of `words` words (at least one).
+
+    Row `rows[k]` of `log_probs` is frame `frames[k]`; word w spells `symbols[starts[w]:starts[w + 1] - 1]`, and the
+    search took it as ended in frame `ended[w]`. A text too long for one alignment is cut after every 50 words where the
+    search ended the word, and pieced together; where a part does not fit between its cuts, it is joined with the next.
+    """
+    begins, ends, confidences = np.full(words, -1, np.int64), np.full(words, -1, np.int64), np.zeros(words)
+    part = words if len(rows) * int(starts[words]) * 2 <= _LARGEST else _PART
+    word, row = 0, 0
+    while word < words:
+        count = min(part, words - word)
+        while True:
+            last = word + count == words
+            stop = len(rows) if last else max(row, int(np.searchsorted(frames, ended[word + count - 1])))
+            which = slice(word, word + count)
+            first, final = int(starts[word]), int(starts[word + count]) - 1
+            spelled, spelled_starts = symbols[first:final], starts[word : word + count + 1] - first
+            taken = rows[row:stop], frames[row:stop]
+            given = log_probs, *taken, spelled, spelled_starts, count
+            found = begins[which], ends[which], confidences[which]
+            if labels.plain:
+                best = align_characters(*given, labels.separator, *found)
+            else:
+                best = align_pieces(*given, labels, *found)
+            if best > IMPOSSIBLE or last:
+                break
+            count = min(count + _PART, words - word)
+        if best <= IMPOSSIBLE and word > 0:  # a cut before left too little for the rest: without cuts
+            part, word, row = words, 0, 0
+            continue
+        word, row = word + count, stop
+    return begins, ends, confidences
+
+
+def align_text(
+    alphabet: Alphabet, labels: LabelsBySymbol, log_probs: np.ndarray, text: str, frame_seconds: float
+) -> tuple[Word, ...]:
+    """The words of a text with times (seconds) and confidences; none where they do not fit into the emissions.
+
+    `log_probs` (time, vocab) natural log; for decoders that do not tell times themselves.
+    """
+    words = text.split()
+    if not words or any(symbol not in alphabet.index for word in words for symbol in word):
+        return ()
+    symbols = np.array([alphabet.index[c] if c != " " else 0 for c in " ".join(words)], np.int32)
+    starts = np.zeros(len(words) + 3, np.int64)
+    starts[1 : len(words) + 1] = np.cumsum([len(word) + 1 for word in words])
+    rows = np.arange(len(log_probs))
+    ended = np.full(len(words), -1, np.int64)
+    begins, ends, confidences = time_words(log_probs, rows, rows, symbols, starts, ended, len(words), labels)
+    if begins[0] < 0:
+        return ()
+    times = (begins * frame_seconds).tolist(), (ends * frame_seconds).tolist()
+    return tuple(map(Word, words, *times, confidences.tolist()))
