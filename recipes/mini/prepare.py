@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from asr.audio.read import from_array
 from asr.corpus.manifest import Utterance, write_manifest
-from asr.types import AsrError
+from asr.types import AsrError, UsageError
 
 RATE = 16000  # hertz
 _SILENCE = 200  # of 32768: below it, the ends of an utterance are cut away
@@ -34,8 +34,16 @@ VARIANTS = {
 }
 
 
+# Utterances. The sentences of dev and test are drawn after those of the largest training set, whichever is spoken, so
+# that all configurations have the same ones; a training set of less than 900 gets fewer of them.
+TRAINING_SETS = {"train": 900, "train-3000": 3000}
+SIZES = {"dev": 100, "test": 150}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--utterances", type=int, default=3000, help="size of the training set (default: 3000)")
+    parser.add_argument(
+        "--utterances", type=int, metavar="N", help="size of the training set (900, or 3000 with --config scratch)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="another seed gives other sentences (default: 1)")
 
 
@@ -45,21 +53,27 @@ def sources(args: argparse.Namespace) -> list[Path]:
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Write `audio/SPLIT/ID.wav` and `{train,dev,test}.jsonl` below `args.data`; the seed decides every sample."""
-    counts = {"train": args.utterances, "dev": max(1, args.utterances // 30), "test": max(1, args.utterances // 20)}
+    """Write `audio/SPLIT/ID.wav` and the manifests below `args.data`; the seed decides every sample."""
+    name = next((path.stem for path in args.manifests if path.stem in TRAINING_SETS), "train")
+    size = TRAINING_SETS[name] if args.utterances is None else args.utterances
+    if size < 1:
+        raise UsageError(f"--utterances must be at least 1, found {size}")
     grammar = Grammar(args.seed)
+    sentences = {"train": grammar.sentences(max(size, *TRAINING_SETS.values()))}
+    for split, count in SIZES.items():
+        known = {sentence.text for drawn in sentences.values() for sentence in drawn}
+        sentences[split] = grammar.sentences(count, exclude=known)
+    sentences = {split: drawn[: size if split == "train" else max(1, size // 6)] for split, drawn in sentences.items()}
     synthesizer = Synthesizer(args.seed)
-    known: set[str] = set()
-    with tqdm(total=sum(counts.values()), unit="utt", desc="synthesizing", disable=None, leave=False) as bar:
-        for split, count in counts.items():
-            sentences = grammar.sentences(count, exclude=known)
-            known.update(sentence.text for sentence in sentences)
+    count = sum(map(len, sentences.values()))
+    with tqdm(total=count, unit="utt", desc="synthesizing", disable=None, leave=False) as bar:
+        for split, spoken in sentences.items():
             rows = []
-            for i, sentence in enumerate(sentences):
+            for i, sentence in enumerate(spoken):
                 path = args.data / "audio" / split / f"{split}-{i:04d}.wav"
                 rows.append(_record(sentence, split, path, synthesizer, random.Random(f"{args.seed} {split} {i}")))
                 bar.update()
-            write_manifest(args.data / f"{split}.jsonl", rows)
+            write_manifest(args.data / f"{name if split == 'train' else split}.jsonl", rows)
 
 
 def _record(sentence: Sentence, split: str, path: Path, synthesizer: Synthesizer, chance: random.Random) -> Utterance:
@@ -95,7 +109,9 @@ if __name__ == "__main__":
         "--data", type=Path, default=Path("data/mini"), help="where audio and manifests go (default: data/mini)"
     )
     add_arguments(parser)
+    args = parser.parse_args()
+    args.manifests = []
     try:
-        prepare(parser.parse_args())
+        prepare(args)
     except AsrError as error:
         sys.exit(f"prepare.py: error: {error}")

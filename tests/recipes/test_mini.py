@@ -14,6 +14,9 @@ import pytest
 
 from asr.corpus.manifest import Manifest
 from asr.text.normalize import normalize
+from asr.training.config import read_config
+from asr.training.initial import InitialModel
+from asr.types import UsageError
 
 ROOT = Path(__file__).parents[2]
 PREPARE = ROOT / "recipes" / "mini" / "prepare.py"
@@ -66,7 +69,7 @@ def test_no_voice_is_in_two_sets(recipe_module: Callable, corpus: Path) -> None:
 
 def test_prepared_sets(corpus: Path) -> None:
     sets = {name: list(Manifest.read(corpus / f"{name}.jsonl")) for name in ("train", "dev", "test")}
-    assert {name: len(rows) for name, rows in sets.items()} == {"train": 30, "dev": 1, "test": 1}
+    assert {name: len(rows) for name, rows in sets.items()} == {"train": 30, "dev": 5, "test": 5}
     for rows in sets.values():
         for row in rows:
             import soundfile
@@ -91,6 +94,29 @@ def test_the_seed_decides_every_sample(recipe_module: Callable, corpus: Path, tm
     assert grammar(1).sentences(30) != grammar(2).sentences(30)
 
 
+def test_both_configurations_are_tested_on_the_same_sentences(
+    recipe_module: Callable, arguments: Callable, corpus: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("espeakng_loader")
+    prepare = recipe_module("mini", "prepare")
+    usual, scratch = (read_config(PREPARE.parent / f"{name}.yaml") for name in ("recipe", "scratch"))
+    assert usual.output != scratch.output and usual.data.dev == scratch.data.dev
+    names = tuple(Path(path).stem for path in (scratch.data.train, scratch.data.dev, *scratch.data.test.values()))
+    assert [*prepare.TRAINING_SETS] == [Path(usual.data.train).stem, names[0]]
+    prepare.prepare(arguments(prepare, tmp_path, "--utterances", "5", manifests=names))
+    for name, size in ((names[0], 5), ("dev", 1), ("test", 1)):
+        texts = [row.text for row in Manifest.read(corpus / f"{name.partition('-')[0]}.jsonl")]
+        assert [row.text for row in Manifest.read(tmp_path / f"{name}.jsonl")] == texts[:size]
+    with pytest.raises(UsageError, match="--utterances"):
+        prepare.prepare(arguments(prepare, tmp_path, "--utterances", "-5"))
+
+
+def test_the_usual_configuration_begins_from_the_bundled_model() -> None:
+    config = read_config(PREPARE.with_name("recipe.yaml"))
+    assert InitialModel.read(config.init, config.model, config.features).record["name"] == "english-14h"
+    assert not read_config(PREPARE.with_name("scratch.yaml")).init
+
+
 def test_unknown_voices_and_a_missing_package_are_one_line(
     recipe_module: Callable, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +133,7 @@ def test_unknown_voices_and_a_missing_package_are_one_line(
 def test_the_recipe_from_nothing_to_a_transcript(corpus: Path, tmp_path: Path) -> None:
     """run.py as a user calls it, with a toy model: the table, the model file, and a second call with nothing to do."""
     command = [sys.executable, ROOT / "recipes" / "mini" / "run.py", "--data", tmp_path / "data", "--output", tmp_path]
+    command += ["--config", "scratch"]
     command += ["--utterances", "12", "trainer.max_epochs=1", "model.hidden_size=8", "model.layers=1"]
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     table, _, rest = first.stdout.partition("model: ")

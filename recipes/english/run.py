@@ -1,0 +1,13 @@
+"""The english recipe: python recipes/english/run.py --manifests DIR [--output DIR] [key=value ...]"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import prepare
+
+from asr.recipe.run import main
+
+if __name__ == "__main__":
+    sys.exit(main(Path(__file__).parent, prepare))
