@@ -24,7 +24,6 @@ from typing import Any
 from numba import njit
 from numba.core import caching
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.targetconfig import TargetConfig
 
 _IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+(?P<base>[\w.]+)[ \t]+import[ \t]+(?P<names>\([^)]*\)|[^\n]*)|import[ \t]+(?P<plain>[^\n]*))",
@@ -64,26 +63,6 @@ def _compile(dispatcher: Any, signature: Any) -> Any:
             gc.set_threshold(*thresholds)
 
 
-def _compare_flags_quickly() -> None:
-    """Make numba's compile flags cheap to compare, with the same result.
-
-    numba 0.68 looks up an operator's implementation by the flags among others, their hash is the same for all, and it
-    compares the 25 options one by one through properties: a fifth of the time of a compilation. Here only options that
-    one of the two has set are compared; the others have their default in both.
-    """
-    compare = TargetConfig.__eq__
-
-    def equal(self: Any, other: Any) -> Any:
-        if type(self) is not type(other):
-            return compare(self, other)
-        own, others = self._values, other._values
-        return own == others or all(getattr(self, name) == getattr(other, name) for name in {*own, *others})
-
-    if hasattr(TargetConfig(), "_values"):
-        changed: Any = TargetConfig
-        changed.__eq__, changed.__hash__ = equal, lambda self: hash(type(self))
-
-
 # Functions that only compiled code calls have no wrapper for Python, and are not kept on disk: whoever calls them is.
 # The wrapper of a function with the arrays of a search takes half a second to compile, as it unpacks all of them.
 INTERNAL: dict[str, Any] = {"keep": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -92,7 +71,6 @@ INTERNAL: dict[str, Any] = {"keep": False, "no_cpython_wrapper": True, "no_cfunc
 # compile. numba lets callees inherit "no reference counts", so what does allocate, and is called from there, says so.
 _BARE: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
 
-_compare_flags_quickly()
 kernel: Any = compiled()
 bare_kernel: Any = compiled(**_BARE)
 allocating_kernel: Any = compiled(error_model="numpy", _nrt=True)

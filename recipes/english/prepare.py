@@ -14,7 +14,7 @@ import numpy as np
 
 from asr.corpus.check import Skip, write_skipped
 from asr.corpus.manifest import Manifest, Utterance, write_manifest
-from asr.scoring.tables import text_table
+from asr.scoring.breakdown import text_table
 from asr.text.normalize import normalize
 from asr.types import AsrError, ManifestError, UsageError
 

@@ -84,7 +84,7 @@ class Workspace:
     def make_room_for_text(self, symbols: int, words: int) -> None:
         """Room for as many symbols and words, and what goes between them."""
         numbers = [np.zeros(words + 3, np.int64) for _ in range(6)]
-        self.texts = WordArrays(np.zeros(symbols + 1, np.int32), *numbers, np.zeros(words + 3))
+        self.texts = WordArrays._make([np.zeros(symbols + 1, np.int32), *numbers, np.zeros(words + 3)])
 
 
 # What streams call: each unpacks the arrays for one of the functions that the search of a batch is made of.
