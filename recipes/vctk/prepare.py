@@ -40,7 +40,7 @@ def sources(args: argparse.Namespace) -> list[Path]:
 def prepare(args: argparse.Namespace) -> None:
     """Write `audio/SPEAKER/ID.flac` (16 kHz) and `{train,dev,test}.jsonl` below `args.data`."""
     suffix = f"_{args.mic}.flac"
-    root = obtain(args, CORPUS, AUDIO, keep=lambda path: path.suffix == ".txt" or path.name.endswith(suffix)).parent
+    root = obtain(args, CORPUS, AUDIO).parent
     utterances = to_flac(read_speakers(root, suffix), args.data / "audio" / args.mic)
     write_sets(args.data, split_by(lambda u: u.speaker, utterances))
 

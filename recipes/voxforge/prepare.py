@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from asr.corpus.archive import ArchiveError, unpack
@@ -71,28 +72,24 @@ def submissions(args: argparse.Namespace) -> list[Path]:
 
 
 def read_submission(folder: Path) -> list[Utterance]:
-    """The utterances with a prompt and a recording, wav or flac; prompts are `ID TEXT` or `FOLDER/mfc/ID TEXT` lines."""
+    """What has a prompt (a line `ID TEXT` or `FOLDER/mfc/ID TEXT`) and a recording, wav or flac."""
     prompts = next((folder / "etc" / name for name in PROMPTS if (folder / "etc" / name).exists()), None)
     if prompts is None:
         print(f"left out: {folder}: neither etc/{' nor etc/'.join(PROMPTS)}", file=sys.stderr)
         return []
-    speaker = folder.name.split("-")[0].lower() or "anonymous"
-    utterances = []
     content = prompts.read_bytes()
     try:
-        text_of_prompts = content.decode("utf-8-sig")
+        lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        text_of_prompts = content.decode("cp1252", errors="replace")  # typed on Windows
-    for line in text_of_prompts.splitlines():
-        name, _, text = line.strip().partition(" ")
+        lines = content.decode("cp1252", errors="replace").splitlines()  # typed on Windows
+    speaker = folder.name if is_anonymous(folder.name) else folder.name.split("-")[0].lower()
+    utterances = []
+    for name, _, text in (line.strip().partition(" ") for line in lines):
         stem = name.rsplit("/", 1)[-1]
         path = next((p for kind in ("wav", "flac") if (p := folder / kind / f"{stem}.{kind}").exists()), None)
         if path and text.strip():
-            unique = f"{folder.name}-{stem}"
-            who = folder.name if speaker == "anonymous" else speaker
-            utterances.append(
-                Utterance(unique, str(path), 0.0, text.strip(), speaker=who, extra={"submission": folder.name})
-            )
+            row = Utterance(f"{folder.name}-{stem}", str(path), 0.0, text.strip(), speaker=speaker)
+            utterances.append(replace(row, extra={"submission": folder.name}))
     return utterances
 
 

@@ -1,4 +1,4 @@
-"""VCTK 0.92: no folder at the top of the zip; two microphones; p315 has no text, p280 no second microphone, s5 is s5."""
+"""VCTK 0.92: no folder at the top of the zip; p315 has no text, p280 no second microphone; a speaker is called s5."""
 
 from __future__ import annotations
 
