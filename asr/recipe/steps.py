@@ -23,6 +23,7 @@ from asr.lm.estimate import encode_corpus, estimate, read_sentences
 from asr.lm.files import tuned_path
 from asr.lm.ngram import NGramLM
 from asr.model.checkpoint import find_model, load_model, save_model
+from asr.recipe.corpus import WHERE, Corpus
 from asr.recognition.evaluation import evaluate
 from asr.recognition.tuning import tune_on_manifest, write_tuning
 from asr.scoring.tables import RATE_HEADER, rate_cells, task_rates, text_table
@@ -51,11 +52,13 @@ _INCIDENTAL = (
 # Settings with which an earlier run can be continued, rather than begun again.
 _CONTINUED = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "early_stopping")
 # Arguments that every recipe has; the others are its preparation's own.
-_SHARED_ARGUMENTS = {"config", "data", "output", "steps", "force", "overrides", "manifests", "lm_file"}
+_SHARED_ARGUMENTS = {"config", "data", "output", "steps", "force", "overrides", "manifests", "lm_file", "dry_run"}
 
 
 class Preparation(Protocol):
     """The recipe's own part, its module prepare.py."""
+
+    CORPUS: Corpus
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Where the audio comes from, and whatever else can be chosen."""
@@ -102,7 +105,8 @@ class Run:
     def prepare(self, force: bool) -> None:
         """Audio and manifests."""
         wanted = [*self.args.manifests, *([self.args.lm_file] if self.args.lm_file else [])]
-        chosen = {k: str(v) for k, v in vars(self.args).items() if k not in _SHARED_ARGUMENTS and v is not None}
+        leave = {*_SHARED_ARGUMENTS, *WHERE}
+        chosen = {k: str(v) for k, v in vars(self.args).items() if k not in leave and v is not None}
         code = [path for path in sorted(self.folder.glob("*.py")) if path.name != "run.py"]
         inputs = {
             "arguments": chosen,
@@ -111,6 +115,8 @@ class Run:
             "manifests": sorted(str(path) for path in wanted),
         }
         stamp = Stamp(self.args.data / ".prepared.json")
+        if not inputs["sources"]:  # where the user names none, what was prepared before is meant
+            inputs["sources"] = stamp.read().get("inputs", {}).get("sources", [])
         if not _is_due("prepare", stamp, inputs, wanted, force):
             return
         with locked(self.args.data):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from asr.corpus.download import ArchiveError, extract, members
+from asr.corpus.archive import ArchiveError, extract, members
 
 
 def make_archive(path: Path, files: dict[str, bytes], extra: list[tarfile.TarInfo] | None = None) -> Path:

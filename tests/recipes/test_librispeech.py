@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from asr.corpus.download import ArchiveError, DownloadError, extract
+from asr.corpus.archive import ArchiveError, extract
+from asr.corpus.download import DownloadError
 from asr.corpus.manifest import Manifest
 from asr.types import UsageError
 

@@ -16,14 +16,16 @@ from asr.corpus.manifest import Manifest
 from asr.text.normalize import normalize
 
 ROOT = Path(__file__).parents[2]
-PREPARE = ROOT / "recipes" / "mini" / "prepare.py"
+RUN = ROOT / "recipes" / "mini" / "run.py"
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("espeakng_loader", reason="needs eSpeak NG: pip install -e '.[demo]'")
     data = tmp_path_factory.mktemp("mini")
-    subprocess.run([sys.executable, PREPARE, "--data", data, "--utterances", "30"], cwd=ROOT, check=True)
+    subprocess.run(
+        [sys.executable, RUN, "--data", data, "--utterances", "30", "--steps", "prepare"], cwd=ROOT, check=True
+    )
     return data
 
 
@@ -79,7 +81,7 @@ def test_prepared_sets(corpus: Path) -> None:
 
 
 def test_the_seed_decides_every_sample(recipe_module: Callable, corpus: Path, tmp_path: Path) -> None:
-    command = [sys.executable, PREPARE, "--utterances", "30", "--data", tmp_path]
+    command = [sys.executable, RUN, "--utterances", "30", "--data", tmp_path]
     subprocess.run(command, cwd=ROOT, check=True)
 
     def digest(folder: Path) -> str:

@@ -1,0 +1,129 @@
+"""Archives (tar, plain or packed, and zip), read in one pass or unpacked without leaving their folder."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, BinaryIO, cast
+
+from asr.files import Stamp, file_state, replacing
+from asr.types import AsrError
+
+_BLOCK = 1 << 20
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+
+
+class ArchiveError(AsrError):
+    """An archive is missing, damaged, or holds a member that must not be unpacked. The message names the archive."""
+
+
+def members(archive: str | Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
+    """The regular files of a tar (plain, gzip, bzip2 or xz) or zip archive as (relative path, open stream), in order.
+
+    Nothing is written. Each stream is valid until the next iteration. Folders are skipped. Raises ArchiveError on a
+    member that is absolute, climbs out with `..`, or is a link or device, and on truncation or a failed checksum (the
+    one at the end of a packed tar is verified, too).
+    """
+    archive = Path(archive)
+    with _opened(archive) as stream:
+        if isinstance(stream, zipfile.ZipFile):
+            for entry in stream.infolist():
+                mode = stat.S_IFMT(entry.external_attr >> 16)  # 0 where the archive was made on Windows
+                path = _safe_path(entry.filename, archive, is_plain=mode in (0, stat.S_IFREG, stat.S_IFDIR))
+                if not entry.is_dir():
+                    with stream.open(entry) as content:
+                        yield path, content
+            return
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            for member in tar:
+                path = _safe_path(member.name, archive, is_plain=member.isreg() or member.isdir())
+                extracted = tar.extractfile(member)
+                if extracted is not None:  # a folder has none
+                    yield path, extracted
+            while stream.read(_BLOCK):  # what follows the last member: reading it verifies length and checksum
+                pass
+
+
+def extract(
+    archive: str | Path,
+    destination: str | Path,
+    keep: Callable[[PurePosixPath], bool] | None = None,
+) -> int:
+    """Unpack an archive below `destination` and return the number of files written; `keep` chooses by relative path.
+
+    Each file appears under its name only when complete; running again after an interruption is safe. Modes and owners
+    in the archive are not applied. Raises ArchiveError as `members` does.
+    """
+    destination = Path(destination)
+    written = 0
+    for path, content in members(archive):
+        if keep is not None and not keep(path):
+            continue
+        with (
+            replacing(destination.joinpath(*path.parts), ArchiveError, durable=False) as partial,
+            partial.open("wb") as out,
+        ):
+            shutil.copyfileobj(content, out, _BLOCK)
+        written += 1
+    return written
+
+
+def unpack(archive: str | Path, destination: str | Path, keep: Callable[[PurePosixPath], bool] | None = None) -> None:
+    """`extract`, once: a finished archive is not read again unless it changes, an interrupted one is from its start."""
+    archive, destination = Path(archive), Path(destination)
+    stamp = Stamp(destination / f".{archive.name}.unpacked")
+    inputs = {"archive": file_state(archive)}
+    if not archive.is_file():
+        raise ArchiveError(f"{archive}: no such file")
+    if stamp.why(inputs):
+        if not extract(archive, destination, keep):
+            raise ArchiveError(f"{archive}: holds none of the files looked for: not the official layout")
+        stamp.write(inputs)
+
+
+def _safe_path(name: str, archive: Path, is_plain: bool) -> PurePosixPath:
+    path = PurePosixPath(name)
+    # A backslash or a colon separates folders or drives on Windows only; no speech corpus has them in its names.
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+        raise ArchiveError(f"{archive}: refused: the member '{name}' would be written outside the target folder")
+    if not is_plain:
+        raise ArchiveError(f"{archive}: refused: the member '{name}' is a link or a device, not a file")
+    return path
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[Any]:
+    """The zip file, or the uncompressed tar stream; a progress bar over the archive's own bytes on a terminal."""
+    from tqdm import tqdm
+
+    bar: dict[str, Any] = {"unit": "B", "unit_scale": True, "desc": archive.name, "disable": None, "leave": False}
+    try:
+        with archive.open("rb") as raw, tqdm.wrapattr(raw, "read", archive.stat().st_size, **bar) as counted:
+            start = raw.peek(6)[:6]
+            file = cast(BinaryIO, counted)
+            if start.startswith(b"PK"):
+                with zipfile.ZipFile(raw) as opened:  # it seeks, which the progress bar cannot follow
+                    yield opened
+            elif start.startswith(b"\x1f\x8b"):
+                yield gzip.GzipFile(fileobj=file, mode="rb")
+            elif start.startswith(b"BZh"):
+                yield bz2.BZ2File(file)
+            elif start == b"\xfd7zXZ\0":
+                yield lzma.LZMAFile(file)  # noqa: SIM115 (as the others, closed with the file below it)
+            else:
+                yield counted
+    except _DAMAGE as error:
+        raise ArchiveError(f"{archive}: damaged or incomplete archive ({error}); download it again") from error
+    except (RuntimeError, NotImplementedError) as error:  # a zip with a password, or of an odd kind
+        raise ArchiveError(f"{archive}: cannot be unpacked: {error}") from error
+    except OSError as error:
+        raise ArchiveError(f"{archive}: cannot open the archive: {error.strerror or error}") from error
