@@ -48,7 +48,7 @@ def prepare(args: argparse.Namespace) -> None:
     here = {path.name for path in (folder / "clips").iterdir()} if (folder / "clips").is_dir() else set()
     sets = {name: read_set(folder / f"{name}.tsv", here, seconds) for name in (args.train, "dev", "test")}
     sets = {"train": sets[args.train], "dev": sets["dev"], "test": sets["test"]}
-    for line in shared_sentences(sets):
+    for line in shared_sentences(sets) if args.train == "train" else ():
         print(f"note: {line}", file=sys.stderr)
     clips = learnable(sets["train"], sets["dev"] + sets["test"], args.digits == "keep")
     sets["train"] = with_alphabet(clips, args.alphabet, args.normalizer, args.data / "alphabet.txt")

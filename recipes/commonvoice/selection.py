@@ -30,12 +30,12 @@ def learnable(clips: list[Utterance], held_out: list[Utterance], digits: bool) -
         up, down = (int(clip.extra.get(key, "0")) for key in ("up_votes", "down_votes"))
         if "up_votes" in clip.extra and up <= down:
             gone["without a majority of votes"] += 1
-        elif not digits and any(character.isdigit() for character in clip.text):
-            gone["with digits, which can be read in several ways"] += 1
         elif clip.speaker in speakers:
             gone["of speakers of the dev or test set"] += 1
         elif clip.text in sentences:
             gone["with a sentence of the dev or test set"] += 1
+        elif not digits and any(character.isdigit() for character in clip.text):
+            gone["with digits, which can be read in several ways"] += 1
         else:
             kept.append(clip)
     for reason, count in gone.items():
@@ -46,7 +46,7 @@ def learnable(clips: list[Utterance], held_out: list[Utterance], digits: bool) -
 def with_alphabet(utterances: list[Utterance], chosen: str, rules: str, proposal: Path) -> list[Utterance]:
     """The utterances whose text has no character outside the alphabet `chosen`: a file, or ALL for every character.
 
-    `rules` names the normalizer that the texts will go through. Without a choice the characters are written to
+    In the file, what follows a tab on a line does not count. `rules` names the normalizer that the texts will go through. Without a choice the characters are written to
     `proposal`, the most frequent first, and UsageError says what to do. What is left out is counted by character.
     """
     normalize = normalizer(rules)
@@ -55,14 +55,15 @@ def with_alphabet(utterances: list[Utterance], chosen: str, rules: str, proposal
     rarest = ", ".join(f"{shown_symbol(c)} in {n}" for c, n in counts.most_common()[: -_SHOWN - 1 : -1])
     print(f"alphabet: {len(counts)} characters after the normalizer {rules}; the rarest: {rarest}", file=sys.stderr)
     if not chosen:
-        write_text(proposal, "".join(f"{c}\t{n}\n" for c, n in counts.most_common()))
+        if not proposal.exists():  # or it may be corrected already
+            write_text(proposal, "".join(f"{c}\t{n}\n" for c, n in counts.most_common()))
         raise UsageError(
-            f"{proposal} lists the {len(counts)} characters of the training texts with the number of clips: delete the "
-            f"lines of those that are no letters of the language, then say --alphabet {proposal} (or --alphabet {ALL})"
+            f"{proposal} lists the characters of the training texts with the number of clips: delete the lines of those "
+            f"that are no letters of the language, then say --alphabet {proposal} (or --alphabet {ALL})"
         )
     if chosen == ALL:
         return utterances
-    letters = {line[0] for line in read_lines(chosen, UsageError) if line.strip()}
+    letters = {character for line in read_lines(chosen, UsageError) for character in line.partition("\t")[0]}
     outside = Counter(character for text in texts for character in text - letters)
     for character, count in outside.most_common():
         print(f"left out of training: {count} clips with {shown_symbol(character)}", file=sys.stderr)

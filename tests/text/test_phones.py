@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from asr.text.normalize import normalize
 
-PHONES = (
+_NAMES = (
     "aa ae ah ao aw ax ax-h axr ay b bcl ch d dcl dh dx eh el em en eng epi er ey f g gcl h# hh hv ih ix iy jh k kcl l "
     "m n ng nx ow oy p pau pcl q r s sh t tcl th uh uw ux v w y z zh"
-).split()
+)
+PHONES = _NAMES.split()
 
 
 def test_sizes_of_the_classes() -> None:

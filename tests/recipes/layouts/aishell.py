@@ -1,4 +1,4 @@
-"""AISHELL-1: data_aishell.tgz with one transcript and an archive per speaker: wav/S0002.tar.gz holds train/S0002/*.wav."""
+"""AISHELL-1: data_aishell.tgz has one transcript, and an archive per speaker: wav/S0002.tar.gz with train/S0002/*."""
 
 from __future__ import annotations
 

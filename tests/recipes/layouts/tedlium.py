@@ -1,4 +1,4 @@
-"""TED-LIUM release 3: the training talks are in data/{stm,sph}, to which legacy/train links; legacy/{dev,test} hold files."""
+"""TED-LIUM release 3: legacy/train only links to the training talks in data/{stm,sph}; legacy/{dev,test} hold files."""
 
 from __future__ import annotations
 
