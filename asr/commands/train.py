@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asr.files import is_input
-from asr.types import UsageError
+from asr.types import AsrError, UsageError
 
 if TYPE_CHECKING:
     from asr.training.config import TrainConfig
@@ -23,12 +25,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="auto|never|PATH",
         help="resume from the last checkpoint of the output folder (auto), start afresh (never), or resume from PATH",
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="train nothing and write nothing: run a few steps and print hours, steps, memory and time of the training",
+    )
+    parser.add_argument(
+        "--throughput",
+        type=float,
+        default=0.0,
+        metavar="N",
+        help="with --dry-run: run no steps, take N seconds of audio a second, as measured on another machine",
+    )
+    parser.add_argument("--json", action="store_true", help="with --dry-run: print the plan as JSON")
+    parser.add_argument(
+        "--find-batch",
+        action="store_true",
+        help="train nothing: find the largest data.batch_seconds that fits into the memory of the GPU",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from asr.training.process import Interrupted, handled_signals, say, set_thread_environment
 
     set_thread_environment()  # before torch is imported
+    if (args.throughput or args.json) and not args.dry_run:
+        raise UsageError("--throughput and --json belong to --dry-run")
+    if args.dry_run or args.find_batch:
+        return _find_batch(args) if args.find_batch else _plan(args)
     output = ""
     try:
         with handled_signals() as signals:  # from before the imports, which take seconds
@@ -47,6 +71,39 @@ def run(args: argparse.Namespace) -> int:
         return stop.status
     if result.scores:  # other ranks of a distributed run have nothing to report
         print(f"{result.model_path}  {result.scores}  {result.epochs} epochs")
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from asr.training.config import read_config
+    from asr.training.plan import corpus, plan
+
+    if not 0 <= args.throughput < math.inf:
+        raise UsageError(f"--throughput must be positive, found {args.throughput:g}")
+    config = read_config(args.recipe, args.overrides)
+    durations, vocab_size = corpus(config)
+    what = plan(config, durations, vocab_size, throughput=args.throughput, run=not args.throughput)
+    print(json.dumps(what.to_dict()) if args.json else "\n".join(what.lines()))
+    return 0
+
+
+def _find_batch(args: argparse.Namespace) -> int:
+    import torch
+
+    from asr.training.config import read_config
+    from asr.training.measure import find_batch
+    from asr.training.plan import corpus
+
+    config = read_config(args.recipe, args.overrides)
+    if not torch.cuda.is_available():
+        raise UsageError(
+            "--find-batch fills the memory of a CUDA GPU, and there is none: on the CPU larger batches are not faster; "
+            f"--dry-run estimates what data.batch_seconds={config.data.batch_seconds:g} takes"
+        )
+    found = find_batch(config, *corpus(config))
+    if not found:
+        raise AsrError("not even the longest utterance fits into the memory of this GPU: lower data.max_duration")
+    print(f"data.batch_seconds={found:.0f}")
     return 0
 
 

@@ -74,6 +74,11 @@ def download(
     return destination
 
 
+def part_of(destination: Path) -> int:
+    """The bytes of an unfinished download that `download` would go on with."""
+    return _size(destination.with_name(destination.name + ".part"))
+
+
 def verify(path: str | Path, checksum: str, name: str = "") -> None:
     """Compare a file with "md5:<hex>" or "sha256:<hex>" ("" accepts all); DownloadError when they differ."""
     if not checksum:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from asr.corpus.archive import ArchiveError, unpack
@@ -37,9 +37,10 @@ class Archive:
 class Corpus:
     """What a recipe's page and its `--dry-run` say about the data.
 
-    `hours` are those of the official corpus and `disk_gb` what the recipe leaves in its data folder, archives included;
-    both may be words where they depend on what is chosen, as may `download`, which else is the size of all archives.
-    `by_hand` says how to get what no program may fetch.
+    `hours` are those of the official corpus, `set_hours` those of its sets by the names of their manifests, and
+    `disk_gb` what the recipe leaves in its data folder, archives included. `hours`, `disk_gb` and `download`, else the
+    size of all archives, may be words where they depend on what is chosen. `by_hand` says how to get what no program
+    may fetch.
     """
 
     speech: str
@@ -49,6 +50,7 @@ class Corpus:
     disk_gb: float | str
     archives: tuple[Archive, ...] = ()
     by_hand: str = ""
+    set_hours: Mapping[str, float] = field(default_factory=dict)
     download: str = ""
 
     @property

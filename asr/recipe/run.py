@@ -42,7 +42,13 @@ def _status(folder: Path, preparation: Preparation, arguments: Sequence[str]) ->
             with signals.deferred():  # takes seconds; an exception while a library starts up can abort the process
                 from asr.recipe.steps import Run
             signals.check()
-            Run(config, args, preparation, folder, signals).steps(chosen, forced)
+            run = Run(config, args, preparation, folder, signals)
+            if args.dry_run:
+                from asr.recipe.plan import lines
+
+                print("\n".join(lines(run, chosen, forced)))
+            else:
+                run.steps(chosen, forced)
             return 0
     except Interrupted as stop:
         say(f"{folder.name}: stopped; everything is saved, the same command goes on from here")
@@ -73,6 +79,9 @@ def _parse(folder: Path, preparation: Preparation, argv: Sequence[str]) -> argpa
     )
     parser.add_argument("--steps", default=",".join(STEPS), metavar="A,B", help="only these of: %(default)s")
     parser.add_argument("--force", metavar="A,B", help="do these steps even when they are up to date")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="do nothing: print what would be fetched, stored and done, and why"
+    )
     preparation.add_arguments(parser)
     args = parser.parse_intermixed_args(argv)
     for name, value in vars(args).items():

@@ -83,6 +83,21 @@ def split_by(
     return sets
 
 
+def split_by_first(
+    groups: Mapping[str, Callable[[Utterance], str]],
+    utterances: Sequence[Utterance],
+    dev: float = 0.05,
+    test: float = 0.05,
+) -> dict[str, list[Utterance]]:
+    """`split_by` the first of the named groupings that has enough groups; says so where that is not the first one."""
+    for name, group in groups.items():
+        if len({group(utterance) for utterance in utterances}) > bool(dev) + bool(test):
+            if name != next(iter(groups)):
+                print(f"too few {next(iter(groups))}s to hold some out: split by {name}", file=sys.stderr)
+            return split_by(group, utterances, dev, test)
+    raise UsageError(f"{len(utterances)} utterances are too few to hold some out")
+
+
 def write_sets(data: Path, sets: Mapping[str, Iterable[Utterance]]) -> None:
     """Write each set as `data`/NAME.jsonl and say how many hours it has. Raises ManifestError for an empty one."""
     for name, utterances in sets.items():

@@ -224,6 +224,27 @@ def parse_config(values: dict[str, Any], resume: str = "never") -> TrainConfig:
     return dataclasses.replace(config, trainer=settings)
 
 
+def trainer_settings(config: TrainConfig) -> dict[str, Any]:
+    """What `pytorch_lightning.Trainer` is made with: the section `trainer`, and our defaults."""
+    import torch
+
+    settings: dict[str, Any] = {
+        "accelerator": "auto",
+        "devices": 1,
+        "max_epochs": 50,
+        "precision": "32-true",
+        "log_every_n_steps": 10,
+        "num_sanity_val_steps": 1,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    } | config.trainer
+    if settings["accelerator"] == "auto" and not torch.cuda.is_available():
+        settings["accelerator"] = "cpu"  # MPS has no CTC kernel
+    if settings["accelerator"] == "cpu" and str(settings["precision"]).startswith("16"):
+        settings["precision"] = "32-true"  # float16 does not run on the CPU
+    return settings
+
+
 def _trainer_setting(value: Any, hint: Any, path: str) -> Any:
     """`value` as the type that Lightning declares: a number written as text becomes one, anything else is refused.
 

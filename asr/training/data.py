@@ -90,6 +90,22 @@ def _outside(manifest: Manifest, shortest: float, longest: float) -> Iterator[Sk
         yield Skip(manifest[int(index)].id, f"lasts {durations[index]:.2f} s, outside {shortest:g} to {longest:g} s")
 
 
+def training_sampler(config: TrainConfig, durations: np.ndarray, rank: int = 0, world_size: int = 1) -> BatchSampler:
+    """The batches that a run of this configuration trains on: those of one of `world_size` processes."""
+    data, augment = config.data, config.augment
+    return BatchSampler(
+        durations,
+        data.batch_seconds,
+        buckets=data.buckets,
+        seed=config.seed,
+        rank=rank,
+        world_size=world_size,
+        max_batch_size=data.max_batch_size,
+        max_stretch=max(1.0, 1.0 / min(augment.speed)) if augment.speed else 1.0,
+        max_added=2.0 * augment.silence,
+    )
+
+
 class UnreadableCount:
     """Counts, in the training process, the utterances that were left out because they could not be read.
 
@@ -143,18 +159,9 @@ class SpeechDataModule(pl.LightningDataModule):
         self.sampler: BatchSampler | None = None
 
     def train_dataloader(self) -> DataLoader:
-        data, augment = self.run_config.data, self.run_config.augment
         assert self.trainer is not None
-        self.sampler = BatchSampler(
-            self.train_manifest.durations,
-            data.batch_seconds,
-            buckets=data.buckets,
-            seed=self.run_config.seed,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
-            max_batch_size=data.max_batch_size,
-            max_stretch=max(1.0, 1.0 / min(augment.speed)) if augment.speed else 1.0,
-            max_added=2.0 * augment.silence,
+        self.sampler = training_sampler(
+            self.run_config, self.train_manifest.durations, self.trainer.global_rank, self.trainer.world_size
         )
         if self.resume_position is not None:
             self.sampler.load_state_dict(self.resume_position)

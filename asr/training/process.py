@@ -6,6 +6,7 @@ Light to import, because the signals must be taken over before torch and Lightni
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -61,6 +63,17 @@ def say(line: str) -> None:
     """Print a line about the run to stderr, in the first process only."""
     if is_first_process():
         print(line, file=sys.stderr, flush=True)
+
+
+def quiet_lightning() -> None:
+    """Lightning's notices are for its developers; ours say what a user needs."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    messages = ("does not have many workers", "Checkpoint directory", "number of training batches", "LeafSpec")
+    for message in messages:
+        warnings.filterwarnings("ignore", f".*{message}.*")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+    warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning")
 
 
 class Interrupted(BaseException):

@@ -28,7 +28,7 @@ def provenance() -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "revision": _revision(),
         "versions": {name: _version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
-        "machine": _machine(),
+        "machine": machine(),
     }
 
 
@@ -53,7 +53,7 @@ def _version(name: str) -> str:
         return ""
 
 
-def _machine() -> str:
+def machine() -> str:
     """A one-line description of what the numbers were measured on."""
     import torch
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import math
 import os
 import signal
 import time
 import traceback
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -40,12 +37,12 @@ from asr.training.checkpoints import (
     remove_partial_files,
     set_aside,
 )
-from asr.training.config import TrainConfig, manifests
+from asr.training.config import TrainConfig, manifests, trainer_settings
 from asr.training.data import KeepPosition, SpeechDataModule, make_tokenizer, training_manifest
 from asr.training.dataset import prepare_workers
 from asr.training.initial import InitialModel
 from asr.training.module import SpeechModule
-from asr.training.process import Interrupted, handled_signals, is_first_process, locked, say
+from asr.training.process import Interrupted, handled_signals, is_first_process, locked, quiet_lightning, say
 from asr.training.record import draw_learning_curve, provenance, read_metrics
 from asr.training.tasks import Task, format_rates
 from asr.types import AsrError, ConfigError
@@ -77,7 +74,7 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
     Ctrl-C or SIGTERM, when everything is saved.
     """
     started = time.monotonic()
-    _quiet()
+    quiet_lightning()
     output = Path(config.output)
     with handled_signals() as signals, locked(output):
         if not manifests(config.data.train) or not manifests(config.data.dev):
@@ -168,21 +165,9 @@ def _trainer(config: TrainConfig, output: Path, task: Task, saving: list[Callbac
         callbacks.append(EarlyStopping(monitor=task.monitor, mode=task.mode, patience=config.early_stopping))
     # After the averaging callback: a checkpoint must hold the average of the step it was saved at.
     callbacks += saving
-    settings: dict[str, Any] = {
-        "accelerator": "auto",
-        "devices": 1,
-        "max_epochs": 50,
-        "precision": "32-true",
-        "log_every_n_steps": 10,
-        "num_sanity_val_steps": 1,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    } | config.trainer
-    if settings["accelerator"] == "auto" and not torch.cuda.is_available():
-        settings["accelerator"] = "cpu"  # MPS has no CTC kernel
-    if settings["accelerator"] == "cpu" and str(settings["precision"]).startswith("16"):
+    settings = trainer_settings(config)
+    if settings["precision"] != config.trainer.get("precision", settings["precision"]):
         say("note: float16 does not run on the CPU; using float32 (bf16-mixed works where the processor has it)")
-        settings["precision"] = "32-true"
     if settings.get("deterministic"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     plugins = settings.pop("plugins", None) or []
@@ -269,14 +254,3 @@ def _explained(error: Exception, config: TrainConfig) -> AsrError | None:
 def _refused(error: Exception) -> ConfigError:
     """Lightning's refusal of a setting, in one line."""
     return ConfigError(f"trainer: {' '.join(str(error).split()) or type(error).__name__}")
-
-
-def _quiet() -> None:
-    """Lightning's notices are for its developers; ours say what a user needs."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    messages = ("does not have many workers", "Checkpoint directory", "number of training batches", "LeafSpec")
-    for message in messages:
-        warnings.filterwarnings("ignore", f".*{message}.*")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning")

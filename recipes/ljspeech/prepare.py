@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from asr.corpus.manifest import Utterance
 from asr.files import read_lines
 from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain, source_paths
-from asr.recipe.sets import split_by, to_flac, write_sets
+from asr.recipe.sets import split_by_first, to_flac, write_sets
 from asr.types import ManifestError
 
 CORPUS = Corpus(
@@ -40,11 +39,8 @@ def prepare(args: argparse.Namespace) -> None:
     """Write `audio/lj/ID.flac` (16 kHz) and `{train,dev,test}.jsonl` below `args.data`."""
     root = obtain(args, CORPUS, "LJSpeech-1.1")
     utterances = to_flac(read_metadata(root), args.data / "audio")
-    if len({chapter(u) for u in utterances}) < 3:
-        print("a part of the corpus, with too few chapters to hold some out: split by utterance", file=sys.stderr)
-        write_sets(args.data, split_by(lambda u: u.id, utterances))
-    else:
-        write_sets(args.data, split_by(chapter, utterances))
+    # a part of the corpus may have too few chapters
+    write_sets(args.data, split_by_first({"chapter": chapter, "utterance": lambda u: u.id}, utterances))
 
 
 def read_metadata(root: Path) -> list[Utterance]:

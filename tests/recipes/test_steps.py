@@ -19,6 +19,7 @@ import asr
 import asr.recipe.steps
 from asr.corpus.manifest import Utterance, write_manifest
 from asr.files import Stamp, differences
+from asr.recipe.corpus import Corpus
 from asr.recipe.run import main
 from asr.training.config import TrainConfig
 from asr.training.process import Interrupted
@@ -46,6 +47,7 @@ class Toy:
     interrupt: bool = False
     text: str = "a b c"
     unreadable: int = 0
+    CORPUS: Corpus = field(default_factory=lambda: Corpus("toys", 2.0, "none", "http://localhost", 0.5, set_hours={}))
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--size", type=int, default=1)
@@ -110,6 +112,25 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     monkeypatch.setattr(asr.recipe.steps, "evaluate", toy.evaluate)
     monkeypatch.setattr(asr, "load", lambda path, decoder: None)
     return toy
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(Path().rglob("*"))
+    assert toy.run("--dry-run") == (0, [])
+    assert sorted(Path().rglob("*")) == before
+    shown = capsys.readouterr().out
+    assert "500 MB" in shown and "prepare   to do: not done yet" in shown and "train     to do: after prepare" in shown
+    assert "2 hours at most" in shown and "on one H100" in shown
+
+    toy.run()
+    capsys.readouterr()
+    assert toy.run("--dry-run") == (0, [])
+    assert "to do" not in capsys.readouterr().out
+    assert toy.run("--dry-run", "model.layers=5") == (0, [])
+    shown = capsys.readouterr().out
+    assert "train     to do: model.layers changed" in shown and "prepare   up to date" in shown
+    assert "evaluate  to do: after train" in shown
+    assert toy.run() == (0, [])  # nothing was changed by planning
 
 
 def test_everything_once_and_then_nothing(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,225 @@
+"""The real training step on batches of noise: its time and memory on the machine at hand, and the batch that fits."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from asr.corpus.manifest import Manifest
+from asr.model.acoustic import AcousticModel
+from asr.text.tokenizer import CharTokenizer
+from asr.training.callbacks import ema_callback
+from asr.training.config import TrainConfig, trainer_settings
+from asr.training.data import training_sampler
+from asr.training.dataset import Batch, Sample, collate
+from asr.training.module import SpeechModule
+from asr.training.objectives import OBJECTIVES
+from asr.training.process import quiet_lightning
+
+MARGIN = 0.9  # share of the memory that the largest batch may take: other batches have other shapes
+TOKENS_PER_SECOND = 15  # characters of read English; word pieces are fewer, and cost next to nothing either way
+_ENOUGH_SECONDS = 10.0  # of steps on one batch
+# What of the trainer's settings a step depends on; the others say when a run ends and what it reports.
+_STEP_SETTINGS = ("accelerator", "precision", "deterministic", "benchmark", "plugins")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A batch: `rows` utterances, padded to `seconds` of audio each."""
+
+    rows: int
+    seconds: float
+
+    @property
+    def padded(self) -> float:
+        """Seconds of audio with padding."""
+        return self.rows * self.seconds
+
+
+@dataclass(frozen=True)
+class Step:
+    """A measured training step: seconds, and the most bytes that were in use on the GPU (0 on the CPU)."""
+
+    seconds: float
+    memory: int
+
+
+def batch_shapes(config: TrainConfig, durations: np.ndarray, devices: int = 1) -> list[Shape]:
+    """The batches of one device's epoch 0, the largest first, as long as augmentation may make them."""
+    sampler = training_sampler(config, durations, world_size=devices)
+    stretch, added = 1.0 / min((1.0, *config.augment.speed)), 2.0 * config.augment.silence
+    shapes = [Shape(len(b), float(durations[[i for _, i in b]].max()) * stretch + added) for b in sampler]
+    return sorted(shapes, key=lambda shape: shape.padded, reverse=True)
+
+
+def stand_in(config: TrainConfig, vocab_size: int) -> SpeechModule:
+    """The module of a run whose tokenizer has `vocab_size` entries, without its data and its initial model."""
+    tokenizer = CharTokenizer(["", " ", *(chr(0x4E00 + i) for i in range(vocab_size - 2))])
+    nothing = Manifest.from_rows([{"audio_filepath": "noise.wav", "duration": 1.0, "text": ""}], "noise.jsonl")
+    return SpeechModule(replace(config, freeze_epochs=0), tokenizer, nothing, nothing)
+
+
+def noise_batch(config: TrainConfig, shape: Shape, vocab_size: int) -> Batch:
+    """Utterances of noise, all of the same length, with as many tokens as speech has."""
+    generator = torch.Generator().manual_seed(config.seed)
+    samples = max(1, round(shape.seconds * config.features.rate))
+    tokens = 1 + torch.arange(max(1, round(shape.seconds * TOKENS_PER_SECOND))) % (vocab_size - 1)
+    waveforms = 0.1 * torch.randn(shape.rows, samples, generator=generator)
+    return collate([Sample(i, waveform, tokens, shape.seconds) for i, waveform in enumerate(waveforms)])
+
+
+def measure(config: TrainConfig, module: SpeechModule, shape: Shape, steps: int = 5) -> Step:
+    """Run up to `steps` training steps on one batch of noise, fewer where they take long. Nothing is written.
+
+    The first step, which also chooses kernels and takes memory, does not count where there is another. Raises
+    torch.OutOfMemoryError, with the memory freed again, where the batch does not fit.
+    """
+    quiet_lightning()
+    batch = noise_batch(config, shape, module.tokenizer.vocab_size)
+    clock = _Clock()
+    settings = {key: value for key, value in trainer_settings(config).items() if key in _STEP_SETTINGS}
+    averaging: list[Callback] = [ema_callback(config.averaging.ema_decay)] if config.averaging.kind == "ema" else []
+    trainer = pl.Trainer(
+        **settings,
+        devices=1,
+        max_epochs=1,
+        limit_val_batches=0,
+        callbacks=[clock, *averaging],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    loader = DataLoader([batch] * steps, batch_size=None, collate_fn=_same, pin_memory=torch.cuda.is_available())
+    message = ""
+    try:
+        trainer.fit(module, loader)
+    except torch.OutOfMemoryError as error:
+        message = str(error)
+    # Outside the handler, whose traceback would keep the tensors of the failed step.
+    module.cpu().zero_grad()
+    del trainer, averaging
+    _free()
+    if message:
+        raise torch.OutOfMemoryError(message)
+    return Step(float(np.median(clock.seconds[1:] or clock.seconds)), clock.memory)
+
+
+def find_batch(config: TrainConfig, durations: np.ndarray, vocab_size: int, most: float = math.inf) -> float:
+    """The largest `data.batch_seconds`, up to `most`, whose largest batch fits into the memory of the GPU.
+
+    Found by trying, with a margin of a tenth. 0 where not even the longest utterance fits.
+    """
+    module = stand_in(config, vocab_size)
+    _free()
+    available = torch.cuda.mem_get_info()[0]
+
+    def largest(seconds: float) -> Shape:
+        return batch_shapes(replace(config, data=replace(config.data, batch_seconds=seconds)), durations)[0]
+
+    def fits(seconds: float) -> bool:
+        try:
+            return measure(config, module, largest(seconds), steps=2).memory <= MARGIN * available
+        except torch.OutOfMemoryError:
+            return False
+
+    # More seconds than this make no larger batch: `max_batch_size` bounds it, or there are no more utterances.
+    rows = min(config.data.max_batch_size or len(durations), len(durations))
+    bound = min(most, rows * largest(1.0).seconds)
+    return largest_fitting(fits, min(config.data.batch_seconds, bound), bound)
+
+
+def largest_fitting(fits: Callable[[float], bool], start: float, most: float) -> float:
+    """The largest number up to `most` that `fits`, to a twentieth below, tried from `start` on; 0 if none above 1 does.
+
+    `fits` is true up to some number and false above it.
+    """
+    low, high = 0.0, math.inf
+    trial = start
+    while trial >= 1.0 and low < most:
+        if fits(trial):
+            low = trial
+        else:
+            high = trial
+        if low and high / low < 1.05:
+            break
+        if not low:
+            trial /= 2
+        else:
+            trial = (low + high) / 2 if high < math.inf else min(2 * trial, most)
+    return low
+
+
+def estimated_memory(config: TrainConfig, vocab_size: int, shape: Shape) -> float:
+    """About how many bytes training takes at its peak for batches of this shape, without a GPU to try it on.
+
+    Weights, their gradients, both moments of AdamW and the moving average, in float32; and what a forward pass keeps
+    for the backward pass, counted on short utterances and scaled up, halved for 16-bit precision.
+    """
+    model = AcousticModel(config.model, config.features, vocab_size)
+    copies = 5 if config.averaging.kind == "ema" else 4
+    weights = copies * sum(p.numel() * p.element_size() for p in model.parameters())
+    rate = config.features.rate
+    small, large = (_kept_bytes(model, round(seconds * rate)) for seconds in (0.5, 1.5))
+    halved = 0.5 if "16" in str(config.trainer.get("precision", "32")) else 1.0
+    views = max(getattr(OBJECTIVES.get(name), "views", 1) for name in config.objectives)
+    return weights + (large - small) * shape.padded * halved * views
+
+
+def _kept_bytes(model: AcousticModel, samples: int) -> int:
+    """Bytes that autograd keeps of one utterance besides the weights."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        outputs = model.outputs(torch.randn(1, samples), torch.tensor([samples]))
+    del outputs
+    return sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in weights)
+
+
+class _Clock(Callback):
+    """Times steps, and ends the run when they have taken `_ENOUGH_SECONDS`."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.memory = 0
+        self._started = 0.0
+
+    def on_train_batch_start(self, *arguments: Any, **options: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any, **options: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            self.memory = max(self.memory, torch.cuda.max_memory_allocated())
+        self.seconds.append(time.perf_counter() - self._started)
+        trainer.should_stop = trainer.should_stop or sum(self.seconds) > _ENOUGH_SECONDS
+
+
+def _same(batch: Batch) -> Batch:
+    return batch
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,171 @@
+"""What a training will take: hours, steps, memory and days, from a configuration, before it is begun."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from asr.corpus.manifest import Manifest
+from asr.model.encoders import encoder_shape
+from asr.text.tokenizer import load_tokenizer
+from asr.training.config import TrainConfig, manifests, trainer_settings
+from asr.training.data import make_tokenizer
+from asr.training.measure import Shape, batch_shapes, estimated_memory, measure, stand_in
+from asr.training.record import machine
+from asr.types import ConfigError
+
+ENGLISH_LETTERS = 29  # a to z, apostrophe, space and blank
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training as it will be. Times leave out validations, and waiting for data if the disks are too slow.
+
+    `hours` of audio in the training set; `steps` of the optimizer in all; `largest_batch` on one device, and its
+    `memory` in bytes, `memory_from` "measured" or "estimated"; `throughput`, seconds of training audio a second on all
+    devices, 0 if unknown, and where that comes from.
+    """
+
+    name: str
+    hours: float
+    utterances: int
+    vocab_size: int
+    parameters: int
+    devices: int
+    epochs: int
+    steps_per_epoch: int
+    steps: int
+    largest_batch: Shape
+    memory: float
+    memory_from: str
+    throughput: float
+    throughput_from: str
+
+    @property
+    def days(self) -> float:
+        """Of training; NaN where the throughput is not known."""
+        seconds = self.hours * 3600 * self.steps / max(1, self.steps_per_epoch)
+        return seconds / self.throughput / 86400 if self.throughput else math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        return dataclasses.asdict(self) | {"days": None if math.isnan(self.days) else round(self.days, 6)}
+
+    def lines(self) -> list[str]:
+        """The plan for people."""
+        batch, devices = self.largest_batch, f" on each of {self.devices} devices" if self.devices > 1 else ""
+        speed = f"{self.throughput:,.0f} seconds of audio a second ({self.throughput_from})"
+        return [
+            f"{self.name}: {self.hours:,.2f} hours of audio in {self.utterances:,} utterances, "
+            f"{self.vocab_size} symbols, {self.parameters / 1e6:.2f} M parameters",
+            f"steps   {self.epochs} epochs of {self.steps_per_epoch:,}: {self.steps:,} in all",
+            f"memory  {self.memory / 2**30:.1f} GiB{devices} ({self.memory_from}) for the largest batch, "
+            f"{batch.rows} x {batch.seconds:.1f} s",
+            f"time    {in_words(self.days)}, without validations, at {speed}" if self.throughput else "time    unknown",
+        ]
+
+
+def plan(
+    config: TrainConfig,
+    durations: np.ndarray,
+    vocab_size: int,
+    *,
+    throughput: float = 0.0,
+    source: str = "as given",
+    run: bool = False,
+) -> Plan:
+    """What training on utterances of these `durations` (seconds) takes.
+
+    With `run` a few training steps on the largest and a middle batch are run here and measured, on one device; else
+    time follows from `throughput`, seconds of audio a second on all devices, whose `source` the plan names, and memory
+    is estimated. Nothing is written. Raises torch.OutOfMemoryError where the largest batch does not fit.
+    """
+    durations = durations[(durations >= config.data.min_duration) & (durations <= config.data.max_duration)]
+    settings = trainer_settings(config)
+    devices = _devices(settings)
+    shapes = batch_shapes(config, durations, devices)
+    steps_per_epoch = math.ceil(len(shapes) / settings.get("accumulate_grad_batches", 1))
+    epochs, steps = settings["max_epochs"], steps_per_epoch * settings["max_epochs"]
+    if (most := settings.get("max_steps", -1)) >= 0 and (epochs < 0 or most < steps):
+        epochs, steps = math.ceil(most / steps_per_epoch), most
+    memory, memory_from = 0.0, "measured"
+    if run:
+        module = stand_in(config, vocab_size)
+        largest, middle = (measure(config, module, shape) for shape in (shapes[0], shapes[len(shapes) // 2]))
+        memory = largest.memory
+        if not throughput:
+            throughput = durations.sum() / len(shapes) / middle.seconds
+            source = f"measured on {machine()}, without reading audio"
+    if not memory:
+        memory, memory_from = estimated_memory(config, vocab_size, shapes[0]), "estimated"
+    encoder = encoder_shape(config.model, config.features.n_mels)
+    output = (encoder.output_size + 1) * vocab_size
+    return Plan(
+        name=config.name,
+        hours=float(durations.sum(dtype=np.float64)) / 3600,
+        utterances=len(durations),
+        vocab_size=vocab_size,
+        parameters=sum(p.numel() for p in encoder.parameters()) + output,
+        devices=devices,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        steps=steps,
+        largest_batch=shapes[0],
+        memory=float(memory),
+        memory_from=memory_from,
+        throughput=float(throughput),
+        throughput_from=source,
+    )
+
+
+def corpus(config: TrainConfig) -> tuple[np.ndarray, int]:
+    """Durations in seconds of the training set of a configuration, and the size of its vocabulary."""
+    if not manifests(config.data.train):
+        raise ConfigError("data.train must name a manifest")
+    train_set = Manifest.read(manifests(config.data.train))
+    if config.text.tokenizer == "char" and not config.text.tokenizer_file:
+        return train_set.durations, make_tokenizer(config.text, train_set).vocab_size
+    return train_set.durations, expected_vocabulary(config)
+
+
+def expected_vocabulary(config: TrainConfig) -> int:
+    """The size of the vocabulary before there is any text: characters are taken to be English."""
+    if config.text.tokenizer_file:
+        return load_tokenizer(config.text.tokenizer_file).vocab_size
+    return ENGLISH_LETTERS if config.text.tokenizer == "char" else config.text.vocab_size
+
+
+def spread_durations(hours: float, utterances: int, longest: float) -> np.ndarray:
+    """Durations in seconds for a corpus of which only the totals are known: from nothing to `longest`, the mean right.
+
+    They are the quantiles of longest * u^k, with u uniform in (0, 1) and k such that the hours come out.
+    """
+    mean = 3600 * hours / utterances
+    if not 0 < mean <= longest:
+        raise ConfigError(f"{hours:g} hours in {utterances} utterances do not agree with {longest:g} s as the longest")
+    quantiles = (np.arange(utterances) + 0.5) / utterances
+    durations = longest * quantiles ** (longest / mean - 1.0)
+    return (durations * (3600 * hours / durations.sum())).astype(np.float32)
+
+
+def in_words(days: float) -> str:
+    """A length of time in the unit that suits it."""
+    if days >= 2:
+        return f"{days:.1f} days"
+    return f"{days * 24:.1f} hours" if days * 24 >= 2 else f"{days * 24 * 60:.0f} minutes"
+
+
+def _devices(settings: dict[str, Any]) -> int:
+    devices = settings["devices"]
+    if devices in ("auto", -1, "-1"):
+        count = max(1, torch.cuda.device_count())
+    elif isinstance(devices, str):
+        count = int(devices) if devices.isdecimal() else len([part for part in devices.split(",") if part.strip()])
+    else:
+        count = devices if isinstance(devices, int) else len(devices)
+    return count * int(settings.get("num_nodes", 1))
