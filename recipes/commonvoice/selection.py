@@ -46,8 +46,9 @@ def learnable(clips: list[Utterance], held_out: list[Utterance], digits: bool) -
 def with_alphabet(utterances: list[Utterance], chosen: str, rules: str, proposal: Path) -> list[Utterance]:
     """The utterances whose text has no character outside the alphabet `chosen`: a file, or ALL for every character.
 
-    In the file, what follows a tab on a line does not count. `rules` names the normalizer that the texts will go through. Without a choice the characters are written to
-    `proposal`, the most frequent first, and UsageError says what to do. What is left out is counted by character.
+    In the file, what follows a tab on a line does not count. `rules` names the normalizer that the texts will go
+    through. Without a choice the characters are written to `proposal`, the most frequent first, and UsageError says
+    what to do. What is left out is counted by character.
     """
     normalize = normalizer(rules)
     texts = [set(normalize(utterance.text)) - {" "} for utterance in utterances]
@@ -58,8 +59,8 @@ def with_alphabet(utterances: list[Utterance], chosen: str, rules: str, proposal
         if not proposal.exists():  # or it may be corrected already
             write_text(proposal, "".join(f"{c}\t{n}\n" for c, n in counts.most_common()))
         raise UsageError(
-            f"{proposal} lists the characters of the training texts with the number of clips: delete the lines of those "
-            f"that are no letters of the language, then say --alphabet {proposal} (or --alphabet {ALL})"
+            f"{proposal} lists the characters of the training texts with the number of clips: delete the lines of those"
+            f" that are no letters of the language, then say --alphabet {proposal} (or --alphabet {ALL})"
         )
     if chosen == ALL:
         return utterances

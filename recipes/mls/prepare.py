@@ -47,9 +47,13 @@ def sources(args: argparse.Namespace) -> list[Path]:
     return source_paths(args)
 
 
+def archives(args: argparse.Namespace) -> list[Archive]:
+    return [ARCHIVES[args.language]]
+
+
 def prepare(args: argparse.Namespace) -> None:
     """Write `{train,dev,test}.jsonl` below `args.data`; the audio stays opus, which the recognizer reads."""
-    root = obtain(args, CORPUS, f"mls_{args.language}_opus", archives=[ARCHIVES[args.language]])
+    root = obtain(args, CORPUS, f"mls_{args.language}_opus", archives=archives(args))
     if args.unpacked and args.language not in root.name:
         raise UsageError(f"{root}: not the folder mls_{args.language}_opus: name it, or another --language")
     sets = {name: read_split(root / name) for name in ("train", "dev", "test")}
@@ -63,14 +67,10 @@ def read_split(folder: Path) -> list[Utterance]:
     """Transcripts `ID<TAB>TEXT`, times `ID<TAB>URL<TAB>START<TAB>END`, audio/SPEAKER/BOOK/SPEAKER_BOOK_NUMBER.opus."""
     texts = read_columns(folder / "transcripts.txt", 2)
     times = read_columns(folder / "segments.txt", 4)
-    audio = {
-        Path(name).stem: below / name
-        for below, names in walk(folder / "audio")
-        for name in names
-        if name.endswith((".opus", ".flac"))
-    }
-    for what, found in (("recording", audio), ("line in segments.txt", times)):
-        if lost := texts.keys() - found.keys():
+    found = [below / name for below, names in walk(folder / "audio") for name in names]
+    audio = {path.stem: path for path in found if path.suffix in (".opus", ".flac")}
+    for what, having in (("recording", audio), ("line in segments.txt", times)):
+        if lost := texts.keys() - having.keys():
             raise ManifestError(f"{folder}: {len(lost)} transcripts have no {what}, e.g. {min(lost)}: unpack it again")
     if spare := audio.keys() - texts.keys():
         print(f"{folder}: left out: {len(spare)} recordings without a transcript, e.g. {min(spare)}", file=sys.stderr)

@@ -67,6 +67,8 @@ def read_talks(folder: Path) -> list[Utterance]:
     tables = sorted((folder / "stm").glob("*.stm"))
     if not tables:
         raise UsageError(f"{folder}: no stm/*.stm in it: name the folder TEDLIUM_release-3, or unpack it again")
+    if spare := {path.stem for path in (folder / "sph").glob("*.sph")} - {path.stem for path in tables}:
+        raise ManifestError(f"{folder}: {len(spare)} talks have no stm, e.g. {min(spare)}: unpack the archive again")
     utterances = []
     for table in tables:
         audio = folder / "sph" / f"{table.stem}.sph"
