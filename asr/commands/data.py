@@ -251,7 +251,8 @@ def _progress(total: int) -> Callable[[int], object]:
 
 
 def _print_audit(result: Audit, limit: int) -> None:
-    from asr.corpus.check import NOTES, PROBLEMS, shown_symbol
+    from asr.corpus.check import NOTES, PROBLEMS
+    from asr.text.tokenizer import shown_symbol
 
     several = len(result.manifests) > 1
     for title, advice, findings in (("problem", PROBLEMS, result.problems), ("note", NOTES, result.notes)):

@@ -26,29 +26,37 @@ class ArchiveError(AsrError):
     """An archive is missing, damaged, or holds a member that must not be unpacked. The message names the archive."""
 
 
-def members(archive: str | Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
+def members(
+    archive: str | Path, keep: Callable[[PurePosixPath], bool] | None = None
+) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
     """The regular files of a tar (plain, gzip, bzip2 or xz) or zip archive as (relative path, open stream), in order.
 
-    Nothing is written. Each stream is valid until the next iteration. Folders are skipped. Raises ArchiveError on a
-    member that is absolute, climbs out with `..`, or is a link or device, and on truncation or a failed checksum (the
-    one at the end of a packed tar is verified, too).
+    Nothing is written. Each stream is valid until the next iteration. Folders are skipped, and what `keep` declines by
+    its relative path. Raises ArchiveError on a member that is absolute or climbs out with `..`, on a link or device
+    that is not declined, and on truncation or a failed checksum (the one at the end of a packed tar is verified, too).
     """
     archive = Path(archive)
     with _opened(archive) as stream:
         if isinstance(stream, zipfile.ZipFile):
             for entry in stream.infolist():
                 mode = stat.S_IFMT(entry.external_attr >> 16)  # 0 where the archive was made on Windows
-                path = _safe_path(entry.filename, archive, is_plain=mode in (0, stat.S_IFREG, stat.S_IFDIR))
-                if not entry.is_dir():
-                    with stream.open(entry) as content:
-                        yield path, content
+                path = _safe_path(entry.filename, archive)
+                if entry.is_dir() or (keep is not None and not keep(path)):
+                    continue
+                if mode not in (0, stat.S_IFREG):
+                    raise _link(archive, entry.filename)
+                with stream.open(entry) as content:
+                    yield path, content
             return
         with tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
-                path = _safe_path(member.name, archive, is_plain=member.isreg() or member.isdir())
-                extracted = tar.extractfile(member)
-                if extracted is not None:  # a folder has none
-                    yield path, extracted
+                path = _safe_path(member.name, archive)
+                if member.isdir() or (keep is not None and not keep(path)):
+                    continue
+                extracted = tar.extractfile(member) if member.isreg() else None
+                if extracted is None:
+                    raise _link(archive, member.name)
+                yield path, extracted
             while stream.read(_BLOCK):  # what follows the last member: reading it verifies length and checksum
                 pass
 
@@ -65,9 +73,7 @@ def extract(
     """
     destination = Path(destination)
     written = 0
-    for path, content in members(archive):
-        if keep is not None and not keep(path):
-            continue
+    for path, content in members(archive, keep):
         with (
             replacing(destination.joinpath(*path.parts), ArchiveError, durable=False) as partial,
             partial.open("wb") as out,
@@ -93,14 +99,16 @@ def unpack(archive: str | Path, destination: str | Path, keep: Callable[[PurePos
         stamp.write(inputs)
 
 
-def _safe_path(name: str, archive: Path, is_plain: bool) -> PurePosixPath:
+def _safe_path(name: str, archive: Path) -> PurePosixPath:
     path = PurePosixPath(name)
     # A backslash or a colon separates folders or drives on Windows only; no speech corpus has them in its names.
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
         raise ArchiveError(f"{archive}: refused: the member '{name}' would be written outside the target folder")
-    if not is_plain:
-        raise ArchiveError(f"{archive}: refused: the member '{name}' is a link or a device, not a file")
     return path
+
+
+def _link(archive: Path, name: str) -> ArchiveError:
+    return ArchiveError(f"{archive}: refused: the member '{name}' is a link or a device, not a file")
 
 
 @contextmanager

@@ -17,13 +17,12 @@ from asr.corpus.check import (
     UnknownSymbol,
     examine,
     infeasible,
-    shown_symbol,
     unknown_symbols,
 )
 from asr.corpus.manifest import Manifest, Utterance, repeats
 from asr.text.normalize import normalizer as normalizer_named
 from asr.text.tags import count_tags, find_asides
-from asr.text.tokenizer import Tokenizer
+from asr.text.tokenizer import Tokenizer, shown_symbols
 from asr.types import ManifestError
 
 FASTEST = 50.0  # characters per second, twice a fast auctioneer: audio and text do not belong together
@@ -119,7 +118,7 @@ def _texts(manifest: Manifest, target: Target, unknown: dict[str, list[UnknownSy
         if not text:
             problems.append(("empty text", "nothing left by the normalizer" if utterance.text else ""))
         elif symbols:
-            problems.append(("unknown symbols", ", ".join(map(shown_symbol, sorted(symbols)))))
+            problems.append(("unknown symbols", shown_symbols(symbols)))
         if utterance.duration <= 0:
             problems.append(("no duration", "0 s"))
         if problems:

@@ -18,7 +18,7 @@ from asr.audio.read import AudioInfo, probe, read
 from asr.corpus.manifest import Manifest, Utterance, repeats
 from asr.files import write_text
 from asr.text.normalize import normalizer as normalizer_named
-from asr.text.tokenizer import Tokenizer
+from asr.text.tokenizer import Tokenizer, shown_symbols
 from asr.types import AudioError
 
 # kind of a finding: what to do about it
@@ -114,7 +114,7 @@ def infeasible(
         if not text:
             reason = "the text is empty"
         elif unknown:
-            reason = f"the tokenizer cannot spell {', '.join(map(shown_symbol, sorted(unknown)))}"
+            reason = f"the tokenizer cannot spell {shown_symbols(unknown)}"
         elif samples <= 0:
             reason = f"no audio ({utterance.duration:g} s)"
         else:
@@ -133,14 +133,14 @@ def infeasible(
 def unknown_symbols(
     manifest: Iterable[Utterance], tokenizer: Tokenizer, normalizer: str, examples: int = 3
 ) -> list[UnknownSymbol]:
-    """The characters of the normalized texts that the tokenizer cannot spell, the most frequent first."""
+    """The symbols of the normalized texts that the tokenizer cannot spell, the most frequent first."""
     normalize = normalizer_named(normalizer)
     counts: Counter[str] = Counter()
     where: dict[str, list[str]] = {}
     for utterance in manifest:
         text = normalize(utterance.text)
         for symbol in tokenizer.unknown_symbols(text):
-            counts[symbol] += text.count(symbol)
+            counts[symbol] += tokenizer.symbols(text).count(symbol)
             ids = where.setdefault(symbol, [])
             if len(ids) < examples:
                 ids.append(utterance.id)
@@ -152,13 +152,6 @@ def write_skipped(path: str | Path, skips: Iterable[Skip]) -> None:
     """Write `id<TAB>reason` lines under a header, atomically."""
     lines = (f"{skip.id}\t{' '.join(skip.reason.split())}\n" for skip in skips)
     write_text(path, "id\treason\n" + "".join(lines))
-
-
-def shown_symbol(symbol: str) -> str:
-    """A character as messages show it: quoted, with its code point where the glyph alone may mislead."""
-    if not symbol.isprintable():
-        return f"U+{ord(symbol):04X}"
-    return f"'{symbol}'" if symbol.isascii() else f"'{symbol}' (U+{ord(symbol):04X})"
 
 
 _CHUNK = 2048  # utterances in flight

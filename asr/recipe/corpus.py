@@ -38,8 +38,9 @@ class Corpus:
     """What a recipe's page and its `--dry-run` say about the data.
 
     `hours` are those of the official corpus, `set_hours` those of its sets by the names of their manifests, and
-    `disk_gb` what the recipe leaves in its data folder, archives included. `hours` and `disk_gb` may be words where
-    they depend on what is chosen. `by_hand` says how to get what no program may fetch.
+    `disk_gb` what the recipe leaves in its data folder, archives included. `hours`, `disk_gb` and `download`, else the
+    size of all archives, may be words where they depend on what is chosen. `by_hand` says how to get what no program
+    may fetch.
     """
 
     speech: str
@@ -50,6 +51,7 @@ class Corpus:
     archives: tuple[Archive, ...] = ()
     by_hand: str = ""
     set_hours: Mapping[str, float] = field(default_factory=dict)
+    download: str = ""
 
     @property
     def download_gb(self) -> float:
@@ -57,7 +59,7 @@ class Corpus:
 
     def facts(self) -> list[tuple[str, str]]:
         """(name, value), in the order and the words of the table in the recipe's README.md."""
-        download = size(self.download_gb) if self.archives else self.by_hand or "none"
+        download = self.download or (size(self.download_gb) if self.archives else self.by_hand or "none")
         disk = self.disk_gb if isinstance(self.disk_gb, str) else size(self.disk_gb)
         hours = self.hours if isinstance(self.hours, str) else f"{self.hours:g}"
         return [
@@ -80,12 +82,13 @@ def size(gigabytes: float) -> str:
 def add_source_arguments(parser: argparse.ArgumentParser, corpus: Corpus, unpacked: bool = True) -> None:
     """`--archive`, `--unpacked`, `--download`, `--mirror`, `--no-checksum`: where the data is."""
     where = parser.add_mutually_exclusive_group()
-    names = corpus.archives[0].name if len(corpus.archives) == 1 else "the official archives"
+    names = corpus.archives[0].name if len(corpus.archives) == 1 else "the official archive"
     where.add_argument("--archive", type=Path, metavar="PATH", help=f"{names}, or the folder with it")
     if unpacked:
         where.add_argument("--unpacked", type=Path, metavar="DIR", help="the unpacked corpus; it stays as it is")
     if corpus.archives:
-        where.add_argument("--download", action="store_true", help=f"fetch {size(corpus.download_gb)} if not here yet")
+        fetched = corpus.download or size(corpus.download_gb)
+        where.add_argument("--download", action="store_true", help=f"fetch {fetched} if not here yet")
         parser.add_argument("--mirror", metavar="URL", help="fetch the files from this folder instead")
         parser.add_argument("--no-checksum", action="store_true", help="accept files other than the official ones")
 
@@ -114,7 +117,9 @@ def obtain(
         return inside if inside.is_dir() else args.unpacked
     stamp = Stamp(args.data / ".unpacked.json")
     wanted = [archive.name for archive in (corpus.archives if archives is None else archives)]
-    if not (args.archive or args.download) and not stamp.why({"archives": wanted}, [args.data / top]):
+    if not (args.archive or getattr(args, "download", False)) and not stamp.why(
+        {"archives": wanted}, [args.data / top]
+    ):
         return args.data / top
     for path in obtain_archives(args, corpus, archives):
         unpack(path, args.data, keep)
@@ -127,6 +132,10 @@ def obtain(
 def obtain_archives(args: argparse.Namespace, corpus: Corpus, archives: Sequence[Archive] | None = None) -> list[Path]:
     """The archive files, verified: those the user names, or downloaded ones (to `args.data`/archives)."""
     wanted = corpus.archives if archives is None else archives
+    if not wanted:  # of a corpus that is got by hand
+        if not args.archive:
+            raise UsageError(what_to_get(args, corpus, wanted))
+        return [args.archive]
     found = []
     for archive in wanted:
         checksum = "" if args.no_checksum else archive.checksum

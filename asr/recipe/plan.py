@@ -37,7 +37,9 @@ def lines(run: Run, chosen: Sequence[str], forced: Sequence[str]) -> list[str]:
 
 
 def _wanted(run: Run) -> list[Archive]:
-    """The archives of the sets that the configuration names, or all where they are not called by sets."""
+    """The archives that the recipe's `archives` names, or those called by sets of the configuration, or all."""
+    if choose := getattr(run.preparation, "archives", None):
+        return list(choose(run.args))
     archives = run.preparation.CORPUS.archives
     stems = {path.stem for path in run.args.manifests}
     return [a for a in archives if a.name.partition(".")[0] in stems] or list(archives)

@@ -26,7 +26,7 @@ from asr.model.checkpoint import find_model, load_model, save_model
 from asr.recipe.corpus import WHERE, Corpus
 from asr.recognition.evaluation import evaluate
 from asr.recognition.tuning import tune_on_manifest, write_tuning
-from asr.scoring.tables import RATE_HEADER, rate_cells, text_table
+from asr.scoring.tables import RATE_HEADER, rate_cells, task_rates, text_table
 from asr.text.normalize import normalizer
 from asr.text.tokenizer import load_tokenizer
 from asr.training.callbacks import best_checkpoints
@@ -264,7 +264,7 @@ class Run:
         if self._is_due("evaluate", stamp, inputs, [folder / "summary.json" for folder in folders.values()], force):
             stamp.write(inputs, result=self._evaluations(folders, lm))
         rows = stamp.read()["result"]
-        print(results_table(rows))
+        print(results_table(rows, self.config.task))
         print(f"model: {self.model_file}")
         language_model = f" --lm {shlex.quote(str(lm))}" if lm else ""
         print(f"transcribe with: asr transcribe AUDIO -m {shlex.quote(str(self.model_file))}{language_model}")
@@ -325,13 +325,18 @@ class Run:
         return rows
 
 
-def results_table(rows: list[dict[str, Any]]) -> str:
-    """One line for each test set and decoding, under a heading."""
+def results_table(rows: list[dict[str, Any]], task: str = "ctc") -> str:
+    """One line for each test set and decoding, under a heading; the rate that leads in `task` with its interval."""
+    (lead, unit), *others = task_rates(task)
+    key = {"word": "wer", "char": "cer"}
+    counted = {"WER": "words", "CER": "characters", "PER": "phones"}[lead]
     cells = [
-        [row["set"], row["decoding"], str(row["utterances"]), *rate_cells(row["wer"]), f"{row['cer']['rate']:.2%}"]
+        [row["set"], row["decoding"], str(row["utterances"]), *rate_cells(row[key[unit]])]
+        + [f"{row[key[other]]['rate']:.2%}" for _, other in others]
         for row in rows
     ]
-    return text_table(["test set", "decoder", "utterances", "WER", *RATE_HEADER, "CER"], cells, left=2)
+    header = ["test set", "decoder", "utterances", lead, *RATE_HEADER[:-1], counted, *(label for label, _ in others)]
+    return text_table(header, cells, left=2)
 
 
 def _digests(paths: Sequence[str | Path]) -> list[str]:

@@ -7,9 +7,19 @@ from itertools import zip_longest
 from typing import Any
 
 from asr.scoring.breakdown import Confusions, GroupScore, ranked
-from asr.scoring.edits import Score
+from asr.scoring.edits import Score, Unit
 
+_TASK_RATES: Mapping[str, tuple[tuple[str, Unit], ...]] = {
+    "ctc": (("WER", "word"), ("CER", "char")),
+    "ctc-characters": (("CER", "char"), ("WER", "word")),
+    "ctc-phones": (("PER", "word"),),
+}
 RATE_HEADER = ("95 % interval", "sub", "del", "ins", "words")  # of `rate_cells`, after the name of the rate
+
+
+def task_rates(task: str) -> tuple[tuple[str, Unit], ...]:
+    """The rates of a model's task as (label, unit), the leading one first; an unknown task has those of `ctc`."""
+    return _TASK_RATES.get(task, _TASK_RATES["ctc"])
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:

@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 
 from asr.config import nearest
+from asr.text.phones import timit39, timit48
 from asr.text.tags import count_tags, find_tags, without_tags
 from asr.types import ConfigError
 
@@ -63,6 +64,8 @@ NORMALIZERS: dict[str, tuple[Callable[[str], str], ...]] = {
     "none": (none,),
     "basic": (_basic_1, basic),
     "librispeech": (_librispeech_1, librispeech),
+    "timit39": (lambda text: timit39(none(text)),),
+    "timit48": (lambda text: timit48(none(text)),),
 }
 
 

@@ -19,7 +19,7 @@ from asr.corpus.check import Skip, infeasible, unknown_symbols, write_skipped
 from asr.corpus.manifest import Manifest, Utterance
 from asr.model.acoustic import output_length
 from asr.text.normalize import normalize, tag_warnings
-from asr.text.tokenizer import Tokenizer, train_char, train_sentencepiece
+from asr.text.tokenizer import Tokenizer, train_char, train_sentencepiece, train_word
 from asr.training.config import TextConfig, TrainConfig
 from asr.training.dataset import Batch, SpeechDataset, auto_workers, collate, worker_init
 from asr.training.process import say
@@ -35,6 +35,8 @@ def make_tokenizer(config: TextConfig, utterances: Iterable[Utterance]) -> Token
     texts = (normalize(utterance.text, config.normalizer) for utterance in utterances)
     if config.tokenizer == "char":
         return train_char(texts)
+    if config.tokenizer == "word":
+        return train_word(texts)
     return train_sentencepiece(texts, config.vocab_size, config.tokenizer)
 
 
