@@ -17,42 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from gpu_models import PackedEncoder
 
 from asr.audio.features import FeatureConfig
 from asr.model.acoustic import AcousticModel
 from asr.model.config import RecurrentConfig
-from asr.model.recurrent import CELLS, RecurrentEncoder, RecurrentLayer
+from asr.model.recurrent import RecurrentEncoder, RecurrentLayer
 from asr.training.objectives import ctc_loss
 from asr.training.record import provenance
-
-
-class PackedEncoder(nn.Module):
-    """The recurrent encoder as other toolkits build it: bidirectional cells over packed sequences, norm in between."""
-
-    def __init__(self, ours: RecurrentEncoder, config: RecurrentConfig) -> None:
-        super().__init__()
-        self.subsampling, self.input_norm = ours.subsampling, ours.input_norm
-        self.ours = [layer for layer in ours.layers if isinstance(layer, RecurrentLayer)]
-        self.cells = nn.ModuleList()
-        for layer in self.ours:
-            size = layer.forward_cell.input_size
-            cell = CELLS[config.cell](size, config.hidden_size, batch_first=True, bidirectional=True)
-            for suffix, source in (("", layer.forward_cell), ("_reverse", layer.backward_cell)):
-                assert source is not None
-                for name, parameter in source.named_parameters():
-                    getattr(cell, name + suffix).data.copy_(parameter.data)
-            self.cells.append(cell)
-
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        x, lengths = self.subsampling(features, lengths)
-        x = self.input_norm(x) if self.input_norm is not None else x
-        for layer, cell in zip(self.ours, self.cells, strict=True):
-            packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-            x, _ = pad_packed_sequence(cell(packed)[0], batch_first=True)
-            x = layer.norm(x) if layer.norm is not None else x
-        return x, lengths
 
 
 def gradient_difference(ours: AcousticModel, packed: AcousticModel) -> float:

@@ -178,39 +178,45 @@ def reverb(samples: np.ndarray, impulse: np.ndarray) -> np.ndarray:
     return (result * math.sqrt(before / power)).astype(np.float32) if power > 0.0 else samples
 
 
-def spec_augment(features: Tensor, lengths: Tensor, config: AugmentConfig, seeds: Sequence[tuple[int, ...]]) -> Tensor:
+def spec_augment(
+    features: Tensor, lengths: Sequence[int], config: AugmentConfig, seeds: Sequence[tuple[int, ...]]
+) -> Tensor:
     """Mask stretches of time and bands of frequency in `(batch, frames, mels)`, with 0, the mean after normalization.
 
-    `lengths` `(batch,)` counts frames; an utterance is masked within its length and by its own seed, the same alone
-    and in any batch, and no random state is touched. For training only. Returns a new tensor. The masks are
-    torchaudio's: a width below the largest, then a start, both uniform.
+    `lengths` counts the frames of each utterance, which is masked within them and by its own seed, the same alone and
+    in any batch; no random state is touched. For training only. Returns a new tensor. The masks are drawn as torchaudio
+    draws them: a width below the largest, then a start, both uniform. All drawing is done in Python and is sent to the
+    features' device at once, without waiting for it.
     """
-    import torch
-
     if not config.time_masks and not config.frequency_masks:
         return features
-    batch, frames, mels = features.shape
-    keep_time, keep_mels = torch.ones(batch, frames), torch.ones(batch, mels)
-    with torch.random.fork_rng(devices=[]):
-        for row, (length, seed) in enumerate(zip(lengths.tolist(), seeds, strict=True)):
-            # torch.manual_seed would also reset the generators of the GPUs, and with them dropout.
-            torch.default_generator.manual_seed(_generator("spec", seed).getrandbits(63))
-            width = int(config.time_mask_ratio * length)
-            keep_time[row, :length] = _masked(length, width, config.time_masks)
-            keep_mels[row] = _masked(mels, min(config.frequency_mask_width, mels), config.frequency_masks)
-    keep_time, keep_mels = keep_time.to(features.device), keep_mels.to(features.device)
-    return features.masked_fill((keep_time[:, :, None] * keep_mels[:, None, :]) == 0, 0.0)
+    _, frames, mels = features.shape
+    times, bands = [], []
+    for length, seed in zip(lengths, seeds, strict=True):
+        draw = _generator("spec", seed)
+        times.append(_spans(length, int(config.time_mask_ratio * length), config.time_masks, draw))
+        bands.append(_spans(mels, min(config.frequency_mask_width, mels), config.frequency_masks, draw))
+    hidden = _within(times, frames, features)[:, :, None] | _within(bands, mels, features)[:, None, :]
+    return features.masked_fill(hidden, 0.0)
 
 
-def _masked(size: int, width: int, masks: int) -> Tensor:
-    """`(size,)` ones with `masks` stretches of zeros: torchaudio's spectrogram masks on strips one bin wide."""
+def _spans(size: int, width: int, masks: int, draw: random.Random) -> list[tuple[int, int]]:
+    """Start and end of `masks` stretches of a row of `size`, each shorter than `width`."""
+    spans = []
+    for _ in range(masks):
+        wide = draw.random() * width
+        start = int(draw.random() * (size - wide))
+        spans.append((start, start + int(wide)))
+    return spans
+
+
+def _within(spans: Sequence[Sequence[tuple[int, int]]], size: int, like: Tensor) -> Tensor:
+    """`(rows, size)`, true within any of each row's spans, on the device of `like`."""
     import torch
 
-    from asr.audio._torchaudio import functional
-
-    if masks == 0 or size == 0:
-        return torch.ones(size)
-    return functional.mask_along_axis_iid(torch.ones(masks, 1, size), width, 0.0, axis=2).amin(dim=(0, 1))
+    edges = torch.tensor(spans, dtype=torch.int32).reshape(len(spans), -1, 2, 1).to(like.device, non_blocking=True)
+    places = torch.arange(size, device=like.device)
+    return ((places >= edges[:, :, 0]) & (places < edges[:, :, 1])).any(dim=1)
 
 
 def drawn(purpose: str, seed: tuple[int, ...]) -> float:

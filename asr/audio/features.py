@@ -113,9 +113,10 @@ class LogMel(nn.Module):
                 "expected waveforms (batch, samples) and lengths (batch,), "
                 f"found {tuple(waveforms.shape)} and {tuple(lengths.shape)}"
             )
-        if lengths.device.type == "cpu" and lengths.numel() and int(lengths.max()) > waveforms.shape[1]:
-            raise ValueError(f"a length of {int(lengths.max())} samples in a batch of {waveforms.shape[1]} samples")
-        lengths = lengths.to(waveforms.device, torch.int64)
+        longest = max(lengths.tolist(), default=0) if lengths.device.type == "cpu" else 0  # a GPU would be waited for
+        if longest > waveforms.shape[1]:
+            raise ValueError(f"a length of {longest} samples in a batch of {waveforms.shape[1]} samples")
+        lengths = lengths.to(waveforms.device, torch.int64, non_blocking=True)
         with torch.autocast(device_type=waveforms.device.type, enabled=False):
             log_mel = self._log_mel(waveforms.float(), lengths)
             frame_lengths = frame_count(lengths, self.config)

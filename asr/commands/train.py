@@ -103,7 +103,7 @@ def _find_batch(args: argparse.Namespace) -> int:
     found = find_batch(config, *corpus(config))
     if not found:
         raise AsrError("not even the longest utterance fits into the memory of this GPU: lower data.max_duration")
-    print(f"data.batch_seconds={found:.0f}")
+    print(f"data.batch_seconds={int(found)}")
     return 0
 
 

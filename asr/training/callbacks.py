@@ -11,24 +11,44 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, WeightAveraging
-from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from asr.training.checkpoints import LAST
 from asr.training.process import Interrupted, Signals, say
 from asr.training.tasks import Task, format_rates
 
 
-def ema_callback(decay: float) -> WeightAveraging:
+class MovingAverage(WeightAveraging):
     """Exponential moving average of the weights; validation, selection and the model file use it.
 
     The decay rises as (1 + n) / (10 + n), so that the random initial weights are forgotten within the first steps.
+    Lightning's own keeps the average where the model is before the run, on the CPU, and so copies all weights from the
+    GPU in every step.
     """
 
-    def average(averaged: Tensor, current: Tensor, count: int | Tensor) -> Tensor:
-        n = float(count)
-        return torch.lerp(current, averaged, min(decay, (1.0 + n) / (10.0 + n)))
+    def __init__(self, decay: float) -> None:
+        super().__init__(use_buffers=False)
+        self.decay, self._averaged = decay, -1
 
-    return WeightAveraging(avg_fn=average, use_buffers=False)
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step <= self._latest_update_step:
+            return
+        average = self._average_model
+        assert average is not None
+        n = self._averaged if self._averaged >= 0 else int(average.n_averaged)  # from the checkpoint
+        decay = min(self.decay, (1.0 + n) / (10.0 + n)) if n else 0.0
+        averaged, current = list(average.module.parameters()), list(pl_module.parameters())
+        get_ema_multi_avg_fn(decay)(averaged, current, n)
+        for mine, buffer in zip(average.module.buffers(), pl_module.buffers(), strict=True):
+            mine.copy_(buffer)
+        average.n_averaged += 1
+        self._averaged, self._latest_update_step = n + 1, trainer.global_step
 
 
 class DataWait(Callback):
@@ -96,7 +116,8 @@ class EpochReport(Callback):
     ) -> None:
         if self._bar is not None:
             self._bar.update(1)
-            self._bar.set_postfix(loss=f"{float(outputs['loss']):.3f}")
+            if batch_idx % 10 == 0:  # reading the loss waits for the GPU
+                self._bar.set_postfix(loss=f"{float(outputs['loss']):.3f}", refresh=False)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close_bar()
@@ -145,6 +166,9 @@ class EpochReport(Callback):
             self._bar = None
 
 
+AGREE_STEPS = 5  # ranks that ask each other wait for each other
+
+
 class SaveOnInterrupt(Callback):
     """Writes `last.ckpt` at a step boundary when a signal has come, and every `minutes`; after a signal the run stops.
 
@@ -180,6 +204,8 @@ class SaveOnInterrupt(Callback):
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
             return  # accumulated gradients are not part of a checkpoint
+        if trainer.world_size > 1 and (batch_idx + 1) % AGREE_STEPS and not trainer.is_last_batch:
+            return
         received, due = self._agreed(trainer, pl_module)
         if received or due:
             self.save(trainer)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -242,6 +243,8 @@ def trainer_settings(config: TrainConfig) -> dict[str, Any]:
         settings["accelerator"] = "cpu"  # MPS has no CTC kernel
     if settings["accelerator"] == "cpu" and str(settings["precision"]).startswith("16"):
         settings["precision"] = "32-true"  # float16 does not run on the CPU
+    if settings.get("deterministic"):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return settings
 
 

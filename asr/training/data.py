@@ -90,8 +90,10 @@ def _outside(manifest: Manifest, shortest: float, longest: float) -> Iterator[Sk
         yield Skip(manifest[int(index)].id, f"lasts {durations[index]:.2f} s, outside {shortest:g} to {longest:g} s")
 
 
-def training_sampler(config: TrainConfig, durations: np.ndarray, rank: int = 0, world_size: int = 1) -> BatchSampler:
-    """The batches that a run of this configuration trains on: those of one of `world_size` processes."""
+def training_sampler(
+    config: TrainConfig, durations: np.ndarray, rank: int = 0, world_size: int = 1, **options: Any
+) -> BatchSampler:
+    """The batches that one of `world_size` processes trains on; `options` are other arguments of the sampler."""
     data, augment = config.data, config.augment
     return BatchSampler(
         durations,
@@ -103,6 +105,7 @@ def training_sampler(config: TrainConfig, durations: np.ndarray, rank: int = 0, 
         max_batch_size=data.max_batch_size,
         max_stretch=max(1.0, 1.0 / min(augment.speed)) if augment.speed else 1.0,
         max_added=2.0 * augment.silence,
+        **options,
     )
 
 

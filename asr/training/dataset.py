@@ -59,6 +59,9 @@ class Batch:
     the manifest, which with the run's seed and `epoch` seed SpecAugment; `utterances` is more than `len` where some
     were joined.
 
+    The two tensors of lengths stay on the CPU, where SpecAugment and the CTC loss need them: to read them from a GPU
+    would be to wait for it.
+
     Utterances that could not be read are not among these but in `failures`, as (index, Failure): evaluation scores them
     as empty hypotheses, training counts them. A batch of which nothing could be read has len 0: training must still
     take part in the step (with a zero loss), or the other ranks wait forever.
@@ -77,8 +80,9 @@ class Batch:
         return len(self.indices)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch with its tensors on `device`."""
-        return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        """The same batch with waveforms and tokens on `device`."""
+        waveforms, tokens = (t.to(device, non_blocking=non_blocking) for t in (self.waveforms, self.tokens))
+        return replace(self, waveforms=waveforms, tokens=tokens)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, for copies to CUDA that run beside the computation."""

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from asr.corpus.manifest import Manifest
 from asr.model.acoustic import AcousticModel
 from asr.text.tokenizer import CharTokenizer
-from asr.training.callbacks import ema_callback
+from asr.training.callbacks import MovingAverage
 from asr.training.config import TrainConfig, trainer_settings
 from asr.training.data import training_sampler
 from asr.training.dataset import Batch, Sample, collate
@@ -89,7 +89,7 @@ def measure(config: TrainConfig, module: SpeechModule, shape: Shape, steps: int 
     batch = noise_batch(config, shape, module.tokenizer.vocab_size)
     clock = _Clock()
     settings = {key: value for key, value in trainer_settings(config).items() if key in _STEP_SETTINGS}
-    averaging: list[Callback] = [ema_callback(config.averaging.ema_decay)] if config.averaging.kind == "ema" else []
+    averaging: list[Callback] = [MovingAverage(config.averaging.ema_decay)] if config.averaging.kind == "ema" else []
     trainer = pl.Trainer(
         **settings,
         devices=1,
@@ -102,7 +102,8 @@ def measure(config: TrainConfig, module: SpeechModule, shape: Shape, steps: int 
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    loader = DataLoader([batch] * steps, batch_size=None, collate_fn=_same, pin_memory=torch.cuda.is_available())
+    batches: Any = [batch] * steps  # a list is a data set
+    loader = DataLoader[Batch](batches, batch_size=None, collate_fn=_same, pin_memory=torch.cuda.is_available())
     message = ""
     try:
         trainer.fit(module, loader)
@@ -193,6 +194,11 @@ def _kept_bytes(model: AcousticModel, samples: int) -> int:
     return sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in weights)
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether that is what an error says, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
 class _Clock(Callback):
     """Times steps, and ends the run when they have taken `_ENOUGH_SECONDS`."""
 
@@ -215,7 +221,7 @@ class _Clock(Callback):
         trainer.should_stop = trainer.should_stop or sum(self.seconds) > _ENOUGH_SECONDS
 
 
-def _same(batch: Batch) -> Batch:
+def _same(batch: Any) -> Any:
     return batch
 
 

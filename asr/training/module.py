@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from asr.audio.augment import spec_augment
+from asr.audio.features import frame_count
 from asr.config import nearest, to_dict
 from asr.corpus.manifest import Manifest
 from asr.model.acoustic import AcousticModel
@@ -51,6 +53,7 @@ class SpeechModule(pl.LightningModule):
         if self.views > 1:
             masks = int(round(config.view_time_masks * self.augment.time_masks, 6))  # 1.15 * 100 is below 115
             self.augment = replace(self.augment, time_masks=masks)
+        self._learns = True  # the encoder
         self._augments = self.augment.time_masks > 0 or self.augment.frequency_masks > 0
         if self.views > 1 and not self._augments:
             names = ", ".join(n for n, objective in self.objectives.items() if getattr(objective, "views", 1) > 1)
@@ -64,10 +67,24 @@ class SpeechModule(pl.LightningModule):
     def _frozen(self) -> bool:
         return self.current_epoch < self.run_config.freeze_epochs
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Copied on a stream of its own, beside the computation of the step before (batches are pinned)."""
+        if device.type != "cuda":
+            return batch.to(device)
+        copies, current = _copy_stream(device), torch.cuda.current_stream(device)
+        with torch.cuda.stream(copies):
+            moved = batch.to(device, non_blocking=True)
+        current.wait_stream(copies)
+        for tensor in (moved.waveforms, moved.tokens):
+            tensor.record_stream(current)
+        return moved
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        if self.trainer.world_size == 1:  # DDP waits for the gradients of all parameters that it began with
+        # DDP waits for the gradients of all parameters that it began with.
+        if self.trainer.world_size == 1 and self._learns is self._frozen:
+            self._learns = not self._frozen
             for parameter in self.model.encoder.parameters():
-                parameter.requires_grad_(not self._frozen)
+                parameter.requires_grad_(self._learns)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.unreadable.add(batch)
@@ -76,11 +93,12 @@ class SpeechModule(pl.LightningModule):
         self._seed_step(batch_idx)
         seeds: list[tuple[int, ...]] = [(self.run_config.seed, batch.epoch, index) for index in batch.indices]
         seeds += [(*seed, view) for view in range(1, self.views) for seed in seeds]
+        frames = [frame_count(samples, self.run_config.features) for samples in batch.lengths.tolist()] * self.views
 
         def augment(features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
             if self.views > 1:
                 features, lengths = features.repeat(self.views, 1, 1), lengths.repeat(self.views)
-            return spec_augment(features, lengths, self.augment, seeds), lengths
+            return spec_augment(features, frames, self.augment, seeds), lengths
 
         outputs = self.model.outputs(batch.waveforms, batch.lengths, augment if self._augments else None)
         size = len(batch.indices)
@@ -112,7 +130,10 @@ class SpeechModule(pl.LightningModule):
         self.log("train/gradient_norm", norm, on_step=True, on_epoch=False)
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
-        self.log("train/lr", optimizer.param_groups[0]["lr"], on_step=True, on_epoch=False)
+        rate = torch.tensor(
+            optimizer.param_groups[0]["lr"]
+        )  # on the CPU: of a number Lightning makes a tensor on the GPU
+        self.log("train/lr", rate, on_step=True, on_epoch=False)
 
     def on_fit_start(self) -> None:
         self.unreadable.utterances //= self.trainer.world_size
@@ -144,7 +165,9 @@ class SpeechModule(pl.LightningModule):
         if slowed:
             encoder = list(self.model.encoder.parameters())
             groups += _groups(encoder, settings, self.run_config.encoder_lr_factor)
-        optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
+        # A fused step is the fastest, but unscales gradients of float16 itself, after they were clipped.
+        fused = getattr(self.trainer.precision_plugin, "scaler", None) is None
+        optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=fused)
         total_steps = int(min(self.trainer.estimated_stepping_batches, 2**31))
 
         def factor(step: int) -> float:
@@ -166,6 +189,11 @@ class SpeechModule(pl.LightningModule):
     def _seed_step(self, batch_idx: int) -> None:
         key = (self.run_config.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+
+@functools.lru_cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
 
 
 def _groups(parameters: list[nn.Parameter], settings: OptimizerConfig, factor: float) -> list[dict[str, Any]]:

@@ -28,7 +28,8 @@ def ctc_loss(log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: 
     """CTC loss of a batch, summed over its utterances and divided once by its number of target tokens.
 
     log_probs: (batch, frames, vocab) natural log, blank 0; lengths: (batch,) frames; tokens: concatenated (sum of
-    token_lengths,) or padded (batch, max tokens); token_lengths: (batch,).
+    token_lengths,) or padded (batch, max tokens); token_lengths: (batch,). Both lengths are read on the CPU: on a GPU
+    they cost two waits for all that it has been given to do.
 
     The mean over utterances of loss per length, PyTorch's `reduction="mean"`, weights short utterances most; this does
     not. An utterance with fewer frames than its tokens need contributes zero and is counted.
@@ -38,18 +39,18 @@ def ctc_loss(log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: 
         warnings.warn("CTC loss runs on the CPU: PyTorch has no CTC kernel for Apple GPUs", stacklevel=2)
         device = torch.device("cpu")
     with torch.autocast(device.type, enabled=False):
-        # int64 targets and lengths on the same device choose the native kernel; cuDNN's fails on some shapes.
+        # int64 targets choose the native kernel; cuDNN's fails on some shapes.
         losses = functional.ctc_loss(
             log_probs.to(device).float().transpose(0, 1),
             tokens.to(device, torch.int64),
-            lengths.to(device, torch.int64),
-            token_lengths.to(device, torch.int64),
+            lengths.to("cpu", torch.int64),
+            token_lengths.to("cpu", torch.int64),
             blank=0,
             reduction="none",
             zero_infinity=True,
         )
-        infeasible = ((losses == 0) & (token_lengths.to(device) > 0)).sum()
-        count = token_lengths.sum().clamp(min=1).to(device)
+        infeasible = ((losses == 0) & (token_lengths.to(device, non_blocking=True) > 0)).sum()
+        count = token_lengths.sum().clamp(min=1).to(device, non_blocking=True)
         total = losses.sum()
         return CTCLoss(total / count, total.detach(), count, infeasible)
 
@@ -79,7 +80,7 @@ def consistency_loss(log_probs: Tensor, lengths: Tensor, token_lengths: Tensor) 
         targets = torch.cat([second, first])
         divergences = functional.kl_div(log_probs.float(), targets, reduction="none", log_target=True).sum(dim=-1)
         total = divergences.masked_fill(~_valid(log_probs, lengths), 0.0).sum()
-        return total / token_lengths.sum().clamp(min=1).to(total.device)
+        return total / token_lengths.sum().clamp(min=1).to(total.device, non_blocking=True)
 
 
 def _valid(log_probs: Tensor, lengths: Tensor) -> Tensor:
@@ -104,9 +105,11 @@ class CTCObjective(nn.Module):
 
     def __init__(self, model: AcousticModel) -> None:
         super().__init__()
+        self.output_length = model.output_length  # the method alone: the model would become a part of this module
 
     def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
-        result = ctc_loss(outputs.log_probs, outputs.lengths, batch.tokens, batch.token_lengths)
+        lengths = torch.tensor([self.output_length(samples) for samples in batch.lengths.tolist()])
+        result = ctc_loss(outputs.log_probs, lengths, batch.tokens, batch.token_lengths)
         with torch.no_grad():
             blank = blank_share(outputs.log_probs, outputs.lengths)
         return ObjectiveLoss(result.loss, {"infeasible": result.infeasible}, {"blank_share": blank})

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import math
-import os
 import signal
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -25,7 +26,7 @@ from asr.files import write_text
 from asr.model.checkpoint import save_model
 from asr.text.normalize import versioned
 from asr.text.tokenizer import Tokenizer, load_tokenizer
-from asr.training.callbacks import DataWait, EpochReport, KeepBest, SaveOnInterrupt, ema_callback
+from asr.training.callbacks import DataWait, EpochReport, KeepBest, MovingAverage, SaveOnInterrupt
 from asr.training.checkpoints import (
     DAMAGED,
     LAST,
@@ -41,6 +42,7 @@ from asr.training.config import TrainConfig, manifests, trainer_settings
 from asr.training.data import KeepPosition, SpeechDataModule, make_tokenizer, training_manifest
 from asr.training.dataset import prepare_workers
 from asr.training.initial import InitialModel
+from asr.training.measure import find_batch, out_of_memory
 from asr.training.module import SpeechModule
 from asr.training.process import Interrupted, handled_signals, is_first_process, locked, quiet_lightning, say
 from asr.training.record import draw_learning_curve, provenance, read_metrics
@@ -49,7 +51,6 @@ from asr.types import AsrError, ConfigError
 
 MODEL = "model.asr"
 TOKENIZER = "tokenizer.json"
-_NO_MEMORY = "can't allocate memory"
 
 
 @dataclass(frozen=True)
@@ -114,14 +115,21 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
         if found:
             say(f"resuming from {found[0]} (epoch {found[1]['epoch'] + 1}, step {found[1]['global_step']})")
         with signals.deferred():
+            short = False  # of memory
             try:
                 trainer.fit(module, datamodule=data, ckpt_path=found[0] if found else None, weights_only=True)
             except SIGTERMException:  # Lightning's own, for a signal just before our handler replaces its handler
                 raise Interrupted(signal.SIGTERM) from None
             except Exception as error:
+                short = out_of_memory(error)
                 if message := _explained(error, config):
                     raise message from error
-                raise
+                if not short:
+                    raise
+            if short:  # outside the handler, whose traceback would keep what fills the memory
+                alone = torch.cuda.is_available() and trainer.world_size == 1
+                fits = partial(find_batch, config, train_set.durations, tokenizer.vocab_size) if alone else None
+                raise AsrError(_memory_advice(config.data.batch_seconds, fits))
             signals.check()
             seconds = time.monotonic() - started
             if not trainer.is_global_zero:
@@ -160,7 +168,7 @@ def _description(config: TrainConfig, train_set: Manifest, dev_set: Manifest, mo
 def _trainer(config: TrainConfig, output: Path, task: Task, saving: list[Callback]) -> pl.Trainer:
     callbacks: list[Callback] = [KeepPosition(), DataWait(), EpochReport(task, config.blank_plateau_epochs)]
     if config.averaging.kind == "ema":
-        callbacks.append(ema_callback(config.averaging.ema_decay))
+        callbacks.append(MovingAverage(config.averaging.ema_decay))
     if config.early_stopping > 0:
         callbacks.append(EarlyStopping(monitor=task.monitor, mode=task.mode, patience=config.early_stopping))
     # After the averaging callback: a checkpoint must hold the average of the step it was saved at.
@@ -168,8 +176,6 @@ def _trainer(config: TrainConfig, output: Path, task: Task, saving: list[Callbac
     settings = trainer_settings(config)
     if settings["precision"] != config.trainer.get("precision", settings["precision"]):
         say("note: float16 does not run on the CPU; using float32 (bf16-mixed works where the processor has it)")
-    if settings.get("deterministic"):
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     plugins = settings.pop("plugins", None) or []
     plugins = [*(plugins if isinstance(plugins, list) else [plugins]), DurableCheckpoints()]
     if SLURMEnvironment.detect():  # its own requeueing saves within a step; see `handled_signals`
@@ -234,15 +240,22 @@ def _record(config: TrainConfig, output: Path, train_set: Manifest, dev_set: Man
     write_text(output / "run.json", json.dumps(record, indent=1) + "\n")
 
 
+def _memory_advice(bound: float, largest: Callable[[float], float] | None) -> str:
+    """The setting to lower after memory ran out; with `largest`, which tries on the GPU, to a value that fits."""
+    advice = f"try data.batch_seconds={bound / 2:g}"
+    if largest:
+        say(f"out of memory with data.batch_seconds={bound:g}; looking for the largest that fits")
+        if not (found := largest(0.95 * bound)):
+            return "out of memory, even with the longest utterance alone: lower data.max_duration"
+        advice = f"data.batch_seconds={int(found)} fits"
+    return (
+        f"out of memory with data.batch_seconds={bound:g}: {advice} (and trainer.accumulate_grad_batches=2 keeps the "
+        "step the same), or lower data.max_duration"
+    )
+
+
 def _explained(error: Exception, config: TrainConfig) -> AsrError | None:
     """What is behind an error during the training, in one line; None where that is not known."""
-    text = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY in text):
-        lower = replace(config.data, batch_seconds=config.data.batch_seconds / 2).batch_seconds
-        return AsrError(
-            f"out of memory with data.batch_seconds={config.data.batch_seconds:g}: try data.batch_seconds={lower:g} "
-            f"(and trainer.accumulate_grad_batches=2 to keep the step the same), or a lower data.max_duration"
-        )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return AsrError(f"{error.filename or config.output}: cannot be written: {error.strerror}")
     frame = traceback.extract_tb(error.__traceback__)[-1]

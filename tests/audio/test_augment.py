@@ -62,7 +62,7 @@ def test_by_default_nothing_happens(voice: np.ndarray) -> None:
     result = WaveAugment(AugmentConfig(), RATE)(voice, (1, 2, 3))
     assert np.array_equal(result, voice) and result is not voice
     features = torch.randn(2, 50, 80)
-    assert torch.equal(spec_augment(features, torch.tensor([50, 20]), AugmentConfig(), [(1,), (2,)]), features)
+    assert torch.equal(spec_augment(features, [50, 20], AugmentConfig(), [(1,), (2,)]), features)
 
 
 def test_the_seed_decides_and_nothing_else(voice: np.ndarray, everything: AugmentConfig) -> None:
@@ -249,7 +249,7 @@ class TestSpecAugment:
     def test_alone_as_in_any_batch_and_within_its_length(self, lengths: list[int], extra: int, seed: int) -> None:
         features = torch.randn(len(lengths), max(lengths) + extra, 40) + 5.0
         before = features.clone()
-        counts = torch.tensor(lengths)
+        counts = lengths
         seeds = [(seed, 0, index) for index in range(len(lengths))]
         masked = spec_augment(features, counts, self.config, seeds)
         assert torch.equal(features, before)
@@ -264,14 +264,14 @@ class TestSpecAugment:
 
     def test_random_states_are_left_alone(self) -> None:
         state = torch.get_rng_state()
-        spec_augment(torch.ones(1, 100, 80), torch.tensor([100]), self.config, [(1, 2, 3)])
+        spec_augment(torch.ones(1, 100, 80), [100], self.config, [(1, 2, 3)])
         assert torch.equal(torch.get_rng_state(), state)
 
     def test_widths_follow_the_distribution(self) -> None:
         """One mask of fewer than W bins: widths 0 to W - 1 equally likely, as torchaudio draws them."""
         rows, length, width = 4000, 200, 20
         seeds = [(0, 0, index) for index in range(rows)]
-        ones, counts = torch.ones(rows, length, 30), torch.full((rows,), length)
+        ones, counts = torch.ones(rows, length, 30), [length] * rows
         one_time = AugmentConfig(time_masks=1, time_mask_ratio=width / length)
         widths = (spec_augment(ones, counts, one_time, seeds)[:, :, 0] == 0).sum(dim=1)
         counted = torch.bincount(widths, minlength=width)
@@ -285,22 +285,22 @@ class TestSpecAugment:
     def test_masks_are_stretches_and_cover_all_places(self) -> None:
         seeds = [(0, 0, index) for index in range(500)]
         config = AugmentConfig(time_masks=1, time_mask_ratio=0.2)
-        gone = spec_augment(torch.ones(500, 100, 4), torch.full((500,), 100), config, seeds)[:, :, 0] == 0
+        gone = spec_augment(torch.ones(500, 100, 4), [100] * 500, config, seeds)[:, :, 0] == 0
         starts = torch.diff(gone.int(), dim=1, prepend=torch.zeros(500, 1, dtype=torch.int32)) == 1
         assert (starts.sum(dim=1) <= 1).all()
         assert gone.any(dim=0)[:99].all()
 
     def test_relative_to_the_own_length(self) -> None:
         config = AugmentConfig(time_masks=1, time_mask_ratio=0.1)
-        features, lengths = torch.ones(400, 1000, 2), torch.tensor([1000, 100] * 200)
+        features, lengths = torch.ones(400, 1000, 2), [1000, 100] * 200
         gone = (spec_augment(features, lengths, config, [(0, 0, i) for i in range(400)])[:, :, 0] == 0).sum(dim=1)
         assert 85 < gone[::2].max() < 100 and 7 <= gone[1::2].max() < 10
 
     def test_a_band_wider_than_the_features_is_cut_to_them(self) -> None:
         config = AugmentConfig(frequency_masks=1, frequency_mask_width=500)
-        masked = spec_augment(torch.ones(20, 10, 8), torch.full((20,), 10), config, [(i,) for i in range(20)])
+        masked = spec_augment(torch.ones(20, 10, 8), [10] * 20, config, [(i,) for i in range(20)])
         assert 0 < (masked == 0).float().mean() < 1
 
     def test_every_utterance_needs_its_seed(self) -> None:
         with pytest.raises(ValueError, match="shorter"):
-            spec_augment(torch.ones(2, 10, 8), torch.tensor([10, 10]), self.config, [(1,)])
+            spec_augment(torch.ones(2, 10, 8), [10, 10], self.config, [(1,)])

@@ -129,7 +129,7 @@ class Step:
         with torch.no_grad():
             features, frames = self.module.model.features(self.batch.waveforms, self.batch.lengths)
         config = type(augment)(**augment.__dict__ | {"time_masks": time_masks})
-        return spec_augment(features, frames, config, [(1, 2, index, *view) for index in (5, 3, 11)])
+        return spec_augment(features, frames.tolist(), config, [(1, 2, index, *view) for index in (5, 3, 11)])
 
 
 def test_a_step_masks_two_views_of_features_computed_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,15 @@
-"""The learning rate's course: warm-up, ends, monotony, plateau reductions."""
+"""The learning rate's course: warm-up, ends, monotony, plateau reductions; and the moving average of the weights."""
 
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
+import torch
 
+from asr.training.callbacks import MovingAverage
 from asr.training.config import OptimizerConfig
 from asr.training.module import Plateau, lr_factor
 
@@ -40,3 +44,38 @@ def test_plateau_drops_after_patience_and_forgets_on_improvement() -> None:
     copy = Plateau(patience=1)
     copy.load_state_dict(plateau.state_dict())
     assert copy.state_dict() == plateau.state_dict()
+
+
+def test_the_moving_average_is_that_of_every_step_and_goes_on_after_a_checkpoint():
+    torch.manual_seed(3)
+    model = pl.LightningModule()
+    model.layer = torch.nn.Linear(3, 2)
+    model.register_buffer("count", torch.zeros(1))
+    trainer = SimpleNamespace(global_step=0, strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    averages = [MovingAverage(0.6)]
+    averages[0].setup(trainer, model, "fit")
+    expected: list[torch.Tensor] = []
+    for step in range(8):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += torch.randn_like(parameter)
+            model.count += 1
+        trainer.global_step = step + 1
+        if step == 4:  # a resumed run
+            checkpoint = {"state_dict": model.state_dict()}
+            averages[0].on_save_checkpoint(trainer, model, checkpoint)
+            averages.append(MovingAverage(0.6))
+            averages[1].setup(trainer, model, "fit")
+            averages[1].on_load_checkpoint(trainer, model, checkpoint)
+            averages[1].load_state_dict(averages[0].state_dict())
+        for average in averages:
+            average.on_train_batch_end(trainer, model, None, None, step)
+            average.on_train_batch_end(trainer, model, None, None, step)  # accumulated: not a step of the optimizer
+        decay = min(0.6, (1 + step) / (10 + step)) if step else 0.0
+        current = [p.detach().clone() for p in model.parameters()]
+        expected = [decay * a + (1 - decay) * c for a, c in zip(expected or current, current, strict=True)]
+        for average in averages:
+            for mine, wanted in zip(average._average_model.module.parameters(), expected, strict=True):
+                torch.testing.assert_close(mine, wanted)
+            assert average._average_model.n_averaged == step + 1 == average._average_model.module.count
+    assert len(averages) == 2

@@ -23,7 +23,7 @@ from asr.training.callbacks import SaveOnInterrupt
 from asr.training.checkpoints import average_checkpoints, check_resume, model_weights, read_checkpoint
 from asr.training.config import parse_config
 from asr.training.process import Interrupted
-from asr.training.run import train
+from asr.training.run import _memory_advice, train
 from asr.types import AsrError, ConfigError, ManifestError, TextError
 
 Settings = Callable[..., dict[str, Any]]
@@ -243,6 +243,9 @@ def test_out_of_memory_names_the_setting_to_lower(settings: Settings, monkeypatc
         train(parse_config(settings()))
     assert "\n" not in str(error.value)
     assert len(seen) == 1 and 6.0 < seen[0] <= 8.0  # the very first batch is among the largest
+    # On a GPU a value is found that fits.
+    assert "data.batch_seconds=5 fits (" in _memory_advice(8.0, lambda most: 0.7 * most)
+    assert "even with the longest utterance alone: lower data.max_duration" in _memory_advice(8.0, lambda most: 0.0)
 
 
 @pytest.mark.parametrize(
