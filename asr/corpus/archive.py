@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
-from asr.files import Stamp, file_state, replacing
+from asr.files import Stamp, file_state, remove_unfinished, replacing
 from asr.types import AsrError
 
 _BLOCK = 1 << 20
@@ -91,6 +91,9 @@ def unpack(archive: str | Path, destination: str | Path, keep: Callable[[PurePos
     if not archive.is_file():
         raise ArchiveError(f"{archive}: no such file")
     if stamp.why(inputs):
+        if stamp.read():  # not on the first time: it looks at every file
+            remove_unfinished(destination)
+        stamp.write(inputs, finished=False)
         if not extract(archive, destination, keep):
             raise ArchiveError(f"{archive}: holds none of the files looked for: not the official layout")
         stamp.write(inputs)

@@ -67,7 +67,7 @@ def _training(run: Run) -> list[str]:
         count = max(1, round(hours * 3600 / _MEAN_SECONDS))
         durations = spread_durations(hours, count, min(4 * _MEAN_SECONDS, config.data.max_duration))
         vocabulary = expected_vocabulary(config)
-        assumed = f"{hours:g} hours" if facts.set_hours else f"{hours:g} hours at most"
+        assumed = f"{hours:.4g} hours" if facts.set_hours else f"{hours:.4g} hours at most"
         return [f"{assumed}, if utterances last {_MEAN_SECONDS:g} s in the mean", *_lines(run, durations, vocabulary)]
     return _lines(run, durations, vocabulary)
 
@@ -84,4 +84,5 @@ def _hours(run: Run, sets: Sequence[str]) -> float:
     facts = run.preparation.CORPUS
     if facts.set_hours:
         return sum(facts.set_hours.get(name, 0.0) for name in sets)
-    return facts.hours if isinstance(facts.hours, int | float) else 0.0
+    known = facts.hours if isinstance(facts.hours, int | float) else 0.0
+    return getattr(run.args, "train_hours", known)  # which the recipe `custom` has read

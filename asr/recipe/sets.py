@@ -16,7 +16,7 @@ import soundfile
 
 from asr.audio.read import probe, read
 from asr.corpus.manifest import Utterance, write_manifest
-from asr.files import replacing
+from asr.files import remove_unfinished, replacing
 from asr.types import AudioError, ManifestError, UsageError
 
 RATE = 16000  # hertz
@@ -42,6 +42,7 @@ def to_flac(utterances: Sequence[Utterance], folder: Path, rate: int = RATE) -> 
         seconds = soundfile.info(target).duration
         return replace(utterance, audio_filepath=str(target), duration=seconds, offset=0.0, channel=None, segment=False)
 
+    remove_unfinished(folder)
     return _each(convert, utterances, "converting")
 
 

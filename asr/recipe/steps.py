@@ -53,7 +53,10 @@ _INCIDENTAL = (
 # Settings with which an earlier run can be continued, rather than begun again.
 _CONTINUED = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "early_stopping")
 # Arguments that every recipe has; the others are its preparation's own.
-_SHARED_ARGUMENTS = {"config", "data", "output", "steps", "force", "overrides", "manifests", "lm_file", "dry_run"}
+_SHARED_ARGUMENTS = {
+    *("config", "data", "output", "steps", "force", "overrides", "manifests", "lm_file", "dry_run", "train_hours"),
+    *WHERE,
+}
 
 
 class Planned(Exception):
@@ -131,8 +134,7 @@ class Run:
     def prepare(self, force: bool) -> None:
         """Audio and manifests."""
         wanted = [*self.args.manifests, *([self.args.lm_file] if self.args.lm_file else [])]
-        leave = {*_SHARED_ARGUMENTS, *WHERE}
-        chosen = {k: str(v) for k, v in vars(self.args).items() if k not in leave and v is not None}
+        chosen = {k: str(v) for k, v in vars(self.args).items() if k not in _SHARED_ARGUMENTS and v is not None}
         code = [path for path in sorted(self.folder.glob("*.py")) if path.name != "run.py"]
         inputs = {
             "arguments": chosen,

@@ -125,7 +125,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(toy: Toy, capsys: py
     toy.run()
     capsys.readouterr()
     assert toy.run("--dry-run") == (0, [])
-    assert "to do" not in capsys.readouterr().out
+    assert "to do:" not in capsys.readouterr().out
     assert toy.run("--dry-run", "model.layers=5") == (0, [])
     shown = capsys.readouterr().out
     assert "train     to do: model.layers changed" in shown and "prepare   up to date" in shown
