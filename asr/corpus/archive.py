@@ -46,7 +46,7 @@ def members(
                 if mode not in (0, stat.S_IFREG):
                     raise _link(archive, entry.filename)
                 with stream.open(entry) as content:
-                    yield path, content
+                    yield path, cast(IO[bytes], _Content(content, archive))
             return
         with tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
@@ -56,7 +56,7 @@ def members(
                 extracted = tar.extractfile(member) if member.isreg() else None
                 if extracted is None:
                     raise _link(archive, member.name)
-                yield path, extracted
+                yield path, cast(IO[bytes], _Content(extracted, archive))
             while stream.read(_BLOCK):  # what follows the last member: reading it verifies length and checksum
                 pass
 
@@ -111,6 +111,25 @@ def _link(archive: Path, name: str) -> ArchiveError:
     return ArchiveError(f"{archive}: refused: the member '{name}' is a link or a device, not a file")
 
 
+class _Content:
+    """What a member holds. Who reads it is told of damage as `members` tells it, which cannot see that."""
+
+    def __init__(self, stream: IO[bytes], archive: Path) -> None:
+        self._stream, self._archive = stream, archive
+
+    def read(self, size: int = -1) -> bytes:
+        with _damage_named(self._archive):
+            return self._stream.read(size)
+
+
+@contextmanager
+def _damage_named(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as error:
+        raise ArchiveError(f"{archive}: damaged or incomplete archive ({error}); download it again") from error
+
+
 @contextmanager
 def _opened(archive: Path) -> Iterator[Any]:
     """The zip file, or the uncompressed tar stream; a progress bar over the archive's own bytes on a terminal."""
@@ -118,7 +137,11 @@ def _opened(archive: Path) -> Iterator[Any]:
 
     bar: dict[str, Any] = {"unit": "B", "unit_scale": True, "desc": archive.name, "disable": None, "leave": False}
     try:
-        with archive.open("rb") as raw, tqdm.wrapattr(raw, "read", archive.stat().st_size, **bar) as counted:
+        with (
+            _damage_named(archive),
+            archive.open("rb") as raw,
+            tqdm.wrapattr(raw, "read", archive.stat().st_size, **bar) as counted,
+        ):
             start = raw.peek(6)[:6]
             file = cast(BinaryIO, counted)
             if start.startswith(b"PK"):
@@ -132,8 +155,6 @@ def _opened(archive: Path) -> Iterator[Any]:
                 yield lzma.LZMAFile(file)  # noqa: SIM115 (as the others, closed with the file below it)
             else:
                 yield counted
-    except _DAMAGE as error:
-        raise ArchiveError(f"{archive}: damaged or incomplete archive ({error}); download it again") from error
     except (RuntimeError, NotImplementedError) as error:  # a zip with a password, or of an odd kind
         raise ArchiveError(f"{archive}: cannot be unpacked: {error}") from error
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from selection import ALL, learnable, shared_sentences, with_alphabet
@@ -86,15 +87,9 @@ def read_set(path: Path, here: set[str], seconds: dict[str, float]) -> list[Utte
         )
     if len(set(names)) < len(names):
         raise ManifestError(f"{path}: the clip {Counter(names).most_common(1)[0][0]} stands twice")
-    votes = [{key: row[key] for key in ("up_votes", "down_votes") if key in row} for row in rows]
-    return [
-        Utterance(
-            Path(n).stem,
-            row["audio_filepath"],
-            seconds.get(n, 0.0),
-            row["text"],
-            speaker=row.get("speaker", ""),
-            extra=v,
-        )
-        for n, row, v in zip(names, rows, votes, strict=True)
-    ]
+    clips = []
+    for name, row in zip(names, rows, strict=True):
+        extra = {key: row[key] for key in row if key in ("up_votes", "down_votes")}
+        clip = Utterance(Path(name).stem, row["audio_filepath"], seconds.get(name, 0.0), row["text"], extra=extra)
+        clips.append(replace(clip, speaker=row.get("speaker", "")))
+    return clips

@@ -52,12 +52,13 @@ def with_alphabet(utterances: list[Utterance], chosen: str, rules: str, proposal
     """
     normalize = normalizer(rules)
     texts = [set(normalize(utterance.text)) - {" "} for utterance in utterances]
-    counts = Counter(character for text in texts for character in text)
-    rarest = ", ".join(f"{shown_symbol(c)} in {n}" for c, n in counts.most_common()[: -_SHOWN - 1 : -1])
+    found = Counter(character for text in texts for character in text)
+    counts = dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+    rarest = ", ".join(f"{shown_symbol(c)} in {n}" for c, n in list(counts.items())[: -_SHOWN - 1 : -1])
     print(f"alphabet: {len(counts)} characters after the normalizer {rules}; the rarest: {rarest}", file=sys.stderr)
     if not chosen:
         if not proposal.exists():  # or it may be corrected already
-            write_text(proposal, "".join(f"{c}\t{n}\n" for c, n in counts.most_common()))
+            write_text(proposal, "".join(f"{c}\t{n}\n" for c, n in counts.items()))
         raise UsageError(
             f"{proposal} lists the characters of the training texts with the number of clips: delete the lines of those"
             f" that are no letters of the language, then say --alphabet {proposal} (or --alphabet {ALL})"
@@ -66,7 +67,7 @@ def with_alphabet(utterances: list[Utterance], chosen: str, rules: str, proposal
         return utterances
     letters = {character for line in read_lines(chosen, UsageError) for character in line.partition("\t")[0]}
     outside = Counter(character for text in texts for character in text - letters)
-    for character, count in outside.most_common():
+    for character, count in sorted(outside.items(), key=lambda item: (-item[1], item[0])):
         print(f"left out of training: {count} clips with {shown_symbol(character)}", file=sys.stderr)
     return [utterance for utterance, text in zip(utterances, texts, strict=True) if text <= letters]
 

@@ -83,8 +83,8 @@ def read_talks(folder: Path) -> list[Utterance]:
                     f"{table}: a segment begins at {start:g} s, after the end of {audio} ({length:g} s)"
                 )
             if text:
-                window = {"offset": start, "segment": True, "speaker": line.speaker}
-                utterances.append(Utterance(line.id, str(audio), seconds, text, **window))
+                row = Utterance(line.id, str(audio), seconds, text, start, line.speaker, segment=True)
+                utterances.append(row)
     return utterances
 
 

@@ -128,3 +128,15 @@ def test_missing_and_foreign_files_are_one_line(tmp_path: Path) -> None:
         with pytest.raises(ArchiveError, match=message) as error:
             extract(tmp_path / name, tmp_path / "out")
         assert "\n" not in str(error.value)
+
+
+def test_what_is_declined_may_be_a_link(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        link = tarfile.TarInfo("train/sph")
+        link.type, link.linkname = tarfile.SYMTYPE, "../data/sph"
+        tar.addfile(link)
+        tar.addfile(tarfile.TarInfo("data/a.sph"))
+    assert extract(tmp_path / "a.tar", tmp_path / "out", lambda path: path.parts[0] == "data") == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["data"]
+    with pytest.raises(ArchiveError, match="link or a device"):
+        extract(tmp_path / "a.tar", tmp_path / "out")

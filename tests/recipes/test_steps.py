@@ -21,6 +21,7 @@ from asr.corpus.manifest import Utterance, write_manifest
 from asr.files import Stamp, differences
 from asr.recipe.corpus import Corpus
 from asr.recipe.run import main
+from asr.recipe.steps import results_table
 from asr.training.config import TrainConfig
 from asr.training.process import Interrupted
 from asr.training.run import TrainResult
@@ -400,3 +401,22 @@ def test_differences_names_every_entry() -> None:
     assert differences({"a": 1, "b": {"c": [1]}}, {"a": 1, "b": {"c": [2], "d": 0}}) == ["b.c", "b.d"]
     assert differences({"a": {}}, {"a": 1}) == ["a"]
     assert differences({}, {}) == []
+
+
+def test_the_table_leads_with_the_rate_of_the_task() -> None:
+    counts = {"interval_95": [0.1, 0.3], "substitutions": 1, "deletions": 2, "insertions": 3}
+    row = {"set": "test", "decoding": "greedy", "utterances": 7}
+    row |= {
+        "wer": {"rate": 0.5, "reference_length": 12, **counts},
+        "cer": {"rate": 0.25, "reference_length": 24, **counts},
+    }
+
+    def table(*task: str) -> list[list[str]]:
+        return [line.split() for line in results_table([row], *task).splitlines()]
+
+    interval = ["95", "%", "interval", "sub", "del", "ins"]
+    assert table()[0] == ["test", "set", "decoder", "utterances", "WER", *interval, "words", "CER"]
+    assert table("ctc-characters")[0] == ["test", "set", "decoder", "utterances", "CER", *interval, "characters", "WER"]
+    assert " ".join(table("ctc-characters")[1]) == "test greedy 7 25.00% 10.00% to 30.00% 1 2 3 24 50.00%"
+    assert table("ctc-phones")[0] == ["test", "set", "decoder", "utterances", "PER", *interval, "phones"]
+    assert table("ctc-phones")[1][3] == "50.00%"

@@ -10,6 +10,7 @@ from archives import write_files
 from layouts import tedlium as layout
 
 from asr.audio.read import read
+from asr.corpus.archive import ArchiveError
 from asr.corpus.manifest import Manifest
 from asr.types import ManifestError, UsageError
 
@@ -56,3 +57,13 @@ def test_legacy_train_as_files_and_half_a_corpus(recipe_module: Callable, argume
     stm = "TEDLIUM_release-3/legacy/dev/stm/AlGore_2009.stm"
     with pytest.raises(ManifestError, match=r"a segment begins at 9 s, after the end of .*AlGore_2009\.sph \(5 s\)"):
         run(official | {stm: b"AlGore_2009 1 AlGore_2009 9 10 <o,f0,male> late\n"}, "late")
+
+
+def test_an_archive_that_was_cut_off_in_a_recording(
+    recipe_module: Callable, arguments: Callable, tmp_path: Path
+) -> None:
+    prepare = recipe_module("tedlium", "prepare")
+    half = tmp_path / "half.tgz"
+    half.write_bytes(layout.write_archive(tmp_path / "all.tgz", layout.files()).read_bytes()[:30000])
+    with pytest.raises(ArchiveError, match=r"half\.tgz: damaged or incomplete archive"):
+        prepare.prepare(arguments(prepare, tmp_path / "data", "--archive", str(half), "--no-checksum"))

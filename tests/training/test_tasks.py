@@ -19,7 +19,7 @@ from asr.training.config import parse_config
 from asr.training.dataset import Batch
 from asr.training.objectives import ObjectiveLoss
 from asr.training.run import train
-from asr.training.tasks import CTCTask, format_rates
+from asr.training.tasks import TASKS, CTCTask, format_rates
 from asr.types import ConfigError
 
 Settings = Callable[..., dict[str, Any]]
@@ -137,3 +137,14 @@ def test_names_that_are_in_no_registry_are_one_line(settings: Settings) -> None:
 def test_rates_are_percentages_under_their_labels() -> None:
     assert format_rates(CTCTask, {"dev/wer": 0.1234, "dev/cer": 0.05, "dev/loss": 3.0}) == "WER 12.34%  CER 5.00%"
     assert format_rates(CTCTask, {"dev/wer": 0.1234, "dev/cer": 0.05}, width=7) == "WER  12.34%  CER   5.00%"
+
+
+def test_tasks_differ_in_the_rate_that_leads() -> None:
+    metrics = {"dev/wer": 0.1234, "dev/cer": 0.05, "dev/loss": 3.0}
+    assert format_rates(TASKS["ctc-characters"], metrics) == "CER 5.00%  WER 12.34%"
+    assert format_rates(TASKS["ctc-phones"], metrics) == "PER 12.34%"
+    assert {name: TASKS[name].monitor for name in ("ctc", "ctc-characters", "ctc-phones")} == {
+        "ctc": "dev/wer",
+        "ctc-characters": "dev/cer",
+        "ctc-phones": "dev/wer",
+    }
