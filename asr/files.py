@@ -132,6 +132,12 @@ def replacing(path: str | Path, error: type[AsrError] = OutputError, *, durable:
         raise error(f"{path}: cannot be written: {reason.strerror or reason}") from reason
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Delete what a killed process left of `replacing` in `folder` and below, where no other process is writing."""
+    for path in folder.rglob(".????????????.part"):
+        path.unlink(missing_ok=True)
+
+
 def write_text(path: str | Path, text: str, error: type[AsrError] = OutputError, *, durable: bool = False) -> None:
     """Write a UTF-8 file atomically (see `replacing`)."""
     # newline: identical files on every platform; errors: names of audio files need not be valid UTF-8

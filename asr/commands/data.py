@@ -1,9 +1,10 @@
-"""`asr data check|stats|convert`: problems of a corpus, its totals, and conversion from and to other formats."""
+"""`asr data check|stats|init|convert`: problems of a corpus, its totals, what to train it with, other formats."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -30,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         {
             "check": ("find problems, by utterance id; exit status 1 if there are any", _add_check, _check),
             "stats": ("hours, durations, speakers, words, characters", _add_stats, _stats),
+            "init": (
+                "your own recordings: sets split by speaker, and a configuration that fits",
+                _add_init,
+                _init,
+            ),
             "convert": ("Kaldi, CSV, TSV <-> JSONL; LibriSpeech, Common Voice -> JSONL", _add_convert, _convert),
         },
     )
@@ -74,9 +80,13 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
         "from segments, reco2file_and_channel, or commands in wav.scp that only unpack a file (sph2pipe, flac, sox, "
         "cat)."
     )
-    parser.add_argument("source", metavar="SRC", help="a file, a Kaldi directory, a LibriSpeech folder, lhotse's cuts")
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        help="a file, Kaldi or LibriSpeech folder, x.wav with x.txt, lhotse's cuts",
+    )
     parser.add_argument("target", metavar="DST", help="a .jsonl, .csv or .tsv file, or a folder for Kaldi")
-    sources = "jsonl, kaldi, librispeech, csv, tsv or commonvoice"
+    sources = "jsonl, kaldi, librispeech, pairs, csv, tsv or commonvoice"
     parser.add_argument("--from", dest="source_kind", default="", metavar="FORMAT", help=sources)
     parser.add_argument("--to", dest="target_kind", default="", metavar="FORMAT", help="jsonl, kaldi, csv or tsv")
     for name in ("audio", "text", "id", "speaker"):
@@ -84,6 +94,30 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     normalizer = "text normalizer (default: none, which only applies NFC)"
     parser.add_argument("--normalizer", default="none", metavar="NAME", help=normalizer)
     parser.add_argument("--force", action="store_true", help="replace DST if it exists")
+
+
+def _add_init(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Write train, dev and test manifests and recipe.yaml, fitted to the hours, the language and this machine, to "
+        "be kept and changed. Speakers come from the data or from folders; dev and test hold other speakers than train "
+        "where that can be. The recordings stay where they are."
+    )
+    parser.add_argument("source", metavar="SRC", help="a folder of x.wav and x.txt, a table, a Kaldi folder, ...")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="where sets and recipe.yaml go")
+    parser.add_argument("--test", metavar="SRC", help="another one, to test on (default: a part of the first)")
+
+
+def _init(args: argparse.Namespace) -> int:
+    from asr.recipe.custom import collect, configuration, gpu_memory, write
+
+    if (args.output / "recipe.yaml").exists():
+        raise UsageError(f"{args.output / 'recipe.yaml'} exists: delete it to have it made anew")
+    collected = collect(args.source, args.test)
+    values = configuration(collected, args.output, Path("exp") / args.output.resolve().name, gpu_memory())
+    path = write(collected, values, args.output)
+    print(path.read_text(encoding="utf-8"))
+    options.say(f"next: asr train {shlex.quote(str(path))}")
+    return 0
 
 
 def _check(args: argparse.Namespace) -> int:

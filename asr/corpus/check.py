@@ -134,14 +134,14 @@ def infeasible(
 def unknown_symbols(
     manifest: Iterable[Utterance], tokenizer: Tokenizer, normalizer: str, examples: int = 3
 ) -> list[UnknownSymbol]:
-    """The characters of the normalized texts that the tokenizer cannot spell, the most frequent first."""
+    """The symbols of the normalized texts that the tokenizer cannot spell, the most frequent first."""
     normalize = normalizer_named(normalizer)
     counts: Counter[str] = Counter()
     where: dict[str, list[str]] = {}
     for utterance in manifest:
         text = normalize(utterance.text)
         for symbol in tokenizer.unknown_symbols(text):
-            counts[symbol] += text.count(symbol)
+            counts[symbol] += tokenizer.symbols(text).count(symbol)
             ids = where.setdefault(symbol, [])
             if len(ids) < examples:
                 ids.append(utterance.id)

@@ -1,24 +1,18 @@
-"""Downloads files over HTTP(S), resumable and verified by checksum, and unpacks tar archives safely."""
+"""Downloads files over HTTP(S), resumable and verified by checksum."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import http.client
 import json
 import shutil
 import sys
-import tarfile
 import time
 import urllib.error
 import urllib.request
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO, cast
+from pathlib import Path
+from typing import IO, Any
 
-from asr.files import replacing
 from asr.types import AsrError
 
 _BLOCK = 1 << 20
@@ -78,6 +72,11 @@ def download(
     part.replace(destination)
     state.unlink(missing_ok=True)
     return destination
+
+
+def part_of(destination: Path) -> int:
+    """The bytes of an unfinished download that `download` would go on with."""
+    return _size(destination.with_name(destination.name + ".part"))
 
 
 def verify(path: str | Path, checksum: str, name: str = "") -> None:
@@ -206,71 +205,3 @@ def _remember(url: str, state: Path, headers: Any) -> None:
 def _forget(part: Path, state: Path) -> None:
     part.unlink(missing_ok=True)
     state.unlink(missing_ok=True)
-
-
-class ArchiveError(AsrError):
-    """An archive is missing, damaged, or holds a member that must not be unpacked. The message names the archive."""
-
-
-def members(archive: str | Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
-    """The regular files of a tar or tar.gz archive in one pass, as (relative path, open stream); nothing is written.
-
-    Each stream is valid until the next iteration. Folders are skipped. Raises ArchiveError on a member that is
-    absolute, climbs out with `..`, or is a link or device, and on truncation or a failed checksum (the gzip CRC is
-    verified at the end).
-    """
-    archive = Path(archive)
-    with _opened(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-        for member in tar:
-            path = _safe_path(member, archive)
-            content = tar.extractfile(member)
-            if content is not None:  # a folder has none
-                yield path, content
-        while stream.read(_BLOCK):  # what follows the last member: reading it makes gzip verify length and CRC
-            pass
-
-
-def extract(archive: str | Path, destination: str | Path, keep: Callable[[PurePosixPath], bool] | None = None) -> int:
-    """Unpack an archive below `destination` and return the number of files written; `keep` chooses by relative path.
-
-    Each file appears under its name only when complete; running again after an interruption is safe. Modes and owners
-    in the archive are not applied. Raises ArchiveError as `members` does.
-    """
-    destination = Path(destination)
-    written = 0
-    for path, content in members(archive):
-        if keep is not None and not keep(path):
-            continue
-        with (
-            replacing(destination.joinpath(*path.parts), ArchiveError, durable=False) as partial,
-            partial.open("wb") as out,
-        ):
-            shutil.copyfileobj(content, out, _BLOCK)
-        written += 1
-    return written
-
-
-def _safe_path(member: tarfile.TarInfo, archive: Path) -> PurePosixPath:
-    path = PurePosixPath(member.name)
-    # A backslash or a colon separates folders or drives on Windows only; no speech corpus has them in its names.
-    if path.is_absolute() or ".." in path.parts or "\\" in member.name or ":" in member.name:
-        raise ArchiveError(f"{archive}: refused: the member '{member.name}' would be written outside the target folder")
-    if not (member.isreg() or member.isdir()):
-        raise ArchiveError(f"{archive}: refused: the member '{member.name}' is a link or a device, not a file")
-    return path
-
-
-@contextmanager
-def _opened(archive: Path) -> Iterator[Any]:
-    """The uncompressed tar stream, with a progress bar over the archive's own bytes on a terminal."""
-    from tqdm import tqdm
-
-    bar: dict[str, Any] = {**_BYTES, "desc": archive.name, "leave": False}
-    try:
-        with archive.open("rb") as raw, tqdm.wrapattr(raw, "read", _size(archive), **bar) as counted:
-            is_packed = raw.peek(2).startswith(b"\x1f\x8b")
-            yield gzip.GzipFile(fileobj=cast(BinaryIO, counted), mode="rb") if is_packed else counted
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ArchiveError(f"{archive}: damaged or incomplete archive ({error}); download it again") from error
-    except OSError as error:
-        raise ArchiveError(f"{archive}: cannot open the archive: {error.strerror or error}") from error

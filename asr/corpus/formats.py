@@ -13,6 +13,7 @@ from typing import Any
 
 from asr.corpus.kaldi import read_kaldi, write_kaldi
 from asr.corpus.manifest import Manifest, Utterance, audio_seconds, write_manifest
+from asr.corpus.pairs import is_pairs, read_pairs
 from asr.corpus.rows import base_folder
 from asr.corpus.tables import (
     BY_USUAL_NAMES,
@@ -26,7 +27,7 @@ from asr.files import read_text, walk
 from asr.text.normalize import normalizer as normalizer_named
 from asr.types import AudioError, ManifestError, UsageError
 
-SOURCES = ("jsonl", "kaldi", "librispeech", "csv", "tsv", "commonvoice")
+SOURCES = ("jsonl", "kaldi", "librispeech", "pairs", "csv", "tsv", "commonvoice")
 TARGETS = ("jsonl", "kaldi", "csv", "tsv")
 _CHUNK = 2048
 
@@ -105,7 +106,12 @@ def source_kind(path: Path) -> str:
         tables = sorted(file.name for file in path.glob("*.tsv") if is_common_voice(file))
         if tables:
             raise UsageError(f"{path}: a Common Voice folder: name one of its tables ({', '.join(tables)})")
-        raise UsageError(f"{path}: neither a Kaldi directory (wav.scp) nor a LibriSpeech folder (*.trans.txt)")
+        if is_pairs(path):
+            return "pairs"
+        raise UsageError(
+            f"{path}: neither a Kaldi directory (wav.scp), nor a LibriSpeech folder (*.trans.txt), nor recordings with "
+            "texts beside them (x.wav and x.txt)"
+        )
     if not path.exists() and str(path) != "-":
         raise ManifestError(f"{path}: no such file or folder")
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
@@ -127,10 +133,12 @@ def target_kind(path: Path) -> str:
 
 
 def _rows(path: Path, kind: str, columns: Columns, notes: list[str]) -> Iterator[dict[str, Any]]:
-    if kind in ("kaldi", "librispeech"):
+    if kind in ("kaldi", "librispeech", "pairs"):
         if not path.is_dir():
             raise UsageError(f"{path}: --from {kind} needs a folder")
-        return read_kaldi(path, notes) if kind == "kaldi" else read_librispeech(path)
+        if kind == "librispeech":
+            return read_librispeech(path)
+        return read_kaldi(path, notes) if kind == "kaldi" else read_pairs(path, notes)
     if kind == "jsonl":
         return _json_rows(path, columns, notes)
     if kind in ("csv", "tsv", "commonvoice"):

@@ -37,12 +37,18 @@ def _status(folder: Path, preparation: Preparation, arguments: Sequence[str]) ->
     try:
         with handled_signals() as signals:
             args = _parse(folder, preparation, arguments)
-            config = _config(folder, args)
+            config = _config(folder, preparation, args)
             chosen, forced = _chosen(args.steps), _chosen(args.force or "")
             with signals.deferred():  # takes seconds; an exception while a library starts up can abort the process
                 from asr.recipe.steps import Run
             signals.check()
-            Run(config, args, preparation, folder, signals).steps(chosen, forced)
+            run = Run(config, args, preparation, folder, signals)
+            if args.dry_run:
+                from asr.recipe.plan import lines
+
+                print("\n".join(lines(run, chosen, forced)))
+            else:
+                run.steps(chosen, forced)
             return 0
     except Interrupted as stop:
         say(f"{folder.name}: stopped; everything is saved, the same command goes on from here")
@@ -63,6 +69,7 @@ def _parse(folder: Path, preparation: Preparation, argv: Sequence[str]) -> argpa
         prog=f"{folder.name}/run.py",
         description=f"The recipe {folder.name}, in steps: {', '.join(STEPS)}; see recipes/{folder.name}/README.md.",
     )
+    preparation.add_arguments(parser)  # first, because it may have an argument without dashes
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, e.g. model.layers=5")
     parser.add_argument(
         "--config", default="recipe", metavar="NAME", help="a configuration of this recipe, or a YAML file"
@@ -73,7 +80,9 @@ def _parse(folder: Path, preparation: Preparation, argv: Sequence[str]) -> argpa
     )
     parser.add_argument("--steps", default=",".join(STEPS), metavar="A,B", help="only these of: %(default)s")
     parser.add_argument("--force", metavar="A,B", help="do these steps even when they are up to date")
-    preparation.add_arguments(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="do nothing: print what would be fetched, stored and done, and why"
+    )
     args = parser.parse_intermixed_args(argv)
     for name, value in vars(args).items():
         if isinstance(value, Path):  # a shell leaves the ~ of --output=~/x alone
@@ -81,18 +90,16 @@ def _parse(folder: Path, preparation: Preparation, argv: Sequence[str]) -> argpa
     return args
 
 
-def _config(folder: Path, args: argparse.Namespace) -> TrainConfig:
+def _config(folder: Path, preparation: Preparation, args: argparse.Namespace) -> TrainConfig:
     """The configuration with `--data` and `--output` applied; sets `args.data`, `args.manifests`, `args.lm_file`."""
     from asr.config import apply_overrides
     from asr.training.config import manifests, parse_config, read_extended
 
-    path = Path(args.config)
-    if not path.suffix and not path.is_absolute():  # /dev/fd/63 is a pipe
-        path = folder / f"{args.config}.yaml"
-    if not path.exists():
-        names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-        raise UsageError(f"there is no configuration {path} (this recipe has: {names})")
-    values = read_extended(path)
+    configure = getattr(preparation, "configure", None)  # of a recipe without a configuration of its own
+    if configure and args.config == "recipe":
+        values = configure(args)
+    else:
+        values = read_extended(_found(folder, args.config))
     default = Path("data") / folder.name
     args.data = args.data or default
     for section in ("data", "lm"):
@@ -106,6 +113,16 @@ def _config(folder: Path, args: argparse.Namespace) -> TrainConfig:
     lm_file = Path(config.lm.file)
     args.lm_file = lm_file if config.lm.file and lm_file.is_relative_to(args.data) else None
     return config
+
+
+def _found(folder: Path, name: str) -> Path:
+    path = Path(name)
+    if not path.suffix and not path.is_absolute():  # /dev/fd/63 is a pipe
+        path = folder / f"{name}.yaml"
+    if not path.exists():
+        names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise UsageError(f"there is no configuration {path} (this recipe has: {names})")
+    return path
 
 
 def _moved(value: Any, default: Path, data: Path) -> Any:

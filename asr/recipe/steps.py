@@ -23,9 +23,10 @@ from asr.lm.estimate import encode_corpus, estimate, read_sentences
 from asr.lm.files import tuned_path
 from asr.lm.ngram import NGramLM
 from asr.model.checkpoint import find_model, load_model, save_model
+from asr.recipe.corpus import WHERE, Corpus
 from asr.recognition.evaluation import evaluate
 from asr.recognition.tuning import tune_on_manifest, write_tuning
-from asr.scoring.breakdown import RATE_HEADER, rate_cells, text_table
+from asr.scoring.breakdown import RATE_HEADER, rate_cells, task_rates, text_table
 from asr.text.normalize import normalizer
 from asr.text.tokenizer import load_tokenizer
 from asr.training.callbacks import best_checkpoints
@@ -35,10 +36,11 @@ from asr.training.data import describe_unknown_symbols, make_tokenizer
 from asr.training.process import Signals, is_first_process, locked, say
 from asr.training.run import MODEL, TOKENIZER, train
 from asr.training.tasks import TASKS
-from asr.types import AudioError, ConfigError, UsageError
+from asr.types import AudioError, ConfigError, ModelFileError, UsageError
 
 GREEDY, BEAM, BEAM_LM = "greedy", "beam", "beam+lm"
 PREVIOUS = "previous"
+UP_TO_DATE = "up to date"
 
 # Settings that do not change what is learned: with another value a finished run is still up to date. Manifests count by
 # their content, not by where they lie.
@@ -51,11 +53,24 @@ _INCIDENTAL = (
 # Settings with which an earlier run can be continued, rather than begun again.
 _CONTINUED = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "early_stopping")
 # Arguments that every recipe has; the others are its preparation's own.
-_SHARED_ARGUMENTS = {"config", "data", "output", "steps", "force", "overrides", "manifests", "lm_file"}
+_SHARED_ARGUMENTS = {
+    *("config", "data", "output", "steps", "force", "overrides", "manifests", "lm_file", "dry_run", "train_hours"),
+    *WHERE,
+}
+
+
+class Planned(Exception):
+    """Ends a step of a dry run: `reason` why it would be done, "" if it would not, `word` for that."""
+
+    def __init__(self, reason: str, word: str = UP_TO_DATE) -> None:
+        super().__init__(reason or word)
+        self.reason = reason
 
 
 class Preparation(Protocol):
     """The recipe's own part, its module prepare.py."""
+
+    CORPUS: Corpus
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Where the audio comes from, and whatever else can be chosen."""
@@ -99,6 +114,23 @@ class Run:
                 getattr(self, step)(step in forced)
                 self.signals.check()
 
+    def reasons(self, chosen: Sequence[str], forced: Sequence[str]) -> dict[str, tuple[bool, str]]:
+        """Of each chosen step, whether it would be done and why, or why not. Nothing is done."""
+        found: dict[str, tuple[bool, str]] = {}
+        for step in chosen:
+            first = next((name for name, (due, _) in found.items() if due), "")
+            try:
+                getattr(self, step)(step in forced)
+            except Planned as plan:
+                found[step] = (bool(plan.reason), str(plan))
+            except (UsageError, ModelFileError) as error:  # it reads what an earlier step makes
+                if not first:
+                    raise
+                found[step] = (True, str(error))
+            if first and str(found[step][1]).partition(" (")[0] != "nothing to do":
+                found[step] = (True, f"after {first}")
+        return found
+
     def prepare(self, force: bool) -> None:
         """Audio and manifests."""
         wanted = [*self.args.manifests, *([self.args.lm_file] if self.args.lm_file else [])]
@@ -111,7 +143,9 @@ class Run:
             "manifests": sorted(str(path) for path in wanted),
         }
         stamp = Stamp(self.args.data / ".prepared.json")
-        if not _is_due("prepare", stamp, inputs, wanted, force):
+        if not inputs["sources"]:  # where the user names none, what was prepared before is meant
+            inputs["sources"] = stamp.read().get("inputs", {}).get("sources", [])
+        if not self._is_due("prepare", stamp, inputs, wanted, force):
             return
         with locked(self.args.data):
             self.preparation.prepare(self.args)
@@ -125,7 +159,7 @@ class Run:
         text, data = self.config.text, self.config.data
         inputs = {"text": to_dict(text), "manifests": _digests(manifests(data.train))}
         stamp = Stamp(self.stamps / "tokenizer.json")
-        if not _is_due("tokenizer", stamp, inputs, [self.tokenizer_file], force):
+        if not self._is_due("tokenizer", stamp, inputs, [self.tokenizer_file], force):
             return
         if text.tokenizer_file:
             tokenizer = load_tokenizer(text.tokenizer_file)
@@ -154,7 +188,7 @@ class Run:
             init = find_model(self.config.init)
             digest = file_digest(init) if init.is_file() else stored.get("inputs", {}).get("init_sha256")
             inputs["init_sha256"] = digest
-        if not _is_due("train", stamp, inputs, [self.model_file], force):
+        if not self._is_due("train", stamp, inputs, [self.model_file], force):
             return
         before, now = stored.get("inputs") or as_json(inputs), as_json(inputs)
         same = not differences(_without(before, _CONTINUED), _without(now, _CONTINUED))
@@ -176,9 +210,9 @@ class Run:
     def average(self, force: bool) -> None:
         """The mean of the best checkpoints, again, when `averaging.last_k` was changed after the training."""
         if self.config.averaging.kind != "last_k":
-            return say(f"[average] nothing to do (averaging.kind is {self.config.averaging.kind})")
+            return self._nothing_to_do("average", f"averaging.kind is {self.config.averaging.kind}")
         inputs, stamp = self._average_inputs(), Stamp(self.stamps / "average.json")
-        if not _is_due("average", stamp, inputs, [self.model_file], force):
+        if not self._is_due("average", stamp, inputs, [self.model_file], force):
             return
         names = inputs["checkpoints"]
         file = load_model(self.model_file)
@@ -194,7 +228,7 @@ class Run:
         """The language model of the beam search, and its weights, tuned on the dev set."""
         config, dev = self.config, manifests(self.config.data.dev)
         if not self._wants_lm():
-            return say("[lm] nothing to do (lm.order is 0)")
+            return self._nothing_to_do("lm", "lm.order is 0")
         texts = [config.lm.file] if config.lm.file else [*manifests(config.data.train), *manifests(config.lm.text)]
         inputs = {
             "lm": to_dict(config.lm),
@@ -204,7 +238,7 @@ class Run:
             "model": _digests([self.model_file]),
         }
         stamp = Stamp(self.stamps / "lm.json")
-        if not _is_due("lm", stamp, inputs, [self.lm_file], force):
+        if not self._is_due("lm", stamp, inputs, [self.lm_file], force):
             return
         self._make_language_model(texts)
         folder = self.output / "tuning"
@@ -220,7 +254,7 @@ class Run:
         """Each test set on its own, decoded greedily and, with a language model, by beam search; then the table."""
         tests = self.config.data.test
         if not tests:
-            return say("[evaluate] nothing to do (data.test names no test set)")
+            return self._nothing_to_do("evaluate", "data.test names no test set")
         lm = self.lm_file if self._wants_lm() and tuned_path(self.lm_file).exists() else None
         inputs = {
             "model": file_digest(self.model_file) if self.model_file.exists() else "",
@@ -230,16 +264,28 @@ class Run:
         decodings = (GREEDY, BEAM, BEAM_LM) if lm else (GREEDY,)
         folders = {(name, d): self.output / "results" / name / d for name in tests for d in decodings}
         stamp = Stamp(self.stamps / "evaluate.json")
-        if _is_due("evaluate", stamp, inputs, [folder / "summary.json" for folder in folders.values()], force):
+        if self._is_due("evaluate", stamp, inputs, [folder / "summary.json" for folder in folders.values()], force):
             stamp.write(inputs, result=self._evaluations(folders, lm))
         rows = stamp.read()["result"]
-        print(results_table(rows))
+        print(results_table(rows, self.config.task))
         print(f"model: {self.model_file}")
         language_model = f" --lm {shlex.quote(str(lm))}" if lm else ""
         print(f"transcribe with: asr transcribe AUDIO -m {shlex.quote(str(self.model_file))}{language_model}")
         unreadable = sum(row["unreadable"] for row in rows if row["decoding"] == GREEDY)
         if unreadable:
             raise AudioError(f"{unreadable} recordings of the test sets cannot be read; they count as not recognized")
+
+    def _is_due(self, step: str, stamp: Stamp, inputs: dict[str, Any], outputs: Sequence[Path], force: bool) -> bool:
+        reason = "forced" if force else stamp.why(inputs, outputs)
+        if self.args.dry_run:
+            raise Planned(reason)
+        say(f"[{step}] {reason or UP_TO_DATE}")
+        return bool(reason)
+
+    def _nothing_to_do(self, step: str, why: str) -> None:
+        if self.args.dry_run:
+            raise Planned("", f"nothing to do ({why})")
+        say(f"[{step}] nothing to do ({why})")
 
     def _average_inputs(self) -> dict[str, Any]:
         """The best `last_k` of the checkpoints that the training kept."""
@@ -282,19 +328,18 @@ class Run:
         return rows
 
 
-def results_table(rows: list[dict[str, Any]]) -> str:
-    """One line for each test set and decoding, under a heading."""
+def results_table(rows: list[dict[str, Any]], task: str = "ctc") -> str:
+    """One line for each test set and decoding, under a heading; the rate that leads in `task` with its interval."""
+    (lead, unit), *others = task_rates(task)
+    key = {"word": "wer", "char": "cer"}
+    counted = {"WER": "words", "CER": "characters", "PER": "phones"}[lead]
     cells = [
-        [row["set"], row["decoding"], str(row["utterances"]), *rate_cells(row["wer"]), f"{row['cer']['rate']:.2%}"]
+        [row["set"], row["decoding"], str(row["utterances"]), *rate_cells(row[key[unit]])]
+        + [f"{row[key[other]]['rate']:.2%}" for _, other in others]
         for row in rows
     ]
-    return text_table(["test set", "decoder", "utterances", "WER", *RATE_HEADER, "CER"], cells, left=2)
-
-
-def _is_due(step: str, stamp: Stamp, inputs: dict[str, Any], outputs: Sequence[Path], force: bool) -> bool:
-    reason = "forced" if force else stamp.why(inputs, outputs)
-    say(f"[{step}] {reason or 'up to date'}")
-    return bool(reason)
+    header = ["test set", "decoder", "utterances", lead, *RATE_HEADER[:-1], counted, *(label for label, _ in others)]
+    return text_table(header, cells, left=2)
 
 
 def _digests(paths: Sequence[str | Path]) -> list[str]:

@@ -18,7 +18,7 @@ from asr.decoding.confidence import Calibration, fit_calibration
 from asr.files import write_text
 from asr.model.checkpoint import load_model, save_model
 from asr.recognition.writers import json_object
-from asr.scoring.breakdown import WordConfidences, pooled, quality_line, rate_line
+from asr.scoring.breakdown import WordConfidences, pooled, quality_line, rate_line, task_rates
 from asr.scoring.edits import Score
 from asr.scoring.pairing import Line
 from asr.scoring.scored import ScoredSet, score_set, write_summary
@@ -39,7 +39,7 @@ class Evaluation:
 
     `scored` holds references and hypotheses after the normalizer and their scores, `results` are as recognized. An
     utterance whose audio could not be read has a Failure there and counts as an empty hypothesis. `unknown_symbols`
-    counts the reference characters that the model cannot spell, most frequent first.
+    counts what the model cannot spell in the references, most frequent first. The model's `task` says which rate leads.
     """
 
     manifest: str
@@ -48,6 +48,7 @@ class Evaluation:
     scored: ScoredSet
     unknown_symbols: dict[str, int]
     seconds: float
+    task: str = "ctc"
 
     @property
     def wer(self) -> Score:
@@ -75,7 +76,8 @@ class Evaluation:
     def unknown_share(self) -> float:
         """Share of the reference characters that the model cannot spell; spaces do not count."""
         characters = sum(len(text) - text.count(" ") for text in self.scored.references)
-        return sum(self.unknown_symbols.values()) / characters if characters else 0.0
+        unknown = sum(len(symbol) * count for symbol, count in self.unknown_symbols.items())
+        return unknown / characters if characters else 0.0
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -107,18 +109,22 @@ class Evaluation:
 
     def text(self) -> str:
         """The figures as a few lines of text."""
-        words, characters, confidences = self.wer, self.cer, self.scored.confidences
+        words, confidences = self.wer, self.scored.confidences
         unread = f", {len(self.failures)} of them unreadable and counted as empty" if self.failures else ""
         total = len(self.utterances)
         speed = f" ({1 / self.real_time_factor:.0f}x real time)" if self.real_time_factor else ""
-        return (
-            f"{self.manifest}: {len(self.scored.hypotheses)} of {total} utterances{unread}, "
-            f"{words.reference_length} words, {self.audio_seconds / 60:.1f} min\n"
-            f"{rate_line('WER', words)}   normalizer {self.scored.normalizer}\n"
-            f"{rate_line('CER', characters)}\n"
-            f"SER {words.sentence_error_rate:7.2%}  ({words.sentence_errors} of {total} utterances with an error)\n"
-            f"RTF {self.real_time_factor:.4f}{speed}"
-            + (f"\nconfidences: {quality_line(confidences.quality())}" if confidences else "")
+        scores = {"word": words, "char": self.cer}
+        lead, *others = (rate_line(label, scores[unit]) for label, unit in task_rates(self.task))
+        return "\n".join(
+            [
+                f"{self.manifest}: {len(self.scored.hypotheses)} of {total} utterances{unread}, "
+                f"{words.reference_length} words, {self.audio_seconds / 60:.1f} min",
+                f"{lead}   normalizer {self.scored.normalizer}",
+                *others,
+                f"SER {words.sentence_error_rate:7.2%}  ({words.sentence_errors} of {total} utterances with an error)",
+                f"RTF {self.real_time_factor:.4f}{speed}",
+                *([f"confidences: {quality_line(confidences.quality())}"] if confidences else []),
+            ]
         )
 
     def write(self, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
@@ -169,6 +175,7 @@ def evaluate(
         scored=scored,
         unknown_symbols={symbol.symbol: symbol.count for symbol in unknown},
         seconds=seconds,
+        task=recognizer.model_file.task,
     )
 
 

@@ -10,7 +10,7 @@ from itertools import pairwise, zip_longest
 from typing import Any, TypeVar
 
 from asr.decoding.confidence import BINS, expected_calibration_error, normalized_cross_entropy
-from asr.scoring.edits import Edit, EditCounts, Score
+from asr.scoring.edits import Edit, EditCounts, Score, Unit
 from asr.scoring.pairing import Line
 from asr.text.normalize import normalize
 
@@ -19,6 +19,11 @@ _Key = TypeVar("_Key", str, tuple[str, str])
 DURATION_EDGES = (2.0, 5.0, 10.0, 15.0, 20.0, 30.0)  # seconds
 LENGTH_EDGES = (1, 3, 6, 11, 21, 41)  # words of the reference
 SNR_EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0)  # decibels
+_TASK_RATES: Mapping[str, tuple[tuple[str, Unit], ...]] = {
+    "ctc": (("WER", "word"), ("CER", "char")),
+    "ctc-characters": (("CER", "char"), ("WER", "word")),
+    "ctc-phones": (("PER", "word"),),
+}
 RATE_HEADER = ("95 % interval", "sub", "del", "ins", "words")  # of `rate_cells`, after the name of the rate
 
 
@@ -183,6 +188,11 @@ def _groups(
         utterances = tuple(counts[i] for i in chosen)
         groups.append(GroupScore("word", utterances, resamples=1000, name=key[1], seconds=total))
     return tuple(groups)
+
+
+def task_rates(task: str) -> tuple[tuple[str, Unit], ...]:
+    """The rates of a model's task as (label, unit), the leading one first; an unknown task has those of `ctc`."""
+    return _TASK_RATES.get(task, _TASK_RATES["ctc"])
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:

@@ -11,7 +11,7 @@ from asr.scoring.alternatives import Wordings, read_markup
 from asr.scoring.pairing import Line, TextFile, TextFileError, TimedWord, timed_line
 
 TRN_LINE = re.compile(r"(.*?)\s*\(([^()\s]+)\)\s*$", re.DOTALL)
-IGNORED = "IGNORE_TIME_SEGMENT_IN_SCORING"
+IGNORED = "ignore_time_segment_in_scoring"  # in any case, as to sclite
 
 
 def read_trn(path: str, content: str) -> TextFile:
@@ -52,8 +52,8 @@ def read_stm(path: str, content: str) -> TextFile:
         found.append((line, where))
     uses = Counter(line.id for line, _ in found)
     named = [(replace(x, id=f"{x.id}-{x.speaker}") if uses[x.id] > 1 else x, where) for x, where in found]
-    scored = tuple(_with_markup_read(line, where) for line, where in named if line.text != IGNORED)
-    return TextFile(path, scored, ignored=tuple(line for line, _ in named if line.text == IGNORED))
+    scored = tuple(_with_markup_read(line, where) for line, where in named if not _is_ignored(line))
+    return TextFile(path, scored, ignored=tuple(line for line, _ in named if _is_ignored(line)))
 
 
 def read_ctm(path: str, content: str) -> TextFile:
@@ -91,6 +91,10 @@ def _rows(content: str) -> Iterator[tuple[int, str]]:
     for number, row in enumerate(content.split("\n"), start=1):
         if row.strip() and not row.startswith(";;"):
             yield number, row
+
+
+def _is_ignored(line: Line) -> bool:
+    return (line.text or "").lower() == IGNORED
 
 
 def _with_markup_read(line: Line, where: str) -> Line:

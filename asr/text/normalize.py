@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 
 from asr.config import nearest
+from asr.text.phones import timit39, timit48
 from asr.types import ConfigError
 
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\uff07": "'", "`": "'", "\u00b4": "'"})
@@ -62,6 +63,8 @@ NORMALIZERS: dict[str, tuple[Callable[[str], str], ...]] = {
     "none": (none,),
     "basic": (_basic_1, basic),
     "librispeech": (_librispeech_1, librispeech),
+    "timit39": (lambda text: timit39(none(text)),),
+    "timit48": (lambda text: timit48(none(text)),),
 }
 
 

@@ -1,4 +1,4 @@
-"""Text to token ids and back, exactly: characters, or SentencePiece pieces (BPE or unigram). Blank is 0."""
+"""Text to token ids and back, exactly: characters, SentencePiece pieces (BPE or unigram), or words. Blank is 0."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from asr.files import read_text, write_text
 from asr.types import ConfigError, ModelFileError, TextError
 
 WORD_MARK = "\u2581"  # SentencePiece's "▁": a piece that begins a word carries it
+MOST_WORDS = 20_000  # of a word tokenizer: more than the characters of any language, fewer than the words of most
 _log = logging.getLogger(__name__)
 
 
 class Tokenizer(ABC):
     """Spells normalized text with the labels of the output layer. labels[0] is the CTC blank, which spells nothing."""
 
-    kind: str  # char, bpe or unigram
+    kind: str  # char, bpe, unigram or word
     labels: list[str]
-    _symbols: set[str]  # characters that can be spelled
+    _symbols: set[str]  # what can be spelled: characters, or words where a token is one
     _word_mark: str  # what a label that begins a word begins with
 
     @property
@@ -32,9 +33,9 @@ class Tokenizer(ABC):
         return len(self.labels)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of normalized text; raises TextError naming the characters outside the alphabet."""
-        if not self._symbols.issuperset(text):
-            unknown, beginning = self.unknown_symbols(text), text if len(text) <= 60 else text[:57] + "..."
+        """Token ids of normalized text; raises TextError naming the symbols outside the alphabet."""
+        if unknown := self.unknown_symbols(text):
+            beginning = text if len(text) <= 60 else text[:57] + "..."
             raise TextError(
                 f"{shown_symbols(unknown)} not in the alphabet, in {beginning!r}: "
                 "normalize it, or train the tokenizer on it"
@@ -66,9 +67,13 @@ class Tokenizer(ABC):
                 spelled += label
         return [*words, (spelled, start, len(ids))] if spelled else words
 
+    def symbols(self, text: str) -> Sequence[str]:
+        """What a text consists of for this tokenizer: its characters, or its words where a token is one."""
+        return text
+
     def unknown_symbols(self, text: str) -> set[str]:
-        """The characters of `text` that no token spells."""
-        return set(text).difference(self._symbols)
+        """The symbols of `text` that no token spells."""
+        return set(self.symbols(text)).difference(self._symbols)
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
@@ -102,6 +107,35 @@ class CharTokenizer(Tokenizer):
 
     def _encode(self, text: str) -> list[int]:
         return [self._ids[c] for c in text]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "labels": list(self.labels)}
+
+
+class WordTokenizer(Tokenizer):
+    """One token per word: phones, or the characters of a text that has spaces between all of them.
+
+    Its labels carry the word mark, as pieces that begin a word do, so that decoders spell with them as with pieces.
+    """
+
+    kind = "word"
+    _word_mark = WORD_MARK
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = list(labels)
+        words = [label[1:] for label in self.labels[1:] if label.startswith(WORD_MARK)]
+        if self.labels[:1] != [""] or len(words) != len(self.labels) - 1 or any(w.split() != [w] for w in words):
+            raise ModelFileError(f"a vocabulary of words is '' (blank) and then words, each after '{WORD_MARK}'")
+        self._ids = {word: i for i, word in enumerate(words, start=1)}
+        self._symbols = set(words)
+        if len(self._symbols) != len(words):
+            raise ModelFileError("a word stands twice in the vocabulary")
+
+    def symbols(self, text: str) -> Sequence[str]:
+        return text.split()
+
+    def _encode(self, text: str) -> list[int]:
+        return [self._ids[word] for word in text.split()]
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, "labels": list(self.labels)}
@@ -152,6 +186,21 @@ def train_char(texts: Iterable[str]) -> CharTokenizer:
     return CharTokenizer(["", " ", *sorted(symbols)])
 
 
+def train_word(texts: Iterable[str]) -> WordTokenizer:
+    """The words of these normalized texts, in code point order. Raises TextError for more than MOST_WORDS of them."""
+    words = {word for text in texts for word in text.split()}
+    if not words:
+        raise TextError("no text to make a vocabulary of: every training transcript is empty")
+    if any(WORD_MARK in word for word in words):
+        raise TextError(f"a training text holds '{WORD_MARK}' (U+2581), which marks the words: remove it")
+    if len(words) > MOST_WORDS:
+        raise TextError(
+            f"{len(words)} different words are too many for one token each (at most {MOST_WORDS}): "
+            "use the tokenizer char or bpe"
+        )
+    return WordTokenizer(["", *(WORD_MARK + word for word in sorted(words))])
+
+
 def train_sentencepiece(
     texts: Iterable[str], vocab_size: int, kind: Literal["bpe", "unigram"] = "bpe"
 ) -> SentencePieceTokenizer:
@@ -192,6 +241,8 @@ def tokenizer_from_dict(values: dict[str, Any]) -> Tokenizer:
     try:
         if kind == "char":
             return CharTokenizer(values["labels"])
+        if kind == "word":
+            return WordTokenizer(values["labels"])
         if kind in ("bpe", "unigram"):
             return SentencePieceTokenizer(base64.b64decode(values["sentencepiece"]), kind)
     except (KeyError, TypeError, ValueError) as error:
@@ -237,12 +288,13 @@ def _train(sentences: list[str], size: int, kind: str) -> bytes:
 
 
 def shown_symbol(symbol: str) -> str:
-    """A character as messages show it: quoted, with its code point where the glyph alone may mislead."""
+    """A character or a word as messages show it: quoted, with code points where glyphs alone may mislead."""
+    codes = " ".join(f"U+{ord(c):04X}" for c in symbol)
     if not symbol.isprintable():
-        return f"U+{ord(symbol):04X}"
-    return f"'{symbol}'" if symbol.isascii() else f"'{symbol}' (U+{ord(symbol):04X})"
+        return codes
+    return f"'{symbol}'" if symbol.isascii() else f"'{symbol}' ({codes})"
 
 
 def shown_symbols(symbols: Iterable[str]) -> str:
-    """Characters as messages list them, in code point order."""
+    """Symbols as messages list them, in code point order."""
     return ", ".join(map(shown_symbol, sorted(symbols)))

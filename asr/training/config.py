@@ -81,10 +81,13 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """How transcripts become tokens. `vocab_size` is for bpe and unigram; `tokenizer_file` reuses a trained one."""
+    """How transcripts become tokens. `vocab_size` is for bpe and unigram; `tokenizer_file` reuses a trained one.
+
+    The tokenizer `word` has a token for each word: phones, or characters with spaces between all of them.
+    """
 
     normalizer: str = "basic"
-    tokenizer: Literal["char", "bpe", "unigram"] = "char"
+    tokenizer: Literal["char", "bpe", "unigram", "word"] = "char"
     vocab_size: int = 500
     tokenizer_file: FilePath = ""
 

@@ -21,7 +21,7 @@ from asr.corpus.mixing import mixed_weights
 from asr.model.acoustic import output_length
 from asr.model.shapes import fast_rows
 from asr.text.normalize import normalize, tag_warnings
-from asr.text.tokenizer import Tokenizer, train_char, train_sentencepiece
+from asr.text.tokenizer import Tokenizer, train_char, train_sentencepiece, train_word
 from asr.training.config import DataConfig, TextConfig, TrainConfig, training_sets
 from asr.training.dataset import Batch, SpeechDataset, auto_workers, collate, worker_init
 from asr.training.process import say
@@ -37,6 +37,8 @@ def make_tokenizer(config: TextConfig, utterances: Iterable[Utterance]) -> Token
     texts = (normalize(utterance.text, config.normalizer) for utterance in utterances)
     if config.tokenizer == "char":
         return train_char(texts)
+    if config.tokenizer == "word":
+        return train_word(texts)
     return train_sentencepiece(texts, config.vocab_size, config.tokenizer)
 
 

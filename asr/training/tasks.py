@@ -13,6 +13,7 @@ from torch import Tensor
 from asr.corpus.manifest import Manifest
 from asr.decoding.greedy import GreedyDecoder
 from asr.model.acoustic import AcousticModel, Outputs
+from asr.scoring.breakdown import task_rates
 from asr.scoring.edits import score
 from asr.text.normalize import normalize
 from asr.text.tokenizer import Tokenizer
@@ -72,12 +73,16 @@ def short_names(paths: Sequence[str]) -> list[str]:
     return [f"{name}-{i}" if count[name] > 1 else name for i, name in enumerate(names, 1)]
 
 
+def _rates(task: str) -> dict[str, str]:
+    return {{"word": "dev/wer", "char": "dev/cer"}[unit]: label for label, unit in task_rates(task)}
+
+
 class CTCTask:
     """Task `ctc`: greedy decoding, word and character error rates from summed edits, and the CTC loss per token."""
 
     monitor = "dev/wer"
     mode: Literal["min", "max"] = "min"
-    rates: Mapping[str, str] = {"dev/wer": "WER", "dev/cer": "CER"}
+    rates: Mapping[str, str] = _rates("ctc")
 
     def __init__(self, model: AcousticModel, tokenizer: Tokenizer, normalizer: str, dev: Manifest) -> None:
         self.normalizer, self.dev = normalizer, dev
@@ -135,5 +140,18 @@ class CTCTask:
         self.hypotheses.append(hypothesis)
 
 
+class CharacterTask(CTCTask):
+    """Task `ctc-characters`: as `ctc`, but the character error rate leads; for texts without spaces between words."""
+
+    monitor = "dev/cer"
+    rates = _rates("ctc-characters")
+
+
+class PhoneTask(CTCTask):
+    """Task `ctc-phones`: as `ctc`, on phones with spaces between them; the rate of words is the phone error rate."""
+
+    rates = _rates("ctc-phones")
+
+
 # Made with (model, tokenizer, normalizer, dev); the name is `task` in the configuration and in the model file.
-TASKS: dict[str, Any] = {"ctc": CTCTask}
+TASKS: dict[str, Any] = {"ctc": CTCTask, "ctc-characters": CharacterTask, "ctc-phones": PhoneTask}

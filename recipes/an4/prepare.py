@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +11,25 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from asr.corpus.download import ArchiveError, download, members
+from asr.corpus.archive import ArchiveError, members
 from asr.corpus.manifest import Utterance, write_manifest
-from asr.types import AsrError
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain_archives, source_paths
 
-URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_raw.bigendian.tar.gz"
-# CMU publishes no checksum; this is of a copy that was read in full.
-CHECKSUM = "sha256:694db50d044f4d3d071427059bf1fc290d22237f223311aff082f8cf92e49c84"
+CORPUS = Corpus(
+    speech="English, Americans spell names and streets and say numbers and dates",
+    hours=0.8,
+    license="free for any use under CMU's terms (`LICENSE` in the archive)",
+    homepage="http://www.speech.cs.cmu.edu/databases/an4/",
+    disk_gb=0.12,
+    archives=(
+        Archive(
+            "http://www.speech.cs.cmu.edu/databases/an4/an4_raw.bigendian.tar.gz",
+            0.064,
+            # CMU publishes no checksum; this is of a copy that was read in full.
+            "sha256:694db50d044f4d3d071427059bf1fc290d22237f223311aff082f8cf92e49c84",
+        ),
+    ),
+)
 RATE = 16000  # hertz
 DEV_SPEAKERS = 8
 # Sentence marks and fillers of etc/an4.filler; those like ++NOISE++ are known by their plus signs.
@@ -26,23 +37,18 @@ _NOT_WORDS = {"<s>", "</s>", "<sil>"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--archive", type=Path, help="an4_raw.bigendian.tar.gz; without it the 64 MB are downloaded from CMU"
-    )
+    add_source_arguments(parser, CORPUS, unpacked=False)
 
 
 def sources(args: argparse.Namespace) -> list[Path]:
     """The input files of the preparation; it is done again when one of them changes."""
-    return [args.archive] if args.archive else []
+    return source_paths(args)
 
 
 def prepare(args: argparse.Namespace) -> None:
     """Write `audio/SPEAKER/ID.flac` and `{train,dev,test}.jsonl` below `args.data`."""
     data: Path = args.data
-    archive = args.archive
-    if archive is None:
-        print(f"downloading {URL} (64 MB) to {data / 'archives'}", file=sys.stderr)
-        archive = download(URL, data / "archives" / URL.rsplit("/", 1)[-1], checksum=CHECKSUM)
+    [archive] = obtain_archives(args, CORPUS)
     texts, durations = _unpack(archive, data / "audio")
     train = _utterances(texts["train"], "train", durations, data / "audio", archive)
     test = _utterances(texts["test"], "test", durations, data / "audio", archive)
@@ -105,9 +111,7 @@ def _unpack(archive: Path, audio: Path) -> tuple[dict[str, dict[str, str]], dict
     missing = {"train", "test"} - set(texts)
     if missing or not durations:
         what = f"etc/an4_{min(missing)}.transcription" if missing else "wav/**/*.raw"
-        raise ArchiveError(
-            f"{archive}: not the AN4 archive: {what} is missing; expected an4_raw.bigendian.tar.gz from {URL}"
-        )
+        raise ArchiveError(f"{archive}: not the AN4 archive: {what} is missing; expected {CORPUS.archives[0].url}")
     return texts, durations
 
 
@@ -122,15 +126,3 @@ def _utterances(
         path = audio / speaker / f"{identifier}.flac"
         utterances.append(Utterance(identifier, str(path), durations[identifier], text, speaker=speaker, split=split))
     return utterances
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data", type=Path, default=Path("data/an4"), help="where audio and manifests go (default: data/an4)"
-    )
-    add_arguments(parser)
-    try:
-        prepare(parser.parse_args())
-    except AsrError as error:
-        sys.exit(f"prepare.py: error: {error}")

@@ -1,4 +1,4 @@
-"""AN4: python recipes/an4/run.py [--archive an4_raw.bigendian.tar.gz] [--output DIR] [key=value ...]"""
+"""The recipe in this folder, in one command: see README.md, or --help."""
 
 from __future__ import annotations
 

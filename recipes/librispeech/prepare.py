@@ -6,12 +6,13 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from asr.corpus.download import ArchiveError, download, extract, verify
+from asr.corpus.archive import ArchiveError, extract
+from asr.corpus.download import download, verify
 from asr.corpus.formats import read_corpus
 from asr.corpus.manifest import write_manifest
+from asr.recipe.corpus import Archive, Corpus
 from asr.types import AsrError, UsageError
 
 BASE_URL = "https://www.openslr.org/resources/12"
@@ -27,6 +28,16 @@ SPLITS = {
     "train-clean-360": ("c0e676e450a7ff2f54aeade5171606fa", 23.0),
     "train-other-500": ("d1a0fd59409feb2c614ce4d30c387708", 30.6),
 }
+
+CORPUS = Corpus(
+    speech="English, read books",
+    hours=960,
+    license="CC BY 4.0",
+    homepage="https://www.openslr.org/12",
+    disk_gb=125,
+    archives=tuple(Archive(f"{BASE_URL}/{name}.tar.gz", gb, f"md5:{md5}") for name, (md5, gb) in SPLITS.items()),
+    set_hours={"train-clean-100": 100.6, "train-clean-360": 363.6, "train-other-500": 496.7},
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,23 +145,3 @@ def _is_done(split: str, args: argparse.Namespace) -> bool:
     else:
         fits = _origin(args) in ("", done.get("origin"))
     return fits and (args.data / f"{split}.jsonl").exists()
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data", type=Path, default=Path("data/librispeech"), metavar="DIR", help="default: %(default)s"
-    )
-    parser.add_argument("splits", nargs="+", metavar="SPLIT", help=f"of {', '.join(SPLITS)}")
-    add_arguments(parser)
-    args = parser.parse_args(argv)
-    args.manifests, args.lm_file = [args.data / f"{split}.jsonl" for split in args.splits], None
-    args.data.mkdir(parents=True, exist_ok=True)
-    prepare(args)
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except AsrError as error:
-        sys.exit(f"prepare.py: error: {error}")

@@ -1,4 +1,4 @@
-"""LibriSpeech: python recipes/librispeech/run.py --librispeech DIR | --archive-dir DIR | --download [--config NAME]"""
+"""The recipe in this folder, in one command: see README.md, or --help."""
 
 from __future__ import annotations
 

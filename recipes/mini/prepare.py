@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,16 @@ from tqdm import tqdm
 
 from asr.audio.read import from_array
 from asr.corpus.manifest import Utterance, write_manifest
-from asr.types import AsrError, UsageError
+from asr.recipe.corpus import Corpus
+from asr.types import UsageError
 
+CORPUS = Corpus(
+    speech="English, synthesized by eSpeak NG from a grammar of 571 words",
+    hours=2.3,
+    license="free; eSpeak NG, which speaks it, is under the GPL (version 3 or later)",
+    homepage="https://github.com/espeak-ng/espeak-ng",
+    disk_gb=0.28,
+)
 RATE = 16000  # hertz
 _SILENCE = 200  # of 32768: below it, the ends of an utterance are cut away
 _MARGIN = 0.08  # seconds kept before and after the speech
@@ -101,17 +108,3 @@ def trim(samples: np.ndarray, rate: int) -> np.ndarray:
         return samples
     margin = int(_MARGIN * rate)
     return samples[max(0, loud[0] - margin) : loud[-1] + margin]
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data", type=Path, default=Path("data/mini"), help="where audio and manifests go (default: data/mini)"
-    )
-    add_arguments(parser)
-    args = parser.parse_args()
-    args.manifests = []
-    try:
-        prepare(args)
-    except AsrError as error:
-        sys.exit(f"prepare.py: error: {error}")

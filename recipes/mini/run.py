@@ -1,4 +1,4 @@
-"""The mini recipe: python recipes/mini/run.py [--output DIR] [key=value ...]"""
+"""The recipe in this folder, in one command: see README.md, or --help."""
 
 from __future__ import annotations
 

@@ -5,15 +5,23 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from asr.corpus.download import ArchiveError, extract, members
+from asr.corpus.archive import ArchiveError, extract, members, unpack
+from asr.files import Stamp
 
 
 def make_archive(path: Path, files: dict[str, bytes], extra: list[tarfile.TarInfo] | None = None) -> Path:
-    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        return path
+    packing = {".gz": "w:gz", ".bz2": "w:bz2", ".xz": "w:xz"}.get(path.suffix, "w")
+    with tarfile.open(path, packing) as tar:  # type: ignore[call-overload]
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -23,7 +31,7 @@ def make_archive(path: Path, files: dict[str, bytes], extra: list[tarfile.TarInf
     return path
 
 
-@pytest.mark.parametrize("name", ["a.tar.gz", "a.tar"])
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.tar", "a.tar.bz2", "a.tar.xz", "a.zip"])
 def test_extract_writes_every_file(tmp_path: Path, name: str) -> None:
     files = {"top/one.txt": b"one", "top/deep/er/two.bin": bytes(range(256)) * 5000, "top/empty": b""}
     archive = make_archive(tmp_path / name, files)
@@ -55,6 +63,35 @@ def test_paths_that_climb_out_are_refused(tmp_path: Path, name: str) -> None:
     assert not list(tmp_path.rglob("evil"))
 
 
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "link"])
+def test_zip_files_are_no_way_out_either(tmp_path: Path, name: str) -> None:
+    entry = zipfile.ZipInfo(name)
+    entry.external_attr = (0o120777 if name == "link" else 0o100644) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(entry, "/etc/passwd")
+    with pytest.raises(ArchiveError, match="refused"):
+        extract(tmp_path / "a.zip", tmp_path / "deep" / "out")
+    assert not [path for path in tmp_path.rglob("*") if path.name in ("evil", "link")]
+
+
+def test_unpack_is_done_once_and_again_when_it_was_cut_short_or_the_archive_changes(tmp_path: Path) -> None:
+    archive, out = make_archive(tmp_path / "a.zip", {"x": b"1", "y": b"2"}), tmp_path / "out"
+    unpack(archive, out)
+    (out / "x").unlink()
+    unpack(archive, out)
+    assert not (out / "x").exists()  # finished: it is not looked at again
+    stamp = Stamp(out / ".a.zip.unpacked")
+    stamp.write(stamp.read()["inputs"], finished=False)
+    (out / ".0123456789ab.part").write_bytes(b"half a file")
+    unpack(archive, out)
+    assert {path.name for path in out.iterdir()} == {"x", "y", stamp.path.name}
+    make_archive(archive, {"x": b"changed"})
+    unpack(archive, out)
+    assert (out / "x").read_bytes() == b"changed"
+    with pytest.raises(ArchiveError, match="not the official layout"):
+        unpack(archive, tmp_path / "other", keep=lambda path: False)
+
+
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
 def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
     info = tarfile.TarInfo("innocent")
@@ -65,9 +102,10 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
     assert not (tmp_path / "out" / "innocent").exists()
 
 
-def test_every_truncation_is_noticed(tmp_path: Path) -> None:
-    whole = make_archive(tmp_path / "a.tar.gz", {f"f{i}": bytes([i]) * 700 for i in range(5)}).read_bytes()
-    short = tmp_path / "short.tar.gz"
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.tar.bz2", "a.tar.xz", "a.zip"])
+def test_every_truncation_is_noticed(tmp_path: Path, name: str) -> None:
+    whole = make_archive(tmp_path / name, {f"f{i}": bytes([i]) * 700 for i in range(5)}).read_bytes()
+    short = tmp_path / f"short{name}"
     for length in range(1, len(whole), max(1, len(whole) // 40)):
         short.write_bytes(whole[:length])
         with pytest.raises(ArchiveError, match="damaged or incomplete"):
@@ -90,3 +128,15 @@ def test_missing_and_foreign_files_are_one_line(tmp_path: Path) -> None:
         with pytest.raises(ArchiveError, match=message) as error:
             extract(tmp_path / name, tmp_path / "out")
         assert "\n" not in str(error.value)
+
+
+def test_what_is_declined_may_be_a_link(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        link = tarfile.TarInfo("train/sph")
+        link.type, link.linkname = tarfile.SYMTYPE, "../data/sph"
+        tar.addfile(link)
+        tar.addfile(tarfile.TarInfo("data/a.sph"))
+    assert extract(tmp_path / "a.tar", tmp_path / "out", lambda path: path.parts[0] == "data") == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["data"]
+    with pytest.raises(ArchiveError, match="link or a device"):
+        extract(tmp_path / "a.tar", tmp_path / "out")

@@ -15,6 +15,7 @@ from asr.lm.ngram import NGramLM
 
 CHARACTERS = ["", " ", "a", "b"]
 PIECES = ["", "\u2581", "a", "\u2581a", "b", "\u2581ba", "ab"]
+WORDS = ["", "\u2581a", "\u2581b", "\u2581ba"]
 EXACT = {"beam_width": 20000, "nbest": 100000, "pruning": Pruning.nothing()}
 
 
@@ -42,7 +43,7 @@ def assert_equal_to(hypotheses, expected):
 
 
 problems = st.tuples(
-    st.integers(0, 2**32 - 1), st.sampled_from([CHARACTERS, PIECES]), st.integers(1, 4), st.floats(0.5, 4.0)
+    st.integers(0, 2**32 - 1), st.sampled_from([CHARACTERS, PIECES, WORDS]), st.integers(1, 4), st.floats(0.5, 4.0)
 )
 
 

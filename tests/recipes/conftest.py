@@ -16,7 +16,8 @@ import pytest
 import soundfile
 
 ROOT = Path(__file__).parents[2]
-RECIPE_MODULES = ("prepare", "sentences", "synthesize", "run")
+sys.path.insert(0, str(Path(__file__).parent))  # for archives.py: pytest imports test files without touching the path
+RECIPE_MODULES = ("prepare", "selection", "sentences", "synthesize", "run")
 
 
 @pytest.fixture

@@ -19,14 +19,16 @@ from asr.training.initial import InitialModel
 from asr.types import UsageError
 
 ROOT = Path(__file__).parents[2]
-PREPARE = ROOT / "recipes" / "mini" / "prepare.py"
+RUN = ROOT / "recipes" / "mini" / "run.py"
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("espeakng_loader", reason="needs eSpeak NG: pip install -e '.[demo]'")
     data = tmp_path_factory.mktemp("mini")
-    subprocess.run([sys.executable, PREPARE, "--data", data, "--utterances", "30"], cwd=ROOT, check=True)
+    subprocess.run(
+        [sys.executable, RUN, "--data", data, "--utterances", "30", "--steps", "prepare"], cwd=ROOT, check=True
+    )
     return data
 
 
@@ -82,7 +84,7 @@ def test_prepared_sets(corpus: Path) -> None:
 
 
 def test_the_seed_decides_every_sample(recipe_module: Callable, corpus: Path, tmp_path: Path) -> None:
-    command = [sys.executable, PREPARE, "--utterances", "30", "--data", tmp_path]
+    command = [sys.executable, RUN, "--utterances", "30", "--data", tmp_path]
     subprocess.run(command, cwd=ROOT, check=True)
 
     def digest(folder: Path) -> str:
@@ -99,7 +101,7 @@ def test_both_configurations_are_tested_on_the_same_sentences(
 ) -> None:
     pytest.importorskip("espeakng_loader")
     prepare = recipe_module("mini", "prepare")
-    usual, scratch = (read_config(PREPARE.parent / f"{name}.yaml") for name in ("recipe", "scratch"))
+    usual, scratch = (read_config(RUN.parent / f"{name}.yaml") for name in ("recipe", "scratch"))
     assert usual.output != scratch.output and usual.data.dev == scratch.data.dev
     names = tuple(Path(path).stem for path in (scratch.data.train, scratch.data.dev, *scratch.data.test.values()))
     assert [*prepare.TRAINING_SETS] == [Path(usual.data.train).stem, names[0]]
@@ -112,9 +114,9 @@ def test_both_configurations_are_tested_on_the_same_sentences(
 
 
 def test_the_usual_configuration_begins_from_the_bundled_model() -> None:
-    config = read_config(PREPARE.with_name("recipe.yaml"))
+    config = read_config(RUN.with_name("recipe.yaml"))
     assert InitialModel.read(config.init, config.model, config.features).record["name"] == "english-14h"
-    assert not read_config(PREPARE.with_name("scratch.yaml")).init
+    assert not read_config(RUN.with_name("scratch.yaml")).init
 
 
 def test_unknown_voices_and_a_missing_package_are_one_line(

@@ -19,7 +19,9 @@ import asr
 import asr.recipe.steps
 from asr.corpus.manifest import Utterance, write_manifest
 from asr.files import Stamp, differences
+from asr.recipe.corpus import Corpus
 from asr.recipe.run import main
+from asr.recipe.steps import results_table
 from asr.training.config import TrainConfig
 from asr.training.process import Interrupted
 from asr.training.run import TrainResult
@@ -46,6 +48,7 @@ class Toy:
     interrupt: bool = False
     text: str = "a b c"
     unreadable: int = 0
+    CORPUS: Corpus = field(default_factory=lambda: Corpus("toys", 2.0, "none", "http://localhost", 0.5, set_hours={}))
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--size", type=int, default=1)
@@ -110,6 +113,25 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     monkeypatch.setattr(asr.recipe.steps, "evaluate", toy.evaluate)
     monkeypatch.setattr(asr, "load", lambda path, decoder: None)
     return toy
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(Path().rglob("*"))
+    assert toy.run("--dry-run") == (0, [])
+    assert sorted(Path().rglob("*")) == before
+    shown = capsys.readouterr().out
+    assert "500 MB" in shown and "prepare   to do: not done yet" in shown and "train     to do: after prepare" in shown
+    assert "2 hours at most" in shown and "on one H100" in shown
+
+    toy.run()
+    capsys.readouterr()
+    assert toy.run("--dry-run") == (0, [])
+    assert "to do:" not in capsys.readouterr().out
+    assert toy.run("--dry-run", "model.layers=5") == (0, [])
+    shown = capsys.readouterr().out
+    assert "train     to do: model.layers changed" in shown and "prepare   up to date" in shown
+    assert "evaluate  to do: after train" in shown
+    assert toy.run() == (0, [])  # nothing was changed by planning
 
 
 def test_everything_once_and_then_nothing(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
@@ -379,3 +401,22 @@ def test_differences_names_every_entry() -> None:
     assert differences({"a": 1, "b": {"c": [1]}}, {"a": 1, "b": {"c": [2], "d": 0}}) == ["b.c", "b.d"]
     assert differences({"a": {}}, {"a": 1}) == ["a"]
     assert differences({}, {}) == []
+
+
+def test_the_table_leads_with_the_rate_of_the_task() -> None:
+    counts = {"interval_95": [0.1, 0.3], "substitutions": 1, "deletions": 2, "insertions": 3}
+    row = {"set": "test", "decoding": "greedy", "utterances": 7}
+    row |= {
+        "wer": {"rate": 0.5, "reference_length": 12, **counts},
+        "cer": {"rate": 0.25, "reference_length": 24, **counts},
+    }
+
+    def table(*task: str) -> list[list[str]]:
+        return [line.split() for line in results_table([row], *task).splitlines()]
+
+    interval = ["95", "%", "interval", "sub", "del", "ins"]
+    assert table()[0] == ["test", "set", "decoder", "utterances", "WER", *interval, "words", "CER"]
+    assert table("ctc-characters")[0] == ["test", "set", "decoder", "utterances", "CER", *interval, "characters", "WER"]
+    assert " ".join(table("ctc-characters")[1]) == "test greedy 7 25.00% 10.00% to 30.00% 1 2 3 24 50.00%"
+    assert table("ctc-phones")[0] == ["test", "set", "decoder", "utterances", "PER", *interval, "phones"]
+    assert table("ctc-phones")[1][3] == "50.00%"

@@ -218,6 +218,12 @@ def test_subtitles_are_one_text_beside_another_and_beside_lines(write):
         pair(read_texts(write("r.trn", "a (u1)\n")), other)
 
 
+@pytest.mark.parametrize("mark", ["IGNORE_TIME_SEGMENT_IN_SCORING", "ignore_time_segment_in_scoring"])
+def test_segments_to_be_ignored_in_either_case(write, mark):
+    read = read_texts(write("r.stm", f"r 1 inter_segment_gap 0 2.5 <o,,unknown> {mark}\nr 1 t 2.5 4 <o,f0,male> hi\n"))
+    assert [line.text for line in read.lines] == ["hi"] and [line.duration for line in read.ignored] == [2.5]
+
+
 def test_stm_and_ctm_are_paired_by_recording_channel_and_time(write):
     stm = read_texts(write("r.stm", "r A s 0.0 2.0 <> a b\nr A t 2.0 4.0 c\nr B s 0 4 d\nq A s 0 1 e\n"))
     again = read_texts(write("h.stm", "r A x 2.0 4.0 c\nr A x 0.0 2.0 b\n"), hypotheses=True)

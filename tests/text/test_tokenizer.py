@@ -18,10 +18,12 @@ from asr.text.tokenizer import (
     CharTokenizer,
     SentencePieceTokenizer,
     Tokenizer,
+    WordTokenizer,
     load_tokenizer,
     tokenizer_from_dict,
     train_char,
     train_sentencepiece,
+    train_word,
 )
 from asr.types import ConfigError, ModelFileError, TextError
 
@@ -37,6 +39,8 @@ ALPHABET = "".join(sorted(set("".join(TEXTS))))
 
 
 def train(kind: str, vocab_size: int = 60) -> Tokenizer:
+    if kind == "word":
+        return train_word(TEXTS)
     return train_char(TEXTS) if kind == "char" else train_sentencepiece(TEXTS, vocab_size, kind)  # type: ignore[arg-type]
 
 
@@ -242,3 +246,27 @@ def test_characters_need_no_sentencepiece_and_training_is_silent() -> None:
 def test_char_alphabet_order_is_fixed() -> None:
     assert train_char(["b a", "'"]).labels == ["", " ", "'", "a", "b"]
     assert isinstance(train_char(["x"]), CharTokenizer)
+
+
+def test_a_word_is_a_token_for_phones() -> None:
+    tokenizer = train_word(["sil aa b sil", "sil ih"])
+    assert tokenizer.labels == ["", "\u2581aa", "\u2581b", "\u2581ih", "\u2581sil"]
+    assert tokenizer.encode("sil b aa") == [4, 2, 1]
+    assert tokenizer.words([4, 4, 2]) == [("sil", 0, 1), ("sil", 1, 2), ("b", 2, 3)]
+    assert tokenizer.decode([4, 4, 2]) == "sil sil b"
+    assert tokenizer.unknown_symbols("sil q ax") == {"q", "ax"}
+    with pytest.raises(TextError, match="'ax', 'q' not in the alphabet"):
+        tokenizer.encode("sil q ax")
+    assert tokenizer_from_dict(json.loads(json.dumps(tokenizer.to_dict()))) == tokenizer
+
+
+def test_word_vocabularies_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for texts, message in ([""], "every training transcript is empty"), (["a\u2581b"], r"U\+2581"):
+        with pytest.raises(TextError, match=message):
+            train_word(texts)
+    monkeypatch.setattr("asr.text.tokenizer.MOST_WORDS", 2)
+    with pytest.raises(TextError, match=r"3 different words are too many .* char or bpe"):
+        train_word(["a b c"])
+    for labels in (["", "a"], ["\u2581a"], ["", "\u2581"], ["", "\u2581a b"], ["", "\u2581a", "\u2581a"]):
+        with pytest.raises(ModelFileError):
+            WordTokenizer(labels)

@@ -19,7 +19,7 @@ from asr.training.config import parse_config
 from asr.training.dataset import Batch
 from asr.training.objectives import ObjectiveLoss
 from asr.training.run import train
-from asr.training.tasks import CTCTask, format_parts, format_rates, short_names
+from asr.training.tasks import TASKS, CTCTask, format_parts, format_rates, short_names
 from asr.types import ConfigError
 
 Settings = Callable[..., dict[str, Any]]
@@ -146,3 +146,14 @@ def test_manifests_are_called_by_as_little_as_tells_them_apart() -> None:
     assert short_names(["x/dev.jsonl", "x/dev-other.jsonl.gz"]) == ["dev", "dev-other"]
     assert short_names(["x/dev.jsonl", "y/dev.jsonl", "y/b"]) == ["x-dev", "y-dev", "b"]
     assert short_names(["x/dev.jsonl", "z/x/dev.jsonl"]) == ["x-dev-1", "x-dev-2"]
+
+
+def test_tasks_differ_in_the_rate_that_leads() -> None:
+    metrics = {"dev/wer": 0.1234, "dev/cer": 0.05, "dev/loss": 3.0}
+    assert format_rates(TASKS["ctc-characters"], metrics) == "CER 5.00%  WER 12.34%"
+    assert format_rates(TASKS["ctc-phones"], metrics) == "PER 12.34%"
+    assert {name: TASKS[name].monitor for name in ("ctc", "ctc-characters", "ctc-phones")} == {
+        "ctc": "dev/wer",
+        "ctc-characters": "dev/cer",
+        "ctc-phones": "dev/wer",
+    }

@@ -1,0 +1,180 @@
+"""A recipe's corpus: its facts, said once, and its official archives, taken from where the user says they are."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from asr.corpus.archive import ArchiveError, unpack
+from asr.corpus.download import DownloadError, download, verify
+from asr.files import Stamp
+from asr.types import UsageError
+
+# Arguments that say where the data comes from, not what is prepared of it.
+WHERE = ("archive", "unpacked", "download", "mirror", "no_checksum")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An official file: its address, its size in GB (10^9 bytes), and the checksum published ("md5:...", "sha256:...").
+
+    Without a published checksum it is that of a copy which was read in full, or "".
+    """
+
+    url: str
+    gigabytes: float
+    checksum: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a recipe's page and its `--dry-run` say about the data.
+
+    `hours` are those of the official corpus, `set_hours` those of its sets by the names of their manifests, and
+    `disk_gb` what the recipe leaves in its data folder, archives included. `hours`, `disk_gb` and `download`, else the
+    size of all archives, may be words where they depend on what is chosen. `by_hand` says how to get what no program
+    may fetch.
+    """
+
+    speech: str
+    hours: float | str
+    license: str
+    homepage: str
+    disk_gb: float | str
+    archives: tuple[Archive, ...] = ()
+    by_hand: str = ""
+    set_hours: Mapping[str, float] = field(default_factory=dict)
+    download: str = ""
+
+    @property
+    def download_gb(self) -> float:
+        return sum(archive.gigabytes for archive in self.archives)
+
+    def facts(self) -> list[tuple[str, str]]:
+        """(name, value), in the order and the words of the table in the recipe's README.md."""
+        download = self.download or (size(self.download_gb) if self.archives else self.by_hand or "none")
+        disk = self.disk_gb if isinstance(self.disk_gb, str) else size(self.disk_gb)
+        hours = self.hours if isinstance(self.hours, str) else f"{self.hours:g}"
+        return [
+            ("speech", self.speech),
+            ("hours", hours),
+            ("license", self.license),
+            ("download", download),
+            ("disk", disk),
+            ("from", self.homepage),
+        ]
+
+
+def size(gigabytes: float) -> str:
+    """ "64 MB", "2.7 GB"."""
+    if gigabytes < 1:
+        return f"{1000 * gigabytes:.0f} MB"
+    return f"{gigabytes:.1f} GB" if gigabytes < 10 else f"{gigabytes:.0f} GB"
+
+
+def add_source_arguments(parser: argparse.ArgumentParser, corpus: Corpus, unpacked: bool = True) -> None:
+    """`--archive`, `--unpacked`, `--download`, `--mirror`, `--no-checksum`: where the data is."""
+    where = parser.add_mutually_exclusive_group()
+    names = corpus.archives[0].name if len(corpus.archives) == 1 else "the official archive"
+    where.add_argument("--archive", type=Path, metavar="PATH", help=f"{names}, or the folder with it")
+    if unpacked:
+        where.add_argument("--unpacked", type=Path, metavar="DIR", help="the unpacked corpus; it stays as it is")
+    if corpus.archives:
+        fetched = corpus.download or size(corpus.download_gb)
+        where.add_argument("--download", action="store_true", help=f"fetch {fetched} if not here yet")
+        parser.add_argument("--mirror", metavar="URL", help="fetch the files from this folder instead")
+        parser.add_argument("--no-checksum", action="store_true", help="accept files other than the official ones")
+
+
+def source_paths(args: argparse.Namespace) -> list[Path]:
+    """The file or folder named by the user, for `sources` of a preparation."""
+    return [path for path in (args.archive, getattr(args, "unpacked", None)) if path]
+
+
+def obtain(
+    args: argparse.Namespace,
+    corpus: Corpus,
+    top: str,
+    keep: Callable[[PurePosixPath], bool] | None = None,
+    archives: Sequence[Archive] | None = None,
+) -> Path:
+    """The unpacked corpus: the folder `top` of its archives, which are fetched, verified and unpacked as needed.
+
+    `archives` are those wanted (default: all of the corpus), `keep` chooses files of them by relative path. What was
+    unpacked before is used when the user names no place. Raises UsageError saying what to get and from where.
+    """
+    if args.unpacked:
+        inside = args.unpacked / top
+        if not args.unpacked.is_dir():
+            raise UsageError(f"{args.unpacked}: no such folder")
+        return inside if inside.is_dir() else args.unpacked
+    stamp = Stamp(args.data / ".unpacked.json")
+    wanted = [archive.name for archive in (corpus.archives if archives is None else archives)]
+    if not (args.archive or getattr(args, "download", False)) and not stamp.why(
+        {"archives": wanted}, [args.data / top]
+    ):
+        return args.data / top
+    for path in obtain_archives(args, corpus, archives):
+        unpack(path, args.data, keep)
+    if not (args.data / top).is_dir():
+        raise ArchiveError(f"{args.archive or args.data}: there is no folder '{top}' inside: not the official layout")
+    stamp.write({"archives": wanted})
+    return args.data / top
+
+
+def obtain_archives(args: argparse.Namespace, corpus: Corpus, archives: Sequence[Archive] | None = None) -> list[Path]:
+    """The archive files, verified: those the user names, or downloaded ones (to `args.data`/archives)."""
+    wanted = corpus.archives if archives is None else archives
+    if not wanted:  # of a corpus that is got by hand
+        if not args.archive:
+            raise UsageError(what_to_get(args, corpus, wanted))
+        return [args.archive]
+    found = []
+    for archive in wanted:
+        checksum = "" if args.no_checksum else archive.checksum
+        kept = args.data / "archives" / archive.name
+        if args.archive:
+            path = args.archive / archive.name if args.archive.is_dir() or len(wanted) > 1 else args.archive
+            if not path.is_file():
+                raise UsageError(f"{path}: no such file; it comes from {archive.url}")
+            try:
+                verify(path, checksum)
+            except DownloadError as error:
+                raise ArchiveError(f"{error}; or use --no-checksum if it is meant to differ") from error
+            found.append(path)
+        elif args.download or kept.is_file():
+            url = f"{args.mirror.rstrip('/')}/{archive.name}" if args.mirror else archive.url
+            _check_space(args.data, wanted, corpus)
+            found.append(download(url, kept, checksum=checksum))
+        else:
+            raise UsageError(what_to_get(args, corpus, wanted))
+    return found
+
+
+def what_to_get(args: argparse.Namespace, corpus: Corpus, archives: Sequence[Archive]) -> str:
+    """One line: where the data is to be had, and the arguments that take it."""
+    options = ["--archive PATH (what you have already)"]
+    if hasattr(args, "unpacked"):
+        options.append("--unpacked DIR (the corpus unpacked)")
+    if not archives:
+        return f"where is the data? {corpus.by_hand}; then say {' or '.join(options)}"
+    fetched = size(sum(archive.gigabytes for archive in archives))
+    names = archives[0].url if len(archives) == 1 else f"{len(archives)} files, {archives[0].url} ..."
+    return f"where is the data? Say --download (fetches {fetched}: {names}), {' or '.join(options)}"
+
+
+def _check_space(data: Path, wanted: Sequence[Archive], corpus: Corpus) -> None:
+    """Refuse to begin a download that cannot be unpacked afterwards."""
+    if isinstance(corpus.disk_gb, str) or len(wanted) < len(corpus.archives):
+        return
+    here = sum(path.stat().st_size for path in data.rglob("*") if path.is_file()) / 1e9
+    free = shutil.disk_usage(data).free / 1e9
+    if here + free < corpus.disk_gb:
+        raise UsageError(f"{data}: {size(corpus.disk_gb)} are needed and {size(free)} are free: name another --data")

@@ -1,0 +1,88 @@
+"""What a recipe would do: the data and its size, the steps with the reasons for them, and the training."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from asr.corpus.download import part_of
+from asr.recipe.corpus import Archive, size
+from asr.recipe.steps import Run
+from asr.training.config import manifests
+from asr.training.plan import corpus, expected_vocabulary, in_words, plan, spread_durations
+
+H100 = (2000.0, 2700.0)  # seconds of audio a second: trainings of this project's models on one H100
+_MEAN_SECONDS = 8.0  # of an utterance, before any has been seen
+
+
+def lines(run: Run, chosen: Sequence[str], forced: Sequence[str]) -> list[str]:
+    """The plan for people, as `--dry-run` prints it. Nothing is done, fetched or written."""
+    facts = run.preparation.CORPUS
+    steps = run.reasons(chosen, forced)
+    written = [f"{run.folder.name}: {run.config.name}", *(f"{name:<10}{value}" for name, value in facts.facts())]
+    existing = next(path for path in (run.args.data, *run.args.data.absolute().parents) if path.exists())
+    written.append(f"{'data in':<10}{run.args.data}, where {size(shutil.disk_usage(existing).free / 1e9)} are free")
+    if "prepare" in steps and steps["prepare"][0]:
+        named = run.preparation.sources(run.args)
+        written += [f"{'source':<10}{path}" for path in named]
+        written += [] if named else [f"{'archive':<10}{_state(run, archive)}" for archive in _wanted(run)]
+    written += ["", "steps"]
+    written += [f"  {name:<10}{'to do: ' if due else ''}{reason}" for name, (due, reason) in steps.items()]
+    if "train" in steps:
+        written += ["", "training", *(f"  {line}" for line in _training(run))]
+    return written
+
+
+def _wanted(run: Run) -> list[Archive]:
+    """The archives that the recipe's `archives` names, or those called by sets of the configuration, or all."""
+    if choose := getattr(run.preparation, "archives", None):
+        return list(choose(run.args))
+    archives = run.preparation.CORPUS.archives
+    stems = {path.stem for path in run.args.manifests}
+    return [a for a in archives if a.name.partition(".")[0] in stems] or list(archives)
+
+
+def _state(run: Run, archive: Archive) -> str:
+    kept = run.args.data / "archives" / archive.name
+    if kept.exists():
+        return f"{kept}: here"
+    arrived = part_of(kept)
+    part = f", {size(arrived / 1e9)} of it are here" if arrived else ""
+    fate = "will be fetched" if getattr(run.args, "download", False) else "is fetched with --download only"
+    return f"{archive.url} ({size(archive.gigabytes)}{part}): {fate}"
+
+
+def _training(run: Run) -> list[str]:
+    config, facts = run.config, run.preparation.CORPUS
+    paths = [Path(path) for path in manifests(config.data.train)]
+    if all(path.exists() for path in paths):
+        durations, vocabulary = corpus(config)
+    else:
+        hours = _hours(run, [path.stem for path in paths])
+        if not hours:
+            return ["its size is known after the preparation"]
+        count = max(1, round(hours * 3600 / _MEAN_SECONDS))
+        durations = spread_durations(hours, count, min(4 * _MEAN_SECONDS, config.data.max_duration))
+        vocabulary = expected_vocabulary(config)
+        assumed = f"{hours:.4g} hours" if facts.set_hours else f"{hours:.4g} hours at most"
+        return [f"{assumed}, if utterances last {_MEAN_SECONDS:g} s in the mean", *_lines(run, durations, vocabulary)]
+    return _lines(run, durations, vocabulary)
+
+
+def _lines(run: Run, durations: np.ndarray, vocabulary: int) -> list[str]:
+    slow, fast = (plan(run.config, durations, vocabulary, throughput=speed) for speed in H100)
+    time = f"{in_words(fast.days)} to {in_words(slow.days)}"
+    speed = f"at {H100[0]:,.0f} to {H100[1]:,.0f} s of audio a second; `asr train --dry-run` measures it here"
+    return [*slow.lines()[:-1], f"time    {time} on one H100, {speed}"]
+
+
+def _hours(run: Run, sets: Sequence[str]) -> float:
+    """Of the training set before it is prepared; 0 if unknown."""
+    facts = run.preparation.CORPUS
+    if facts.set_hours:
+        return sum(facts.set_hours.get(name, 0.0) for name in sets)
+    known = facts.hours if isinstance(facts.hours, int | float) else 0.0
+    return getattr(run.args, "train_hours", known)  # which the recipe `custom` has read

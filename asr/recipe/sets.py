@@ -1,0 +1,141 @@
+"""From the recordings of a corpus to training, dev and test sets: conversion to FLAC, splits by speaker, manifests."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from asr.audio.read import probe, read
+from asr.corpus.manifest import Utterance, write_manifest
+from asr.files import remove_unfinished, replacing
+from asr.types import AudioError, ManifestError, UsageError
+
+RATE = 16000  # hertz
+_NAMED = 5  # recordings left out that are named one by one
+
+
+def to_flac(utterances: Sequence[Utterance], folder: Path, rate: int = RATE) -> list[Utterance]:
+    """The utterances as mono 16-bit FLAC files at `rate` hertz, `folder`/SPEAKER/ID.flac, with their durations.
+
+    All cores convert. Files that are there already are kept (each appears only when complete), so that an interrupted
+    conversion goes on. Recordings that cannot be read are named and left out; AudioError where none can be read.
+    """
+
+    def convert(utterance: Utterance) -> Utterance:
+        target = folder / utterance.speaker / f"{utterance.id}.flac"
+        if not target.exists():
+            offset, duration = utterance.window
+            channel = "mix" if utterance.channel is None else utterance.channel
+            audio = read(utterance.audio_filepath, rate=rate, channel=channel, offset=offset, duration=duration)
+            pcm = np.clip(np.rint(audio.samples * 32768), -32768, 32767).astype(np.int16)
+            with replacing(target, durable=False) as partial:
+                soundfile.write(partial, pcm, rate, subtype="PCM_16", format="FLAC")
+        seconds = soundfile.info(target).duration
+        return replace(utterance, audio_filepath=str(target), duration=seconds, offset=0.0, channel=None, segment=False)
+
+    remove_unfinished(folder)
+    return _each(convert, utterances, "converting")
+
+
+def with_durations(utterances: Sequence[Utterance]) -> list[Utterance]:
+    """The utterances, their recordings where they are, with durations from the headers; unreadable ones as above."""
+    return _each(lambda u: replace(u, duration=probe(u.audio_filepath).duration), utterances, "reading headers")
+
+
+def split_by(
+    group: Callable[[Utterance], str], utterances: Sequence[Utterance], dev: float = 0.05, test: float = 0.05
+) -> dict[str, list[Utterance]]:
+    """{"train", "dev", "test"}: whole groups (speakers, chapters) held out, about these shares of the seconds.
+
+    A hash of its name decides where a group goes, so that the split is the same on every machine. Groups that are too
+    large for a held-out set stay in training. With a share of 0 there is no such set. Raises UsageError where there are
+    not enough groups.
+    """
+    seconds: dict[str, float] = defaultdict(float)
+    for utterance in utterances:
+        seconds[group(utterance)] += utterance.duration
+    shares = {name: share for name, share in (("test", test), ("dev", dev)) if share}
+    if len(seconds) <= len(shares):
+        raise UsageError(f"{len(shares) + 1} sets need as many speakers (or chapters), found {len(seconds)}")
+    ordered = sorted(seconds, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    total = sum(seconds.values())
+    chosen: dict[str, str] = {}
+    for name, share in shares.items():
+        free = [key for key in ordered if key not in chosen]
+        room = share * total
+        fitting = [key for key in free if seconds[key] <= 1.5 * room] or [min(free, key=lambda key: seconds[key])]
+        for key in fitting:
+            if room <= 0 or len(chosen) + len(shares) - len(set(chosen.values()) | {name}) >= len(seconds) - 1:
+                break
+            chosen[key] = name
+            room -= seconds[key]
+    sets: dict[str, list[Utterance]] = {"train": [], **{name: [] for name in reversed(shares)}}
+    for utterance in utterances:
+        sets[chosen.get(group(utterance), "train")].append(utterance)
+    return sets
+
+
+def split_by_first(
+    groups: Mapping[str, Callable[[Utterance], str]],
+    utterances: Sequence[Utterance],
+    dev: float = 0.05,
+    test: float = 0.05,
+) -> dict[str, list[Utterance]]:
+    """`split_by` the first of the named groupings that has enough groups; says so where that is not the first one."""
+    for name, group in groups.items():
+        if len({group(utterance) for utterance in utterances}) > bool(dev) + bool(test):
+            if name != next(iter(groups)):
+                print(f"too few {next(iter(groups))}s to hold some out: split by {name}", file=sys.stderr)
+            return split_by(group, utterances, dev, test)
+    raise UsageError(f"{len(utterances)} utterances are too few to hold some out")
+
+
+def write_sets(data: Path, sets: Mapping[str, Iterable[Utterance]]) -> None:
+    """Write each set as `data`/NAME.jsonl and say how many hours it has. Raises ManifestError for an empty one."""
+    for name, utterances in sets.items():
+        rows = [replace(utterance, split=name) for utterance in utterances]
+        if not rows:
+            raise ManifestError(f"{name}: the corpus has no utterances for this set")
+        write_manifest(data / f"{name}.jsonl", rows)
+        voices = len({row.speaker for row in rows} - {""})
+        speakers = f", {voices} speaker{'s' * (voices != 1)}" if voices else ""
+        hours = sum(row.duration for row in rows) / 3600
+        print(f"{name}: {len(rows)} utterances, {hours:.2f} h{speakers}", file=sys.stderr)
+
+
+def _each(work: Callable[[Utterance], Utterance], utterances: Sequence[Utterance], what: str) -> list[Utterance]:
+    """`work` done to all utterances on all cores, in order, with a progress bar; see `to_flac` for failures."""
+    from tqdm import tqdm
+
+    def attempt(utterance: Utterance) -> Utterance | AudioError:
+        try:
+            return work(utterance)
+        except AudioError as error:
+            return error
+
+    kept: list[Utterance] = []
+    failed: list[AudioError] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and encoding leave the interpreter to other threads
+        try:
+            done = pool.map(attempt, utterances)
+            for result in tqdm(done, what, len(utterances), leave=False, unit="file", disable=None):
+                (failed if isinstance(result, AudioError) else kept).append(result)  # type: ignore[arg-type]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    for error in failed[:_NAMED]:
+        print(f"left out: {error}", file=sys.stderr)
+    if len(failed) > _NAMED:
+        print(f"left out: {len(failed) - _NAMED} more recordings that cannot be read", file=sys.stderr)
+    if failed and not kept:
+        raise failed[0]
+    return kept

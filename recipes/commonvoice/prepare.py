@@ -1,0 +1,95 @@
+"""Common Voice (Ardila et al., 2020): any language of a release, its official dev and test sets untouched."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from selection import ALL, learnable, shared_sentences, with_alphabet
+
+from asr.corpus.manifest import Utterance
+from asr.corpus.tables import table_rows
+from asr.files import read_lines, read_text
+from asr.recipe.corpus import Corpus, add_source_arguments, obtain, source_paths
+from asr.recipe.sets import with_durations, write_sets
+from asr.types import ManifestError, UsageError
+
+CORPUS = Corpus(
+    speech="any of more than 280 languages, volunteers read sentences",
+    hours="depends on the language",
+    license="CC0 1.0",
+    homepage="https://datacollective.mozillafoundation.org/",
+    disk_gb="twice the download",
+    by_hand="the Mozilla Data Collective gives each language's archive to who has agreed to its terms",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_source_arguments(parser, CORPUS)
+    parser.add_argument("--language", metavar="CODE", default="", help="where the folder holds several, as in de")
+    parser.add_argument("--train", choices=("train", "validated"), default="train", help="train on: %(default)s.tsv")
+    parser.add_argument("--digits", choices=("leave-out", "keep"), default="leave-out", help="training texts with some")
+    parser.add_argument(
+        "--normalizer", default="basic", help="casing and punctuation, as text.normalizer (%(default)s)"
+    )
+    parser.add_argument("--alphabet", metavar="FILE", default="", help=f"the letters to be learned, or '{ALL}'")
+
+
+def sources(args: argparse.Namespace) -> list[Path]:
+    return [*source_paths(args), *([Path(args.alphabet)] if args.alphabet not in ("", ALL) else [])]
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Write `{train,dev,test}.jsonl` below `args.data`; the clips stay MP3 files."""
+    folder = find_language(obtain(args, CORPUS, ""), args.language)
+    seconds = read_durations(folder / "clip_durations.tsv")
+    here = {path.name for path in (folder / "clips").iterdir()} if (folder / "clips").is_dir() else set()
+    sets = {name: read_set(folder / f"{name}.tsv", here, seconds) for name in (args.train, "dev", "test")}
+    sets = {"train": sets[args.train], "dev": sets["dev"], "test": sets["test"]}
+    for line in shared_sentences(sets) if args.train == "train" else ():
+        print(f"note: {line}", file=sys.stderr)
+    clips = learnable(sets["train"], sets["dev"] + sets["test"], args.digits == "keep")
+    sets["train"] = with_alphabet(clips, args.alphabet, args.normalizer, args.data / "alphabet.txt")
+    for name, rows in sets.items():
+        probed = {row.id: row for row in with_durations([row for row in rows if not row.duration])}
+        sets[name] = [probed.get(row.id, row) for row in rows if row.duration or row.id in probed]
+    write_sets(args.data, sets)
+
+
+def find_language(root: Path, language: str) -> Path:
+    """The folder with train.tsv: `root`, LANGUAGE or cv-corpus-N-DATE/LANGUAGE in it."""
+    patterns = [f"{language}/train.tsv", f"*/{language}/train.tsv"] if language else ["*/train.tsv", "*/*/train.tsv"]
+    found = [path.parent for pattern in patterns for path in sorted(root.glob(pattern))]
+    if (root / "train.tsv").is_file() and language in ("", root.name):
+        return root
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise UsageError(f"{root}: one folder of a language with train.tsv expected, found {names}: say --language")
+    return found[0]
+
+
+def read_durations(path: Path) -> dict[str, float]:
+    """Clip file name -> seconds; releases before 16.1 have no such table."""
+    rows = [line.split("\t") for line in read_lines(path, ManifestError)][1:] if path.is_file() else []
+    return {row[0]: int(row[1]) / 1000 for row in rows if len(row) == 2 and row[1].isdecimal()}
+
+
+def read_set(path: Path, here: set[str], seconds: dict[str, float]) -> list[Utterance]:
+    """The clips of a table; `extra` holds the votes."""
+    rows = [row for row in table_rows(path, read_text(path, ManifestError), clips=True) if row]
+    names = [Path(row["audio_filepath"]).name for row in rows]
+    if lost := [name for name in names if name not in here]:
+        raise ManifestError(
+            f"{path}: {len(lost)} of its {len(rows)} clips are not in clips/, e.g. {lost[0]}: unpack again"
+        )
+    if len(set(names)) < len(names):
+        raise ManifestError(f"{path}: the clip {Counter(names).most_common(1)[0][0]} stands twice")
+    clips = []
+    for name, row in zip(names, rows, strict=True):
+        extra = {key: row[key] for key in row if key in ("up_votes", "down_votes")}
+        clip = Utterance(Path(name).stem, row["audio_filepath"], seconds.get(name, 0.0), row["text"], extra=extra)
+        clips.append(replace(clip, speaker=row.get("speaker", "")))
+    return clips

@@ -1,0 +1,97 @@
+"""VoxForge, English: an archive for each submission; named speakers held out, anonymous ones in training only."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from asr.corpus.archive import ArchiveError, unpack
+from asr.corpus.download import download
+from asr.corpus.manifest import Utterance
+from asr.recipe.corpus import Corpus, add_source_arguments, source_paths
+from asr.recipe.sets import split_by_first, to_flac, write_sets
+from asr.types import UsageError
+
+INDEX = "http://www.repository.voxforge1.org/downloads/SpeechCorpus/Trunk/Audio/Main/16kHz_16bit"
+CORPUS = Corpus(
+    speech="English, volunteers read ten sentences or so with their own microphones",
+    hours="not published; the preparation counts them",
+    license="GPL 3 (or later); each submission keeps its license and README",
+    homepage="https://www.voxforge.org",
+    disk_gb="about 2.5 times the archives",
+    by_hand=f"thousands of small archives, listed at {INDEX}",
+)
+PROMPTS = ("prompts-original", "PROMPTS")  # the first has the case and punctuation of what was read
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_source_arguments(parser, CORPUS)
+    parser.add_argument("--download", action="store_true", help="fetch all submissions that the index lists")
+    parser.add_argument("--mirror", default=INDEX, metavar="URL", help="another index (default: %(default)s)")
+
+
+def sources(args: argparse.Namespace) -> list[Path]:
+    return source_paths(args)
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Write `audio/SPEAKER/ID.flac` and `{train,dev,test}.jsonl` below `args.data`."""
+    utterances = to_flac([u for folder in submissions(args) for u in read_submission(folder)], args.data / "audio")
+    named = [u for u in utterances if not is_anonymous(u.speaker)]
+    groupings = {"speaker": lambda u: u.speaker, "submission": lambda u: u.extra["submission"]}
+    sets = split_by_first(groupings, named)
+    sets["train"] += [u for u in utterances if is_anonymous(u.speaker)]  # whose voices may be in several submissions
+    write_sets(args.data, sets)
+
+
+def submissions(args: argparse.Namespace) -> list[Path]:
+    """The folders of the unpacked submissions; archives that are damaged are named and left out."""
+    folder, kept = args.unpacked, args.data / "archives"
+    if not folder:
+        if args.archive and args.archive.suffix == ".tar":  # of submissions
+            unpack(args.archive, kept)
+        elif args.download:
+            base = args.mirror.rstrip("/")
+            page = download(f"{base}/", kept / "index.html").read_text("utf-8", errors="replace")
+            for name in sorted(set(re.findall(r'href="([^"/]+\.tgz)"', page))):
+                download(f"{base}/{name}", kept / name)
+        archives = args.archive if args.archive and args.archive.is_dir() else kept
+        found = [args.archive] if args.archive and args.archive.suffix == ".tgz" else sorted(archives.rglob("*.tgz"))
+        if not found:
+            raise UsageError(f"where is the data? {CORPUS.by_hand}; say --download, --archive PATH or --unpacked DIR")
+        folder = args.data / "submissions"
+        for archive in found:
+            try:
+                unpack(archive, folder)
+            except ArchiveError as error:
+                print(f"left out: {error}", file=sys.stderr)
+    return sorted(path.parent for path in folder.glob("*/etc"))
+
+
+def read_submission(folder: Path) -> list[Utterance]:
+    """What has a prompt (a line `ID TEXT` or `FOLDER/mfc/ID TEXT`) and a recording, wav or flac."""
+    prompts = next((folder / "etc" / name for name in PROMPTS if (folder / "etc" / name).exists()), None)
+    if prompts is None:
+        print(f"left out: {folder}: neither etc/{' nor etc/'.join(PROMPTS)}", file=sys.stderr)
+        return []
+    content = prompts.read_bytes()
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        lines = content.decode("cp1252", errors="replace").splitlines()  # typed on Windows
+    speaker = folder.name if is_anonymous(folder.name) else folder.name.split("-")[0].lower()
+    utterances = []
+    for name, _, text in (line.strip().partition(" ") for line in lines):
+        stem = name.rsplit("/", 1)[-1]
+        path = next((p for kind in ("wav", "flac") if (p := folder / kind / f"{stem}.{kind}").exists()), None)
+        if path and text.strip():
+            row = Utterance(f"{folder.name}-{stem}", str(path), 0.0, text.strip(), speaker=speaker)
+            utterances.append(replace(row, extra={"submission": folder.name}))
+    return utterances
+
+
+def is_anonymous(speaker: str) -> bool:
+    return speaker.startswith("anonymous-")
