@@ -3,9 +3,9 @@
     python benchmarks/librispeech_part.py PART/all.jsonl train-clean-100.text.gz --start model nothing [key=value ...]
 
 PART/all.jsonl is a manifest with speakers; the text holds lines `ID TEXT`. Of the speakers with a single utterance, an
-eighth is held out for dev and an eighth for the test set; `--test NAME=MANIFEST` adds another test set. The language model is estimated from the text without the held-out speakers' chapters, or
-it would know the test sentences. english-14h has heard the speech of this part, so that its figure is no measure of how
-it does on new speakers: it is compared with test-clean elsewhere.
+eighth is held out for dev and an eighth for the test set; `--test NAME=MANIFEST` adds another test set. The language
+model is estimated from the text without the held-out speakers, or it would know the test sentences. english-14h has
+heard the speech of this part, held-out speakers included: only the added test set says how it does on new speakers.
 """
 
 from __future__ import annotations
