@@ -58,10 +58,12 @@ def run(args: argparse.Namespace) -> int:
         with handled_signals() as signals:  # from before the imports, which take seconds
             with signals.deferred():  # an exception while a library starts up can abort the process
                 from asr.training.config import read_config
+
+                signals.check()
+                config = read_config(args.recipe, args.overrides, args.resume)  # before Lightning, for early errors
+                _refuse_pipes(args.recipe, config)
                 from asr.training.run import train
             signals.check()
-            config = read_config(args.recipe, args.overrides, args.resume)
-            _refuse_pipes(args.recipe, config)
             output = config.output
             result = train(config, args.resume)
     except Interrupted as stop:
@@ -76,13 +78,22 @@ def run(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> int:
     from asr.training.config import read_config
-    from asr.training.plan import corpus, plan
 
     if not 0 <= args.throughput < math.inf:
         raise UsageError(f"--throughput must be positive, found {args.throughput:g}")
-    config = read_config(args.recipe, args.overrides)
+    config = read_config(args.recipe, args.overrides)  # before Lightning is imported, for early errors
+
+    from asr.training.measure import out_of_memory
+    from asr.training.plan import corpus, plan
+
     durations, vocab_size = corpus(config)
-    what = plan(config, durations, vocab_size, throughput=args.throughput, run=not args.throughput)
+    try:
+        what = plan(config, durations, vocab_size, throughput=args.throughput, run=not args.throughput)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        advice = f"out of memory with data.batch_seconds={config.data.batch_seconds:g}: lower it"
+        raise AsrError(f"{advice}, or let --find-batch look for the largest that fits on a GPU") from error
     print(json.dumps(what.to_dict()) if args.json else "\n".join(what.lines()))
     return 0
 

@@ -30,6 +30,11 @@ class MovingAverage(WeightAveraging):
         super().__init__(use_buffers=False)
         self.decay, self._averaged = decay, -1
 
+    @property
+    def state_key(self) -> str:
+        """Its state in checkpoints has the name of Lightning's own, which wrote the older ones."""
+        return WeightAveraging.__qualname__
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
@@ -167,7 +172,7 @@ class EpochReport(Callback):
             self._bar = None
 
 
-AGREE_STEPS = 5  # ranks that ask each other wait for each other
+AGREE_BATCHES = 5  # ranks that ask each other wait for each other, so they do so about every 5 batches
 
 
 class SaveOnInterrupt(Callback):
@@ -203,9 +208,10 @@ class SaveOnInterrupt(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
-            return  # accumulated gradients are not part of a checkpoint
-        if trainer.world_size > 1 and (batch_idx + 1) % AGREE_STEPS and not trainer.is_last_batch:
+        every = trainer.accumulate_grad_batches  # accumulated gradients are not part of a checkpoint
+        if trainer.world_size > 1:
+            every *= max(1, AGREE_BATCHES // every)
+        if (batch_idx + 1) % every and not trainer.is_last_batch:
             return
         received, due = self._agreed(trainer, pl_module)
         if received or due:

@@ -90,8 +90,13 @@ def plan(
     devices = _devices(settings)
     shapes = batch_shapes(config, durations, devices)
     steps_per_epoch = math.ceil(len(shapes) / settings.get("accumulate_grad_batches", 1))
-    epochs, steps = settings["max_epochs"], steps_per_epoch * settings["max_epochs"]
-    if (most := settings.get("max_steps", -1)) >= 0 and (epochs < 0 or most < steps):
+    epochs, most = settings["max_epochs"], settings.get("max_steps", -1)
+    if epochs is None:  # as Lightning reads it
+        epochs = 1000 if most < 0 else -1
+    if epochs < 0 and most < 0:
+        raise ConfigError("the training has no end to plan for: set trainer.max_epochs or trainer.max_steps")
+    steps = steps_per_epoch * epochs
+    if most >= 0 and (epochs < 0 or most < steps):
         epochs, steps = math.ceil(most / steps_per_epoch), most
     memory, memory_from = 0.0, "measured"
     if run:
