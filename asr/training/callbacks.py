@@ -22,8 +22,8 @@ class MovingAverage(WeightAveraging):
     """Exponential moving average of the weights; validation, selection and the model file use it.
 
     The decay rises as (1 + n) / (10 + n), so that the random initial weights are forgotten within the first steps.
-    Lightning's own keeps the average where the model is before the run, on the CPU, and so copies all weights from the
-    GPU in every step.
+    Lightning's own keeps the average where the model was before the run, on the CPU, and so copies all weights from the
+    GPU in every step; this one keeps it on the device of the run.
     """
 
     def __init__(self, decay: float) -> None:

@@ -1,4 +1,4 @@
-"""The real training step on batches of noise: its time and memory on the machine at hand, and the batch that fits."""
+"""Training steps on batches of noise: their time and memory on this machine, and the largest batch that fits."""
 
 from __future__ import annotations
 

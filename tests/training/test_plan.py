@@ -61,7 +61,7 @@ def test_dry_run_for_another_machine_runs_nothing(recipe, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--json"], "--throughput and --json belong to --dry-run"),
+        (["--json"], "--throughput and --json need --dry-run"),
         (["--dry-run", "--throughput", "-1"], "--throughput must be positive"),
         pytest.param(["--find-batch"], "--find-batch fills", marks=pytest.mark.skipif(not NO_GPU, reason="has a GPU")),
     ],
