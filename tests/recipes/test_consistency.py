@@ -21,6 +21,7 @@ RECIPES = [name for name in FOLDERS if (FOLDERS[name] / "recipe.yaml").exists()]
 LONGEST_PREPARATION = 100  # lines
 _LONGER = {"an4", "librispeech", "mini", "english"}  # from before the shared code; english mixes corpora
 TINY = (
+    "init=",
     *("model.hidden_size=8", "model.layers=1", "model.subsampling_channels=4", "features.n_mels=20"),
     *("text.tokenizer=char", "lm.order=0", "data.batch_seconds=30", "data.workers=0", "data.allow_skips=true"),
     *("trainer.max_steps=1", "trainer.precision=32-true", "trainer.accelerator=cpu", "augment.speed=[1.0]"),
