@@ -14,10 +14,18 @@ import numpy as np
 
 from asr.corpus.check import Skip, write_skipped
 from asr.corpus.manifest import Manifest, Utterance, write_manifest
+from asr.recipe.corpus import Corpus
 from asr.scoring.breakdown import text_table
 from asr.text.normalize import normalize
-from asr.types import AsrError, ManifestError, UsageError
+from asr.types import ManifestError, UsageError
 
+CORPUS = Corpus(
+    speech="English, read; whatever corpora you have",
+    hours="from 14 to thousands",
+    license="that of each corpus",
+    homepage="manifests that other recipes and `asr data convert` write",
+    disk_gb="manifests only; the recordings stay where they are",
+)
 SETS = ("train", "dev", "test")
 # What the names of manifests and splits mean. `all` is a manifest of everything, which has no split.
 _MEANING = {
@@ -38,8 +46,8 @@ _MOST_UNUSABLE = 0.05  # a corpus with a larger share of other text is not what 
 
 
 @dataclass
-class Corpus:
-    """Manifests of one corpus as one, and the places of the rows that belong to each set."""
+class Part:
+    """One corpus of the mix: its manifests as one, and the places of the rows that belong to each set."""
 
     name: str
     paths: list[Path]
@@ -100,7 +108,7 @@ def prepare(args: argparse.Namespace) -> None:
     _report(corpora, len(skips), args.data)
 
 
-def find_corpora(folders: Iterable[Path], data: Path) -> list[Corpus]:
+def find_corpora(folders: Iterable[Path], data: Path) -> list[Part]:
     """The corpora of the manifests in `folders` and the folders in them; those in `data`, written here, do not count.
 
     `vctk.jsonl` and `vctk-train.jsonl` are of the corpus vctk; `librispeech/train-clean-100.jsonl` of librispeech.
@@ -116,10 +124,10 @@ def find_corpora(folders: Iterable[Path], data: Path) -> list[Corpus]:
             split = _SPLIT.search(path.stem)
             name = path.stem[: split.start()] if split else path.stem
             found.setdefault(name or path.parent.resolve().name, []).append(path)
-    return [Corpus(name, sorted(set(paths))) for name, paths in sorted(found.items())]
+    return [Part(name, sorted(set(paths))) for name, paths in sorted(found.items())]
 
 
-def read_corpus(corpus: Corpus) -> list[Skip]:
+def read_corpus(corpus: Part) -> list[Skip]:
     """Read the manifests of `corpus` and give each row its set; returns the rows that are no English text.
 
     The set is what the row's `split` means, or else its manifest's name, or else train. Of dev and test, what the
@@ -164,7 +172,7 @@ def _split(name: str) -> str:
     return _MEANING[found[1].lower()] if found else ""
 
 
-def _report(corpora: list[Corpus], skipped: int, data: Path) -> None:
+def _report(corpora: list[Part], skipped: int, data: Path) -> None:
     header = ["corpus", *(f"{split} {what}" for split in SETS for what in ("h", "speakers"))]
     rows = [
         [corpus.name, *(cell for s in SETS for cell in (f"{corpus.hours(s):.2f}", str(corpus.speakers[s])))]
@@ -176,15 +184,3 @@ def _report(corpora: list[Corpus], skipped: int, data: Path) -> None:
     if skipped:
         where = data / "skipped.tsv"
         print(f"left out: {skipped} utterances that are not English in letters, see {where}", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data", type=Path, default=Path("data/english"), help="where manifests go (default: data/english)"
-    )
-    add_arguments(parser)
-    try:
-        prepare(parser.parse_args())
-    except AsrError as error:
-        sys.exit(f"prepare.py: error: {error}")

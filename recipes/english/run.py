@@ -1,4 +1,4 @@
-"""The english recipe: python recipes/english/run.py --manifests DIR [--output DIR] [key=value ...]"""
+"""The recipe in this folder, in one command: see README.md, or --help."""
 
 from __future__ import annotations
 
