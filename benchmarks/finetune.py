@@ -24,9 +24,9 @@ from typing import Any
 
 import soundfile
 
-from asr.corpus.download import extract
+from asr.corpus.archive import extract
 from asr.files import write_text
-from asr.scoring.tables import text_table
+from asr.scoring.breakdown import text_table
 from asr.training.record import provenance
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "an4"
