@@ -28,20 +28,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="train nothing and write nothing: run a few steps and print hours, steps, memory and time of the training",
+        help="do not train or write anything: run a few steps and print hours, steps, memory and time of the training",
     )
     parser.add_argument(
         "--throughput",
         type=float,
         default=0.0,
         metavar="N",
-        help="with --dry-run: run no steps, take N seconds of audio a second, as measured on another machine",
+        help="with --dry-run: run no steps, assume N seconds of audio per second, as measured on another machine",
     )
     parser.add_argument("--json", action="store_true", help="with --dry-run: print the plan as JSON")
     parser.add_argument(
         "--find-batch",
         action="store_true",
-        help="train nothing: find the largest data.batch_seconds that fits into the memory of the GPU",
+        help="do not train: find the largest data.batch_seconds that fits into GPU memory",
     )
 
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
     set_thread_environment()  # before torch is imported
     if (args.throughput or args.json) and not args.dry_run:
-        raise UsageError("--throughput and --json belong to --dry-run")
+        raise UsageError("--throughput and --json need --dry-run")
     if args.dry_run or args.find_batch:
         return _find_batch(args) if args.find_batch else _plan(args)
     output = ""
@@ -58,10 +58,12 @@ def run(args: argparse.Namespace) -> int:
         with handled_signals() as signals:  # from before the imports, which take seconds
             with signals.deferred():  # an exception while a library starts up can abort the process
                 from asr.training.config import read_config
+
+                signals.check()
+                config = read_config(args.recipe, args.overrides, args.resume)  # before Lightning, for early errors
+                _refuse_pipes(args.recipe, config)
                 from asr.training.run import train
             signals.check()
-            config = read_config(args.recipe, args.overrides, args.resume)
-            _refuse_pipes(args.recipe, config)
             output = config.output
             result = train(config, args.resume)
     except Interrupted as stop:
@@ -76,13 +78,22 @@ def run(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> int:
     from asr.training.config import read_config
-    from asr.training.plan import corpus, plan
 
     if not 0 <= args.throughput < math.inf:
         raise UsageError(f"--throughput must be positive, found {args.throughput:g}")
-    config = read_config(args.recipe, args.overrides)
+    config = read_config(args.recipe, args.overrides)  # before Lightning is imported, for early errors
+
+    from asr.training.measure import out_of_memory
+    from asr.training.plan import corpus, plan
+
     durations, vocab_size = corpus(config)
-    what = plan(config, durations, vocab_size, throughput=args.throughput, run=not args.throughput)
+    try:
+        what = plan(config, durations, vocab_size, throughput=args.throughput, run=not args.throughput)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        advice = f"out of memory with data.batch_seconds={config.data.batch_seconds:g}: lower it"
+        raise AsrError(f"{advice}, or let --find-batch look for the largest that fits on a GPU") from error
     print(json.dumps(what.to_dict()) if args.json else "\n".join(what.lines()))
     return 0
 
@@ -97,8 +108,8 @@ def _find_batch(args: argparse.Namespace) -> int:
     config = read_config(args.recipe, args.overrides)
     if not torch.cuda.is_available():
         raise UsageError(
-            "--find-batch fills the memory of a CUDA GPU, and there is none: on the CPU larger batches are not faster; "
-            f"--dry-run estimates what data.batch_seconds={config.data.batch_seconds:g} takes"
+            "--find-batch needs a CUDA GPU, and there is none; on the CPU larger batches are not faster, and "
+            f"--dry-run estimates the memory for data.batch_seconds={config.data.batch_seconds:g}"
         )
     found = find_batch(config, *corpus(config))
     if not found:

@@ -49,8 +49,8 @@ class BatchSampler:
         max_batch_size: bound on the utterances of one batch; 0 is no bound.
         max_stretch: how much augmentation may lengthen an utterance (speed 0.9 gives 1 / 0.9).
         max_added: seconds of silence that augmentation may add to an utterance.
-        row_multiple: batches have a multiple of this many utterances, wherever `batch_seconds` allows so many and
-            enough of like length are left.
+        row_multiple: the number of utterances in a batch is a multiple of this, where `batch_seconds` allows that and
+            enough utterances of similar length are left.
         corpora, weights: the number of each utterance's corpus, and how often an epoch holds those of each corpus.
         sorted_first_epoch: the batches of epoch 0 run shortest first (SortaGrad; Amodei et al., 2016, "Deep Speech 2").
 
@@ -188,9 +188,7 @@ class EvaluationBatchSampler:
         while offsets[-1] < len(seconds):
             size, _ = largest(sorted_seconds[offsets[-1]])
             offsets.append(min(offsets[-1] + size, len(seconds)))
-        while len(offsets) - 1 < min(
-            world_size, len(seconds)
-        ):  # too few batches for the ranks: halve the most numerous
+        while len(offsets) - 1 < min(world_size, len(seconds)):  # too few for the ranks: halve the most numerous
             place = int(np.argmax(np.diff(offsets)))
             begin, size = offsets[place], offsets[place + 1] - offsets[place]
             unit = row_multiple if size > row_multiple else 1

@@ -96,8 +96,11 @@ class AcousticModel(nn.Module):
         """What `outputs` gives, from features (batch, frames, mels) and their lengths (batch,)."""
         rows = len(features)
         missing = -rows % (self.row_multiple or fast_rows(features.device))
-        filled = (functional.pad(features, (0, 0, 0, 0, 0, missing)), functional.pad(frames, (0, missing)))
-        states, lengths = self.encoder(*filled if missing else (features, frames))
+        filled, filled_frames = features, frames
+        if missing:
+            filled = functional.pad(features, (0, 0, 0, 0, 0, missing))
+            filled_frames = functional.pad(frames, (0, missing))
+        states, lengths = self.encoder(filled, filled_frames)
         states, lengths = states[:rows], lengths[:rows]
         logits = self.output(states)
         # In half precision, rounding errors would add up in the sums of CTC over thousands of frames.

@@ -20,6 +20,6 @@ def fast_rows(device: torch.device | str) -> int:
 
 
 def fast_width(width: int, widest: int | None = None) -> int:
-    """The width with fast kernels to take for `width`: itself, the next above, or the widest there is."""
+    """The width with fast kernels that is closest from above to `width`, or the widest one there is."""
     up = -(-width // WIDTH) * WIDTH
     return min(up, widest) if widest else up

@@ -22,13 +22,18 @@ class MovingAverage(WeightAveraging):
     """Exponential moving average of the weights; validation, selection and the model file use it.
 
     The decay rises as (1 + n) / (10 + n), so that the random initial weights are forgotten within the first steps.
-    Lightning's own keeps the average where the model is before the run, on the CPU, and so copies all weights from the
-    GPU in every step.
+    Lightning's own keeps the average where the model was before the run, on the CPU, and so copies all weights from the
+    GPU in every step; this one keeps it on the device of the run.
     """
 
     def __init__(self, decay: float) -> None:
         super().__init__(use_buffers=False)
         self.decay, self._averaged = decay, -1
+
+    @property
+    def state_key(self) -> str:
+        """Its state in checkpoints has the name of Lightning's own, which wrote the older ones."""
+        return WeightAveraging.__qualname__
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._device = trainer.strategy.root_device
@@ -167,7 +172,7 @@ class EpochReport(Callback):
             self._bar = None
 
 
-AGREE_STEPS = 5  # ranks that ask each other wait for each other
+AGREE_BATCHES = 5  # ranks that ask each other wait for each other, so they do so about every 5 batches
 
 
 class SaveOnInterrupt(Callback):
@@ -203,9 +208,10 @@ class SaveOnInterrupt(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
-            return  # accumulated gradients are not part of a checkpoint
-        if trainer.world_size > 1 and (batch_idx + 1) % AGREE_STEPS and not trainer.is_last_batch:
+        every = trainer.accumulate_grad_batches  # accumulated gradients are not part of a checkpoint
+        if trainer.world_size > 1:
+            every *= max(1, AGREE_BATCHES // every)
+        if (batch_idx + 1) % every and not trainer.is_last_batch:
             return
         received, due = self._agreed(trainer, pl_module)
         if received or due:

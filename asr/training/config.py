@@ -33,7 +33,7 @@ from asr.types import ConfigError
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A manifest, and how often an epoch holds each of its utterances: 2 is twice, 0.5 in every second epoch."""
+    """A manifest, and how often an epoch uses each of its utterances: 2 is twice, 0.5 in every second epoch."""
 
     path: FilePath = ""
     weight: float = 1.0
@@ -49,11 +49,11 @@ class TrainingSet:
 class DataConfig:
     """Manifests and batches. Paths are relative to the directory the command runs in. Durations are seconds.
 
-    `train` names manifests, or `{path, weight}`: an epoch holds each utterance of that one `weight` times. With
-    `mix_temperature` T above 1, the shares of the manifests in an epoch are those of (weight * hours) ^ (1 / T): small
-    corpora are heard more often, large ones less, and the hours of an epoch stay the same. `sorted_first_epoch` runs
-    the batches of the first epoch shortest first (SortaGrad). With several manifests in `dev`, each has a WER of its
-    own, beside that of all.
+    `train` names manifests, or `{path, weight}`: an epoch uses each utterance of that one `weight` times. With
+    `mix_temperature` T above 1, the share of a manifest in an epoch is proportional to (weight * hours) ^ (1 / T):
+    small corpora are used more often, large ones less, and the hours of an epoch stay the same. `sorted_first_epoch`
+    runs the batches of the first epoch shortest first (SortaGrad). With several manifests in `dev`, the WER of each is
+    logged, too.
 
     `batch_seconds` bounds the padded audio of one batch on one device: it is the setting to lower when memory runs out.
     `workers` -1 chooses by the number of cores. `cache_audio` keeps decoded audio in memory (small sets only).

@@ -93,13 +93,13 @@ def _outside(manifest: Manifest, shortest: float, longest: float) -> Iterator[Sk
 
 
 def weights_of(config: DataConfig, manifest: Manifest) -> list[float]:
-    """How often an epoch holds each utterance of each file of the training manifest, by number."""
+    """How often an epoch uses each utterance of each file of the training manifest, by number of the file."""
     weights = [one.weight for one in training_sets(config.train)]
     return mixed_weights(weights, _hours(manifest).tolist(), config.mix_temperature)
 
 
 def describe_mix(config: DataConfig, manifest: Manifest) -> str:
-    """What an epoch holds of each training manifest, in a line; "" where it holds everything once."""
+    """How much of each training manifest an epoch uses, in a line; "" where it uses everything once."""
     weights = weights_of(config, manifest)
     if all(weight == 1 for weight in weights):
         return ""

@@ -1,4 +1,4 @@
-"""The real training step on batches of noise: its time and memory on the machine at hand, and the batch that fits."""
+"""Training steps on batches of noise: their time and memory on this machine, and the largest batch that fits."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from asr.training.dataset import Batch, Sample, collate
 from asr.training.module import SpeechModule
 from asr.training.objectives import OBJECTIVES
 from asr.training.process import quiet_lightning
+from asr.types import ConfigError
 
 MARGIN = 0.9  # share of the memory that the largest batch may take: other batches have other shapes
 TOKENS_PER_SECOND = 15  # characters of read English; word pieces are fewer, and cost next to nothing either way
@@ -92,18 +93,21 @@ def measure(config: TrainConfig, module: SpeechModule, shape: Shape, steps: int 
     clock = _Clock()
     settings = {key: value for key, value in trainer_settings(config).items() if key in _STEP_SETTINGS}
     averaging: list[Callback] = [MovingAverage(config.averaging.ema_decay)] if config.averaging.kind == "ema" else []
-    trainer = pl.Trainer(
-        **settings,
-        devices=1,
-        max_epochs=1,
-        limit_val_batches=0,
-        callbacks=[clock, *averaging],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    try:
+        trainer = pl.Trainer(
+            **settings,
+            devices=1,
+            max_epochs=1,
+            limit_val_batches=0,
+            callbacks=[clock, *averaging],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except Exception as error:  # there is nothing but the settings that could be wrong
+        raise refused(error) from error
     batches: Any = [batch] * steps  # a list is a data set
     loader = DataLoader[Batch](batches, batch_size=None, collate_fn=_same, pin_memory=torch.cuda.is_available())
     message = ""
@@ -199,6 +203,11 @@ def _kept_bytes(model: AcousticModel, samples: int) -> int:
 def out_of_memory(error: BaseException) -> bool:
     """Whether that is what an error says, on a GPU or on the CPU."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def refused(error: Exception) -> ConfigError:
+    """Lightning's refusal of a setting, in one line."""
+    return ConfigError(f"trainer: {' '.join(str(error).split()) or type(error).__name__}")
 
 
 class _Clock(Callback):

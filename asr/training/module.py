@@ -68,7 +68,7 @@ class SpeechModule(pl.LightningModule):
         return self.current_epoch < self.run_config.freeze_epochs
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Copied on a stream of its own, beside the computation of the step before (batches are pinned)."""
+        """Copy on a stream of its own, during the computation of the previous step (batches are pinned)."""
         if device.type != "cuda":
             return batch.to(device)
         copies, current = _copy_stream(device), torch.cuda.current_stream(device)
@@ -130,9 +130,7 @@ class SpeechModule(pl.LightningModule):
         self.log("train/gradient_norm", norm, on_step=True, on_epoch=False)
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
-        rate = torch.tensor(
-            optimizer.param_groups[0]["lr"]
-        )  # on the CPU: of a number Lightning makes a tensor on the GPU
+        rate = torch.tensor(optimizer.param_groups[0]["lr"])  # on the CPU; Lightning would put a number on the GPU
         self.log("train/lr", rate, on_step=True, on_epoch=False)
 
     def on_fit_start(self) -> None:

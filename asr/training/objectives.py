@@ -28,8 +28,8 @@ def ctc_loss(log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: 
     """CTC loss of a batch, summed over its utterances and divided once by its number of target tokens.
 
     log_probs: (batch, frames, vocab) natural log, blank 0; lengths: (batch,) frames; tokens: concatenated (sum of
-    token_lengths,) or padded (batch, max tokens); token_lengths: (batch,). Both lengths are read on the CPU: on a GPU
-    they cost two waits for all that it has been given to do.
+    token_lengths,) or padded (batch, max tokens); token_lengths: (batch,). Both lengths should be on the CPU: reading
+    them from a GPU waits for all the work queued on it.
 
     The mean over utterances of loss per length, PyTorch's `reduction="mean"`, weights short utterances most; this does
     not. An utterance with fewer frames than its tokens need contributes zero and is counted.

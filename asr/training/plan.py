@@ -1,4 +1,4 @@
-"""What a training will take: hours, steps, memory and days, from a configuration, before it is begun."""
+"""The plan of a training before it starts: hours of audio, steps, memory and time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ENGLISH_LETTERS = 29  # a to z, apostrophe, space and blank
 
 @dataclass(frozen=True)
 class Plan:
-    """A training as it will be. Times leave out validations, and waiting for data if the disks are too slow.
+    """The size and cost of a training. Times do not include validation, or waiting for data if the disks are too slow.
 
     `hours` of audio in the training set; `steps` of the optimizer in all; `largest_batch` on one device, and its
     `memory` in bytes, `memory_from` "measured" or "estimated"; `throughput`, seconds of training audio a second on all
@@ -66,7 +66,7 @@ class Plan:
             f"steps   {self.epochs} epochs of {self.steps_per_epoch:,}: {self.steps:,} in all",
             f"memory  {self.memory / 2**30:.1f} GiB{devices} ({self.memory_from}) for the largest batch, "
             f"{batch.rows} x {batch.seconds:.1f} s",
-            f"time    {in_words(self.days)}, without validations, at {speed}" if self.throughput else "time    unknown",
+            f"time    {in_words(self.days)}, without validation, at {speed}" if self.throughput else "time    unknown",
         ]
 
 
@@ -79,7 +79,7 @@ def plan(
     source: str = "as given",
     run: bool = False,
 ) -> Plan:
-    """What training on utterances of these `durations` (seconds) takes.
+    """Plan a training on utterances of these `durations` (seconds).
 
     With `run` a few training steps on the largest and a middle batch are run here and measured, on one device; else
     time follows from `throughput`, seconds of audio a second on all devices, whose `source` the plan names, and memory
@@ -90,8 +90,13 @@ def plan(
     devices = _devices(settings)
     shapes = batch_shapes(config, durations, devices)
     steps_per_epoch = math.ceil(len(shapes) / settings.get("accumulate_grad_batches", 1))
-    epochs, steps = settings["max_epochs"], steps_per_epoch * settings["max_epochs"]
-    if (most := settings.get("max_steps", -1)) >= 0 and (epochs < 0 or most < steps):
+    epochs, most = settings["max_epochs"], settings.get("max_steps", -1)
+    if epochs is None:  # as Lightning reads it
+        epochs = 1000 if most < 0 else -1
+    if epochs < 0 and most < 0:
+        raise ConfigError("the training has no end to plan for: set trainer.max_epochs or trainer.max_steps")
+    steps = steps_per_epoch * epochs
+    if most >= 0 and (epochs < 0 or most < steps):
         epochs, steps = math.ceil(most / steps_per_epoch), most
     memory, memory_from = 0.0, "measured"
     if run:
@@ -124,7 +129,7 @@ def plan(
 
 
 def corpus(config: TrainConfig) -> tuple[np.ndarray, int]:
-    """Durations in seconds of what an epoch of a configuration holds, and the size of its vocabulary."""
+    """Durations in seconds of the utterances in an epoch, repetitions included, and the size of the vocabulary."""
     if not manifests(config.data.train):
         raise ConfigError("data.train must name a manifest")
     train_set = Manifest.read(manifests(config.data.train))
@@ -143,7 +148,7 @@ def expected_vocabulary(config: TrainConfig) -> int:
 
 
 def spread_durations(hours: float, utterances: int, longest: float) -> np.ndarray:
-    """Durations in seconds for a corpus of which only the totals are known: from nothing to `longest`, the mean right.
+    """Plausible durations in seconds, from 0 to `longest`, for a corpus of which only the totals are known.
 
     They are the quantiles of longest * u^k, with u uniform in (0, 1) and k such that the hours come out.
     """
@@ -156,7 +161,7 @@ def spread_durations(hours: float, utterances: int, longest: float) -> np.ndarra
 
 
 def in_words(days: float) -> str:
-    """A length of time in the unit that suits it."""
+    """A length of time in minutes, hours or days."""
     if days >= 2:
         return f"{days:.1f} days"
     return f"{days * 24:.1f} hours" if days * 24 >= 2 else f"{days * 24 * 60:.0f} minutes"

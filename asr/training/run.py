@@ -42,7 +42,7 @@ from asr.training.config import TrainConfig, manifests, trainer_settings
 from asr.training.data import KeepPosition, SpeechDataModule, describe_mix, make_tokenizer, training_manifest
 from asr.training.dataset import prepare_workers
 from asr.training.initial import InitialModel
-from asr.training.measure import find_batch, out_of_memory
+from asr.training.measure import find_batch, out_of_memory, refused
 from asr.training.module import SpeechModule
 from asr.training.process import Interrupted, handled_signals, is_first_process, locked, quiet_lightning, say
 from asr.training.record import draw_learning_curve, provenance, read_metrics
@@ -197,7 +197,7 @@ def _trainer(config: TrainConfig, output: Path, task: Task, saving: list[Callbac
             default_root_dir=output,
         )
     except Exception as error:  # there is nothing but the settings that could be wrong
-        raise _refused(error) from error
+        raise refused(error) from error
 
 
 def _finish(
@@ -265,10 +265,5 @@ def _explained(error: Exception, config: TrainConfig) -> AsrError | None:
         return AsrError(f"{error.filename or config.output}: cannot be written: {error.strerror}")
     frame = traceback.extract_tb(error.__traceback__)[-1]
     if isinstance(error, ValueError | TypeError | MisconfigurationException) and "lightning" in frame.filename:
-        return _refused(error)
+        return refused(error)
     return None
-
-
-def _refused(error: Exception) -> ConfigError:
-    """Lightning's refusal of a setting, in one line."""
-    return ConfigError(f"trainer: {' '.join(str(error).split()) or type(error).__name__}")

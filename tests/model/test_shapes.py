@@ -83,7 +83,7 @@ def test_loss_gradients_and_outputs_are_those_without_filling(config: ModelConfi
         torch.testing.assert_close(b.means | b.sums, a.means | a.sums)
     for a, b in zip(gradients, filled_gradients, strict=True):
         assert torch.isfinite(b).all()
-        torch.testing.assert_close(b, a, atol=5e-6, rtol=1e-5)  # sums in another order
+        torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-5)
 
 
 def test_transcription_runs_full_batches_and_emits_the_same(

@@ -208,12 +208,12 @@ def test_a_signal_while_libraries_start_up_waits_until_they_have() -> None:
         "import os, signal, sys\n"
         "class Terminate:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'asr.training.run':\n"
+        "        if name == 'asr.training.config':\n"
         "            os.kill(os.getpid(), signal.SIGTERM)\n"
         "sys.meta_path.insert(0, Terminate())\n"
         "from asr.__main__ import main\n"
         "status = main(['train', 'none.yaml'])\n"
-        "print('asr.training.run' in sys.modules)\n"
+        "print('asr.training.config' in sys.modules)\n"
         "sys.exit(status)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

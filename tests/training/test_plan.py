@@ -61,15 +61,26 @@ def test_dry_run_for_another_machine_runs_nothing(recipe, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--json"], "--throughput and --json belong to --dry-run"),
+        (["--json"], "--throughput and --json need --dry-run"),
         (["--dry-run", "--throughput", "-1"], "--throughput must be positive"),
-        pytest.param(["--find-batch"], "--find-batch fills", marks=pytest.mark.skipif(not NO_GPU, reason="has a GPU")),
+        (["trainer.max_epochs=-1", "--dry-run", "--throughput", "9"], "the training has no end to plan for"),
+        pytest.param(["--find-batch"], "--find-batch needs", marks=pytest.mark.skipif(not NO_GPU, reason="has a GPU")),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(recipe, capsys, options, message):
     assert main(["train", str(recipe()), *options]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.startswith("asr: error: " + message) and captured.err.count("\n") == 1
+
+
+def test_steps_that_do_not_fit_into_memory_are_one_line(recipe, capsys, monkeypatch):
+    def measure(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.\nmany more lines")
+
+    monkeypatch.setattr("asr.training.plan.measure", measure)
+    assert main(["train", str(recipe()), "--dry-run"]) == 1
+    error = capsys.readouterr().err
+    assert "out of memory with data.batch_seconds=" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("limit", [3.0, 50.0, 119.0, 120.0, 500.0, 5000.0])

@@ -9,9 +9,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from asr.training.callbacks import MovingAverage
+from asr.training.callbacks import MovingAverage, SaveOnInterrupt
 from asr.training.config import OptimizerConfig
 from asr.training.module import Plateau, lr_factor
+from asr.training.process import Signals
 
 
 def test_cosine_rises_linearly_then_falls_to_the_final_share() -> None:
@@ -79,3 +80,20 @@ def test_the_moving_average_is_that_of_every_step_and_goes_on_after_a_checkpoint
                 torch.testing.assert_close(mine, wanted)
             assert average._average_model.n_averaged == step + 1 == average._average_model.module.count
     assert len(averages) == 2
+
+
+def test_the_average_has_the_name_of_older_checkpoints():
+    assert MovingAverage(0.5).state_key == pl.callbacks.WeightAveraging().state_key
+
+
+@pytest.mark.parametrize(("accumulate", "batches"), [(1, [4, 9]), (2, [3, 7, 11]), (8, [7]), (4, [3, 7, 11])])
+def test_ranks_ask_each_other_about_every_five_batches(tmp_path, accumulate, batches):
+    """A scheduler gives them seconds to save, so accumulated batches must not make them ask less often."""
+    asked = []
+    trainer = SimpleNamespace(accumulate_grad_batches=accumulate, world_size=2, is_last_batch=False)
+    module = SimpleNamespace(device="cpu")
+    callback = SaveOnInterrupt(tmp_path, 60, Signals())
+    for batch in range(12):
+        trainer.strategy = SimpleNamespace(reduce=lambda state, reduce_op, at=batch: (asked.append(at), state)[1])
+        callback.on_train_batch_end(trainer, module, None, None, batch)
+    assert asked == batches
