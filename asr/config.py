@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import difflib
 import math
@@ -208,3 +209,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def shard(text: str) -> tuple[int, int]:
+    """(I, N) of an argument I/N, the I-th of N parts. Raises argparse.ArgumentTypeError."""
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"'{text}' is not I/N: 1/8 is the first of eight parts, 8/8 the last")
+    return int(number), int(count)

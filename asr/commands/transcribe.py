@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from asr.commands import options
+from asr.config import shard
+from asr.files import read_text
 from asr.recognition.inputs import Recording, find_recordings, is_single
 from asr.recognition.outputs import DiskFull, OutputFolder, exists_error
 from asr.recognition.writers import WRITERS, flagged, json_line, parse_formats, word_lines
@@ -26,6 +29,8 @@ examples:
   sox x.wav -t wav - | asr transcribe - -m model.asr     audio on stdin
   asr transcribe corpus/ -m model.asr -o out --shard 2/8 --resume
                                                          the second of eight jobs, resumed
+  asr transcribe corpus/ -m model.asr -o out -f json --resume --json > all.jsonl
+                                                         what is left, and all results in input order
 """
 
 
@@ -44,9 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nbest", type=int, default=1, metavar="N", help=nbest)
     channel = "mix (default), each, or a number from 0"
     parser.add_argument("--channel", type=_channel, default="mix", metavar="C", help=channel)
-    parser.add_argument("--resume", action="store_true", help="skip recordings whose output files exist")
+    resume = "skip recordings whose output files exist; with -f json and --json their results are printed all the same"
+    parser.add_argument("--resume", action="store_true", help=resume)
     parser.add_argument("--force", action="store_true", help="overwrite output files")
-    parser.add_argument("--shard", type=_shard, metavar="I/N", help="only the I-th of N equal parts of the inputs")
+    parser.add_argument("--shard", type=shard, metavar="I/N", help="only the I-th of N equal parts of the inputs")
     marked = "in txt, mark words of lower confidence as [word?]"
     parser.add_argument("--flag-below", type=float, metavar="C", help=marked)
     options.add_window_options(parser)
@@ -133,12 +139,14 @@ def run(args: argparse.Namespace) -> int:
                     todo, channel=args.channel, nbest=args.nbest, raw=raw, batch_seconds=args.batch_seconds
                 )
             for item in plan:
-                result = item if isinstance(item, Failure) else _written(*next(results), folder, args.resume)
-                _report(result, live.rest(show) if live else show, tally)
+                new = _print_finished(item) if isinstance(item, list) else item
+                if new is not None:
+                    result = new if isinstance(new, Failure) else _written(*next(results), folder, args.resume)
+                    _report(result, live.rest(show) if live else show, tally)
                 tally.seconds = time.perf_counter() - started
                 bar.set_postfix_str(tally.speed(), refresh=False)
                 bar.update()
-                if isinstance(result, Failure) and args.fail_fast:
+                if tally.failed and args.fail_fast:
                     break
         except DiskFull as error:
             tally.failed += 1
@@ -156,9 +164,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _plan(
     args: argparse.Namespace, found: list[Recording | Failure], folder: OutputFolder | None, tally: Tally
-) -> list[Recording | Failure]:
-    """The recordings to transcribe, in order: without finished ones, and with a Failure for outputs that exist."""
-    plan: list[Recording | Failure] = []
+) -> list[Recording | Failure | list[Path]]:
+    """The recordings to transcribe, in order, with a Failure for outputs that exist.
+
+    Of those that `--resume` skips there are the JSON files where `--json` prints them.
+    """
+    plan: list[Recording | Failure | list[Path]] = []
     if args.shard:
         number, count = args.shard
         found = found[number - 1 :: count]
@@ -167,6 +178,9 @@ def _plan(
             channels = _channels(item, args)
             if args.resume and folder.finished(item.id, channels):
                 tally.skipped += 1
+                if args.json and "json" in folder.formats:
+                    place = folder.formats.index("json")
+                    plan.append([folder.paths(item.id, channel)[place] for channel in channels])
                 continue
             if not args.resume and (path := folder.existing(item.id, channels)):
                 item = Failure(item.id, item.audio_filepath, str(exists_error(path)))
@@ -220,6 +234,17 @@ def _check_output(args: argparse.Namespace, formats: tuple[str, ...], single: bo
         raise UsageError("--words is for text on stdout; for files choose -f json, ctm or tsv, which hold times")
 
 
+def _print_finished(paths: list[Path]) -> Failure | None:
+    """Print the results of earlier runs as JSON lines."""
+    for path in paths:
+        try:
+            row = json.loads(read_text(path))
+        except ValueError as error:
+            return Failure(path.stem, str(path), f"{path}: not JSON ({error}): delete it, and it is made anew")
+        _print(json.dumps(row, ensure_ascii=False) + "\n")
+    return None
+
+
 def _stdout_form(
     args: argparse.Namespace, formats: tuple[str, ...], single: bool, writers: Mapping[str, Callable[[Transcript], str]]
 ) -> Show:
@@ -264,10 +289,3 @@ def _channel(text: str) -> str | int:
     if text.isdecimal():
         return int(text)
     raise argparse.ArgumentTypeError(f"'{text}' is not mix, each or a channel number from 0")
-
-
-def _shard(text: str) -> tuple[int, int]:
-    number, slash, count = text.partition("/")
-    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f"'{text}' is not I/N: 1/8 is the first of eight parts, 8/8 the last")
-    return int(number), int(count)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,19 +15,34 @@ import numpy as np
 import soundfile
 
 from asr.audio.read import probe, read
+from asr.config import shard as shard_argument
 from asr.corpus.manifest import Utterance, write_manifest
 from asr.files import remove_unfinished, replacing
+from asr.training.process import available_cores
 from asr.types import AudioError, ManifestError, UsageError
 
 RATE = 16000  # hertz
 _NAMED = 5  # recordings left out that are named one by one
 
 
-def to_flac(utterances: Sequence[Utterance], folder: Path, rate: int = RATE) -> list[Utterance]:
+class ShardConverted(Exception):
+    """Ends a preparation with `--shard`: its part of the recordings is converted, the sets are for the whole."""
+
+
+def add_shard_argument(parser: argparse.ArgumentParser) -> None:
+    """`--shard I/N`, of recipes that pass it to `to_flac`."""
+    help = "only convert the I-th of N equal parts of the recordings, beside other machines on a shared folder"
+    parser.add_argument("--shard", type=shard_argument, metavar="I/N", help=help)
+
+
+def to_flac(
+    utterances: Sequence[Utterance], folder: Path, rate: int = RATE, shard: tuple[int, int] | None = None
+) -> list[Utterance]:
     """The utterances as mono 16-bit FLAC files at `rate` hertz, `folder`/SPEAKER/ID.flac, with their durations.
 
     All cores convert. Files that are there already are kept (each appears only when complete), so that an interrupted
     conversion goes on. Recordings that cannot be read are named and left out; AudioError where none can be read.
+    `shard` (I, N) converts the I-th of N equal parts, beside other processes, and ends in ShardConverted.
     """
 
     def convert(utterance: Utterance) -> Utterance:
@@ -42,6 +57,10 @@ def to_flac(utterances: Sequence[Utterance], folder: Path, rate: int = RATE) -> 
         seconds = soundfile.info(target).duration
         return replace(utterance, audio_filepath=str(target), duration=seconds, offset=0.0, channel=None, segment=False)
 
+    if shard:
+        number, count = shard
+        _each(convert, utterances[number - 1 :: count], "converting")
+        raise ShardConverted
     remove_unfinished(folder)
     return _each(convert, utterances, "converting")
 
@@ -124,7 +143,7 @@ def _each(work: Callable[[Utterance], Utterance], utterances: Sequence[Utterance
 
     kept: list[Utterance] = []
     failed: list[AudioError] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and encoding leave the interpreter to other threads
+    with ThreadPoolExecutor(available_cores()) as pool:  # decoding and encoding leave the interpreter to other threads
         try:
             done = pool.map(attempt, utterances)
             for result in tqdm(done, what, len(utterances), leave=False, unit="file", disable=None):

@@ -24,6 +24,7 @@ from asr.lm.files import tuned_path
 from asr.lm.ngram import NGramLM
 from asr.model.checkpoint import find_model, load_model, save_model
 from asr.recipe.corpus import WHERE, Corpus
+from asr.recipe.sets import ShardConverted
 from asr.recognition.evaluation import evaluate
 from asr.recognition.tuning import tune_on_manifest, write_tuning
 from asr.scoring.breakdown import RATE_HEADER, rate_cells, task_rates, text_table
@@ -54,7 +55,19 @@ _INCIDENTAL = (
 _CONTINUED = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "early_stopping")
 # Arguments that every recipe has; the others are its preparation's own.
 _SHARED_ARGUMENTS = {
-    *("config", "data", "output", "steps", "force", "overrides", "manifests", "lm_file", "dry_run", "train_hours"),
+    *(
+        "config",
+        "data",
+        "output",
+        "steps",
+        "force",
+        "overrides",
+        "manifests",
+        "lm_file",
+        "dry_run",
+        "train_hours",
+        "shard",
+    ),
     *WHERE,
 }
 
@@ -104,7 +117,9 @@ class Run:
         self.stamps = self.output / "steps"
 
     def steps(self, chosen: Sequence[str], forced: Sequence[str]) -> None:
-        """Do the chosen steps that are not up to date, or are forced, in order."""
+        """Do the chosen steps that are not up to date, or are forced, in order; with `--shard` only the preparation."""
+        if getattr(self.args, "shard", None):
+            chosen = [step for step in chosen if step == "prepare"]
         if not is_first_process():  # only the training is shared
             chosen = [step for step in chosen if step == "train"]
         with contextlib.ExitStack() as locks:
@@ -146,6 +161,13 @@ class Run:
         if not inputs["sources"]:  # where the user names none, what was prepared before is meant
             inputs["sources"] = stamp.read().get("inputs", {}).get("sources", [])
         if not self._is_due("prepare", stamp, inputs, wanted, force):
+            return
+        if getattr(self.args, "shard", None):  # other processes are at work in the folder
+            if not self.args.unpacked:
+                raise UsageError("--shard unpacks nothing: name the unpacked corpus with --unpacked DIR")
+            with contextlib.suppress(ShardConverted):
+                self.preparation.prepare(self.args)
+            say("[prepare] this part is converted; without --shard, the same command goes on when all parts are")
             return
         with locked(self.args.data):
             self.preparation.prepare(self.args)

@@ -8,7 +8,7 @@ from pathlib import Path
 from asr.corpus.manifest import Utterance
 from asr.files import read_lines
 from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain, source_paths
-from asr.recipe.sets import split_by_first, to_flac, write_sets
+from asr.recipe.sets import add_shard_argument, split_by_first, to_flac, write_sets
 from asr.types import ManifestError
 
 CORPUS = Corpus(
@@ -29,6 +29,7 @@ CORPUS = Corpus(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS)
+    add_shard_argument(parser)
 
 
 def sources(args: argparse.Namespace) -> list[Path]:
@@ -38,7 +39,7 @@ def sources(args: argparse.Namespace) -> list[Path]:
 def prepare(args: argparse.Namespace) -> None:
     """Write `audio/lj/ID.flac` (16 kHz) and `{train,dev,test}.jsonl` below `args.data`."""
     root = obtain(args, CORPUS, "LJSpeech-1.1")
-    utterances = to_flac(read_metadata(root), args.data / "audio")
+    utterances = to_flac(read_metadata(root), args.data / "audio", shard=args.shard)
     # a part of the corpus may have too few chapters
     write_sets(args.data, split_by_first({"chapter": chapter, "utterance": lambda u: u.id}, utterances))
 

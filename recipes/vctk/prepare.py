@@ -8,7 +8,7 @@ from pathlib import Path
 from asr.corpus.manifest import Utterance
 from asr.files import read_text
 from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain, source_paths
-from asr.recipe.sets import split_by, to_flac, write_sets
+from asr.recipe.sets import add_shard_argument, split_by, to_flac, write_sets
 from asr.types import ManifestError
 
 CORPUS = Corpus(
@@ -30,6 +30,7 @@ AUDIO = "wav48_silence_trimmed"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS)
+    add_shard_argument(parser)
     parser.add_argument("--mic", choices=("mic1", "mic2"), default="mic1", help="the microphone (default: mic1)")
 
 
@@ -41,7 +42,7 @@ def prepare(args: argparse.Namespace) -> None:
     """Write `audio/SPEAKER/ID.flac` (16 kHz) and `{train,dev,test}.jsonl` below `args.data`."""
     suffix = f"_{args.mic}.flac"
     root = obtain(args, CORPUS, AUDIO).parent
-    utterances = to_flac(read_speakers(root, suffix), args.data / "audio" / args.mic)
+    utterances = to_flac(read_speakers(root, suffix), args.data / "audio" / args.mic, shard=args.shard)
     write_sets(args.data, split_by(lambda u: u.speaker, utterances))
 
 

@@ -12,7 +12,7 @@ from asr.corpus.archive import ArchiveError, unpack
 from asr.corpus.download import download
 from asr.corpus.manifest import Utterance
 from asr.recipe.corpus import Corpus, add_source_arguments, source_paths
-from asr.recipe.sets import split_by_first, to_flac, write_sets
+from asr.recipe.sets import add_shard_argument, split_by_first, to_flac, write_sets
 from asr.types import UsageError
 
 INDEX = "http://www.repository.voxforge1.org/downloads/SpeechCorpus/Trunk/Audio/Main/16kHz_16bit"
@@ -29,6 +29,7 @@ PROMPTS = ("prompts-original", "PROMPTS")  # the first has the case and punctuat
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS)
+    add_shard_argument(parser)
     parser.add_argument("--download", action="store_true", help="fetch all submissions that the index lists")
     parser.add_argument("--mirror", default=INDEX, metavar="URL", help="another index (default: %(default)s)")
 
@@ -39,7 +40,8 @@ def sources(args: argparse.Namespace) -> list[Path]:
 
 def prepare(args: argparse.Namespace) -> None:
     """Write `audio/SPEAKER/ID.flac` and `{train,dev,test}.jsonl` below `args.data`."""
-    utterances = to_flac([u for folder in submissions(args) for u in read_submission(folder)], args.data / "audio")
+    found = [u for folder in submissions(args) for u in read_submission(folder)]
+    utterances = to_flac(found, args.data / "audio", shard=args.shard)
     named = [u for u in utterances if not is_anonymous(u.speaker)]
     groupings = {"speaker": lambda u: u.speaker, "submission": lambda u: u.extra["submission"]}
     sets = split_by_first(groupings, named)

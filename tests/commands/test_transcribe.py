@@ -367,6 +367,23 @@ def test_shards_share_the_inputs_out(run, write_audio, tmp_path):
     assert rows(run(tmp_path / "in" / "0.wav", "--shard", "2/2", "--json")[1]) == []
 
 
+def test_the_last_run_joins_the_shards_in_input_order(run, write_audio, tmp_path):
+    for i in range(4):
+        write_audio(tmp_path / "in" / f"{i}.wav", 0.3, seed=i)
+    (tmp_path / "in" / "2.wav").write_bytes(b"no audio")
+    whole = rows(run(tmp_path / "in")[1])
+    output = ("-o", tmp_path / "out", "-f", "txt,json", "--resume")
+    assert run(tmp_path / "in", "--shard", "2/2", *output)[:2] == (0, "")
+    for _ in range(2):
+        status, out, err = run(tmp_path / "in", *output, "--json")
+        assert status == 1 and "2.wav" in err  # what failed is tried again
+        assert rows(out) == whole
+    assert "3 already done" in err
+    (tmp_path / "out" / "0.json").write_text("{", encoding="utf-8")
+    status, out, err = run(tmp_path / "in", *output, "--json")
+    assert status == 1 and "0.json: not JSON" in err and rows(out)[1:] == whole[1:]
+
+
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "1/", "a/b", "-1/2"])
 def test_a_shard_is_a_part_of_a_whole(run, talk, shard):
     with pytest.raises(SystemExit) as stop:
