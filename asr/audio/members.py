@@ -1,4 +1,4 @@
-"""Recordings inside tar files: `corpus/shard-000003.tar:1536/KEY.flac` names the member whose header begins at byte 1536.
+"""Recordings inside tar files: `corpus/shard-03.tar:1536/KEY.flac` names the member whose header begins at byte 1536.
 
 So a member is found by one seek, without an index of the archive, and the name can stand wherever that of a file can.
 The header (POSIX ustar) proves that the right bytes are there.
@@ -43,7 +43,7 @@ def file_of(path: str) -> str:
 
 
 def read_member(file: BinaryIO, found: Member) -> bytes:
-    """The bytes of a member of the opened tar file. Raises AudioError if they are cut off or not those of the member."""
+    """The bytes of a member of the opened tar file. Raises AudioError if they are cut off or another's."""
     file.seek(found.position)
     header = file.read(tarfile.BLOCKSIZE)
     size = -1

@@ -1,4 +1,4 @@
-"""Which utterances may share a batch, the same in every epoch: buckets by length, windows of shards, sizes of batches."""
+"""Which utterances may share a batch, the same in every epoch: buckets by length, windows of shards, and sizes."""
 
 from __future__ import annotations
 
@@ -90,9 +90,7 @@ def make_plan(seconds: np.ndarray, largest: Largest, buckets: int, world_size: i
     return Plan(order, np.repeat(np.arange(len(sizes)), sizes), offsets, missing, place, row, cuts)
 
 
-def windowed_plan(
-    seconds: np.ndarray, largest: Largest, buckets: int, world_size: int, window_seconds: float
-) -> Plan:
+def windowed_plan(seconds: np.ndarray, largest: Largest, buckets: int, world_size: int, window_seconds: float) -> Plan:
     """One plan of the plans of all windows; those of a row get as many batches as the one that needs most."""
     rows = min(max(1, round(seconds.sum() / (window_seconds * world_size))), len(seconds) // world_size)
     cuts = _cuts(seconds, rows * world_size).tolist()

@@ -14,6 +14,7 @@ from asr.corpus.batch_plan import Largest, make_plan, windowed_plan
 from asr.corpus.mixing import Mix
 from asr.types import ConfigError, ManifestError
 
+
 class BatchSampler:
     """Training batches as lists of `(epoch, index)` pairs, for `DataLoader(dataset, batch_sampler=...)`.
 
@@ -121,7 +122,7 @@ class BatchSampler:
         return _batches(order, offsets, mine, self.epoch)
 
     def windows(self) -> list[range]:
-        """The utterances of this rank's windows, in the order in which iterating from here on uses them, one a batch."""
+        """The utterances of this rank's windows, in the order in which iterating uses them, one for each batch."""
         plan = self._plan
         _, _, groups = self._epoch_order(self.epoch)
         numbers = plan.row[groups[self.consumed :]] * self.world_size + self.rank
@@ -171,7 +172,9 @@ class BatchSampler:
         if epoch == 0 and self.sorted_first_epoch:
             groups = np.argsort(longest.reshape(-1, self.world_size).max(axis=1), kind="stable")
         elif epoch == 0:
-            rows = -(-np.diff(plan.offsets)[plan.place] // self.row_multiple) * self.row_multiple  # those that fill up, too
+            rows = (
+                -(-np.diff(plan.offsets)[plan.place] // self.row_multiple) * self.row_multiple
+            )  # with those that fill up
             padded = (longest * rows).reshape(-1, self.world_size).max(axis=1)
             first = int(np.argmax(padded))
             groups = np.concatenate([[first], groups[groups != first]])

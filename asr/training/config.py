@@ -55,8 +55,8 @@ class DataConfig:
     the batches of the first epoch shortest first (SortaGrad). With several manifests in `dev`, each has a WER of its
     own, beside that of all.
 
-    Where all of `train` lies in shards (`asr data shard`), these are read front to back: a batch is drawn from one
-    window of `window_hours` of audio, and as many windows as there are devices are in use at a time.
+    Where all of `train` lies in shards (`asr data shard`), and is neither weighted nor sorted, these are read front to
+    back: each device draws its batches from one window of `window_hours` of audio after another.
 
     `batch_seconds` bounds the padded audio of one batch on one device: it is the setting to lower when memory runs out.
     `workers` -1 chooses by the number of cores. `cache_audio` keeps decoded audio in memory (small sets only).
@@ -65,7 +65,7 @@ class DataConfig:
     train: FilePath | TrainingSet | tuple[FilePath | TrainingSet, ...] = ()
     mix_temperature: float = 1.0
     sorted_first_epoch: bool = False
-    window_hours: float = 2.0
+    window_hours: float = 4.0
     dev: FilePath | tuple[FilePath, ...] = ()
     test: dict[str, FilePath] = field(default_factory=dict)
     batch_seconds: float = 120.0
