@@ -22,7 +22,7 @@ from asr.types import AudioError, UsageError
 
 @pytest.fixture
 def corpus(tmp_path: Path, write_audio) -> Manifest:
-    """Twelve utterances: FLAC, WAV, windows and a channel of longer recordings, 24 bits, names that tar files dislike."""
+    """Twelve utterances: FLAC, WAV, windows and a channel of a recording, 24 bits, names that tar files dislike."""
     folder = tmp_path / "corpus"
     rows = []
     for number in range(6):
@@ -134,7 +134,7 @@ def test_damaged_shards_are_named_in_one_line(corpus: Manifest, tmp_path: Path) 
         with pytest.raises(AudioError, match=reason) as error:
             read(path)
         assert "\n" not in str(error.value) and str(error.value).startswith(file_of(path))
-    with open(tar, "r+b") as file:
+    with Path(tar).open("r+b") as file:
         file.truncate(other.position + 1000)
     assert len(samples(first))
     with pytest.raises(AudioError, match="cut off before its end"):
