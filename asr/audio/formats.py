@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from asr.audio.headers import Slice, corrected, data_extent, ogg_is_chained, ogg_is_cut
+from asr.audio.members import member, read_member
 from asr.audio.mpeg import readable_frames
 from asr.audio.readers import AudioReader, FfmpegReader, RawFormat, SoundFileReader, Undecodable
 from asr.types import AudioError
@@ -83,6 +84,7 @@ _FORMATS = (
     Format("gzip", rb"\x1f\x8b", _UNPACK),
     Format("bzip2", rb"BZh", _UNPACK),
     Format("xz", rb"\xfd7zXZ\x00", _UNPACK),
+    Format("tar", rb".{257}ustar", f"{_UNPACK}, or name the manifest beside it if 'asr data shard' wrote it"),
     Format("7z", rb"7z\xbc\xaf\x27\x1c", _UNPACK),
     Format("git-lfs pointer", rb"version https://git-lfs", "it needs git lfs pull, which fetches the recording itself"),
 )
@@ -90,10 +92,13 @@ _SHORT_MAGIC = ("", "mp3", "aac", "ac3", "gzip", "dss", "ds2")  # may as well be
 
 
 def open_file(source: File, name: str | None, stack: ExitStack) -> tuple[BinaryIO, str, Path | None]:
-    """A seekable binary file, its name for messages, and its path if it is on disk."""
+    """A seekable binary file, its name for messages, and its path if it is on disk (not inside a tar file)."""
     if isinstance(source, bytes | bytearray | memoryview):
         return io.BytesIO(source), name or "bytes", None
     if isinstance(source, str | os.PathLike):
+        if inside := member(os.fspath(source)):
+            file = stack.enter_context(_open_path(Path(inside.tar), inside.tar))
+            return io.BytesIO(read_member(file, inside)), name or str(source), None
         path = Path(source)
         label = name or str(source)
         file = stack.enter_context(_open_path(path, label))

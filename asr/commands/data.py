@@ -1,9 +1,10 @@
-"""`asr data check|stats|init|convert`: problems of a corpus, its totals, what to train it with, other formats."""
+"""`asr data check|stats|init|convert|shard`: problems of a corpus, totals, sets and settings, formats, tar files."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import sys
 from collections import Counter
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 _init,
             ),
             "convert": ("Kaldi, CSV, TSV <-> JSONL; LibriSpeech, Common Voice -> JSONL", _add_convert, _convert),
+            "shard": ("write audio and transcripts to tar files, to be read front to back", _add_shard, _shard),
         },
     )
 
@@ -120,6 +122,30 @@ def _init(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_shard(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Write a corpus to DIR as tar files in WebDataset's layout (KEY.flac, KEY.json), and DIR/index.jsonl, a "
+        "manifest of what is in them, for slow or remote disks and for millions of files. A run that was interrupted "
+        "goes on where it stopped. Utterances whose audio cannot be read are named and left out (exit status 1)."
+    )
+    parser.add_argument("manifest", metavar="MANIFEST")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder of the shards")
+    size = "size of a shard, about (default: 500MB)"
+    parser.add_argument("--size", type=_bytes, default="500MB", metavar="SIZE", help=size)
+    most = "utterances in a shard, at most (default: no bound)"
+    parser.add_argument("--utterances", type=int, default=0, metavar="N", help=most)
+    order = "leave the utterances in order (default: shuffled, as batches are drawn from neighbors)"
+    parser.add_argument("--keep-order", action="store_true", help=order)
+    parser.add_argument("--jobs", type=int, default=0, metavar="N", help="processes (default: one for each core)")
+
+
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG])B", text.strip().upper())
+    if not found or not float(found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 500MB or 1.5GB")
+    return int(float(found[1]) * {"K": 10**3, "M": 10**6, "G": 10**9}[found[2]])
+
+
 def _check(args: argparse.Namespace) -> int:
     from asr.corpus.audit import audit
     from asr.corpus.check import write_skipped
@@ -182,6 +208,34 @@ def _convert(args: argparse.Namespace) -> int:
         options.say(f"asr: note: {note}")
     print(f"{target}: {_count(len(manifest), 'utterance')}, {_hours(manifest)}")
     return 1 if unreadable else 0
+
+
+def _shard(args: argparse.Namespace) -> int:
+    from asr.corpus.manifest import Manifest
+    from asr.corpus.shards import write_shards
+    from asr.training.process import available_cores
+
+    if args.utterances < 0 or args.jobs < 0:
+        raise UsageError("--utterances and --jobs must not be negative")
+    manifest = Manifest.read(args.manifest, require_text=False)
+    shards = write_shards(
+        manifest,
+        Path(args.output),
+        size=args.size,
+        most=args.utterances,
+        shuffle=not args.keep_order,
+        jobs=args.jobs or available_cores(),
+        advance=_progress(len(manifest)),
+    )
+    for error in shards.left_out:
+        options.say(f"asr: left out: {error}")
+    for note in shards.notes:
+        options.say(f"asr: note: {note}")
+    written = Manifest.read(shards.index, require_text=False)
+    size = sum(path.stat().st_size for path in shards.tars) / 1e6
+    shown = f"{_count(len(written), 'utterance')}, {_hours(written)} in {_count(len(shards.tars), 'shard')}"
+    print(f"{shards.index}: {shown}, {size:,.1f} MB")
+    return 1 if shards.left_out else 0
 
 
 def _target(

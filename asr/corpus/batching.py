@@ -6,18 +6,13 @@ import hashlib
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from asr.corpus.batch_plan import Largest, make_plan, windowed_plan
 from asr.corpus.mixing import Mix
 from asr.types import ConfigError, ManifestError
-
-# Inside one bucket the longest utterance is at most this many times the shortest (unless the bucket would then be
-# smaller than BUCKET_BATCHES batches), which bounds the padding to about a tenth whatever the corpus looks like.
-BUCKET_RATIO = 1.25
-BUCKET_BATCHES = 4  # a bucket of fewer would give nearly the same batches every epoch
 
 
 class BatchSampler:
@@ -33,6 +28,12 @@ class BatchSampler:
     (see `Mix`; the k-th repetition of an utterance is index + k * utterances): where the number of batches is not a
     multiple of `world_size`, some are split. Only where nothing can be split any more (every batch is a single
     utterance) do up to `world_size` - 1 utterances run twice.
+
+    Windows. With `window_seconds` the utterances are taken to lie in the order of large files (see asr.corpus.shards),
+    which are to be read front to back: they are cut, in this order, into windows of about so many seconds, and a batch
+    is drawn from one window. One row of `world_size` windows after another is used up, one window by each rank; an
+    epoch shuffles the rows, the batches of a row and, in buckets, the utterances of a window. All that is said above
+    holds, the repeated utterances counting for each row; the batches are a few more.
 
     Position. Workers fetch ahead of training, so iterating never moves the position (`epoch`, `consumed`); `advance()`
     does, called once for each batch that training has *finished*, and it rolls over to the next epoch after the last
@@ -53,6 +54,7 @@ class BatchSampler:
             enough utterances of similar length are left.
         corpora, weights: the number of each utterance's corpus, and how often an epoch holds those of each corpus.
         sorted_first_epoch: the batches of epoch 0 run shortest first (SortaGrad; Amodei et al., 2016, "Deep Speech 2").
+        window_seconds: 0 for batches drawn from all utterances; not with weights that are not whole.
 
     Raises ConfigError for settings that cannot work, ManifestError for durations that are not positive.
     """
@@ -73,6 +75,7 @@ class BatchSampler:
         corpora: Sequence[int] | np.ndarray | None = None,
         weights: Sequence[float] = (1.0,),
         sorted_first_epoch: bool = False,
+        window_seconds: float = 0.0,
     ) -> None:
         seconds = _checked(durations, batch_seconds, rank, world_size, max_batch_size)
         if not (max_stretch >= 1 and math.isfinite(max_stretch)):
@@ -88,8 +91,13 @@ class BatchSampler:
         corpus_of = np.zeros(len(seconds), np.int64) if corpora is None else np.asarray(corpora)
         self._mix = Mix(seconds, corpus_of, weights)
         lengthened = seconds[self._mix.bounds()] * max_stretch + max_added
-        largest = _Largest(float(batch_seconds), max_batch_size, row_multiple)
-        self._plan = _make_plan(lengthened, largest, buckets, world_size)
+        largest = Largest(float(batch_seconds), max_batch_size, row_multiple)
+        if window_seconds and not self._mix.even:
+            raise ConfigError("window_seconds: corpora with weights cannot be read in windows")
+        if window_seconds and len(seconds) >= world_size:
+            self._plan = windowed_plan(lengthened, largest, buckets, world_size, window_seconds)
+        else:
+            self._plan = make_plan(lengthened, largest, buckets, world_size)
         self._seconds = seconds.astype(np.float32)
         # "True" stands for a setting that is gone: the fingerprints of older checkpoints must stay the same.
         settings = f"{batch_seconds} {buckets} True {seed} {world_size} {max_batch_size} {max_stretch} {max_added}"
@@ -97,6 +105,8 @@ class BatchSampler:
             settings += f" {row_multiple}"
         if sorted_first_epoch:
             settings += " sorted"
+        if window_seconds:
+            settings += f" windows {window_seconds}"
         if not self._mix.even:
             settings += f" {list(weights)} {hashlib.sha256(corpus_of.astype(np.int64).tobytes()).hexdigest()}"
         self._fingerprint = hashlib.sha256(self._seconds.tobytes() + settings.encode()).hexdigest()[:16]
@@ -108,8 +118,15 @@ class BatchSampler:
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """The batches of `epoch` from `consumed` on; the position is read now, not at the first batch."""
         order, offsets, groups = self._epoch_order(self.epoch)
-        mine = groups[self.consumed :] * self.world_size + self.rank
+        mine = self._plan.place[groups[self.consumed :] * self.world_size + self.rank]
         return _batches(order, offsets, mine, self.epoch)
+
+    def windows(self) -> list[range]:
+        """The utterances of this rank's windows, in the order in which iterating uses them, one for each batch."""
+        plan = self._plan
+        _, _, groups = self._epoch_order(self.epoch)
+        numbers = plan.row[groups[self.consumed :]] * self.world_size + self.rank
+        return [range(*plan.cuts[number : number + 2]) for number in numbers.tolist()]
 
     def advance(self, batches: int = 1) -> None:
         """Move the position past `batches` batches that training has finished (not merely fetched)."""
@@ -149,13 +166,15 @@ class BatchSampler:
             extra = np.resize(np.argsort(rng.random(len(order)), kind="stable"), plan.repeated)
             order = np.concatenate([order, order[extra]])
         order = self._mix.epoch(epoch + self.seed)[order]
-        groups = np.argsort(rng.random(len(self)), kind="stable")
+        groups = np.lexsort((rng.random(len(self)), rng.random(plan.row[-1] + 1)[plan.row]))
         if epoch == 0:
-            longest = np.maximum.reduceat(self._seconds[order % len(self._seconds)], plan.offsets[:-1])
+            longest = np.maximum.reduceat(self._seconds[order % len(self._seconds)], plan.offsets[:-1])[plan.place]
         if epoch == 0 and self.sorted_first_epoch:
             groups = np.argsort(longest.reshape(-1, self.world_size).max(axis=1), kind="stable")
         elif epoch == 0:
-            rows = -(-np.diff(plan.offsets) // self.row_multiple) * self.row_multiple  # those that fill up, too
+            rows = (
+                -(-np.diff(plan.offsets)[plan.place] // self.row_multiple) * self.row_multiple
+            )  # with those that fill up
             padded = (longest * rows).reshape(-1, self.world_size).max(axis=1)
             first = int(np.argmax(padded))
             groups = np.concatenate([[first], groups[groups != first]])
@@ -181,7 +200,7 @@ class EvaluationBatchSampler:
         row_multiple: int = 1,
     ) -> None:
         seconds = _checked(durations, batch_seconds, rank, world_size, max_batch_size)
-        largest = _Largest(batch_seconds, max_batch_size, row_multiple)
+        largest = Largest(batch_seconds, max_batch_size, row_multiple)
         self._order = np.argsort(-seconds, kind="stable")
         sorted_seconds = seconds[self._order]
         offsets = [0]
@@ -201,75 +220,6 @@ class EvaluationBatchSampler:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         return _batches(self._order, self._offsets, self._mine, 0)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is the same in every epoch: utterances by length, their buckets, and where the batches begin."""
-
-    order: np.ndarray  # (utterances,) indices, longest first
-    bucket: np.ndarray  # (utterances,) bucket number of each position of `order`
-    offsets: np.ndarray  # (batches + 1,) first position of each batch, the repeated utterances at the end
-    repeated: int  # utterances that run twice in an epoch
-
-    @property
-    def batches(self) -> int:
-        return len(self.offsets) - 1
-
-
-@dataclass(frozen=True)
-class _Largest:
-    """Utterances in a batch whose longest has so many seconds, at most: at least one, however long it is.
-
-    With them the multiple to keep to: where not even `row_multiple` utterances fit, there is none (1).
-    """
-
-    batch_seconds: float
-    max_batch_size: int
-    row_multiple: int
-
-    def __call__(self, longest: float) -> tuple[int, int]:
-        size = max(1, int(self.batch_seconds / longest))
-        size = min(size, self.max_batch_size) if self.max_batch_size else size
-        unit = self.row_multiple if size >= self.row_multiple else 1
-        return size - size % unit, unit
-
-
-def _make_plan(seconds: np.ndarray, largest: _Largest, buckets: int, world_size: int) -> _Plan:
-    order = np.argsort(-seconds, kind="stable")
-    falling = seconds[order]
-    mass = np.cumsum(falling)
-    borders, counts, units = [0], [], []
-    while borders[-1] < len(order):
-        start = borders[-1]
-        longest = falling[start]
-        size, unit = largest(longest)
-        # A bucket ends with its share of all audio, or before an utterance that needs too much padding.
-        by_mass = int(np.searchsorted(mass, mass[start] - longest + mass[-1] / buckets, side="right"))
-        by_ratio = int(np.searchsorted(-falling, -longest / BUCKET_RATIO, side="right"))
-        end = min(max(min(by_mass, by_ratio), start + BUCKET_BATCHES * size), len(order))
-        if longest > largest.batch_seconds:  # batches of their own must not draw others into batches of one
-            end = int(np.searchsorted(-falling, -largest.batch_seconds, side="left"))
-        if end < len(order):
-            end -= (end - start) % unit
-        borders.append(end)
-        counts.append(math.ceil((end - start) / size))
-        units.append(unit)
-
-    sizes = np.diff(borders)
-    count, unit_of = np.array(counts), np.array(units)
-    missing = -int(count.sum()) % world_size
-    while missing and (sizes > count).any():  # one batch more where that changes the size of the batches least
-        whole = -(-sizes // unit_of) > count  # without breaking the multiple, if there is such a bucket
-        splits = whole if whole.any() else sizes > count
-        count[np.argmax(np.where(splits, count, 0))] += 1
-        missing -= 1
-    unit_of = np.where(-(-sizes // unit_of) < count, 1, unit_of)
-    # a bucket's batches differ by at most one unit: no small leftover batch
-    parts = zip(borders, -(-sizes // unit_of), count, unit_of, strict=False)
-    offsets = np.concatenate([b + np.arange(c) * s // c * unit for b, s, c, unit in parts])
-    ends = len(order) + np.arange(missing + 1)
-    return _Plan(order, np.repeat(np.arange(len(sizes)), sizes), np.concatenate([offsets, ends]), missing)
 
 
 def _batches(

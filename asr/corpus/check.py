@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asr.audio.formats import open_file
 from asr.audio.read import AudioInfo, probe, read
 from asr.corpus.manifest import Manifest, Utterance, repeats
 from asr.files import write_text
@@ -247,7 +249,8 @@ def _decode(utterance: Utterance) -> tuple[list[_Problem], int]:
 @lru_cache(maxsize=4096)
 def _probe(path: str) -> tuple[AudioInfo | str, int]:
     try:
-        return probe(path), Path(path).stat().st_size
+        with ExitStack() as stack:
+            return probe(path), open_file(path, None, stack)[0].seek(0, os.SEEK_END)
     except (AudioError, OSError, ValueError) as error:  # ValueError: a null byte in the name
         return str(error), 0
 
@@ -265,7 +268,8 @@ def _disagreements(utterance: Utterance, info: AudioInfo) -> Iterator[_Problem]:
 
 
 def _file_identity(path: str) -> int:
-    with Path(path).open("rb") as file:
+    with ExitStack() as stack:
+        file, _, _ = open_file(path, None, stack)
         return _identity(iter(partial(file.read, 1 << 20), b""))
 
 

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from asr.audio.members import file_of
 from asr.corpus.kaldi import read_kaldi, write_kaldi
 from asr.corpus.manifest import Manifest, Utterance, audio_seconds, write_manifest
 from asr.corpus.pairs import is_pairs, read_pairs
@@ -67,7 +68,7 @@ def read_corpus(
 
 
 def _exists(path: str | Path) -> bool:
-    return os.path.exists(path)  # noqa: PTH110 - a path may be too long for Path.exists
+    return os.path.exists(file_of(str(path)))  # noqa: PTH110 - a path may be too long for Path.exists
 
 
 def _path_hint(audio: str, folder: Path) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from asr.audio.members import file_of
 from asr.corpus.download import file_digest
 from asr.corpus.manifest import Manifest
 from asr.files import file_state, replacing, write_text
@@ -221,7 +222,7 @@ def cached_emissions(
     """
     index, data = Path(folder) / "emissions.json", Path(folder) / "emissions.npy"
     audio = hashlib.sha256()  # of the states of all audio files together, so that a corrected recording is noticed
-    for path in sorted({utterance.audio_filepath for utterance in manifest}):
+    for path in sorted({file_of(utterance.audio_filepath) for utterance in manifest}):
         audio.update(json.dumps(file_state(Path(path)), sort_keys=True).encode())
     key = {"model": file_digest(find_model(model)), "manifest": manifest.sha256, "audio": audio.hexdigest()}
     try:

@@ -55,6 +55,9 @@ class DataConfig:
     runs the batches of the first epoch shortest first (SortaGrad). With several manifests in `dev`, the WER of each is
     logged, too.
 
+    Where all of `train` lies in shards (`asr data shard`), and is neither weighted nor sorted, these are read front to
+    back: each device draws its batches from one window of `window_hours` of audio after another.
+
     `batch_seconds` bounds the padded audio of one batch on one device: it is the setting to lower when memory runs out.
     `workers` -1 chooses by the number of cores. `cache_audio` keeps decoded audio in memory (small sets only).
     """
@@ -62,6 +65,7 @@ class DataConfig:
     train: FilePath | TrainingSet | tuple[FilePath | TrainingSet, ...] = ()
     mix_temperature: float = 1.0
     sorted_first_epoch: bool = False
+    window_hours: float = 4.0
     dev: FilePath | tuple[FilePath, ...] = ()
     test: dict[str, FilePath] = field(default_factory=dict)
     batch_seconds: float = 120.0
@@ -77,6 +81,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.mix_temperature < math.inf:
             raise ValueError(f"mix_temperature must be at least 1, found {self.mix_temperature:g}")
+        if not 0 < self.window_hours < math.inf:
+            raise ValueError(f"window_hours must be above 0, found {self.window_hours:g}")
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
+from itertools import groupby
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -14,10 +17,12 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch.utils.data import DataLoader
 
+from asr.audio.members import member
 from asr.corpus.batching import BatchSampler, EvaluationBatchSampler
 from asr.corpus.check import Skip, infeasible, unknown_symbols, write_skipped
 from asr.corpus.manifest import Manifest, Utterance
 from asr.corpus.mixing import mixed_weights
+from asr.corpus.shards import holds_shards
 from asr.model.acoustic import output_length
 from asr.model.shapes import fast_rows
 from asr.text.normalize import normalize, tag_warnings
@@ -27,6 +32,7 @@ from asr.training.dataset import Batch, SpeechDataset, auto_workers, collate, wo
 from asr.training.process import say
 from asr.types import AudioError, ConfigError, Failure, ManifestError, TextError
 
+_PIECE = 4 << 20  # bytes read at once from a shard
 MAX_SKIPPED = 0.01  # above this share something is wrong with the data, not with a few utterances
 
 _log = logging.getLogger(__name__)
@@ -164,6 +170,45 @@ class UnreadableCount:
             )
 
 
+class ReadAhead:
+    """The batches of a sampler over shards; a thread reads the window in use and the next one into the system's cache.
+
+    It reads each shard from front to back, in large pieces, which suits slow and remote disks; the workers then find
+    the members in memory, in whatever order the batches need them. Windows should be small compared to the memory: an
+    hour of FLAC at 16 kHz takes about 60 MB. What cannot be read is left for the workers to report.
+    """
+
+    def __init__(self, sampler: BatchSampler, manifest: Manifest) -> None:
+        self._sampler, self._manifest = sampler, manifest
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        windows = self._sampler.windows()
+        changes = [window for window, _ in groupby(windows)]
+        place = -1
+        for batch, window in zip(self._sampler, windows, strict=True):
+            if place < 0 or window != changes[place]:
+                place += 1
+                ahead = changes[place + (place > 0) : place + 2]
+                Thread(target=self._read, args=(ahead,), daemon=True).start()
+            yield batch
+
+    def _read(self, windows: list[range]) -> None:
+        piece = bytearray(_PIECE)
+        for window in windows:
+            spans: dict[str, list[int]] = {}
+            for index in window:
+                if found := member(self._manifest[index].audio_filepath):
+                    spans.setdefault(found.tar, []).append(found.position)
+            for tar, positions in spans.items():
+                with suppress(OSError), open(tar, "rb", buffering=0) as file:  # noqa: PTH123 - no text
+                    file.seek(min(positions))
+                    while file.tell() < max(positions) and file.readinto(piece):
+                        pass
+
+
 class KeepPosition(Callback):
     """Tells the sampler of every batch that training has finished; a callback, so that it runs before checkpoints."""
 
@@ -186,6 +231,12 @@ class SpeechDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
+        weights = weights_of(self.run_config.data, self.train_manifest)
+        in_windows = (
+            holds_shards(self.train_manifest)
+            and all(weight == 1 for weight in weights)
+            and not self.run_config.data.sorted_first_epoch
+        )
         self.sampler = training_sampler(
             self.run_config,
             self.train_manifest.durations,
@@ -193,13 +244,15 @@ class SpeechDataModule(pl.LightningDataModule):
             self.trainer.world_size,
             row_multiple=fast_rows(self.trainer.strategy.root_device),
             corpora=self.train_manifest.files,
-            weights=weights_of(self.run_config.data, self.train_manifest),
+            weights=weights,
             sorted_first_epoch=self.run_config.data.sorted_first_epoch,
+            window_seconds=3600 * self.run_config.data.window_hours if in_windows else 0.0,
         )
         if self.resume_position is not None:
             self.sampler.load_state_dict(self.resume_position)
             self.resume_position = None
-        return self._loader(self.train_manifest, self.sampler, training=True)
+        batches = ReadAhead(self.sampler, self.train_manifest) if in_windows else self.sampler
+        return self._loader(self.train_manifest, batches, training=True)
 
     def val_dataloader(self) -> DataLoader:
         assert self.trainer is not None

@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 from collections import Counter
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -83,9 +84,61 @@ def test_every_utterance_once_in_equal_counts_within_the_bound(
 
 
 @settings(max_examples=60, deadline=None)
-@given(DURATIONS, WORLD_SIZES, st.integers(0, 3), st.integers(0, 200), st.integers(-5, 5), ROW_MULTIPLES)
-def test_resume_anywhere_is_the_tail_of_the_unbroken_run(durations, world_size, epoch, steps, seed, row_multiple):
-    options = {"batch_seconds": 30.0, "seed": seed, "row_multiple": row_multiple}
+@given(DURATIONS, st.floats(1, 120), WORLD_SIZES, st.sampled_from([0, 7]), st.integers(0, 2), st.floats(1, 300))
+def test_windows_hold_each_utterance_once_in_equal_counts_within_the_bound(
+    durations, batch_seconds, world_size, max_batch_size, epoch, window_seconds
+):
+    options = {"batch_seconds": batch_seconds, "max_batch_size": max_batch_size, "window_seconds": window_seconds}
+    samplers = ranks(durations, world_size, **options)
+    seen = Counter()
+    windows_of_ranks = []
+    for sampler in samplers:
+        sampler.advance(epoch * len(sampler))
+        share = list(sampler)
+        assert len(share) == len(samplers[0])
+        windows = sampler.windows()
+        for batch, window in zip(share, windows, strict=True):
+            assert len(durations) < world_size or {index for _, index in batch} <= set(window)
+            assert len(batch) == 1 or padded(batch, durations) <= batch_seconds * (1 + 1e-6)
+            assert not max_batch_size or len(batch) <= max_batch_size
+        seen.update(indices(share))
+        windows_of_ranks.append(windows)
+        in_turn = [window for window, _ in groupby(windows)]
+        late = in_turn[1:] if epoch == 0 else in_turn  # the largest batch of all comes first in epoch 0
+        assert len(late) == len(set(late))  # no window is opened twice
+    assert set(seen) == set(range(len(durations)))
+    for index, count in seen.items():  # repeated only where nothing was left to split
+        window_sizes = Counter(window for windows in windows_of_ranks for window in windows if index in window)
+        if count > 1 and len(durations) >= world_size:
+            assert all(batches >= len(window) for window, batches in window_sizes.items())
+
+
+def test_one_window_of_all_utterances_gives_the_batches_without_windows(durations):
+    plain, windowed = BatchSampler(durations, 60, seed=3), BatchSampler(durations, 60, seed=3, window_seconds=1e6)
+    assert list(plain) == list(windowed)
+    many = np.resize(durations, 5000)
+    assert len(BatchSampler(many, 60, window_seconds=3600)) <= 1.05 * len(BatchSampler(many, 60))
+
+
+def test_windows_exclude_weights(durations):
+    with pytest.raises(ConfigError, match="window_seconds"):
+        BatchSampler(durations, 60, weights=[1.5], window_seconds=600)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    DURATIONS,
+    WORLD_SIZES,
+    st.integers(0, 3),
+    st.integers(0, 200),
+    st.integers(-5, 5),
+    ROW_MULTIPLES,
+    st.sampled_from([0.0, 60.0]),
+)
+def test_resume_anywhere_is_the_tail_of_the_unbroken_run(
+    durations, world_size, epoch, steps, seed, row_multiple, window_seconds
+):
+    options = {"batch_seconds": 30.0, "seed": seed, "row_multiple": row_multiple, "window_seconds": window_seconds}
     for unbroken, resumed in zip(
         ranks(durations, world_size, **options), ranks(durations, world_size, **options), strict=True
     ):
