@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import soundfile
-from asr.scoring.tables import text_table
 
-from asr.corpus.download import extract
+from asr.corpus.archive import extract
 from asr.files import write_text
+from asr.scoring.breakdown import text_table
 from asr.training.record import provenance
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "an4"

@@ -94,7 +94,11 @@ def windowed_plan(seconds: np.ndarray, largest: Largest, buckets: int, world_siz
     """One plan of the plans of all windows; those of a row get as many batches as the one that needs most."""
     rows = min(max(1, round(seconds.sum() / (window_seconds * world_size))), len(seconds) // world_size)
     cuts = _cuts(seconds, rows * world_size).tolist()
-    order, bucket, offsets, place, row = ([] for _ in range(5))
+    order: list[np.ndarray] = []
+    bucket: list[np.ndarray] = []
+    offsets: list[np.ndarray] = []
+    place: list[np.ndarray] = []
+    row: list[np.ndarray] = []
     size = count = kinds = 0  # of the utterances, batches and buckets so far
     for first in range(0, len(cuts) - 1, world_size):
         windows = [slice(*cuts[number : number + 2]) for number in range(first, first + world_size)]
@@ -110,8 +114,9 @@ def windowed_plan(seconds: np.ndarray, largest: Largest, buckets: int, world_siz
         place.append((count + np.arange(batches * world_size).reshape(world_size, batches)).T.ravel())
         row.append(np.full(batches, first // world_size))
         count += batches * world_size
-    joined = [np.concatenate(parts) for parts in (order, bucket, [*offsets, [size]])]
-    return Plan(*joined, 0, np.concatenate(place), np.concatenate(row), cuts)
+    offsets.append(np.array([size]))
+    joined = [np.concatenate(parts) for parts in (order, bucket, offsets)]
+    return Plan(joined[0], joined[1], joined[2], 0, np.concatenate(place), np.concatenate(row), cuts)
 
 
 def _cuts(seconds: np.ndarray, pieces: int) -> np.ndarray:
