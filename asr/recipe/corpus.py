@@ -39,8 +39,8 @@ class Corpus:
 
     `hours` are those of the official corpus, `set_hours` those of its sets by the names of their manifests, and
     `disk_gb` what the recipe leaves in its data folder, archives included. `hours`, `disk_gb` and `download`, else the
-    size of all archives, may be words where they depend on what is chosen. `by_hand` says how to get what no program
-    may fetch.
+    size of all archives, may be words where they depend on what is chosen. `mean_seconds` is the length of an utterance
+    to plan with before there are any. `by_hand` says how to get what no program may fetch.
     """
 
     speech: str
@@ -52,6 +52,7 @@ class Corpus:
     by_hand: str = ""
     set_hours: Mapping[str, float] = field(default_factory=dict)
     download: str = ""
+    mean_seconds: float = 8.0
 
     @property
     def download_gb(self) -> float:

@@ -15,7 +15,6 @@ from asr.training.config import manifests
 from asr.training.plan import corpus, expected_vocabulary, in_words, plan, spread_durations
 
 H100 = (2000.0, 2700.0)  # seconds of audio a second: trainings of this project's models on one H100
-_MEAN_SECONDS = 8.0  # of an utterance, before any has been seen
 
 
 def lines(run: Run, chosen: Sequence[str], forced: Sequence[str]) -> list[str]:
@@ -64,11 +63,12 @@ def _training(run: Run) -> list[str]:
         hours = _hours(run, [path.stem for path in paths])
         if not hours:
             return ["its size is known after the preparation"]
-        count = max(1, round(hours * 3600 / _MEAN_SECONDS))
-        durations = spread_durations(hours, count, min(4 * _MEAN_SECONDS, config.data.max_duration))
+        mean = facts.mean_seconds
+        count = max(1, round(hours * 3600 / mean))
+        durations = spread_durations(hours, count, min(4 * mean, config.data.max_duration))
         vocabulary = expected_vocabulary(config)
         assumed = f"{hours:.4g} hours" if facts.set_hours else f"{hours:.4g} hours at most"
-        return [f"{assumed}, if utterances last {_MEAN_SECONDS:g} s in the mean", *_lines(run, durations, vocabulary)]
+        return [f"{assumed}, if utterances last {mean:g} s in the mean", *_lines(run, durations, vocabulary)]
     return _lines(run, durations, vocabulary)
 
 

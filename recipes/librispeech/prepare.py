@@ -37,6 +37,7 @@ CORPUS = Corpus(
     disk_gb=125,
     archives=tuple(Archive(f"{BASE_URL}/{name}.tar.gz", gb, f"md5:{md5}") for name, (md5, gb) in SPLITS.items()),
     set_hours={"train-clean-100": 100.6, "train-clean-360": 363.6, "train-other-500": 496.7},
+    mean_seconds=12.3,
 )
 
 
