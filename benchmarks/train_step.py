@@ -3,7 +3,8 @@
     python benchmarks/train_step.py [--device cuda] [--output benchmarks/results/train_step.json]
 
 Both networks hold the same weights and see the same batch in the same process; the step is forward, CTC loss, backward.
-Rounds alternate between the two, and the median of each is compared, so that a busy machine slows both alike.
+Rounds alternate between the two, and ours in bf16, and the median of each is compared, so that a busy machine slows all
+alike.
 """
 
 from __future__ import annotations
@@ -59,13 +60,14 @@ def compare(cell: str, args: argparse.Namespace) -> dict[str, float]:
     token_lengths = (lengths // 1600).long()
     tokens = torch.randint(1, args.vocab, (int(token_lengths.sum()),), device=device)
 
-    def step(model: AcousticModel) -> Callable[[], float]:
+    def step(model: AcousticModel, bf16: bool = False) -> Callable[[], float]:
         def once() -> float:
             model.zero_grad(set_to_none=True)
             if device.type == "cuda":
                 torch.cuda.synchronize()
             started = time.perf_counter()
-            log_probs, frames = model(waveforms, lengths)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                log_probs, frames = model(waveforms, lengths)
             ctc_loss(log_probs, frames, tokens, token_lengths).loss.backward()
             if device.type == "cuda":
                 torch.cuda.synchronize()
@@ -73,16 +75,18 @@ def compare(cell: str, args: argparse.Namespace) -> dict[str, float]:
 
         return once
 
-    steps = step(ours), step(packed)
-    for warm in steps:
+    steps = step(ours), step(packed), step(ours, bf16=True)
+    for warm in steps[:2]:
         warm()
     difference = gradient_difference(ours, packed)
+    steps[2]()
     times = [[once() for once in steps] for _ in range(args.rounds)]
-    ours_seconds, packed_seconds = (statistics.median(column) for column in zip(*times, strict=True))
+    ours_seconds, packed_seconds, bf16_seconds = (statistics.median(column) for column in zip(*times, strict=True))
     return {
         "ours_seconds": round(ours_seconds, 4),
         "packed_seconds": round(packed_seconds, 4),
         "ratio": round(packed_seconds / ours_seconds, 2),
+        "bf16_seconds": round(bf16_seconds, 4),
         "gradient_difference": difference,
     }
 
@@ -115,7 +119,7 @@ def main() -> None:
         result = report["results"][cell] = compare(cell, args)
         print(
             f"{cell:5s} ours {result['ours_seconds']:7.3f} s   packed {result['packed_seconds']:7.3f} s   "
-            f"{result['ratio']:5.2f}x   largest relative gradient difference {result['gradient_difference']:.1e}"
+            f"{result['ratio']:5.2f}x   ours in bf16 {result['bf16_seconds']:7.3f} s   largest relative gradient difference {result['gradient_difference']:.1e}"
         )
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
