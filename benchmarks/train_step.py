@@ -119,7 +119,8 @@ def main() -> None:
         result = report["results"][cell] = compare(cell, args)
         print(
             f"{cell:5s} ours {result['ours_seconds']:7.3f} s   packed {result['packed_seconds']:7.3f} s   "
-            f"{result['ratio']:5.2f}x   ours in bf16 {result['bf16_seconds']:7.3f} s   largest relative gradient difference {result['gradient_difference']:.1e}"
+            f"{result['ratio']:5.2f}x   ours in bf16 {result['bf16_seconds']:7.3f} s   "
+            f"largest relative gradient difference {result['gradient_difference']:.1e}"
         )
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
