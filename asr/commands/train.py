@@ -83,7 +83,7 @@ def _plan(args: argparse.Namespace) -> int:
         raise UsageError(f"--throughput must be positive, found {args.throughput:g}")
     config = read_config(args.recipe, args.overrides)  # before Lightning is imported, for early errors
 
-    from asr.training.measure import out_of_memory
+    from asr.model.acoustic import out_of_memory
     from asr.training.plan import corpus, plan
 
     durations, vocab_size = corpus(config)

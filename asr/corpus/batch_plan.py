@@ -78,16 +78,26 @@ def make_plan(seconds: np.ndarray, largest: Largest, buckets: int, world_size: i
         splits = whole if whole.any() else sizes > count
         count[np.argmax(np.where(splits, count, 0))] += 1
         missing -= 1
-    unit_of = np.where(-(-sizes // unit_of) < count, 1, unit_of)
-    # a bucket's batches differ by at most one unit: no small leftover batch
-    parts = zip(borders, -(-sizes // unit_of), count, unit_of, strict=False)
-    offsets = np.concatenate([b + np.arange(c) * s // c * unit for b, s, c, unit in parts])
+    parts = zip(borders, sizes.tolist(), count.tolist(), units, strict=False)
+    offsets = np.concatenate([border + _offsets(*part) for border, *part in parts])
     ends = len(order) + np.arange(missing + 1)
     offsets = np.concatenate([offsets, ends])
     place = np.arange(len(offsets) - 1)
     row = np.zeros(len(place) // world_size, dtype=np.int64)
     cuts = [0, *[len(order)] * world_size]
     return Plan(order, np.repeat(np.arange(len(sizes)), sizes), offsets, missing, place, row, cuts)
+
+
+def _offsets(size: int, count: int, unit: int) -> np.ndarray:
+    """Where the `count` batches of a bucket of `size` utterances begin, each a multiple of `unit` where that can be."""
+    whole = -(-size // unit)
+    if count <= whole:  # they differ by at most one unit: no small leftover batch
+        return np.arange(count) * whole // count * unit
+    # More batches than units: as few units as possible, the last ones, are divided.
+    divided = next(n for n in range(1, whole + 1) if size - (whole - n) * unit >= count - whole + n)
+    kept = whole - divided
+    smaller = np.arange(count - kept) * (size - kept * unit) // (count - kept)
+    return np.concatenate([np.arange(kept) * unit, kept * unit + smaller])
 
 
 def windowed_plan(seconds: np.ndarray, largest: Largest, buckets: int, world_size: int, window_seconds: float) -> Plan:

@@ -145,11 +145,7 @@ def obtain_archives(args: argparse.Namespace, corpus: Corpus, archives: Sequence
             path = args.archive / archive.name if args.archive.is_dir() or len(wanted) > 1 else args.archive
             if not path.is_file():
                 raise UsageError(f"{path}: no such file; it comes from {archive.url}")
-            try:
-                verify(path, checksum)
-            except DownloadError as error:
-                raise ArchiveError(f"{error}; or use --no-checksum if it is meant to differ") from error
-            found.append(path)
+            found.append(verified(path, checksum))
         elif args.download or kept.is_file():
             url = f"{args.mirror.rstrip('/')}/{archive.name}" if args.mirror else archive.url
             _check_space(args.data, wanted, corpus)
@@ -157,6 +153,15 @@ def obtain_archives(args: argparse.Namespace, corpus: Corpus, archives: Sequence
         else:
             raise UsageError(what_to_get(args, corpus, wanted))
     return found
+
+
+def verified(archive: Path, checksum: str) -> Path:
+    """An archive that is here, after a look at its checksum. Raises ArchiveError."""
+    try:
+        verify(archive, checksum)
+    except DownloadError as error:
+        raise ArchiveError(f"{error}; or use --no-checksum if it is meant to differ") from error
+    return archive
 
 
 def what_to_get(args: argparse.Namespace, corpus: Corpus, archives: Sequence[Archive]) -> str:

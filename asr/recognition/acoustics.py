@@ -19,6 +19,7 @@ import torch
 
 from asr.audio.read import AudioStream
 from asr.decoding.interface import Decoder, begin_stream
+from asr.model.acoustic import out_of_memory
 from asr.model.checkpoint import ModelFile
 from asr.model.shapes import fast_rows
 from asr.recognition.windows import SHORTEST_UTTERANCE, Grid, Window, cut_windows
@@ -78,19 +79,20 @@ class Acoustics:
         except AssertionError:  # a mistake of ours, not of the input
             raise
         except Exception as error:
-            problem, out_of_memory = in_words(error), _out_of_memory(error)
+            problem, no_memory = in_words(error), out_of_memory(error)
         # Outside the handler: the traceback would keep the tensors of the failed batch in memory.
-        if out_of_memory and self.device.type == "cuda":
+        if no_memory and self.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(waveforms) > 1:
             return [result for waveform in waveforms for result in self.emissions_or_errors([waveform])]
-        if out_of_memory and self.model.row_multiple != 1 < fast_rows(self.device):
+        rows = self.model.row_multiple
+        if no_memory and rows != 1 and fast_rows(self.device) > 1:
             self.model.row_multiple = 1  # rows that fill up a batch need memory, too
             try:
                 return self.emissions_or_errors(waveforms)
             finally:
-                self.model.row_multiple = None
-        if out_of_memory:
+                self.model.row_multiple = rows
+        if no_memory:
             minutes = len(waveforms[0]) / self.rate / 60
             problem = f"not enough memory on {self.device.type} for {minutes:.1f} minutes in one piece"
         return [AsrError(problem)]
@@ -127,10 +129,6 @@ def choose_device(name: str) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         raise UsageError("no CUDA device is available to PyTorch: use --device cpu, or see `asr doctor`")
     return name
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 USUAL_UTTERANCE = 10.0  # seconds; of models that do not say what they were trained on

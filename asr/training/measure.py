@@ -200,11 +200,6 @@ def _kept_bytes(model: AcousticModel, samples: int) -> int:
     return sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in weights)
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether that is what an error says, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
 def refused(error: Exception) -> ConfigError:
     """Lightning's refusal of a setting, in one line."""
     return ConfigError(f"trainer: {' '.join(str(error).split()) or type(error).__name__}")

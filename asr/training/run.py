@@ -23,6 +23,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from asr.config import to_dict
 from asr.corpus.manifest import Manifest
 from asr.files import write_text
+from asr.model.acoustic import out_of_memory
 from asr.model.checkpoint import save_model
 from asr.text.normalize import versioned
 from asr.text.tokenizer import Tokenizer, load_tokenizer
@@ -42,7 +43,7 @@ from asr.training.config import TrainConfig, manifests, trainer_settings
 from asr.training.data import KeepPosition, SpeechDataModule, describe_mix, make_tokenizer, training_manifest
 from asr.training.dataset import prepare_workers
 from asr.training.initial import InitialModel
-from asr.training.measure import find_batch, out_of_memory, refused
+from asr.training.measure import find_batch, refused
 from asr.training.module import SpeechModule
 from asr.training.process import Interrupted, handled_signals, is_first_process, locked, quiet_lightning, say
 from asr.training.record import draw_learning_curve, provenance, read_metrics

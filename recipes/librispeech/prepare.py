@@ -9,11 +9,11 @@ import sys
 from pathlib import Path, PurePosixPath
 
 from asr.corpus.archive import ArchiveError, extract
-from asr.corpus.download import download, verify
+from asr.corpus.download import download
 from asr.corpus.formats import read_corpus
 from asr.corpus.manifest import write_manifest
-from asr.recipe.corpus import Archive, Corpus
-from asr.types import AsrError, UsageError
+from asr.recipe.corpus import Archive, Corpus, verified
+from asr.types import UsageError
 
 BASE_URL = "https://www.openslr.org/resources/12"
 LM_URL = "https://www.openslr.org/resources/11"
@@ -93,10 +93,7 @@ def _from_archive(split: str, args: argparse.Namespace) -> Path:
         archive = args.archive_dir / name
         if not archive.is_file():
             raise UsageError(f"{args.archive_dir}: {name} is missing")
-        try:
-            verify(archive, checksum)
-        except AsrError as error:
-            raise ArchiveError(f"{error}; or use --no-checksum if it is meant to differ") from error
+        verified(archive, checksum)
     else:
         archive = download(f"{args.base_url.rstrip('/')}/{name}", args.data / "archives" / name, checksum=checksum)
 

@@ -43,13 +43,13 @@ VARIANTS = {
 
 # Utterances. The sentences of dev and test are drawn after those of the largest training set, whichever is spoken, so
 # that all configurations have the same ones; a training set of less than 900 gets fewer of them.
-TRAINING_SETS = {"train": 2400, "train-3000": 3000}
+TRAINING_SETS = {"train": 2200, "train-3000": 3000}
 SIZES = {"dev": 100, "test": 150}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--utterances", type=int, metavar="N", help="size of the training set (2400, or 3000 with --config scratch)"
+        "--utterances", type=int, metavar="N", help="size of the training set (2200, or 3000 with --config scratch)"
     )
     parser.add_argument("--seed", type=int, default=1, help="another seed gives other sentences (default: 1)")
 

@@ -83,7 +83,7 @@ def test_loss_gradients_and_outputs_are_those_without_filling(config: ModelConfi
         torch.testing.assert_close(b.means | b.sums, a.means | a.sums)
     for a, b in zip(gradients, filled_gradients, strict=True):
         assert torch.isfinite(b).all()
-        torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-5)
+        assert (b - a).abs().max() <= 1e-5 * a.abs().max()  # float32, summed in another order
 
 
 def test_transcription_runs_full_batches_and_emits_the_same(
