@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from asr.audio.members import file_of
 from asr.audio.read import probe, read
 from asr.config import shard as shard_argument
 from asr.corpus.manifest import Utterance, write_manifest
@@ -40,14 +41,14 @@ def to_flac(
 ) -> list[Utterance]:
     """The utterances as mono 16-bit FLAC files at `rate` hertz, `folder`/SPEAKER/ID.flac, with their durations.
 
-    All cores convert. Files that are there already are kept (each appears only when complete), so that an interrupted
-    conversion goes on. Recordings that cannot be read are named and left out; AudioError where none can be read.
-    `shard` (I, N) converts the I-th of N equal parts, beside other processes, and ends in ShardConverted.
+    All cores convert. Files that are not older than their recordings are kept (each appears only when complete), so
+    that an interrupted conversion goes on. Recordings that cannot be read are named and left out; AudioError where none
+    can be read. `shard` (I, N) converts the I-th of N equal parts, beside other processes, and ends in ShardConverted.
     """
 
     def convert(utterance: Utterance) -> Utterance:
         target = folder / utterance.speaker / f"{utterance.id}.flac"
-        if not target.exists():
+        if not _is_current(target, utterance.audio_filepath):
             offset, duration = utterance.window
             channel = "mix" if utterance.channel is None else utterance.channel
             audio = read(utterance.audio_filepath, rate=rate, channel=channel, offset=offset, duration=duration)
@@ -63,6 +64,11 @@ def to_flac(
         raise ShardConverted
     remove_unfinished(folder)
     return _each(convert, utterances, "converting")
+
+
+def _is_current(target: Path, recording: str) -> bool:
+    source = Path(file_of(recording))
+    return target.exists() and not (source.exists() and source.stat().st_mtime > target.stat().st_mtime)
 
 
 def with_durations(utterances: Sequence[Utterance]) -> list[Utterance]:
