@@ -35,7 +35,7 @@ SHARES = (1, 3, 10, 30, 100)  # percent of the training utterances; smaller sets
 # Epochs by share: few utterances need more of them. The schedule warms up for WARMUP optimizer steps.
 EPOCHS = {
     "model": {1: 100, 3: 60, 10: 40, 30: 30, 100: 20},
-    "nothing": {1: 600, 3: 400, 10: 300, 30: 180, 100: 110},
+    "nothing": {1: 300, 3: 300, 10: 300, 30: 180, 100: 110},
 }
 WARMUP = {
     "model": {1: 10, 3: 20, 10: 40, 30: 80, 100: 100},
