@@ -14,6 +14,7 @@ import pytest
 from asr.corpus.archive import ArchiveError, extract
 from asr.corpus.download import DownloadError
 from asr.corpus.manifest import Manifest
+from asr.recipe.run import main
 from asr.types import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -156,6 +157,25 @@ def test_nothing_is_fetched_unasked(recipe_module: Callable, arguments: Callable
         prepare.prepare(arguments(prepare, tmp_path / "data", manifests=("train-clean-100", "dev-clean")))
     with pytest.raises(UsageError, match="no split 'dev-cleen'"):
         prepare.prepare(arguments(prepare, tmp_path / "data", "--download", manifests=("dev-cleen",)))
+
+
+def test_a_plan_names_the_missing_archives(
+    recipe_module: Callable,
+    librispeech_archives: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (librispeech_archives / "dev-clean.tar.gz").unlink()
+    monkeypatch.chdir(tmp_path)
+    argv = ["--archive", str(librispeech_archives), "--dry-run", "--steps", "prepare"]
+    assert main(ROOT / "recipes" / "librispeech", recipe_module("librispeech", "prepare"), argv) == 0
+    archives = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines() if line[:7] == "archive"]
+    assert [line.partition("; ")[0].removeprefix(f"{librispeech_archives}/") for line in archives] == [
+        *("dev-clean.tar.gz: missing", "test-clean.tar.gz: here", "test-other.tar.gz: here"),
+        "train-clean-100.tar.gz: here",
+    ]
+    assert not (tmp_path / "data").exists()
 
 
 def test_every_configuration_is_valid_and_its_own() -> None:
