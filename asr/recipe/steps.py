@@ -26,6 +26,7 @@ from asr.recipe.corpus import WHERE, Corpus
 from asr.recipe.results import GREEDY, evaluate_all, results_folders, results_table
 from asr.recipe.sets import ShardConverted
 from asr.recognition.tuning import tune_on_manifest, write_tuning
+from asr.scoring.breakdown import task_rates
 from asr.text.normalize import normalizer
 from asr.text.tokenizer import load_tokenizer
 from asr.training.callbacks import best_checkpoints
@@ -267,7 +268,8 @@ class Run:
         stamp.write(inputs)
         best = tuning.best
         found = f"alpha {best.alpha:g}, beta {best.beta:g}, beam width {best.beam_width}"
-        say(f"[lm] {found}: dev WER {tuning.wer(best):.2%}")
+        label = next(label for label, unit in task_rates(config.task) if unit == "word")
+        say(f"[lm] {found}: dev {label} {tuning.wer(best):.2%}")
 
     def evaluate(self, force: bool) -> None:
         """Each test set on its own, decoded greedily and, with a language model, by beam search; then the table."""

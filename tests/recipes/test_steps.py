@@ -421,3 +421,4 @@ def test_the_table_leads_with_the_rate_of_the_task() -> None:
     assert " ".join(table("ctc-characters")[1]) == "test greedy 7 25.00% 10.00% to 30.00% 1 2 3 24 50.00%"
     assert table("ctc-phones")[0] == ["test", "set", "decoder", "utterances", "PER", *interval, "phones"]
     assert table("ctc-phones")[1][3] == "50.00%"
+    assert table("ctc-spaced")[0] == ["test", "set", "decoder", "utterances", "CER", *interval, "characters"]
