@@ -34,7 +34,7 @@ from asr.files import write_text
 from asr.model.acoustic import AcousticModel
 from asr.model.config import RecurrentConfig
 from asr.model.recurrent import RecurrentEncoder, RecurrentLayer, reversal_index
-from asr.training.objectives import ctc_loss
+from asr.training.losses.ctc import ctc_loss
 from asr.training.record import provenance
 
 Row = dict[str, Any]

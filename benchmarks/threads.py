@@ -33,7 +33,7 @@ def measure(steps: int, hidden: int, layers: int, batch: int, seconds: float) ->
     from asr.audio.features import FeatureConfig
     from asr.model.acoustic import AcousticModel
     from asr.model.config import RecurrentConfig
-    from asr.training.objectives import ctc_loss
+    from asr.training.losses.ctc import ctc_loss
 
     torch.manual_seed(0)
     model = AcousticModel(RecurrentConfig(hidden_size=hidden, layers=layers), FeatureConfig(), 29)

@@ -13,7 +13,7 @@ import torch
 from throughput_measure import peak_bytes, reset_peak
 
 from asr.model.checkpoint import ModelFile
-from asr.training.objectives import ctc_loss
+from asr.training.losses.ctc import ctc_loss
 
 TOKENS_PER_SECOND = 10  # spoken English has about that many characters
 

@@ -24,7 +24,7 @@ from asr.audio.features import FeatureConfig
 from asr.model.acoustic import AcousticModel
 from asr.model.config import RecurrentConfig
 from asr.model.recurrent import RecurrentEncoder, RecurrentLayer
-from asr.training.objectives import ctc_loss
+from asr.training.losses.ctc import ctc_loss
 from asr.training.record import provenance
 
 

@@ -18,7 +18,7 @@ ROOMS = [
     "audio", "text", "corpus", "model", "lm", "decoding", "scoring", "training", "recognition", "recipe", "commands",
 ]  # fmt: skip
 TOP = {"__init__", "__main__", "config", "types", "files", "standard_streams"}
-SUBROOMS = {"decoding": {"beam"}}
+SUBROOMS = {"decoding": {"beam"}, "training": {"losses"}}
 
 
 def module_name(path: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,13 +31,18 @@ class Outputs:
     """What a model computes for a batch, for the objectives of training.
 
     log_probs: (batch, frames, vocab) float32, natural logarithm; lengths: (batch,) int64, in frames;
-    states: (batch, frames, width), the encoder's; features: (batch, feature frames, mels), its input.
+    states: (batch, frames, width), the encoder's; features: (batch, feature frames, mels), its input, and
+    feature_lengths (batch,); clean: the features before they were augmented, of one view of each utterance; layers: the
+    output (batch, frames, width) of each layer of the encoder with its lengths (batch,), where `keep_layers` is set.
     """
 
     log_probs: Tensor
     lengths: Tensor
     states: Tensor
     features: Tensor
+    feature_lengths: Tensor
+    clean: Tensor | None = None
+    layers: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
 class AcousticModel(nn.Module):
@@ -48,6 +53,7 @@ class AcousticModel(nn.Module):
     """
 
     row_multiple: int | None = None
+    keep_layers = False  # whether the outputs hold what each layer of the encoder computed, for objectives that need it
 
     def __init__(self, config: ModelConfig, features: FeatureConfig, vocab_size: int) -> None:
         super().__init__()
@@ -88,9 +94,10 @@ class AcousticModel(nn.Module):
         """Everything computed on the way; `augment` changes (features, frame lengths) in training."""
         with torch.no_grad():
             features, frames = self.features(waveforms, lengths)
+            clean = features
             if augment is not None:
                 features, frames = augment(features, frames)
-        return self.recognize(features, frames)
+        return replace(self.recognize(features, frames), clean=clean)
 
     def recognize(self, features: Tensor, frames: Tensor) -> Outputs:
         """What `outputs` gives, from features (batch, frames, mels) and their lengths (batch,)."""
@@ -100,12 +107,19 @@ class AcousticModel(nn.Module):
         if missing:
             filled = functional.pad(features, (0, 0, 0, 0, 0, missing))
             filled_frames = functional.pad(frames, (0, missing))
-        states, lengths = self.encoder(filled, filled_frames)
+        layers: list[tuple[Tensor, Tensor]] = []
+
+        def after_layer(number: int, x: Tensor, lengths: Tensor) -> Tensor:
+            layers.append((x[:rows], lengths[:rows]))
+            return x
+
+        states, lengths = self.encoder(filled, filled_frames, *([after_layer] if self.keep_layers else []))
         states, lengths = states[:rows], lengths[:rows]
         logits = self.output(states)
         # In half precision, rounding errors would add up in the sums of CTC over thousands of frames.
         with torch.autocast(logits.device.type, enabled=False):
-            return Outputs(torch.log_softmax(logits.float(), dim=-1), lengths, states, features)
+            log_probs = torch.log_softmax(logits.float(), dim=-1)
+        return Outputs(log_probs, lengths, states, features, frames, layers=tuple(layers))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Models and checkpoints from before there was a choice of encoders name its parts at the top level."""

@@ -24,11 +24,15 @@ class ModelConfig:
     @classmethod
     def chosen(cls, values: Mapping[str, Any], where: str) -> type[ModelConfig]:
         """The dataclass that nested values are read into: that of their encoder (see `asr.config.from_dict`)."""
-        known = {options.encoder: options for options in ModelConfig.__subclasses__()}
+        known = {options.encoder: options for options in _derived(ModelConfig)}
         name = str(values.get("encoder", cls.encoder))
         if name not in known:
             raise ConfigError(f"{where}.encoder: no encoder '{name}'{nearest(name, known)}")
         return known[name]
+
+
+def _derived(options: type[ModelConfig]) -> list[type[ModelConfig]]:
+    return [one for derived in options.__subclasses__() for one in (derived, *_derived(derived))]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from asr.config import nearest
 from asr.model.config import ModelConfig
-from asr.model.recurrent import RecurrentEncoder
+from asr.model.recurrent import AfterLayer, RecurrentEncoder
 from asr.types import ConfigError
 
 
@@ -24,12 +24,19 @@ class Encoder(Protocol):
     output_size: int  # width of a state
     stride: int  # feature frames from one state to the next
 
-    def __call__(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    layer_sizes: tuple[int, ...]  # width of the output of each layer
+
+    def __call__(
+        self, features: Tensor, lengths: Tensor, after_layer: AfterLayer | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Features (batch, frames, mels) and their lengths (batch,) -> states (batch, frames', width), lengths.
 
         The states of an utterance are the same alone and in any padded batch; beyond its length they mean nothing, but
         are finite. A length may be 0: such rows only fill up the batch. An encoder that is slow on GPUs in some shapes
         may say so in a method `slow_shapes` (see RecurrentEncoder).
+
+        `after_layer` sees, and may change, the output of each layer; one without `layer_sizes` is never given it, and
+        cannot be trained on objectives that look inside.
         """
 
     def output_length(self, frames: int) -> int:

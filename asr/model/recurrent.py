@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from asr.model.config import RecurrentConfig
 from asr.model.shapes import WIDEST, fast_width
 
+# Sees, and may change, the output of a layer: its number, from 1, (batch, frames, width), lengths (batch,).
+AfterLayer = Callable[[int, Tensor, Tensor], Tensor]
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
@@ -76,6 +78,7 @@ class RecurrentEncoder(nn.Module):
             layers.append(RecurrentLayer(config, width))
             width = layers[-1].output_size
         self.layers = nn.ModuleList(layers)
+        self.layer_sizes = tuple(layer.output_size for layer in layers)
         self.output_size = width
         self.stride = config.subsampling
         self.config = config
@@ -114,15 +117,22 @@ class RecurrentEncoder(nn.Module):
             )
         return lines
 
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (batch, frames, mels), lengths (batch,) -> states (batch, ceil(frames / stride), width), lengths."""
+    def forward(
+        self, features: Tensor, lengths: Tensor, after_layer: AfterLayer | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Features (batch, frames, mels), lengths (batch,) -> states (batch, ceil(frames / stride), width), lengths.
+
+        `after_layer`: see `asr.model.encoders`.
+        """
         x, lengths = self.subsampling(features, lengths)
         reversal = reversal_index(lengths, x.size(1))
         if self.input_norm is not None:
             x = self.input_norm(x)
         x = self.input_dropout(x)
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers, 1):
             x = layer(x, reversal)
+            if after_layer is not None:
+                x = after_layer(number, x, lengths)
         return x, lengths
 
 

@@ -227,7 +227,7 @@ def _describe(
 
 def multiplies_bf16() -> bool:
     """Whether the CPU multiplies bfloat16 in hardware: a training step then takes about half the time."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # since PyTorch 2.12
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.11 may not have it
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 

@@ -160,8 +160,8 @@ class TrainConfig:
     """A training run.
 
     `task` is one of `asr.training.tasks.TASKS`; `objectives` are the weights of those of
-    `asr.training.objectives.OBJECTIVES` whose sum a step minimizes. `trainer` goes to `pytorch_lightning.Trainer`
-    (max_epochs, devices, precision, ...).
+    `asr.training.objectives.OBJECTIVES` whose sum a step minimizes; one with options may be a mapping of `weight` and
+    these. `trainer` goes to `pytorch_lightning.Trainer` (max_epochs, devices, precision, ...).
 
     `init` names a model to begin from, a file or one of those bundled: its features and encoder are taken, with its
     weights, and of its output layer the symbols that the new tokenizer has too. The recipe may change the encoder's
@@ -187,7 +187,7 @@ class TrainConfig:
     init: FilePath = ""
     freeze_epochs: int = 0
     encoder_lr_factor: float = 1.0
-    objectives: dict[str, float] = field(default_factory=lambda: {"ctc": 1.0})
+    objectives: dict[str, float | dict[str, Any]] = field(default_factory=lambda: {"ctc": 1.0})
     view_time_masks: float = 2.5
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     averaging: AveragingConfig = field(default_factory=AveragingConfig)
@@ -202,6 +202,10 @@ class TrainConfig:
             raise ValueError(f"seed must lie in [0, 2^32), found {self.seed}")
         if not 0 <= self.view_time_masks < math.inf:
             raise ValueError(f"view_time_masks must not be negative, found {self.view_time_masks:g}")
+        for name, setting in self.objectives.items():
+            weight = setting.get("weight", 1.0) if isinstance(setting, dict) else setting
+            if isinstance(weight, bool) or not isinstance(weight, float | int):
+                raise ValueError(f"objectives.{name}.weight: expected a number, found {weight!r}")
         if self.freeze_epochs < 0:
             raise ValueError(f"freeze_epochs must not be negative, found {self.freeze_epochs}")
         if self.freeze_epochs and not self.init:

@@ -22,7 +22,8 @@ from asr.text.tokenizer import Tokenizer
 from asr.training.config import OptimizerConfig, TrainConfig
 from asr.training.data import UnreadableCount
 from asr.training.dataset import Batch
-from asr.training.objectives import OBJECTIVES, ObjectiveLoss
+from asr.training.losses.objective import ObjectiveLoss
+from asr.training.objectives import build_objective, objective_weight
 from asr.training.tasks import TASKS, Task
 from asr.types import ConfigError
 
@@ -44,7 +45,10 @@ class SpeechModule(pl.LightningModule):
         self.unreadable = UnreadableCount(len(train))
         self.model = AcousticModel(config.model, config.features, tokenizer.vocab_size)
         self.model.encoder.initialize()
-        self.objectives = nn.ModuleDict({n: _named(OBJECTIVES, n, "objectives")(self.model) for n in config.objectives})
+        self.objectives = nn.ModuleDict(
+            {name: build_objective(name, setting, self.model) for name, setting in config.objectives.items()}
+        )
+        self.model.keep_layers = any(getattr(o, "needs_layers", False) for o in self.objectives.values())
         self.task: Task = _named(TASKS, config.task, "task")(self.model, tokenizer, config.text.normalizer, dev)
         self.plateau = Plateau(config.optimizer.plateau_patience)
         self.init: dict[str, Any] | None = None  # the record of the model that the run began from
@@ -104,9 +108,9 @@ class SpeechModule(pl.LightningModule):
         size = len(batch.indices)
         batch = batch if self.views == 1 else batch.repeated(self.views)
         losses = []
-        for name, weight in self.run_config.objectives.items():
+        for name, setting in self.run_config.objectives.items():
             result: ObjectiveLoss = self.objectives[name](outputs, batch)
-            losses.append(weight * result.loss)
+            losses.append(objective_weight(setting) * result.loss)
             self.log(f"train/{name}", result.loss.detach(), on_step=False, on_epoch=True, batch_size=size)
             for key, value in result.sums.items():
                 self.log(f"train/{key}", value.float() / self.views, on_step=False, on_epoch=True, reduce_fx="sum")

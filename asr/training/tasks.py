@@ -18,7 +18,7 @@ from asr.scoring.edits import score
 from asr.text.normalize import normalize
 from asr.text.tokenizer import Tokenizer
 from asr.training.dataset import Batch
-from asr.training.objectives import ctc_loss
+from asr.training.losses.ctc import ctc_loss
 
 
 class Task(Protocol):

@@ -13,7 +13,7 @@ import asr
 from asr.audio.features import FeatureConfig
 from asr.model.acoustic import AcousticModel
 from asr.model.config import RecurrentConfig
-from asr.training.objectives import ctc_loss
+from asr.training.losses.ctc import ctc_loss
 
 VOCAB = 12
 

@@ -20,8 +20,9 @@ from asr.model.acoustic import Outputs
 from asr.training.config import TrainConfig, parse_config
 from asr.training.data import make_tokenizer
 from asr.training.dataset import Batch, SpeechDataset, collate
+from asr.training.losses.consistency import consistency_loss
+from asr.training.losses.ctc import ctc_loss
 from asr.training.module import SpeechModule
-from asr.training.objectives import consistency_loss, ctc_loss
 from asr.training.run import train
 from asr.types import ConfigError
 

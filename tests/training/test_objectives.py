@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.training.objectives import blank_share, ctc_loss
+from asr.training.losses.ctc import blank_share, ctc_loss
 
 
 def collapse(path: tuple[int, ...]) -> tuple[int, ...]:

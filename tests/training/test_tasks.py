@@ -17,7 +17,7 @@ from asr.training import objectives, tasks
 from asr.training.callbacks import best_checkpoints
 from asr.training.config import parse_config
 from asr.training.dataset import Batch
-from asr.training.objectives import ObjectiveLoss
+from asr.training.losses.objective import ObjectiveLoss
 from asr.training.run import train
 from asr.training.tasks import TASKS, CTCTask, format_parts, format_rates, short_names
 from asr.types import ConfigError

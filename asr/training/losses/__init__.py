@@ -1,0 +1,1 @@
+"""The objectives, a file each; `asr.training.objectives` is their registry."""
