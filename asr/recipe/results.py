@@ -26,11 +26,13 @@ def evaluate_all(
 ) -> list[dict[str, Any]]:
     """Evaluate the manifests `tests` and write all results; the figures, a row for each of `folders`."""
     recognizer = asr.load(model_file, decoder="greedy")
+    decoders = {GREEDY: recognizer.decoder}
     rows = []
     for (name, decoding), folder in folders.items():
-        if decoding != GREEDY:
+        if decoding not in decoders:
             beam = DecodingConfig(decoder="beam", lm=str(lm) if decoding == BEAM_LM else None)
-            recognizer.decoder = make_decoder(beam, recognizer.tokenizer, recognizer.frame_seconds)
+            decoders[decoding] = make_decoder(beam, recognizer.tokenizer, recognizer.frame_seconds)
+        recognizer.decoder = decoders[decoding]
         evaluation = evaluate(recognizer, tests[name])
         evaluation.write(folder, {"model": str(model_file), "decoder": decoding})
         if decoding == GREEDY:  # what is wrong with the audio or the texts is the same for all
