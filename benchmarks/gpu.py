@@ -33,7 +33,8 @@ from asr.config import to_dict
 from asr.files import write_text
 from asr.model.acoustic import AcousticModel
 from asr.model.config import RecurrentConfig
-from asr.model.recurrent import RecurrentEncoder, RecurrentLayer, reversal_index
+from asr.model.padding import reversal_index
+from asr.model.recurrent import RecurrentEncoder, RecurrentLayer
 from asr.training.losses.ctc import ctc_loss
 from asr.training.record import provenance
 

@@ -35,10 +35,15 @@ def _derived(options: type[ModelConfig]) -> list[type[ModelConfig]]:
     return [one for derived in options.__subclasses__() for one in (derived, *_derived(derived))]
 
 
+SUBSAMPLING = {"conv": (2, 4, 8), "vgg": (4,), "deepspeech2": (2, 4)}  # that each front end can do
+
+
 @dataclass(frozen=True)
 class RecurrentConfig(ModelConfig):
-    """Convolutional subsampling, then recurrent layers, then a linear layer over the vocabulary.
+    """A convolutional front end, recurrent layers, and above them a linear layer over the vocabulary.
 
+    `frontend` is `conv` (strided convolutions, which subsample by 2, 4 or 8), `vgg` (by 4; the second block has twice
+    `subsampling_channels`) or `deepspeech2` (by 2 or 4): see `asr.model.frontends`.
     `projection` > 0 puts a linear layer of that width after each recurrent layer, which shrinks the input of the next.
     `dropout` acts between layers, `input_dropout` on the subsampled features.
 
@@ -49,6 +54,7 @@ class RecurrentConfig(ModelConfig):
 
     SHAPELESS: ClassVar[tuple[str, ...]] = ("dropout", "input_dropout")
 
+    frontend: Literal["conv", "vgg", "deepspeech2"] = "conv"
     subsampling: Literal[2, 4, 8] = 4
     subsampling_channels: int = 32
     cell: Literal["lstm", "gru", "rnn"] = "lstm"
@@ -61,6 +67,11 @@ class RecurrentConfig(ModelConfig):
     projection: int = 0
 
     def __post_init__(self) -> None:
+        if self.subsampling not in (allowed := SUBSAMPLING[self.frontend]):
+            raise ValueError(
+                f"frontend {self.frontend} needs a subsampling of {' or '.join(map(str, allowed))}, "
+                f"found {self.subsampling}"
+            )
         for name in ("subsampling_channels", "hidden_size", "layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")

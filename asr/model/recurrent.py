@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from asr.model.config import RecurrentConfig
+from asr.model.frontends import FRONT_ENDS, subsampled_length
+from asr.model.padding import reversal_index, reverse_within_length
 from asr.model.shapes import WIDEST, fast_width
 
 # Sees, and may change, the output of a layer: its number, from 1, (batch, frames, width), lengths (batch,).
 AfterLayer = Callable[[int, Tensor, Tensor], Tensor]
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
-
-
-def reversal_index(lengths: Tensor, frames: int) -> Tensor:
-    """Index (batch, frames) that reverses each sequence within its own length and leaves the padding in place.
-
-    It is its own inverse: gathering twice restores the original.
-    """
-    steps = torch.arange(frames, device=lengths.device)[None, :]
-    last = lengths[:, None] - 1
-    return torch.where(steps <= last, last - steps, steps)
-
-
-def reverse_within_length(sequence: Tensor, index: Tensor) -> Tensor:
-    """(batch, frames, channels) -> the same, each utterance reversed within its own length."""
-    return sequence.gather(1, index[:, :, None].expand(-1, -1, sequence.size(2)))
 
 
 class RecurrentLayer(nn.Module):
@@ -65,11 +51,11 @@ class RecurrentLayer(nn.Module):
 
 
 class RecurrentEncoder(nn.Module):
-    """Convolutional subsampling, then a stack of `config.layers` recurrent layers."""
+    """A front end, then a stack of `config.layers` recurrent layers."""
 
     def __init__(self, config: RecurrentConfig, n_mels: int) -> None:
         super().__init__()
-        self.subsampling = ConvSubsampling(n_mels, config.subsampling, config.subsampling_channels)
+        self.subsampling = FRONT_ENDS[config.frontend](n_mels, config.subsampling, config.subsampling_channels)
         width = self.subsampling.output_size
         self.input_norm = nn.LayerNorm(width) if config.layer_norm else None
         self.input_dropout = nn.Dropout(config.input_dropout)
@@ -149,48 +135,3 @@ def _initialize(name: str, parameter: Tensor, cell: str) -> None:
             if cell == "lstm" and "bias_ih" in name:
                 hidden = parameter.numel() // 4
                 parameter[hidden : 2 * hidden] = 1.0
-
-
-Length = TypeVar("Length", int, Tensor)
-
-
-def subsampled_length(frames: Length, factor: int) -> Length:
-    """How many of `frames` (int or tensor) subsampling by `factor` leaves: a ceiling division by 2 per layer."""
-    while factor > 1:
-        frames = (frames + 1) // 2
-        factor //= 2
-    return frames
-
-
-class ConvSubsampling(nn.Module):
-    """log2(factor) layers of Conv2d(kernel 3, stride 2) + ReLU, after Deep Speech 2 (Amodei et al., 2016).
-
-    Whatever lies beyond an utterance's own length is set to zero before each convolution, as the convolution itself
-    pads the end of an unpadded utterance with zeros: so padding never leaks into the states.
-    """
-
-    def __init__(self, n_mels: int, factor: int, channels: int) -> None:
-        super().__init__()
-        self.factor = factor
-        layers: list[nn.Module] = []
-        inputs, bins = 1, n_mels
-        while factor > 1:
-            layers.append(nn.Conv2d(inputs, channels, kernel_size=3, stride=2, padding=1))
-            inputs, bins, factor = channels, (bins + 1) // 2, factor // 2
-        self.layers = nn.ModuleList(layers)
-        self.output_size = channels * bins
-
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, frames, mels), (batch,) -> (batch, ceil(frames / factor), output_size), (batch,)."""
-        x = features.unsqueeze(1)
-        for layer in self.layers:
-            x = torch.relu(layer(x))
-            lengths = (lengths + 1) // 2
-            x = x * valid_frames(lengths, x.size(2))[:, None, :, None].to(x.dtype)
-        batch, channels, frames, bins = x.shape
-        return x.transpose(1, 2).reshape(batch, frames, channels * bins), lengths
-
-
-def valid_frames(lengths: Tensor, frames: int) -> Tensor:
-    """Boolean mask (batch, frames): True where a frame lies within its utterance's length."""
-    return torch.arange(frames, device=lengths.device)[None, :] < lengths[:, None]

@@ -14,14 +14,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from asr.audio.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, output_length
 from asr.model.config import RecurrentConfig
-from asr.model.recurrent import (
-    CELLS,
-    ConvSubsampling,
-    RecurrentLayer,
-    reversal_index,
-    reverse_within_length,
-    subsampled_length,
-)
+from asr.model.padding import reversal_index, reverse_within_length
+from asr.model.recurrent import CELLS, RecurrentLayer
 
 ARCHITECTURES = [
     RecurrentConfig(
@@ -114,15 +108,6 @@ def test_batch_invariance_holds_for_gradients_too() -> None:
     alone = gradients([(waves[i : i + 1, : int(n)], lengths[i : i + 1]) for i, n in enumerate(lengths)])
     for a, b in zip(together, alone, strict=True):
         assert torch.allclose(a, b, atol=1e-4, rtol=1e-4)
-
-
-@given(st.integers(1, 400), st.sampled_from([2, 4, 8]))
-@settings(max_examples=60, deadline=None)
-def test_subsampled_length_is_what_the_convolutions_give(frames: int, factor: int) -> None:
-    subsampling = ConvSubsampling(8, factor, 1)
-    out, lengths = subsampling(torch.zeros(1, frames, 8), torch.tensor([frames]))
-    assert out.size(1) == int(lengths) == subsampled_length(frames, factor)
-    assert out.size(2) == subsampling.output_size
 
 
 def test_log_probs_are_normalized_float32_even_under_autocast() -> None:
