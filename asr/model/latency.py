@@ -1,0 +1,143 @@
+"""The encoder `latency-controlled`: bidirectional layers over chunks with bounded look-ahead, for streaming too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from asr.model.blockwise import Blockwise
+from asr.model.cells import MaskedBatchNorm
+from asr.model.config import RecurrentConfig
+from asr.model.padding import reversal_index, reverse_within_length, valid_frames, zero_padding
+from asr.model.recurrent import AfterLayer, RecurrentEncoder, RecurrentLayer, normalized
+
+CELLS = ("lstm", "gru", "rnn", "rnn-relu")
+
+
+@dataclass(frozen=True)
+class LatencyControlledConfig(RecurrentConfig):
+    """The options of `recurrent`, and of the chunks, in frames of the front end (40 ms with a subsampling of 4).
+
+    A state waits for the end of its chunk of `chunk` frames and for `chunk_lookahead` frames after it, for no more,
+    whatever the number of layers. Both may be changed in a trained model's recipe.
+    """
+
+    SHAPELESS: ClassVar[tuple[str, ...]] = (*RecurrentConfig.SHAPELESS, "chunk", "chunk_lookahead")
+
+    encoder: str = "latency-controlled"
+    chunk: int = 20
+    chunk_lookahead: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.chunk < 1 or self.chunk_lookahead < 0:
+            raise ValueError(
+                f"chunk must be at least 1 frame and chunk_lookahead at least 0, "
+                f"found {self.chunk} and {self.chunk_lookahead}"
+            )
+        if not self.bidirectional:
+            raise ValueError("latency-controlled layers are bidirectional: for one direction choose encoder recurrent")
+        if self.cell not in CELLS:
+            raise ValueError(f"latency-controlled layers are made of {', '.join(CELLS)}, found cell {self.cell}")
+        for name in ("time_reduction", "weight_dropout", "zoneout"):
+            if getattr(self, name):
+                raise ValueError(f"latency-controlled layers have no {name}")
+
+
+class LatencyControlledLayer(RecurrentLayer):
+    """A layer of a latency-controlled bidirectional network (Zhang et al., 2016, "Highway long short-term memory RNNs
+    for distant speech recognition", section 4; Xue & Yan, 2017).
+
+    It runs over windows: chunks with the frames after them. The forward cell carries its state from chunk to chunk; the
+    backward cell begins anew at the end of each window.
+    """
+
+    def windows(self, x: Tensor, lengths: Tensor, chunk: int, state: Any = None) -> tuple[Tensor, Any]:
+        """Windows (batch, chunks, frames, input_size), of which each begins `chunk` frames after the one before, with
+        their lengths (batch, chunks), and the forward cell's state before the first one (None: zeros).
+
+        Returns the outputs (batch, chunks, frames, output_size) and the state after the last chunk.
+        """
+        batch, chunks, frames, _ = x.shape
+        found, states = [], []
+        for part in x[:, :, :chunk].unbind(1):
+            out, state = self.forward_cell(part, state)
+            found.append(out)
+            states.append(state)
+        out = torch.stack(found, 1)
+        if frames > chunk:
+            ahead, _ = self.forward_cell(x[:, :, chunk:].flatten(0, 1), _side_by_side(states))
+            out = torch.cat([out, ahead.unflatten(0, (batch, chunks))], dim=2)
+        reversal = reversal_index(lengths.flatten(), frames)
+        assert self.backward_cell is not None
+        backward, _ = self.backward_cell(reverse_within_length(x.flatten(0, 1), reversal))
+        backward = reverse_within_length(backward, reversal).unflatten(0, (batch, chunks))
+        # As one sequence, so that locked dropout and layer drop treat the windows of an utterance alike.
+        valid = valid_frames(lengths.flatten(), frames).reshape(batch, chunks * frames)
+        out = self.after_cells(torch.cat([out, backward], dim=-1).flatten(1, 2), x.flatten(1, 2), valid)
+        return out.unflatten(1, (chunks, frames)), state
+
+
+def _side_by_side(states: list[Any]) -> Any:
+    """The states of cells, each of (1, batch, width) or a tuple of such, as of (1, batch * states, width)."""
+    if isinstance(states[0], tuple):
+        return tuple(_side_by_side([*parts]) for parts in zip(*states, strict=True))
+    return torch.stack(states, 2).flatten(1, 2)
+
+
+class LatencyControlledEncoder(RecurrentEncoder):
+    """Normalization of the features by running averages, a front end, latency-controlled layers.
+
+    All layers run over a window before its states are final, the frames after the chunk included, so that look-ahead
+    does not add up over layers. Features of streams cannot be normalized over the utterance; batch norm does it here.
+    """
+
+    config: LatencyControlledConfig
+
+    def __init__(self, config: LatencyControlledConfig, n_mels: int) -> None:
+        super().__init__(config, n_mels)
+        self.feature_norm = MaskedBatchNorm(n_mels)
+
+    def forward(
+        self, features: Tensor, lengths: Tensor, after_layer: AfterLayer | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Features (batch, frames, mels), lengths (batch,) -> states (batch, ceil(frames / stride), width), lengths.
+
+        `after_layer` gets more rows than the batch has: the frames after the chunks, as the layers see them.
+        """
+        x, lengths = self._front(features, lengths)
+        chunk, ahead = self.config.chunk, self.config.chunk_lookahead
+        chunks = max(1, -(-x.size(1) // chunk))
+        padded = functional.pad(x, (0, 0, 0, chunks * chunk + ahead - x.size(1)))
+        windows = padded.unfold(1, chunk + ahead, chunk).transpose(2, 3)
+        first = torch.arange(chunks, device=lengths.device) * chunk
+        inside = (lengths[:, None] - first).clamp(min=0, max=chunk + ahead)
+        out, _ = self.over(windows, inside, [None] * len(self.layers), after_layer)
+        return out[:, : x.size(1)], lengths
+
+    def _front(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first layer reads, (batch, frames', width), and its lengths."""
+        valid = valid_frames(lengths, features.size(1))
+        x = zero_padding(self.feature_norm(features, valid), lengths)
+        x, lengths = self.subsampling(x, lengths)
+        x = normalized(self.input_norm, x, valid_frames(lengths, x.size(1)))
+        return self.input_dropout(x), lengths
+
+    def over(
+        self, windows: Tensor, lengths: Tensor, states: list[Any], after_layer: AfterLayer | None
+    ) -> tuple[Tensor, list[Any]]:
+        """Windows (batch, chunks, frames, width), lengths (batch, chunks), the layers' states -> the outputs of the
+        chunks, joined, (batch, chunks * chunk, width), and the states after them.
+        """
+        after = []
+        for number, (layer, state) in enumerate(zip(self.layers, states, strict=True), 1):
+            assert isinstance(layer, LatencyControlledLayer)
+            windows, state = layer.windows(windows, lengths, self.config.chunk, state)
+            after.append(state)
+            if after_layer is not None:
+                windows = self._changed(after_layer, number, windows, lengths)
+        return windows[:, :, : self.config.chunk].flatten(1, 2), after
