@@ -15,10 +15,10 @@ from asr.model.recurrent import RecurrentEncoder
 
 @dataclass(frozen=True)
 class RecurrentAttentionConfig(RecurrentConfig):
-    """The options of `recurrent`, and above its layers `attention_layers` of self-attention with `attention_heads` each.
+    """The options of `recurrent`, and of `attention_layers` of self-attention above, with `attention_heads` each.
 
-    They are as wide as the recurrent layers, and inside as wide as `feed_forward`. Memory may grow with the square of an
-    utterance's frames; windows bound the frames of long recordings.
+    They are as wide as the recurrent layers, and inside as wide as `feed_forward`. Memory may grow with the square of
+    an utterance's frames; windows bound the frames of long recordings.
     """
 
     encoder: str = "recurrent-attention"

@@ -23,29 +23,30 @@ class Blockwise:
     """`function` over a sequence in blocks: the outputs, joined, are those of the whole sequence.
 
     function: (n, ...) -> (outputs, width), of which output t depends on inputs t * stride - reach[0] to
-    t * stride + reach[1], and those outside the sequence are zeros to it or not there at all.
+    t * stride + reach[1], and those outside the sequence are zeros to it or not there at all. `begin` is a sequence of
+    no inputs, which says what kind they are of.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], stride: int, reach: tuple[int, int]) -> None:
-        self.function, self.stride = function, stride
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], stride: int, reach: tuple[int, int], begin: Tensor, width: int
+    ) -> None:
+        self.function, self.stride, self.width = function, stride, width
         self.before, self.after = -(-reach[0] // stride), reach[1]  # the former in outputs
-        self.held: Tensor | None = None
+        self.held = begin
         self.origin = self.given = 0  # of outputs: the one that the inputs held begin at, and those already given
 
     def feed(self, x: Tensor) -> Tensor:
         """Inputs (n, ...) -> outputs (n', width) whose inputs are complete."""
-        self.held = x if self.held is None else torch.cat([self.held, x])
-        complete = (self.origin * self.stride + len(self.held) - 1 - self.after) // self.stride + 1
-        return self._outputs(max(complete, self.given))
+        self.held = torch.cat([self.held, x])
+        return self._outputs((self.origin * self.stride + len(self.held) - 1 - self.after) // self.stride + 1)
 
     def finish(self) -> Tensor:
-        """The outputs that are left, now that the sequence is at its end. Raises ValueError if nothing was fed."""
-        if self.held is None:
-            raise ValueError("a stream of nothing has no outputs")
+        """The outputs that are left, now that the sequence is at its end."""
         return self._outputs(None)
 
     def _outputs(self, end: int | None) -> Tensor:
-        assert self.held is not None
+        if not len(self.held) or (end is not None and end <= self.given):
+            return self.held.new_zeros(0, self.width)
         outputs = self.function(self.held)
         found = outputs[self.given - self.origin : None if end is None else end - self.origin]
         self.given += len(found)

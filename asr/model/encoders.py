@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from asr.config import nearest
+from asr.model.attention import RecurrentAttentionEncoder
 from asr.model.config import ModelConfig
+from asr.model.convolution import RecurrentConvolutionalEncoder
+from asr.model.latency import LatencyControlledEncoder
 from asr.model.recurrent import AfterLayer, RecurrentEncoder
 from asr.types import ConfigError
 
@@ -35,8 +38,8 @@ class Encoder(Protocol):
         are finite. A length may be 0: such rows only fill up the batch. An encoder that is slow on GPUs in some shapes
         may say so in a method `slow_shapes` (see RecurrentEncoder).
 
-        `after_layer` sees, and may change, the output of each layer; one without `layer_sizes` is never given it, and
-        cannot be trained on objectives that look inside.
+        `after_layer` sees, and may change, the output of each layer, frame by frame and possibly of more rows than the
+        batch has; one without `layer_sizes` is never given it, and cannot be trained on objectives that look inside.
         """
 
     def output_length(self, frames: int) -> int:
@@ -48,7 +51,12 @@ class Encoder(Protocol):
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
 
 
-ENCODERS: dict[str, Any] = {"recurrent": RecurrentEncoder}
+ENCODERS: dict[str, Any] = {
+    "recurrent": RecurrentEncoder,
+    "recurrent-convolutional": RecurrentConvolutionalEncoder,
+    "recurrent-attention": RecurrentAttentionEncoder,
+    "latency-controlled": LatencyControlledEncoder,
+}
 
 
 def build_encoder(options: ModelConfig, n_mels: int) -> Encoder:

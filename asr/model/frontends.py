@@ -6,6 +6,7 @@ unpadded utterance is padded with zeros: so padding never leaks into the states.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asr.model.padding import MaskedBatchNorm, zero_padding
+from asr.model.cells import MaskedBatchNorm
+from asr.model.padding import valid_frames, zero_padding
 
 Length = TypeVar("Length", int, Tensor)
 
@@ -68,8 +70,7 @@ class VGG(nn.Module):
         self.reach = (6, 9)
         widths = (1, channels, channels, 2 * channels, 2 * channels)
         self.layers = nn.ModuleList(
-            nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
-            for inputs, outputs in zip(widths[:-1], widths[1:], strict=True)
+            nn.Conv2d(inputs, outputs, kernel_size=3, padding=1) for inputs, outputs in itertools.pairwise(widths)
         )
         self.output_size = widths[-1] * ((n_mels + 3) // 4)
 
@@ -86,7 +87,7 @@ class VGG(nn.Module):
 
 class DeepSpeech2(nn.Module):
     """Convolutions of 41 bins x 11 frames, strides 2 x 2, and of 21 x 11, strides 2 x factor / 2, each with batch norm
-    and clipped ReLU (Amodei et al., 2016, "Deep Speech 2", who subsample by 2 in the first and, in faster models, more).
+    and clipped ReLU (Amodei et al., 2016, "Deep Speech 2"; factor 2 is theirs).
     """
 
     def __init__(self, n_mels: int, factor: int, channels: int) -> None:
@@ -109,8 +110,11 @@ class DeepSpeech2(nn.Module):
         x = _masked(features.unsqueeze(1), lengths)
         for layer, norm, stride in zip(self.layers, self.norms, self.time_strides, strict=True):
             lengths = subsampled_length(lengths, stride)
-            normalized = norm(layer(x).permute(0, 2, 3, 1), lengths).permute(0, 3, 1, 2)
-            x = _masked(functional.hardtanh(normalized, 0.0, 20.0), lengths)
+            x = layer(x).permute(0, 2, 3, 1)
+            _, frames, bins, _ = x.shape
+            valid = valid_frames(lengths, frames).repeat_interleave(bins, dim=1)  # of each bin of each frame
+            x = norm(x.flatten(1, 2), valid).unflatten(1, (frames, bins)).permute(0, 3, 1, 2)
+            x = _masked(functional.hardtanh(x, 0.0, 20.0), lengths)
         return _frames(x), lengths
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from asr.model.blockwise import Blockwise
+from asr.model.blockwise import Blockwise, EncoderStream
 from asr.model.cells import MaskedBatchNorm
 from asr.model.config import RecurrentConfig
 from asr.model.padding import reversal_index, reverse_within_length, valid_frames, zero_padding
@@ -96,6 +96,7 @@ class LatencyControlledEncoder(RecurrentEncoder):
     does not add up over layers. Features of streams cannot be normalized over the utterance; batch norm does it here.
     """
 
+    layer = LatencyControlledLayer
     config: LatencyControlledConfig
 
     def __init__(self, config: LatencyControlledConfig, n_mels: int) -> None:
@@ -109,7 +110,7 @@ class LatencyControlledEncoder(RecurrentEncoder):
 
         `after_layer` gets more rows than the batch has: the frames after the chunks, as the layers see them.
         """
-        x, lengths = self._front(features, lengths)
+        x, lengths = self.front(features, lengths)
         chunk, ahead = self.config.chunk, self.config.chunk_lookahead
         chunks = max(1, -(-x.size(1) // chunk))
         padded = functional.pad(x, (0, 0, 0, chunks * chunk + ahead - x.size(1)))
@@ -119,7 +120,7 @@ class LatencyControlledEncoder(RecurrentEncoder):
         out, _ = self.over(windows, inside, [None] * len(self.layers), after_layer)
         return out[:, : x.size(1)], lengths
 
-    def _front(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def front(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """What the first layer reads, (batch, frames', width), and its lengths."""
         valid = valid_frames(lengths, features.size(1))
         x = zero_padding(self.feature_norm(features, valid), lengths)
@@ -141,3 +142,55 @@ class LatencyControlledEncoder(RecurrentEncoder):
             if after_layer is not None:
                 windows = self._changed(after_layer, number, windows, lengths)
         return windows[:, :, : self.config.chunk].flatten(1, 2), after
+
+    def _changed(self, after_layer: AfterLayer, number: int, windows: Tensor, lengths: Tensor) -> Tensor:
+        """What `after_layer` makes of the windows: of the chunks, joined, which are the rows that it expects, and of the
+        frames after them, which follow in as many rows as they fill.
+        """
+        chunks, ahead = windows[:, :, : self.config.chunk], windows[:, :, self.config.chunk :]
+        joined, count = chunks.flatten(1, 2), ahead.numel() // ahead.size(-1)
+        frames = joined.size(1)
+        rows = functional.pad(ahead.reshape(count, -1), (0, 0, 0, -count % frames)).unflatten(0, (-1, frames))
+        inside = lengths.clamp(max=self.config.chunk).sum(1)
+        x = after_layer(number, torch.cat([joined, rows]), functional.pad(inside, (0, len(rows)), value=frames))
+        changed = x[len(joined) :].flatten(0, 1)[:count].reshape(*ahead.shape[:-1], -1)
+        return torch.cat([x[: len(joined)].unflatten(1, chunks.shape[1:3]), changed], dim=2)
+
+    def stream(self, after_layer: AfterLayer | None = None) -> EncoderStream:
+        """The states of one utterance while its features come."""
+        return _Stream(self, after_layer)
+
+
+class _Stream:
+    """Chunk by chunk, with what the forward cells remember; see `EncoderStream`."""
+
+    def __init__(self, encoder: LatencyControlledEncoder, after_layer: AfterLayer | None) -> None:
+        self.encoder, self.after_layer = encoder, after_layer
+        weight, width = encoder.feature_norm.weight, encoder.subsampling.output_size
+        reach = encoder.subsampling.reach
+        self.front = Blockwise(self._front, encoder.stride, reach, weight.new_zeros(0, len(weight)), width)
+        self.states: list[Any] = [None] * len(encoder.layers)
+        self.held = weight.new_zeros(0, width)  # from the beginning of the next chunk on
+
+    def _front(self, features: Tensor) -> Tensor:
+        return self.encoder.front(features[None], torch.tensor([len(features)], device=features.device))[0][0]
+
+    def feed(self, features: Tensor) -> Tensor:
+        return self._advance(self.front.feed(features), self.encoder.config.chunk_lookahead)
+
+    def finish(self) -> Tensor:
+        return self._advance(self.front.finish(), None)
+
+    def _advance(self, frames: Tensor, ahead: int | None) -> Tensor:
+        """The states of the chunks that have `ahead` frames after them; None: of all, as there are no more frames."""
+        config = self.encoder.config
+        held = torch.cat([self.held, frames])
+        found = [held.new_zeros(0, self.encoder.output_size)]
+        while len(held) >= (1 if ahead is None else config.chunk + ahead):
+            window = held[: config.chunk + config.chunk_lookahead]
+            length = torch.tensor([[len(window)]], device=held.device)
+            states, self.states = self.encoder.over(window[None, None], length, self.states, self.after_layer)
+            found.append(states[0])
+            held = held[config.chunk :]
+        self.held = held
+        return torch.cat(found)

@@ -15,21 +15,22 @@ from asr.audio.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, output_length
 from asr.model.config import RecurrentConfig
 from asr.model.padding import reversal_index, reverse_within_length
-from asr.model.recurrent import CELLS, RecurrentLayer
+from asr.model.recurrent import RecurrentLayer
 
+PACKED = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 ARCHITECTURES = [
     RecurrentConfig(
         cell=cell,
         bidirectional=bidirectional,
         subsampling=subsampling,
         projection=projection,
-        layer_norm=layer_norm,
+        norm=norm,  # type: ignore[arg-type]
         hidden_size=12,
         layers=2,
         subsampling_channels=4,
     )
-    for cell, bidirectional, (subsampling, projection, layer_norm) in itertools.product(
-        ("lstm", "gru", "rnn"), (True, False), ((2, 0, True), (4, 7, False), (8, 7, True))
+    for cell, bidirectional, (subsampling, projection, norm) in itertools.product(
+        ("lstm", "gru", "rnn"), (True, False), ((2, 0, "layer"), (4, 7, "none"), (8, 7, "layer"))
     )
 ]
 
@@ -37,9 +38,9 @@ ARCHITECTURES = [
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_bidirectional_layer_equals_packed_sequence(cell: str) -> None:
     torch.manual_seed(0)
-    config = RecurrentConfig(cell=cell, hidden_size=16, layer_norm=False, dropout=0.0)  # type: ignore[arg-type]
+    config = RecurrentConfig(cell=cell, hidden_size=16, norm="none", dropout=0.0)  # type: ignore[arg-type]
     layer = RecurrentLayer(config, 10)
-    packed = CELLS[cell](10, 16, batch_first=True, bidirectional=True)
+    packed = PACKED[cell](10, 16, batch_first=True, bidirectional=True)
     with torch.no_grad():
         for name, parameter in layer.forward_cell.named_parameters():
             getattr(packed, name).copy_(parameter)
@@ -47,7 +48,7 @@ def test_bidirectional_layer_equals_packed_sequence(cell: str) -> None:
             getattr(packed, f"{name}_reverse").copy_(parameter)
     lengths = torch.tensor([9, 31, 1, 17])
     x = torch.randn(4, 31, 10)
-    ours = layer(x, reversal_index(lengths, 31))
+    ours = layer(x, lengths)
     theirs, _ = pad_packed_sequence(
         packed(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))[0], batch_first=True
     )
