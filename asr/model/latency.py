@@ -117,8 +117,7 @@ class LatencyControlledEncoder(RecurrentEncoder):
         windows = padded.unfold(1, chunk + ahead, chunk).transpose(2, 3)
         first = torch.arange(chunks, device=lengths.device) * chunk
         inside = (lengths[:, None] - first).clamp(min=0, max=chunk + ahead)
-        out, _ = self.over(windows, inside, [None] * len(self.layers), after_layer)
-        return out[:, : x.size(1)], lengths
+        return self.over(windows, inside, x.size(1), [None] * len(self.layers), after_layer)[0], lengths
 
     def front(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """What the first layer reads, (batch, frames', width), and its lengths."""
@@ -129,10 +128,10 @@ class LatencyControlledEncoder(RecurrentEncoder):
         return self.input_dropout(x), lengths
 
     def over(
-        self, windows: Tensor, lengths: Tensor, states: list[Any], after_layer: AfterLayer | None
+        self, windows: Tensor, lengths: Tensor, frames: int, states: list[Any], after_layer: AfterLayer | None
     ) -> tuple[Tensor, list[Any]]:
-        """Windows (batch, chunks, frames, width), lengths (batch, chunks), the layers' states -> the outputs of the
-        chunks, joined, (batch, chunks * chunk, width), and the states after them.
+        """Windows (batch, chunks, n, width), lengths (batch, chunks), the layers' states -> the outputs of the chunks,
+        joined, of which the first `frames` count, (batch, frames, width), and the states after them.
         """
         after = []
         for number, (layer, state) in enumerate(zip(self.layers, states, strict=True), 1):
@@ -140,21 +139,24 @@ class LatencyControlledEncoder(RecurrentEncoder):
             windows, state = layer.windows(windows, lengths, self.config.chunk, state)
             after.append(state)
             if after_layer is not None:
-                windows = self._changed(after_layer, number, windows, lengths)
-        return windows[:, :, : self.config.chunk].flatten(1, 2), after
+                windows = self._changed(after_layer, number, windows, lengths, frames)
+        return windows[:, :, : self.config.chunk].flatten(1, 2)[:, :frames], after
 
-    def _changed(self, after_layer: AfterLayer, number: int, windows: Tensor, lengths: Tensor) -> Tensor:
-        """What `after_layer` makes of the windows: of the chunks, joined, which are the rows that it expects, and of the
-        frames after them, which follow in as many rows as they fill.
+    def _changed(self, after_layer: AfterLayer, number: int, windows: Tensor, lengths: Tensor, frames: int) -> Tensor:
+        """What `after_layer` makes of the windows: of the chunks, joined, which are the rows that it expects, and of
+        the frames after them, which follow in as many rows as they fill.
         """
         chunks, ahead = windows[:, :, : self.config.chunk], windows[:, :, self.config.chunk :]
-        joined, count = chunks.flatten(1, 2), ahead.numel() // ahead.size(-1)
-        frames = joined.size(1)
-        rows = functional.pad(ahead.reshape(count, -1), (0, 0, 0, -count % frames)).unflatten(0, (-1, frames))
+        joined, width = chunks.flatten(1, 2), windows.size(-1)
+        count = ahead.numel() // width
+        filled = functional.pad(ahead.reshape(count, width), (0, 0, 0, -count % frames))
+        rows = filled.reshape(len(filled) // frames, frames, width)
         inside = lengths.clamp(max=self.config.chunk).sum(1)
-        x = after_layer(number, torch.cat([joined, rows]), functional.pad(inside, (0, len(rows)), value=frames))
-        changed = x[len(joined) :].flatten(0, 1)[:count].reshape(*ahead.shape[:-1], -1)
-        return torch.cat([x[: len(joined)].unflatten(1, chunks.shape[1:3]), changed], dim=2)
+        inside = functional.pad(inside, (0, len(rows)), value=frames)
+        x = after_layer(number, torch.cat([joined[:, :frames], rows]), inside)
+        changed = x[len(joined) :].flatten(0, 1)[:count].reshape(ahead.shape)
+        joined = functional.pad(x[: len(joined)], (0, 0, 0, joined.size(1) - frames))
+        return torch.cat([joined.unflatten(1, chunks.shape[1:3]), changed], dim=2)
 
     def stream(self, after_layer: AfterLayer | None = None) -> EncoderStream:
         """The states of one utterance while its features come."""
@@ -189,7 +191,8 @@ class _Stream:
         while len(held) >= (1 if ahead is None else config.chunk + ahead):
             window = held[: config.chunk + config.chunk_lookahead]
             length = torch.tensor([[len(window)]], device=held.device)
-            states, self.states = self.encoder.over(window[None, None], length, self.states, self.after_layer)
+            count = min(len(window), config.chunk)
+            states, self.states = self.encoder.over(window[None, None], length, count, self.states, self.after_layer)
             found.append(states[0])
             held = held[config.chunk :]
         self.held = held

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -13,11 +14,15 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.audio.features import FeatureConfig
 from asr.model.acoustic import AcousticModel, output_length
-from asr.model.config import RecurrentConfig
+from asr.model.attention import RecurrentAttentionConfig
+from asr.model.config import ModelConfig, RecurrentConfig
+from asr.model.convolution import RecurrentConvolutionalConfig
+from asr.model.latency import LatencyControlledConfig
 from asr.model.padding import reversal_index, reverse_within_length
 from asr.model.recurrent import RecurrentLayer
 
 PACKED = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+SMALL: dict[str, Any] = {"hidden_size": 12, "layers": 2, "subsampling_channels": 4}
 ARCHITECTURES = [
     RecurrentConfig(
         cell=cell,
@@ -32,6 +37,13 @@ ARCHITECTURES = [
     for cell, bidirectional, (subsampling, projection, norm) in itertools.product(
         ("lstm", "gru", "rnn"), (True, False), ((2, 0, "layer"), (4, 7, "none"), (8, 7, "layer"))
     )
+]
+OTHERS: list[ModelConfig] = [
+    RecurrentConfig(frontend="vgg", **SMALL),
+    RecurrentConfig(frontend="deepspeech2", subsampling=2, **SMALL),
+    RecurrentConvolutionalConfig(convolution_kernel=7, **SMALL),
+    RecurrentAttentionConfig(attention_heads=3, **SMALL),
+    LatencyControlledConfig(chunk=6, chunk_lookahead=3, **SMALL),
 ]
 
 
@@ -69,7 +81,11 @@ def test_reversal_is_its_own_inverse_and_leaves_padding_alone(lengths: list[int]
         assert torch.equal(reversed_[row, length:], x[row, length:])
 
 
-@pytest.mark.parametrize("config", ARCHITECTURES, ids=lambda c: f"{c.cell}-{c.bidirectional}-x{c.subsampling}")
+@pytest.mark.parametrize(
+    "config",
+    [*ARCHITECTURES, *OTHERS],
+    ids=lambda c: f"{c.encoder}-{c.frontend}-{c.cell}-{c.bidirectional}-x{c.subsampling}",
+)
 def test_log_probs_are_the_same_alone_and_in_any_batch(config: RecurrentConfig) -> None:
     torch.manual_seed(1)
     features = FeatureConfig(n_mels=20)
