@@ -228,6 +228,7 @@ class Recognizer:
                 nbest=nbest,
                 batch_seconds=batch_seconds,
                 on_text=None if on_text is None else lambda text: on_text(recording, text),
+                live=recording.live,
             )
             return self._transcript(recording, samples, channel, samples.silent, hypotheses)
 
