@@ -21,7 +21,9 @@ from asr.types import ConfigError
 class Encoder(Protocol):
     """What the rest of the package asks of an encoder, an `nn.Module` made by `EncoderClass(options, n_mels)`.
 
-    Its options are a subclass of ModelConfig, whose `encoder` defaults to the name the encoder is registered by.
+    Its options are a subclass of ModelConfig, whose `encoder` defaults to the name the encoder is registered by. One
+    that can give states while features come has a method `stream(after_layer)`, which returns an EncoderStream, or
+    raises ConfigError where its options do not allow it.
     """
 
     output_size: int  # width of a state

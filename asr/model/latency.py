@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from asr.model.blockwise import Blockwise, EncoderStream
+from asr.model.blockwise import EncoderStream
 from asr.model.cells import MaskedBatchNorm
 from asr.model.config import RecurrentConfig
-from asr.model.padding import reversal_index, reverse_within_length, valid_frames, zero_padding
-from asr.model.recurrent import AfterLayer, RecurrentEncoder, RecurrentLayer, normalized
+from asr.model.padding import reversal_index, reverse_within_length, valid_frames
+from asr.model.recurrent import AfterLayer, RecurrentEncoder, RecurrentLayer, front_stream
 
 CELLS = ("lstm", "gru", "rnn", "rnn-relu")
 
@@ -121,11 +121,7 @@ class LatencyControlledEncoder(RecurrentEncoder):
 
     def front(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """What the first layer reads, (batch, frames', width), and its lengths."""
-        valid = valid_frames(lengths, features.size(1))
-        x = zero_padding(self.feature_norm(features, valid), lengths)
-        x, lengths = self.subsampling(x, lengths)
-        x = normalized(self.input_norm, x, valid_frames(lengths, x.size(1)))
-        return self.input_dropout(x), lengths
+        return super().front(self.feature_norm(features, valid_frames(lengths, features.size(1))), lengths)
 
     def over(
         self, windows: Tensor, lengths: Tensor, frames: int, states: list[Any], after_layer: AfterLayer | None
@@ -168,14 +164,9 @@ class _Stream:
 
     def __init__(self, encoder: LatencyControlledEncoder, after_layer: AfterLayer | None) -> None:
         self.encoder, self.after_layer = encoder, after_layer
-        weight, width = encoder.feature_norm.weight, encoder.subsampling.output_size
-        reach = encoder.subsampling.reach
-        self.front = Blockwise(self._front, encoder.stride, reach, weight.new_zeros(0, len(weight)), width)
+        self.front = front_stream(encoder)
         self.states: list[Any] = [None] * len(encoder.layers)
-        self.held = weight.new_zeros(0, width)  # from the beginning of the next chunk on
-
-    def _front(self, features: Tensor) -> Tensor:
-        return self.encoder.front(features[None], torch.tensor([len(features)], device=features.device))[0][0]
+        self.held = self.front.held.new_zeros(0, self.front.width)  # from the beginning of the next chunk on
 
     def feed(self, features: Tensor) -> Tensor:
         return self._advance(self.front.feed(features), self.encoder.config.chunk_lookahead)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from asr.model.blockwise import Blockwise, EncoderStream
 from asr.model.cells import CELLS, MaskedBatchNorm, initialize, run_cell
 from asr.model.config import RecurrentConfig
 from asr.model.frontends import FRONT_ENDS, subsampled_length
 from asr.model.padding import reversal_index, reverse_within_length, valid_frames
 from asr.model.shapes import WIDEST, fast_width
+from asr.types import ConfigError
 
 # Sees, and may change, the output of a layer: its number, from 1, (batch, frames, width), lengths (batch,).
 AfterLayer = Callable[[int, Tensor, Tensor], Tensor]
@@ -144,7 +146,7 @@ class RecurrentEncoder(nn.Module):
         self.lookahead = Lookahead(width, config.lookahead) if config.lookahead else None
         self.output_size = width
         self.stride = config.subsampling * 2 ** len(config.time_reduction)
-        self.config = config
+        self.config, self.n_mels = config, n_mels
 
     def output_length(self, frames: int) -> int:
         """States made of `frames` feature frames."""
@@ -187,8 +189,7 @@ class RecurrentEncoder(nn.Module):
 
         `after_layer`: see `asr.model.encoders`.
         """
-        x, lengths = self.subsampling(features, lengths)
-        x = self.input_dropout(normalized(self.input_norm, x, valid_frames(lengths, x.size(1))))
+        x, lengths = self.front(features, lengths)
         for number, layer in enumerate(self.layers, 1):
             if number in self.config.time_reduction:
                 x, lengths = join_pairs(x, lengths)
@@ -198,3 +199,67 @@ class RecurrentEncoder(nn.Module):
         if self.lookahead is not None:
             x = self.lookahead(x, lengths)
         return x, lengths
+
+    def front(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first layer reads, (batch, frames', width), and its lengths."""
+        x, lengths = self.subsampling(features, lengths)
+        x = normalized(self.input_norm, x, valid_frames(lengths, x.size(1)))
+        return self.input_dropout(x), lengths
+
+    def stream(self, after_layer: AfterLayer | None = None) -> EncoderStream:
+        """The states of one utterance while its features come. Raises ConfigError if the layers do not allow it."""
+        config = self.config
+        whole = config.bidirectional or config.time_reduction or config.zoneout or config.cell == "ligru"
+        if whole or any(type(layer) is not RecurrentLayer for layer in self.layers):
+            raise ConfigError(
+                "streams need encoder latency-controlled, or encoder recurrent in one direction with cells lstm, gru, "
+                "rnn or rnn-relu, without time_reduction and zoneout"
+            )
+        return CausalStream(self, after_layer)
+
+
+def front_stream(encoder: RecurrentEncoder) -> Blockwise:
+    """What an encoder's front end makes of one utterance while its features (frames, mels) come."""
+
+    def front(features: Tensor) -> Tensor:
+        return encoder.front(features[None], _length(features))[0][0]
+
+    begin = next(encoder.parameters()).new_zeros(0, encoder.n_mels)
+    return Blockwise(front, encoder.stride, encoder.subsampling.reach, begin, encoder.subsampling.output_size)
+
+
+class CausalStream:
+    """Layers in one direction, with what their cells remember, and a look-ahead over them; see `EncoderStream`."""
+
+    def __init__(self, encoder: RecurrentEncoder, after_layer: AfterLayer | None) -> None:
+        self.layers, self.after_layer, self.width = encoder.layers, after_layer, encoder.output_size
+        self.states: list[Any] = [None] * len(encoder.layers)
+        self.front = front_stream(encoder)
+        lookahead, none = encoder.lookahead, self.front.held.new_zeros(0, self.width)
+        self.ahead = None
+        if lookahead is not None:
+            reach = (0, encoder.config.lookahead)
+            self.ahead = Blockwise(lambda x: lookahead(x[None], _length(x))[0], 1, reach, none, self.width)
+
+    def feed(self, features: Tensor) -> Tensor:
+        states = self._over(self.front.feed(features))
+        return states if self.ahead is None else self.ahead.feed(states)
+
+    def finish(self) -> Tensor:
+        states = self._over(self.front.finish())
+        return states if self.ahead is None else torch.cat([self.ahead.feed(states), self.ahead.finish()])
+
+    def _over(self, frames: Tensor) -> Tensor:
+        if not len(frames):
+            return frames.new_zeros(0, self.width)
+        x, lengths = frames[None], _length(frames)
+        for number, layer in enumerate(self.layers, 1):
+            out, self.states[number - 1] = layer.forward_cell(x, self.states[number - 1])
+            x = layer.after_cells(out, x, valid_frames(lengths, x.size(1)))
+            if self.after_layer is not None:
+                x = self.after_layer(number, x, lengths)
+        return x[0]
+
+
+def _length(x: Tensor) -> Tensor:
+    return torch.tensor([len(x)], device=x.device)

@@ -18,20 +18,20 @@ class AcousticStream:
             use(stream.feed(block))
         use(stream.finish())
 
-    Raises ConfigError for a model that needs the whole utterance: its encoder has no method `stream`, or its features
-    are normalized over the utterance. Memory and latency are bounded, whatever the length.
+    Raises ConfigError for a model that needs whole utterances: its encoder cannot stream, or its features are
+    normalized over the utterance. Memory and latency are bounded, whatever the length.
     """
 
     def __init__(self, model: AcousticModel) -> None:
-        stream = getattr(model.encoder, "stream", None)
-        if stream is None:
+        begin = getattr(model.encoder, "stream", None)
+        if begin is None:
             raise ConfigError(f"encoder {model.config.encoder} needs whole utterances: it cannot stream")
+        self.encoder: EncoderStream = begin()
         if model.feature_config.normalize == "utterance":
             raise ConfigError(
                 "features that are normalized over the utterance cannot stream: train with features.normalize=none"
             )
         self.model = model
-        self.encoder: EncoderStream = stream()
         config, half = model.feature_config, model.features.fft_size // 2
         reach = (half + 1, half)  # and 1 for pre-emphasis
         begin = model.output.weight.new_zeros(0)

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from asr.audio.features import FeatureConfig
 from asr.model.acoustic import AcousticModel
+from asr.model.attention import RecurrentAttentionConfig
 from asr.model.blockwise import Blockwise
 from asr.model.config import RecurrentConfig
+from asr.model.encoders import ENCODERS
 from asr.model.latency import LatencyControlledConfig, LatencyControlledEncoder
 from asr.model.recurrent import RecurrentEncoder
 from asr.model.streaming import AcousticStream
@@ -90,7 +92,7 @@ def test_blocks_give_what_the_whole_sequence_gives(sizes: list[int], stride: int
     assert torch.equal(torch.cat([*found, blocks.finish()]), neighborhoods(x) if len(x) else x[:, None])
 
 
-def acoustic(config: LatencyControlledConfig, **features: Any) -> AcousticModel:
+def acoustic(config: RecurrentConfig, **features: Any) -> AcousticModel:
     torch.manual_seed(0)
     model = AcousticModel(config, FeatureConfig(n_mels=12, normalize="none", **features), vocab_size=5)
     for seed in (1, 2):  # running averages like those of speech
@@ -98,18 +100,23 @@ def acoustic(config: LatencyControlledConfig, **features: Any) -> AcousticModel:
     return model.eval()
 
 
+CAUSAL = RecurrentConfig(bidirectional=False, **SMALL)
+
+
 @pytest.mark.parametrize(
-    "options, features",
+    "config, features",
     [
-        ({}, {}),
-        ({"frontend": "vgg", "cell": "gru"}, {"rate": 8000}),
-        ({"frontend": "deepspeech2", "subsampling": 2}, {}),
+        (CONFIG, {}),
+        (replace(CONFIG, frontend="vgg", cell="gru"), {"rate": 8000}),
+        (replace(CONFIG, frontend="deepspeech2", subsampling=2), {}),
+        (replace(CAUSAL, lookahead=3), {}),
+        (replace(CAUSAL, cell="rnn-relu", norm="batch", residual=True, projection=4), {"rate": 8000}),
     ],
 )
 @pytest.mark.parametrize("block", [160, 777, 9000])
 @torch.no_grad()
-def test_a_stream_gives_what_the_whole_recording_gives(options: Any, features: Any, block: int) -> None:
-    model = acoustic(replace(CONFIG, **options), **features)
+def test_a_stream_gives_what_the_whole_recording_gives(config: RecurrentConfig, features: Any, block: int) -> None:
+    model = acoustic(config, **features)
     for samples in (0, 90, 3100, 12345):
         waveform = torch.randn(samples) * 0.1
         stream = AcousticStream(model)
@@ -135,11 +142,12 @@ def test_a_stream_waits_for_its_chunk_and_look_ahead_and_no_longer() -> None:
     assert max(len(stream.features.held), 160 * len(stream.encoder.front.held)) < 4000  # nothing piles up
 
 
+@pytest.mark.parametrize("config", [CONFIG, CAUSAL])
 @torch.no_grad()
-def test_what_is_done_after_layers_is_done_in_streams() -> None:
+def test_what_is_done_after_layers_is_done_in_streams(config: RecurrentConfig) -> None:
     torch.manual_seed(0)
-    encoder = LatencyControlledEncoder(CONFIG, 9).eval()
-    matrix = torch.randn(12, 12)
+    encoder = ENCODERS[config.encoder](config, 9).eval()
+    matrix = torch.randn(encoder.output_size, encoder.output_size)
 
     def after_layer(number: int, x: Tensor, lengths: Tensor) -> Tensor:
         return x + torch.tanh(x @ matrix * number)
@@ -152,7 +160,10 @@ def test_what_is_done_after_layers_is_done_in_streams() -> None:
 
 
 def test_a_model_that_cannot_stream_says_why() -> None:
-    with pytest.raises(ConfigError, match="encoder recurrent needs whole utterances: it cannot stream"):
-        AcousticStream(AcousticModel(RecurrentConfig(**SMALL), FeatureConfig(n_mels=9), 5))
+    for config in (RecurrentConfig(**SMALL), RecurrentAttentionConfig(bidirectional=False, attention_heads=3, **SMALL)):
+        with pytest.raises(
+            ConfigError, match="streams need encoder latency-controlled, or encoder recurrent in one dir"
+        ):
+            AcousticStream(AcousticModel(config, FeatureConfig(n_mels=9, normalize="none"), 5))
     with pytest.raises(ConfigError, match=r"train with features\.normalize=none"):
         AcousticStream(AcousticModel(CONFIG, FeatureConfig(n_mels=9), 5))
