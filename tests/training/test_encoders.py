@@ -13,10 +13,13 @@ import torch
 from torch import Tensor, nn
 
 import asr
+from asr.__main__ import main
+from asr.audio.read import read
 from asr.config import from_dict, to_dict
 from asr.model import encoders
 from asr.model.checkpoint import load_model, read_metadata
 from asr.model.config import ModelConfig, RecurrentConfig
+from asr.model.streaming import AcousticStream
 from asr.training.config import parse_config
 from asr.training.run import train
 from asr.types import ConfigError, ModelFileError
@@ -73,6 +76,24 @@ def test_an_encoder_of_ones_own_is_trained_saved_loaded_and_transcribes(
     )
     audio = Path(values["data"]["dev"]).parent / "dev000.wav"
     assert recognizer.transcribe(audio).duration > 0
+
+
+def test_a_latency_controlled_model_is_trained_on_running_averages_and_streams(
+    settings: Callable[..., dict[str, Any]], tones: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = {"encoder": "latency-controlled", "chunk": 10, "chunk_lookahead": 5}
+    result = train(parse_config(settings(model=model, features={"normalize": "none"}, trainer={"max_epochs": 2})))
+    recognizer = asr.load(result.model_path, decoder="greedy")
+    mean = recognizer.acoustic_model.encoder.feature_norm.running_mean
+    assert mean.isfinite().all() and float(mean.mean()) < -1  # of log-mel energies, not of normalized ones
+    audio = tones / "dev000.wav"
+    samples = read(audio).samples
+    stream = AcousticStream(recognizer.acoustic_model)
+    parts = [*(stream.feed(part) for part in torch.from_numpy(samples).split(1000)), stream.finish()]
+    assert np.allclose(torch.cat(parts), recognizer.emissions([samples])[0], atol=1e-4)
+    assert recognizer.transcribe(audio).duration > 0
+    assert main(["info", str(result.model_path)]) == 0
+    assert "latency-controlled: frontend conv" in capsys.readouterr().out
 
 
 def test_options_are_read_by_the_dataclass_of_their_encoder(registered: None) -> None:
