@@ -52,7 +52,7 @@ class RecurrentConfig(ModelConfig):
       `subsampling_channels`); `deepspeech2` (by 2 or 4): see `asr.model.frontends`
 
     Cells
-    - `lstm` (Hochreiter & Schmidhuber, 1997; Gers et al., 2000), `gru` (Cho et al., 2014), `rnn` with tanh (Elman, 1990)
+    - `lstm` (Hochreiter & Schmidhuber, 1997), `gru` (Cho et al., 2014), `rnn` with tanh (Elman, 1990)
     - `rnn-relu`: a plain RNN with ReLU whose recurrence begins as the identity (Le et al., 2015)
     - `ligru`: Light GRU, without reset gate, with ReLU and batch norm on its input (Ravanelli et al., 2018)
     - `bidirectional`: two cells a layer, one of them backward in time (Schuster & Paliwal, 1997)
@@ -62,8 +62,9 @@ class RecurrentConfig(ModelConfig):
       al., 2014)
     - `norm`: of each layer's output and the first one's input: `layer` (Ba et al., 2016), `batch` over the valid frames
       of all utterances (Ioffe & Szegedy, 2015; Amodei et al., 2016), or `none`
-    - `residual`: each layer's input is added to its output, through a linear layer where widths differ (He et al., 2016)
-    - `time_reduction`: the layers, from 1, that read the frames before them in pairs, as half as many (Chan et al., 2016)
+    - `residual`: each layer's input is added to its output, through a linear layer where widths differ (He et al.,
+      2016)
+    - `time_reduction`: the layers, from 1, that read what is below them in pairs of frames (Chan et al., 2016)
     - `lookahead`: frames of the future that a one-directional model sees, by a convolution over each channel above the
       last layer (Wang et al., 2016)
 

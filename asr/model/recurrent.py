@@ -165,6 +165,9 @@ class RecurrentEncoder(nn.Module):
         cell, hidden, projection = self.config.cell, self.config.hidden_size, self.config.projection
         single = precision.startswith(("32", "64"))
         where = "on this GPU with trainer.precision=bf16-mixed" if single else "on this GPU"
+        if self.config.zoneout or cell == "ligru":
+            name = "zoneout" if self.config.zoneout else "cell ligru"
+            return [f"{name}: a loop over frames, which has no fast kernels on GPUs"]
         if cell != "lstm":
             return [f"cell {cell}: about 3 times slower than lstm {where}"] if cell == "gru" else []
         lines = ["float32 never gets the fast LSTM kernels: set trainer.precision=bf16-mixed"] if single else []
@@ -172,7 +175,7 @@ class RecurrentEncoder(nn.Module):
             lines.append(f"hidden_size {hidden}: about 3 times slower than {better} {where}")
         if projection != (better := fast_width(projection)):
             lines.append(f"projection {projection}: layers up to a third slower than with {better} {where}")
-        width = self.subsampling.output_size
+        width = self.subsampling.output_size * (2 if 1 in self.config.time_reduction else 1)
         if width != (better := fast_width(width)):
             channels = self.config.subsampling_channels
             product = f"{channels} x {width // channels} = {width}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,16 +15,16 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.audio.features import FeatureConfig
+from asr.config import from_dict, to_dict
 from asr.model.acoustic import AcousticModel, output_length
-from asr.model.attention import RecurrentAttentionConfig
-from asr.model.config import ModelConfig, RecurrentConfig
-from asr.model.convolution import RecurrentConvolutionalConfig
-from asr.model.latency import LatencyControlledConfig
-from asr.model.padding import reversal_index, reverse_within_length
+from asr.model.checkpoint import load_model, save_model
+from asr.model.config import RecurrentConfig
+from asr.model.encoders import build_encoder
+from asr.model.padding import reversal_index, reverse_within_length, valid_frames
 from asr.model.recurrent import RecurrentLayer
+from asr.text.tokenizer import CharTokenizer
 
 PACKED = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
-SMALL: dict[str, Any] = {"hidden_size": 12, "layers": 2, "subsampling_channels": 4}
 ARCHITECTURES = [
     RecurrentConfig(
         cell=cell,
@@ -38,12 +40,27 @@ ARCHITECTURES = [
         ("lstm", "gru", "rnn"), (True, False), ((2, 0, "layer"), (4, 7, "none"), (8, 7, "layer"))
     )
 ]
-OTHERS: list[ModelConfig] = [
-    RecurrentConfig(frontend="vgg", **SMALL),
-    RecurrentConfig(frontend="deepspeech2", subsampling=2, **SMALL),
-    RecurrentConvolutionalConfig(convolution_kernel=7, **SMALL),
-    RecurrentAttentionConfig(attention_heads=3, **SMALL),
-    LatencyControlledConfig(chunk=6, chunk_lookahead=3, **SMALL),
+OPTIONS: list[dict[str, Any]] = [
+    {"cell": "rnn-relu"},
+    {"cell": "ligru"},
+    {"cell": "ligru", "bidirectional": False, "zoneout": 0.2, "weight_dropout": 0.3},
+    {"norm": "batch", "projection": 7},
+    {"residual": True, "layers": 3},
+    {"residual": True, "layer_drop": 0.5, "projection": 7, "norm": "none"},
+    {"subsampling": 2, "time_reduction": [1, 3], "layers": 3, "residual": True, "norm": "batch"},
+    {"bidirectional": False, "lookahead": 5},
+    {"variational_dropout": True, "dropout": 0.3, "input_dropout": 0.2},
+    {"weight_dropout": 0.3},
+    *({"cell": cell, "zoneout": 0.2} for cell in ("lstm", "gru", "rnn")),
+    {"frontend": "vgg"},
+    {"frontend": "deepspeech2", "subsampling": 2},
+    {"encoder": "recurrent-convolutional", "convolution_kernel": 7},
+    {"encoder": "recurrent-attention", "attention_heads": 3},
+    {"encoder": "latency-controlled", "chunk": 6, "chunk_lookahead": 3},
+]
+OPTIONAL = [
+    from_dict(RecurrentConfig, {"hidden_size": 12, "layers": 2, "subsampling_channels": 4} | options)
+    for options in OPTIONS
 ]
 
 
@@ -81,11 +98,13 @@ def test_reversal_is_its_own_inverse_and_leaves_padding_alone(lengths: list[int]
         assert torch.equal(reversed_[row, length:], x[row, length:])
 
 
-@pytest.mark.parametrize(
-    "config",
-    [*ARCHITECTURES, *OTHERS],
-    ids=lambda c: f"{c.encoder}-{c.frontend}-{c.cell}-{c.bidirectional}-x{c.subsampling}",
-)
+def name(config: RecurrentConfig) -> str:
+    """Of a test: the options that are not as usual."""
+    usual = to_dict(RecurrentConfig(hidden_size=12, layers=2, subsampling_channels=4))
+    return "-".join(f"{key}:{value}" for key, value in to_dict(config).items() if value != usual.get(key)) or "usual"
+
+
+@pytest.mark.parametrize("config", [*ARCHITECTURES, *OPTIONAL], ids=name)
 def test_log_probs_are_the_same_alone_and_in_any_batch(config: RecurrentConfig) -> None:
     torch.manual_seed(1)
     features = FeatureConfig(n_mels=20)
@@ -101,6 +120,49 @@ def test_log_probs_are_the_same_alone_and_in_any_batch(config: RecurrentConfig) 
             alone, count = model(utterance[None], lengths[row : row + 1])
             assert int(count) == int(frames[row]) == output_length(len(utterance), features, config)
             assert torch.allclose(together[row, : int(count)], alone[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("config", OPTIONAL, ids=name)
+def test_training_reaches_every_parameter_and_the_model_file_holds_them_all(
+    config: RecurrentConfig, tmp_path: Path
+) -> None:
+    torch.manual_seed(3)
+    model = AcousticModel(config, FeatureConfig(n_mels=20), vocab_size=4)
+    model.encoder.initialize()
+    frames = torch.tensor([43, 0, 17, 30])  # a row without a frame fills up a batch
+    states, lengths = model.encoder(torch.randn(4, 43, 20), frames)
+    assert torch.isfinite(states).all()
+    assert lengths.tolist() == [model.encoder.output_length(n) for n in frames.tolist()]
+    valid = valid_frames(lengths, states.size(1))
+    (states * torch.randn_like(states))[valid].sum().backward()
+    for key, parameter in model.encoder.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), key
+        assert parameter.grad.any(), key
+
+    loaded = load_model(save_model(tmp_path / "m.asr", model, CharTokenizer(["", " ", "a", "b"]), "none"))
+    assert loaded.model_config == config
+    waveforms, samples = torch.randn(2, 8000), torch.tensor([8000, 3000])
+    with torch.no_grad():
+        expected, found = model.eval()(waveforms, samples), loaded.model(waveforms, samples)
+    torch.testing.assert_close(found, expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{"norm": "batch"}, {"cell": "ligru"}], ids=str)
+def test_the_statistics_of_training_are_those_of_valid_frames(options: dict[str, str]) -> None:
+    torch.manual_seed(4)
+    config = RecurrentConfig(hidden_size=12, layers=2, subsampling_channels=4, dropout=0.0, **options)  # type: ignore[arg-type]
+    encoder = build_encoder(config, 20)
+    assert isinstance(encoder, nn.Module)
+    begun = copy.deepcopy(encoder.state_dict())
+    features, results = torch.randn(2, 40, 20), []
+    for rows, frames in ((2, 40), (3, 61)):
+        encoder.load_state_dict(begun)
+        padded = torch.zeros(rows, frames, 20)
+        padded[2:] = -7.0  # what fills up a batch
+        padded[0, :40], padded[1, :17] = features[0], features[1, :17]
+        states, lengths = encoder(padded, torch.tensor([40, 17, 0][:rows]))
+        results.append((states[valid_frames(lengths, states.size(1))], copy.deepcopy(encoder.state_dict())))
+    torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
 
 
 def test_batch_invariance_holds_for_gradients_too() -> None:
