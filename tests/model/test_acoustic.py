@@ -147,10 +147,20 @@ def test_training_reaches_every_parameter_and_the_model_file_holds_them_all(
     torch.testing.assert_close(found, expected, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("options", [{"norm": "batch"}, {"cell": "ligru"}], ids=str)
-def test_the_statistics_of_training_are_those_of_valid_frames(options: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"norm": "batch"},
+        {"cell": "ligru"},
+        {"frontend": "deepspeech2"},
+        {"encoder": "latency-controlled", "norm": "batch", "chunk": 3, "chunk_lookahead": 2},
+    ],
+    ids=str,
+)
+def test_the_statistics_of_training_are_those_of_valid_frames(options: dict[str, Any]) -> None:
     torch.manual_seed(4)
-    config = RecurrentConfig(hidden_size=12, layers=2, subsampling_channels=4, dropout=0.0, **options)  # type: ignore[arg-type]
+    sizes = {"hidden_size": 12, "layers": 2, "subsampling_channels": 4, "dropout": 0.0}
+    config = from_dict(RecurrentConfig, sizes | options)
     encoder = build_encoder(config, 20)
     assert isinstance(encoder, nn.Module)
     begun = copy.deepcopy(encoder.state_dict())

@@ -5,22 +5,17 @@ from __future__ import annotations
 import cmath
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from asr.audio.features import FeatureConfig
-from asr.config import from_dict, to_dict
-from asr.model.acoustic import AcousticModel
+from asr.config import from_dict
 from asr.model.attention import AttentionLayer, RecurrentAttentionConfig
-from asr.model.checkpoint import load_model, save_model
 from asr.model.config import ModelConfig, RecurrentConfig
 from asr.model.convolution import ConvolutionModule, RecurrentConvolutionalConfig
 from asr.model.encoders import ENCODERS, encoder_shape
 from asr.model.latency import LatencyControlledConfig
-from asr.text.tokenizer import CharTokenizer
 from asr.types import ConfigError
 
 SMALL = RecurrentConfig(hidden_size=12, layers=2, subsampling_channels=4, dropout=0.0)
@@ -94,7 +89,7 @@ def test_the_convolution_module_is_conformers_on_each_utterance() -> None:
 
 
 @pytest.mark.parametrize("config", KINDS, ids=name_of)
-def test_every_encoder_does_what_the_protocol_says(config: ModelConfig) -> None:
+def test_after_each_layer_its_output_is_seen(config: ModelConfig) -> None:
     torch.manual_seed(0)
     encoder = ENCODERS[config.encoder](config, 20)
     encoder.initialize()
@@ -113,22 +108,6 @@ def test_every_encoder_does_what_the_protocol_says(config: ModelConfig) -> None:
     assert tuple(x.size(2) for _, x, _ in seen) == encoder.layer_sizes
     assert all(x.size(1) == states.size(1) and torch.equal(n, frames) for _, x, n in seen)
     assert torch.equal(seen[-1][1], states)
-    valid = torch.arange(states.size(1)) < frames[:, None]
-    (states[valid] * torch.randn(encoder.output_size)).sum().backward()
-    for name, parameter in encoder.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
-
-
-@pytest.mark.parametrize("config", KINDS, ids=name_of)
-def test_a_model_file_keeps_it(config: ModelConfig, tmp_path: Path) -> None:
-    tokenizer = CharTokenizer(["", " ", "a"])
-    model = AcousticModel(config, FeatureConfig(n_mels=20), tokenizer.vocab_size)
-    waveforms, lengths = torch.randn(2, 8000) * 0.1, torch.tensor([8000, 5000])
-    with torch.no_grad():
-        model(waveforms, lengths)  # running averages other than at first
-        loaded = load_model(save_model(tmp_path / "m.asr", model.eval(), tokenizer, "none"))
-        assert loaded.model_config == config == from_dict(ModelConfig, to_dict(config), "model")
-        assert torch.equal(model(waveforms, lengths)[0], loaded.model(waveforms, lengths)[0])
 
 
 @pytest.mark.parametrize(

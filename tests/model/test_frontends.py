@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from asr.config import from_dict
 from asr.model.config import SUBSAMPLING, ModelConfig
-from asr.model.frontends import FRONT_ENDS, DeepSpeech2, subsampled_length
+from asr.model.frontends import FRONT_ENDS, subsampled_length
 from asr.types import ConfigError
 
 KINDS = [(name, factor) for name, factors in SUBSAMPLING.items() for factor in factors]
@@ -75,18 +75,6 @@ def test_reach_says_which_frames_an_output_depends_on(name: str, factor: int) ->
     assert 48 - before <= int(touched.min()) and int(touched.max()) <= 48 + after
     if name != "vgg":  # where the maximum decides which
         assert (int(touched.min()), int(touched.max())) == (48 - before, 48 + after)
-
-
-def test_batch_norm_in_training_counts_valid_frames_alone() -> None:
-    torch.manual_seed(1)
-    front_end, other = (DeepSpeech2(13, 4, 3) for _ in range(2))
-    other.load_state_dict(front_end.state_dict())
-    x, lengths = torch.randn(3, 30, 13), torch.tensor([30, 0, 11])
-    states, frames = front_end(functional.pad(x, (0, 0, 0, 20), value=9.0), lengths)
-    expected, _ = other(x[[0, 2]], lengths[[0, 2]])
-    for row, number in ((0, 0), (2, 1)):
-        torch.testing.assert_close(states[row, : frames[row]], expected[number, : frames[row]])
-    torch.testing.assert_close(front_end.state_dict(), other.state_dict())
 
 
 def test_a_front_end_that_cannot_subsample_so_is_one_line() -> None:
