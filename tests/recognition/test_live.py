@@ -19,6 +19,7 @@ from asr.audio.read import RawFormat
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import save_model
 from asr.model.latency import LatencyControlledConfig
+from asr.model.streaming import AcousticStream
 from asr.recognition.inputs import Recording
 from asr.recognition.recognizer import Recognizer
 from asr.text.tokenizer import CharTokenizer
@@ -75,6 +76,13 @@ def test_words_come_before_the_end_and_are_those_of_the_whole(
     if decoder == "greedy":  # the beam search waits until its hypotheses agree
         assert 0 < microphone.counts[30] < microphone.counts[-1]
     assert all(found.text.startswith(text) for text in known)
+
+    acoustic, text = AcousticStream(recognizer.acoustic_model), recognizer.decoder.stream()  # type: ignore[attr-defined]
+    for block in torch.from_numpy(samples.astype(np.float32) / 32768).split(1600):
+        if len(log_probs := acoustic.feed(block)):
+            text.feed(log_probs)
+    text.feed(acoustic.finish())
+    assert text.finish()[0].text == whole.text
 
 
 def test_the_command_prints_what_a_pipe_brings(
