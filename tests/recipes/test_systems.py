@@ -53,8 +53,9 @@ def test_it_takes_a_training_step(
     for row, seconds in enumerate((1.0, 0.7)):
         waveforms[row, : round(16000 * seconds)] = torch.from_numpy(noise(seconds, row))
     tokens = [tokenizer.encode(text) for text in TEXTS]
-    lengths = torch.tensor([len(ids) for ids in tokens])
-    batch = Batch(waveforms, torch.tensor([16000, 11200]), torch.tensor(sum(tokens, [])), lengths, [0, 1])
+    lengths = torch.tensor([len(encoded) for encoded in tokens])
+    ids = torch.tensor([number for encoded in tokens for number in encoded])
+    batch = Batch(waveforms, torch.tensor([16000, 11200]), ids, lengths, [0, 1])
 
     before = [p.detach().clone() for p in module.parameters()]
     loss = module.training_step(batch, 0)
