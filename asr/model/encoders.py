@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from asr.config import nearest
-from asr.model.attention import RecurrentAttentionEncoder
 from asr.model.config import ModelConfig
 from asr.model.convolution import RecurrentConvolutionalEncoder
 from asr.model.latency import LatencyControlledEncoder
 from asr.model.recurrent import AfterLayer, RecurrentEncoder
+from asr.model.self_attention import RecurrentAttentionEncoder
 from asr.types import ConfigError
 
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from asr.config import from_dict
-from asr.model.attention import AttentionLayer, RecurrentAttentionConfig
 from asr.model.config import ModelConfig, RecurrentConfig
 from asr.model.convolution import ConvolutionModule, RecurrentConvolutionalConfig
 from asr.model.encoders import ENCODERS, encoder_shape
 from asr.model.latency import LatencyControlledConfig
+from asr.model.self_attention import AttentionLayer, RecurrentAttentionConfig
 from asr.types import ConfigError
 
 SMALL = RecurrentConfig(hidden_size=12, layers=2, subsampling_channels=4, dropout=0.0)

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from asr.audio.features import FeatureConfig
 from asr.model.acoustic import AcousticModel
-from asr.model.attention import RecurrentAttentionConfig
 from asr.model.blockwise import Blockwise
 from asr.model.config import RecurrentConfig
 from asr.model.encoders import ENCODERS
 from asr.model.latency import LatencyControlledConfig, LatencyControlledEncoder
 from asr.model.recurrent import RecurrentEncoder
+from asr.model.self_attention import RecurrentAttentionConfig
 from asr.model.streaming import AcousticStream
 from asr.types import ConfigError
 
