@@ -22,9 +22,8 @@ from asr.decoding.interface import Decoder, begin_stream
 from asr.model.acoustic import out_of_memory
 from asr.model.checkpoint import ModelFile
 from asr.model.shapes import fast_rows
-from asr.model.streaming import AcousticStream
 from asr.recognition.windows import SHORTEST_UTTERANCE, Grid, Window, cut_windows
-from asr.types import AsrError, ConfigError, Hypothesis, UsageError, in_words
+from asr.types import AsrError, Hypothesis, UsageError, in_words
 
 BATCH_SECONDS = {"cpu": 60.0, "cuda": 600.0}  # padded audio per batch on each kind of device
 CERTAIN = 1.0 - 1e-6  # probability given to the label of a frame that no model emitted
@@ -50,15 +49,6 @@ class Acoustics:
         self.rate = file.feature_config.rate
         self.stride = file.model.stride
         self.frame_seconds = file.model.frame_seconds
-
-    @property
-    def streams(self) -> bool:
-        """Whether the model can recognize a recording while it comes."""
-        try:
-            AcousticStream(self.model)
-        except ConfigError:
-            return False
-        return True
 
     @property
     def device(self) -> torch.device:
@@ -177,37 +167,22 @@ def recognize_long(
     nbest: int = 1,
     batch_seconds: float = 60.0,
     on_text: Callable[[str], None] | None = None,
-    live: bool = False,
+    emissions: Iterable[np.ndarray] | None = None,
 ) -> list[Hypothesis]:
     """Recognize one channel of a recording window by window and decode the joined emissions once; the best first.
 
-    `live` recognizes without windows, as the samples come, what a model that `streams` can.
+    `emissions` of the whole recording, in blocks, take the place of those of windows.
     `on_text` is called with the words so far that will not change any more, whenever some were added (all of them, from
     the first). Raises AudioError, and AsrError where memory does not suffice for a window.
     """
     stream = begin_stream(decoder)
     reported = ""
-    blocks = streamed(acoustics, samples) if live else stitched(acoustics, samples, windows, batch_seconds)
-    for block in blocks:
+    for block in emissions or stitched(acoustics, samples, windows, batch_seconds):
         stream.feed(block)
         if on_text is not None and (stable := stream.stable()) != reported:
             reported = stable
             on_text(stable)
     return stream.finish(nbest)
-
-
-def streamed(acoustics: Acoustics, samples: AudioStream) -> Iterator[np.ndarray]:
-    """Log-probabilities (time, vocab), each frame as soon as it is final; blank as long as all samples are the same."""
-    stream = AcousticStream(acoustics.model)
-    for block in samples:
-        yield from _unless_silent(acoustics, stream.feed(torch.from_numpy(block)), samples.silent)
-    yield from _unless_silent(acoustics, stream.finish(), samples.silent)
-
-
-def _unless_silent(acoustics: Acoustics, log_probs: torch.Tensor, silent: bool) -> Iterator[np.ndarray]:
-    """The emissions, if there are any, or as many blank ones."""
-    if len(log_probs):
-        yield acoustics.certain(0, len(log_probs)) if silent else log_probs.cpu().numpy()
 
 
 def stitched(
