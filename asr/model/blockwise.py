@@ -50,6 +50,6 @@ class Blockwise:
         outputs = self.function(self.held)
         found = outputs[self.given - self.origin : None if end is None else end - self.origin]
         self.given += len(found)
-        origin = max(self.origin, self.given - self.before)
+        origin = max(self.origin, min(self.given - self.before, self.origin + len(self.held) // self.stride))
         self.held, self.origin = self.held[(origin - self.origin) * self.stride :], origin
         return found
