@@ -86,7 +86,7 @@ def light_gru(inputs: Tensor, recurrent: Tensor) -> Tensor:
     """
     with torch.autocast(inputs.device.type, enabled=False):
         dtype = torch.promote_types(inputs.dtype, torch.float32)
-        states: Tensor = _LightGRU.apply(inputs.to(dtype), recurrent.to(dtype))  # type: ignore[no-untyped-call]
+        states: Tensor = _LightGRU.apply(inputs.to(dtype), recurrent.to(dtype))
         return states
 
 
@@ -161,7 +161,8 @@ def run_cell(cell: nn.Module, x: Tensor, valid: Tensor, weight_dropout: float = 
         states: Tensor = cell(x)[0]
         return states
     start = x.new_zeros(1, len(x), cell.hidden_size)
-    weights = [cell.weight_ih_l0, recurrent, cell.bias_ih_l0, cell.bias_hh_l0]
+    weight, bias, recurrent_bias = _entering(cell)
+    weights = [weight, recurrent, bias, recurrent_bias]
     # The functions that nn.LSTM itself calls: it keeps a list of its weights that torch.func.functional_call upsets.
     if cell.mode == "LSTM":
         return torch.lstm(x, (start, start), weights, True, 1, 0.0, True, False, True)[0]
@@ -169,24 +170,30 @@ def run_cell(cell: nn.Module, x: Tensor, valid: Tensor, weight_dropout: float = 
     return function(x, start, weights, True, 1, 0.0, True, False, True)[0]
 
 
+def _entering(cell: nn.RNNBase) -> tuple[Tensor, Tensor, Tensor]:
+    """Input weights, input bias and recurrent bias."""
+    return cast(tuple[Tensor, Tensor, Tensor], (cell.weight_ih_l0, cell.bias_ih_l0, cell.bias_hh_l0))
+
+
 def _zoneout(cell: nn.Module, x: Tensor, valid: Tensor, recurrent: Tensor, rate: float) -> Tensor:
     """States where each unit, of an LSTM each memory too, keeps its value of the frame before at the rate given.
 
     Evaluation mixes the old and the new value in these shares, which is the expectation.
     """
+    recurrent_bias: Tensor | None = None
     if isinstance(cell, LightGRU):
-        inputs, bias, step = cell.project(x, valid), None, _light_gru_step
+        inputs, step = cell.project(x, valid), _STEPS["LIGHT_GRU"]
     else:
         assert isinstance(cell, nn.RNNBase)
-        inputs = functional.linear(x, cell.weight_ih_l0, cell.bias_ih_l0)
-        bias, step = cell.bias_hh_l0, _STEPS[cell.mode]
+        weight, bias, recurrent_bias = _entering(cell)
+        inputs, step = functional.linear(x, weight, bias), _STEPS[cell.mode]
     with torch.autocast(x.device.type, enabled=False):
         dtype = torch.promote_types(inputs.dtype, torch.float32)
         inputs, recurrent = inputs.to(dtype), recurrent.to(dtype)
         hidden = memory = inputs.new_zeros(len(x), recurrent.size(1))
         states = []
         for frame in inputs.unbind(1):
-            new_hidden, new_memory = step(frame, functional.linear(hidden, recurrent, bias), hidden, memory)
+            new_hidden, new_memory = step(frame, functional.linear(hidden, recurrent, recurrent_bias), hidden, memory)
             if new_memory is not None:
                 memory = _zoned(new_memory, memory, rate, cell.training)
             hidden = _zoned(new_hidden, hidden, rate, cell.training)
@@ -222,6 +229,7 @@ def _light_gru_step(frame: Tensor, recurrent: Tensor, hidden: Tensor, memory: Te
 _STEPS: dict[str, _Step] = {
     "LSTM": _lstm_step,
     "GRU": _gru_step,
+    "LIGHT_GRU": _light_gru_step,
     "RNN_TANH": lambda frame, recurrent, hidden, memory: (torch.tanh(frame + recurrent), None),
     "RNN_RELU": lambda frame, recurrent, hidden, memory: (torch.relu(frame + recurrent), None),
 }

@@ -58,9 +58,10 @@ class RecurrentLayer(nn.Module):
         self.output_size = config.projection or width
         self.norm = build_norm(config.norm, self.output_size)
         self.dropout = Dropout(config.dropout, config.variational_dropout)
-        self.skip = nn.Linear(input_size, self.output_size, bias=False) if config.residual else None
-        if config.residual and input_size == self.output_size:
-            self.skip = nn.Identity()
+        self.skip: nn.Module | None = None
+        if config.residual:
+            same = input_size == self.output_size
+            self.skip = nn.Identity() if same else nn.Linear(input_size, self.output_size, bias=False)
         self.layer_drop, self.weight_dropout, self.zoneout = config.layer_drop, config.weight_dropout, config.zoneout
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
@@ -81,8 +82,10 @@ class RecurrentLayer(nn.Module):
         out = self.dropout(normalized(self.norm, out, valid))
         if self.skip is None:
             return out
-        kept = functional.dropout(out.new_ones(len(out), 1, 1), self.layer_drop, self.training)
-        return self.skip(x) + (out * kept if self.layer_drop else out)
+        if self.layer_drop:
+            out = out * functional.dropout(out.new_ones(len(out), 1, 1), self.layer_drop, self.training)
+        around: Tensor = self.skip(x)
+        return around + out
 
 
 def build_norm(kind: str, width: int) -> nn.LayerNorm | MaskedBatchNorm | None:
