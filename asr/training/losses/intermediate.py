@@ -36,7 +36,7 @@ class IntermediateCTCObjective(nn.Module):
     def __init__(self, model: AcousticModel, options: IntermediateOptions) -> None:
         super().__init__()
         sizes = model.encoder.layer_sizes
-        self.layers = options.layers or model.config.self_conditioning or (len(sizes) // 2,)
+        self.layers = options.layers or model.config.self_conditioning or ((len(sizes) + 1) // 2,)
         check_layers(self.layers, len(sizes) - 1, "objectives.intermediate_ctc")
         widths = {sizes[number - 1] for number in self.layers}
         own = sorted(width for width in widths if model.head(width) is None)

@@ -72,6 +72,8 @@ class StabilityObjective(nn.Module):
 
     def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
         rows = len(outputs.log_probs)
+        if not self.states:
+            raise ConfigError("objectives.stability: the recurrent cells of this model do not show their states")
         losses = [stability_loss(states[:rows], _lengths(states.size(1), outputs), self.kind) for states in self.states]
         self.states.clear()
         return ObjectiveLoss(torch.stack(losses).mean())
