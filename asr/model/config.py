@@ -14,12 +14,14 @@ from asr.types import ConfigError
 class ModelConfig:
     """`encoder` names the encoder in the registry `asr.model.encoders.ENCODERS`; its options are a subclass of this.
 
-    `SHAPELESS` names the options that may change between models that share their weights.
+    `SHAPELESS` names the options that may change between models that share their weights. `self_conditioning` numbers
+    layers, from 1, whose posteriors are fed to the next layer (see `asr.model.conditioning`).
     """
 
     SHAPELESS: ClassVar[tuple[str, ...]] = ()
 
     encoder: str = "recurrent"
+    self_conditioning: tuple[int, ...] = ()
 
     @classmethod
     def chosen(cls, values: Mapping[str, Any], where: str) -> type[ModelConfig]:
@@ -146,5 +148,6 @@ class RecurrentConfig(ModelConfig):
 
 def described_options(options: Mapping[str, Any]) -> str:
     """The encoder and its options, as a recipe or a model file has them, in one line."""
-    rest = ", ".join(f"{name} {value}" for name, value in options.items() if name != "encoder")
+    given = {name: value for name, value in options.items() if name != "encoder" and value not in ([], ())}
+    rest = ", ".join(f"{name} {value}" for name, value in given.items())
     return f"{options.get('encoder', ModelConfig.encoder)}: {rest}"

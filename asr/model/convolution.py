@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -68,4 +69,4 @@ class RecurrentConvolutionalEncoder(RecurrentEncoder):
 
     def __init__(self, config: RecurrentConvolutionalConfig, n_mels: int) -> None:
         super().__init__(config, n_mels)
-        self.layers = nn.ModuleList(ConvolvedLayer(layer, config) for layer in self.layers)
+        self.layers = nn.ModuleList(ConvolvedLayer(cast(RecurrentLayer, layer), config) for layer in self.layers)

@@ -260,6 +260,7 @@ class CausalStream:
             return frames.new_zeros(0, self.width)
         x, lengths = frames[None], _length(frames)
         for number, layer in enumerate(self.layers, 1):
+            assert isinstance(layer, RecurrentLayer)
             out, self.states[number - 1] = layer.forward_cell(x, self.states[number - 1])
             x = layer.after_cells(out, x, valid_frames(lengths, x.size(1)))
             if self.after_layer is not None:

@@ -26,16 +26,20 @@ class AcousticStream:
         begin = getattr(model.encoder, "stream", None)
         if begin is None:
             raise ConfigError(f"encoder {model.config.encoder} needs whole utterances: it cannot stream")
-        self.encoder: EncoderStream = begin()
+        self.model = model
+        self.encoder: EncoderStream = begin(self._after_layer if model.config.self_conditioning else None)
         if model.feature_config.normalize == "utterance":
             raise ConfigError(
                 "features that are normalized over the utterance cannot stream: train with features.normalize=none"
             )
-        self.model = model
         config, half = model.feature_config, model.features.fft_size // 2
         reach = (half + 1, half)  # and 1 for pre-emphasis
-        begin = model.output.weight.new_zeros(0)
-        self.features = Blockwise(self._features, config.hop_samples, reach, begin, config.n_mels)
+        nothing = model.output.weight.new_zeros(0)
+        self.features = Blockwise(self._features, config.hop_samples, reach, nothing, config.n_mels)
+
+    def _after_layer(self, number: int, x: Tensor, lengths: Tensor) -> Tensor:
+        changed: Tensor = self.model.conditioning(number, x, self.model.output)
+        return changed
 
     def _features(self, samples: Tensor) -> Tensor:
         return self.model.features(samples[None], torch.tensor([len(samples)]))[0][0]

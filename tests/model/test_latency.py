@@ -109,6 +109,7 @@ CAUSAL = RecurrentConfig(bidirectional=False, **SMALL)
         (CONFIG, {}),
         (replace(CONFIG, frontend="vgg", cell="gru"), {"rate": 8000}),
         (replace(CONFIG, frontend="deepspeech2", subsampling=2), {}),
+        (replace(CONFIG, self_conditioning=(1, 2)), {}),
         (replace(CAUSAL, lookahead=3), {}),
         (replace(CAUSAL, cell="rnn-relu", norm="batch", residual=True, projection=4), {"rate": 8000}),
     ],

@@ -65,7 +65,11 @@ def test_an_encoder_of_ones_own_is_trained_saved_loaded_and_transcribes(
 ) -> None:
     values = settings(trainer={"max_epochs": 1}) | {"model": {"encoder": "three_frames", "width": 12}}
     result = train(parse_config(values))
-    assert read_metadata(result.model_path)["model"] == {"encoder": "three_frames", "width": 12}
+    assert read_metadata(result.model_path)["model"] == {
+        "encoder": "three_frames",
+        "self_conditioning": [],
+        "width": 12,
+    }
     recognizer = asr.load(result.model_path, decoder="greedy")
     assert recognizer.frame_seconds == pytest.approx(0.03)
     [emissions] = recognizer.emissions([torch.randn(16000).numpy() * 0.1])
@@ -98,7 +102,8 @@ def test_a_latency_controlled_model_is_trained_on_running_averages_and_streams(
 
 def test_options_are_read_by_the_dataclass_of_their_encoder(registered: None) -> None:
     config = from_dict(ModelConfig, {"encoder": "three_frames", "width": 5}, "model")
-    assert config == ThreeFrameConfig(width=5) and to_dict(config) == {"encoder": "three_frames", "width": 5}
+    assert config == ThreeFrameConfig(width=5)
+    assert to_dict(config) == {"encoder": "three_frames", "self_conditioning": [], "width": 5}
     assert from_dict(ModelConfig, {"layers": 2}, "model") == RecurrentConfig(layers=2)
     with pytest.raises(ConfigError, match=r"unknown configuration key 'model\.layers'"):
         from_dict(ModelConfig, {"encoder": "three_frames", "layers": 5}, "model")
