@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from asr.model.cells import CELLS, MaskedBatchNorm, initialize, run_cell
 from asr.model.config import RecurrentConfig
 from asr.model.shapes import WIDEST, fast_width
 
 # Sees, and may change, the output of a layer: its number, from 1, (batch, frames, width), lengths (batch,).
 AfterLayer = Callable[[int, Tensor, Tensor], Tensor]
-CELLS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 def reversal_index(lengths: Tensor, frames: int) -> Tensor:
@@ -32,36 +32,108 @@ def reverse_within_length(sequence: Tensor, index: Tensor) -> Tensor:
     return sequence.gather(1, index[:, :, None].expand(-1, -1, sequence.size(2)))
 
 
+class Dropout(nn.Dropout):
+    """Dropout of single values, or `locked`: of the same channels in all frames of an utterance."""
+
+    def __init__(self, p: float, locked: bool) -> None:
+        super().__init__(p)
+        self.locked = locked
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, frames, channels) -> the same."""
+        if not self.locked:
+            return super().forward(x)
+        return x * functional.dropout(x.new_ones(len(x), 1, x.size(2)), self.p, self.training)
+
+
 class RecurrentLayer(nn.Module):
-    """One recurrent layer: cell(s), optional projection, layer norm, dropout.
+    """One recurrent layer: cell(s), optional projection, norm, dropout, and optionally a connection around all of it.
 
     A bidirectional layer is two one-directional cells, of which the backward one reads each utterance reversed within
     its own length. A one-directional cell never lets padding reach the frames before it, so the result equals that of
     `pack_padded_sequence`, while PyTorch can use oneDNN's fused LSTM, which packed input rules out.
+
+    The residual connection adds the layer's input, through a linear layer where the widths differ (He et al., 2016).
+    Layer drop leaves the connection alone for some utterances of a batch, and scales the rest of the layer up for the
+    others, so that evaluation, with all layers, is the expectation (Huang et al., 2016; Fan et al., 2020, do not
+    scale). It draws for each utterance rather than each batch, as all parameters need a gradient under DDP.
     """
 
     def __init__(self, config: RecurrentConfig, input_size: int) -> None:
         super().__init__()
         cell = CELLS[config.cell]
-        self.forward_cell = cell(input_size, config.hidden_size, batch_first=True)
-        self.backward_cell = cell(input_size, config.hidden_size, batch_first=True) if config.bidirectional else None
+        self.forward_cell = cell(input_size, config.hidden_size)
+        self.backward_cell = cell(input_size, config.hidden_size) if config.bidirectional else None
         width = config.hidden_size * (2 if config.bidirectional else 1)
         self.projection = nn.Linear(width, config.projection) if config.projection else None
         self.output_size = config.projection or width
-        self.norm = nn.LayerNorm(self.output_size) if config.layer_norm else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.norm = build_norm(config.norm, self.output_size)
+        self.dropout = Dropout(config.dropout, config.variational_dropout)
+        self.skip: nn.Module | None = None
+        if config.residual:
+            same = input_size == self.output_size
+            self.skip = nn.Identity() if same else nn.Linear(input_size, self.output_size, bias=False)
+        self.layer_drop, self.weight_dropout, self.zoneout = config.layer_drop, config.weight_dropout, config.zoneout
 
-    def forward(self, x: Tensor, reversal: Tensor) -> Tensor:
-        """(batch, frames, input_size) -> (batch, frames, output_size); `reversal` from `reversal_index`."""
-        out, _ = self.forward_cell(x)
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, frames, input_size), lengths (batch,) -> (batch, frames, output_size)."""
+        valid = valid_frames(lengths, x.size(1))
+        out = run_cell(self.forward_cell, x, valid, self.weight_dropout, self.zoneout)
         if self.backward_cell is not None:
-            backward, _ = self.backward_cell(reverse_within_length(x, reversal))
+            reversal = reversal_index(lengths, x.size(1))
+            backward = reverse_within_length(x, reversal)
+            backward = run_cell(self.backward_cell, backward, valid, self.weight_dropout, self.zoneout)
             out = torch.cat([out, reverse_within_length(backward, reversal)], dim=-1)
         if self.projection is not None:
             out = self.projection(out)
-        if self.norm is not None:
-            out = self.norm(out)
-        return self.dropout(out)
+        out = self.dropout(normalized(self.norm, out, valid))
+        if self.skip is None:
+            return out
+        if self.layer_drop:
+            out = out * functional.dropout(out.new_ones(len(out), 1, 1), self.layer_drop, self.training)
+        around: Tensor = self.skip(x)
+        return around + out
+
+
+def build_norm(kind: str, width: int) -> nn.LayerNorm | MaskedBatchNorm | None:
+    """The norm that `model.norm` names."""
+    return {"layer": nn.LayerNorm, "batch": MaskedBatchNorm}[kind](width) if kind != "none" else None
+
+
+def normalized(norm: nn.LayerNorm | MaskedBatchNorm | None, x: Tensor, valid: Tensor) -> Tensor:
+    """(batch, frames, width), mask (batch, frames) of valid frames -> the same shape."""
+    if norm is None:
+        return x
+    out: Tensor = norm(x, valid) if isinstance(norm, MaskedBatchNorm) else norm(x)
+    return out
+
+
+class Lookahead(nn.Module):
+    """Row convolution (Wang et al., 2016): each channel of a state is a weighted sum over it and the next `frames`.
+
+    It begins as the identity. Frames beyond an utterance's length are zeros to it.
+    """
+
+    def __init__(self, width: int, frames: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width, 1, frames + 1))
+        nn.init.ones_(self.weight[:, :, 0])
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, frames, width), lengths (batch,) -> the same shape."""
+        x = (x * valid_frames(lengths, x.size(1))[:, :, None].to(x.dtype)).transpose(1, 2)
+        x = functional.pad(x, (0, self.weight.size(2) - 1))
+        return functional.conv1d(x, self.weight, groups=x.size(1)).transpose(1, 2)
+
+
+def join_pairs(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames in pairs side by side: (batch, frames, width), (batch,) -> (batch, ceil(frames / 2), 2 * width), (batch,).
+
+    What lies beyond an utterance's length is zero, so an odd last frame is joined to zeros.
+    """
+    x = x * valid_frames(lengths, x.size(1))[:, :, None].to(x.dtype)
+    x = functional.pad(x, (0, 0, 0, x.size(1) % 2))
+    return x.reshape(len(x), x.size(1) // 2, 2 * x.size(2)), (lengths + 1) // 2
 
 
 class RecurrentEncoder(nn.Module):
@@ -71,16 +143,17 @@ class RecurrentEncoder(nn.Module):
         super().__init__()
         self.subsampling = ConvSubsampling(n_mels, config.subsampling, config.subsampling_channels)
         width = self.subsampling.output_size
-        self.input_norm = nn.LayerNorm(width) if config.layer_norm else None
-        self.input_dropout = nn.Dropout(config.input_dropout)
+        self.input_norm = build_norm(config.norm, width)
+        self.input_dropout = Dropout(config.input_dropout, config.variational_dropout)
         layers = []
-        for _ in range(config.layers):
-            layers.append(RecurrentLayer(config, width))
+        for number in range(1, config.layers + 1):
+            layers.append(RecurrentLayer(config, width * (2 if number in config.time_reduction else 1)))
             width = layers[-1].output_size
         self.layers = nn.ModuleList(layers)
         self.layer_sizes = tuple(layer.output_size for layer in layers)
+        self.lookahead = Lookahead(width, config.lookahead) if config.lookahead else None
         self.output_size = width
-        self.stride = config.subsampling
+        self.stride = config.subsampling * 2 ** len(config.time_reduction)
         self.config = config
 
     def output_length(self, frames: int) -> int:
@@ -90,7 +163,7 @@ class RecurrentEncoder(nn.Module):
     def initialize(self) -> None:
         """Draw the initial weights of the recurrent layers; the convolutions keep PyTorch's."""
         for name, parameter in self.layers.named_parameters():
-            _initialize(name, parameter, self.config.cell)
+            initialize(name, parameter, self.config.cell)
 
     def slow_shapes(self, precision: str) -> list[str]:
         """What cuDNN has no fast kernels for in training with that Lightning precision, with the cost, each in a line.
@@ -100,6 +173,9 @@ class RecurrentEncoder(nn.Module):
         cell, hidden, projection = self.config.cell, self.config.hidden_size, self.config.projection
         single = precision.startswith(("32", "64"))
         where = "on this GPU with trainer.precision=bf16-mixed" if single else "on this GPU"
+        if self.config.zoneout or cell == "ligru":
+            name = "zoneout" if self.config.zoneout else "cell ligru"
+            return [f"{name}: a loop over frames, which has no fast kernels on GPUs"]
         if cell != "lstm":
             return [f"cell {cell}: about 3 times slower than lstm {where}"] if cell == "gru" else []
         lines = ["float32 never gets the fast LSTM kernels: set trainer.precision=bf16-mixed"] if single else []
@@ -107,7 +183,7 @@ class RecurrentEncoder(nn.Module):
             lines.append(f"hidden_size {hidden}: about 3 times slower than {better} {where}")
         if projection != (better := fast_width(projection)):
             lines.append(f"projection {projection}: layers up to a third slower than with {better} {where}")
-        width = self.subsampling.output_size
+        width = self.subsampling.output_size * (2 if 1 in self.config.time_reduction else 1)
         if width != (better := fast_width(width)):
             channels = self.config.subsampling_channels
             product = f"{channels} x {width // channels} = {width}"
@@ -125,30 +201,16 @@ class RecurrentEncoder(nn.Module):
         `after_layer`: see `asr.model.encoders`.
         """
         x, lengths = self.subsampling(features, lengths)
-        reversal = reversal_index(lengths, x.size(1))
-        if self.input_norm is not None:
-            x = self.input_norm(x)
-        x = self.input_dropout(x)
+        x = self.input_dropout(normalized(self.input_norm, x, valid_frames(lengths, x.size(1))))
         for number, layer in enumerate(self.layers, 1):
-            x = layer(x, reversal)
+            if number in self.config.time_reduction:
+                x, lengths = join_pairs(x, lengths)
+            x = layer(x, lengths)
             if after_layer is not None:
                 x = after_layer(number, x, lengths)
+        if self.lookahead is not None:
+            x = self.lookahead(x, lengths)
         return x, lengths
-
-
-def _initialize(name: str, parameter: Tensor, cell: str) -> None:
-    """Orthogonal recurrence gate by gate (Saxe et al., 2014), Glorot inputs, forget bias 1 (Gers et al., 2000)."""
-    with torch.no_grad():
-        if "weight_hh" in name:
-            for gate in parameter.split(parameter.size(1)):
-                nn.init.orthogonal_(gate)
-        elif "weight_ih" in name:
-            nn.init.xavier_uniform_(parameter, gain=math.sqrt(2.0) if cell == "rnn" else 1.0)
-        elif "_cell.bias" in name:
-            parameter.zero_()
-            if cell == "lstm" and "bias_ih" in name:
-                hidden = parameter.numel() // 4
-                parameter[hidden : 2 * hidden] = 1.0
 
 
 Length = TypeVar("Length", int, Tensor)

@@ -43,7 +43,7 @@ def loss_of(model: AcousticModel, rows: int, device: str) -> Tensor:
     return ctc_loss(outputs.log_probs, frames, tokens, torch.full((rows,), 7)).loss
 
 
-@pytest.mark.parametrize("options", [{}, {"projection": 64, "layer_norm": False}, {"bidirectional": False}])
+@pytest.mark.parametrize("options", [{}, {"projection": 64, "norm": "none"}, {"bidirectional": False}])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_log_probabilities_and_gradients_are_the_cpus(device: str, cell: str, options: dict[str, object]) -> None:
     if device == "cpu" and options:

@@ -30,7 +30,7 @@ SMALL = RecurrentConfig(hidden_size=12, layers=2, subsampling_channels=4, dropou
 CONFIGS = [
     SMALL,
     replace(SMALL, cell="gru", projection=7, subsampling=8),
-    replace(SMALL, cell="rnn", bidirectional=False, layer_norm=False),
+    replace(SMALL, cell="rnn", bidirectional=False, norm="none"),
 ]
 
 
