@@ -46,7 +46,7 @@ class RecurrentConfig(ModelConfig):
 
     Cells
     - `lstm` (Hochreiter & Schmidhuber, 1997), `gru` (Cho et al., 2014), `rnn` with tanh (Elman, 1990)
-    - `rnn-relu`: a plain RNN with ReLU whose recurrence begins as the identity (Le et al., 2015)
+    - `rnn-relu`: a plain RNN with ReLU whose recurrence begins as half the identity (Le et al., 2015)
     - `ligru`: Light GRU, without reset gate, with ReLU and batch norm on its input (Ravanelli et al., 2018)
     - `bidirectional`: two cells a layer, one of them backward in time (Schuster & Paliwal, 1997)
 

@@ -18,7 +18,7 @@ from asr.types import ConfigError
         ({"model": {"hiden_size": 3}}, "'model.hiden_size' (did you mean 'hidden_size'?)"),
         ({"trainer": {"max_epoch": 3}}, "'trainer.max_epoch' (did you mean 'max_epochs'?)"),
         ({"trainer": {"gradient_clip_val": 1.0}}, "set optimizer.gradient_clip"),
-        ({"model": {"cell": "lsmt"}}, "'lsmt' is not one of lstm, gru, rnn (did you mean 'lstm'?)"),
+        ({"model": {"cell": "lsmt"}}, "'lsmt' is not one of lstm, gru, rnn, rnn-relu, ligru (did you mean 'lstm'?)"),
         ({"model": {"hidden_size": "big"}}, "model.hidden_size: expected a whole number, found 'big'"),
         ({"model": {"hidden_size": 0}}, "hidden_size must be at least 1"),
         ({"model": {"dropout": 1.0}}, "dropout must lie in [0, 1)"),
