@@ -93,8 +93,9 @@ def light_gru(inputs: Tensor, recurrent: Tensor) -> Tensor:
 class _LightGRU(torch.autograd.Function):
     """With derivatives written out: few, large operations a frame, where autograd records and joins many small ones.
 
-    PyTorch compiles loops with a C++ compiler only, or by its deprecated TorchScript, which is slower. One thread, 16
-    rows of 250 frames, 512 -> 256, forward and backward: 216 ms; by autograd 283, by TorchScript 255, nn.GRU 374.
+    Without a C++ compiler PyTorch compiles loops by TorchScript only, which is deprecated. On one CPU core, 16 rows of 250
+    frames, 512 -> 256, take 114 ms forward and backward, most of it matrix products; 146 ms by autograd, 135 ms by
+    TorchScript, and 213 ms with nn.GRU.
     """
 
     @staticmethod
@@ -148,6 +149,8 @@ def run_cell(cell: nn.Module, x: Tensor, valid: Tensor, weight_dropout: float = 
     valid: mask (batch, frames) of valid frames. `weight_dropout` drops recurrent weights in training, the same ones in
     all rows and frames (DropConnect: Wan et al., 2013; Merity et al., 2018), without leaving the fused cells.
     `zoneout` (Krueger et al., 2017) needs a loop over the frames, in training and, for the expectation, in evaluation.
+    Forward and backward through a bidirectional layer on one CPU core it takes 1.7 times as long as the fused LSTM, 1.15
+    times as long as nn.GRU.
     """
     recurrent = cast(Tensor, cell.weight_hh_l0)
     drops = weight_dropout > 0 and cell.training
