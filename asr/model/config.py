@@ -66,7 +66,7 @@ class RecurrentConfig(ModelConfig):
     - `variational_dropout`: both drop the same channels in all frames of an utterance (Gal & Ghahramani, 2016)
     - `weight_dropout`: share of recurrent weights that a step does without (Merity et al., 2018)
     - `zoneout`: share of units that keep the value of the frame before (Krueger et al., 2017); evaluation mixes in that
-      share, so it is part of the model. It takes a loop over frames: 1.7 times as slow as an LSTM on a CPU, more on a GPU
+      share, so it is part of the model. A loop over frames: on a CPU 1.7 times the time of an LSTM, on a GPU more
     - `layer_drop`: share of layers that an utterance goes around by the residual connection (Huang et al., 2016; Fan et
       al., 2020)
 
