@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from asr.config import to_dict
+from asr.training.checkpoints import check_resume
 from asr.training.config import parse_config, read_config
 from asr.types import ConfigError
 
@@ -173,3 +174,10 @@ def test_numbers_become_what_the_field_declares(tmp_path: Path) -> None:
     found = (config.seed, config.model.layers, config.model.hidden_size, config.optimizer.lr, config.optimizer.betas)
     assert found == (1000, 3, 64, 1e-3, (0.9, 0.0))
     assert [type(value) for value in found[:4]] == [int, int, int, float]
+
+
+def test_a_run_from_when_norm_was_layer_norm_is_resumed_with_the_same_norm() -> None:
+    saved = {"config": {"model": {"layer_norm": False, "layers": 3}}}
+    check_resume(Path("last.ckpt"), saved, parse_config({"model": {"layer_norm": False}}))
+    with pytest.raises(ConfigError, match=r"trained with model\.norm=none, this configuration says layer"):
+        check_resume(Path("last.ckpt"), saved, parse_config({}))

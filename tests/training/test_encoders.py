@@ -17,7 +17,6 @@ from asr.config import from_dict, to_dict
 from asr.model import encoders
 from asr.model.checkpoint import load_model, read_metadata
 from asr.model.config import ModelConfig, RecurrentConfig
-from asr.training.checkpoints import check_resume
 from asr.training.config import parse_config
 from asr.training.run import train
 from asr.types import ConfigError, ModelFileError
@@ -104,10 +103,3 @@ def test_a_model_of_an_encoder_that_is_not_there_is_one_line(
     monkeypatch.delitem(encoders.ENCODERS, "three_frames")
     with pytest.raises(ModelFileError, match=r"m\.asr: .*no encoder 'three_frames'"):
         load_model(path)
-
-
-def test_a_run_from_when_norm_was_layer_norm_is_resumed_with_the_same_norm() -> None:
-    saved = {"config": {"model": {"layer_norm": False, "layers": 3}}}
-    check_resume(Path("last.ckpt"), saved, parse_config({"model": {"layer_norm": False}}))
-    with pytest.raises(ConfigError, match=r"trained with model\.norm=none, this configuration says layer"):
-        check_resume(Path("last.ckpt"), saved, parse_config({}))
