@@ -55,7 +55,7 @@ class RecurrentConfig(ModelConfig):
 
     Cells
     - `lstm` (Hochreiter & Schmidhuber, 1997), `gru` (Cho et al., 2014), `rnn` with tanh (Elman, 1990)
-    - `rnn-relu`: a plain RNN with ReLU whose recurrence begins as the identity (Le et al., 2015)
+    - `rnn-relu`: a plain RNN with ReLU whose recurrence begins as half the identity (Le et al., 2015)
     - `ligru`: Light GRU, without reset gate, with ReLU and batch norm on its input (Ravanelli et al., 2018)
     - `bidirectional`: two cells a layer, one of them backward in time (Schuster & Paliwal, 1997)
 
@@ -75,7 +75,7 @@ class RecurrentConfig(ModelConfig):
     - `variational_dropout`: both drop the same channels in all frames of an utterance (Gal & Ghahramani, 2016)
     - `weight_dropout`: share of recurrent weights that a step does without (Merity et al., 2018)
     - `zoneout`: share of units that keep the value of the frame before (Krueger et al., 2017); evaluation mixes in that
-      share, so it is part of the model. A loop over frames, several times slower than the fused cells
+      share, so it is part of the model. A loop over frames: on a CPU 1.7 times the time of an LSTM, on a GPU more
     - `layer_drop`: share of layers that an utterance goes around by the residual connection (Huang et al., 2016; Fan et
       al., 2020)
 

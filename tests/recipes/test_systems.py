@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import fields
@@ -57,8 +58,13 @@ def test_it_takes_a_training_step(
     ids = torch.tensor([number for encoded in tokens for number in encoded])
     batch = Batch(waveforms, torch.tensor([16000, 11200]), ids, lengths, [0, 1])
 
+    begun = copy.deepcopy(module.state_dict())
     before = [p.detach().clone() for p in module.parameters()]
+    first = module.training_step(batch, 0).detach()
+    module.load_state_dict(begun)
+    torch.manual_seed(2)
     loss = module.training_step(batch, 0)
+    assert torch.equal(loss, first)  # as a resumed run repeats it
     loss.backward()
     assert torch.isfinite(loss) and all(torch.isfinite(p.grad).all() for p in module.parameters() if p.grad is not None)
     torch.optim.AdamW(module.parameters(), lr=0.01).step()
