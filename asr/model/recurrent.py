@@ -64,6 +64,7 @@ class RecurrentLayer(nn.Module):
         cell = CELLS[config.cell]
         self.forward_cell = cell(input_size, config.hidden_size)
         self.backward_cell = cell(input_size, config.hidden_size) if config.bidirectional else None
+        self.hidden = nn.Identity()  # shows the states of the cells to whoever hooks it
         width = config.hidden_size * (2 if config.bidirectional else 1)
         self.projection = nn.Linear(width, config.projection) if config.projection else None
         self.output_size = config.projection or width
@@ -84,6 +85,7 @@ class RecurrentLayer(nn.Module):
             backward = reverse_within_length(x, reversal)
             backward = run_cell(self.backward_cell, backward, valid, self.weight_dropout, self.zoneout)
             out = torch.cat([out, reverse_within_length(backward, reversal)], dim=-1)
+        out = self.hidden(out)
         if self.projection is not None:
             out = self.projection(out)
         out = self.dropout(normalized(self.norm, out, valid))

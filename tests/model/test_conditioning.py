@@ -14,7 +14,6 @@ from asr.audio.features import FeatureConfig
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import load_model, save_model
 from asr.model.config import RecurrentConfig
-from asr.model.recurrent import reversal_index
 from asr.text.tokenizer import CharTokenizer
 from asr.training.initial import InitialModel
 
@@ -53,7 +52,7 @@ def test_posteriors_of_a_layer_are_added_to_the_input_of_the_next(model: Acousti
         model.keep_layers = True
         kept = model.recognize(features, frames).layers
         for number, layer in enumerate(encoder.layers, 1):  # type: ignore[attr-defined]
-            x = layer(x, reversal_index(lengths, x.size(1)))
+            x = layer(x, lengths)
             assert torch.equal(kept[number - 1][0], x) and torch.equal(kept[number - 1][1], lengths)
             if number < 3:
                 posteriors = (x @ model.output.weight.T + model.output.bias).softmax(-1)
