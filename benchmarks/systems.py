@@ -204,8 +204,10 @@ def finished_row(job: Job, folder: Path, args: argparse.Namespace) -> dict[str, 
             lines = [
                 json.loads(line) for line in (decoder / "hypotheses.jsonl").read_text(encoding="utf-8").splitlines()
             ]
-            texts = ([normalize(line.get(key) or "", rules) for line in lines] for key in ("text", "pred_text"))
-            counts = score(*texts).errors_and_lengths.T.tolist()
+            references, hypotheses = (
+                [normalize(line.get(key) or "", rules) for line in lines] for key in ("text", "pred_text")
+            )
+            counts = score(references, hypotheses).errors_and_lengths.T.tolist()
             speakers = [line.get("speaker", "") for line in lines]
             row[name][decoder.name] = dict(zip(("errors", "words", "speakers"), [*counts, speakers], strict=True))
     made = {key: model["training"][key] for key in ("date", "revision", "versions", "machine")}

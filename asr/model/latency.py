@@ -56,9 +56,10 @@ class LatencyControlledLayer(RecurrentLayer):
     backward cell begins anew at the end of each window.
     """
 
-    def windows(self, x: Tensor, lengths: Tensor, chunk: int, state: Any = None) -> tuple[Tensor, Any]:
+    def windows(self, x: Tensor, lengths: Tensor, chunk: int, count: int, state: Any) -> tuple[Tensor, Any]:
         """Windows (batch, chunks, frames, input_size), of which each begins `chunk` frames after the one before, with
-        their lengths (batch, chunks), and the forward cell's state before the first one (None: zeros).
+        their lengths (batch, chunks), the `count` of frames in all chunks without what fills up the last one, and the
+        forward cell's state before the first one (None: zeros).
 
         Returns the outputs (batch, chunks, frames, output_size) and the state after the last chunk.
         """
@@ -76,9 +77,11 @@ class LatencyControlledLayer(RecurrentLayer):
         assert self.backward_cell is not None
         backward, _ = self.backward_cell(reverse_within_length(x.flatten(0, 1), reversal))
         backward = reverse_within_length(backward, reversal).unflatten(0, (batch, chunks))
+        out = torch.cat([out, backward], dim=-1)
+        self.hidden(out[:, :, :chunk].flatten(1, 2)[:, :count])  # shows them to an objective that looks
         # As one sequence, so that locked dropout and layer drop treat the windows of an utterance alike.
         valid = valid_frames(lengths.flatten(), frames).reshape(batch, chunks * frames)
-        out = self.after_cells(torch.cat([out, backward], dim=-1).flatten(1, 2), x.flatten(1, 2), valid)
+        out = self.after_cells(out.flatten(1, 2), x.flatten(1, 2), valid)
         return out.unflatten(1, (chunks, frames)), state
 
 
@@ -132,7 +135,7 @@ class LatencyControlledEncoder(RecurrentEncoder):
         after = []
         for number, (layer, state) in enumerate(zip(self.layers, states, strict=True), 1):
             assert isinstance(layer, LatencyControlledLayer)
-            windows, state = layer.windows(windows, lengths, self.config.chunk, state)
+            windows, state = layer.windows(windows, lengths, self.config.chunk, frames, state)
             after.append(state)
             if after_layer is not None:
                 windows = self._changed(after_layer, number, windows, lengths, frames)

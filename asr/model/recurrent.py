@@ -53,6 +53,7 @@ class RecurrentLayer(nn.Module):
         cell = CELLS[config.cell]
         self.forward_cell = cell(input_size, config.hidden_size)
         self.backward_cell = cell(input_size, config.hidden_size) if config.bidirectional else None
+        self.hidden = nn.Identity()  # shows the states of the cells to whoever hooks it
         width = config.hidden_size * (2 if config.bidirectional else 1)
         self.projection = nn.Linear(width, config.projection) if config.projection else None
         self.output_size = config.projection or width
@@ -73,7 +74,7 @@ class RecurrentLayer(nn.Module):
             backward = reverse_within_length(x, reversal)
             backward = run_cell(self.backward_cell, backward, valid, self.weight_dropout, self.zoneout)
             out = torch.cat([out, reverse_within_length(backward, reversal)], dim=-1)
-        return self.after_cells(out, x, valid)
+        return self.after_cells(self.hidden(out), x, valid)
 
     def after_cells(self, out: Tensor, x: Tensor, valid: Tensor) -> Tensor:
         """What the layer makes of its cells' states `out` over its input `x`, (batch, frames, width) both."""

@@ -14,13 +14,17 @@ from torch import Tensor, nn
 
 import asr
 from asr.__main__ import main
+from asr.audio.features import FeatureConfig
 from asr.audio.read import read
 from asr.config import from_dict, to_dict
 from asr.model import encoders
+from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import load_model, read_metadata
 from asr.model.config import ModelConfig, RecurrentConfig
 from asr.model.streaming import AcousticStream
 from asr.training.config import parse_config
+from asr.training.dataset import Batch
+from asr.training.objectives import build_objective
 from asr.training.run import train
 from asr.types import ConfigError, ModelFileError
 
@@ -98,6 +102,21 @@ def test_a_latency_controlled_model_is_trained_on_running_averages_and_streams(
     assert recognizer.transcribe(audio).duration > 0
     assert main(["info", str(result.model_path)]) == 0
     assert "latency-controlled: frontend conv" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("encoder", ["recurrent-convolutional", "recurrent-attention", "latency-controlled"])
+def test_objectives_look_inside_all_encoders(encoder: str) -> None:
+    sizes = {"hidden_size": 8, "layers": 2, "subsampling_channels": 2, "self_conditioning": [1]}
+    model = AcousticModel(from_dict(ModelConfig, {"encoder": encoder, **sizes}), FeatureConfig(n_mels=20), 6).train()
+    model.keep_layers = True
+    objectives = [build_objective(name, {"layers": [1]}, model) for name in ("intermediate_ctc", "stability")]
+    lengths = torch.tensor([15000, 9000])
+    batch = Batch(torch.randn(2, 15000) * 0.1, lengths, torch.tensor([1, 2, 5]), torch.tensor([2, 1]), [0, 1])
+    outputs = model.outputs(batch.waveforms, lengths)
+    for objective in objectives:
+        loss = objective.train()(outputs, batch).loss
+        assert loss.isfinite() and loss > 0
+        loss.backward(retain_graph=True)
 
 
 def test_options_are_read_by_the_dataclass_of_their_encoder(registered: None) -> None:

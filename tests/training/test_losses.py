@@ -154,6 +154,7 @@ def slow_posteriors(term: Callable[[float], float]) -> Callable[[SpeechModule], 
     return slow
 
 
+PYRAMID = RECURRENT | {"subsampling": 2, "time_reduction": [2], "cell": "gru"}
 FUNNEL_CONDITIONED = {"encoder": "funnel", "self_conditioning": [2]}
 CASES: dict[str, tuple[str, Any, dict[str, Any], Callable[[SpeechModule], float]]] = {
     "intermediate": ("intermediate_ctc", {"layers": [1, 2]}, RECURRENT, slow_intermediate),
@@ -164,6 +165,9 @@ CASES: dict[str, tuple[str, Any, dict[str, Any], Callable[[SpeechModule], float]
     "hidden": ("auto_encoder", {"layer": 1, "hidden": 5}, {"encoder": "funnel"}, slow_reconstruction),
     "norm": ("stability", {"layers": [1, 3]}, RECURRENT, slow_stability),
     "difference": ("stability", {"layers": [1, 3], "kind": "difference"}, RECURRENT | {"cell": "gru"}, slow_stability),
+    "pyramid": ("stability", {"layers": [1, 3]}, PYRAMID, slow_stability),
+    "pyramid, CTC": ("intermediate_ctc", {"layers": [1, 2]}, PYRAMID, slow_intermediate),
+    "pyramid, features": ("auto_encoder", {"layer": 2}, PYRAMID, slow_reconstruction),
     "entropy": ("entropy", 0.1, RECURRENT, slow_posteriors(lambda p: p * math.log(p * VOCAB))),
     "label smoothing": ("label_smoothing", 0.1, RECURRENT, slow_posteriors(lambda p: -math.log(p * VOCAB) / VOCAB)),
 }  # fmt: skip

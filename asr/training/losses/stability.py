@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from asr.model.acoustic import AcousticModel, Outputs
 from asr.model.conditioning import check_layers
 from asr.model.padding import valid_frames
+from asr.model.recurrent import RecurrentLayer
 from asr.training.dataset import Batch
 from asr.training.losses.objective import ObjectiveLoss
 from asr.types import ConfigError
@@ -46,8 +48,7 @@ class StabilityObjective(nn.Module):
     """Objective `stability`: `stability_loss` of the hidden states of each recurrent cell, and of these the mean.
 
     Hidden states are what a cell hands to the next frame, before projection, norm and dropout of its layer: layer norm
-    would leave nothing of their norm, and dropout changes from frame to frame. The cells are the modules of a layer
-    whose names end in `_cell`; that of the backward direction reads an utterance from its end.
+    would leave nothing of their norm, and dropout changes from frame to frame. Both directions count alike.
     """
 
     needs_layers = True
@@ -58,29 +59,28 @@ class StabilityObjective(nn.Module):
         self.kind, self.states = options.kind, list[Tensor]()
         layers = list(getattr(model.encoder, "layers", ()))
         check_layers(options.layers, len(layers), "objectives.stability")
-        found = 0
+        hooked = 0
         for number in options.layers or range(1, len(layers) + 1):
-            cells = [module for name, module in layers[number - 1].named_modules() if name.endswith("_cell")]
-            if options.layers and not cells:
+            parts = [part for part in layers[number - 1].modules() if isinstance(part, RecurrentLayer)]
+            if options.layers and not parts:
                 raise ConfigError(f"objectives.stability: layer {number} has no recurrent cells")
-            for cell in cells:
-                cell.register_forward_hook(self._keep)
-            found += len(cells)
-        if not found:
+            for part in parts:
+                directions = 1 if part.backward_cell is None else 2
+                part.hidden.register_forward_hook(partial(self._keep, directions))
+                hooked += 1
+        if not hooked:
             raise ConfigError(f"objectives.stability: encoder {model.config.encoder} has no recurrent cells")
         model.encoder.register_forward_pre_hook(self._forget)  # type: ignore[attr-defined]
 
     def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
         rows = len(outputs.log_probs)
-        if not self.states:
-            raise ConfigError("objectives.stability: the recurrent cells of this model do not show their states")
         losses = [stability_loss(states[:rows], _lengths(states.size(1), outputs), self.kind) for states in self.states]
         self.states.clear()
         return ObjectiveLoss(torch.stack(losses).mean())
 
-    def _keep(self, cell: nn.Module, arguments: Any, result: tuple[Tensor, Any]) -> None:
+    def _keep(self, directions: int, module: nn.Module, arguments: Any, states: Tensor) -> None:
         if self.training:
-            self.states.append(result[0])
+            self.states += states.chunk(directions, dim=-1)
 
     def _forget(self, *arguments: Any) -> None:
         self.states.clear()  # of a step that failed
