@@ -28,10 +28,12 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
     `where` is the dotted path so far, used in messages. Raises ConfigError naming the unknown key and the nearest valid
     one, or the value that does not have the declared type. A dataclass with a class method `chosen(values, where)` says
-    which of its subclasses is meant.
+    which of its subclasses is meant, one with a class method `renamed(values, where)` knows the keys of older versions.
     """
     chosen = getattr(cls, "chosen", None)  # the values may choose a subclass
     cls = chosen(values, where) if chosen else cls
+    renamed = getattr(cls, "renamed", None)
+    values = renamed(values, where) if renamed else values
     hints = typing.get_type_hints(cls, include_extras=True)
     known = {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     built: dict[str, Any] = {}

@@ -33,7 +33,7 @@ from asr.config import to_dict
 from asr.files import write_text
 from asr.model.acoustic import AcousticModel
 from asr.model.config import RecurrentConfig
-from asr.model.recurrent import RecurrentEncoder, RecurrentLayer, reversal_index
+from asr.model.recurrent import RecurrentEncoder, RecurrentLayer
 from asr.training.losses.ctc import ctc_loss
 from asr.training.record import provenance
 
@@ -82,7 +82,7 @@ def layers_time(
     widths = [inputs or 2 * width] + [2 * width] * (scale.layers - 1)
     layers = nn.ModuleList(RecurrentLayer(config, size) for size in widths).to(scale.device)
     x = torch.randn(rows, scale.frames, widths[0], device=scale.device)
-    reversal = reversal_index(torch.full((rows,), scale.frames, device=scale.device), scale.frames)
+    lengths = torch.full((rows,), scale.frames, device=scale.device)
     half = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(dtype)
 
     def step() -> None:
@@ -90,7 +90,7 @@ def layers_time(
         with torch.autocast(scale.device, half or torch.bfloat16, enabled=half is not None):
             y = x
             for layer in layers:
-                y = layer(y, reversal)
+                y = layer(y, lengths)
         y.float().square().mean().backward()
 
     return timed(scale, step)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.audio.features import FeatureConfig, LogMel
 from asr.model.config import RecurrentConfig
-from asr.model.recurrent import CELLS, RecurrentEncoder, RecurrentLayer
+from asr.model.recurrent import RecurrentEncoder, RecurrentLayer
 
 
 class PackedEncoder(nn.Module):
@@ -22,8 +24,9 @@ class PackedEncoder(nn.Module):
         self.stride = ours.stride
         self.cells = nn.ModuleList()
         for layer in self.ours:
-            size = layer.forward_cell.input_size
-            cell = CELLS[config.cell](size, config.hidden_size, batch_first=True, bidirectional=True)
+            assert isinstance(layer.forward_cell, nn.RNNBase)
+            kind: Any = type(layer.forward_cell)
+            cell = kind(layer.forward_cell.input_size, config.hidden_size, batch_first=True, bidirectional=True)
             for suffix, source in (("", layer.forward_cell), ("_reverse", layer.backward_cell)):
                 assert source is not None
                 for name, parameter in source.named_parameters():

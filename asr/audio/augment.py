@@ -209,10 +209,15 @@ def reverb(samples: np.ndarray, impulse: np.ndarray) -> np.ndarray:
 
 
 def spec_augment(
-    features: Tensor, lengths: Sequence[int], config: AugmentConfig, seeds: Sequence[tuple[int, ...]]
+    features: Tensor,
+    lengths: Sequence[int],
+    config: AugmentConfig,
+    seeds: Sequence[tuple[int, ...]],
+    normalized: bool = True,
 ) -> Tensor:
     """Mask stretches of time and bands of frequency in `(batch, frames, mels)`, with 0, the mean after normalization.
 
+    Features that are not `normalized`, zero beyond each length, are masked with the mean of their utterance and band.
     `lengths` counts the frames of each utterance, which is masked within them and by its own seed, the same alone and
     in any batch; no random state is touched. For training only. Returns a new tensor. The masks are drawn as torchaudio
     draws them: a width below the largest, then a start, both uniform. All drawing is done in Python and is sent to the
@@ -227,7 +232,11 @@ def spec_augment(
         times.append(_spans(length, int(config.time_mask_ratio * length), config.time_masks, draw))
         bands.append(_spans(mels, min(config.frequency_mask_width, mels), config.frequency_masks, draw))
     hidden = _within(times, frames, features)[:, :, None] | _within(bands, mels, features)[:, None, :]
-    return features.masked_fill(hidden, 0.0)
+    if normalized:
+        return features.masked_fill(hidden, 0.0)
+    inside = _within([[(0, length)] for length in lengths], frames, features)[:, :, None]
+    means = features.sum(dim=1, keepdim=True) / inside.sum(dim=1, keepdim=True).clamp(min=1)
+    return features.where(~(hidden & inside), means)
 
 
 def _spans(size: int, width: int, masks: int, draw: random.Random) -> list[tuple[int, int]]:

@@ -7,16 +7,20 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from asr.commands import options
 from asr.config import shard
 from asr.files import read_text
-from asr.recognition.inputs import Recording, find_recordings, is_single
+from asr.recognition.inputs import STDIN, Recording, find_recordings, is_single
 from asr.recognition.outputs import DiskFull, OutputFolder, exists_error
 from asr.recognition.writers import WRITERS, flagged, json_line, parse_formats, word_lines
 from asr.types import AsrError, Failure, Transcript, UsageError
+
+if TYPE_CHECKING:
+    from asr.recognition.recognizer import Recognizer
 
 Show = Callable[[Transcript | Failure], str]
 STREAMED = ("jsonl", "ctm", "trn")  # formats that stay valid when several files follow one another on stdout
@@ -27,6 +31,8 @@ examples:
   asr transcribe recordings/ -m model.asr -f srt -o out  a subtitle file per recording, the folders mirrored
   asr transcribe test.jsonl -m model.asr > results.jsonl one JSON line per manifest row
   sox x.wav -t wav - | asr transcribe - -m model.asr     audio on stdin
+  arecord -t raw -f S16_LE -r 16000 | asr transcribe - --raw-rate 16000 -m streaming.asr
+                                                         words as they are spoken, with a model that can stream
   asr transcribe corpus/ -m model.asr -o out --shard 2/8 --resume
                                                          the second of eight jobs, resumed
   asr transcribe corpus/ -m model.asr -o out -f json --resume --json > all.jsonl
@@ -134,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
                 recognizer = options.load_recognizer(args)
                 recognizer.windows = windows
                 recognizer.on_text = live
+                todo = [replace(item, live=_is_live(item, args, recognizer)) for item in todo]
                 started = time.perf_counter()
                 results = recognizer.recognize(
                     todo, channel=args.channel, nbest=args.nbest, raw=raw, batch_seconds=args.batch_seconds
@@ -160,6 +167,14 @@ def run(args: argparse.Namespace) -> int:
     if interrupted:
         return 130
     return 1 if tally.failed else 0
+
+
+def _is_live(recording: Recording, args: argparse.Namespace, recognizer: Recognizer) -> bool:
+    """Whether to recognize raw samples on stdin while they come."""
+    from asr.recognition.live import can_stream
+
+    raw = recording.audio_filepath == STDIN and args.raw_rate is not None and args.channel != "each"
+    return raw and can_stream(recognizer.acoustics)
 
 
 def _plan(

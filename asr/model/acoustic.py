@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asr.audio.features import FeatureConfig, LogMel, frame_count
+from asr.model.conditioning import SelfConditioning
 from asr.model.config import ModelConfig
 from asr.model.encoders import build_encoder, encoder_shape
 from asr.model.shapes import fast_rows
@@ -33,7 +34,8 @@ class Outputs:
     log_probs: (batch, frames, vocab) float32, natural logarithm; lengths: (batch,) int64, in frames;
     states: (batch, frames, width), the encoder's; features: (batch, feature frames, mels), its input, and
     feature_lengths (batch,); clean: the features before they were augmented, of one view of each utterance; layers: the
-    output (batch, frames, width) of each layer of the encoder with its lengths (batch,), where `keep_layers` is set.
+    output (batch, frames, width) of each layer of the encoder with its lengths (batch,), where `keep_layers` is set,
+    before self-conditioning.
     """
 
     log_probs: Tensor
@@ -65,6 +67,8 @@ class AcousticModel(nn.Module):
         self.features = LogMel(features)
         self.encoder = build_encoder(config, features.n_mels)
         self.output = nn.Linear(self.encoder.output_size, vocab_size)
+        sizes = getattr(self.encoder, "layer_sizes", ())
+        self.conditioning = SelfConditioning(config.self_conditioning, sizes, self.encoder.output_size, vocab_size)
 
     @property
     def stride(self) -> int:
@@ -110,16 +114,29 @@ class AcousticModel(nn.Module):
         layers: list[tuple[Tensor, Tensor]] = []
 
         def after_layer(number: int, x: Tensor, lengths: Tensor) -> Tensor:
-            layers.append((x[:rows], lengths[:rows]))
-            return x
+            if self.keep_layers:
+                layers.append((x[:rows], lengths[:rows]))
+            changed: Tensor = self.conditioning(number, x, self.output)
+            return changed
 
-        states, lengths = self.encoder(filled, filled_frames, *([after_layer] if self.keep_layers else []))
+        watched = self.keep_layers or self.config.self_conditioning
+        states, lengths = self.encoder(filled, filled_frames, *([after_layer] if watched else []))
         states, lengths = states[:rows], lengths[:rows]
         logits = self.output(states)
         # In half precision, rounding errors would add up in the sums of CTC over thousands of frames.
         with torch.autocast(logits.device.type, enabled=False):
             log_probs = torch.log_softmax(logits.float(), dim=-1)
         return Outputs(log_probs, lengths, states, features, frames, layers=tuple(layers))
+
+    def head(self, width: int) -> nn.Module | None:
+        """The layer that makes logits of inner states of this width: the output layer or, if any, another's."""
+        heads = dict(self.conditioning.heads.items())
+        return self.output if width == self.encoder.output_size else heads.get(str(width))
+
+    def symbol_weights(self) -> list[tuple[nn.Parameter, int]]:
+        """The weights that belong to single symbols of the vocabulary, each with the dimension that counts symbols."""
+        rows = [*self.output.parameters(), *self.conditioning.heads.parameters()]
+        return [(p, 0) for p in rows] + [(p, 1) for p in self.conditioning.feedback.parameters()]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Models and checkpoints from before there was a choice of encoders name its parts at the top level."""

@@ -11,14 +11,19 @@ from torch import Tensor, nn
 
 from asr.config import nearest
 from asr.model.config import ModelConfig
+from asr.model.convolution import RecurrentConvolutionalEncoder
+from asr.model.latency import LatencyControlledEncoder
 from asr.model.recurrent import AfterLayer, RecurrentEncoder
+from asr.model.self_attention import RecurrentAttentionEncoder
 from asr.types import ConfigError
 
 
 class Encoder(Protocol):
     """What the rest of the package asks of an encoder, an `nn.Module` made by `EncoderClass(options, n_mels)`.
 
-    Its options are a subclass of ModelConfig, whose `encoder` defaults to the name the encoder is registered by.
+    Its options are a subclass of ModelConfig, whose `encoder` defaults to the name the encoder is registered by. One
+    that can give states while features come has a method `stream(after_layer)`, which returns an EncoderStream, or
+    raises ConfigError where its options do not allow it.
     """
 
     output_size: int  # width of a state
@@ -35,8 +40,8 @@ class Encoder(Protocol):
         are finite. A length may be 0: such rows only fill up the batch. An encoder that is slow on GPUs in some shapes
         may say so in a method `slow_shapes` (see RecurrentEncoder).
 
-        `after_layer` sees, and may change, the output of each layer; one without `layer_sizes` is never given it, and
-        cannot be trained on objectives that look inside.
+        `after_layer` sees, and may change, the output of each layer, frame by frame and possibly of more rows than the
+        batch has; one without `layer_sizes` is never given it, and cannot be trained on objectives that look inside.
         """
 
     def output_length(self, frames: int) -> int:
@@ -48,7 +53,12 @@ class Encoder(Protocol):
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
 
 
-ENCODERS: dict[str, Any] = {"recurrent": RecurrentEncoder}
+ENCODERS: dict[str, Any] = {
+    "recurrent": RecurrentEncoder,
+    "recurrent-convolutional": RecurrentConvolutionalEncoder,
+    "recurrent-attention": RecurrentAttentionEncoder,
+    "latency-controlled": LatencyControlledEncoder,
+}
 
 
 def build_encoder(options: ModelConfig, n_mels: int) -> Encoder:

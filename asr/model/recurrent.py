@@ -2,86 +2,155 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from asr.model.blockwise import Blockwise, EncoderStream
+from asr.model.cells import CELLS, MaskedBatchNorm, initialize, run_cell
 from asr.model.config import RecurrentConfig
+from asr.model.frontends import FRONT_ENDS, subsampled_length
+from asr.model.padding import reversal_index, reverse_within_length, valid_frames
 from asr.model.shapes import WIDEST, fast_width
+from asr.types import ConfigError
 
 # Sees, and may change, the output of a layer: its number, from 1, (batch, frames, width), lengths (batch,).
 AfterLayer = Callable[[int, Tensor, Tensor], Tensor]
-CELLS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
-def reversal_index(lengths: Tensor, frames: int) -> Tensor:
-    """Index (batch, frames) that reverses each sequence within its own length and leaves the padding in place.
+class Dropout(nn.Dropout):
+    """Dropout of single values, or `locked`: of the same channels in all frames of an utterance."""
 
-    It is its own inverse: gathering twice restores the original.
-    """
-    steps = torch.arange(frames, device=lengths.device)[None, :]
-    last = lengths[:, None] - 1
-    return torch.where(steps <= last, last - steps, steps)
+    def __init__(self, p: float, locked: bool) -> None:
+        super().__init__(p)
+        self.locked = locked
 
-
-def reverse_within_length(sequence: Tensor, index: Tensor) -> Tensor:
-    """(batch, frames, channels) -> the same, each utterance reversed within its own length."""
-    return sequence.gather(1, index[:, :, None].expand(-1, -1, sequence.size(2)))
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, frames, channels) -> the same."""
+        if not self.locked:
+            return super().forward(x)
+        return x * functional.dropout(x.new_ones(len(x), 1, x.size(2)), self.p, self.training)
 
 
 class RecurrentLayer(nn.Module):
-    """One recurrent layer: cell(s), optional projection, layer norm, dropout.
+    """One recurrent layer: cell(s), optional projection, norm, dropout, and optionally a connection around all of it.
 
     A bidirectional layer is two one-directional cells, of which the backward one reads each utterance reversed within
     its own length. A one-directional cell never lets padding reach the frames before it, so the result equals that of
     `pack_padded_sequence`, while PyTorch can use oneDNN's fused LSTM, which packed input rules out.
+
+    The residual connection adds the layer's input, through a linear layer where the widths differ (He et al., 2016).
+    Layer drop leaves the connection alone for some utterances of a batch, and scales the rest of the layer up for the
+    others, so that evaluation, with all layers, is the expectation (Huang et al., 2016; Fan et al., 2020, do not
+    scale). It draws for each utterance rather than each batch, as all parameters need a gradient under DDP.
     """
 
     def __init__(self, config: RecurrentConfig, input_size: int) -> None:
         super().__init__()
         cell = CELLS[config.cell]
-        self.forward_cell = cell(input_size, config.hidden_size, batch_first=True)
-        self.backward_cell = cell(input_size, config.hidden_size, batch_first=True) if config.bidirectional else None
+        self.forward_cell = cell(input_size, config.hidden_size)
+        self.backward_cell = cell(input_size, config.hidden_size) if config.bidirectional else None
+        self.hidden = nn.Identity()  # shows the states of the cells to whoever hooks it
         width = config.hidden_size * (2 if config.bidirectional else 1)
         self.projection = nn.Linear(width, config.projection) if config.projection else None
         self.output_size = config.projection or width
-        self.norm = nn.LayerNorm(self.output_size) if config.layer_norm else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.norm = build_norm(config.norm, self.output_size)
+        self.dropout = Dropout(config.dropout, config.variational_dropout)
+        self.skip: nn.Module | None = None
+        if config.residual:
+            same = input_size == self.output_size
+            self.skip = nn.Identity() if same else nn.Linear(input_size, self.output_size, bias=False)
+        self.layer_drop, self.weight_dropout, self.zoneout = config.layer_drop, config.weight_dropout, config.zoneout
 
-    def forward(self, x: Tensor, reversal: Tensor) -> Tensor:
-        """(batch, frames, input_size) -> (batch, frames, output_size); `reversal` from `reversal_index`."""
-        out, _ = self.forward_cell(x)
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, frames, input_size), lengths (batch,) -> (batch, frames, output_size)."""
+        valid = valid_frames(lengths, x.size(1))
+        out = run_cell(self.forward_cell, x, valid, self.weight_dropout, self.zoneout)
         if self.backward_cell is not None:
-            backward, _ = self.backward_cell(reverse_within_length(x, reversal))
+            reversal = reversal_index(lengths, x.size(1))
+            backward = reverse_within_length(x, reversal)
+            backward = run_cell(self.backward_cell, backward, valid, self.weight_dropout, self.zoneout)
             out = torch.cat([out, reverse_within_length(backward, reversal)], dim=-1)
+        return self.after_cells(self.hidden(out), x, valid)
+
+    def after_cells(self, out: Tensor, x: Tensor, valid: Tensor) -> Tensor:
+        """What the layer makes of its cells' states `out` over its input `x`, (batch, frames, width) both."""
         if self.projection is not None:
             out = self.projection(out)
-        if self.norm is not None:
-            out = self.norm(out)
-        return self.dropout(out)
+        out = self.dropout(normalized(self.norm, out, valid))
+        if self.skip is None:
+            return out
+        if self.layer_drop:
+            out = out * functional.dropout(out.new_ones(len(out), 1, 1), self.layer_drop, self.training)
+        around: Tensor = self.skip(x)
+        return around + out
+
+
+def build_norm(kind: str, width: int) -> nn.LayerNorm | MaskedBatchNorm | None:
+    """The norm that `model.norm` names."""
+    return {"layer": nn.LayerNorm, "batch": MaskedBatchNorm}[kind](width) if kind != "none" else None
+
+
+def normalized(norm: nn.LayerNorm | MaskedBatchNorm | None, x: Tensor, valid: Tensor) -> Tensor:
+    """(batch, frames, width), mask (batch, frames) of valid frames -> the same shape."""
+    if norm is None:
+        return x
+    out: Tensor = norm(x, valid) if isinstance(norm, MaskedBatchNorm) else norm(x)
+    return out
+
+
+class Lookahead(nn.Module):
+    """Row convolution (Wang et al., 2016): each channel of a state is a weighted sum over it and the next `frames`.
+
+    It begins as the identity. Frames beyond an utterance's length are zeros to it.
+    """
+
+    def __init__(self, width: int, frames: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width, 1, frames + 1))
+        nn.init.ones_(self.weight[:, :, 0])
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, frames, width), lengths (batch,) -> the same shape."""
+        x = (x * valid_frames(lengths, x.size(1))[:, :, None].to(x.dtype)).transpose(1, 2)
+        x = functional.pad(x, (0, self.weight.size(2) - 1))
+        return functional.conv1d(x, self.weight, groups=x.size(1)).transpose(1, 2)
+
+
+def join_pairs(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames in pairs side by side: (batch, frames, width), (batch,) -> (batch, ceil(frames / 2), 2 * width), (batch,).
+
+    What lies beyond an utterance's length is zero, so an odd last frame is joined to zeros.
+    """
+    x = x * valid_frames(lengths, x.size(1))[:, :, None].to(x.dtype)
+    x = functional.pad(x, (0, 0, 0, x.size(1) % 2))
+    return x.reshape(len(x), x.size(1) // 2, 2 * x.size(2)), (lengths + 1) // 2
 
 
 class RecurrentEncoder(nn.Module):
-    """Convolutional subsampling, then a stack of `config.layers` recurrent layers."""
+    """A front end, then a stack of `config.layers` recurrent layers."""
+
+    layer: ClassVar[type[RecurrentLayer]] = RecurrentLayer
 
     def __init__(self, config: RecurrentConfig, n_mels: int) -> None:
         super().__init__()
-        self.subsampling = ConvSubsampling(n_mels, config.subsampling, config.subsampling_channels)
+        self.subsampling = FRONT_ENDS[config.frontend](n_mels, config.subsampling, config.subsampling_channels)
         width = self.subsampling.output_size
-        self.input_norm = nn.LayerNorm(width) if config.layer_norm else None
-        self.input_dropout = nn.Dropout(config.input_dropout)
+        self.input_norm = build_norm(config.norm, width)
+        self.input_dropout = Dropout(config.input_dropout, config.variational_dropout)
         layers = []
-        for _ in range(config.layers):
-            layers.append(RecurrentLayer(config, width))
+        for number in range(1, config.layers + 1):
+            layers.append(self.layer(config, width * (2 if number in config.time_reduction else 1)))
             width = layers[-1].output_size
         self.layers = nn.ModuleList(layers)
         self.layer_sizes = tuple(layer.output_size for layer in layers)
+        self.lookahead = Lookahead(width, config.lookahead) if config.lookahead else None
         self.output_size = width
-        self.stride = config.subsampling
-        self.config = config
+        self.stride = config.subsampling * 2 ** len(config.time_reduction)
+        self.config, self.n_mels = config, n_mels
 
     def output_length(self, frames: int) -> int:
         """States made of `frames` feature frames."""
@@ -90,7 +159,7 @@ class RecurrentEncoder(nn.Module):
     def initialize(self) -> None:
         """Draw the initial weights of the recurrent layers; the convolutions keep PyTorch's."""
         for name, parameter in self.layers.named_parameters():
-            _initialize(name, parameter, self.config.cell)
+            initialize(name, parameter, self.config.cell)
 
     def slow_shapes(self, precision: str) -> list[str]:
         """What cuDNN has no fast kernels for in training with that Lightning precision, with the cost, each in a line.
@@ -100,6 +169,9 @@ class RecurrentEncoder(nn.Module):
         cell, hidden, projection = self.config.cell, self.config.hidden_size, self.config.projection
         single = precision.startswith(("32", "64"))
         where = "on this GPU with trainer.precision=bf16-mixed" if single else "on this GPU"
+        if self.config.zoneout or cell == "ligru":
+            name = "zoneout" if self.config.zoneout else "cell ligru"
+            return [f"{name}: a loop over frames, which has no fast kernels on GPUs"]
         if cell != "lstm":
             return [f"cell {cell}: about 3 times slower than lstm {where}"] if cell == "gru" else []
         lines = ["float32 never gets the fast LSTM kernels: set trainer.precision=bf16-mixed"] if single else []
@@ -107,7 +179,7 @@ class RecurrentEncoder(nn.Module):
             lines.append(f"hidden_size {hidden}: about 3 times slower than {better} {where}")
         if projection != (better := fast_width(projection)):
             lines.append(f"projection {projection}: layers up to a third slower than with {better} {where}")
-        width = self.subsampling.output_size
+        width = self.subsampling.output_size * (2 if 1 in self.config.time_reduction else 1)
         if width != (better := fast_width(width)):
             channels = self.config.subsampling_channels
             product = f"{channels} x {width // channels} = {width}"
@@ -124,73 +196,78 @@ class RecurrentEncoder(nn.Module):
 
         `after_layer`: see `asr.model.encoders`.
         """
-        x, lengths = self.subsampling(features, lengths)
-        reversal = reversal_index(lengths, x.size(1))
-        if self.input_norm is not None:
-            x = self.input_norm(x)
-        x = self.input_dropout(x)
+        x, lengths = self.front(features, lengths)
         for number, layer in enumerate(self.layers, 1):
-            x = layer(x, reversal)
+            if number in self.config.time_reduction:
+                x, lengths = join_pairs(x, lengths)
+            x = layer(x, lengths)
             if after_layer is not None:
                 x = after_layer(number, x, lengths)
+        if self.lookahead is not None:
+            x = self.lookahead(x, lengths)
         return x, lengths
 
+    def front(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first layer reads, (batch, frames', width), and its lengths."""
+        x, lengths = self.subsampling(features, lengths)
+        x = normalized(self.input_norm, x, valid_frames(lengths, x.size(1)))
+        return self.input_dropout(x), lengths
 
-def _initialize(name: str, parameter: Tensor, cell: str) -> None:
-    """Orthogonal recurrence gate by gate (Saxe et al., 2014), Glorot inputs, forget bias 1 (Gers et al., 2000)."""
-    with torch.no_grad():
-        if "weight_hh" in name:
-            for gate in parameter.split(parameter.size(1)):
-                nn.init.orthogonal_(gate)
-        elif "weight_ih" in name:
-            nn.init.xavier_uniform_(parameter, gain=math.sqrt(2.0) if cell == "rnn" else 1.0)
-        elif "_cell.bias" in name:
-            parameter.zero_()
-            if cell == "lstm" and "bias_ih" in name:
-                hidden = parameter.numel() // 4
-                parameter[hidden : 2 * hidden] = 1.0
-
-
-Length = TypeVar("Length", int, Tensor)
-
-
-def subsampled_length(frames: Length, factor: int) -> Length:
-    """How many of `frames` (int or tensor) subsampling by `factor` leaves: a ceiling division by 2 per layer."""
-    while factor > 1:
-        frames = (frames + 1) // 2
-        factor //= 2
-    return frames
+    def stream(self, after_layer: AfterLayer | None = None) -> EncoderStream:
+        """The states of one utterance while its features come. Raises ConfigError if the layers do not allow it."""
+        config = self.config
+        whole = config.bidirectional or config.time_reduction or config.zoneout or config.cell == "ligru"
+        if whole or any(type(layer) is not RecurrentLayer for layer in self.layers):
+            raise ConfigError(
+                "streams need encoder latency-controlled, or encoder recurrent in one direction with cells lstm, gru, "
+                "rnn or rnn-relu, without time_reduction and zoneout"
+            )
+        return CausalStream(self, after_layer)
 
 
-class ConvSubsampling(nn.Module):
-    """log2(factor) layers of Conv2d(kernel 3, stride 2) + ReLU, after Deep Speech 2 (Amodei et al., 2016).
+def front_stream(encoder: RecurrentEncoder) -> Blockwise:
+    """What an encoder's front end makes of one utterance while its features (frames, mels) come."""
 
-    Whatever lies beyond an utterance's own length is set to zero before each convolution, as the convolution itself
-    pads the end of an unpadded utterance with zeros: so padding never leaks into the states.
-    """
+    def front(features: Tensor) -> Tensor:
+        return encoder.front(features[None], _length(features))[0][0]
 
-    def __init__(self, n_mels: int, factor: int, channels: int) -> None:
-        super().__init__()
-        self.factor = factor
-        layers: list[nn.Module] = []
-        inputs, bins = 1, n_mels
-        while factor > 1:
-            layers.append(nn.Conv2d(inputs, channels, kernel_size=3, stride=2, padding=1))
-            inputs, bins, factor = channels, (bins + 1) // 2, factor // 2
-        self.layers = nn.ModuleList(layers)
-        self.output_size = channels * bins
-
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, frames, mels), (batch,) -> (batch, ceil(frames / factor), output_size), (batch,)."""
-        x = features.unsqueeze(1)
-        for layer in self.layers:
-            x = torch.relu(layer(x))
-            lengths = (lengths + 1) // 2
-            x = x * valid_frames(lengths, x.size(2))[:, None, :, None].to(x.dtype)
-        batch, channels, frames, bins = x.shape
-        return x.transpose(1, 2).reshape(batch, frames, channels * bins), lengths
+    begin = next(encoder.parameters()).new_zeros(0, encoder.n_mels)
+    return Blockwise(front, encoder.stride, encoder.subsampling.reach, begin, encoder.subsampling.output_size)
 
 
-def valid_frames(lengths: Tensor, frames: int) -> Tensor:
-    """Boolean mask (batch, frames): True where a frame lies within its utterance's length."""
-    return torch.arange(frames, device=lengths.device)[None, :] < lengths[:, None]
+class CausalStream:
+    """Layers in one direction, with what their cells remember, and a look-ahead over them; see `EncoderStream`."""
+
+    def __init__(self, encoder: RecurrentEncoder, after_layer: AfterLayer | None) -> None:
+        self.layers, self.after_layer, self.width = encoder.layers, after_layer, encoder.output_size
+        self.states: list[Any] = [None] * len(encoder.layers)
+        self.front = front_stream(encoder)
+        lookahead, none = encoder.lookahead, self.front.held.new_zeros(0, self.width)
+        self.ahead = None
+        if lookahead is not None:
+            reach = (0, encoder.config.lookahead)
+            self.ahead = Blockwise(lambda x: lookahead(x[None], _length(x))[0], 1, reach, none, self.width)
+
+    def feed(self, features: Tensor) -> Tensor:
+        states = self._over(self.front.feed(features))
+        return states if self.ahead is None else self.ahead.feed(states)
+
+    def finish(self) -> Tensor:
+        states = self._over(self.front.finish())
+        return states if self.ahead is None else torch.cat([self.ahead.feed(states), self.ahead.finish()])
+
+    def _over(self, frames: Tensor) -> Tensor:
+        if not len(frames):
+            return frames.new_zeros(0, self.width)
+        x, lengths = frames[None], _length(frames)
+        for number, layer in enumerate(self.layers, 1):
+            assert isinstance(layer, RecurrentLayer)
+            out, self.states[number - 1] = layer.forward_cell(x, self.states[number - 1])
+            x = layer.after_cells(out, x, valid_frames(lengths, x.size(1)))
+            if self.after_layer is not None:
+                x = self.after_layer(number, x, lengths)
+        return x[0]
+
+
+def _length(x: Tensor) -> Tensor:
+    return torch.tensor([len(x)], device=x.device)

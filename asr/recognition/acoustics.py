@@ -167,15 +167,17 @@ def recognize_long(
     nbest: int = 1,
     batch_seconds: float = 60.0,
     on_text: Callable[[str], None] | None = None,
+    emissions: Iterable[np.ndarray] | None = None,
 ) -> list[Hypothesis]:
     """Recognize one channel of a recording window by window and decode the joined emissions once; the best first.
 
+    `emissions` of the whole recording, in blocks, take the place of those of windows.
     `on_text` is called with the words so far that will not change any more, whenever some were added (all of them, from
     the first). Raises AudioError, and AsrError where memory does not suffice for a window.
     """
     stream = begin_stream(decoder)
     reported = ""
-    for block in stitched(acoustics, samples, windows, batch_seconds):
+    for block in emissions or stitched(acoustics, samples, windows, batch_seconds):
         stream.feed(block)
         if on_text is not None and (stable := stream.stable()) != reported:
             reported = stable

@@ -36,7 +36,8 @@ class Recording:
     """Something to transcribe. `source` is a path, the bytes of a file, a file object or `(samples, rate)`.
 
     `offset` and `duration` (seconds; None: to the end) cut a window out of it; `channel` None leaves the choice
-    to the caller. `id` names it in results; as a relative path without suffix it also names the output files.
+    to the caller. `id` names it in results; as a relative path without suffix it also names the output files. One that
+    is `live` is headerless audio in a file object, recognized while it comes.
     """
 
     source: Any
@@ -45,6 +46,7 @@ class Recording:
     offset: float = 0.0
     duration: float | None = None
     channel: str | int | None = None
+    live: bool = False
 
     @property
     def name(self) -> str:

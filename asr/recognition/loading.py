@@ -8,13 +8,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from asr.audio.live import LiveReader
 from asr.audio.read import Audio, AudioStream, RawFormat, open_stream
 from asr.recognition.inputs import Recording
 from asr.types import Failure
@@ -30,7 +31,7 @@ class Waveform(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadedRecording:
-    """A recording with its samples, with its Failure, or with None if it is too long to keep in memory."""
+    """A recording with its samples, with its Failure, or with None if it is too long to keep in memory, or live."""
 
     recording: Recording
     audio: Audio | Failure | None
@@ -54,6 +55,8 @@ def load_recording(
     recording: Recording, rate: int, channel: str | int, raw: RawFormat | None, longest: float | None
 ) -> LoadedRecording:
     """The recording with the result of `read_recording`, or with the error as a Failure."""
+    if recording.live:
+        return LoadedRecording(recording, None)
     recording = rereadable(recording)
     try:
         return LoadedRecording(recording, read_recording(recording, rate, channel, raw, longest))
@@ -67,6 +70,8 @@ def open_recording(
     recording: Recording, rate: int, channel: str | int, raw: RawFormat | None
 ) -> AbstractContextManager[AudioStream]:
     """One channel of a recording, or several, to be read at once or in blocks."""
+    if recording.live and raw is not None:
+        return nullcontext(AudioStream(LiveReader(recording.source, raw), recording.name, rate, channel, 0.0, None))
     return open_stream(
         recording.source,
         rate=rate,

@@ -31,6 +31,7 @@ from asr.recognition.acoustics import (
     stitched,
 )
 from asr.recognition.inputs import Recording, as_recording
+from asr.recognition.live import streamed
 from asr.recognition.loading import (
     LoadedRecording,
     Waveform,
@@ -228,6 +229,7 @@ class Recognizer:
                 nbest=nbest,
                 batch_seconds=batch_seconds,
                 on_text=None if on_text is None else lambda text: on_text(recording, text),
+                emissions=streamed(self.acoustics, samples) if recording.live else None,
             )
             return self._transcript(recording, samples, channel, samples.silent, hypotheses)
 

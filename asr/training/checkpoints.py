@@ -116,6 +116,7 @@ def check_resume(checkpoint: Path, saved: dict[str, Any], config: TrainConfig) -
     ]
     for section in ("model", "features", "text"):
         old, new = saved["config"].get(section, {}), to_dict(getattr(config, section))
+        old = dict(config.model.renamed(old, section)) if section == "model" else old
         for key in new:
             if key == "normalizer" and key in old:
                 old[key] = recorded(old[key])

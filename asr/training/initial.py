@@ -100,10 +100,10 @@ class InitialModel:
         labels = self.file.tokenizer.labels
         places = {label.swapcase(): n for n, label in enumerate(labels)} | {label: n for n, label in enumerate(labels)}
         shared = [(new, places[label]) for new, label in enumerate(tokenizer.labels) if label in places]
-        ours, theirs = (list(side) for side in zip(*shared, strict=True))
+        ours, theirs = (torch.tensor(side) for side in zip(*shared, strict=True))
         with torch.no_grad():
-            model.output.weight[ours] = self.file.model.output.weight[theirs]
-            model.output.bias[ours] = self.file.model.output.bias[theirs]
+            for (mine, dim), (other, _) in zip(model.symbol_weights(), self.file.model.symbol_weights(), strict=True):
+                mine.index_copy_(dim, ours, other.index_select(dim, theirs))
         same = tokenizer.labels == self.file.tokenizer.labels
         rows = "its output layer" if same else f"{len(shared)} of {tokenizer.vocab_size} rows of the output layer"
         return f"beginning from {self.record['file']}: its encoder and {rows}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from asr.corpus.manifest import Manifest
-from asr.model.acoustic import AcousticModel
 from asr.model.shapes import fast_rows
 from asr.text.tokenizer import CharTokenizer
 from asr.training.callbacks import MovingAverage
@@ -25,7 +25,6 @@ from asr.training.config import TrainConfig, trainer_settings
 from asr.training.data import training_sampler
 from asr.training.dataset import Batch, Sample, collate
 from asr.training.module import SpeechModule
-from asr.training.objectives import OBJECTIVES
 from asr.training.process import quiet_lightning
 from asr.types import ConfigError
 
@@ -172,31 +171,31 @@ def largest_fitting(fits: Callable[[float], bool], start: float, most: float) ->
 def estimated_memory(config: TrainConfig, vocab_size: int, shape: Shape) -> float:
     """About how many bytes training takes at its peak for batches of this shape, without a GPU to try it on.
 
-    Weights, their gradients, both moments of AdamW and the moving average, in float32; and what a forward pass keeps
-    for the backward pass, counted on short utterances and scaled up, halved for 16-bit precision.
+    Weights, their gradients, both moments of AdamW and the moving average, in float32; and what model and objectives
+    keep for the backward pass, counted on short utterances and scaled up, halved for 16-bit precision.
     """
-    model = AcousticModel(config.model, config.features, vocab_size)
+    module = stand_in(config, vocab_size)
     copies = 5 if config.averaging.kind == "ema" else 4
-    weights = copies * sum(p.numel() * p.element_size() for p in model.parameters())
-    rate = config.features.rate
-    small, large = (_kept_bytes(model, round(seconds * rate)) for seconds in (0.5, 1.5))
+    weights = copies * sum(p.numel() * p.element_size() for p in module.parameters())
+    small, large = (_kept_bytes(config, module, Shape(1, seconds)) for seconds in (0.5, 1.5))
     halved = 0.5 if "16" in str(config.trainer.get("precision", "32")) else 1.0
-    views = max(getattr(OBJECTIVES.get(name), "views", 1) for name in config.objectives)
-    return weights + (large - small) * shape.padded * halved * views
+    return weights + (large - small) * shape.padded * halved
 
 
-def _kept_bytes(model: AcousticModel, samples: int) -> int:
-    """Bytes that autograd keeps of one utterance besides the weights."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+def _kept_bytes(config: TrainConfig, module: SpeechModule, shape: Shape) -> int:
+    """Bytes that autograd keeps of a batch besides the weights."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+    batch = noise_batch(config, shape, module.tokenizer.vocab_size)
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = model.outputs(torch.randn(1, samples), torch.tensor([samples]))
-    del outputs
+    with warnings.catch_warnings(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        warnings.filterwarnings("ignore", message=".*self.log")  # there is no trainer to log to
+        loss = module.training_step(batch, 0)
+    del loss
     return sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in weights)
 
 

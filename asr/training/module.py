@@ -102,7 +102,8 @@ class SpeechModule(pl.LightningModule):
         def augment(features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
             if self.views > 1:
                 features, lengths = features.repeat(self.views, 1, 1), lengths.repeat(self.views)
-            return spec_augment(features, frames, self.augment, seeds), lengths
+            normalized = self.run_config.features.normalize != "none"
+            return spec_augment(features, frames, self.augment, seeds, normalized), lengths
 
         outputs = self.model.outputs(batch.waveforms, batch.lengths, augment if self._augments else None)
         size = len(batch.indices)

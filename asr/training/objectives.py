@@ -9,15 +9,30 @@ from torch import nn
 
 from asr.config import from_dict, nearest
 from asr.model.acoustic import AcousticModel
+from asr.training.losses.autoencoder import AutoEncoderObjective
 from asr.training.losses.consistency import ConsistencyObjective
 from asr.training.losses.ctc import CTCObjective
+from asr.training.losses.entropy import EntropyObjective, LabelSmoothingObjective
+from asr.training.losses.intermediate import IntermediateCTCObjective
+from asr.training.losses.penalties import L1Objective, L2Objective
+from asr.training.losses.stability import StabilityObjective
 from asr.types import ConfigError
 
 # Modules made for the acoustic model, whose `forward(outputs, batch)` is an ObjectiveLoss. Parameters of their own are
 # trained, but are not part of the model file. One with a class attribute `views` of 2 gets outputs and batch with two
 # views of each utterance (see SpeechModule); one with `needs_layers` gets the output of each layer of the encoder.
 # One with options has a dataclass `Options`, and is made with the model and these.
-OBJECTIVES: dict[str, Any] = {"ctc": CTCObjective, "consistency": ConsistencyObjective}
+OBJECTIVES: dict[str, Any] = {
+    "ctc": CTCObjective,
+    "consistency": ConsistencyObjective,
+    "intermediate_ctc": IntermediateCTCObjective,
+    "auto_encoder": AutoEncoderObjective,
+    "stability": StabilityObjective,
+    "l1": L1Objective,
+    "l2": L2Objective,
+    "entropy": EntropyObjective,
+    "label_smoothing": LabelSmoothingObjective,
+}
 
 
 def build_objective(name: str, setting: float | Mapping[str, Any], model: AcousticModel) -> nn.Module:

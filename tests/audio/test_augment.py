@@ -301,6 +301,18 @@ class TestSpecAugment:
         masked = spec_augment(torch.ones(20, 10, 8), [10] * 20, config, [(i,) for i in range(20)])
         assert 0 < (masked == 0).float().mean() < 1
 
+    def test_features_that_are_not_normalized_are_masked_with_their_means(self) -> None:
+        features, counts, seeds = torch.randn(2, 60, 8) - 9.0, [60, 40], [(1,), (2,)]
+        features[1, 40:] = 0.0
+        masked = spec_augment(features, counts, self.config, seeds, normalized=False)
+        for row, count in enumerate(counts):
+            mean = features[row, :count].mean(dim=0)
+            hidden = spec_augment(torch.ones(2, 60, 8), counts, self.config, seeds)[row, :count] == 0
+            assert hidden.any()
+            expected = torch.where(hidden, mean, features[row, :count])
+            torch.testing.assert_close(masked[row, :count], expected)
+            assert torch.equal(masked[row, count:], features[row, count:])
+
     def test_every_utterance_needs_its_seed(self) -> None:
         with pytest.raises(ValueError, match="shorter"):
             spec_augment(torch.ones(2, 10, 8), [10, 10], self.config, [(1,)])

@@ -11,7 +11,7 @@ def test_it_tells_architecture_features_tokenizer_normalizer_and_training(tiny_m
     assert main(["info", str(tiny_model)]) == 0
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert rows["architecture"].startswith(
-        "recurrent: subsampling 4, subsampling_channels 4, cell lstm, hidden_size 16, layers 1"
+        "recurrent: frontend conv, subsampling 4, subsampling_channels 4, cell lstm, hidden_size 16, layers 1"
     )
     assert "20 log-mel, 16000 Hz" in rows["features"]
     assert rows["tokenizer"] == "char, 7 entries with the blank"

@@ -43,8 +43,16 @@ def loss_of(model: AcousticModel, rows: int, device: str) -> Tensor:
     return ctc_loss(outputs.log_probs, frames, tokens, torch.full((rows,), 7)).loss
 
 
-@pytest.mark.parametrize("options", [{}, {"projection": 64, "layer_norm": False}, {"bidirectional": False}])
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"projection": 64, "norm": "none"},
+        {"bidirectional": False, "lookahead": 5},
+        {"norm": "batch", "residual": True, "time_reduction": (2,), "zoneout": 1e-30},
+    ],
+)
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "rnn-relu", "ligru"])
 def test_log_probabilities_and_gradients_are_the_cpus(device: str, cell: str, options: dict[str, object]) -> None:
     if device == "cpu" and options:
         pytest.skip("on the CPU once for each cell")

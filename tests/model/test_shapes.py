@@ -30,7 +30,8 @@ SMALL = RecurrentConfig(hidden_size=12, layers=2, subsampling_channels=4, dropou
 CONFIGS = [
     SMALL,
     replace(SMALL, cell="gru", projection=7, subsampling=8),
-    replace(SMALL, cell="rnn", bidirectional=False, layer_norm=False),
+    replace(SMALL, cell="rnn", bidirectional=False, norm="none"),
+    replace(SMALL, cell="ligru", norm="batch", residual=True, subsampling=2, time_reduction=(2,)),
 ]
 
 
@@ -146,6 +147,13 @@ def test_a_waveform_too_long_for_a_filled_batch_goes_through_alone(
         ),
         ({"cell": "gru", "hidden_size": 320}, "bf16-mixed", ["cell gru: about 3 times slower than lstm on this GPU"]),
         ({"cell": "rnn", "hidden_size": 320}, "bf16-mixed", []),
+        ({"cell": "ligru"}, "32-true", ["cell ligru: a loop over frames, which has no fast kernels on GPUs"]),
+        ({"zoneout": 0.1}, "32-true", ["zoneout: a loop over frames, which has no fast kernels on GPUs"]),
+        (
+            {"subsampling_channels": 16, "subsampling": 4, "time_reduction": (1,), "residual": True},
+            "bf16-mixed",
+            [],
+        ),
         (
             {"hidden_size": 320},
             "32-true",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from asr.config import to_dict
+from asr.training.checkpoints import check_resume
 from asr.training.config import parse_config, read_config
 from asr.types import ConfigError
 
@@ -18,7 +19,7 @@ from asr.types import ConfigError
         ({"model": {"hiden_size": 3}}, "'model.hiden_size' (did you mean 'hidden_size'?)"),
         ({"trainer": {"max_epoch": 3}}, "'trainer.max_epoch' (did you mean 'max_epochs'?)"),
         ({"trainer": {"gradient_clip_val": 1.0}}, "set optimizer.gradient_clip"),
-        ({"model": {"cell": "lsmt"}}, "'lsmt' is not one of lstm, gru, rnn (did you mean 'lstm'?)"),
+        ({"model": {"cell": "lsmt"}}, "'lsmt' is not one of lstm, gru, rnn, rnn-relu, ligru (did you mean 'lstm'?)"),
         ({"model": {"hidden_size": "big"}}, "model.hidden_size: expected a whole number, found 'big'"),
         ({"model": {"hidden_size": 0}}, "hidden_size must be at least 1"),
         ({"model": {"dropout": 1.0}}, "dropout must lie in [0, 1)"),
@@ -173,3 +174,10 @@ def test_numbers_become_what_the_field_declares(tmp_path: Path) -> None:
     found = (config.seed, config.model.layers, config.model.hidden_size, config.optimizer.lr, config.optimizer.betas)
     assert found == (1000, 3, 64, 1e-3, (0.9, 0.0))
     assert [type(value) for value in found[:4]] == [int, int, int, float]
+
+
+def test_a_run_from_when_norm_was_layer_norm_is_resumed_with_the_same_norm() -> None:
+    saved = {"config": {"model": {"layer_norm": False, "layers": 3}}}
+    check_resume(Path("last.ckpt"), saved, parse_config({"model": {"layer_norm": False}}))
+    with pytest.raises(ConfigError, match=r"trained with model\.norm=none, this configuration says layer"):
+        check_resume(Path("last.ckpt"), saved, parse_config({}))

@@ -13,11 +13,18 @@ import torch
 from torch import Tensor, nn
 
 import asr
+from asr.__main__ import main
+from asr.audio.features import FeatureConfig
+from asr.audio.read import read
 from asr.config import from_dict, to_dict
 from asr.model import encoders
+from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import load_model, read_metadata
 from asr.model.config import ModelConfig, RecurrentConfig
+from asr.model.streaming import AcousticStream
 from asr.training.config import parse_config
+from asr.training.dataset import Batch
+from asr.training.objectives import build_objective
 from asr.training.run import train
 from asr.types import ConfigError, ModelFileError
 
@@ -62,7 +69,11 @@ def test_an_encoder_of_ones_own_is_trained_saved_loaded_and_transcribes(
 ) -> None:
     values = settings(trainer={"max_epochs": 1}) | {"model": {"encoder": "three_frames", "width": 12}}
     result = train(parse_config(values))
-    assert read_metadata(result.model_path)["model"] == {"encoder": "three_frames", "width": 12}
+    assert read_metadata(result.model_path)["model"] == {
+        "encoder": "three_frames",
+        "self_conditioning": [],
+        "width": 12,
+    }
     recognizer = asr.load(result.model_path, decoder="greedy")
     assert recognizer.frame_seconds == pytest.approx(0.03)
     [emissions] = recognizer.emissions([torch.randn(16000).numpy() * 0.1])
@@ -75,9 +86,43 @@ def test_an_encoder_of_ones_own_is_trained_saved_loaded_and_transcribes(
     assert recognizer.transcribe(audio).duration > 0
 
 
+def test_a_latency_controlled_model_is_trained_on_running_averages_and_streams(
+    settings: Callable[..., dict[str, Any]], tones: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = {"encoder": "latency-controlled", "chunk": 10, "chunk_lookahead": 5}
+    result = train(parse_config(settings(model=model, features={"normalize": "none"}, trainer={"max_epochs": 2})))
+    recognizer = asr.load(result.model_path, decoder="greedy")
+    mean = recognizer.acoustic_model.encoder.feature_norm.running_mean
+    assert mean.isfinite().all() and float(mean.mean()) < -1  # of log-mel energies, not of normalized ones
+    audio = tones / "dev000.wav"
+    samples = read(audio).samples
+    stream = AcousticStream(recognizer.acoustic_model)
+    parts = [*(stream.feed(part) for part in torch.from_numpy(samples).split(1000)), stream.finish()]
+    assert np.allclose(torch.cat(parts), recognizer.emissions([samples])[0], atol=1e-4)
+    assert recognizer.transcribe(audio).duration > 0
+    assert main(["info", str(result.model_path)]) == 0
+    assert "latency-controlled: frontend conv" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("encoder", ["recurrent-convolutional", "recurrent-attention", "latency-controlled"])
+def test_objectives_look_inside_all_encoders(encoder: str) -> None:
+    sizes = {"hidden_size": 8, "layers": 2, "subsampling_channels": 2, "self_conditioning": [1]}
+    model = AcousticModel(from_dict(ModelConfig, {"encoder": encoder, **sizes}), FeatureConfig(n_mels=20), 6).train()
+    model.keep_layers = True
+    objectives = [build_objective(name, {"layers": [1]}, model) for name in ("intermediate_ctc", "stability")]
+    lengths = torch.tensor([15000, 9000])
+    batch = Batch(torch.randn(2, 15000) * 0.1, lengths, torch.tensor([1, 2, 5]), torch.tensor([2, 1]), [0, 1])
+    outputs = model.outputs(batch.waveforms, lengths)
+    for objective in objectives:
+        loss = objective.train()(outputs, batch).loss
+        assert loss.isfinite() and loss > 0
+        loss.backward(retain_graph=True)
+
+
 def test_options_are_read_by_the_dataclass_of_their_encoder(registered: None) -> None:
     config = from_dict(ModelConfig, {"encoder": "three_frames", "width": 5}, "model")
-    assert config == ThreeFrameConfig(width=5) and to_dict(config) == {"encoder": "three_frames", "width": 5}
+    assert config == ThreeFrameConfig(width=5)
+    assert to_dict(config) == {"encoder": "three_frames", "self_conditioning": [], "width": 5}
     assert from_dict(ModelConfig, {"layers": 2}, "model") == RecurrentConfig(layers=2)
     with pytest.raises(ConfigError, match=r"unknown configuration key 'model\.layers'"):
         from_dict(ModelConfig, {"encoder": "three_frames", "layers": 5}, "model")

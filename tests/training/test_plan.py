@@ -112,6 +112,8 @@ def test_the_memory_that_is_estimated_grows_with_the_batch(settings):
     sizes = [estimated_memory(config, 7, Shape(rows, 4.0)) for rows in (1, 2, 3)]
     assert sizes[2] - sizes[1] == pytest.approx(sizes[1] - sizes[0]) and sizes[1] > sizes[0]
     half = parse_config(settings(trainer={"precision": "bf16-mixed"}))
+    more = parse_config(settings(objectives={"ctc": 1.0, "auto_encoder": 0.1}))
+    assert estimated_memory(more, 7, Shape(2, 4.0)) > sizes[1]
     assert estimated_memory(half, 7, Shape(1000, 4.0)) < 0.6 * estimated_memory(config, 7, Shape(1000, 4.0))
 
 

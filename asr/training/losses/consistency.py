@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asr.model.acoustic import AcousticModel, Outputs
-from asr.model.recurrent import valid_frames
+from asr.model.padding import valid_frames
 from asr.training.dataset import Batch
 from asr.training.losses.objective import ObjectiveLoss
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from asr.model.padding import valid_frames
+
 
 @dataclass(frozen=True)
 class ObjectiveLoss:
@@ -17,3 +19,9 @@ class ObjectiveLoss:
     loss: Tensor
     sums: dict[str, Tensor] = field(default_factory=dict)
     means: dict[str, Tensor] = field(default_factory=dict)
+
+
+def per_token(values: Tensor, lengths: Tensor, token_lengths: Tensor) -> Tensor:
+    """Sum of `values` (batch, frames) over valid frames, divided by the number of target tokens as CTC's loss is."""
+    total = values.masked_fill(~valid_frames(lengths, values.size(1)), 0.0).sum()
+    return total / token_lengths.sum().clamp(min=1).to(total.device, non_blocking=True)

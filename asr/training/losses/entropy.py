@@ -1,0 +1,51 @@
+"""Against overconfident frame posteriors: the objectives `entropy` and `label_smoothing`."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from asr.model.acoustic import AcousticModel, Outputs
+from asr.training.dataset import Batch
+from asr.training.losses.objective import ObjectiveLoss, per_token
+
+
+def confidence_penalty(log_probs: Tensor) -> Tensor:
+    """KL(p || uniform) = log V - H(p) >= 0 of each frame, in nats: log_probs (..., vocab) natural log -> (...)."""
+    return (log_probs.exp() * log_probs).sum(dim=-1) + math.log(log_probs.size(-1))
+
+
+def smoothing(log_probs: Tensor) -> Tensor:
+    """KL(uniform || p) = -log V - mean of log p >= 0 of each frame, in nats: as `confidence_penalty`."""
+    return -log_probs.mean(dim=-1) - math.log(log_probs.size(-1))
+
+
+class EntropyObjective(nn.Module):
+    """Objective `entropy`: log V less the entropy of the frame posteriors, 0 where all symbols are equally likely.
+
+    A positive weight is that of the confidence penalty -H(p), from which this differs by a constant (Pereyra et al.,
+    2017, "Regularizing neural networks by penalizing confident output distributions", arXiv 1701.06548). Summed over
+    valid frames and divided by the number of target tokens, as CTC's loss is.
+    """
+
+    def __init__(self, model: AcousticModel) -> None:
+        super().__init__()
+
+    def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
+        return ObjectiveLoss(per_token(confidence_penalty(outputs.log_probs), outputs.lengths, batch.token_lengths))
+
+
+class LabelSmoothingObjective(nn.Module):
+    """Objective `label_smoothing`: KL(uniform || p) of the frame posteriors, which is what label smoothing adds to a
+    cross entropy (Pereyra et al., 2017), here to CTC (after Kim et al., 2018, "Improved training for online end-to-end
+    speech recognition systems", arXiv 1711.02212).
+
+    It grows without bound as any symbol becomes impossible, where `entropy` does not. Summed and divided as that is.
+    """
+
+    def __init__(self, model: AcousticModel) -> None:
+        super().__init__()
+
+    def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
+        return ObjectiveLoss(per_token(smoothing(outputs.log_probs), outputs.lengths, batch.token_lengths))

@@ -1,0 +1,58 @@
+"""CTC at inner layers of the encoder: the objective `intermediate_ctc`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from asr.model.acoustic import AcousticModel, Outputs
+from asr.model.conditioning import check_layers
+from asr.training.dataset import Batch
+from asr.training.losses.ctc import ctc_loss
+from asr.training.losses.objective import ObjectiveLoss
+
+
+@dataclass(frozen=True)
+class IntermediateOptions:
+    """`layers` are numbers from 1; those that the model feeds back (`model.self_conditioning`), else the middle one."""
+
+    layers: tuple[int, ...] = ()
+
+
+class IntermediateCTCObjective(nn.Module):
+    """Objective `intermediate_ctc`: the mean of the CTC losses of inner layers (Lee & Watanabe, 2021, "Intermediate
+    loss regularization for CTC-based speech recognition", arXiv 2102.03216).
+
+    A layer as wide as the encoder's states is read by the output layer of the model; another one by that of the model's
+    self-conditioning, or by a linear layer which is the objective's own. A weight w in the paper, which is relative to
+    1 - w for CTC, is w / (1 - w) here: 0.43 for its 0.3.
+    """
+
+    needs_layers = True
+    Options = IntermediateOptions
+
+    def __init__(self, model: AcousticModel, options: IntermediateOptions) -> None:
+        super().__init__()
+        sizes = model.encoder.layer_sizes
+        self.layers = options.layers or model.config.self_conditioning or ((len(sizes) + 1) // 2,)
+        check_layers(self.layers, len(sizes) - 1, "objectives.intermediate_ctc")
+        widths = {sizes[number - 1] for number in self.layers}
+        own = sorted(width for width in widths if model.head(width) is None)
+        self.heads = nn.ModuleDict({str(width): nn.Linear(width, model.vocab_size) for width in own})
+        self.model_head, self.output_length = model.head, model.output_length  # methods: the model is no part of this
+
+    def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
+        at_the_end = torch.tensor([self.output_length(samples) for samples in batch.lengths.tolist()])
+        losses = []
+        for number in self.layers:
+            x, lengths = outputs.layers[number - 1]
+            head = self.model_head(x.size(-1)) or self.heads[str(x.size(-1))]
+            logits = head(x)
+            with torch.autocast(logits.device.type, enabled=False):
+                log_probs = torch.log_softmax(logits.float(), dim=-1)
+            # As many frames as at the end are the same frames, whose lengths need not be read from a GPU.
+            lengths = at_the_end if x.size(1) == outputs.log_probs.size(1) else lengths
+            losses.append(ctc_loss(log_probs, lengths, batch.tokens, batch.token_lengths).loss)
+        return ObjectiveLoss(torch.stack(losses).mean())

@@ -1,0 +1,99 @@
+"""Penalties on how much the hidden states of recurrent cells change from frame to frame: the objective `stability`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from asr.model.acoustic import AcousticModel, Outputs
+from asr.model.conditioning import check_layers
+from asr.model.padding import valid_frames
+from asr.model.recurrent import RecurrentLayer
+from asr.training.dataset import Batch
+from asr.training.losses.objective import ObjectiveLoss
+from asr.types import ConfigError
+
+
+@dataclass(frozen=True)
+class StabilityOptions:
+    """`kind`: see `stability_loss`. `layers` are numbers from 1; none are all that have recurrent cells."""
+
+    kind: Literal["norm", "difference"] = "norm"
+    layers: tuple[int, ...] = ()
+
+
+def stability_loss(states: Tensor, lengths: Tensor, kind: str) -> Tensor:
+    """Mean over successive valid frames of `states` (batch, frames, width), with `lengths` (batch,), of
+
+    - `norm`: (|h_t| - |h_t-1|)^2, which keeps the norm steady (Krueger & Memisevic, 2016, "Regularizing RNNs by
+      stabilizing activations", arXiv 1511.08400);
+    - `difference`: |h_t - h_t-1|^2 / width, which makes the states themselves slow (temporal activation
+      regularization of Merity et al., 2017, arXiv 1708.01009, squared).
+    """
+    states = states.float()
+    if kind == "norm":
+        norms = (states.square().sum(dim=-1) + 1e-12).sqrt()  # the root has no gradient at 0
+        changes = norms.diff(dim=1).square()
+    else:
+        changes = states.diff(dim=1).square().mean(dim=-1)
+    valid = valid_frames(lengths - 1, changes.size(1))
+    return changes.masked_fill(~valid, 0.0).sum() / valid.sum().clamp(min=1)
+
+
+class StabilityObjective(nn.Module):
+    """Objective `stability`: `stability_loss` of the hidden states of each recurrent cell, and of these the mean.
+
+    Hidden states are what a cell hands to the next frame, before projection, norm and dropout of its layer: layer norm
+    would leave nothing of their norm, and dropout changes from frame to frame. Both directions count alike.
+    """
+
+    needs_layers = True
+    Options = StabilityOptions
+
+    def __init__(self, model: AcousticModel, options: StabilityOptions) -> None:
+        super().__init__()
+        self.kind, self.states = options.kind, list[Tensor]()
+        layers = list(getattr(model.encoder, "layers", ()))
+        check_layers(options.layers, len(layers), "objectives.stability")
+        hooked = 0
+        for number in options.layers or range(1, len(layers) + 1):
+            parts = [part for part in layers[number - 1].modules() if isinstance(part, RecurrentLayer)]
+            if options.layers and not parts:
+                raise ConfigError(f"objectives.stability: layer {number} has no recurrent cells")
+            for part in parts:
+                directions = 1 if part.backward_cell is None else 2
+                part.hidden.register_forward_hook(partial(self._keep, directions))
+                hooked += 1
+        if not hooked:
+            raise ConfigError(f"objectives.stability: encoder {model.config.encoder} has no recurrent cells")
+        model.encoder.register_forward_pre_hook(self._forget)  # type: ignore[attr-defined]
+
+    def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
+        rows = len(outputs.log_probs)
+        losses = [stability_loss(states[:rows], _lengths(states.size(1), outputs), self.kind) for states in self.states]
+        self.states.clear()
+        return ObjectiveLoss(torch.stack(losses).mean())
+
+    def _keep(self, directions: int, module: nn.Module, arguments: Any, states: Tensor) -> None:
+        if self.training:
+            self.states += states.chunk(directions, dim=-1)
+
+    def _forget(self, *arguments: Any) -> None:
+        self.states.clear()  # of a step that failed
+
+
+def _lengths(frames: int, outputs: Outputs) -> Tensor:
+    """The lengths of states of which a batch has `frames`: those of a layer with as many, or of halved features."""
+    for x, lengths in outputs.layers:
+        if x.size(1) == frames:
+            return lengths
+    count, lengths = outputs.features.size(1), outputs.feature_lengths
+    while count > frames:
+        count, lengths = (count + 1) // 2, (lengths + 1) // 2
+    if count != frames:
+        raise ConfigError(f"objectives.stability: a recurrent cell has {frames} frames, which no layer has")
+    return lengths
