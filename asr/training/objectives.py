@@ -9,6 +9,7 @@ from torch import nn
 
 from asr.config import from_dict, nearest
 from asr.model.acoustic import AcousticModel
+from asr.training.losses.attention import AttentionObjective
 from asr.training.losses.consistency import ConsistencyObjective
 from asr.training.losses.ctc import CTCObjective
 from asr.types import ConfigError
@@ -17,7 +18,11 @@ from asr.types import ConfigError
 # trained, but are not part of the model file. One with a class attribute `views` of 2 gets outputs and batch with two
 # views of each utterance (see SpeechModule); one with `needs_layers` gets the output of each layer of the encoder.
 # One with options has a dataclass `Options`, and is made with the model and these.
-OBJECTIVES: dict[str, Any] = {"ctc": CTCObjective, "consistency": ConsistencyObjective}
+OBJECTIVES: dict[str, Any] = {
+    "ctc": CTCObjective,
+    "consistency": ConsistencyObjective,
+    "attention": AttentionObjective,
+}
 
 
 def build_objective(name: str, setting: float | Mapping[str, Any], model: AcousticModel) -> nn.Module:
