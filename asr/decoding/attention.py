@@ -91,16 +91,13 @@ class AttentionSearch:
         if not len(encoded.states):
             return [Hypothesis("", 0.0, 0.0)]
         log_probs = check_emissions(encoded.log_probs, self.tokenizer.vocab_size)
-        hypotheses: dict[str, Hypothesis] = {}
+        hypotheses = []
         for found in self._search(log_probs, encoded.states):
+            words = timed_words(found.tokens, log_probs, self.tokenizer, self.frame_seconds) if self.aligned else ()
+            acoustic = _weighted(found.attention, found.ctc, self.ctc_weight)
             text = self.tokenizer.decode(found.tokens)
-            if text not in hypotheses:
-                words = timed_words(found.tokens, log_probs, self.tokenizer, self.frame_seconds) if self.aligned else ()
-                acoustic = _weighted(found.attention, found.ctc, self.ctc_weight)
-                hypotheses[text] = Hypothesis(text, found.score, acoustic, found.words, words)
-            if len(hypotheses) == self.nbest:
-                break
-        return list(hypotheses.values())
+            hypotheses.append(Hypothesis(text, found.score, acoustic, found.words, words))
+        return hypotheses
 
     def stream(self) -> WindowStream:
         """For windows of a recording that come one after another."""
@@ -123,8 +120,7 @@ class AttentionSearch:
             covered = (state.covered > COVERED).sum(dim=1).cpu().numpy()
             scores = self._scores(running, step.double().cpu().numpy(), prefixes, begun, covered)
             ends = [scores.found(found, row, EDGE) for row, found in enumerate(running)]
-            ended += [end for end in ends if np.isfinite(end.score)]
-            ended = heapq.nlargest(4 * self.nbest, ended, key=lambda found: found.score)
+            ended = self._best_texts([*ended, *(end for end in ends if np.isfinite(end.score))])
             if length == frames:
                 break
             total = scores.total
@@ -164,6 +160,15 @@ class AttentionSearch:
         total += self.length_bonus * len(running[0].tokens)
         total[:, EDGE + 1 :] += self.length_bonus
         return _Scores(attention, ctc, words, total)
+
+    def _best_texts(self, ended: list[_Found]) -> list[_Found]:
+        """The `nbest` best of different texts, best first: tokens that only separate can spell a text in many ways."""
+        best: dict[str, _Found] = {}
+        for found in sorted(ended, key=lambda found: -found.score):
+            best.setdefault(self.tokenizer.decode(found.tokens), found)
+            if len(best) == self.nbest:
+                break
+        return list(best.values())
 
     def _most_gain(self) -> float:
         """What a token can add to a score at most."""

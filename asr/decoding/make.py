@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from asr.lm.ngram import NGramLM
     from asr.model.checkpoint import ModelFile
 
-DECODERS = ("greedy", "beam", "flashlight", "pyctcdecode", "attention", "joint", "rescore")
-ATTENTION = ("attention", "joint", "rescore")  # those that need a model with an attention decoder
+DECODERS = ("greedy", "beam", "flashlight", "pyctcdecode")  # of CTC's emissions
+ATTENTION = ("attention", "joint", "rescore")  # with the attention decoder of a model that has one
 CTC_WEIGHT = 0.3  # of joint decoding and rescoring
 
 
@@ -43,7 +43,10 @@ class DecodingConfig:
 
     decoder: str | None = field(
         default=None,
-        metadata={"help": "default: beam; attention for a model trained without CTC", "choices": DECODERS},
+        metadata={
+            "help": "default: beam; attention for a model trained without CTC",
+            "choices": (*DECODERS, *ATTENTION),
+        },
     )
     beam_width: int | None = field(
         default=None,
@@ -117,8 +120,8 @@ class DecodingConfig:
 
     def check(self) -> None:
         """Raise UsageError for options that do not go together, before any work."""
-        if self.decoder not in (None, *DECODERS):
-            raise UsageError(f"decoder '{self.decoder}' is not one of {', '.join(DECODERS)}")
+        if self.decoder not in (None, *DECODERS, *ATTENTION):
+            raise UsageError(f"decoder '{self.decoder}' is not one of {', '.join((*DECODERS, *ATTENTION))}")
         search, words = ("ctc_weight", "length_bonus", "coverage"), ("hotwords", "lexicon", "oov", "sentence_pause")
         useless = {
             None: (),

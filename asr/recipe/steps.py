@@ -17,7 +17,7 @@ import asr
 from asr.config import to_dict
 from asr.corpus.download import file_digest
 from asr.corpus.manifest import Manifest
-from asr.decoding.make import DecodingConfig, make_decoder
+from asr.decoding.make import DecodingConfig
 from asr.files import Stamp, as_json, differences, file_state
 from asr.lm.estimate import encode_corpus, estimate, read_sentences
 from asr.lm.files import tuned_path
@@ -273,7 +273,9 @@ class Run:
         say(f"[lm] {found}: dev WER {tuning.wer(best):.2%}")
 
     def evaluate(self, force: bool) -> None:
-        """Each test set on its own, decoded greedily and, with a language model, by beam search; then the table."""
+        """Each test set on its own, decoded greedily, with a language model by beam search, and with the attention
+        decoder of a model that has one; then the table.
+        """
         tests = self.config.data.test
         if not tests:
             return self._nothing_to_do("evaluate", "data.test names no test set")
@@ -284,6 +286,8 @@ class Run:
             "tests": {name: _digests([path]) for name, path in tests.items()},
         }
         decodings = (GREEDY, BEAM, BEAM_LM) if lm else (GREEDY,)
+        if self.config.model.decoder:
+            decodings = (*decodings, "joint", "attention") if "ctc" in self.config.objectives else ("attention",)
         folders = {(name, d): self.output / "results" / name / d for name in tests for d in decodings}
         stamp = Stamp(self.stamps / "evaluate.json")
         if self._is_due("evaluate", stamp, inputs, [folder / "summary.json" for folder in folders.values()], force):
@@ -293,7 +297,7 @@ class Run:
         print(f"model: {self.model_file}")
         language_model = f" --lm {shlex.quote(str(lm))}" if lm else ""
         print(f"transcribe with: asr transcribe AUDIO -m {shlex.quote(str(self.model_file))}{language_model}")
-        unreadable = sum(row["unreadable"] for row in rows if row["decoding"] == GREEDY)
+        unreadable = sum(row["unreadable"] for row in rows if row["decoding"] == decodings[0])
         if unreadable:
             raise AudioError(f"{unreadable} recordings of the test sets cannot be read; they count as not recognized")
 
@@ -333,15 +337,15 @@ class Run:
 
     def _evaluations(self, folders: dict[tuple[str, str], Path], lm: Path | None) -> list[dict[str, Any]]:
         """Evaluate and write all results; the figures, a row for each test set and decoding, for `results_table`."""
-        recognizer = asr.load(self.model_file, decoder="greedy")
+        recognizer = asr.load(self.model_file)
+        first = next(iter(folders))[1]
         rows = []
         for (name, decoding), folder in folders.items():
-            if decoding != GREEDY:
-                beam = DecodingConfig(decoder="beam", lm=str(lm) if decoding == BEAM_LM else None)
-                recognizer.decoder = make_decoder(beam, recognizer.tokenizer, recognizer.frame_seconds)
+            chosen, _, with_lm = decoding.partition("+")
+            recognizer.decode_with(DecodingConfig(decoder=chosen, lm=str(lm) if with_lm else None))
             evaluation = evaluate(recognizer, self.config.data.test[name])
             evaluation.write(folder, {"model": str(self.model_file), "decoder": decoding})
-            if decoding == GREEDY:  # what is wrong with the audio or the texts is the same for all
+            if decoding == first:  # what is wrong with the audio or the texts is the same for all
                 for warning in evaluation.warnings:
                     say(f"[evaluate] warning: {name}: {warning}")
                 for failure in evaluation.failures:
