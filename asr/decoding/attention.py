@@ -15,7 +15,7 @@ from asr.decoding.beam.search import BeamSearch
 from asr.decoding.ctc_prefix import PrefixScores
 from asr.decoding.interface import Encoded, check_emissions
 from asr.decoding.word_scores import Begun, WordScores
-from asr.model.attention import EDGE, AttentionDecoder
+from asr.model.decoder import EDGE, AttentionDecoder
 from asr.text.tokenizer import Tokenizer
 from asr.types import Hypothesis, Word
 

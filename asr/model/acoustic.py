@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asr.audio.features import FeatureConfig, LogMel, frame_count
-from asr.model.attention import AttentionDecoder
 from asr.model.config import ModelConfig
+from asr.model.decoder import AttentionDecoder
 from asr.model.encoders import build_encoder, encoder_shape
 from asr.model.shapes import fast_rows
 

@@ -273,9 +273,7 @@ class Run:
         say(f"[lm] {found}: dev WER {tuning.wer(best):.2%}")
 
     def evaluate(self, force: bool) -> None:
-        """Each test set on its own, decoded greedily, with a language model by beam search, and with the attention
-        decoder of a model that has one; then the table.
-        """
+        """Each test set on its own: greedily, by beam search with an LM, by an attention decoder; the table."""
         tests = self.config.data.test
         if not tests:
             return self._nothing_to_do("evaluate", "data.test names no test set")
@@ -337,12 +335,14 @@ class Run:
 
     def _evaluations(self, folders: dict[tuple[str, str], Path], lm: Path | None) -> list[dict[str, Any]]:
         """Evaluate and write all results; the figures, a row for each test set and decoding, for `results_table`."""
-        recognizer = asr.load(self.model_file)
-        first = next(iter(folders))[1]
+        first = current = next(iter(folders))[1]
+        recognizer = asr.load(self.model_file, decoder=first)
         rows = []
         for (name, decoding), folder in folders.items():
-            chosen, _, with_lm = decoding.partition("+")
-            recognizer.decode_with(DecodingConfig(decoder=chosen, lm=str(lm) if with_lm else None))
+            if decoding != current:
+                chosen, _, with_lm = decoding.partition("+")
+                recognizer.decode_with(DecodingConfig(decoder=chosen, lm=str(lm) if with_lm else None))
+                current = decoding
             evaluation = evaluate(recognizer, self.config.data.test[name])
             evaluation.write(folder, {"model": str(self.model_file), "decoder": decoding})
             if decoding == first:  # what is wrong with the audio or the texts is the same for all

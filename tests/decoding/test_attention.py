@@ -20,8 +20,8 @@ from asr.decoding.interface import Encoded
 from asr.decoding.make import DecodingConfig
 from asr.decoding.word_scores import WordScores
 from asr.lm.ngram import NGramLM
-from asr.model.attention import AttentionDecoder
 from asr.model.config import DecoderConfig
+from asr.model.decoder import AttentionDecoder
 from asr.text.tokenizer import CharTokenizer
 from asr.types import UsageError
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asr.model.acoustic import AcousticModel, Outputs
-from asr.model.attention import with_end
+from asr.model.decoder import with_end
 from asr.training.dataset import Batch
 from asr.training.losses.objective import ObjectiveLoss
 from asr.types import ConfigError

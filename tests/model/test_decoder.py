@@ -13,9 +13,9 @@ from torch import Tensor
 from asr.audio.features import FeatureConfig
 from asr.config import to_dict
 from asr.model.acoustic import AcousticModel
-from asr.model.attention import AttentionDecoder, with_end
 from asr.model.checkpoint import load_model, read_metadata, save_model
 from asr.model.config import DecoderConfig, RecurrentConfig
+from asr.model.decoder import AttentionDecoder, with_end
 from asr.text.tokenizer import CharTokenizer
 
 TINY = DecoderConfig(
