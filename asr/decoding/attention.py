@@ -19,7 +19,7 @@ from asr.model.decoder import EDGE, AttentionDecoder
 from asr.text.tokenizer import Tokenizer
 from asr.types import Hypothesis, Word
 
-BEAM_WIDTH = 10
+BEAM_WIDTH = 20
 RESCORED = 50  # hypotheses of the CTC search
 COVERED = 0.5  # a frame counts as covered where the weights of all steps add up to this (Chorowski and Jaitly, 2017)
 HOPELESS = 10.0  # nats below the best hypothesis that has ended: what is worse does not go on

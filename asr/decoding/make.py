@@ -51,7 +51,7 @@ class DecodingConfig:
     beam_width: int | None = field(
         default=None,
         metadata={
-            "help": "hypotheses kept (default: 50, or as tuned; 10 for attention and joint)",
+            "help": "hypotheses kept (default: 50, or as tuned; 20 for attention and joint)",
             "metavar": "N",
             "kind": int,
         },

@@ -14,7 +14,7 @@ from asr.audio.features import FeatureConfig
 from asr.config import to_dict
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import load_model, read_metadata, save_model
-from asr.model.config import DecoderConfig, RecurrentConfig
+from asr.model.config import DecoderConfig, RecurrentConfig, described_options
 from asr.model.decoder import AttentionDecoder, with_end
 from asr.text.tokenizer import CharTokenizer
 
@@ -150,6 +150,7 @@ def test_the_model_file_holds_the_decoder_and_says_nothing_of_one_that_is_not_th
     path = save_model(tmp_path / "m.asr", model, tokenizer, "none")
     loaded = load_model(path).model
     assert loaded.config == config and read_metadata(path)["model"]["decoder"] == to_dict(TINY)
+    assert described_options(to_dict(config)).endswith("location_channels 2, location_width 3, dropout 0.0")
     assert loaded.decoder is not None and model.decoder is not None
     with torch.no_grad():
         found, expected = (m.decoder(states(), LENGTHS, TOKENS) for m in (loaded, model.eval()))  # type: ignore[misc]

@@ -144,7 +144,7 @@ def learnt(tones: Path, settings_in: Callable[..., Any], tmp_path_factory: pytes
         data={"train": str(manifest), "dev": str(manifest)},
         model={"decoder": DECODER, "dropout": 0.0},
         optimizer={"lr": 0.01, "schedule": "constant"},
-        trainer={"max_epochs": 70, "check_val_every_n_epoch": 70},
+        trainer={"max_epochs": 60, "check_val_every_n_epoch": 60},
     )
     values |= {"task": "attention", "augment": {}, "averaging": {"kind": "none"}}
     values |= {"objectives": {"ctc": 0.3, "attention": {"weight": 0.7, "label_smoothing": 0.02}}}
