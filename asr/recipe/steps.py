@@ -17,17 +17,16 @@ import asr
 from asr.config import to_dict
 from asr.corpus.download import file_digest
 from asr.corpus.manifest import Manifest
-from asr.decoding.make import DecodingConfig
 from asr.files import Stamp, as_json, differences, file_state
 from asr.lm.estimate import encode_corpus, estimate, read_sentences
 from asr.lm.files import tuned_path
 from asr.lm.ngram import NGramLM
 from asr.model.checkpoint import find_model, load_model, save_model
 from asr.recipe.corpus import WHERE, Corpus
+from asr.recipe.results import decodings_of, evaluate_all, results_folders, results_table
 from asr.recipe.sets import ShardConverted
-from asr.recognition.evaluation import evaluate
 from asr.recognition.tuning import tune_on_manifest, write_tuning
-from asr.scoring.breakdown import RATE_HEADER, rate_cells, task_rates, text_table
+from asr.scoring.breakdown import task_rates
 from asr.text.normalize import normalizer
 from asr.text.tokenizer import load_tokenizer
 from asr.training.callbacks import best_checkpoints
@@ -39,7 +38,6 @@ from asr.training.run import MODEL, TOKENIZER, train
 from asr.training.tasks import TASKS
 from asr.types import AudioError, ConfigError, ModelFileError, UsageError
 
-GREEDY, BEAM, BEAM_LM = "greedy", "beam", "beam+lm"
 PREVIOUS = "previous"
 UP_TO_DATE = "up to date"
 
@@ -270,7 +268,8 @@ class Run:
         stamp.write(inputs)
         best = tuning.best
         found = f"alpha {best.alpha:g}, beta {best.beta:g}, beam width {best.beam_width}"
-        say(f"[lm] {found}: dev WER {tuning.wer(best):.2%}")
+        label = next(label for label, unit in task_rates(config.task) if unit == "word")
+        say(f"[lm] {found}: dev {label} {tuning.wer(best):.2%}")
 
     def evaluate(self, force: bool) -> None:
         """Each test set on its own: greedily, by beam search with an LM, by an attention decoder; the table."""
@@ -283,19 +282,17 @@ class Run:
             "lm": [file_digest(path) for path in (lm, tuned_path(lm))] if lm else [],
             "tests": {name: _digests([path]) for name, path in tests.items()},
         }
-        decodings = (GREEDY, BEAM, BEAM_LM) if lm else (GREEDY,)
-        if self.config.model.decoder:
-            decodings = (*decodings, "joint", "attention") if "ctc" in self.config.objectives else ("attention",)
-        folders = {(name, d): self.output / "results" / name / d for name in tests for d in decodings}
+        folders = results_folders(self.output / "results", tests, decodings_of(self.config, lm))
+        first = next(iter(folders))[1]
         stamp = Stamp(self.stamps / "evaluate.json")
         if self._is_due("evaluate", stamp, inputs, [folder / "summary.json" for folder in folders.values()], force):
-            stamp.write(inputs, result=self._evaluations(folders, lm))
+            stamp.write(inputs, result=evaluate_all(self.model_file, tests, folders, lm))
         rows = stamp.read()["result"]
         print(results_table(rows, self.config.task))
         print(f"model: {self.model_file}")
         language_model = f" --lm {shlex.quote(str(lm))}" if lm else ""
         print(f"transcribe with: asr transcribe AUDIO -m {shlex.quote(str(self.model_file))}{language_model}")
-        unreadable = sum(row["unreadable"] for row in rows if row["decoding"] == decodings[0])
+        unreadable = sum(row["unreadable"] for row in rows if row["decoding"] == first)
         if unreadable:
             raise AudioError(f"{unreadable} recordings of the test sets cannot be read; they count as not recognized")
 
@@ -332,40 +329,6 @@ class Run:
             lm = NGramLM.from_tables(estimate(corpus, config.lm.order, warn=_warn_lm).tables)
         self.output.mkdir(parents=True, exist_ok=True)
         lm.write_binary(self.lm_file)
-
-    def _evaluations(self, folders: dict[tuple[str, str], Path], lm: Path | None) -> list[dict[str, Any]]:
-        """Evaluate and write all results; the figures, a row for each test set and decoding, for `results_table`."""
-        first = current = next(iter(folders))[1]
-        recognizer = asr.load(self.model_file, decoder=first)
-        rows = []
-        for (name, decoding), folder in folders.items():
-            if decoding != current:
-                chosen, _, with_lm = decoding.partition("+")
-                recognizer.decode_with(DecodingConfig(decoder=chosen, lm=str(lm) if with_lm else None))
-                current = decoding
-            evaluation = evaluate(recognizer, self.config.data.test[name])
-            evaluation.write(folder, {"model": str(self.model_file), "decoder": decoding})
-            if decoding == first:  # what is wrong with the audio or the texts is the same for all
-                for warning in evaluation.warnings:
-                    say(f"[evaluate] warning: {name}: {warning}")
-                for failure in evaluation.failures:
-                    say(f"[evaluate] error: {name}: {failure.id}: {failure.error}")
-            rows.append({"set": name, "decoding": decoding} | evaluation.summary())
-        return rows
-
-
-def results_table(rows: list[dict[str, Any]], task: str = "ctc") -> str:
-    """One line for each test set and decoding, under a heading; the rate that leads in `task` with its interval."""
-    (lead, unit), *others = task_rates(task)
-    key = {"word": "wer", "char": "cer"}
-    counted = {"WER": "words", "CER": "characters", "PER": "phones"}[lead]
-    cells = [
-        [row["set"], row["decoding"], str(row["utterances"]), *rate_cells(row[key[unit]])]
-        + [f"{row[key[other]]['rate']:.2%}" for _, other in others]
-        for row in rows
-    ]
-    header = ["test set", "decoder", "utterances", lead, *RATE_HEADER[:-1], counted, *(label for label, _ in others)]
-    return text_table(header, cells, left=2)
 
 
 def _digests(paths: Sequence[str | Path]) -> list[str]:

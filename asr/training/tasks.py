@@ -155,6 +155,12 @@ class CharacterTask(CTCTask):
     rates = _rates("ctc-characters")
 
 
+class SpacedCharacterTask(CTCTask):
+    """Task `ctc-spaced`: as `ctc`, on characters with spaces between them; the rate of words is that of characters."""
+
+    rates = _rates("ctc-spaced")
+
+
 class PhoneTask(CTCTask):
     """Task `ctc-phones`: as `ctc`, on phones with spaces between them; the rate of words is the phone error rate."""
 
@@ -181,6 +187,7 @@ class AttentionTask(CTCTask):
 TASKS: dict[str, Any] = {
     "ctc": CTCTask,
     "ctc-characters": CharacterTask,
+    "ctc-spaced": SpacedCharacterTask,
     "ctc-phones": PhoneTask,
     "attention": AttentionTask,
 }
