@@ -48,7 +48,7 @@ MINIMUM_WORD = 0.001  # seconds; a word squeezed against the end of its recordin
 
 
 class Recognizer:
-    """A model file on a device, with a decoder (the beam search unless another is given)."""
+    """A model file on a device, with a decoder (that of `DecodingConfig.for_model` unless another is given)."""
 
     def __init__(self, model: ModelFile, decoder: Decoder | None = None) -> None:
         self.model_file = model
