@@ -40,7 +40,7 @@ class AttentionObjective(nn.Module):
 
     The sum over tokens and ends is divided by the number of target tokens, as `ctc_loss` divides its own, so that the
     weights of both mean what they do where each is a mean over utterances (Kim et al., 2017, "Joint CTC-attention").
-    `accuracy` is the share of tokens and ends that were the most likely ones.
+    `attention_accuracy` is the share of tokens and ends that were the most likely ones.
     """
 
     @dataclass(frozen=True)
@@ -77,4 +77,4 @@ class AttentionObjective(nn.Module):
             right = ((log_probs.argmax(dim=-1) == targets).sum() / (targets >= 0).sum()).float()
         # Where no objective reads the output layer, DDP waits for its gradients all the same.
         unused = 0.0 * outputs.log_probs[:, :1].sum()
-        return ObjectiveLoss(total / counts.sum().clamp(min=1) + unused, means={"accuracy": right})
+        return ObjectiveLoss(total / counts.sum().clamp(min=1) + unused, means={"attention_accuracy": right})
