@@ -164,6 +164,29 @@ def test_everything_once_and_then_nothing(toy: Toy, capsys: pytest.CaptureFixtur
     ]
 
 
+def test_every_test_set_is_decoded_by_every_decoder_of_the_model(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[tuple[str, str]] = []
+
+    class Decoding:
+        def __init__(self, path: Path, decoder: str) -> None:
+            self.decoder = decoder
+
+        def decode_with(self, config: Any) -> None:
+            self.decoder = config.decoder
+
+    def evaluate(recognizer: Decoding, manifest: str) -> Any:
+        used.append((Path(manifest).stem, recognizer.decoder))
+        return toy.evaluate(recognizer, manifest)
+
+    monkeypatch.setattr(asr, "load", Decoding)
+    monkeypatch.setattr(asr.recipe.results, "evaluate", evaluate)
+    assert toy.run("model.decoder={}", "objectives={ctc: 0.3, attention: 0.7}")[0] == 0
+    assert used == [(name, decoder) for name in ("one", "two") for decoder in ("greedy", "joint", "attention")]
+    used.clear()
+    assert toy.run("model.decoder={}", "objectives={attention: 1}", "task=attention")[0] == 0
+    assert used == [("one", "attention"), ("two", "attention")]
+
+
 def test_changed_source_prepares_again_but_trains_only_on_other_data(toy: Toy) -> None:
     toy.run()
     toy.source.write_text("another archive", encoding="utf-8")
