@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
@@ -63,8 +64,8 @@ def write_explanation(path: Path, explanation: Explanation, model: str) -> None:
         "SECONDS": f"{explanation.duration:.6f}",
     }
     page = files("asr.recognition").joinpath("explanation.html").read_text(encoding="utf-8")
-    before, *rest = page.split("@")  # in one pass: nothing of the data is taken for a place to fill
-    write_text(path, before + "".join(parts.get(part, part) for part in rest))
+    # In one pass, so that nothing of the data is taken for a place to fill.
+    write_text(path, re.sub(r"@([A-Z]+)@", lambda place: parts[place[1]], page))
 
 
 def saliency_rows(explanation: Explanation) -> list[tuple[str, str]]:

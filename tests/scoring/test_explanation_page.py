@@ -25,6 +25,9 @@ def test_it_opens_everywhere(browser, page, width, dark):
     browser.open(page, width=width, dark=dark)
     assert browser.run("Array.from(document.images).every(i => i.complete && i.naturalWidth > 900)")
     assert browser.run("document.documentElement.scrollWidth") <= width
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == (
+        "rgb(21, 23, 27)" if dark else "rgb(251, 250, 248)"
+    )
     assert browser.errors == []
 
 
