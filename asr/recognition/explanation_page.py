@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -107,13 +108,12 @@ def _panels(e: Explanation) -> list[Panel]:
         panels.append(Panel("Alignment", caption, 0.9, lambda axes: _alignment(axes, e)))
     if e.saliency is not None and e.chosen is not None:
         word = e.words[e.chosen]
-        rows = [e.feature_seconds * np.arange(len(e.features))]
-        inside = (rows[0] >= word.start) & (rows[0] <= word.end)
-        amount = np.abs(e.saliency.attributions).sum(axis=1)
-        share = amount[inside].sum() / max(amount.sum(), 1e-30)
+        times = e.feature_seconds * np.arange(len(e.features))
+        amounts = np.abs(e.saliency.attributions).sum(axis=1)
+        share = amounts[(times >= word.start) & (times <= word.end)].sum() / max(amounts.sum(), 1e-30)
         caption = (
             f"Integrated gradients of the score of '{word.word}': red features speak for the word, blue ones against "
-            f"it, compared with the average sound. {100 * share:.0f} % of it lies within the word."
+            f"it, compared with the average sound. {100 * share:.0f} % of the whole lies within the word."
         )
         panels.append(Panel(f"Saliency of '{word.word}'", caption, 2.0, lambda axes: _saliency(axes, e)))
     if e.layer is not None:
@@ -125,7 +125,7 @@ def _panels(e: Explanation) -> list[Panel]:
             else f"Where each frame of layer {found.layer} looks, on average over the heads; time goes down, too."
         )
         height = 0.4 + 0.15 * len(found.tokens) if found.tokens else 3.0
-        panels.append(Panel("Attention", caption, height, lambda axes, found=found: _attention(axes, found)))
+        panels.append(Panel("Attention", caption, height, partial(_attention, found=found)))
     return panels
 
 
@@ -139,7 +139,7 @@ def _layer_panels(layer: LayerView) -> list[Panel]:
             f"open. On average: {means}."
         )
         title = f"Gates of layer {layer.number}, {direction}"
-        panels.append(Panel(title, caption, 0.9 * len(gates), lambda axes, gates=gates: _gates(axes, gates, layer)))
+        panels.append(Panel(title, caption, 0.9 * len(gates), partial(_gates, gates=gates, layer=layer)))
     states = "Hidden states" if "output" not in layer.states else "Output"
     caption = f"The length of the state vector in each frame: {' and '.join(layer.states)}."
     panels.append(Panel(f"{states} of layer {layer.number}", caption, 1.2, lambda axes: _norms(axes, layer)))

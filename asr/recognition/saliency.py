@@ -18,7 +18,8 @@ TENTH = 0.1  # of the features that the check removes
 RANDOM_DRAWS = 10  # of random features, whose mean it takes
 COMPLETE = 0.1  # of the difference to explain: the errors of all stretches of the way that are small enough, summed
 MOST_STEPS = 256  # gradients; more do not change the picture
-ROWS = 16  # feature maps in one batch
+STRETCHES = 16  # of the way, at first
+BATCH_FRAMES = 8000  # of features, in all rows of a batch
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def explain_score(score: Score, features: Tensor, seed: int = 0) -> Saliency:
     # cuDNN differentiates its recurrent cells in training mode only.
     with torch.backends.cudnn.flags(enabled=False):
         with torch.no_grad():
-            whole, nothing = score(torch.stack([features, baseline])).tolist()
+            whole, nothing = _scores(score, torch.stack([features, baseline]))
         attributions, steps = integrated_gradients(score, features, baseline)
         gap = float(attributions.sum(dtype=torch.float64)) - (whole - nothing)
         count = max(1, round(TENTH * features.numel()))
@@ -76,7 +77,7 @@ def explain_score(score: Score, features: Tensor, seed: int = 0) -> Saliency:
             row[torch.randperm(features.numel(), generator=generator)[:count]] = True
         masks = removed.view(-1, *features.shape).to(features.device)
         with torch.no_grad():
-            without = score(torch.where(masks, baseline, features)).tolist()
+            without = _scores(score, torch.where(masks, baseline, features))
     return Saliency(attributions.cpu().numpy(), whole, nothing, gap, steps, without[0], sum(without[1:]) / RANDOM_DRAWS)
 
 
@@ -113,25 +114,41 @@ def integrated_gradients(
     (completeness), but for the error of the midpoint rule. As the score changes in leaps, the way is divided where they
     are: where the gradient in the middle of a stretch does not explain the difference of the scores at its ends.
     """
-    ends = torch.linspace(0.0, 1.0, ROWS + 1, device=features.device)
+    ends = torch.linspace(0.0, 1.0, STRETCHES + 1, device=features.device)
     with torch.no_grad():
-        scores = score(torch.lerp(baseline, features, ends[:, None, None])).tolist()
+        scores = _scores(score, torch.lerp(baseline, features, ends[:, None, None]))
     whole, steps = scores[-1] - scores[0], 0
     done: list[_Stretch] = []
     new = [_Stretch(*row) for row in zip(ends[:-1].tolist(), ends[1:].tolist(), scores[:-1], scores[1:], strict=True)]
     while new:
-        shares = torch.tensor([one.middle for one in new], device=features.device)
-        points = torch.lerp(baseline, features, shares[:, None, None]).requires_grad_()
-        middle = score(points)
-        gradients = torch.autograd.grad(middle.sum(), points)[0]
-        for one, value, gradient in zip(new, middle.tolist(), gradients, strict=True):
+        middles = torch.tensor([one.middle for one in new], device=features.device)
+        rows = torch.lerp(baseline, features, middles[:, None, None])
+        pairs = [pair for part in _batches(rows) for pair in _with_gradients(score, part)]
+        for one, (value, gradient) in zip(new, pairs, strict=True):
             one.score_middle, one.attributions = value, (features - baseline) * gradient * (one.end - one.begin)
         steps += len(new)
         done = sorted([*done, *new], key=lambda one: abs(one.gap))
         new = []
         if sum(abs(one.gap) for one in done) > COMPLETE * abs(whole) and steps < most_steps:
-            for one in done[-ROWS // 2 :]:
+            for one in done[-STRETCHES // 2 :]:
                 new.append(_Stretch(one.begin, one.middle, one.score_begin, one.score_middle))
                 new.append(_Stretch(one.middle, one.end, one.score_middle, one.score_end))
-            done = done[: -ROWS // 2]
+            done = done[: -STRETCHES // 2]
     return torch.stack([one.attributions for one in done if one.attributions is not None]).sum(dim=0), steps
+
+
+def _batches(rows: Tensor) -> tuple[Tensor, ...]:
+    """Features (rows, frames, mels) in batches that fit into memory."""
+    return rows.split(max(1, BATCH_FRAMES // rows.size(1)))
+
+
+def _scores(score: Score, rows: Tensor) -> list[float]:
+    return [value for part in _batches(rows) for value in score(part).tolist()]
+
+
+def _with_gradients(score: Score, rows: Tensor) -> list[tuple[float, Tensor]]:
+    """The score of each row and its gradient (frames, mels)."""
+    points = rows.detach().requires_grad_()
+    scores = score(points)
+    gradients = torch.autograd.grad(scores.sum(), points)[0]
+    return list(zip(scores.tolist(), gradients, strict=True))
