@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -263,6 +264,14 @@ def _attention(axes: Any, found: AttentionMap) -> None:
 
 def _png(panels: list[Panel], duration: float, title: str = "") -> bytes:
     """The panels one below the other, with headings if there is a title."""
+    import matplotlib
+
+    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # of scripts that the font lacks, which the page's tables show
+        return _drawn(panels, duration, title)
+
+
+def _drawn(panels: list[Panel], duration: float, title: str) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -271,7 +280,7 @@ def _png(panels: list[Panel], duration: float, title: str = "") -> bytes:
     figure = Figure(figsize=(WIDTH, height))
     FigureCanvasAgg(figure)
     if title:
-        figure.text(LEFT, 1 - 0.1 / height, title, fontsize=12, fontweight="bold", va="top", parse_math=False)
+        figure.text(LEFT, 1 - 0.1 / height, title, fontsize=12, fontweight="bold", va="top")
     top = height - (0.3 if title else 0.0)
     for panel in panels:
         top -= panel.height + head
@@ -281,7 +290,7 @@ def _png(panels: list[Panel], duration: float, title: str = "") -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
         if title:
-            axes.set_title(panel.title, fontsize=10, loc="left", parse_math=False)
+            axes.set_title(panel.title, fontsize=10, loc="left")
         top -= MARGIN
     axes.set_xlabel("seconds", fontsize=8)
     buffer = io.BytesIO()

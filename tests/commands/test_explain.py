@@ -26,7 +26,7 @@ def run(tiny_model, capsys):
 
 @pytest.fixture
 def talk(write_audio, tmp_path):
-    return write_audio(tmp_path / "<b>talk@TEXT@.wav", 1.5)
+    return write_audio(tmp_path / "<b>talk $x_$ 字 @TEXT@.wav", 1.5)
 
 
 class Page(HTMLParser):
@@ -67,7 +67,7 @@ def test_a_page_in_one_piece(run, talk, tmp_path, tiny_model):
     assert {"Words", "Waveform", "Spectrogram", "Posteriorgram", "Alignment", *pictures} <= set(headings)
     assert len(page.all("img")) == 8 and all(len(image["alt"]) > 20 for image in page.all("img"))
     assert len(page.all("button")) == len(text.split())
-    assert "&lt;b&gt;talk@TEXT@.wav" in content  # a name is text, and no place to fill
+    assert "&lt;b&gt;talk $x_$ 字 @TEXT@.wav" in content  # a name is text, and no place to fill
 
 
 def test_pictures_of_a_known_text(run, talk, tmp_path):
