@@ -80,14 +80,14 @@ class Spread:
         }
 
     def text(self) -> str:
-        """The figures for people: a sentence on the spread, one on the worst and, where it applies, a note."""
-        chance = "" if self.chance is None else f" (few words alone give about {self.chance:.2%})"
+        """The figures for people."""
+        chance = "" if self.chance is None else f" (about {self.chance:.2%} by chance)"
         worst = ", ".join(f"{group.name} {group.rate:.2%}" for group in self.groups[:WORST])
         some = "all" if self.few == len(self.groups) else f"{self.few} of them"
+        few = f"; {some} have fewer than {FEW_WORDS} words" if self.few else ""
         return (
             f"{len(self.groups)} speakers: WER {self.groups[-1].rate:.2%} to {self.groups[0].rate:.2%}, "
-            f"standard deviation {self.deviation:.2%}{chance}; worst: {worst}"
-            + (f"; {some} have fewer than {FEW_WORDS} words, which makes rates rough" if self.few else "")
+            f"standard deviation {self.deviation:.2%}{chance}, worst {worst}{few}"
         )
 
 
