@@ -145,22 +145,18 @@ class Degrader:
     ) -> np.ndarray:
         """Degrade `(time,)` samples of the utterance with the id `name`; babble is made of `other` utterances.
 
-        Only speed changes the length. Raises AudioError where no other utterance can be read.
+        Only speed changes the length. Raises AudioError where the noise is silent, or no other utterance can be read.
         """
         value = degradation.value or 0.0
         draw = seeded(degradation.kind, (degradation.variant, name))
         match degradation.kind:
             case "noise":
-                result = add_noise(
-                    samples, self._noise(degradation.variant, len(samples), draw, other), value, self.rate
-                )
+                noise = self._noise(degradation.variant, len(samples), draw, other)
+                result = add_noise(samples, noise, value, self.rate)
             case "reverb":
-                result = reverb(
-                    samples,
-                    self._impulses.impulse(draw.random())
-                    if self._impulses and degradation.variant
-                    else room(value, self.rate, draw),
-                )
+                recorded = self._impulses if degradation.variant else None
+                impulse = recorded.impulse(draw.random()) if recorded else room(value, self.rate, draw)
+                result = reverb(samples, impulse)
             case "speed":
                 result = change_speed(samples, value)
             case "band":
@@ -178,10 +174,12 @@ class Degrader:
 
     def _noise(self, kind: str, count: int, draw: random.Random, other: OtherSpeech | None) -> np.ndarray:
         if kind == RECORDED and self._noises:
-            return self._noises.stretch(draw.random(), draw.random(), count)
-        noise = make_noise(kind, count, self.rate, draw, other)
-        if kind == "babble" and not noise.any():
-            raise AudioError("no other utterance could be read to make babble of")
+            noise, problem = self._noises.stretch(draw.random(), draw.random(), count), "the recorded noise is silent"
+        else:
+            noise = make_noise(kind, count, self.rate, draw, other)
+            problem = "no other utterance could be read to make babble of" if kind == "babble" else ""
+        if problem and not noise.any():
+            raise AudioError(problem)
         return noise
 
 
@@ -196,9 +194,8 @@ def room(reverberation_time: float, rate: int, draw: random.Random) -> np.ndarra
     count = round(reverberation_time * rate)
     noise = np.random.default_rng(draw.getrandbits(63)).standard_normal(count)
     tail = noise * 10.0 ** (-3.0 * np.arange(1, count + 1) / count)
-    tail *= min(
-        1.0 / math.sqrt(float(np.sum(tail**2))), 0.99 / float(np.abs(tail).max())
-    )  # the direct sound is largest
+    # The direct sound must stay the largest sample: `reverb` takes that for time zero.
+    tail *= min(1.0 / math.sqrt(float(np.sum(tail**2))), 0.99 / float(np.abs(tail).max()))
     return np.concatenate([[1.0], tail]).astype(np.float32)
 
 

@@ -159,6 +159,9 @@ def test_folders_without_use_or_recordings_are_named(tmp_path: Path) -> None:
         parse_degradations(["noise:pink:5"], noise_dir=str(tmp_path))
     with pytest.raises(ConfigError, match=r"--noise-dir: .* holds no recordings"):
         degrade("noise:5", np.ones(10, np.float32), noise_dir=tmp_path)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
+    with pytest.raises(AudioError, match="the recorded noise is silent"):
+        degrade("noise:5", np.ones(10, np.float32), noise_dir=tmp_path)
     with pytest.raises(ConfigError, match=r"--reverb-dir: .* is not a folder"):
         degrade("reverb", np.ones(10, np.float32), reverb_dir=tmp_path / "none")
 
