@@ -162,7 +162,10 @@ def _write_report(
         calibrated = f"calibrated on {recognizer.model_file.training['confidence'].get('manifest', 'other data')}"
     facts = [f"decoder {args.decoder}", f"real-time factor {evaluation.real_time_factor:.3f}"]
     facts.append(f"confidences {calibrated}")
-    sections = [Section("Robustness", *robustness.rows(), robustness.groups)] if robustness else []
+    sections = []
+    if robustness:
+        note = "The dotted line is the rate of the clean recordings; differences to it are of a paired bootstrap."
+        sections.append(Section("Robustness", *robustness.rows(), robustness.groups, note))
     return options.write_html(
         args,
         [evaluation.scored],

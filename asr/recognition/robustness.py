@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Robustness:
     label: str
     comparisons: dict[str, Comparison]
 
-    @property
+    @cached_property
     def groups(self) -> tuple[GroupScore, ...]:
         """The scores of the clean utterances and of every condition, under their names."""
         clean = self.clean.scored.scores[self._rate]

@@ -36,7 +36,7 @@ RATE_HEADER = ("95 % interval", "sub", "del", "ins", "words")  # of `rate_cells`
 class GroupScore(Score):
     """The score of some of the utterances, under a name; `seconds` of audio is None where not all durations are known.
 
-    Its interval is over utterances, of 1,000 resamples.
+    That of a group by name or range has an interval over utterances, of 1,000 resamples.
     """
 
     name: str = ""
