@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,6 +107,16 @@ def test_what_the_model_hears_is_the_degraded_waveform_compared_in_pairs(test_se
         both = (e.scored.words.errors_and_lengths for e in (clean, evaluation))
         expected = paired_bootstrap(*both)
         assert found.comparisons[degradation.name].interval == expected.interval
+    by_characters = measure(
+        replace(clean, task="ctc-characters"),
+        manifest,
+        degradations[:1],
+        degrader,
+        lambda *_: found.conditions["noise:white:5"],
+    )
+    [row] = by_characters.summary()
+    assert row["rate_of"] == "CER" and row["rate"] == found.conditions["noise:white:5"].cer.rate
+    assert row["to_clean"]["difference"] == pytest.approx(row["rate"] - clean.cer.rate)
 
 
 def test_long_recordings_and_windows_of_them_are_degraded_as_a_whole(tiny_model, write_audio, tmp_path):
