@@ -128,7 +128,7 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
                 raise Interrupted(signal.SIGTERM) from None
             except Exception as error:
                 short = out_of_memory(error)
-                if message := _explained(error, config):
+                if message := _explained(error, config, trainer.global_rank):
                     raise message from error
                 if not short:
                     raise
@@ -270,15 +270,15 @@ def _memory_advice(bound: float, largest: Callable[[float], float] | None) -> st
     )
 
 
-def _explained(error: Exception, config: TrainConfig) -> AsrError | None:
+def _explained(error: Exception, config: TrainConfig, rank: int) -> AsrError | None:
     """What is behind an error during the training, in one line; None where that is not known."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return AsrError(f"{error.filename or config.output}: cannot be written: {error.strerror}")
     if lost_process(error):
-        rank, last = int(os.environ.get("RANK", 0)) + 1, Path(config.output) / LAST
+        last = Path(config.output) / LAST
         go_on = f"to go on from {last}" if last.exists() else "to begin again: nothing was saved yet"
         return AsrError(
-            f"process {rank} lost the connection to another process of this run, which has ended (see its messages) or "
+            f"process {rank + 1} lost the connection to another process of this run, which has ended (see its messages) or "
             f"cannot be reached: start all of them again {go_on}"
         )
     frame = traceback.extract_tb(error.__traceback__)[-1]

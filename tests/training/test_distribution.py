@@ -30,6 +30,7 @@ from asr.training.dataset import SpeechDataset, collate
 from asr.training.distribution import PeriodicAverage
 from asr.training.losses.ctc import ctc_loss
 from asr.training.module import SpeechModule, lr_factor
+from asr.training.record import read_metrics
 from asr.training.run import train
 
 Settings = Callable[..., dict[str, Any]]
@@ -123,6 +124,8 @@ def assert_same_steps(
             assert torch.allclose(gradient, other, rtol=1e-4, atol=1e-5)
     losses = [step_losses(output) for output in outputs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and len(losses[0]) == len(found)
+    epochs = [read_metrics(output / "logs" / "csv").train_loss for output in outputs]
+    assert epochs[0] == pytest.approx(epochs[1], rel=1e-5) and len(epochs[0]) == 2
 
 
 def test_accumulated_batches_are_one_large_batch(settings: Settings, tmp_path: Path, step_losses: Losses) -> None:
@@ -144,3 +147,139 @@ def test_two_processes_are_one_with_the_same_batches(
         assert status == 0, err
     found = torch.load(tmp_path / "two.0.gradients")
     assert_same_steps(found, expected, [tmp_path / "two", whole], step_losses)
+
+
+def states(output: Path) -> dict[str, torch.Tensor]:
+    """The moving average, the weights and the moments that a run ended with."""
+    saved = read_checkpoint(output / "last.ckpt")
+    found = {f"average.{name}": tensor for name, tensor in saved["state_dict"].items()}
+    found |= {f"weight.{name}": tensor for name, tensor in saved["current_model_state"].items()}
+    for number, state in saved["optimizer_states"][0]["state"].items():
+        found |= {f"{name}.{number}": tensor for name, tensor in state.items() if tensor.dim()}
+    return found
+
+
+def simulated(values: dict[str, Any], workers: int) -> dict[str, torch.Tensor]:
+    """`states` of local SGD by hand: the workers take their steps one after another."""
+    config = parse_config(values)
+    manifest, every = Manifest.read([str(config.data.train)]), config.optimizer.sync_every
+    tokenizer = load_tokenizer(Path(config.output) / "tokenizer.json")
+    dataset = SpeechDataset(config, manifest, tokenizer, training=True)
+    torch.manual_seed(config.seed)
+    model = AcousticModel(config.model, config.features, tokenizer.vocab_size)
+    model.encoder.initialize()
+    models = [copy.deepcopy(model) for _ in range(workers)]
+    averages = [[p.detach().clone() for p in model.parameters()] for _ in models]
+    optimizers = []
+    for mine in models:  # in the order of a run's: matrices and vectors
+        groups = [{"params": [p for p in mine.parameters() if (p.dim() > 1) is wide]} for wide in (True, False)]
+        optimizers.append(torch.optim.AdamW(groups, betas=config.optimizer.betas, eps=config.optimizer.eps))
+    samplers = [training_sampler(config, manifest.durations, rank, workers) for rank in range(workers)]
+    steps = len(samplers[0])
+    tokens = [0] * workers
+    for step in range(2 * steps):
+        epoch, place = divmod(step, steps)
+        for rank, (mine, optimizer) in enumerate(zip(models, optimizers, strict=True)):
+            samplers[rank].epoch = epoch
+            batch = collate([dataset[key] for key in list(samplers[rank])[place]])
+            outputs = mine.outputs(batch.waveforms, batch.lengths)
+            optimizer.zero_grad()
+            ctc_loss(outputs.log_probs, outputs.lengths, batch.tokens, batch.token_lengths).loss.backward()
+            torch.nn.utils.clip_grad_norm_(mine.parameters(), config.optimizer.gradient_clip)
+            for group in optimizer.param_groups:
+                group["weight_decay"] = 0.0
+                group["lr"] = config.optimizer.lr * lr_factor(step, 2 * steps, config.optimizer)
+            optimizer.step()
+            tokens[rank] += int(batch.token_lengths.sum())
+            decay = min(config.averaging.ema_decay, (1 + step) / (10 + step)) if step else 0.0
+            for average, parameter in zip(averages[rank], mine.parameters(), strict=True):
+                average.mul_(decay).add_((1 - decay) * parameter.detach())
+        if (place + 1) % every and place + 1 < steps:
+            continue
+        kinds = [[list(m.parameters()) for m in models], averages]
+        for name in ("exp_avg", "exp_avg_sq"):
+            kinds.append([[o.state[p][name] for p in m.parameters()] for m, o in zip(models, optimizers, strict=True)])
+        for kind in kinds:
+            for copies in zip(*kind, strict=True):
+                mean = sum(t.detach() * count for t, count in zip(copies, tokens, strict=True)) / sum(tokens)
+                for tensor in copies:
+                    tensor.detach().copy_(mean)
+        tokens = [0] * workers
+    found = {}
+    for number, (name, parameter) in enumerate(models[0].named_parameters()):
+        found |= {f"weight.model.{name}": parameter.detach(), f"average.model.{name}": averages[0][number]}
+    for number, state in optimizers[0].state_dict()["state"].items():
+        found |= {f"{name}.{number}": tensor for name, tensor in state.items() if tensor.dim()}
+    return found
+
+
+def test_processes_that_learn_apart_are_a_simulation_of_them(settings: Settings, tmp_path: Path) -> None:
+    """Weights, moving average and moments; the last period of an epoch is cut short."""
+    values = settings("apart", **PLAIN, trainer=on_nodes(2))
+    values["optimizer"] |= {"sync_every": 3, "weight_decay": 0.0}
+    for status, err in run_processes(train_rank, 2, tmp_path, values):
+        assert status == 0, err
+    found, expected = states(tmp_path / "apart"), simulated(values, 2)
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.allclose(found[name], tensor, rtol=1e-4, atol=1e-5), name
+
+
+def plain_sgd(rank: int) -> None:
+    torch.optim.AdamW = lambda groups, lr, **_: torch.optim.SGD(groups, lr=lr)  # type: ignore
+
+
+def plain_sgd_averaged_each_step(rank: int) -> None:
+    plain_sgd(rank)
+    original = PeriodicAverage.__init__
+    PeriodicAverage.__init__ = lambda self, every, *rest: original(self, 1, *rest)  # type: ignore[method-assign]
+
+
+def test_an_average_after_each_step_of_plain_sgd_is_ddp(settings: Settings, tmp_path: Path) -> None:
+    optimizer = {"gradient_clip": 0.0, "warmup_steps": 0, "schedule": "constant"}
+    for name, every, patch in (("ddp", 1, plain_sgd), ("apart", 2, plain_sgd_averaged_each_step)):
+        values = settings(name, **(PLAIN | {"optimizer": optimizer | {"sync_every": every}}), trainer=on_nodes(2))
+        for status, err in run_processes(train_rank, 2, tmp_path, values, patch):
+            assert status == 0, err
+    found, expected = states(tmp_path / "apart"), states(tmp_path / "ddp")
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.allclose(found[name], tensor, rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.parametrize(("every", "victim"), [(1, 1), (3, 0)])
+def test_a_process_that_dies_stops_the_others_and_the_run_goes_on_exactly(
+    settings: Settings, tmp_path: Path, every: int, victim: int
+) -> None:
+    """Killed in the midst of the second epoch, after a step that is not a multiple of `every`."""
+
+    def often(rank: int) -> None:
+        asr.training.callbacks.AGREE_BATCHES = 1
+
+    def kill(rank: int) -> None:
+        often(rank)
+        step = SpeechModule.training_step
+
+        def dying(self: SpeechModule, batch: Any, batch_idx: int) -> torch.Tensor:
+            if rank == victim and (self.current_epoch, batch_idx) == (1, 4):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(self, batch, batch_idx)
+
+        SpeechModule.training_step = dying  # type: ignore[method-assign]
+
+    sections = {"checkpoint_minutes": 0, "data": {"batch_seconds": 5.0}, "optimizer": {"sync_every": every}}
+    unbroken, broken = (settings(name, **sections, trainer=on_nodes(2)) for name in ("unbroken", "broken"))
+    assert [status for status, _ in run_processes(train_rank, 2, tmp_path, unbroken, often)] == [0, 0]
+    results = run_processes(train_rank, 2, tmp_path, broken, kill)
+    assert (results[victim][0], results[1 - victim][0]) == (-signal.SIGKILL, 1)
+    err = results[1 - victim][1]
+    assert err.count("lost the connection to another process") == 1 and "Traceback" not in err
+    assert f"start all of them again to go on from {tmp_path}/broken/last.ckpt" in err
+    checkpoint = read_checkpoint(tmp_path / "broken/last.ckpt")
+    steps = checkpoint["global_step"] - read_checkpoint(tmp_path / "unbroken/last.ckpt")["global_step"] // 2
+    assert (checkpoint["epoch"], steps) == (1, {1: 4, 3: 3}[every])
+    for status, err in run_processes(train_rank, 2, tmp_path, broken, often):
+        assert status == 0, err
+    found, expected = states(tmp_path / "broken"), states(tmp_path / "unbroken")
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
