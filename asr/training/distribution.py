@@ -29,9 +29,14 @@ class GlobalBatch:
 
     def __init__(self, apart: bool) -> None:
         self.apart = apart
+        self.processes = self.accumulated = 1
         self.seen = 0  # tokens of this process since the last average
         self._tokens, self._batch = 0, 0
         self._total: Tensor | None = None
+
+    def begin(self, trainer: pl.Trainer) -> None:
+        """Find out how many batches a step takes; 1 before."""
+        self.processes, self.accumulated = trainer.world_size, trainer.accumulate_grad_batches
 
     def add(self, loss: Tensor, tokens: int) -> None:
         """A batch of this process and its mean loss per token."""
@@ -41,30 +46,31 @@ class GlobalBatch:
         total = loss.detach().float() * tokens
         self._total = total if self._total is None else self._total + total
 
-    def weighted(self, trainer: pl.Trainer, loss: Tensor) -> Tensor:
+    def weighted(self, loss: Tensor) -> Tensor:
         """What to run backward from for the last batch added."""
-        return loss if self._batches(trainer) == 1 else loss * (self._batch / _UNIT)
+        return loss if self._batches == 1 else loss * (self._batch / _UNIT)
 
-    def finish(self, trainer: pl.Trainer, parameters: Iterable[nn.Parameter]) -> Tensor | None:
+    def finish(self, parameters: Iterable[nn.Parameter]) -> Tensor | None:
         """Mend the gradients before a step; returns the loss of the whole step (None: nothing could be read)."""
-        total, tokens, batches = self._total, self._tokens, self._batches(trainer)
+        total, tokens = self._total, self._tokens
         self._total, self._tokens = None, 0
-        if batches == 1:
-            return None if total is None else total / max(tokens, 1)
-        sums = torch.zeros(2, device=trainer.strategy.root_device)
+        if self._batches == 1:
+            return None if total is None else total / tokens
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        sums = gradients[0].new_zeros(2, dtype=torch.float32)
         if total is not None:
             sums[0] = total
         sums[1].fill_(tokens)
-        if batches > trainer.accumulate_grad_batches:
+        if self.processes > 1 and not self.apart:
             all_reduce(sums)
         tokens_of_all = sums[1].clamp(min=1)
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        torch._foreach_mul_(gradients, _UNIT * batches / tokens_of_all)
+        torch._foreach_mul_(gradients, _UNIT * self._batches / tokens_of_all)
         return sums[0] / tokens_of_all
 
-    def _batches(self, trainer: pl.Trainer) -> int:
+    @property
+    def _batches(self) -> int:
         """Of how many batches Lightning and DDP take the mean in a step."""
-        return trainer.accumulate_grad_batches * (1 if self.apart else trainer.world_size)
+        return self.accumulated * (1 if self.apart else self.processes)
 
 
 class PeriodicAverage(Callback):

@@ -107,10 +107,10 @@ class SpeechModule(pl.LightningModule):
             return spec_augment(features, frames, self.augment, seeds), lengths
 
         outputs = self.model.outputs(batch.waveforms, batch.lengths, augment if self._augments else None)
-        tokens = max(1, int(batch.token_lengths.sum()))
-        # The mean of an epoch: over tokens, as that of a step. Lightning divides what all ranks counted by their number,
-        # as a whole number.
-        counted = {"batch_size": tokens * self.trainer.world_size, "sync_dist": True}
+        tokens = max(1, sum(batch.token_lengths.tolist()))
+        # The mean of an epoch, too, is one over tokens. Lightning divides the count of all ranks by their number, and
+        # keeps a whole number.
+        counted = {"batch_size": tokens * self.step.processes, "sync_dist": True}
         batch = batch if self.views == 1 else batch.repeated(self.views)
         losses = []
         for name, setting in self.run_config.objectives.items():
@@ -128,7 +128,7 @@ class SpeechModule(pl.LightningModule):
         return loss
 
     def backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
-        super().backward(self.step.weighted(self.trainer, loss), *arguments, **options)
+        super().backward(self.step.weighted(loss), *arguments, **options)
 
     def configure_gradient_clipping(
         self,
@@ -139,7 +139,7 @@ class SpeechModule(pl.LightningModule):
         if self._frozen:
             for parameter in self.model.encoder.parameters():
                 parameter.grad = None  # the optimizer passes over it, and begins with it when it learns
-        loss = self.step.finish(self.trainer, self.parameters())
+        loss = self.step.finish(self.parameters())
         if loss is not None:
             self.log("train/loss_step", loss, on_step=True, on_epoch=False)
         limit = self.run_config.optimizer.gradient_clip or math.inf
@@ -152,6 +152,7 @@ class SpeechModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         self.unreadable.utterances //= self.trainer.world_size
+        self.step.begin(self.trainer)
 
     def on_validation_epoch_start(self) -> None:
         self.task.start()

@@ -49,7 +49,7 @@ from asr.training.measure import find_batch, refused
 from asr.training.module import SpeechModule
 from asr.training.process import Interrupted, handled_signals, is_first_process, locked, quiet_lightning, say
 from asr.training.record import draw_learning_curve, provenance, read_metrics
-from asr.training.tasks import Task, format_rates
+from asr.training.tasks import format_rates
 from asr.types import AsrError, ConfigError
 
 MODEL = "model.asr"
@@ -278,7 +278,7 @@ def _explained(error: Exception, config: TrainConfig, rank: int) -> AsrError | N
         last = Path(config.output) / LAST
         go_on = f"to go on from {last}" if last.exists() else "to begin again: nothing was saved yet"
         return AsrError(
-            f"process {rank + 1} lost the connection to another process of this run, which has ended (see its messages) or "
+            f"process {rank + 1} has lost another process of this run, which has ended (see its messages) or "
             f"cannot be reached: start all of them again {go_on}"
         )
     frame = traceback.extract_tb(error.__traceback__)[-1]
