@@ -190,9 +190,13 @@ def _json_values(path: Path) -> Iterator[Any]:
 
 def _with_durations(rows: Iterator[dict[str, Any]], unreadable: list[str] | None) -> Iterator[dict[str, Any]]:
     """Rows with `duration`, read from audio headers where missing; rows of unreadable audio become empty."""
-    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
+    from tqdm import tqdm
+
+    bar: dict[str, Any] = {"desc": "reading", "unit": " rows", "leave": False, "disable": None}
+    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool, tqdm(**bar) as progress:
         while chunk := list(islice(rows, _CHUNK)):
             for row, found in zip(chunk, pool.map(_duration, chunk), strict=True):
+                progress.update()
                 if not isinstance(found, str):
                     yield row if found is None else {**row, "duration": found}
                 elif unreadable is None:

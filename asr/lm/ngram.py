@@ -226,7 +226,7 @@ def check_lm(lm: NGramLM, labels: Sequence[str], lexicon: Sequence[str] | None =
     share = _share(words, weights, letters)
     if share < LEAST_SPELLED:
         raise LMError(f"{lm.name}: {_reason(words, weights, letters, share, unit)}")
-    if unit:
+    if unit and not all(label.startswith(WORD_MARK) for label in labels[1:]):  # else a token is a word, of any length
         return [
             f"{lm.name}: the language model looks like one of {unit}, but it is asked for whole words: "
             "train it on text with spaces between words (`asr lm train`)"

@@ -95,8 +95,11 @@ def add_source_arguments(parser: argparse.ArgumentParser, corpus: Corpus, unpack
 
 
 def source_paths(args: argparse.Namespace) -> list[Path]:
-    """The file or folder named by the user, for `sources` of a preparation."""
-    return [path for path in (args.archive, getattr(args, "unpacked", None)) if path]
+    """The file or folder named by the user, for `sources` of a preparation. Raises UsageError where it is missing."""
+    named = [path for path in (args.archive, getattr(args, "unpacked", None)) if path]
+    if missing := [path for path in named if not path.exists()]:
+        raise UsageError(f"{missing[0]}: no such file or folder")
+    return named
 
 
 def obtain(
@@ -114,7 +117,7 @@ def obtain(
     if args.unpacked:
         inside = args.unpacked / top
         if not args.unpacked.is_dir():
-            raise UsageError(f"{args.unpacked}: no such folder")
+            raise UsageError(f"{args.unpacked}: not a folder; an archive goes with --archive")
         return inside if inside.is_dir() else args.unpacked
     stamp = Stamp(args.data / ".unpacked.json")
     wanted = [archive.name for archive in (corpus.archives if archives is None else archives)]

@@ -27,7 +27,8 @@ def lines(run: Run, chosen: Sequence[str], forced: Sequence[str]) -> list[str]:
     if "prepare" in steps and steps["prepare"][0]:
         named = run.preparation.sources(run.args)
         written += [f"{'source':<10}{path}" for path in named]
-        written += [] if named else [f"{'archive':<10}{_state(run, archive)}" for archive in _wanted(run)]
+        if not named or _folder(run):
+            written += [f"{'archive':<10}{_state(run, archive)}" for archive in _wanted(run)]
     written += ["", "steps"]
     written += [f"  {name:<10}{'to do: ' if due else ''}{reason}" for name, (due, reason) in steps.items()]
     if "train" in steps:
@@ -44,7 +45,16 @@ def _wanted(run: Run) -> list[Archive]:
     return [a for a in archives if a.name.partition(".")[0] in stems] or list(archives)
 
 
+def _folder(run: Run) -> Path | None:
+    """The folder with archives that the user named."""
+    archive = getattr(run.args, "archive", None)
+    return archive if archive and archive.is_dir() else None
+
+
 def _state(run: Run, archive: Archive) -> str:
+    if folder := _folder(run):
+        there = (folder / archive.name).exists()
+        return f"{folder / archive.name}: {'here' if there else f'missing; it comes from {archive.url}'}"
     kept = run.args.data / "archives" / archive.name
     if kept.exists():
         return f"{kept}: here"

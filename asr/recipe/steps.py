@@ -17,17 +17,16 @@ import asr
 from asr.config import to_dict
 from asr.corpus.download import file_digest
 from asr.corpus.manifest import Manifest
-from asr.decoding.make import DecodingConfig, make_decoder
 from asr.files import Stamp, as_json, differences, file_state
 from asr.lm.estimate import encode_corpus, estimate, read_sentences
 from asr.lm.files import tuned_path
 from asr.lm.ngram import NGramLM
 from asr.model.checkpoint import find_model, load_model, save_model
 from asr.recipe.corpus import WHERE, Corpus
+from asr.recipe.results import GREEDY, evaluate_all, results_folders, results_table
 from asr.recipe.sets import ShardConverted
-from asr.recognition.evaluation import evaluate
 from asr.recognition.tuning import tune_on_manifest, write_tuning
-from asr.scoring.breakdown import RATE_HEADER, rate_cells, task_rates, text_table
+from asr.scoring.breakdown import task_rates
 from asr.text.normalize import normalizer
 from asr.text.tokenizer import load_tokenizer
 from asr.training.callbacks import best_checkpoints
@@ -39,7 +38,6 @@ from asr.training.run import MODEL, TOKENIZER, train
 from asr.training.tasks import TASKS
 from asr.types import AudioError, ConfigError, ModelFileError, UsageError
 
-GREEDY, BEAM, BEAM_LM = "greedy", "beam", "beam+lm"
 PREVIOUS = "previous"
 UP_TO_DATE = "up to date"
 
@@ -270,7 +268,8 @@ class Run:
         stamp.write(inputs)
         best = tuning.best
         found = f"alpha {best.alpha:g}, beta {best.beta:g}, beam width {best.beam_width}"
-        say(f"[lm] {found}: dev WER {tuning.wer(best):.2%}")
+        label = next(label for label, unit in task_rates(config.task) if unit == "word")
+        say(f"[lm] {found}: dev {label} {tuning.wer(best):.2%}")
 
     def evaluate(self, force: bool) -> None:
         """Each test set on its own, decoded greedily and, with a language model, by beam search; then the table."""
@@ -283,11 +282,10 @@ class Run:
             "lm": [file_digest(path) for path in (lm, tuned_path(lm))] if lm else [],
             "tests": {name: _digests([path]) for name, path in tests.items()},
         }
-        decodings = (GREEDY, BEAM, BEAM_LM) if lm else (GREEDY,)
-        folders = {(name, d): self.output / "results" / name / d for name in tests for d in decodings}
+        folders = results_folders(self.output / "results", tests, lm)
         stamp = Stamp(self.stamps / "evaluate.json")
         if self._is_due("evaluate", stamp, inputs, [folder / "summary.json" for folder in folders.values()], force):
-            stamp.write(inputs, result=self._evaluations(folders, lm))
+            stamp.write(inputs, result=evaluate_all(self.model_file, tests, folders, lm))
         rows = stamp.read()["result"]
         print(results_table(rows, self.config.task))
         print(f"model: {self.model_file}")
@@ -330,38 +328,6 @@ class Run:
             lm = NGramLM.from_tables(estimate(corpus, config.lm.order, warn=_warn_lm).tables)
         self.output.mkdir(parents=True, exist_ok=True)
         lm.write_binary(self.lm_file)
-
-    def _evaluations(self, folders: dict[tuple[str, str], Path], lm: Path | None) -> list[dict[str, Any]]:
-        """Evaluate and write all results; the figures, a row for each test set and decoding, for `results_table`."""
-        recognizer = asr.load(self.model_file, decoder="greedy")
-        rows = []
-        for (name, decoding), folder in folders.items():
-            if decoding != GREEDY:
-                beam = DecodingConfig(decoder="beam", lm=str(lm) if decoding == BEAM_LM else None)
-                recognizer.decoder = make_decoder(beam, recognizer.tokenizer, recognizer.frame_seconds)
-            evaluation = evaluate(recognizer, self.config.data.test[name])
-            evaluation.write(folder, {"model": str(self.model_file), "decoder": decoding})
-            if decoding == GREEDY:  # what is wrong with the audio or the texts is the same for all
-                for warning in evaluation.warnings:
-                    say(f"[evaluate] warning: {name}: {warning}")
-                for failure in evaluation.failures:
-                    say(f"[evaluate] error: {name}: {failure.id}: {failure.error}")
-            rows.append({"set": name, "decoding": decoding} | evaluation.summary())
-        return rows
-
-
-def results_table(rows: list[dict[str, Any]], task: str = "ctc") -> str:
-    """One line for each test set and decoding, under a heading; the rate that leads in `task` with its interval."""
-    (lead, unit), *others = task_rates(task)
-    key = {"word": "wer", "char": "cer"}
-    counted = {"WER": "words", "CER": "characters", "PER": "phones"}[lead]
-    cells = [
-        [row["set"], row["decoding"], str(row["utterances"]), *rate_cells(row[key[unit]])]
-        + [f"{row[key[other]]['rate']:.2%}" for _, other in others]
-        for row in rows
-    ]
-    header = ["test set", "decoder", "utterances", lead, *RATE_HEADER[:-1], counted, *(label for label, _ in others)]
-    return text_table(header, cells, left=2)
 
 
 def _digests(paths: Sequence[str | Path]) -> list[str]:

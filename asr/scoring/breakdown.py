@@ -22,6 +22,7 @@ SNR_EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0)  # decibels
 _TASK_RATES: Mapping[str, tuple[tuple[str, Unit], ...]] = {
     "ctc": (("WER", "word"), ("CER", "char")),
     "ctc-characters": (("CER", "char"), ("WER", "word")),
+    "ctc-spaced": (("CER", "word"),),
     "ctc-phones": (("PER", "word"),),
 }
 RATE_HEADER = ("95 % interval", "sub", "del", "ins", "words")  # of `rate_cells`, after the name of the rate

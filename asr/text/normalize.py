@@ -50,6 +50,14 @@ def librispeech(text: str) -> str:
     return _until_stable(text, lambda text: _without_marks(_upper(without_tags(text)), _touches_letter))
 
 
+def characters(text: str) -> str:
+    """`basic` without spaces, and then one between all characters: each is a word, as phones are.
+
+    For a language model of characters, where a language has no spaces between words.
+    """
+    return " ".join("".join(basic("".join(without_tags(text).split())).split()))
+
+
 def _basic_1(text: str) -> str:
     return _without_marks(unicodedata.normalize("NFC", text).lower(), _inside_word)
 
@@ -63,6 +71,7 @@ NORMALIZERS: dict[str, tuple[Callable[[str], str], ...]] = {
     "none": (none,),
     "basic": (_basic_1, basic),
     "librispeech": (_librispeech_1, librispeech),
+    "characters": (characters,),
     "timit39": (lambda text: timit39(none(text)),),
     "timit48": (lambda text: timit48(none(text)),),
 }

@@ -93,10 +93,12 @@ class InitialModel:
     def copy_to(self, model: AcousticModel, tokenizer: Tokenizer) -> str:
         """Give `model` the encoder's weights, and the rows of the output layer of symbols that both tokenizers have.
 
-        The blank is one of them; the other rows are left as they were drawn. Returns what was done, in a line.
+        The blank is one of them; a letter that the model has only in the other case takes that row. The other rows are
+        left as they were drawn. Returns what was done, in a line.
         """
         model.encoder.load_state_dict(self.file.model.encoder.state_dict())  # type: ignore[attr-defined]
-        places = {label: place for place, label in enumerate(self.file.tokenizer.labels)}
+        labels = self.file.tokenizer.labels
+        places = {label.swapcase(): n for n, label in enumerate(labels)} | {label: n for n, label in enumerate(labels)}
         shared = [(new, places[label]) for new, label in enumerate(tokenizer.labels) if label in places]
         ours, theirs = (list(side) for side in zip(*shared, strict=True))
         with torch.no_grad():

@@ -164,7 +164,10 @@ def in_words(days: float) -> str:
     """A length of time in minutes, hours or days."""
     if days >= 2:
         return f"{days:.1f} days"
-    return f"{days * 24:.1f} hours" if days * 24 >= 2 else f"{days * 24 * 60:.0f} minutes"
+    if days * 24 >= 2:
+        return f"{days * 24:.1f} hours"
+    minutes = max(1, round(days * 24 * 60))
+    return f"{minutes} minute{'s' * (minutes != 1)}"
 
 
 def _devices(settings: dict[str, Any]) -> int:

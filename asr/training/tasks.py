@@ -147,6 +147,12 @@ class CharacterTask(CTCTask):
     rates = _rates("ctc-characters")
 
 
+class SpacedCharacterTask(CTCTask):
+    """Task `ctc-spaced`: as `ctc`, on characters with spaces between them; the rate of words is that of characters."""
+
+    rates = _rates("ctc-spaced")
+
+
 class PhoneTask(CTCTask):
     """Task `ctc-phones`: as `ctc`, on phones with spaces between them; the rate of words is the phone error rate."""
 
@@ -154,4 +160,9 @@ class PhoneTask(CTCTask):
 
 
 # Made with (model, tokenizer, normalizer, dev); the name is `task` in the configuration and in the model file.
-TASKS: dict[str, Any] = {"ctc": CTCTask, "ctc-characters": CharacterTask, "ctc-phones": PhoneTask}
+TASKS: dict[str, Any] = {
+    "ctc": CTCTask,
+    "ctc-characters": CharacterTask,
+    "ctc-spaced": SpacedCharacterTask,
+    "ctc-phones": PhoneTask,
+}

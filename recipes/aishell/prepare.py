@@ -19,6 +19,8 @@ CORPUS = Corpus(
     license="Apache 2.0",
     homepage="https://www.openslr.org/33/",
     disk_gb=52,
+    set_hours={"train": 150},
+    mean_seconds=4.5,
     archives=(
         Archive("https://www.openslr.org/resources/33/data_aishell.tgz", 15.6, "md5:2f494334227864a8a8fec932999db9d8"),
     ),

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
 from asr.corpus.archive import ArchiveError, members
-from asr.corpus.manifest import Utterance, write_manifest
+from asr.corpus.manifest import Utterance
 from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain_archives, source_paths
+from asr.recipe.sets import write_sets
 
 CORPUS = Corpus(
     speech="English, Americans spell names and streets and say numbers and dates",
@@ -53,9 +53,8 @@ def prepare(args: argparse.Namespace) -> None:
     train = _utterances(texts["train"], "train", durations, data / "audio", archive)
     test = _utterances(texts["test"], "test", durations, data / "audio", archive)
     dev_speakers = choose_dev_speakers({u.speaker for u in train}, DEV_SPEAKERS)
-    write_manifest(data / "train.jsonl", (u for u in train if u.speaker not in dev_speakers))
-    write_manifest(data / "dev.jsonl", (replace(u, split="dev") for u in train if u.speaker in dev_speakers))
-    write_manifest(data / "test.jsonl", test)
+    dev = [u for u in train if u.speaker in dev_speakers]
+    write_sets(data, {"train": [u for u in train if u.speaker not in dev_speakers], "dev": dev, "test": test})
 
 
 def read_transcription(text: str, where: str) -> dict[str, str]:

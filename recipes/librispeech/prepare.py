@@ -6,13 +6,14 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from asr.corpus.archive import ArchiveError, extract
 from asr.corpus.download import download
 from asr.corpus.formats import read_corpus
 from asr.corpus.manifest import write_manifest
-from asr.recipe.corpus import Archive, Corpus, verified
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain_archives, source_paths, what_to_get
 from asr.types import UsageError
 
 BASE_URL = "https://www.openslr.org/resources/12"
@@ -20,14 +21,20 @@ LM_URL = "https://www.openslr.org/resources/11"
 LANGUAGE_MODELS = ("3-gram.pruned.3e-7", "3-gram.pruned.1e-7", "3-gram", "4-gram")  # NAME.arpa.gz
 # The MD5 sums that openslr.org publishes, and the size of each archive in GB.
 SPLITS = {
-    "dev-clean": ("42e2234ba48799c1f50f24a7926300a1", 0.3),
-    "dev-other": ("c8d0bcc9cca99d4f8b62fcc847357931", 0.3),
-    "test-clean": ("32fa31d27d2e1cad72775fee3f4849a9", 0.3),
-    "test-other": ("fb5a50374b501bb3bac4815ee91d3135", 0.3),
+    "dev-clean": ("42e2234ba48799c1f50f24a7926300a1", 0.34),
+    "dev-other": ("c8d0bcc9cca99d4f8b62fcc847357931", 0.31),
+    "test-clean": ("32fa31d27d2e1cad72775fee3f4849a9", 0.35),
+    "test-other": ("fb5a50374b501bb3bac4815ee91d3135", 0.33),
     "train-clean-100": ("2a93770f6d5c6c964bc36631d331a522", 6.4),
     "train-clean-360": ("c0e676e450a7ff2f54aeade5171606fa", 23.0),
     "train-other-500": ("d1a0fd59409feb2c614ce4d30c387708", 30.6),
 }
+
+
+def archive_of(split: str) -> Archive:
+    md5, gigabytes = SPLITS[split]
+    return Archive(f"{BASE_URL}/{split}.tar.gz", gigabytes, f"md5:{md5}")
+
 
 CORPUS = Corpus(
     speech="English, read books",
@@ -35,31 +42,26 @@ CORPUS = Corpus(
     license="CC BY 4.0",
     homepage="https://www.openslr.org/12",
     disk_gb=125,
-    archives=tuple(Archive(f"{BASE_URL}/{name}.tar.gz", gb, f"md5:{md5}") for name, (md5, gb) in SPLITS.items()),
+    archives=tuple(map(archive_of, SPLITS)),
     set_hours={"train-clean-100": 100.6, "train-clean-360": 363.6, "train-other-500": 496.7},
     mean_seconds=12.3,
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--librispeech", type=Path, metavar="DIR", help="an unpacked LibriSpeech folder; it stays as it is"
-    )
-    where.add_argument("--archive-dir", type=Path, metavar="DIR", help="a folder with the official *.tar.gz archives")
-    where.add_argument("--download", action="store_true", help="fetch the archives (100 h: 7 GB; 960 h: 61 GB)")
-    parser.add_argument("--base-url", default=BASE_URL, metavar="URL", help="a mirror (default: %(default)s)")
-    parser.add_argument("--lm-url", default=LM_URL, metavar="URL", help="the same for language models (%(default)s)")
-    parser.add_argument("--no-checksum", action="store_true", help="accept archives other than the official ones")
+    add_source_arguments(parser, CORPUS)
+    parser.add_argument("--lm-url", default=LM_URL, metavar="URL", help="of the language models (%(default)s)")
 
 
 def sources(args: argparse.Namespace) -> list[Path]:
     """The input folders of the preparation; it is done again when one of them changes."""
-    return [path for path in (args.librispeech, args.archive_dir) if path]
+    return source_paths(args)
 
 
 def prepare(args: argparse.Namespace) -> None:
     """Write `SPLIT.jsonl` below `args.data` for every split among `args.manifests`; finished splits are left alone."""
+    if args.archive and args.archive.is_file():
+        args.archive = args.archive.parent  # the other splits lie beside it
     if args.lm_file and not args.lm_file.exists():
         _fetch_language_model(args)
     splits = [path.stem for path in args.manifests]
@@ -67,42 +69,41 @@ def prepare(args: argparse.Namespace) -> None:
     if unknown:
         raise UsageError(f"LibriSpeech has no split '{unknown[0]}' (it has: {', '.join(SPLITS)})")
     due = [split for split in splits if not _is_done(split, args)]
-    if due and not (args.librispeech or args.archive_dir or args.download):
-        size = sum(SPLITS[split][1] for split in due)
-        raise UsageError(
-            f"where is the audio of {', '.join(due)}? Say --librispeech DIR (unpacked), --archive-dir DIR (*.tar.gz), "
-            f"or --download ({size:.0f} GB, and as much again unpacked)"
-        )
-    for split in due:
-        root = _unpacked(args.librispeech) if args.librispeech else _from_archive(split, args)
-        if not (root / split).is_dir():
-            raise UsageError(f"{root}: there is no folder '{split}' in it")
+    if due and not (args.unpacked or args.archive or args.download):
+        raise UsageError(what_to_get(args, CORPUS, [archive_of(split) for split in due]))
+    for split, root in zip(due, _unpacked(due, args), strict=True):
         manifest = read_corpus(root / split, "librispeech")
         write_manifest(args.data / f"{split}.jsonl", manifest)
-        verified = not (args.librispeech or args.no_checksum)
-        done = {"origin": _origin(args), "official": verified, "utterances": len(manifest)}
+        official = not (args.unpacked or args.no_checksum)
+        done = {"origin": _origin(args), "official": official, "utterances": len(manifest)}
         _marker(args.data, split).write_text(json.dumps(done) + "\n", encoding="utf-8")
         print(f"{split}: {len(manifest)} utterances, {manifest.durations.sum() / 3600:.2f} h", file=sys.stderr)
 
 
-def _from_archive(split: str, args: argparse.Namespace) -> Path:
-    """Fetch or find the archive of a split, check and unpack it; return the LibriSpeech folder."""
-    name = f"{split}.tar.gz"
-    checksum = "" if args.no_checksum else f"md5:{SPLITS[split][0]}"
-    if args.archive_dir:
-        archive = args.archive_dir / name
-        if not archive.is_file():
-            raise UsageError(f"{args.archive_dir}: {name} is missing")
-        verified(archive, checksum)
-    else:
-        archive = download(f"{args.base_url.rstrip('/')}/{name}", args.data / "archives" / name, checksum=checksum)
+def _unpacked(splits: list[str], args: argparse.Namespace) -> Iterator[Path]:
+    """The LibriSpeech folder with each split, unpacked one by one; says first what is missing of all of them."""
+    folder = args.archive
+    if args.unpacked:  # the folder above will do, too
+        folder = args.unpacked / "LibriSpeech" if (args.unpacked / "LibriSpeech").is_dir() else args.unpacked
+    names = splits if args.unpacked else [archive_of(split).name for split in splits]
+    if folder and (missing := [name for name in names if not (folder / name).exists()]):
+        raise UsageError(
+            f"{folder}: no {', no '.join(missing)} in it ({CORPUS.homepage} has them). To use what you have, name "
+            "other sets for data.train, data.dev and data.test, or have it split by speaker: recipes/custom/run.py"
+        )
+    for split in splits:
+        if args.unpacked:
+            yield folder
+            continue
+        [archive] = obtain_archives(args, CORPUS, [archive_of(split)])
 
-    def wanted(path: PurePosixPath) -> bool:
-        return path.parts[0] == "LibriSpeech" and (len(path.parts) == 2 or path.parts[1] == split)
+        def wanted(path: PurePosixPath, split: str = split) -> bool:
+            return path.parts[0] == "LibriSpeech" and (len(path.parts) == 2 or path.parts[1] == split)
 
-    if not extract(archive, args.data, wanted):
-        raise ArchiveError(f"{archive}: holds no LibriSpeech/{split} folder: not the official layout")
-    return args.data / "LibriSpeech"
+        extract(archive, args.data, wanted)
+        if not (args.data / "LibriSpeech" / split).is_dir():
+            raise ArchiveError(f"{archive}: there is no folder LibriSpeech/{split} inside: not the official layout")
+        yield args.data / "LibriSpeech"
 
 
 def _fetch_language_model(args: argparse.Namespace) -> None:
@@ -111,17 +112,12 @@ def _fetch_language_model(args: argparse.Namespace) -> None:
     if name.removesuffix(".arpa.gz") not in LANGUAGE_MODELS:
         official = ", ".join(f"{known}.arpa.gz" for known in LANGUAGE_MODELS)
         raise UsageError(f"{args.lm_file} does not exist, and is no official language model (those are: {official})")
-    if args.archive_dir and (args.archive_dir / name).is_file():
-        shutil.copyfile(args.archive_dir / name, args.lm_file)
+    if args.archive and (args.archive / name).is_file():
+        shutil.copyfile(args.archive / name, args.lm_file)
     elif args.download:
         download(f"{args.lm_url.rstrip('/')}/{name}", args.lm_file)
     else:
-        raise UsageError(f"{args.lm_file} does not exist: say --download, or --archive-dir with {name} in it")
-
-
-def _unpacked(folder: Path) -> Path:
-    """The LibriSpeech folder itself, also when the one above it was named."""
-    return folder / "LibriSpeech" if (folder / "LibriSpeech").is_dir() else folder
+        raise UsageError(f"{args.lm_file} does not exist: say --download, or --archive with {name} in it")
 
 
 def _marker(data: Path, split: str) -> Path:
@@ -129,7 +125,7 @@ def _marker(data: Path, split: str) -> Path:
 
 
 def _origin(args: argparse.Namespace) -> str:
-    return str((args.librispeech or args.archive_dir).resolve()) if args.librispeech or args.archive_dir else ""
+    return str((args.unpacked or args.archive).resolve()) if args.unpacked or args.archive else ""
 
 
 def _is_done(split: str, args: argparse.Namespace) -> bool:

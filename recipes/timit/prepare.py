@@ -13,12 +13,14 @@ from asr.recipe.sets import with_durations, write_sets
 from asr.types import ManifestError, UsageError
 
 CORPUS = Corpus(
-    speech="American English, 462 speakers read phonetically rich sentences",
+    speech="American English, 630 speakers read phonetically rich sentences",
     hours=5.4,
     license="LDC user agreement",
     homepage="https://catalog.ldc.upenn.edu/LDC93S1",
     disk_gb=0.7,
     by_hand="the LDC sells it (LDC93S1)",
+    set_hours={"train": 3.1},
+    mean_seconds=3.1,
 )
 _PHONES = (
     "aa ae ah ao aw ax ax-h axr ay b bcl ch d dcl dh dx eh el em en eng epi er ey f g gcl h# hh hv ih ix iy jh k kcl l "

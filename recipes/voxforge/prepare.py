@@ -40,8 +40,8 @@ def sources(args: argparse.Namespace) -> list[Path]:
 
 def prepare(args: argparse.Namespace) -> None:
     """Write `audio/SPEAKER/ID.flac` and `{train,dev,test}.jsonl` below `args.data`."""
-    found = [u for folder in submissions(args) for u in read_submission(folder)]
-    utterances = to_flac(found, args.data / "audio", shard=args.shard)
+    utterances = [u for folder in submissions(args) for u in read_submission(folder)]
+    utterances = to_flac(utterances, args.data / "audio", shard=args.shard)
     named = [u for u in utterances if not is_anonymous(u.speaker)]
     groupings = {"speaker": lambda u: u.speaker, "submission": lambda u: u.extra["submission"]}
     sets = split_by_first(groupings, named)
@@ -56,10 +56,9 @@ def submissions(args: argparse.Namespace) -> list[Path]:
         if args.archive and args.archive.suffix == ".tar":  # of submissions
             unpack(args.archive, kept)
         elif args.download:
-            base = args.mirror.rstrip("/")
-            page = download(f"{base}/", kept / "index.html").read_text("utf-8", errors="replace")
+            page = download(args.mirror.rstrip("/") + "/", kept / "index.html").read_text("utf-8", errors="replace")
             for name in sorted(set(re.findall(r'href="([^"/]+\.tgz)"', page))):
-                download(f"{base}/{name}", kept / name)
+                download(f"{args.mirror.rstrip('/')}/{name}", kept / name)
         archives = args.archive if args.archive and args.archive.is_dir() else kept
         found = [args.archive] if args.archive and args.archive.suffix == ".tgz" else sorted(archives.rglob("*.tgz"))
         if not found:
@@ -70,7 +69,9 @@ def submissions(args: argparse.Namespace) -> list[Path]:
                 unpack(archive, folder)
             except ArchiveError as error:
                 print(f"left out: {error}", file=sys.stderr)
-    return sorted(path.parent for path in folder.glob("*/etc"))
+    if unpacked := sorted(path.parent for path in folder.glob("*/etc")):
+        return unpacked
+    raise UsageError(f"{folder}: no folders of submissions in it, each with etc/ and wav/")
 
 
 def read_submission(folder: Path) -> list[Utterance]:

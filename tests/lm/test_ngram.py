@@ -145,7 +145,9 @@ def test_a_model_that_fits_and_ones_of_the_wrong_case() -> None:
 
 
 def test_models_of_tokens_are_told_from_models_of_words() -> None:
-    assert "single characters" in check_lm(lm_of("t h e c a t", "t h e d o g"), LOWER)[0]
+    characters = lm_of("t h e c a t", "t h e d o g")
+    assert "single characters" in check_lm(characters, LOWER)[0]
+    assert check_lm(characters, ["", *(f"\u2581{letter}" for letter in "acdeghot")]) == []  # of which each is a word
     assert token_level(lm_of("i see a cat and a dog")) == ""
     with pytest.raises(LMError, match="SentencePiece pieces"):
         check_lm(lm_of("\u2581the \u2581c at \u2581s at", "\u2581the \u2581do g"), LOWER)

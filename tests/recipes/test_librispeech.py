@@ -14,6 +14,7 @@ import pytest
 from asr.corpus.archive import ArchiveError, extract
 from asr.corpus.download import DownloadError
 from asr.corpus.manifest import Manifest
+from asr.recipe.run import main
 from asr.types import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +68,7 @@ def test_download_and_restart(
 ) -> None:
     prepare, data = recipe_module("librispeech", "prepare"), tmp_path / "data"
     official(monkeypatch, prepare, librispeech_archives)
-    args = arguments(prepare, data, "--download", "--base-url", served, manifests=("train-clean-100", "test-other"))
+    args = arguments(prepare, data, "--download", "--mirror", served, manifests=("train-clean-100", "test-other"))
     prepare.prepare(args)
     check(data, "train-clean-100", 1)
     check(data, "test-other", 4)
@@ -90,11 +91,11 @@ def test_a_slice_is_not_taken_for_the_official_split(
     tmp_path: Path,
 ) -> None:
     prepare, data = recipe_module("librispeech", "prepare"), tmp_path / "data"
-    here = ("--archive-dir", str(librispeech_archives), "--no-checksum")
+    here = ("--archive", str(librispeech_archives), "--no-checksum")
     prepare.prepare(arguments(prepare, data, *here, manifests=("dev-clean",)))
     prepare.prepare(arguments(prepare, data, manifests=("dev-clean",)))  # what is there is used when nothing is said
     with pytest.raises(DownloadError, match="expected"):
-        prepare.prepare(arguments(prepare, data, "--download", "--base-url", served, manifests=("dev-clean",)))
+        prepare.prepare(arguments(prepare, data, "--download", "--mirror", served, manifests=("dev-clean",)))
     assert Quiet.asked == ["/dev-clean.tar.gz"]
 
 
@@ -102,7 +103,7 @@ def test_wrong_checksum_and_missing_file(
     recipe_module: Callable, arguments: Callable, served: str, tmp_path: Path
 ) -> None:
     prepare, data = recipe_module("librispeech", "prepare"), tmp_path / "data"
-    args = arguments(prepare, data, "--download", "--base-url", served, manifests=("dev-clean",))
+    args = arguments(prepare, data, "--download", "--mirror", served, manifests=("dev-clean",))
     with pytest.raises(DownloadError, match="expected 42e2234ba48799c1f50f24a7926300a1"):
         prepare.prepare(args)
     args.manifests = [data / "train-other-500.jsonl"]
@@ -115,13 +116,17 @@ def test_archive_folder(
     recipe_module: Callable, arguments: Callable, librispeech_archives: Path, tmp_path: Path
 ) -> None:
     prepare, data = recipe_module("librispeech", "prepare"), tmp_path / "data"
-    here = ("--archive-dir", str(librispeech_archives))
+    here = ("--archive", str(librispeech_archives))
     with pytest.raises(ArchiveError, match="--no-checksum"):
         prepare.prepare(arguments(prepare, data, *here, manifests=("dev-clean",)))
     prepare.prepare(arguments(prepare, data, *here, "--no-checksum", manifests=("dev-clean",)))
     check(data, "dev-clean", 2)
-    with pytest.raises(UsageError, match=r"train-other-500\.tar\.gz is missing"):
-        prepare.prepare(arguments(prepare, data, *here, manifests=("train-other-500",)))
+    with pytest.raises(UsageError, match=r"no dev-other\.tar\.gz, no train-other-500\.tar\.gz in it .* recipes/custom"):
+        prepare.prepare(arguments(prepare, data, *here, manifests=("test-clean", "dev-other", "train-other-500")))
+    assert not (data / "test-clean.jsonl").exists()  # nothing is unpacked before it says what is missing
+    one = ("--archive", str(librispeech_archives / "test-clean.tar.gz"), "--no-checksum")
+    prepare.prepare(arguments(prepare, data, *one, manifests=("test-clean", "test-other")))  # the other lies beside it
+    check(data, "test-other", 4)
 
 
 def test_archive_of_another_split_is_refused(
@@ -129,10 +134,8 @@ def test_archive_of_another_split_is_refused(
 ) -> None:
     prepare, data = recipe_module("librispeech", "prepare"), tmp_path / "data"
     (librispeech_archives / "test-clean.tar.gz").rename(librispeech_archives / "dev-other.tar.gz")
-    args = arguments(
-        prepare, data, "--archive-dir", str(librispeech_archives), "--no-checksum", manifests=("dev-other",)
-    )
-    with pytest.raises(UsageError, match="no folder 'dev-other'"):
+    args = arguments(prepare, data, "--archive", str(librispeech_archives), "--no-checksum", manifests=("dev-other",))
+    with pytest.raises(ArchiveError, match="no folder LibriSpeech/dev-other"):
         prepare.prepare(args)
 
 
@@ -143,17 +146,36 @@ def test_unpacked_folder_is_used_in_place(
     prepare, data = recipe_module("librispeech", "prepare"), tmp_path / "data"
     corpus = tmp_path / "corpus"
     extract(librispeech_archives / "test-clean.tar.gz", corpus)
-    prepare.prepare(arguments(prepare, data, "--librispeech", str(corpus / below), manifests=("test-clean",)))
+    prepare.prepare(arguments(prepare, data, "--unpacked", str(corpus / below), manifests=("test-clean",)))
     check(data, "test-clean", 3)
     assert sorted(p.name for p in data.iterdir()) == ["test-clean.done", "test-clean.jsonl"]
 
 
 def test_nothing_is_fetched_unasked(recipe_module: Callable, arguments: Callable, tmp_path: Path) -> None:
     prepare = recipe_module("librispeech", "prepare")
-    with pytest.raises(UsageError, match=r"--download \(7 GB"):
+    with pytest.raises(UsageError, match=r"--download \(fetches 6.7 GB: 2 files"):
         prepare.prepare(arguments(prepare, tmp_path / "data", manifests=("train-clean-100", "dev-clean")))
     with pytest.raises(UsageError, match="no split 'dev-cleen'"):
         prepare.prepare(arguments(prepare, tmp_path / "data", "--download", manifests=("dev-cleen",)))
+
+
+def test_a_plan_names_the_missing_archives(
+    recipe_module: Callable,
+    librispeech_archives: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (librispeech_archives / "dev-clean.tar.gz").unlink()
+    monkeypatch.chdir(tmp_path)
+    argv = ["--archive", str(librispeech_archives), "--dry-run", "--steps", "prepare"]
+    assert main(ROOT / "recipes" / "librispeech", recipe_module("librispeech", "prepare"), argv) == 0
+    archives = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines() if line[:7] == "archive"]
+    assert [line.partition("; ")[0].removeprefix(f"{librispeech_archives}/") for line in archives] == [
+        *("dev-clean.tar.gz: missing", "test-clean.tar.gz: here", "test-other.tar.gz: here"),
+        "train-clean-100.tar.gz: here",
+    ]
+    assert not (tmp_path / "data").exists()
 
 
 def test_every_configuration_is_valid_and_its_own() -> None:
@@ -191,9 +213,9 @@ def test_official_language_model(
     with pytest.raises(UsageError, match=r"no official language model .*4-gram"):
         run("mine.arpa", "--download")
     with pytest.raises(UsageError, match="does not exist: say --download"):
-        run(name, "--archive-dir", str(tmp_path))
+        run(name, "--archive", str(tmp_path))
     assert run(name, "--download", "--lm-url", served) == b"a language model"
     assert Quiet.asked == [f"/{name}"]
     assert run(name) == b"a language model" and len(Quiet.asked) == 1  # it is there
     (data / name).unlink()
-    assert run(name, "--archive-dir", str(librispeech_archives)) == b"a language model" and len(Quiet.asked) == 1
+    assert run(name, "--archive", str(librispeech_archives)) == b"a language model" and len(Quiet.asked) == 1

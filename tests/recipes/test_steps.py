@@ -16,12 +16,13 @@ import pytest
 import torch
 
 import asr
+import asr.recipe.results
 import asr.recipe.steps
 from asr.corpus.manifest import Utterance, write_manifest
 from asr.files import Stamp, differences
 from asr.recipe.corpus import Corpus
+from asr.recipe.results import results_table
 from asr.recipe.run import main
-from asr.recipe.steps import results_table
 from asr.training.config import TrainConfig
 from asr.training.process import Interrupted
 from asr.training.run import TrainResult
@@ -110,7 +111,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     monkeypatch.chdir(tmp_path)
     toy = Toy(folder, source)
     monkeypatch.setattr(asr.recipe.steps, "train", toy.train)
-    monkeypatch.setattr(asr.recipe.steps, "evaluate", toy.evaluate)
+    monkeypatch.setattr(asr.recipe.results, "evaluate", toy.evaluate)
     monkeypatch.setattr(asr, "load", lambda path, decoder: None)
     return toy
 
@@ -213,7 +214,7 @@ def test_a_signal_in_any_step_stops_the_recipe_and_the_same_command_goes_on(
     number: signal.Signals,
 ) -> None:
     functions = {"prepare": (toy, "prepare"), "tokenizer": (asr.recipe.steps, "make_tokenizer")}
-    functions |= {"train": (asr.recipe.steps, "train"), "evaluate one": (asr.recipe.steps, "evaluate")}
+    functions |= {"train": (asr.recipe.steps, "train"), "evaluate one": (asr.recipe.results, "evaluate")}
     functions |= {"table": (Stamp, "write")}
     owner, name = functions[step]
     original = getattr(owner, name)
@@ -420,3 +421,4 @@ def test_the_table_leads_with_the_rate_of_the_task() -> None:
     assert " ".join(table("ctc-characters")[1]) == "test greedy 7 25.00% 10.00% to 30.00% 1 2 3 24 50.00%"
     assert table("ctc-phones")[0] == ["test", "set", "decoder", "utterances", "PER", *interval, "phones"]
     assert table("ctc-phones")[1][3] == "50.00%"
+    assert table("ctc-spaced")[0] == ["test", "set", "decoder", "utterances", "CER", *interval, "characters"]

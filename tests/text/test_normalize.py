@@ -56,6 +56,18 @@ def test_basic(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("\u800c \u5bf9\u697c\u5e02\uff0c", "\u800c \u5bf9 \u697c \u5e02"),
+        ("[noise] T\u6064 don't - it", "t \u6064 d o n ' t i t"),
+        (" ... ", ""),
+    ],
+)
+def test_characters(text: str, expected: str) -> None:
+    assert normalize(text, "characters") == normalize(expected, "characters") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
         ("Mister Quilter is the apostle.", "MISTER QUILTER IS THE APOSTLE"),
         ("'Tis the soldiers' don\u2019t - ' -", "'TIS THE SOLDIERS' DON'T"),
         ("NIGHTFALL--the well-known", "NIGHTFALL THE WELL KNOWN"),

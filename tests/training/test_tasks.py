@@ -152,6 +152,7 @@ def test_tasks_differ_in_the_rate_that_leads() -> None:
     metrics = {"dev/wer": 0.1234, "dev/cer": 0.05, "dev/loss": 3.0}
     assert format_rates(TASKS["ctc-characters"], metrics) == "CER 5.00%  WER 12.34%"
     assert format_rates(TASKS["ctc-phones"], metrics) == "PER 12.34%"
+    assert format_rates(TASKS["ctc-spaced"], metrics) == "CER 12.34%"
     assert {name: TASKS[name].monitor for name in ("ctc", "ctc-characters", "ctc-phones")} == {
         "ctc": "dev/wer",
         "ctc-characters": "dev/cer",

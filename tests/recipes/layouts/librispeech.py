@@ -14,4 +14,4 @@ def make(folder: Path) -> list[str]:
         files = {f"{chapter}/{stem}-{i:04d}.flac": audio_bytes(f"{stem}{i}", "FLAC") for i in range(2)}
         text = "".join(f"{stem}-{i:04d} IT'S A SENTENCE\n" for i in range(2))
         write_tar(folder / f"{split}.tar.gz", {**files, f"{chapter}/{stem}.trans.txt": text.encode()})
-    return ["--archive-dir", str(folder), "--no-checksum"]
+    return ["--archive", str(folder), "--no-checksum"]

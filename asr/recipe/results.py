@@ -1,0 +1,56 @@
+"""What a recipe ends with: each test set on its own, under each decoding, and the table of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import asr
+from asr.decoding.make import DecodingConfig, make_decoder
+from asr.recognition.evaluation import evaluate
+from asr.scoring.breakdown import RATE_HEADER, rate_cells, task_rates, text_table
+from asr.training.process import say
+
+GREEDY, BEAM, BEAM_LM = "greedy", "beam", "beam+lm"
+
+
+def results_folders(folder: Path, tests: Iterable[str], lm: Path | None) -> dict[tuple[str, str], Path]:
+    """Where the results of each (test set, decoding) go: greedy and, with a language model, both beam searches."""
+    decodings = (GREEDY, BEAM, BEAM_LM) if lm else (GREEDY,)
+    return {(name, decoding): folder / name / decoding for name in tests for decoding in decodings}
+
+
+def evaluate_all(
+    model_file: Path, tests: Mapping[str, str], folders: Mapping[tuple[str, str], Path], lm: Path | None
+) -> list[dict[str, Any]]:
+    """Evaluate the manifests `tests` and write all results; the figures, a row for each of `folders`."""
+    recognizer = asr.load(model_file, decoder="greedy")
+    rows = []
+    for (name, decoding), folder in folders.items():
+        if decoding != GREEDY:
+            beam = DecodingConfig(decoder="beam", lm=str(lm) if decoding == BEAM_LM else None)
+            recognizer.decoder = make_decoder(beam, recognizer.tokenizer, recognizer.frame_seconds)
+        evaluation = evaluate(recognizer, tests[name])
+        evaluation.write(folder, {"model": str(model_file), "decoder": decoding})
+        if decoding == GREEDY:  # what is wrong with the audio or the texts is the same for all
+            for warning in evaluation.warnings:
+                say(f"[evaluate] warning: {name}: {warning}")
+            for failure in evaluation.failures:
+                say(f"[evaluate] error: {name}: {failure.id}: {failure.error}")
+        rows.append({"set": name, "decoding": decoding} | evaluation.summary())
+    return rows
+
+
+def results_table(rows: list[dict[str, Any]], task: str = "ctc") -> str:
+    """One line for each test set and decoding, under a heading; the rate that leads in `task` with its interval."""
+    (lead, unit), *others = task_rates(task)
+    key = {"word": "wer", "char": "cer"}
+    counted = {"WER": "words", "CER": "characters", "PER": "phones"}[lead]
+    cells = [
+        [row["set"], row["decoding"], str(row["utterances"]), *rate_cells(row[key[unit]])]
+        + [f"{row[key[other]]['rate']:.2%}" for _, other in others]
+        for row in rows
+    ]
+    header = ["test set", "decoder", "utterances", lead, *RATE_HEADER[:-1], counted, *(label for label, _ in others)]
+    return text_table(header, cells, left=2)
