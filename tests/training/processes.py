@@ -38,7 +38,7 @@ def run_processes(
     processes = []
     for rank in range(count):
         environment = {"MASTER_ADDR": _address(0) if hosts else "127.0.0.1", "MASTER_PORT": str(port)}
-        environment |= {"WORLD_SIZE": str(count), "NODE_RANK": str(rank), "RANK": str(rank), "LOCAL_RANK": "0"}
+        environment["NODE_RANK"] = str(rank)
         errors = folder / f"stderr{rank}"
         process = fork.Process(target=_child, args=(function, rank, environment, errors, cable, arguments))
         process.start()

@@ -45,7 +45,7 @@ PLAIN: dict[str, Any] = {
 
 
 def on_nodes(count: int, **settings: Any) -> dict[str, Any]:
-    return {"max_epochs": 2, "num_nodes": count, "strategy": "ddp", **settings}
+    return {"max_epochs": 2, "num_nodes": count, **settings}
 
 
 def weights(output: Path) -> dict[str, torch.Tensor]:
