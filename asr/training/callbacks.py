@@ -35,10 +35,11 @@ class MovingAverage(WeightAveraging):
         """Its state in checkpoints has the name of Lightning's own, which wrote the older ones."""
         return WeightAveraging.__qualname__
 
-    def parameters(self) -> list[torch.nn.Parameter]:
-        """The averages."""
+    @property
+    def module(self) -> torch.nn.Module:
+        """A copy of the run's module that holds the averages."""
         assert self._average_model is not None
-        return list(self._average_model.module.parameters())
+        return self._average_model.module
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._device = trainer.strategy.root_device

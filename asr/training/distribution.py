@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from torch import Tensor, nn
-from torch.distributed import DistError, all_reduce
+from torch import Tensor, distributed, nn
 
 from asr.training.callbacks import MovingAverage
 
@@ -62,7 +61,7 @@ class GlobalBatch:
             sums[0] = total
         sums[1].fill_(tokens)
         if self.processes > 1 and not self.apart:
-            all_reduce(sums)
+            distributed.all_reduce(sums)
         tokens_of_all = sums[1].clamp(min=1)
         torch._foreach_mul_(gradients, _UNIT * self._batches / tokens_of_all)
         return sums[0] / tokens_of_all
@@ -78,10 +77,10 @@ class PeriodicAverage(Callback):
 
     The mean is weighted by the target tokens of each process since the last one (McMahan et al., 2017), so that with
     plain SGD and a step each it is DDP. Averaged are the parameters (Stich, 2019, "Local SGD converges fast and
-    communicates little") and the moments of the optimizer (Yu et al., 2019, "On the linear speedup analysis of
-    communication efficient momentum SGD"), so that one checkpoint is the state of all processes; and the moving
-    average of the weights, which is linear in them: its mean is the moving average of their mean. They are averaged
-    before validations and at the end too.
+    communicates little"), the statistics of batch norm, and the moments of the optimizer (Yu et al., 2019, "On the
+    linear speedup analysis of communication efficient momentum SGD"), so that one checkpoint is the state of all
+    processes; and the moving average of the weights, which is linear in them: its mean is the moving average of their
+    mean. They are averaged before validations and at the end too.
     """
 
     def __init__(self, every: int, batch: GlobalBatch, moving_average: MovingAverage | None) -> None:
@@ -108,21 +107,23 @@ class PeriodicAverage(Callback):
     def _average(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step == self._averaged_at:
             return
-        average(learned(pl_module, trainer.optimizers[0]), self.batch.seen)
+        average(learned(pl_module, trainer.optimizers[0].state), self.batch.seen)
         if self.moving_average:
-            average([self.moving_average.parameters()], self.batch.seen)
+            average(learned(self.moving_average.module, {}), self.batch.seen)
         self.batch.seen, self._averaged_at = 0, trainer.global_step
 
 
-def learned(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[list[Tensor]]:
-    """The parameters of a module, and the moments that an optimizer keeps of them, a list of each kind."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    kinds: dict[str, list[Tensor]] = {}
-    for parameter in parameters:
-        for name, value in optimizer.state.get(parameter, {}).items():
+def learned(module: nn.Module, moments: Mapping[Tensor, dict[str, Any]]) -> list[list[Tensor]]:
+    """Parameters and statistics of a module, and the moments that an optimizer keeps of it: a list of each kind."""
+    parameters = {name for name, _ in module.named_parameters()}
+    saved = {name: tensor for name, tensor in module.state_dict(keep_vars=True).items() if tensor.is_floating_point()}
+    kinds = {"parameters": [tensor for name, tensor in saved.items() if name in parameters]}
+    kinds["statistics"] = [tensor for name, tensor in saved.items() if name not in parameters]
+    for parameter in kinds["parameters"]:
+        for name, value in moments.get(parameter, {}).items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 kinds.setdefault(name, []).append(value)
-    return [list(parameters), *kinds.values()]
+    return [tensors for tensors in kinds.values() if tensors]
 
 
 @torch.no_grad()
@@ -130,15 +131,17 @@ def average(kinds: Sequence[Sequence[Tensor]], weight: float) -> None:
     """Replace tensors by their mean over all processes, each of which counts with its `weight` (all 0: equally)."""
     device = kinds[0][0].device
     shares = torch.tensor([weight, 1.0], dtype=torch.float64, device=device)
-    all_reduce(shares)
+    distributed.all_reduce(shares)
     share = weight / shares[0] if shares[0] else 1 / shares[1]
     for tensors in kinds:
         flat = torch.cat([tensor.flatten() for tensor in tensors]) * share.to(tensors[0].dtype)
-        all_reduce(flat)
+        distributed.all_reduce(flat)
         for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(mean.view_as(tensor))
 
 
 def lost_process(error: Exception) -> bool:
     """Whether an error means that another process of the run cannot be reached (any more)."""
-    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
+    if not distributed.is_available():
+        return False
+    return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))

@@ -26,7 +26,7 @@ from asr.training.checkpoints import read_checkpoint
 from asr.training.config import TrainConfig, parse_config
 from asr.training.data import training_sampler
 from asr.training.dataset import SpeechDataset, collate
-from asr.training.distribution import PeriodicAverage
+from asr.training.distribution import PeriodicAverage, learned
 from asr.training.losses.ctc import ctc_loss
 from asr.training.module import SpeechModule, lr_factor
 from asr.training.record import read_metrics
@@ -222,6 +222,12 @@ def test_processes_that_learn_apart_are_a_simulation_of_them(settings: Settings,
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         assert torch.allclose(found[name], tensor, rtol=1e-4, atol=1e-5), name
+
+
+def test_the_statistics_of_batch_norm_are_averaged_too() -> None:
+    norm = torch.nn.BatchNorm1d(3)
+    found = [[id(tensor) for tensor in kind] for kind in learned(norm, {})]
+    assert found == [[id(norm.weight), id(norm.bias)], [id(norm.running_mean), id(norm.running_var)]]
 
 
 def plain_sgd(rank: int) -> None:
