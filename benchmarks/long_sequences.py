@@ -212,7 +212,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
             axes.plot([max(norm, FLOOR) for norm in result[name]["distance"]], color=color, label=system)
         for scale, style in zip(SCALES, (":", "--"), strict=True):
             if curve := result.get(f"before, x {scale}"):
-                label = f"RNN, recurrent matrices x {scale}"
+                label = f"RNN, recurrence x {scale}"
                 before.plot([max(norm, FLOOR) for norm in curve["distance"]], style, color=color, label=label)
         for axes, key in ((norms, "norm"), (losses, "loss")):
             axes.plot(result["sgd, clip 0"][key], color=color, label=system)
@@ -223,9 +223,9 @@ def draw(results: dict[str, Any], path: Path) -> None:
         before: "before training",
         after: "after training (AdamW, clipped)",
         unclipped: "after training without clipping (SGD)",
-        norms: "training with SGD: solid without, dotted with clipping",
-        losses: "the same",
-        layers: "by depth: solid before, dotted after training (AdamW)",
+        norms: "SGD: solid without, dotted with clipping",
+        losses: "SGD: solid without, dotted with clipping",
+        layers: "by depth: solid before, dotted after training",
     }
     for axes, title in titles.items():
         axes.set(yscale="log", title=title)
@@ -239,7 +239,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     losses.set(xlabel="step", ylabel="CTC loss (nats per symbol)")
     layers.set(xlabel="layer (0: the input of the stack)", ylabel="gradient norm, relative to the last layer's")
     layers.xaxis.get_major_locator().set_params(integer=True)
-    before.legend(frameon=False, fontsize="small", loc="upper right")
+    before.legend(frameon=False, fontsize="small", loc="lower left")
     norms.legend(frameon=False, fontsize="small")
     figure.savefig(path, dpi=100)
 
