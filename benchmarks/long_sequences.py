@@ -53,11 +53,12 @@ def build(system: str, layers: int, config: TrainConfig, vocabulary: int, scale:
     torch.manual_seed(config.seed)
     model = AcousticModel(from_dict(RecurrentConfig, options), config.features, vocabulary)
     model.encoder.initialize()
-    for name, parameter in model.encoder.named_parameters():
+    encoder: Any = model.encoder
+    for name, parameter in encoder.named_parameters():
         if "weight_hh" in name:
             parameter.data.mul_(scale)
     if residual:
-        for layer in model.encoder.layers:
+        for layer in encoder.layers:
             layer.register_forward_hook(lambda _, inputs, output: output + inputs[0])
     return model
 
@@ -70,7 +71,8 @@ def watched(model: AcousticModel, waveforms: Tensor, lengths: Tensor) -> tuple[T
         found.append(output[0] if isinstance(output, tuple) else output)
         found[-1].retain_grad()
 
-    parts = [model.encoder.subsampling, *model.encoder.layers]
+    encoder: Any = model.encoder
+    parts = [encoder.subsampling, *encoder.layers]
     handles = [part.register_forward_hook(keep) for part in parts]
     log_probs, frames = model(waveforms, lengths)
     for handle in handles:

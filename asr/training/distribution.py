@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from asr.training.callbacks import MovingAverage
 
@@ -89,7 +90,8 @@ class PeriodicAverage(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._averaged_at = trainer.global_step
-        trainer.strategy.model.require_backward_grad_sync = False  # type: ignore[union-attr,assignment] # as no_sync()
+        if isinstance(trainer.strategy.model, DistributedDataParallel):
+            trainer.strategy.model.require_backward_grad_sync = False  # as in no_sync()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -105,7 +107,7 @@ class PeriodicAverage(Callback):
         self._average(trainer, pl_module)
 
     def _average(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.global_step == self._averaged_at:
+        if trainer.global_step == self._averaged_at or trainer.world_size == 1:
             return
         average(learned(pl_module, trainer.optimizers[0].state), self.batch.seen)
         if self.moving_average:

@@ -179,6 +179,8 @@ def _trainer(config: TrainConfig, output: Path, module: SpeechModule, saving: li
     moving_average = MovingAverage(config.averaging.ema_decay) if config.averaging.kind == "ema" else None
     if moving_average:
         callbacks.append(moving_average)
+    if (every := config.optimizer.sync_every) > 1:
+        callbacks.append(PeriodicAverage(every, module.step, moving_average))
     if config.early_stopping > 0:
         callbacks.append(EarlyStopping(monitor=task.monitor, mode=task.mode, patience=config.early_stopping))
     # After the averaging callback: a checkpoint must hold the average of the step it was saved at.
@@ -203,11 +205,8 @@ def _trainer(config: TrainConfig, output: Path, module: SpeechModule, saving: li
         )
     except Exception as error:  # there is nothing but the settings that could be wrong
         raise refused(error) from error
-    if (every := config.optimizer.sync_every) > 1 and trainer.world_size > 1:
-        if not isinstance(trainer.strategy, DDPStrategy):
-            raise ConfigError("optimizer.sync_every needs trainer.strategy=ddp (or auto)")
-        place = trainer.callbacks.index(saving[0])
-        trainer.callbacks.insert(place, PeriodicAverage(every, module.step, moving_average))
+    if every > 1 and trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
+        raise ConfigError("optimizer.sync_every needs trainer.strategy=ddp (or auto)")
     return trainer
 
 
