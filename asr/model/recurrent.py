@@ -80,6 +80,7 @@ class RecurrentEncoder(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.layer_sizes = tuple(layer.output_size for layer in layers)
         self.output_size = width
+        self.backward_size = config.hidden_size if config.bidirectional and not config.projection else 0
         self.stride = config.subsampling
         self.config = config
 

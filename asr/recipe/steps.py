@@ -35,7 +35,7 @@ from asr.training.config import TrainConfig, manifests, training_sets
 from asr.training.data import describe_unknown_symbols, make_tokenizer
 from asr.training.process import Signals, is_first_process, locked, say
 from asr.training.run import MODEL, TOKENIZER, train
-from asr.training.tasks import TASKS
+from asr.training.tasks import task_of
 from asr.types import AudioError, ConfigError, ModelFileError, UsageError
 
 PREVIOUS = "previous"
@@ -309,7 +309,7 @@ class Run:
 
     def _average_inputs(self) -> dict[str, Any]:
         """The best `last_k` of the checkpoints that the training kept."""
-        best = best_checkpoints(self.output, TASKS[self.config.task])
+        best = best_checkpoints(self.output, task_of(self.config))
         return {"checkpoints": [path.name for path in best[: self.config.averaging.last_k]]}
 
     def _wants_lm(self) -> bool:

@@ -114,7 +114,7 @@ def check_resume(checkpoint: Path, saved: dict[str, Any], config: TrainConfig) -
         ("init", began or "nothing", begins or "nothing"),
         ("encoder_lr_factor", saved["config"].get("encoder_lr_factor", 1.0), config.encoder_lr_factor),
     ]
-    for section in ("model", "features", "text"):
+    for section in ("model", "features", "text", "classification"):
         old, new = saved["config"].get(section, {}), to_dict(getattr(config, section))
         for key in new:
             if key == "normalizer" and key in old:

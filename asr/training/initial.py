@@ -15,7 +15,7 @@ from asr.corpus.download import file_digest
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import ModelFile, find_model, load_model, read_metadata
 from asr.model.config import ModelConfig
-from asr.text.tokenizer import Tokenizer
+from asr.text.tokenizer import LabelSet, Tokenizer
 from asr.types import ConfigError, ModelFileError
 
 _RECORD = "config.yaml"  # the configuration of a run, in its output folder
@@ -97,16 +97,22 @@ class InitialModel:
         left as they were drawn. Returns what was done, in a line.
         """
         model.encoder.load_state_dict(self.file.model.encoder.state_dict())  # type: ignore[attr-defined]
-        labels = self.file.tokenizer.labels
-        places = {label.swapcase(): n for n, label in enumerate(labels)} | {label: n for n, label in enumerate(labels)}
-        shared = [(new, places[label]) for new, label in enumerate(tokenizer.labels) if label in places]
-        ours, theirs = (list(side) for side in zip(*shared, strict=True))
+        ours, theirs = self._shared(tokenizer)
         with torch.no_grad():
             model.output.weight[ours] = self.file.model.output.weight[theirs]
             model.output.bias[ours] = self.file.model.output.bias[theirs]
-        same = tokenizer.labels == self.file.tokenizer.labels
-        rows = "its output layer" if same else f"{len(shared)} of {tokenizer.vocab_size} rows of the output layer"
+        same = len(ours) == tokenizer.vocab_size == self.file.tokenizer.vocab_size
+        rows = "its output layer" if same else f"{len(ours)} of {tokenizer.vocab_size} rows of the output layer"
         return f"beginning from {self.record['file']}: its encoder and {rows}"
+
+    def _shared(self, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+        """The places, here and there, of the symbols that both have; a label is no symbol of a text."""
+        if isinstance(tokenizer, LabelSet) is not isinstance(self.file.tokenizer, LabelSet):
+            return [], []
+        labels = self.file.tokenizer.labels
+        places = {label.swapcase(): n for n, label in enumerate(labels)} | {label: n for n, label in enumerate(labels)}
+        ours = [new for new, label in enumerate(tokenizer.labels) if label in places]
+        return ours, [places[tokenizer.labels[new]] for new in ours]
 
 
 def _resumed(output: Path, resume: str, init: str) -> dict[str, Any] | None:
