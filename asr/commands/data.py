@@ -252,7 +252,7 @@ def _target(
     from asr.audio.features import FeatureConfig
     from asr.config import from_dict
     from asr.model.acoustic import output_length
-    from asr.model.checkpoint import read_metadata
+    from asr.model.checkpoint import check_task, read_metadata
     from asr.model.config import ModelConfig, RecurrentConfig
     from asr.text.tokenizer import load_tokenizer, tokenizer_from_dict
 
@@ -260,6 +260,7 @@ def _target(
     model: ModelConfig = RecurrentConfig()
     if args.model:
         metadata = read_metadata(args.model)
+        check_task(args.model, metadata)
         normalizer, tokenizer = metadata["normalizer"], tokenizer_from_dict(metadata["tokenizer"])
         features = from_dict(FeatureConfig, metadata["features"], "features")
         model = from_dict(ModelConfig, metadata["model"], "model")

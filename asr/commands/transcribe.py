@@ -27,6 +27,7 @@ examples:
   asr transcribe recordings/ -m model.asr -f srt -o out  a subtitle file per recording, the folders mirrored
   asr transcribe test.jsonl -m model.asr > results.jsonl one JSON line per manifest row
   sox x.wav -t wav - | asr transcribe - -m model.asr     audio on stdin
+  asr transcribe clips/ -m words.asr                     labels, where the model is a classifier
   asr transcribe corpus/ -m model.asr -o out --shard 2/8 --resume
                                                          the second of eight jobs, resumed
   asr transcribe corpus/ -m model.asr -o out -f json --resume --json > all.jsonl
@@ -108,6 +109,7 @@ class _LiveText:
 def run(args: argparse.Namespace) -> int:
     raw = options.raw_format(args)
     options.decoding_config(args)
+    classifies = options.is_classifier(args, {"nbest": 1, "flag_below": None})
     formats = parse_formats(args.format) if args.format else ()
     found = find_recordings(args.inputs)
     single = is_single(args.inputs, found)
@@ -131,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             results: Iterator[tuple[Recording, list[Transcript] | Failure]] = iter(())
             if todo:
-                recognizer = options.load_recognizer(args)
+                recognizer = options.load_classifier(args) if classifies else options.load_recognizer(args)
                 recognizer.windows = windows
                 recognizer.on_text = live
                 started = time.perf_counter()

@@ -20,7 +20,7 @@ def label_of(utterance: Utterance) -> str:
 
 
 def label_set(manifest: Manifest) -> LabelSet:
-    """The classes of a training set, by name. Raises ManifestError for a row without a label, and for a single class."""
+    """The classes of a training set, by name. Raises ManifestError for a row without a label, or a single class."""
     counts: Counter[str] = Counter()
     for i, utterance in enumerate(manifest):
         counts[_checked(label_of(utterance), manifest, i)] += 1

@@ -12,7 +12,7 @@ from asr.config import from_dict, to_dict
 from asr.files import replacing
 from asr.model.config import CLASSIFICATION, ModelConfig
 from asr.text.normalize import recorded, versioned
-from asr.types import AsrError, ModelFileError
+from asr.types import AsrError, ModelFileError, UsageError
 
 if TYPE_CHECKING:
     from asr.model.acoustic import AcousticModel
@@ -181,6 +181,18 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: the model's description is damaged ({error}); copy the file again") from error
     return description
+
+
+def check_task(path: str | Path, description: dict[str, Any], classifies: bool = False) -> None:
+    """Raise UsageError for a model that does not write texts or, with `classifies`, that does not name classes."""
+    is_classifier = description["task"] == CLASSIFICATION
+    if is_classifier and not classifies:
+        raise UsageError(
+            f"{path}: a classifier ({len(description['labels'])} classes), and this needs a recognizer; "
+            "`asr transcribe` and `asr evaluate` take both"
+        )
+    if classifies and not is_classifier:
+        raise UsageError(f"{path}: a recognizer (task {description['task']}), and this needs a classifier")
 
 
 def load_model(path: str | Path, device: str = "cpu") -> ModelFile:

@@ -18,7 +18,7 @@ from asr.audio.read import Audio, AudioStream, RawFormat, channel_count
 from asr.decoding.confidence import calibration_from_dict
 from asr.decoding.interface import Decoder
 from asr.decoding.make import DecodingConfig, make_decoder
-from asr.model.checkpoint import ModelFile, load_model
+from asr.model.checkpoint import ModelFile, check_task, load_model, read_metadata
 from asr.recognition.acoustics import (
     BATCH_SECONDS,
     SILENCE,
@@ -50,6 +50,8 @@ MINIMUM_WORD = 0.001  # seconds; a word squeezed against the end of its recordin
 class Recognizer:
     """A model file on a device, with a decoder (the beam search unless another is given)."""
 
+    classifies = False
+
     def __init__(self, model: ModelFile, decoder: Decoder | None = None) -> None:
         self.model_file = model
         self.acoustics = Acoustics(model)
@@ -66,13 +68,14 @@ class Recognizer:
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto", threads: int | None = None, **decoding: Any) -> Recognizer:
-        """Open a model file; see asr.load."""
+        """Open a model file; see asr.load. Raises UsageError for a model that is for something else."""
         config = DecodingConfig(**decoding)
         config.check()
         if threads is not None:
             if threads < 1:
                 raise UsageError(f"threads must be at least 1, found {threads}")
             torch.set_num_threads(threads)
+        check_task(path, read_metadata(path), cls.classifies)
         recognizer = cls(load_model(path, choose_device(device)))
         if decoding:
             recognizer.decoder = make_decoder(config, recognizer.tokenizer, recognizer.frame_seconds, warnings.warn)

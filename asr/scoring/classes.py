@@ -1,4 +1,4 @@
-"""Scores of classifiers: accuracy, balanced accuracy, F1, by class, with bootstrap intervals; two classifiers compared."""
+"""Scores of classifiers: accuracy, balanced accuracy, F1, by class, with bootstrap intervals; two of them compared."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ Interval = tuple[float, float]
 def class_rates(table: np.ndarray) -> dict[str, float]:
     """The metrics of a table (classes, classes + 1): utterances by their class and the one found, the last column none.
 
-    Balanced accuracy is the mean recall of the classes that occur; macro F1 the mean F1 of those that occur or are found.
+    Balanced accuracy is the mean recall of the classes that occur; macro F1 the mean F1 of those that occur or
+    are found.
     """
     classes = table[:, :-1]
     rates = _rates(np.diagonal(classes), table.sum(axis=1), classes.sum(axis=0))
@@ -84,6 +85,12 @@ class ClassScores:
     def wrong(self) -> np.ndarray:
         """(utterances,) bool."""
         return self.found != self.references
+
+    @property
+    def certainty(self) -> np.ndarray:
+        """The probability of the class that was found, (utterances,); 0 where it is not known."""
+        known = np.zeros(len(self.ids)) if self.probabilities is None else self.probabilities.max(axis=1)
+        return np.where(self.found < 0, 0.0, known)
 
     def top(self, count: int) -> float | None:
         """The share of utterances whose class is among the `count` most probable ones; None where these are unknown."""
@@ -190,11 +197,11 @@ class ClassScores:
 
     def tables(self, limit: int | None = None) -> str:
         """The classes, and the confusion matrix; where there are many classes, the most frequent confusions."""
-        rows = [
-            [row["label"], *(str(row[key]) for key in ("utterances", "found"))]
-            + [f"{row['precision']:.2%}", f"{row['recall']:.2%}", _shown(row["recall_interval_95"]), f"{row['f1']:.2%}"]
-            for row in self.classes
-        ]
+        rows = []
+        for row in self.classes:
+            rates = [f"{row[key]:.2%}" for key in ("precision", "recall", "f1")]
+            rates.insert(2, _shown(row["recall_interval_95"]))
+            rows.append([row["label"], str(row["utterances"]), str(row["found"]), *rates])
         header = ["class", "utterances", "found", "precision", "recall", "95 % interval", "F1"]
         text = text_table(header, rows) + "\n\n"
         if len(self.labels) > WIDEST_MATRIX:

@@ -168,9 +168,10 @@ def _tokenizer(config: TrainConfig, train_set: Manifest, output: Path, resumed: 
 def _description(config: TrainConfig, train_set: Manifest, dev_set: Manifest, module: SpeechModule) -> str:
     parameters = sum(p.numel() for p in module.model.parameters())
     hours = float(train_set.durations.sum()) / 3600
+    symbols = "classes" if config.task == CLASSIFICATION else "symbols"
     text = (
         f"{config.name}: {len(train_set)} training utterances ({hours:.2f} h), {len(dev_set)} dev, "
-        f"{module.tokenizer.vocab_size} {'classes' if config.task == CLASSIFICATION else 'symbols'}, {parameters / 1e6:.2f} M parameters"
+        f"{module.tokenizer.vocab_size} {symbols}, {parameters / 1e6:.2f} M parameters"
     )
     if mix := describe_mix(config.data, train_set):
         text += f"\n{mix}"

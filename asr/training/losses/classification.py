@@ -44,8 +44,8 @@ class MixedBatch(Batch):
 class ClassificationObjective(nn.Module):
     """Objective `classification`: cross-entropy, nats per utterance, a weighted mean where classes have weights.
 
-    Mixup (Zhang et al. 2018, "mixup: beyond empirical risk minimization") adds waveforms as they are, the shorter one
-    padded with silence, in shares drawn from Beta(alpha, alpha), and the loss is in the same shares that of both labels.
+    Mixup (Zhang et al. 2018, "mixup: beyond empirical risk minimization") adds waveforms, the shorter one padded with
+    silence, in shares drawn from Beta(alpha, alpha), and the loss is that of both labels in the same shares.
     """
 
     Options = Options
