@@ -8,6 +8,8 @@ from typing import Any
 
 import asr
 from asr.decoding.make import DecodingConfig, make_decoder
+from asr.model.config import CLASSIFICATION
+from asr.recipe.classes import LABELS, class_table, evaluate_sets
 from asr.recognition.evaluation import evaluate
 from asr.scoring.breakdown import RATE_HEADER, rate_cells, task_rates, text_table
 from asr.training.process import say
@@ -15,9 +17,11 @@ from asr.training.process import say
 GREEDY, BEAM, BEAM_LM = "greedy", "beam", "beam+lm"
 
 
-def results_folders(folder: Path, tests: Iterable[str], lm: Path | None) -> dict[tuple[str, str], Path]:
+def results_folders(
+    folder: Path, tests: Iterable[str], lm: Path | None, task: str = "ctc"
+) -> dict[tuple[str, str], Path]:
     """Where the results of each (test set, decoding) go: greedy and, with a language model, both beam searches."""
-    decodings = (GREEDY, BEAM, BEAM_LM) if lm else (GREEDY,)
+    decodings = (GREEDY, BEAM, BEAM_LM) if lm else (LABELS if task == CLASSIFICATION else GREEDY,)
     return {(name, decoding): folder / name / decoding for name in tests for decoding in decodings}
 
 
@@ -25,6 +29,8 @@ def evaluate_all(
     model_file: Path, tests: Mapping[str, str], folders: Mapping[tuple[str, str], Path], lm: Path | None
 ) -> list[dict[str, Any]]:
     """Evaluate the manifests `tests` and write all results; the figures, a row for each of `folders`."""
+    if all(decoding == LABELS for _, decoding in folders):
+        return evaluate_sets(model_file, tests, {name: folder for (name, _), folder in folders.items()})
     recognizer = asr.load(model_file, decoder="greedy")
     rows = []
     for (name, decoding), folder in folders.items():
@@ -44,6 +50,8 @@ def evaluate_all(
 
 def results_table(rows: list[dict[str, Any]], task: str = "ctc") -> str:
     """One line for each test set and decoding, under a heading; the rate that leads in `task` with its interval."""
+    if task == CLASSIFICATION:
+        return class_table(rows)
     (lead, unit), *others = task_rates(task)
     key = {"word": "wer", "char": "cer"}
     counted = {"WER": "words", "CER": "characters", "PER": "phones"}[lead]
