@@ -62,7 +62,7 @@ def _write_report(args: argparse.Namespace, evaluation: ClassEvaluation) -> None
     from asr.scoring.pairing import Line
     from asr.scoring.report import data_uri, read_clip
 
-    scores, wrong = evaluation.scores, []
+    scores, wrong = evaluation.scores, list[WrongUtterance]()
     surest = -scores.certainty  # the surest errors first
     for i in (i for i in surest.argsort(kind="stable").tolist() if scores.wrong[i]):
         utterance, found = evaluation.utterances[i], int(scores.found[i])

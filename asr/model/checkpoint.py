@@ -116,7 +116,7 @@ def save_model(
     from asr.types import VERSION
 
     path = Path(path)
-    symbols = {"tokenizer": tokenizer.to_dict()}
+    symbols: dict[str, Any] = {"tokenizer": tokenizer.to_dict()}
     if isinstance(model, Classifier) and isinstance(tokenizer, LabelSet):
         symbols = {"labels": tokenizer.labels, "label_counts": tokenizer.counts, "pooling": model.pooling.kind}
     description = {

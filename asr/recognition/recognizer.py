@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -47,6 +47,9 @@ READING_COST = 0.1  # seconds of audio that reading a recording counts as at lea
 MINIMUM_WORD = 0.001  # seconds; a word squeezed against the end of its recording keeps at least this
 
 
+Loaded = TypeVar("Loaded", bound="Recognizer")
+
+
 class Recognizer:
     """A model file on a device, with a decoder (the beam search unless another is given)."""
 
@@ -67,7 +70,9 @@ class Recognizer:
         self.source_rates: Counter[int] = Counter()  # recordings read at each rate, to tell what was resampled
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto", threads: int | None = None, **decoding: Any) -> Recognizer:
+    def load(
+        cls: type[Loaded], path: str | Path, device: str = "auto", threads: int | None = None, **decoding: Any
+    ) -> Loaded:
         """Open a model file; see asr.load. Raises UsageError for a model that is for something else."""
         config = DecodingConfig(**decoding)
         config.check()

@@ -16,7 +16,7 @@ from asr.types import ConfigError
 
 
 @dataclass(frozen=True)
-class Options:
+class ClassificationOptions:
     """`class_weights`: none, `balanced` (in inverse proportion to the utterances of a class, 1 in the mean over these),
     or weights by label (the others have 1). `mixup` > 0: the alpha of mixup.
     """
@@ -48,9 +48,9 @@ class ClassificationObjective(nn.Module):
     silence, in shares drawn from Beta(alpha, alpha), and the loss is that of both labels in the same shares.
     """
 
-    Options = Options
+    Options = ClassificationOptions
 
-    def __init__(self, model: AcousticModel, options: Options) -> None:
+    def __init__(self, model: AcousticModel, options: ClassificationOptions) -> None:
         super().__init__()
         self.options = options
         self.weights: Tensor
