@@ -246,8 +246,9 @@ def _target(
     A recipe that names no tokenizer gets one trained on its training set, or on the first set at hand.
     """
     from asr.corpus.audit import Target
+    from asr.model.config import CLASSIFICATION
 
-    if not (args.model or args.tokenizer or config):
+    if not (args.model or args.tokenizer or config) or (config and config.task == CLASSIFICATION):
         return lambda manifests: Target(args.normalizer or "none")
     from asr.audio.features import FeatureConfig
     from asr.config import from_dict

@@ -203,15 +203,17 @@ class ClassScores:
             rates.insert(2, _shown(row["recall_interval_95"]))
             rows.append([row["label"], str(row["utterances"]), str(row["found"]), *rates])
         header = ["class", "utterances", "found", "precision", "recall", "95 % interval", "F1"]
-        text = text_table(header, rows) + "\n\n"
+        text = text_table(header, rows)
         if len(self.labels) > WIDEST_MATRIX:
             pairs = [[label, found or "(none)", str(n)] for label, found, n in self.confusions(limit)]
-            return text + text_table(["class", "found", "utterances"], pairs, left=2)
+            return "\n\n".join(
+                [text, *([text_table(["class", "found", "utterances"], pairs, left=2)] if pairs else [])]
+            )
         none = bool(self.table[:, -1].any())
         cells = [
             [label, *map(str, row[: None if none else -1])] for label, row in zip(self.labels, self.table, strict=True)
         ]
-        return text + text_table(["class \\ found", *self.labels, *(["(none)"] if none else [])], cells)
+        return f"{text}\n\n" + text_table(["class \\ found", *self.labels, *(["(none)"] if none else [])], cells)
 
     def draw(self, path: Path) -> None:
         """The confusion matrix as a PNG: the share of each class's utterances in color, and the numbers."""

@@ -109,6 +109,18 @@ def test_info_and_average(tiny_classifier: Path, tmp_path: Path, capsys: pytest.
     assert json.loads(capsys.readouterr().out)["labels"] == ["bird", "cat", "dog"]
 
 
+def test_the_data_commands_take_labels_for_texts(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "check", str(manifest)]) == 0, capsys.readouterr().out
+    recipe = tmp_path / "words.yaml"
+    recipe.write_text(f"task: classification\ndata: {{train: {manifest}, dev: {manifest}}}\n", encoding="utf-8")
+    main(["data", "check", "--config", str(recipe)])
+    assert "empty text" not in capsys.readouterr().out
+    assert main(["data", "shard", str(manifest), "-o", str(tmp_path / "shards")]) == 0
+    assert '"label": "bird"' in (tmp_path / "shards" / "index.jsonl").read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
