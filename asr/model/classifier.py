@@ -45,7 +45,7 @@ class Pooling(nn.Module):
             weights = torch.softmax(scores, dim=1) * valid
         else:
             weights = valid / lengths[:, None].clamp(min=1)
-        return (weights.to(states.dtype)[:, :, None] * states).sum(dim=1)
+        return (weights[:, :, None] * states.float()).sum(dim=1)  # in half precision, rounding errors would add up
 
 
 class Classifier(AcousticModel):

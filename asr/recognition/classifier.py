@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ class Classifier(Recognizer):
         lengths: list[int] = []
         with open_recording(recording, self.rate, read_channel, raw) as samples:
             batch: list[np.ndarray] = []
-            for piece in (*cut(samples, size), None):
+            for piece in chain(cut(samples, size), [None]):
                 if batch and (piece is None or len(batch) == many):
                     scores += self.acoustics.emissions_unless_silent(batch, False)
                     batch = []
