@@ -18,8 +18,14 @@ if TYPE_CHECKING:
 
 TABLE_ROWS = 20
 # Options of `asr evaluate` that are about texts, with their defaults.
-TEXT_OPTIONS = {"normalizer": None, "posteriorgrams": "8", "flag_below": None, "snr": False, "degrade": []}
-COMPARED_TEXT_OPTIONS = {"normalize": "none", "speakers": None, "format": None, "cer": False}
+TEXT_OPTIONS: dict[str, Any] = {
+    "normalizer": None,
+    "posteriorgrams": "8",
+    "flag_below": None,
+    "snr": False,
+    "degrade": [],
+}
+COMPARED_TEXT_OPTIONS: dict[str, Any] = {"normalize": "none", "speakers": None, "format": None, "cer": False}
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
