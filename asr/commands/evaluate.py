@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr.commands import options
+from asr.commands import classification, options
 from asr.types import AsrError, Transcript, UsageError
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ conditions of --degrade (each evaluates every utterance once more; values after 
 Noise and rooms are drawn from the utterance's id: the same in every run.
 """
 
+CLASSIFIER_EPILOG = """\
+With a classifier, the rows of the manifest have labels, and accuracy, balanced accuracy and macro F1 are printed;
+--tables prints the classes and the confusion matrix; -o writes predictions.jsonl, confusion.png and summary.json.
+"""
 CALIBRATE_EPILOG = """\
 "after" is measured by cross-validation: each fifth of the speakers (or utterances) with a calibration fitted to the
 others. The calibration in NEW.asr is fitted to all of them; measure it on a test set with `asr evaluate`.
@@ -54,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_report_options(parser)
     shown = "with --html: show the posteriors for the N utterances with most errors (default: 8), or for these ids"
     parser.add_argument("--posteriorgrams", default="8", metavar="N|ID[,ID]", help=shown)
+    parser.epilog = CLASSIFIER_EPILOG
     written = (
         "write hyp.trn, ref.trn, alignments.txt, hypotheses.jsonl, summary.json and, if words have times, hyp.ctm and "
         "ref.stm to this folder, replacing those of an earlier run; with --degrade also degraded.png, and the same "
@@ -69,6 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     options.decoding_config(args)
+    if options.is_classifier(args, classification.TEXT_OPTIONS):
+        return classification.run_evaluate(args)
     options.check_report_options(args)
     from asr.audio.degrade import Degrader, parse_degradations
     from asr.corpus.manifest import Manifest

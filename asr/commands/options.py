@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.decoding.make import DecodingConfig
-from asr.types import AsrError, Failure, Transcript, UsageError
+from asr.types import AsrError, Failure, ModelFileError, Transcript, UsageError
 
 if TYPE_CHECKING:
     from asr.audio.read import RawFormat
     from asr.corpus.manifest import Manifest
     from asr.recognition.acoustics import Windows
+    from asr.recognition.classifier import Classifier
     from asr.recognition.evaluation import Change, Evaluation
     from asr.recognition.outputs import OutputFolder
     from asr.recognition.recognizer import Recognizer
@@ -152,12 +153,45 @@ def refuse_existing(path: str | Path | None, force: bool) -> None:
         raise UsageError(f"{path}: exists already; --force replaces it")
 
 
+def is_classifier(args: argparse.Namespace, recognizers_only: Mapping[str, Any] | None = None) -> bool:
+    """Whether the model is one; a model that cannot be read is reported where it is loaded.
+
+    Raises UsageError for decoding options with a classifier, and for those in `recognizers_only`, which have values
+    other than these defaults.
+    """
+    from asr.model.checkpoint import read_metadata
+    from asr.model.config import CLASSIFICATION
+
+    try:
+        if read_metadata(args.model)["task"] != CLASSIFICATION:
+            return False
+    except ModelFileError:
+        return False
+    decoding = {field.name: field.default for field in fields(DecodingConfig)}
+    refuse_for_classifiers(args, {**decoding, **(recognizers_only or {})}, args.model)
+    return True
+
+
+def refuse_for_classifiers(args: argparse.Namespace, defaults: Mapping[str, Any], what: str) -> None:
+    """Raise UsageError for options, given by their defaults, that mean nothing for a classifier or what it found."""
+    for name, default in defaults.items():
+        if getattr(args, name, default) != default:
+            raise UsageError(f"--{name.replace('_', '-')} is for recognizers; {what} is of a classifier")
+
+
+def load_classifier(args: argparse.Namespace) -> Classifier:
+    """The classifier on its device."""
+    import asr
+
+    return asr.Classifier.load(args.model, device=args.device, threads=args.threads)
+
+
 def load_recognizer(args: argparse.Namespace) -> Recognizer:
     """The model on its device with the decoder that the options describe."""
     import asr
     from asr.model.checkpoint import bundled_model
 
-    recognizer = asr.load(args.model, device=args.device, threads=args.threads)
+    recognizer = asr.Recognizer.load(args.model, device=args.device, threads=args.threads)
     if bundled := bundled_model(args.model):
         say(f"asr: note: {bundled.name} is {bundled.purpose}")
     config = decoding_config(args).for_model(recognizer.model_file)

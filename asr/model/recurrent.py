@@ -150,6 +150,7 @@ class RecurrentEncoder(nn.Module):
         self.lookahead = Lookahead(width, config.lookahead) if config.lookahead else None
         self.output_size = width
         self.stride = config.subsampling * 2 ** len(config.time_reduction)
+        self.backward_size = config.hidden_size if config.bidirectional and not config.projection else 0
         self.config, self.n_mels = config, n_mels
 
     def output_length(self, frames: int) -> int:

@@ -278,10 +278,7 @@ def longest_piece(windows: Windows, training: dict[str, Any]) -> float:
 def grid_of(acoustics: Acoustics, windows: Windows) -> Grid:
     """The sizes of windows in frames of the model, by what it was trained on, joined utterances included."""
     training = acoustics.file.training
-    usual = USUAL_UTTERANCE
-    if training.get("train_utterances") and training.get("train_hours"):
-        usual = 3600.0 * float(training["train_hours"]) / float(training["train_utterances"])
-    usual *= _joined_at_most(training)
+    usual = usual_seconds(training) * _joined_at_most(training)
     per_second = acoustics.rate / acoustics.stride
     length = max(1, round(windows.length * per_second))
     shortest = max(1, round(max(SHORTEST_UTTERANCE, LEAST_OF_USUAL * usual) * per_second))
@@ -293,6 +290,13 @@ def grid_of(acoustics: Acoustics, windows: Windows) -> Grid:
         shortest=min(shortest, length // 2),
         usual=min(round(MOST_OF_USUAL * usual * per_second), length),
     )
+
+
+def usual_seconds(training: dict[str, Any]) -> float:
+    """The mean length of the utterances that a model with this training summary was trained on."""
+    if training.get("train_utterances") and training.get("train_hours"):
+        return 3600.0 * float(training["train_hours"]) / float(training["train_utterances"])
+    return USUAL_UTTERANCE
 
 
 def _joined_at_most(training: dict[str, Any]) -> int:

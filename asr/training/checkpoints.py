@@ -115,7 +115,7 @@ def check_resume(checkpoint: Path, saved: dict[str, Any], config: TrainConfig) -
         ("model.decoder", saved["config"].get("model", {}).get("decoder"), to_dict(config.model).get("decoder")),
         ("encoder_lr_factor", saved["config"].get("encoder_lr_factor", 1.0), config.encoder_lr_factor),
     ]
-    for section in ("model", "features", "text"):
+    for section in ("model", "features", "text", "classification"):
         old, new = saved["config"].get(section, {}), to_dict(getattr(config, section))
         old = dict(config.model.renamed(old, section)) if section == "model" else old
         for key in new:

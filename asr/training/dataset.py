@@ -19,8 +19,10 @@ from torch.utils.data import Dataset
 from asr.audio.augment import WaveAugment, drawn
 from asr.audio.read import read
 from asr.corpus.check import frames_needed
+from asr.corpus.labels import label_of
 from asr.corpus.manifest import Manifest, Utterance
 from asr.model.acoustic import output_length
+from asr.model.config import CLASSIFICATION
 from asr.text.normalize import normalize
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import TrainConfig
@@ -188,7 +190,9 @@ class SpeechDataset(Dataset[Sample]):
         return joined + [s for s in samples if s.failure is not None]
 
     def reference(self, index: int) -> str:
-        """The normalized transcript, which hypotheses are scored against."""
+        """The normalized transcript, which hypotheses are scored against; for a classifier the label."""
+        if self.config.task == CLASSIFICATION:
+            return label_of(self.manifest[index])
         return normalize(self.manifest[index].text, self.config.text.normalizer)
 
     def _joined(self, samples: Sequence[Sample]) -> Sample:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from asr.audio.augment import spec_augment
 from asr.audio.features import frame_count
-from asr.config import nearest, to_dict
+from asr.config import to_dict
 from asr.corpus.manifest import Manifest
-from asr.model.acoustic import AcousticModel
+from asr.model.classifier import build_model
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import OptimizerConfig, TrainConfig
 from asr.training.data import UnreadableCount
@@ -25,7 +25,7 @@ from asr.training.dataset import Batch
 from asr.training.distribution import GlobalBatch
 from asr.training.losses.objective import ObjectiveLoss
 from asr.training.objectives import build_objective, objective_weight
-from asr.training.tasks import TASKS, Task
+from asr.training.tasks import Task, task_of
 from asr.types import ConfigError
 
 
@@ -44,13 +44,15 @@ class SpeechModule(pl.LightningModule):
         self.run_config = config
         self.tokenizer = tokenizer
         self.unreadable = UnreadableCount(len(train))
-        self.model = AcousticModel(config.model, config.features, tokenizer.vocab_size)
+        self.model = build_model(config.model, config.features, tokenizer, config.classification.pooling)
         self.model.encoder.initialize()
         self.objectives = nn.ModuleDict(
             {name: build_objective(name, setting, self.model) for name, setting in config.objectives.items()}
         )
         self.model.keep_layers = any(getattr(o, "needs_layers", False) for o in self.objectives.values())
-        self.task: Task = _named(TASKS, config.task, "task")(self.model, tokenizer, config.text.normalizer, dev)
+        for objective in self.objectives.values():
+            getattr(objective, "prepare", lambda _: None)(tokenizer)
+        self.task: Task = task_of(config)(self.model, tokenizer, config.text.normalizer, dev)
         self.plateau = Plateau(config.optimizer.plateau_patience)
         self.init: dict[str, Any] | None = None  # the record of the model that the run began from
         self.views = max(getattr(objective, "views", 1) for objective in self.objectives.values())
@@ -97,6 +99,8 @@ class SpeechModule(pl.LightningModule):
         if not len(batch):  # nothing could be read; without a loss the other ranks would wait for this one
             return torch.stack([p.sum() for p in self.parameters()]).sum() * 0.0
         self._seed_step(batch_idx)
+        for objective in self.objectives.values():
+            batch = getattr(objective, "mixed", lambda batch: batch)(batch)
         seeds: list[tuple[int, ...]] = [(self.run_config.seed, batch.epoch, index) for index in batch.indices]
         seeds += [(*seed, view) for view in range(1, self.views) for seed in seeds]
         frames = [frame_count(samples, self.run_config.features) for samples in batch.lengths.tolist()] * self.views
@@ -221,12 +225,6 @@ def _groups(parameters: list[nn.Parameter], settings: OptimizerConfig, factor: f
         {"params": matrices, "weight_decay": settings.weight_decay, "lr": rate},
         {"params": vectors, "weight_decay": 0.0, "lr": rate},
     ]
-
-
-def _named(registry: dict[str, Any], name: str, key: str) -> Any:
-    if name not in registry:
-        raise ConfigError(f"{key}: unknown '{name}'{nearest(name, registry)}")
-    return registry[name]
 
 
 _ONECYCLE_RISE = 0.3  # share of the run in which one-cycle rises (Smith & Topin, 2018)

@@ -22,12 +22,14 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from asr.config import to_dict
+from asr.corpus.labels import label_numbers
 from asr.corpus.manifest import Manifest
 from asr.files import write_text
 from asr.model.acoustic import out_of_memory
 from asr.model.checkpoint import save_model
+from asr.model.config import CLASSIFICATION
 from asr.text.normalize import versioned
-from asr.text.tokenizer import Tokenizer, load_tokenizer
+from asr.text.tokenizer import LabelSet, Tokenizer, load_tokenizer
 from asr.training.callbacks import DataWait, EpochReport, KeepBest, MovingAverage, SaveOnInterrupt
 from asr.training.checkpoints import (
     DAMAGED,
@@ -41,7 +43,14 @@ from asr.training.checkpoints import (
     set_aside,
 )
 from asr.training.config import TrainConfig, manifests, trainer_settings
-from asr.training.data import KeepPosition, SpeechDataModule, describe_mix, make_tokenizer, training_manifest
+from asr.training.data import (
+    KeepPosition,
+    SpeechDataModule,
+    describe_mix,
+    read_manifest,
+    training_manifest,
+    training_symbols,
+)
 from asr.training.dataset import prepare_workers
 from asr.training.distribution import PeriodicAverage, lost_process
 from asr.training.initial import InitialModel
@@ -97,10 +106,12 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
 
         config = replace(config, text=replace(config.text, normalizer=rules))
 
-        train_set = Manifest.read(manifests(config.data.train))
-        dev_set = Manifest.read(manifests(config.data.dev))
+        train_set = read_manifest(config, manifests(config.data.train))
+        dev_set = read_manifest(config, manifests(config.data.dev))
         tokenizer = _tokenizer(config, train_set, output, resumed=found is not None)
         train_set = training_manifest(train_set, tokenizer, config, output)
+        if isinstance(tokenizer, LabelSet):
+            label_numbers(dev_set, tokenizer)  # so that an unknown label is an error before the training
         for remark in prepare_workers():
             say(f"note: {remark}")
         pl.seed_everything(config.seed, verbose=False)
@@ -150,7 +161,7 @@ def _tokenizer(config: TrainConfig, train_set: Manifest, output: Path, resumed: 
         return load_tokenizer(output / TOKENIZER)
     else:
         # Every rank makes its own: it is deterministic, and no rank must wait for a file.
-        tokenizer = make_tokenizer(config.text, train_set)
+        tokenizer = training_symbols(config, train_set)
     if is_first_process():
         tokenizer.save(output / TOKENIZER)
     return tokenizer
@@ -159,9 +170,10 @@ def _tokenizer(config: TrainConfig, train_set: Manifest, output: Path, resumed: 
 def _description(config: TrainConfig, train_set: Manifest, dev_set: Manifest, module: SpeechModule) -> str:
     parameters = sum(p.numel() for p in module.model.parameters())
     hours = float(train_set.durations.sum()) / 3600
+    symbols = "classes" if config.task == CLASSIFICATION else "symbols"
     text = (
         f"{config.name}: {len(train_set)} training utterances ({hours:.2f} h), {len(dev_set)} dev, "
-        f"{module.tokenizer.vocab_size} symbols, {parameters / 1e6:.2f} M parameters"
+        f"{module.tokenizer.vocab_size} {symbols}, {parameters / 1e6:.2f} M parameters"
     )
     if mix := describe_mix(config.data, train_set):
         text += f"\n{mix}"
