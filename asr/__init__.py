@@ -24,9 +24,9 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None, **d
 
     `device` is auto, cpu or cuda, `threads` caps PyTorch's threads on the CPU. `decoding` sets fields of
     asr.decoding.make.DecodingConfig, the decoding options of `asr transcribe`: lm="words.lm", hotwords=["ada"],
-    nbest=5, decoder="greedy"; the default is the beam search. Words of a language model and hotwords that the model
-    cannot spell cause a warning. Raises ModelFileError for a file that is not a model of this package, UsageError for a
-    device that does not exist or contradictory options, LMError.
+    nbest=5, decoder="greedy"; the default is the beam search, for models trained without CTC "attention". Words of a
+    language model and hotwords that the model cannot spell cause a warning. Raises ModelFileError for a file that is
+    not a model of this package, UsageError for a device that does not exist or contradictory options, LMError.
     """
     from asr.recognition.recognizer import Recognizer
 

@@ -51,8 +51,11 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The configuration as nested plain dicts, lists, strings and numbers (for YAML, JSON and checkpoints)."""
-    return _plain(dataclasses.asdict(config))
+    """The configuration as nested plain dicts, lists, strings and numbers (for YAML, JSON and checkpoints).
+
+    Settings that are None, which is their default, are left out.
+    """
+    return _plain(dataclasses.asdict(config, dict_factory=lambda items: {k: v for k, v in items if v is not None}))
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -90,6 +90,8 @@ def _write_report(
     from asr.scoring.report import Posteriorgram, most_errors, read_clip
 
     posteriorgrams = {}
+    if not recognizer.model_file.has_ctc:
+        chosen = []  # its output layer shows nothing
     for i in most_errors(evaluation.scored, int(args.posteriorgrams)) if chosen is None else chosen:
         if isinstance(evaluation.results[i], Transcript):
             samples, _ = read_clip(evaluation.scored.lines[i], recognizer.rate)
@@ -126,6 +128,7 @@ def run_calibrate(args: argparse.Namespace) -> int:
 
     manifest = Manifest.read(args.manifest)
     recognizer = options.load_recognizer(args)
+    recognizer.model_file.need_ctc("calibration of confidences")
     recognizer.calibration = None
     evaluation = options.evaluate(args, recognizer, manifest)
     scored = evaluation.scored

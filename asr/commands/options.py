@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asr.decoding.make import DecodingConfig, make_decoder
+from asr.decoding.make import DecodingConfig
 from asr.types import AsrError, Failure, Transcript, UsageError
 
 if TYPE_CHECKING:
@@ -160,9 +160,9 @@ def load_recognizer(args: argparse.Namespace) -> Recognizer:
     recognizer = asr.load(args.model, device=args.device, threads=args.threads)
     if bundled := bundled_model(args.model):
         say(f"asr: note: {bundled.name} is {bundled.purpose}")
-    recognizer.decoder = make_decoder(
-        decoding_config(args), recognizer.tokenizer, recognizer.frame_seconds, lambda message: warn(message)
-    )
+    config = decoding_config(args).for_model(recognizer.model_file)
+    args.decoder = config.decoder  # for reports
+    recognizer.decode_with(config, lambda message: warn(message))
     return recognizer
 
 

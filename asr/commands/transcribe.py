@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from asr.recognition.recognizer import Recognizer
 
 Show = Callable[[Transcript | Failure], str]
+TIMED = ("srt", "vtt", "tsv", "ctm", "textgrid")  # formats that are empty without times of words
 STREAMED = ("jsonl", "ctm", "trn")  # formats that stay valid when several files follow one another on stdout
 
 EXAMPLES = """\
@@ -138,6 +139,8 @@ def run(args: argparse.Namespace) -> int:
             results: Iterator[tuple[Recording, list[Transcript] | Failure]] = iter(())
             if todo:
                 recognizer = options.load_recognizer(args)
+                if args.words or args.flag_below or set(formats) & set(TIMED):
+                    recognizer.model_file.need_ctc("times and confidences of words")
                 recognizer.windows = windows
                 recognizer.on_text = live
                 todo = [replace(item, live=_is_live(item, args, recognizer)) for item in todo]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,8 +59,22 @@ def check_emissions(log_probs: Any, width: int | None = None, name: str = "emiss
     return array
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """What decoders with `reads_states` take: emissions (time, vocab) of CTC, and states (time, width) of the encoder,
+    both float32. `before` and `after` count the frames of silence around a window.
+    """
+
+    log_probs: np.ndarray
+    states: np.ndarray
+    before: int = 0
+    after: int = 0
+
+
 class Decoder(Protocol):
-    """Emissions to text. One that can decode several utterances at once has `decode_many`, as BeamSearch."""
+    """Emissions to text. One that can decode several utterances at once has `decode_many`, as BeamSearch; one that
+    reads the encoder's states, too, has a true `reads_states` and takes `Encoded` in place of arrays.
+    """
 
     def decode(self, log_probs: Any) -> list[Hypothesis]:
         """Hypotheses of one utterance, best first, from (time, vocab) natural log-probabilities; never empty."""
@@ -80,6 +95,11 @@ class DecodingStream(Protocol):
     def finish(self, nbest: int = 1) -> list[Hypothesis]:
         """The hypotheses, best first."""
         ...
+
+
+def reads_states(decoder: Decoder) -> bool:
+    """Whether a decoder takes `Encoded` in place of emissions."""
+    return bool(getattr(decoder, "reads_states", False))
 
 
 def begin_stream(decoder: Decoder) -> DecodingStream:

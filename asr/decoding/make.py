@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asr.decoding.beam.lexicon import SpelledWords
+    from asr.decoding.beam.search import BeamSearch
     from asr.lm.ngram import NGramLM
+    from asr.model.checkpoint import ModelFile
 
-DECODERS = ("greedy", "beam", "flashlight", "pyctcdecode")
+DECODERS = ("greedy", "beam", "flashlight", "pyctcdecode")  # of CTC's emissions
+ATTENTION = ("attention", "joint", "rescore")  # with the attention decoder of a model that has one
+CTC_WEIGHT = 0.3  # of joint decoding and rescoring
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,36 @@ class DecodingConfig:
     older spellings, still accepted, to the choices that they stand for.
     """
 
-    decoder: str = field(default="beam", metadata={"help": "default: beam", "choices": DECODERS})
+    decoder: str | None = field(
+        default=None,
+        metadata={
+            "help": "default: beam; attention for a model trained without CTC",
+            "choices": (*DECODERS, *ATTENTION),
+        },
+    )
     beam_width: int | None = field(
-        default=None, metadata={"help": "hypotheses kept (default: 50, or as tuned)", "metavar": "N", "kind": int}
+        default=None,
+        metadata={
+            "help": "hypotheses kept (default: 50, or as tuned; 20 for attention and joint)",
+            "metavar": "N",
+            "kind": int,
+        },
+    )
+    ctc_weight: float | None = field(
+        default=None,
+        metadata={
+            "help": "joint, rescore: weight of CTC, 0 to 1; attention has the rest (default: 0.3)",
+            "metavar": "W",
+            "kind": float,
+        },
+    )
+    length_bonus: float | None = field(
+        default=None,
+        metadata={"help": "attention, joint: bonus per token, nats (default: 0)", "metavar": "B", "kind": float},
+    )
+    coverage: float | None = field(
+        default=None,
+        metadata={"help": "attention, joint: bonus per frame attended to (default: 0)", "metavar": "C", "kind": float},
     )
     lm: str | Path | None = field(
         default=None,
@@ -89,13 +120,18 @@ class DecodingConfig:
 
     def check(self) -> None:
         """Raise UsageError for options that do not go together, before any work."""
-        if self.decoder not in DECODERS:
-            raise UsageError(f"decoder '{self.decoder}' is not one of {', '.join(DECODERS)}")
+        if self.decoder not in (None, *DECODERS, *ATTENTION):
+            raise UsageError(f"decoder '{self.decoder}' is not one of {', '.join((*DECODERS, *ATTENTION))}")
+        search, words = ("ctc_weight", "length_bonus", "coverage"), ("hotwords", "lexicon", "oov", "sentence_pause")
         useless = {
-            "greedy": ("beam_width", "lm", "alpha", "beta", "hotwords", "lexicon", "oov", "sentence_pause"),
-            "flashlight": ("hotwords", "oov", "sentence_pause"),
-            "pyctcdecode": ("lexicon", "oov", "sentence_pause"),
-            "beam": (),
+            None: (),
+            "greedy": ("beam_width", "lm", "alpha", "beta", *words, *search),
+            "flashlight": ("hotwords", "oov", "sentence_pause", *search),
+            "pyctcdecode": ("lexicon", "oov", "sentence_pause", *search),
+            "beam": search,
+            "attention": ("ctc_weight", *words),
+            "joint": words,
+            "rescore": ("length_bonus", "coverage"),
         }[self.decoder]
         for name in useless:
             if getattr(self, name) is not None:
@@ -109,6 +145,24 @@ class DecodingConfig:
             raise UsageError(f"--sentence-pause: at least 0 seconds expected, found {self.sentence_pause}")
         if self.oov == "forbid" and self.lm is None and self.lexicon is None:
             raise UsageError("--oov forbid needs words: give --lm or --lexicon")
+        if self.ctc_weight is not None and not 0.0 <= self.ctc_weight <= 1.0:
+            raise UsageError(f"--ctc-weight must lie between 0 and 1, found {self.ctc_weight:g}")
+
+    def for_model(self, file: ModelFile) -> DecodingConfig:
+        """These options with the decoder that a model has by default, where none is chosen.
+
+        Raises UsageError for options that do not go together, and for a decoder that the model cannot be used with.
+        """
+        default = "beam" if file.has_ctc or file.model.decoder is None else "attention"
+        config = replace(self, decoder=self.decoder or default)
+        config.check()
+        if config.decoder in ATTENTION and file.model.decoder is None:
+            raise UsageError(
+                f"--decoder {config.decoder} needs a model with an attention decoder; this one has CTC alone"
+            )
+        if config.decoder != "attention" and file.model.decoder is not None:
+            file.need_ctc(f"--decoder {config.decoder}")
+        return config
 
 
 def make_decoder(
@@ -116,11 +170,14 @@ def make_decoder(
     tokenizer: Tokenizer,
     frame_seconds: float,
     warn: Callable[[str], None] = lambda message: None,
+    model: ModelFile | None = None,
 ) -> Decoder:
     """The decoder of these options; `warn` is called with a line for words that cannot be spelled, and the like.
 
-    Raises UsageError, and AsrError for files that cannot be read or do not fit the model.
+    With `model`, which attention decoders need, they are also checked against what it was trained for. Raises
+    UsageError, and AsrError for files that cannot be read or do not fit the model.
     """
+    config = replace(config, decoder=config.decoder or "beam") if model is None else config.for_model(model)
     config.check()
     if config.decoder == "greedy":
         from asr.decoding.greedy import GreedyDecoder
@@ -132,9 +189,52 @@ def make_decoder(
     # read once: it may be a pipe
     lexicon = read_words(config.lexicon, Alphabet(tokenizer.labels)) if config.lexicon else None
     lm = _read_lm(config, tokenizer.labels, lexicon, warn)
+    if config.decoder in ATTENTION:
+        if model is None:
+            raise UsageError(f"--decoder {config.decoder} needs a model with an attention decoder")
+        return _attention(config, model, lm, lexicon, warn)
     if config.decoder == "beam":
         return _beam_search(config, tokenizer, frame_seconds, lm, lexicon, warn)
     return _backend(config, tokenizer, frame_seconds, lm, lexicon, warn)
+
+
+def _attention(
+    config: DecodingConfig,
+    file: ModelFile,
+    lm: NGramLM | None,
+    lexicon: SpelledWords | None,
+    warn: Callable[[str], None],
+) -> Decoder:
+    from asr.decoding.attention import BEAM_WIDTH, AttentionSearch, Rescoring
+    from asr.decoding.word_scores import WordScores
+
+    decoder, tokenizer, step = file.model.decoder, file.tokenizer, file.model.frame_seconds
+    assert decoder is not None
+    ctc_weight = CTC_WEIGHT if config.ctc_weight is None else config.ctc_weight
+    if config.decoder == "rescore":
+        search = _beam_search(config, tokenizer, step, lm, lexicon, warn)
+        return Rescoring(decoder, tokenizer, search, ctc_weight, config.nbest)
+    if not file.has_ctc:
+        warn("the model was trained without CTC: words have neither times nor confidences")
+    return AttentionSearch(
+        decoder,
+        tokenizer,
+        step,
+        ctc_weight=ctc_weight if config.decoder == "joint" else 0.0,
+        beam_width=config.beam_width or BEAM_WIDTH,
+        nbest=config.nbest,
+        length_bonus=config.length_bonus or 0.0,
+        coverage=config.coverage or 0.0,
+        words=WordScores(lm, tokenizer, *_lm_weights(config, lm)) if lm else None,
+        aligned=file.has_ctc,
+    )
+
+
+def _lm_weights(config: DecodingConfig, lm: NGramLM | None) -> tuple[float, float]:
+    """alpha and beta as BeamSearch would take them."""
+    tuned = lm.tuned if lm else None
+    alpha = config.alpha if config.alpha is not None else tuned.alpha if tuned else 0.5
+    return alpha, config.beta if config.beta is not None else tuned.beta if tuned else 1.5
 
 
 def _beam_search(
@@ -144,7 +244,7 @@ def _beam_search(
     lm: NGramLM | None,
     lexicon: SpelledWords | None,
     warn: Callable[[str], None],
-) -> Decoder:
+) -> BeamSearch:
     from asr.decoding.beam.hotwords import read_hotwords
     from asr.decoding.beam.search import SENTENCE_PAUSE, BeamSearch
 
@@ -186,11 +286,11 @@ def _backend(
     from asr.decoding.backends import FlashlightDecoder, PyctcdecodeDecoder
     from asr.decoding.beam.hotwords import read_hotwords
 
-    tuned = lm.tuned if lm else None
+    alpha, beta = _lm_weights(config, lm)
     shared: dict[str, Any] = {
         "lm_words": lm.words if lm else (),
-        "alpha": config.alpha if config.alpha is not None else tuned.alpha if tuned else 0.5,
-        "beta": config.beta if config.beta is not None else tuned.beta if tuned else 1.5,
+        "alpha": alpha,
+        "beta": beta,
         "nbest": config.nbest,
         "frame_seconds": frame_seconds,
     }

@@ -13,6 +13,7 @@ from torch.nn import functional
 from asr.audio.features import FeatureConfig, LogMel, frame_count
 from asr.model.conditioning import SelfConditioning
 from asr.model.config import ModelConfig
+from asr.model.decoder import AttentionDecoder
 from asr.model.encoders import build_encoder, encoder_shape
 from asr.model.shapes import fast_rows
 
@@ -50,8 +51,9 @@ class Outputs:
 class AcousticModel(nn.Module):
     """CTC acoustic model (Graves et al., 2006) over raw waveforms: an encoder and a linear layer over the vocabulary.
 
-    Index 0 of the vocabulary is the CTC blank. For the encoder, batches are filled up with empty rows to a multiple of
-    `row_multiple`: None stands for the one that is fast on the device, 1 for none.
+    Index 0 of the vocabulary is the CTC blank. An attention `decoder`, where the configuration has one, reads the same
+    states as the linear layer; `outputs` do not run it. For the encoder, batches are filled up with empty rows to a
+    multiple of `row_multiple`: None stands for the one that is fast on the device, 1 for none.
     """
 
     row_multiple: int | None = None
@@ -69,6 +71,9 @@ class AcousticModel(nn.Module):
         self.output = nn.Linear(self.encoder.output_size, vocab_size)
         sizes = getattr(self.encoder, "layer_sizes", ())
         self.conditioning = SelfConditioning(config.self_conditioning, sizes, self.encoder.output_size, vocab_size)
+        self.decoder: AttentionDecoder | None = None
+        if config.decoder is not None:
+            self.decoder = AttentionDecoder(config.decoder, self.encoder.output_size, vocab_size)
 
     @property
     def stride(self) -> int:

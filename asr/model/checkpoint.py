@@ -12,7 +12,7 @@ from asr.config import from_dict, to_dict
 from asr.files import replacing
 from asr.model.config import ModelConfig
 from asr.text.normalize import recorded, versioned
-from asr.types import AsrError, ModelFileError
+from asr.types import AsrError, ModelFileError, UsageError
 
 if TYPE_CHECKING:
     from asr.model.acoustic import AcousticModel
@@ -69,6 +69,18 @@ class ModelFile:
     @property
     def model_config(self) -> ModelConfig:
         return self.model.config
+
+    @property
+    def has_ctc(self) -> bool:
+        """Whether the output layer was trained with CTC, by the training record; where it says nothing, it was."""
+        setting = self.training.get("config", {}).get("objectives", {"ctc": 1.0}).get("ctc", 0.0)
+        return bool(setting.get("weight", 1.0) if isinstance(setting, dict) else setting)
+
+    def need_ctc(self, what: str) -> None:
+        """Raise UsageError where the model cannot do `what`, because it was trained without CTC."""
+        if not self.has_ctc:
+            trained = ", ".join(self.training["config"]["objectives"])
+            raise UsageError(f"the model was trained without CTC (objectives: {trained}), which {what} needs")
 
 
 def find_model(model: str | Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from asr.config import nearest
@@ -11,17 +11,48 @@ from asr.types import ConfigError
 
 
 @dataclass(frozen=True)
+class DecoderConfig:
+    """A recurrent decoder with attention (Chorowski et al., 2015), which the objective `attention` trains.
+
+    `attention` chooses how states of the encoder are compared with the decoder's, in `attention_size` dimensions:
+    `location`, additive, sees where the attention was in the step before, through `location_channels` filters over
+    `location_width` states (odd); `dot` is the scaled dot product. `dropout` acts on embeddings and before the output.
+    """
+
+    cell: Literal["lstm", "gru"] = "lstm"
+    hidden_size: int = 256
+    layers: int = 1
+    embedding_size: int = 128
+    attention: Literal["location", "dot"] = "location"
+    attention_size: int = 128
+    location_channels: int = 10
+    location_width: int = 51
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "layers", "embedding_size", "attention_size", "location_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+        if self.location_width < 1 or self.location_width % 2 == 0:
+            raise ValueError(f"location_width must be odd, found {self.location_width}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must lie in [0, 1), found {self.dropout}")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """`encoder` names the encoder in the registry `asr.model.encoders.ENCODERS`; its options are a subclass of this.
 
-    `SHAPELESS` names the options that may change between models that share their weights. `self_conditioning` numbers
-    layers, from 1, whose posteriors are fed to the next layer (see `asr.model.conditioning`).
+    With `decoder`, the model has an attention decoder beside the CTC output layer. `SHAPELESS` names the options that
+    may change between models that share their weights. `self_conditioning` numbers layers, from 1, whose posteriors are
+    fed to the next layer (see `asr.model.conditioning`).
     """
 
     SHAPELESS: ClassVar[tuple[str, ...]] = ()
 
     encoder: str = "recurrent"
     self_conditioning: tuple[int, ...] = ()
+    decoder: DecoderConfig | None = field(default=None, kw_only=True)
 
     @classmethod
     def chosen(cls, values: Mapping[str, Any], where: str) -> type[ModelConfig]:
@@ -148,6 +179,9 @@ class RecurrentConfig(ModelConfig):
 
 def described_options(options: Mapping[str, Any]) -> str:
     """The encoder and its options, as a recipe or a model file has them, in one line."""
-    given = {name: value for name, value in options.items() if name != "encoder" and value not in ([], ())}
+    given = {n: v for n, v in options.items() if n not in ("encoder", "decoder") and v not in ([], ())}
     rest = ", ".join(f"{name} {value}" for name, value in given.items())
-    return f"{options.get('encoder', ModelConfig.encoder)}: {rest}"
+    text = f"{options.get('encoder', ModelConfig.encoder)}: {rest}"
+    if decoder := options.get("decoder"):
+        text += "; attention decoder: " + ", ".join(f"{name} {value}" for name, value in decoder.items())
+    return text

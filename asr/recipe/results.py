@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import asr
-from asr.decoding.make import DecodingConfig, make_decoder
+from asr.decoding.make import DecodingConfig
 from asr.recognition.evaluation import evaluate
 from asr.scoring.breakdown import RATE_HEADER, rate_cells, task_rates, text_table
+from asr.training.config import TrainConfig
 from asr.training.process import say
 
 GREEDY, BEAM, BEAM_LM = "greedy", "beam", "beam+lm"
 
 
-def results_folders(folder: Path, tests: Iterable[str], lm: Path | None) -> dict[tuple[str, str], Path]:
-    """Where the results of each (test set, decoding) go: greedy and, with a language model, both beam searches."""
-    decodings = (GREEDY, BEAM, BEAM_LM) if lm else (GREEDY,)
+def decodings_of(config: TrainConfig, lm: Path | None) -> tuple[str, ...]:
+    """Greedy, with a language model both beam searches, and those with an attention decoder where the model has one."""
+    if config.model.decoder and "ctc" not in config.objectives:
+        return ("attention",)
+    attention = ("joint", "attention") if config.model.decoder else ()
+    return ((GREEDY, BEAM, BEAM_LM) if lm else (GREEDY,)) + attention
+
+
+def results_folders(folder: Path, tests: Iterable[str], decodings: Sequence[str]) -> dict[tuple[str, str], Path]:
+    """Where the results of each (test set, decoding) go."""
     return {(name, decoding): folder / name / decoding for name in tests for decoding in decodings}
 
 
@@ -25,15 +33,17 @@ def evaluate_all(
     model_file: Path, tests: Mapping[str, str], folders: Mapping[tuple[str, str], Path], lm: Path | None
 ) -> list[dict[str, Any]]:
     """Evaluate the manifests `tests` and write all results; the figures, a row for each of `folders`."""
-    recognizer = asr.load(model_file, decoder="greedy")
+    first = current = next(iter(folders))[1]
+    recognizer = asr.load(model_file, decoder=first)
     rows = []
     for (name, decoding), folder in folders.items():
-        if decoding != GREEDY:
-            beam = DecodingConfig(decoder="beam", lm=str(lm) if decoding == BEAM_LM else None)
-            recognizer.decoder = make_decoder(beam, recognizer.tokenizer, recognizer.frame_seconds)
+        if decoding != current:
+            chosen, _, with_lm = decoding.partition("+")
+            recognizer.decode_with(DecodingConfig(decoder=chosen, lm=str(lm) if with_lm else None))
+            current = decoding
         evaluation = evaluate(recognizer, tests[name])
         evaluation.write(folder, {"model": str(model_file), "decoder": decoding})
-        if decoding == GREEDY:  # what is wrong with the audio or the texts is the same for all
+        if decoding == first:  # what is wrong with the audio or the texts is the same for all
             for warning in evaluation.warnings:
                 say(f"[evaluate] warning: {name}: {warning}")
             for failure in evaluation.failures:

@@ -23,7 +23,7 @@ from asr.lm.files import tuned_path
 from asr.lm.ngram import NGramLM
 from asr.model.checkpoint import find_model, load_model, save_model
 from asr.recipe.corpus import WHERE, Corpus
-from asr.recipe.results import GREEDY, evaluate_all, results_folders, results_table
+from asr.recipe.results import decodings_of, evaluate_all, results_folders, results_table
 from asr.recipe.sets import ShardConverted
 from asr.recognition.tuning import tune_on_manifest, write_tuning
 from asr.scoring.breakdown import task_rates
@@ -272,7 +272,7 @@ class Run:
         say(f"[lm] {found}: dev {label} {tuning.wer(best):.2%}")
 
     def evaluate(self, force: bool) -> None:
-        """Each test set on its own, decoded greedily and, with a language model, by beam search; then the table."""
+        """Each test set on its own: greedily, by beam search with an LM, by an attention decoder; the table."""
         tests = self.config.data.test
         if not tests:
             return self._nothing_to_do("evaluate", "data.test names no test set")
@@ -282,7 +282,8 @@ class Run:
             "lm": [file_digest(path) for path in (lm, tuned_path(lm))] if lm else [],
             "tests": {name: _digests([path]) for name, path in tests.items()},
         }
-        folders = results_folders(self.output / "results", tests, lm)
+        folders = results_folders(self.output / "results", tests, decodings_of(self.config, lm))
+        first = next(iter(folders))[1]
         stamp = Stamp(self.stamps / "evaluate.json")
         if self._is_due("evaluate", stamp, inputs, [folder / "summary.json" for folder in folders.values()], force):
             stamp.write(inputs, result=evaluate_all(self.model_file, tests, folders, lm))
@@ -291,7 +292,7 @@ class Run:
         print(f"model: {self.model_file}")
         language_model = f" --lm {shlex.quote(str(lm))}" if lm else ""
         print(f"transcribe with: asr transcribe AUDIO -m {shlex.quote(str(self.model_file))}{language_model}")
-        unreadable = sum(row["unreadable"] for row in rows if row["decoding"] == GREEDY)
+        unreadable = sum(row["unreadable"] for row in rows if row["decoding"] == first)
         if unreadable:
             raise AudioError(f"{unreadable} recordings of the test sets cannot be read; they count as not recognized")
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from asr.audio.read import AudioStream
-from asr.decoding.interface import Decoder, begin_stream
-from asr.model.acoustic import out_of_memory
+from asr.decoding.interface import Decoder, Encoded, begin_stream, reads_states
+from asr.model.acoustic import Outputs, out_of_memory
 from asr.model.checkpoint import ModelFile
 from asr.model.shapes import fast_rows
 from asr.recognition.windows import SHORTEST_UTTERANCE, Grid, Window, cut_windows
@@ -27,6 +27,7 @@ from asr.types import AsrError, Hypothesis, UsageError, in_words
 
 BATCH_SECONDS = {"cpu": 60.0, "cuda": 600.0}  # padded audio per batch on each kind of device
 CERTAIN = 1.0 - 1e-6  # probability given to the label of a frame that no model emitted
+Result = TypeVar("Result")
 SILENCE = "silence: every sample has the same value, there is nothing to recognize"
 
 
@@ -60,22 +61,39 @@ class Acoustics:
 
     def emissions(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Log-probabilities (time, vocab) float32 of waveforms (samples,) at the model's rate, as one padded batch."""
+        outputs = self._outputs(waveforms)
+        return _rows(outputs.log_probs, outputs.lengths)
+
+    def encoded(self, waveforms: Sequence[np.ndarray]) -> list[Encoded]:
+        """The same with the states of the encoder, for decoders that read them."""
+        outputs = self._outputs(waveforms)
+        rows = (_rows(tensor, outputs.lengths) for tensor in (outputs.log_probs, outputs.states))
+        return [Encoded(log_probs, states) for log_probs, states in zip(*rows, strict=True)]
+
+    def _outputs(self, waveforms: Sequence[np.ndarray]) -> Outputs:
         lengths = torch.tensor([len(waveform) for waveform in waveforms], dtype=torch.int64)
         padded = torch.zeros(len(waveforms), int(lengths.max()))
         for row, waveform in zip(padded, waveforms, strict=True):
             row[: len(waveform)] = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
         with torch.inference_mode():
-            log_probs, frames = self.model(padded.to(self.device), lengths.to(self.device))
-        arrays = log_probs.float().cpu().numpy()
-        return [array[:count] for array, count in zip(arrays, frames.tolist(), strict=True)]
+            return self.model.outputs(padded.to(self.device), lengths.to(self.device))
 
     def emissions_or_errors(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray | AsrError]:
         """The emissions of a batch or, where the whole batch fails, of each waveform alone, with an error if it fails.
 
         What usually fails is memory: a batch that does not fit goes through one by one.
         """
+        return self._or_errors(self.emissions, waveforms)
+
+    def encoded_or_errors(self, waveforms: Sequence[np.ndarray]) -> list[Encoded | AsrError]:
+        """As `emissions_or_errors`, with the states of the encoder."""
+        return self._or_errors(self.encoded, waveforms)
+
+    def _or_errors(
+        self, compute: Callable[[Sequence[np.ndarray]], list[Result]], waveforms: Sequence[np.ndarray]
+    ) -> list[Result | AsrError]:
         try:
-            return [*self.emissions(waveforms)]
+            return [*compute(waveforms)]
         except AssertionError:  # a mistake of ours, not of the input
             raise
         except Exception as error:
@@ -84,12 +102,12 @@ class Acoustics:
         if no_memory and self.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(waveforms) > 1:
-            return [result for waveform in waveforms for result in self.emissions_or_errors([waveform])]
+            return [result for waveform in waveforms for result in self._or_errors(compute, [waveform])]
         rows = self.model.row_multiple
         if no_memory and rows != 1 and fast_rows(self.device) > 1:
             self.model.row_multiple = 1  # rows that fill up a batch need memory, too
             try:
-                return self.emissions_or_errors(waveforms)
+                return self._or_errors(compute, waveforms)
             finally:
                 self.model.row_multiple = rows
         if no_memory:
@@ -101,22 +119,43 @@ class Acoustics:
         """The emissions of a batch; blank if it is a constant signal. Raises AsrError where a waveform fails."""
         if silent:
             return [self.silence(len(waveform)) for waveform in waveforms]
-        found = []
-        for result in self.emissions_or_errors(waveforms) if waveforms else ():
-            if isinstance(result, AsrError):
-                raise AsrError(f"{result}; choose shorter windows (--chunk-length)")
-            found.append(result)
-        return found
+        return _without_errors(self.emissions_or_errors(waveforms) if waveforms else [])
+
+    def encoded_unless_silent(self, waveforms: Sequence[np.ndarray], silent: bool) -> list[Encoded]:
+        """As `emissions_unless_silent`, with the states of the encoder."""
+        if silent:
+            return [self.encoded_silence(len(waveform)) for waveform in waveforms]
+        return _without_errors(self.encoded_or_errors(waveforms) if waveforms else [])
 
     def silence(self, samples: int) -> np.ndarray:
         """Blank emissions for a constant signal: no model was trained on one, and some hear letters in it."""
         return self.certain(0, self.model.output_length(samples))
+
+    def encoded_silence(self, samples: int) -> Encoded:
+        """No states for a constant signal, and as many frames of silence as the model would emit."""
+        nothing = np.zeros((0, self.model.encoder.output_size), np.float32)
+        return Encoded(self.certain(0, 0), nothing, after=self.model.output_length(samples))
 
     def certain(self, label: int, frames: int) -> np.ndarray:
         """Emissions (frames, vocab) that are sure of one label."""
         row = np.full(len(self.labels), np.log((1.0 - CERTAIN) / (len(self.labels) - 1)), dtype=np.float32)
         row[label] = np.log(CERTAIN)
         return np.tile(row, (frames, 1))
+
+
+def _rows(tensor: torch.Tensor, lengths: torch.Tensor) -> list[np.ndarray]:
+    """(batch, time, width) -> (time, width) float32 of each row without its padding."""
+    return [row[:count] for row, count in zip(tensor.float().cpu().numpy(), lengths.tolist(), strict=True)]
+
+
+def _without_errors(results: Sequence[Result | AsrError]) -> list[Result]:
+    """The results; raises the first error among them."""
+    found = []
+    for result in results:
+        if isinstance(result, AsrError):
+            raise AsrError(f"{result}; choose shorter windows (--chunk-length)")
+        found.append(result)
+    return found
 
 
 def choose_device(name: str) -> str:
@@ -171,13 +210,15 @@ def recognize_long(
 ) -> list[Hypothesis]:
     """Recognize one channel of a recording window by window and decode the joined emissions once; the best first.
 
-    `emissions` of the whole recording, in blocks, take the place of those of windows.
+    `emissions` of the whole recording, in blocks, take the place of those of windows. A decoder that reads the
+    encoder's states decodes each window by itself.
     `on_text` is called with the words so far that will not change any more, whenever some were added (all of them, from
     the first). Raises AudioError, and AsrError where memory does not suffice for a window.
     """
     stream = begin_stream(decoder)
     reported = ""
-    for block in emissions or stitched(acoustics, samples, windows, batch_seconds):
+    cut = encoded_windows if reads_states(decoder) else stitched
+    for block in emissions or cut(acoustics, samples, windows, batch_seconds):
         stream.feed(block)
         if on_text is not None and (stable := stream.stable()) != reported:
             reported = stable
@@ -193,6 +234,23 @@ def stitched(
     `samples` are blocks (time,) at the model's rate; no more of them is held than a batch. Windows are blank as long as
     all samples so far are the same.
     """
+    return _windowed(acoustics, samples, windows, batch_seconds, _kept)
+
+
+def encoded_windows(
+    acoustics: Acoustics, samples: Iterable[np.ndarray], windows: Windows, batch_seconds: float
+) -> Iterator[Encoded]:
+    """As `stitched`, each window by itself, with the states of the encoder and without the silence around it."""
+    return _windowed(acoustics, samples, windows, batch_seconds, _kept_states)
+
+
+def _windowed(
+    acoustics: Acoustics,
+    samples: Iterable[np.ndarray],
+    windows: Windows,
+    batch_seconds: float,
+    kept: Callable[[Acoustics, list[Window], bool], Iterator[Result]],
+) -> Iterator[Result]:
     batch: list[Window] = []
     for window in cut_windows(iter(samples), grid_of(acoustics, windows)):
         while batch:
@@ -200,11 +258,11 @@ def stitched(
             if longest * (len(batch) + 1) <= batch_seconds * acoustics.rate:
                 break
             count = acoustics.full(len(batch))
-            yield from _kept(acoustics, batch[:count], bool(getattr(samples, "silent", False)))
+            yield from kept(acoustics, batch[:count], bool(getattr(samples, "silent", False)))
             batch = batch[count:]
         batch.append(window)
     if batch:
-        yield from _kept(acoustics, batch, bool(getattr(samples, "silent", False)))
+        yield from kept(acoustics, batch, bool(getattr(samples, "silent", False)))
 
 
 def longest_piece(windows: Windows, training: dict[str, Any]) -> float:
@@ -255,3 +313,14 @@ def _kept(acoustics: Acoustics, batch: list[Window], silent: bool) -> Iterator[n
             joined[-1:] = acoustics.certain(acoustics.labels.index(" "), 1)
         if len(joined):
             yield joined
+
+
+def _kept_states(acoustics: Acoustics, batch: list[Window], silent: bool) -> Iterator[Encoded]:
+    """What each window of a batch keeps, with its states."""
+    waveforms = [window.samples for window in batch if len(window.samples)]
+    results = iter(acoustics.encoded_unless_silent(waveforms, silent))
+    for window in batch:
+        found = next(results) if len(window.samples) else acoustics.encoded_silence(0)
+        kept = slice(window.first, window.last)
+        silence = window.after + len(range(found.after)[kept])
+        yield Encoded(found.log_probs[kept], found.states[kept], window.before, silence)

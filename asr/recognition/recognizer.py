@@ -16,7 +16,7 @@ import torch
 
 from asr.audio.read import Audio, AudioStream, RawFormat, channel_count
 from asr.decoding.confidence import calibration_from_dict
-from asr.decoding.interface import Decoder
+from asr.decoding.interface import Decoder, reads_states
 from asr.decoding.make import DecodingConfig, make_decoder
 from asr.model.checkpoint import ModelFile, load_model
 from asr.recognition.acoustics import (
@@ -49,7 +49,7 @@ MINIMUM_WORD = 0.001  # seconds; a word squeezed against the end of its recordin
 
 
 class Recognizer:
-    """A model file on a device, with a decoder (the beam search unless another is given)."""
+    """A model file on a device, with a decoder (that of `DecodingConfig.for_model` unless another is given)."""
 
     def __init__(self, model: ModelFile, decoder: Decoder | None = None) -> None:
         self.model_file = model
@@ -76,19 +76,24 @@ class Recognizer:
             torch.set_num_threads(threads)
         recognizer = cls(load_model(path, choose_device(device)))
         if decoding:
-            recognizer.decoder = make_decoder(config, recognizer.tokenizer, recognizer.frame_seconds, warnings.warn)
+            recognizer.decode_with(config, warnings.warn)
         return recognizer
 
     @property
     def decoder(self) -> Decoder:
         """What turns emissions into text; the default is made when it is first asked for, and imports numba."""
         if self._decoder is None:
-            self._decoder = make_decoder(DecodingConfig(), self.tokenizer, self.frame_seconds)
+            self.decode_with(DecodingConfig())
+            assert self._decoder is not None
         return self._decoder
 
     @decoder.setter
     def decoder(self, decoder: Decoder) -> None:
         self._decoder = decoder
+
+    def decode_with(self, config: DecodingConfig, warn: Callable[[str], None] = lambda message: None) -> None:
+        """Make the decoder of these options; see `make_decoder`."""
+        self._decoder = make_decoder(config, self.tokenizer, self.frame_seconds, warn, self.model_file)
 
     @property
     def device(self) -> torch.device:
@@ -114,8 +119,10 @@ class Recognizer:
         audio = read_recording(recording, self.rate, channel, raw, self.longest)
         if audio is None:
             return self._transcribe_long(recording, channel, None, nbest, raw, BATCH_SECONDS[self.device.type])
-        [log_probs] = self.acoustics.emissions_unless_silent([audio.samples], audio.silent[0])
-        hypotheses = self.decoder.decode(log_probs)[: max(nbest, 1)]
+        states = reads_states(self.decoder)
+        compute = self.acoustics.encoded_unless_silent if states else self.acoustics.emissions_unless_silent
+        [utterance] = compute([audio.samples], audio.silent[0])
+        hypotheses = self.decoder.decode(utterance)[: max(nbest, 1)]
         return self._transcript(recording, audio, None, audio.silent[0], hypotheses)
 
     def transcribe_many(
@@ -183,7 +190,11 @@ class Recognizer:
     def emissions_of(
         self, source: Any, *, channel: str | int = "mix", raw: RawFormat | None = None
     ) -> RecordingEmissions:
-        """Log-probabilities of one channel of a recording of any length, read window by window where it is long."""
+        """Log-probabilities of one channel of a recording of any length, read window by window where it is long.
+
+        Raises UsageError for a model without a trained CTC layer.
+        """
+        self.model_file.need_ctc("alignment")
         recording = rereadable(as_recording(source))
         with open_recording(recording, self.rate, recording.channel_or(channel), raw) as samples:
             if self.windows is None or samples.seconds <= longest_piece(self.windows, self.model_file.training):
@@ -239,11 +250,14 @@ class Recognizer:
         """Recognize recordings in memory in batches of similar length, and yield them in their order."""
         waveforms = [waveform for item in items for waveform in item.waveforms]
         hypotheses: list[list[Hypothesis] | AsrError] = [[] for _ in waveforms]
+        states, acoustics = reads_states(self.decoder), self.acoustics
+        compute = acoustics.encoded_or_errors if states else acoustics.emissions_or_errors
+        silence = acoustics.encoded_silence if states else acoustics.silence
         for batch in _batches(waveforms, batch_seconds * self.rate, self.acoustics.full):
-            emissions = self.acoustics.emissions_or_errors([waveforms[i].samples for i in batch])
+            emissions: list[Any] = [*compute([waveforms[i].samples for i in batch])]
             for place, i in enumerate(batch):
                 if waveforms[i].silent:
-                    emissions[place] = self.acoustics.silence(len(waveforms[i].samples))
+                    emissions[place] = silence(len(waveforms[i].samples))
             for i, found in zip(batch, self._decode(emissions), strict=True):
                 hypotheses[i] = found
         following = iter(hypotheses)
@@ -251,7 +265,7 @@ class Recognizer:
             channels = [(waveform, next(following)) for waveform in item.waveforms]
             yield item.recording, self._transcripts(item, channels, nbest)
 
-    def _decode(self, emissions: Sequence[np.ndarray | AsrError]) -> list[list[Hypothesis] | AsrError]:
+    def _decode(self, emissions: Sequence[Any]) -> list[list[Hypothesis] | AsrError]:
         """The hypotheses of each utterance of a batch, or an error in their place."""
         many = getattr(self.decoder, "decode_many", None)
         if many is not None:

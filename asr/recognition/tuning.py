@@ -166,6 +166,7 @@ def tune_on_manifest(
     from asr.decoding.make import DecodingConfig, make_decoder
 
     refuse_test_set(manifest)
+    recognizer.model_file.need_ctc("tuning")
     config = DecodingConfig(lm=lm, lexicon=lexicon)
     search = make_decoder(config, recognizer.tokenizer, recognizer.frame_seconds, warn)
     assert isinstance(search, BeamSearch)

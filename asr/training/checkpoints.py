@@ -112,6 +112,7 @@ def check_resume(checkpoint: Path, saved: dict[str, Any], config: TrainConfig) -
     settings: list[tuple[str, Any, Any]] = [
         ("task", saved["config"].get("task", "ctc"), config.task),
         ("init", began or "nothing", begins or "nothing"),
+        ("model.decoder", saved["config"].get("model", {}).get("decoder"), to_dict(config.model).get("decoder")),
         ("encoder_lr_factor", saved["config"].get("encoder_lr_factor", 1.0), config.encoder_lr_factor),
     ]
     for section in ("model", "features", "text"):

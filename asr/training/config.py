@@ -244,6 +244,13 @@ def parse_config(values: dict[str, Any], resume: str = "never") -> TrainConfig:
     config = from_dict(TrainConfig, with_initial_model(values, resume))
     if not config.objectives:
         raise ConfigError("objectives: name at least one, for example {ctc: 1.0}")
+    if config.model.decoder and "attention" not in config.objectives:
+        raise ConfigError(
+            "objectives: nothing trains model.decoder: add attention, for example {ctc: 0.3, attention: 0.7}, or set "
+            "model.decoder: null"
+        )
+    if "attention" in config.objectives and "ctc" not in config.objectives and config.task.startswith("ctc"):
+        raise ConfigError(f"task: {config.task} decodes with CTC, which no objective trains: set task: attention")
     if not config.trainer:
         return config
     from pytorch_lightning import Trainer

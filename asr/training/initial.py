@@ -56,7 +56,7 @@ def with_initial_model(values: dict[str, Any], resume: str = "never") -> dict[st
             found += _differences(section, given, known)
             continue
         ours = from_dict(kind, known | dict(given), section)
-        found += _differences(section, to_dict(ours), known, getattr(theirs, "SHAPELESS", ()))
+        found += _differences(section, to_dict(ours), known, ("decoder", *getattr(theirs, "SHAPELESS", ())))
         result[section] = to_dict(ours)
     _refuse(found, init)
     return result
@@ -78,7 +78,7 @@ class InitialModel:
         file = load_model(path)
         theirs = to_dict(file.model_config)
         found = _differences("features", to_dict(features), to_dict(file.feature_config))
-        found += _differences("model", to_dict(model), theirs, file.model_config.SHAPELESS)
+        found += _differences("model", to_dict(model), theirs, ("decoder", *file.model_config.SHAPELESS))
         _refuse(found, init)
         training = file.training
         record = {
@@ -94,7 +94,8 @@ class InitialModel:
         """Give `model` the encoder's weights, and the rows of the output layer of symbols that both tokenizers have.
 
         The blank is one of them; a letter that the model has only in the other case takes that row. The other rows are
-        left as they were drawn. Returns what was done, in a line.
+        left as they were drawn. So is an attention decoder, unless it is of the same shape and for the same symbols.
+        Returns what was done, in a line.
         """
         model.encoder.load_state_dict(self.file.model.encoder.state_dict())  # type: ignore[attr-defined]
         labels = self.file.tokenizer.labels
@@ -106,6 +107,10 @@ class InitialModel:
                 mine.index_copy_(dim, ours, other.index_select(dim, theirs))
         same = tokenizer.labels == self.file.tokenizer.labels
         rows = "its output layer" if same else f"{len(shared)} of {tokenizer.vocab_size} rows of the output layer"
+        decoder = self.file.model.decoder
+        if model.decoder and decoder and same and model.decoder.config == decoder.config:
+            model.decoder.load_state_dict(decoder.state_dict())
+            rows += " and its attention decoder"
         return f"beginning from {self.record['file']}: its encoder and {rows}"
 
 

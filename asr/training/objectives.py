@@ -9,6 +9,7 @@ from torch import nn
 
 from asr.config import from_dict, nearest
 from asr.model.acoustic import AcousticModel
+from asr.training.losses.attention import AttentionObjective
 from asr.training.losses.autoencoder import AutoEncoderObjective
 from asr.training.losses.consistency import ConsistencyObjective
 from asr.training.losses.ctc import CTCObjective
@@ -32,6 +33,7 @@ OBJECTIVES: dict[str, Any] = {
     "l2": L2Objective,
     "entropy": EntropyObjective,
     "label_smoothing": LabelSmoothingObjective,
+    "attention": AttentionObjective,
 }
 
 

@@ -18,7 +18,9 @@ from asr.scoring.edits import score
 from asr.text.normalize import normalize
 from asr.text.tokenizer import Tokenizer
 from asr.training.dataset import Batch
+from asr.training.losses.attention import attention_loss, padded_tokens
 from asr.training.losses.ctc import ctc_loss
+from asr.types import ConfigError
 
 
 class Task(Protocol):
@@ -102,11 +104,17 @@ class CTCTask:
             self._add(index, "")
         if outputs is None:
             return
+        total, tokens, texts = self.decoded(outputs, batch)
+        self.loss += torch.stack([total, tokens]).double().cpu()
+        for index, text in zip(batch.indices, texts, strict=True):
+            self._add(index, text)
+
+    def decoded(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor, list[str]]:
+        """The loss of a batch in nats, its number of target tokens, and the text of each utterance."""
         result = ctc_loss(outputs.log_probs, outputs.lengths, batch.tokens, batch.token_lengths)
-        self.loss += torch.stack([result.total, result.tokens]).double().cpu()
-        emissions = outputs.log_probs.cpu()
-        for index, emission, frames in zip(batch.indices, emissions, outputs.lengths.tolist(), strict=True):
-            self._add(index, self.decoder.decode(emission[:frames])[0].text)
+        emissions = zip(outputs.log_probs.cpu(), outputs.lengths.tolist(), strict=True)
+        texts = [self.decoder.decode(emission[:frames])[0].text for emission, frames in emissions]
+        return result.total, result.tokens, texts
 
     def totals(self) -> Tensor:
         characters = score(self.references, self.hypotheses, "char").counts
@@ -159,10 +167,27 @@ class PhoneTask(CTCTask):
     rates = _rates("ctc-phones")
 
 
+class AttentionTask(CTCTask):
+    """Task `attention`: as `ctc`, but the attention decoder decodes, greedily, and its cross-entropy is the loss."""
+
+    def __init__(self, model: AcousticModel, tokenizer: Tokenizer, normalizer: str, dev: Manifest) -> None:
+        super().__init__(model, tokenizer, normalizer, dev)
+        if model.decoder is None:
+            raise ConfigError("task: attention needs a model with a decoder: set model.decoder")
+        self.attention, self.tokenizer = model.decoder, tokenizer
+
+    def decoded(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor, list[str]]:
+        tokens, counts = padded_tokens(batch, outputs.states.device)
+        loss = attention_loss(self.attention(outputs.states, outputs.lengths, tokens), tokens, counts)
+        found = self.attention.greedy(outputs.states, outputs.lengths)
+        return loss, counts.sum().clamp(min=1), [self.tokenizer.decode(ids) for ids in found]
+
+
 # Made with (model, tokenizer, normalizer, dev); the name is `task` in the configuration and in the model file.
 TASKS: dict[str, Any] = {
     "ctc": CTCTask,
     "ctc-characters": CharacterTask,
     "ctc-spaced": SpacedCharacterTask,
     "ctc-phones": PhoneTask,
+    "attention": AttentionTask,
 }

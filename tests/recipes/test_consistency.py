@@ -58,7 +58,7 @@ def test_nothing_is_copied(name: str) -> None:
     if name not in _LONGER:
         lines = (folder / "prepare.py").read_text(encoding="utf-8").splitlines()
         assert len(lines) <= LONGEST_PREPARATION
-    for path in folder.glob("*.yaml"):
+    for path in [*folder.glob("*.yaml"), *folder.glob("systems/*.yaml")]:
         read_config(path)
 
 

@@ -20,8 +20,9 @@ import asr.recipe.results
 import asr.recipe.steps
 from asr.corpus.manifest import Utterance, write_manifest
 from asr.files import Stamp, differences
+from asr.lm.ngram import NGramLM
 from asr.recipe.corpus import Corpus
-from asr.recipe.results import results_table
+from asr.recipe.results import evaluate_all, results_table
 from asr.recipe.run import main
 from asr.training.config import TrainConfig
 from asr.training.process import Interrupted
@@ -35,6 +36,19 @@ data:
   dev: data/toy/dev.jsonl
   test: {one: data/toy/one.jsonl, two: data/toy/two.jsonl}
 trainer: {max_epochs: 3}
+"""
+
+ARPA = """\\data\\
+ngram 1=5
+
+\\1-grams:
+-0.9 <unk>
+-0.9 <s>
+-0.9 </s>
+-0.3 a
+-0.3 b
+
+\\end\\
 """
 
 
@@ -148,6 +162,29 @@ def test_everything_once_and_then_nothing(toy: Toy, capsys: pytest.CaptureFixtur
         "[average] nothing to do (averaging.kind is ema)",
         "[lm] nothing to do (lm.order is 0)",
     ]
+
+
+def test_every_test_set_is_decoded_by_every_decoder_of_the_model(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[tuple[str, str]] = []
+
+    class Decoding:
+        def __init__(self, path: Path, decoder: str) -> None:
+            self.decoder = decoder
+
+        def decode_with(self, config: Any) -> None:
+            self.decoder = config.decoder
+
+    def evaluate(recognizer: Decoding, manifest: str) -> Any:
+        used.append((Path(manifest).stem, recognizer.decoder))
+        return toy.evaluate(recognizer, manifest)
+
+    monkeypatch.setattr(asr, "load", Decoding)
+    monkeypatch.setattr(asr.recipe.results, "evaluate", evaluate)
+    assert toy.run("model.decoder={}", "objectives={ctc: 0.3, attention: 0.7}")[0] == 0
+    assert used == [(name, decoder) for name in ("one", "two") for decoder in ("greedy", "joint", "attention")]
+    used.clear()
+    assert toy.run("model.decoder={}", "objectives={attention: 1}", "task=attention")[0] == 0
+    assert used == [("one", "attention"), ("two", "attention")]
 
 
 def test_changed_source_prepares_again_but_trains_only_on_other_data(toy: Toy) -> None:
@@ -422,3 +459,24 @@ def test_the_table_leads_with_the_rate_of_the_task() -> None:
     assert table("ctc-phones")[0] == ["test", "set", "decoder", "utterances", "PER", *interval, "phones"]
     assert table("ctc-phones")[1][3] == "50.00%"
     assert table("ctc-spaced")[0] == ["test", "set", "decoder", "utterances", "CER", *interval, "characters"]
+
+
+def test_each_row_is_of_its_own_decoder(tiny_model: Path, write_audio: Any, tmp_path: Path) -> None:
+    sets = {}
+    for name in ("one", "two"):
+        audio = write_audio(tmp_path / f"{name}.wav", seconds=3.0)
+        sets[name] = str(tmp_path / f"{name}.jsonl")
+        write_manifest(Path(sets[name]), [Utterance(name, str(audio), 3.0, "a b")])
+    (tmp_path / "lm.arpa").write_text(ARPA, encoding="utf-8")
+    NGramLM.read(tmp_path / "lm.arpa").write_binary(tmp_path / "words.lm")
+
+    def rows(*names: str) -> dict[tuple[str, str], Any]:
+        places = [(name, decoding) for name in names for decoding in ("greedy", "beam+lm")]
+        folders = {place: tmp_path / "_".join(place) for place in places}
+        found = evaluate_all(tiny_model, sets, folders, tmp_path / "words.lm")
+        return {(row["set"], row["decoding"]): row["cer"] for row in found}
+
+    together = rows("one", "two")
+    assert together == rows("two", "one")
+    for name in sets:  # or the order would not matter
+        assert together[name, "greedy"] != together[name, "beam+lm"]
