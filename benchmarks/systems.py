@@ -48,7 +48,7 @@ MARKER = "<!-- What is below this line is written by hand, and kept. -->\n"
 HEAD = """# Recurrent systems on AN4
 
 Each system of [recipes/an4/systems](../recipes/an4/systems) was trained with the same budget, epochs: {epochs}, and the
-settings of its file and of the command. The best model on dev was evaluated, greedily unless another decoder is named.
+settings of its file and of the command. The best model on dev was evaluated, greedily or with the decoder named.
 Rows are sorted by dev WER. Rates are percentages with 95 % intervals: errors are summed over the seeds, and speakers
 resampled, in pairs for differences. The seconds of an epoch are a median and include its validation.
 
@@ -151,8 +151,9 @@ def run_all(jobs: Sequence[Job], args: argparse.Namespace) -> int:
                 RESULTS.parent.mkdir(exist_ok=True)
                 with RESULTS.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
-                rates = ", ".join(f"{name} {_pooled([row], name).rate:.2%}" for name in SETS)
-                say(f"{job.name}: {rates}, {row['seconds_per_epoch']:.1f} s an epoch")
+                for name, found in entries([row]).items():
+                    rates = ", ".join(f"{part} {pooled(found, part).rate:.2%}" for part in SETS)
+                    say(f"{name}, seed {job.seed}: {rates}, {row['seconds_per_epoch']:.1f} s an epoch")
     except KeyboardInterrupt:
         for _, process in running.values():
             process.terminate()
@@ -224,15 +225,20 @@ def chosen_rows(rows: Sequence[dict[str, Any]], epochs: int, settings: Sequence[
     return list({(row["system"], row["seed"]): row for row in mine}.values())
 
 
-def _decoded(row: dict[str, Any], name: str, decoder: str) -> dict[str, list[Any]] | None:
-    """What a decoder made of a set; a model that is not decoded greedily has another first decoder."""
-    found: dict[str, dict[str, list[Any]]] = row[name]
-    return found.get(decoder) or (next(iter(found.values())) if decoder == "greedy" else None)
+def entries(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of all seeds of each system, once more for each decoder beside `greedy`, by names for people."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        for decoder in row["test"]:
+            if not decoder.startswith("beam"):
+                name = row["system"] if decoder == "greedy" else f"{row['system']}, {decoder}"
+                found.setdefault(name, []).append(row | {"decoder": decoder})
+    return found
 
 
-def _pooled(rows: Sequence[dict[str, Any]], name: str, decoder: str = "greedy") -> Score:
-    """The score of a set with the errors of each utterance summed over the rows, which are seeds."""
-    parts = [part for row in rows if (part := _decoded(row, name, decoder))]
+def pooled(rows: Sequence[dict[str, Any]], name: str, decoder: str = "") -> Score:
+    """The score of a set with the errors of each utterance summed over rows of `entries`, which are seeds."""
+    parts = [row[name][decoder or row["decoder"]] for row in rows]
     errors, words = (np.sum([part[key] for part in parts], axis=0) for key in ("errors", "words"))
     counts = tuple(EditCounts(int(e), 0, 0, 0, int(w)) for e, w in zip(errors, words, strict=True))
     return Score("word", counts, tuple(parts[0]["speakers"]))
@@ -243,32 +249,30 @@ def report(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> None:
     if not rows:
         say("nothing is finished with these epochs and settings: there is no report")
         return
-    systems: dict[str, list[dict[str, Any]]] = {}
-    for row in sorted(rows, key=lambda row: row["seed"]):
-        systems.setdefault(row["system"], []).append(row)
-    order = sorted(systems, key=lambda system: _pooled(systems[system], "dev").rate)
+    found = entries(rows)
+    order = sorted(found, key=lambda name: pooled(found[name], "dev").rate)
     lm = any("beam+lm" in row["test"] for row in rows)
     heads = ["system", "parameters", "s an epoch", "dev WER", "test WER", "test WER of each seed"]
-    heads += [f"test, minus {BASELINE}"] if BASELINE in systems else []
+    heads += [f"test, minus {BASELINE}"] if BASELINE in found else []
     heads += ["test WER, 3-gram model"] if lm else []
     table = [heads, ["---"] * len(heads)]
-    for system in order:
-        mine = systems[system]
-        link = f"[{system}](../recipes/an4/systems/{system}.yaml)"
+    for name in order:
+        mine = found[name]
         seconds = statistics.median(row["seconds_per_epoch"] for row in mine)
-        cells = [link, f"{mine[0]['parameters'] / 1e6:.2f} M", f"{seconds:.1f}"]
-        cells += [_cell(_pooled(mine, name)) for name in SETS]
-        cells.append(", ".join(f"{100 * _pooled([row], 'test').rate:.1f}" for row in mine))
-        if BASELINE in systems:
-            cells.append("" if system == BASELINE else _difference(systems[BASELINE], mine))
+        cells = [f"[{name}](../recipes/an4/systems/{mine[0]['system']}.yaml)"]
+        cells += [f"{mine[0]['parameters'] / 1e6:.2f} M", f"{seconds:.1f}"]
+        cells += [_cell(pooled(mine, part)) for part in SETS]
+        cells.append(", ".join(f"{100 * pooled([row], 'test').rate:.1f}" for row in mine))
+        if BASELINE in found:
+            cells.append("" if name == BASELINE else _difference(found[BASELINE], mine))
         if lm:
-            with_lm = [row for row in mine if "beam+lm" in row["test"]]
-            cells.append(_cell(_pooled(with_lm, "test", "beam+lm")) if with_lm else "")
+            with_lm = [row for row in mine if "beam+lm" in row["test"] and row["decoder"] == "greedy"]
+            cells.append(_cell(pooled(with_lm, "test", "beam+lm")) if with_lm else "")
         table.append(cells)
     lines = ["| " + " | ".join(cells) + " |" for cells in table]
     kept = REPORT.read_text(encoding="utf-8").partition(MARKER)[2] if REPORT.exists() else ""
     write_text(REPORT, "\n".join([_head(rows, args), *lines, "", MARKER]) + kept)
-    draw(order, systems, RESULTS.with_suffix(".png"))
+    draw(order, found, RESULTS.with_suffix(".png"))
     print("\n".join(lines))
 
 
@@ -298,14 +302,14 @@ def _difference(baseline: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any
     seeds = {row["seed"] for row in rows} & {row["seed"] for row in baseline}
     if not seeds:
         return ""
-    a, b = (_pooled([row for row in side if row["seed"] in seeds], "test") for side in (baseline, rows))
+    a, b = (pooled([row for row in side if row["seed"] in seeds], "test") for side in (baseline, rows))
     units, _ = resampling_units(np.concatenate([a.errors_and_lengths, b.errors_and_lengths], axis=1), a.speakers)
     found = paired_bootstrap(units[:, :2], units[:, 2:])
     low, high = found.interval
     return f"{100 * found.difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
-def draw(order: Sequence[str], systems: dict[str, list[dict[str, Any]]], path: Path) -> None:
+def draw(order: Sequence[str], found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Dev and test rates with their intervals, and the test rate of each seed; the best on dev on top."""
     import matplotlib
 
@@ -314,14 +318,14 @@ def draw(order: Sequence[str], systems: dict[str, list[dict[str, Any]]], path: P
 
     figure, axes = pyplot.subplots(figsize=(7, 1.2 + 0.36 * len(order)), layout="constrained")
     for name, color, shift in (("dev", "tab:gray", -0.16), ("test", "tab:blue", 0.16)):
-        scores = [_pooled(systems[system], name) for system in order]
+        scores = [pooled(found[system], name) for system in order]
         rates = np.array([100 * s.rate for s in scores])
         limits = 100 * np.array([s.interval for s in scores]).T
         bars = np.abs(limits - rates)
         places = np.arange(len(order)) + shift
         axes.errorbar(rates, places, xerr=bars, fmt="o", color=color, label=f"{name}, 95 % interval", markersize=5)
     for place, system in enumerate(order):
-        seeds = [100 * _pooled([row], "test").rate for row in systems[system]]
+        seeds = [100 * pooled([row], "test").rate for row in found[system]]
         axes.plot(seeds, [place + 0.16] * len(seeds), "|", color="black", label="" if place else "test, each seed")
     axes.set_yticks(range(len(order)), order)
     axes.invert_yaxis()

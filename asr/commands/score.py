@@ -210,6 +210,7 @@ def _text(test_set: TestSet, sets: list[ScoredSet], limit: int | None) -> str:
         f"{test_set.hypothesis_path} against {test_set.reference_path}: {', '.join(facts)}",
         text_table(["", "normalizer", "rate", *RATE_HEADER[:-1], "reference", "SER"], rows, left=2),
         f"    (intervals: bootstrap over {first.words.interval_units})",
+        *([first.speaker_spread.text()] if first.speaker_spread else []),
     ]
     return "\n".join([*lines, "", first.sclite_text(limit), "", first.tables(limit)]).rstrip()
 

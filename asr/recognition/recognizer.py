@@ -231,6 +231,7 @@ class Recognizer:
         batch_seconds: float,
     ) -> Transcript:
         on_text = self.on_text
+        live = recording.live and not reads_states(self.decoder)  # which decodes whole windows
         with open_recording(recording, self.rate, read_channel, raw) as samples:
             hypotheses = recognize_long(
                 self.acoustics,
@@ -240,7 +241,7 @@ class Recognizer:
                 nbest=nbest,
                 batch_seconds=batch_seconds,
                 on_text=None if on_text is None else lambda text: on_text(recording, text),
-                emissions=streamed(self.acoustics, samples) if recording.live else None,
+                emissions=streamed(self.acoustics, samples) if live else None,
             )
             return self._transcript(recording, samples, channel, samples.silent, hypotheses)
 

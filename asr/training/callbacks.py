@@ -35,6 +35,12 @@ class MovingAverage(WeightAveraging):
         """Its state in checkpoints has the name of Lightning's own, which wrote the older ones."""
         return WeightAveraging.__qualname__
 
+    @property
+    def module(self) -> torch.nn.Module:
+        """A copy of the run's module that holds the averages."""
+        assert self._average_model is not None
+        return self._average_model.module
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
@@ -180,11 +186,11 @@ class SaveOnInterrupt(Callback):
 
     A signal inside a step must wait for its end: only there are weights, optimizer and position consistent. After the
     last step of an epoch the validation comes first, or no run would ever see it, and the first step after that. All
-    ranks agree on it, so that none is left waiting in a collective.
+    ranks agree on it, so that none is left waiting in a collective, and only where all are alike: every `every` steps.
     """
 
-    def __init__(self, directory: Path, minutes: float, signals: Signals) -> None:
-        self.directory, self.minutes, self.signals = directory, minutes, signals
+    def __init__(self, directory: Path, minutes: float, signals: Signals, every: int = 1) -> None:
+        self.directory, self.minutes, self.signals, self.every = directory, minutes, signals, every
         self._saved_at = time.monotonic()
         self._saved_step = -1
 
@@ -210,6 +216,7 @@ class SaveOnInterrupt(Callback):
     ) -> None:
         every = trainer.accumulate_grad_batches  # accumulated gradients are not part of a checkpoint
         if trainer.world_size > 1:
+            every *= self.every
             every *= max(1, AGREE_BATCHES // every)
         if (batch_idx + 1) % every and not trainer.is_last_batch:
             return

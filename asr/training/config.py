@@ -106,6 +106,9 @@ class OptimizerConfig:
     `plateau` multiplies the rate by `plateau_factor` when more than `plateau_patience` validations in a row were not
     the best yet. `final_lr` is the fraction of `lr` at which cosine and one-cycle end; `gradient_clip` bounds the
     gradient norm.
+
+    With several processes, `sync_every` 1 is one step of all on the mean of their gradients (DDP). With N above 1 each
+    process takes N steps on its own batches, then all average what they have learned (local SGD).
     """
 
     lr: float = 1e-3
@@ -118,8 +121,11 @@ class OptimizerConfig:
     plateau_factor: float = 0.5
     plateau_patience: int = 3
     gradient_clip: float = 5.0
+    sync_every: int = 1
 
     def __post_init__(self) -> None:
+        if self.sync_every < 1:
+            raise ValueError(f"sync_every must be at least 1, found {self.sync_every}")
         for name in ("lr", "eps", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, found {getattr(self, name):g}")

@@ -22,6 +22,7 @@ from asr.text.tokenizer import Tokenizer
 from asr.training.config import OptimizerConfig, TrainConfig
 from asr.training.data import UnreadableCount
 from asr.training.dataset import Batch
+from asr.training.distribution import GlobalBatch
 from asr.training.losses.objective import ObjectiveLoss
 from asr.training.objectives import build_objective, objective_weight
 from asr.training.tasks import TASKS, Task
@@ -57,6 +58,7 @@ class SpeechModule(pl.LightningModule):
         if self.views > 1:
             masks = int(round(config.view_time_masks * self.augment.time_masks, 6))  # 1.15 * 100 is below 115
             self.augment = replace(self.augment, time_masks=masks)
+        self.step = GlobalBatch(apart=config.optimizer.sync_every > 1)
         self._learns = True  # the encoder
         self._augments = self.augment.time_masks > 0 or self.augment.frequency_masks > 0
         if self.views > 1 and not self._augments:
@@ -106,20 +108,28 @@ class SpeechModule(pl.LightningModule):
             return spec_augment(features, frames, self.augment, seeds, normalized), lengths
 
         outputs = self.model.outputs(batch.waveforms, batch.lengths, augment if self._augments else None)
-        size = len(batch.indices)
+        tokens = max(1, sum(batch.token_lengths.tolist()))
+        # The mean of an epoch, too, is one over tokens. Lightning divides the count of all ranks by their number, and
+        # keeps a whole number.
+        counted = {"batch_size": tokens * self.step.processes, "sync_dist": True}
         batch = batch if self.views == 1 else batch.repeated(self.views)
         losses = []
         for name, setting in self.run_config.objectives.items():
             result: ObjectiveLoss = self.objectives[name](outputs, batch)
             losses.append(objective_weight(setting) * result.loss)
-            self.log(f"train/{name}", result.loss.detach(), on_step=False, on_epoch=True, batch_size=size)
+            self.log(f"train/{name}", result.loss.detach(), on_step=False, on_epoch=True, **counted)
             for key, value in result.sums.items():
-                self.log(f"train/{key}", value.float() / self.views, on_step=False, on_epoch=True, reduce_fx="sum")
+                value = value.float() / self.views
+                self.log(f"train/{key}", value, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True)
             for key, value in result.means.items():
-                self.log(f"train/{key}", value, on_step=False, on_epoch=True, batch_size=size)
+                self.log(f"train/{key}", value, on_step=False, on_epoch=True, **counted)
         loss = torch.stack(losses).sum()
-        self.log("train/loss", loss.detach(), on_step=True, on_epoch=True, batch_size=size)
+        self.log("train/loss_epoch", loss.detach(), on_step=False, on_epoch=True, **counted)
+        self.step.add(loss, tokens)
         return loss
+
+    def backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
+        super().backward(self.step.weighted(loss), *arguments, **options)
 
     def configure_gradient_clipping(
         self,
@@ -130,6 +140,9 @@ class SpeechModule(pl.LightningModule):
         if self._frozen:
             for parameter in self.model.encoder.parameters():
                 parameter.grad = None  # the optimizer passes over it, and begins with it when it learns
+        loss = self.step.finish(self.parameters())
+        if loss is not None:
+            self.log("train/loss_step", loss, on_step=True, on_epoch=False)
         limit = self.run_config.optimizer.gradient_clip or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(), limit)
         self.log("train/gradient_norm", norm, on_step=True, on_epoch=False)
@@ -140,6 +153,7 @@ class SpeechModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         self.unreadable.utterances //= self.trainer.world_size
+        self.step.begin(self.trainer)
 
     def on_validation_epoch_start(self) -> None:
         self.task.start()

@@ -69,6 +69,8 @@ def quiet_lightning() -> None:
     """Lightning's notices are for its developers; ours say what a user needs."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Except for this one: a process that it started has ended, and it kills all others.
+    logging.getLogger("lightning_fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
     messages = ("does not have many workers", "Checkpoint directory", "number of training batches", "LeafSpec")
     for message in messages:
         warnings.filterwarnings("ignore", f".*{message}.*")

@@ -18,6 +18,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from asr.config import to_dict
@@ -42,12 +43,13 @@ from asr.training.checkpoints import (
 from asr.training.config import TrainConfig, manifests, trainer_settings
 from asr.training.data import KeepPosition, SpeechDataModule, describe_mix, make_tokenizer, training_manifest
 from asr.training.dataset import prepare_workers
+from asr.training.distribution import PeriodicAverage, lost_process
 from asr.training.initial import InitialModel
 from asr.training.measure import find_batch, refused
 from asr.training.module import SpeechModule
 from asr.training.process import Interrupted, handled_signals, is_first_process, locked, quiet_lightning, say
 from asr.training.record import draw_learning_curve, provenance, read_metrics
-from asr.training.tasks import Task, format_rates
+from asr.training.tasks import format_rates
 from asr.types import AsrError, ConfigError
 
 MODEL = "model.asr"
@@ -104,9 +106,9 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
         pl.seed_everything(config.seed, verbose=False)
         module = SpeechModule(config, tokenizer, train_set, dev_set)
         data = SpeechDataModule(config, tokenizer, train_set, dev_set)
-        saver = SaveOnInterrupt(output, config.checkpoint_minutes, signals)
+        saver = SaveOnInterrupt(output, config.checkpoint_minutes, signals, config.optimizer.sync_every)
         best = KeepBest(saver, module.task, keep=config.averaging.last_k if config.averaging.kind == "last_k" else 1)
-        trainer = _trainer(config, output, module.task, [saver, best])
+        trainer = _trainer(config, output, module, [saver, best])
         if is_first_process():
             _record(config, output, train_set, dev_set)
         say(_description(config, train_set, dev_set, module))
@@ -126,7 +128,7 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
                 raise Interrupted(signal.SIGTERM) from None
             except Exception as error:
                 short = out_of_memory(error)
-                if message := _explained(error, config):
+                if message := _explained(error, config, trainer.global_rank):
                     raise message from error
                 if not short:
                     raise
@@ -171,10 +173,14 @@ def _description(config: TrainConfig, train_set: Manifest, dev_set: Manifest, mo
     return text
 
 
-def _trainer(config: TrainConfig, output: Path, task: Task, saving: list[Callback]) -> pl.Trainer:
+def _trainer(config: TrainConfig, output: Path, module: SpeechModule, saving: list[Callback]) -> pl.Trainer:
+    task = module.task
     callbacks: list[Callback] = [KeepPosition(), DataWait(), EpochReport(task, config.blank_plateau_epochs)]
-    if config.averaging.kind == "ema":
-        callbacks.append(MovingAverage(config.averaging.ema_decay))
+    moving_average = MovingAverage(config.averaging.ema_decay) if config.averaging.kind == "ema" else None
+    if moving_average:
+        callbacks.append(moving_average)
+    if (every := config.optimizer.sync_every) > 1:
+        callbacks.append(PeriodicAverage(every, module.step, moving_average))
     if config.early_stopping > 0:
         callbacks.append(EarlyStopping(monitor=task.monitor, mode=task.mode, patience=config.early_stopping))
     # After the averaging callback: a checkpoint must hold the average of the step it was saved at.
@@ -189,7 +195,7 @@ def _trainer(config: TrainConfig, output: Path, task: Task, saving: list[Callbac
     logs = output / "logs"
     loggers = [TensorBoardLogger(logs, name="tensorboard", version=""), CSVLogger(logs, name="csv")]
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             **settings,
             plugins=plugins,
             callbacks=callbacks,
@@ -199,6 +205,9 @@ def _trainer(config: TrainConfig, output: Path, task: Task, saving: list[Callbac
         )
     except Exception as error:  # there is nothing but the settings that could be wrong
         raise refused(error) from error
+    if every > 1 and trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
+        raise ConfigError("optimizer.sync_every needs trainer.strategy=ddp (or auto)")
+    return trainer
 
 
 def _finish(
@@ -260,10 +269,17 @@ def _memory_advice(bound: float, largest: Callable[[float], float] | None) -> st
     )
 
 
-def _explained(error: Exception, config: TrainConfig) -> AsrError | None:
+def _explained(error: Exception, config: TrainConfig, rank: int) -> AsrError | None:
     """What is behind an error during the training, in one line; None where that is not known."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return AsrError(f"{error.filename or config.output}: cannot be written: {error.strerror}")
+    if lost_process(error):
+        last = Path(config.output) / LAST
+        go_on = f"to go on from {last}" if last.exists() else "to begin again: nothing was saved yet"
+        return AsrError(
+            f"process {rank + 1} has lost another process of this run, which has ended (see its messages) or "
+            f"cannot be reached: start all of them again {go_on}"
+        )
     frame = traceback.extract_tb(error.__traceback__)[-1]
     if isinstance(error, ValueError | TypeError | MisconfigurationException) and "lightning" in frame.filename:
         return refused(error)

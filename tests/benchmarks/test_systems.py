@@ -44,21 +44,26 @@ def write_rows(*rows):
 
 
 def test_the_report_is_sorted_by_dev_and_keeps_what_is_written_by_hand(capsys, tmp_path):
+    other_decoder = made_up("l1", 1, [3] * 5, [3] * 5)
+    for part in ("dev", "test"):
+        other_decoder[part] = {"attention": other_decoder[part]["greedy"]}
     write_rows(
         made_up("lstm", 1, [2, 2, 2, 2, 2], [1, 2, 1, 3, 1]),
         made_up("lstm", 2, [2, 2, 2, 2, 2], [2, 2, 1, 3, 2]),
         made_up("gru", 1, [1, 1, 1, 1, 1], [9, 9, 9, 9, 9]),  # an older row of the same run
         made_up("gru", 1, [1, 1, 1, 1, 1], [3, 2, 2, 3, 1]),
         made_up("l1", 1, [0, 0, 0, 0, 0], [0, 0, 0, 0, 0], epochs=9),  # another budget
+        other_decoder,
     )
     assert systems.main(["--report", "--epochs", "3"]) == 0
     text = systems.REPORT.read_text()
     assert "python benchmarks/systems.py --epochs 3 --seeds 1,2 --jobs 2" in text and "a machine." in text
-    gru, lstm = (line.split(" | ") for line in text.splitlines() if line.startswith("| ["))
+    gru, lstm, l1 = (line.split(" | ") for line in text.splitlines() if line.startswith("| ["))
     assert gru[0] == "| [gru](../recipes/an4/systems/gru.yaml)" and gru[1:3] == ["2.50 M", "5.0"]
     assert lstm[2] == "5.5" and lstm[5] == "16.0, 20.0"
     low, high = Score("word", tuple(EditCounts(e, reference_length=20) for e in (3, 4, 2, 6, 3))).interval
     assert lstm[4] == f"**18.0** ({100 * low:.1f} to {100 * high:.1f})"
+    assert l1[0] == "| [l1, attention](../recipes/an4/systems/l1.yaml)" and l1[5] == "30.0"
     assert gru[6].startswith("+6.0 (")  # 22 against the 16 of the seed that both have
     assert systems.RESULTS.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     systems.REPORT.write_text(text + "\nGRUs are fine.\n")

@@ -32,6 +32,7 @@ from asr.types import ConfigError
         ({"averaging": {"ema_decay": 2}}, "averaging: ema_decay must lie in [0, 1)"),
         ({"averaging": {"last_k": 0}}, "averaging: last_k must be at least 1"),
         ({"seed": -1}, "seed must lie in [0, 2^32)"),
+        ({"optimizer": {"sync_every": 0}}, "optimizer: sync_every must be at least 1"),
         ({"trainer": {"accumulate_grad_batches": 0}}, "trainer.accumulate_grad_batches: must be at least 1"),
         ({"seed": 1.5}, "seed: expected a whole number, found 1.5"),
         ({"seed": True}, "seed: expected a whole number, found True"),
