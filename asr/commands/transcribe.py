@@ -179,7 +179,7 @@ def _is_live(recording: Recording, args: argparse.Namespace, recognizer: Recogni
     from asr.recognition.live import can_stream
 
     raw = recording.audio_filepath == STDIN and args.raw_rate is not None and args.channel != "each"
-    return raw and can_stream(recognizer.acoustics)
+    return raw and can_stream(recognizer.acoustics, recognizer.decoder)
 
 
 def _plan(
