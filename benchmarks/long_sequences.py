@@ -241,9 +241,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
     losses.set(xlabel="step", ylabel="CTC loss (nats per symbol)")
     layers.set(xlabel="layer (0: the input of the stack)", ylabel="gradient norm, relative to the last layer's")
     layers.xaxis.get_major_locator().set_params(integer=True)
-    before.legend(frameon=False, fontsize="small", loc="lower left")
-    norms.legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=100)
+    after.legend(*before.get_legend_handles_labels(), frameon=False, fontsize="small", loc="upper right")
+    figure.savefig(path, dpi=80)
 
 
 def show(results: dict[str, Any]) -> None:
