@@ -128,8 +128,7 @@ class Recognizer:
         if audio is None:
             return self._transcribe_long(recording, channel, None, nbest, raw, BATCH_SECONDS[self.device.type])
         states = reads_states(self.decoder)
-        compute = self.acoustics.encoded_unless_silent if states else self.acoustics.emissions_unless_silent
-        [utterance] = compute([audio.samples], audio.silent[0])
+        [utterance] = self.acoustics.emissions_unless_silent([audio.samples], audio.silent[0], states)
         hypotheses = self.decoder.decode(utterance)[: max(nbest, 1)]
         return self._transcript(recording, audio, None, audio.silent[0], hypotheses)
 
@@ -260,13 +259,11 @@ class Recognizer:
         waveforms = [waveform for item in items for waveform in item.waveforms]
         hypotheses: list[list[Hypothesis] | AsrError] = [[] for _ in waveforms]
         states, acoustics = reads_states(self.decoder), self.acoustics
-        compute = acoustics.encoded_or_errors if states else acoustics.emissions_or_errors
-        silence = acoustics.encoded_silence if states else acoustics.silence
-        for batch in _batches(waveforms, batch_seconds * self.rate, self.acoustics.full):
-            emissions: list[Any] = [*compute([waveforms[i].samples for i in batch])]
+        for batch in _batches(waveforms, batch_seconds * self.rate, acoustics.full):
+            emissions = acoustics.emissions_or_errors([waveforms[i].samples for i in batch], states)
             for place, i in enumerate(batch):
                 if waveforms[i].silent:
-                    emissions[place] = silence(len(waveforms[i].samples))
+                    emissions[place] = acoustics.silence(len(waveforms[i].samples), states)
             for i, found in zip(batch, self._decode(emissions), strict=True):
                 hypotheses[i] = found
         following = iter(hypotheses)

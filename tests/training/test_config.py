@@ -182,3 +182,5 @@ def test_a_run_from_when_norm_was_layer_norm_is_resumed_with_the_same_norm() -> 
     check_resume(Path("last.ckpt"), saved, parse_config({"model": {"layer_norm": False}}))
     with pytest.raises(ConfigError, match=r"trained with model\.norm=none, this configuration says layer"):
         check_resume(Path("last.ckpt"), saved, parse_config({}))
+    with pytest.raises(ConfigError, match=r"trained with model\.residual=False, this configuration says True"):
+        check_resume(Path("last.ckpt"), saved, parse_config({"model": {"layer_norm": False, "residual": True}}))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from asr.model.acoustic import AcousticModel
 from asr.model.padding import valid_frames
 
 
@@ -21,6 +22,13 @@ class ObjectiveLoss:
     loss: Tensor
     sums: dict[str, Tensor] = field(default_factory=dict)
     means: dict[str, Tensor] = field(default_factory=dict)
+
+
+class PlainObjective(nn.Module):
+    """An objective without options and parameters, which needs outputs and batch alone."""
+
+    def __init__(self, model: AcousticModel) -> None:
+        super().__init__()
 
 
 def per_token(values: Tensor, lengths: Tensor, token_lengths: Tensor) -> Tensor:
