@@ -250,7 +250,7 @@ def test_a_signal_in_any_step_stops_the_recipe_and_the_same_command_goes_on(
     rest: list[str],
     number: signal.Signals,
 ) -> None:
-    functions = {"prepare": (toy, "prepare"), "tokenizer": (asr.recipe.steps, "make_tokenizer")}
+    functions = {"prepare": (toy, "prepare"), "tokenizer": (asr.recipe.steps, "training_symbols")}
     functions |= {"train": (asr.recipe.steps, "train"), "evaluate one": (asr.recipe.results, "evaluate")}
     functions |= {"table": (Stamp, "write")}
     owner, name = functions[step]
