@@ -259,7 +259,7 @@ def _acquire(path: Path) -> int:
                 pass  # a file system without locks: only the content of the file can tell
             host, process, job = _holder(descriptor)
             elsewhere = bool(host) and host != socket.gethostname() and (not job or job != _job())
-            if elsewhere or (not free and (not process or _alive(process))):
+            if elsewhere or (not free and (not process or alive(process))):
                 where = f"on {host}" if elsewhere else "on this host"
                 remedy = f"if that run is over, remove the lock: rm {path}" if elsewhere else "wait for it, or end it"
                 who = f"process {process}" if process else "another process"
@@ -292,7 +292,7 @@ def _is_same(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
