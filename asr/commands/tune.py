@@ -117,6 +117,6 @@ def _show(study: optuna.Study, output: Path, args: argparse.Namespace) -> int:
     if any(row.state == "complete" for row in found):
         say(f"results and pictures are in {output}; train the best with: asr train {shlex.quote(str(output / BEST))}")
     failed = [row for row in found if row.state == "failed"]
-    for row in failed:
-        say(f"trial {row.trial} failed: {row.error}")
+    if failed:
+        say(f"{len(failed)} trials failed, the first with: {failed[0].error} (the same command runs them again)")
     return 1 if failed else 0

@@ -29,7 +29,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "optuna":
         raise
-    raise AsrError("asr tune needs Optuna: pip install 'optuna>=4' (or pip install 'asr-ctc[tune]')") from error
+    raise AsrError("asr tune needs Optuna: pip install 'optuna>=5' (or pip install 'asr-ctc[tune]')") from error
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -84,7 +84,8 @@ def write_report(study: optuna.Study, output: Path) -> list[Row]:
         best, recipe = complete[0], study.user_attrs["recipe"]
         frozen = study.trials[best.trial]
         values = with_parameters(recipe, study_space(study), frozen.params) | {"output": str(output / "best")}
-        head = f"# Trial {best.trial} of {study.study_name}, best of {len(complete)}: {label(study)} {_rate(study, best)}\n"
+        reached = f"{label(study)} {_rate(study, best)}"
+        head = f"# Trial {best.trial} of {study.study_name}, the best of {len(complete)}: {reached}\n"
         write_text(output / BEST, head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
         _draw(study, found, output)
     return found
@@ -175,7 +176,9 @@ def _importance(study: optuna.Study, found: Sequence[Row], space: Sequence[Dimen
     """How much of the metric's variation each setting explains, by PED-ANOVA (Watanabe et al., 2023)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few trials have equal shares: the picture shows it
-        shares = optuna.importance.get_param_importances(study)
+        shares = optuna.importance.get_param_importances(
+            study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
+        )
     names = list(shares)[::-1]
     bars = axes.barh(names, [100 * shares[name] for name in names], color=_BLUE)
     axes.bar_label(bars, fmt="%.0f %%", padding=3)

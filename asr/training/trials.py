@@ -217,13 +217,15 @@ def _step(plan: Plan, study: optuna.Study, one: Running) -> bool:
             one.process, one.reported, one.started = launch(plan, one.place, folder), 0, time.monotonic()
             return False
     else:
-        if _prunable(plan, one, folder):
+        ended = one.process.poll() is not None
+        worse = _prunable(plan, one, folder)
+        if worse and not ended:
             _end(one)
             remove_checkpoints(one.folds)
             study.tell(one.trial, state=TrialState.PRUNED)
             say(f"trial {one.trial.number}: pruned")
             return True
-        if one.process.poll() is None:
+        if not ended:
             return False
         status, one.process = one.process.returncode, None
         one.seconds += time.monotonic() - one.started

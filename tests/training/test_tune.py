@@ -92,13 +92,13 @@ class Training:
         if (rate := type(self).wer(values)) is None:
             (folder / trials.LOG).write_text("epoch 1\nasr: error: it did not work\n", encoding="utf-8")
             self.returncode = 1
-        elif not self.lasts:
+            return
+        log = folder / "logs" / "csv" / "version_0" / "metrics.csv"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("step,dev/wer\n" + "".join(f"{step},{rate}\n" for step in range(10, 80, 10)), encoding="utf-8")
+        if not self.lasts:
             (folder / "result").write_text(str(rate), encoding="utf-8")
             self.returncode = 0
-        else:
-            (folder / "logs" / "csv" / "version_0").mkdir(parents=True, exist_ok=True)
-            rows = "".join(f"{step},{rate}\n" for step in range(10, 80, 10))
-            (folder / "logs/csv/version_0/metrics.csv").write_text("step,dev/wer\n" + rows, encoding="utf-8")
 
     def poll(self) -> int | None:
         return self.returncode
@@ -175,10 +175,10 @@ def test_folds_by_speaker_give_the_mean_and_its_standard_error(
     for values in training.seen[:3]:
         assert [part["weight"] for part in values["data"]["train"]] == [1.0, 2.0]
         parts = [Path(part["path"]) for part in values["data"]["train"]]
-        read = [[json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] for path in parts]
+        read = [json.loads(line) for path in parts for line in path.read_text(encoding="utf-8").splitlines()]
         held_out = [json.loads(line) for line in Path(values["data"]["dev"]).read_text(encoding="utf-8").splitlines()]
-        assert not {row["speaker"] for row in held_out} & {row["speaker"] for row in sum(read, [])}
-        assert len(sum(read, [])) + len(held_out) == len(rows)
+        assert not {row["speaker"] for row in held_out} & {row["speaker"] for row in read}
+        assert len(read) + len(held_out) == len(rows)
         ids += [row["id"] for row in held_out]
     assert len(ids) == len(set(ids)) == len(rows)
     assert main([*command[:-1], "--folds", "8", "-o", str(tmp_path / "other")]) == 1
@@ -208,7 +208,7 @@ def test_failed_trials_are_named_and_run_again_by_the_next_command(
     training.wer = staticmethod(lambda v: None if v["model"]["hidden_size"] == 16 else 0.5)
     command = ["tune", str(recipe), "model.hidden_size=[8,16,24]", "-o", str(tmp_path / "study")]
     assert main(command) == 1
-    assert "trial 1 failed: it did not work" in capsys.readouterr().err
+    assert "trial 1: failed: it did not work" in capsys.readouterr().err
     training.wer = staticmethod(lambda v: 0.25)
     assert main(command) == 0
     rows = list(csv.DictReader((tmp_path / "study" / "trials.csv").open(encoding="utf-8")))
@@ -250,7 +250,7 @@ def test_a_study_of_another_recipe_or_search_is_refused(
     recipe: Path, training: type[Training], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    command = ["tune", str(recipe), "model.hidden_size=[8,16]", "--storage", url, "-o", str(tmp_path / "study")]
+    command = ["tune", "--storage", url, "-o", str(tmp_path / "study"), str(recipe), "model.hidden_size=[8,16]"]
     assert main([*command, "data.workers=1"]) == 0
     assert main([*command, "data.workers=2"]) == 0 and len(training.seen) == 2  # changes nothing that is learned
     for changed, key in (("optimizer.lr=0.5", "recipe.optimizer.lr"), ("model.layers=[1,2]", "space.model.layers")):
@@ -298,3 +298,30 @@ def test_a_missing_study_and_a_missing_optuna_are_said(
     monkeypatch.delattr("asr.training.study")
     assert main(["tune", "--report", str(tmp_path)]) == 1
     assert "asr tune needs Optuna: pip install" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_real_trainings_side_by_side_are_interrupted_and_go_on(
+    settings: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "study"
+    values = settings(trainer={"max_epochs": 6}) | {"output": str(tmp_path / "tones")}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(values), encoding="utf-8")
+    command = [sys.executable, "-m", "asr", "tune", str(recipe), "model.hidden_size=[8,16]", "--jobs", "2"]
+    command += ["-o", str(output)]
+    with subprocess.Popen(command) as process:
+        folders = [output / "trial-0000", output / "trial-0001"]
+        deadline = time.monotonic() + 100
+        while not all((folder / "last.ckpt").exists() for folder in folders):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        process.kill()  # its trainings do not notice
+    assert main(command[3:]) == 0
+    captured = capfd.readouterr()
+    assert captured.err.count("was interrupted and is run again") == 2
+    assert [line.split()[1] for line in captured.out.splitlines()[1:]] == ["complete"] * 2
+    for folder in folders:
+        log = (folder / "train.log").read_text(encoding="utf-8")
+        assert "resuming from" in log and log.count("epoch   1 ") == 1 and (folder / "model.asr").exists()
+        assert not (folder / "last.ckpt").exists() and not (folder / "checkpoints").exists()
