@@ -213,10 +213,11 @@ def _parallel(study: optuna.Study, found: Sequence[Row], space: Sequence[Dimensi
         axes.plot(
             range(len(columns)), line, color=_RED if not number else _BLUE, alpha=1.0 - 0.85 * rank, linewidth=2 - rank
         )
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1}
     for x, (_, _, marks) in enumerate(columns):
         axes.axvline(x, color="black", linewidth=0.8)
         for y, text in marks:
-            axes.annotate(text, (x, y), textcoords="offset points", xytext=(4, 0), va="center", fontsize=8, alpha=0.8)
+            axes.annotate(text, (x, y), textcoords="offset points", xytext=(4, 0), va="center", fontsize=8, bbox=box)
     axes.set_xticks(range(len(columns)), [name for name, _, _ in columns])
     axes.set(xlim=(-0.1, len(columns) - 0.6), yticks=[])
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)

@@ -328,3 +328,18 @@ def test_real_trainings_side_by_side_are_interrupted_and_go_on(
         log = (folder / "train.log").read_text(encoding="utf-8")
         assert "resuming from" in log and log.count("epoch   1 ") == 1 and (folder / "model.asr").exists()
         assert not (folder / "last.ckpt").exists() and not (folder / "checkpoints").exists()
+
+
+def test_trials_at_once_share_gpus_or_cores(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[dict[str, str]] = []
+    monkeypatch.setattr(trials.subprocess, "Popen", lambda command, env, **options: started.append(env))
+    monkeypatch.setattr(trials, "available_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    config = read_config(recipe)
+    plan = trials.Plan({}, config, [], tmp_path, "grid", 9, jobs=3, gpus=["4", "7"])
+    for place in range(3):
+        trials.launch(plan, place, tmp_path)
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in started] == ["4", "7", "4"]
+    trials.launch(trials.Plan({}, config, [], tmp_path, "grid", 9, jobs=3), 1, tmp_path)
+    assert started[-1]["OMP_NUM_THREADS"] == "2" and "CUDA_VISIBLE_DEVICES" not in started[-1]
