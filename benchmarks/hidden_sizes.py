@@ -36,9 +36,9 @@ HEAD = """# Hidden sizes of RNN, GRU and LSTM on AN4
 
 [recipes/an4](../recipes/an4/README.md) with other cells and hidden sizes (of each direction), epochs: {epochs}. Word
 error rates are those of held-out speakers at the best epoch, decoded greedily: the mean over {folds} folds by speaker
-of the training set, with its standard error. The best size of each cell is bold; a smaller one whose mean lies within one
-standard error of it is in italics. Seconds are those of all folds together, with as many trials at once as the command
-says.
+of the training set, with its standard error. The best size of each cell is bold; a smaller one whose mean lies within
+one standard error of it is in italics. Seconds are those of all folds together, with as many trials at once as the
+command says.
 
     {command}
 

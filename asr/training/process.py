@@ -245,6 +245,38 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def take_over(folder: Path, seconds: float) -> None:
+    """End the run that works in `folder` on this host, which gets so many seconds to save, and remove its lock.
+
+    The lock of another host is only removed: it is for the caller to know that nothing runs there any more.
+    """
+    path = folder / LOCK
+    try:
+        host, process, _ = path.read_text(encoding="utf-8").split(" ", 2)
+    except (OSError, ValueError):
+        return
+    if host != socket.gethostname():
+        path.unlink(missing_ok=True)
+        return
+    for number, patience in ((signal.SIGTERM, seconds), (signal.SIGKILL, 10.0)):
+        deadline = time.monotonic() + patience
+        if _is_locked(path):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process), number)
+        while _is_locked(path) and time.monotonic() < deadline:
+            time.sleep(0.2)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds the lock: the number of one that has ended may be another's by now."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def _acquire(path: Path) -> int:
     """The open and locked file."""
     while True:

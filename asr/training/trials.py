@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -25,7 +22,7 @@ from asr.files import write_text
 from asr.model.checkpoint import read_metadata
 from asr.training.checkpoints import BEFORE_LAST, LAST
 from asr.training.config import TrainConfig, manifests, training_sets
-from asr.training.process import LOCK, Signals, available_cores, say
+from asr.training.process import Signals, available_cores, say, take_over
 from asr.training.record import read_metrics
 from asr.training.space import Dimension, with_parameters
 from asr.training.study import BEAT, Search, TrialState, Watch, current, next_trial, optuna, run_again
@@ -35,7 +32,7 @@ from asr.types import ConfigError, ModelFileError
 MODEL, SETTINGS, LOG = "model.asr", "trial.yaml", "train.log"
 FOLD_STEPS = 10_000  # of the validations of a fold, as Optuna counts the intermediate values of a trial
 _POLL = 0.5  # seconds
-_ORPHAN = 120.0  # seconds that a training gets to save before it is killed
+SAVING = 120.0  # seconds that a training gets to save before it is killed
 
 
 @dataclass(frozen=True)
@@ -197,7 +194,7 @@ def _start_trial(plan: Plan, trial: optuna.Trial, place: int, overrides: Sequenc
 
             workers = auto_workers("gpu" if plan.gpus else "cpu", plan.jobs)
             settings["data"] = settings["data"] | {"workers": workers}
-        _take_over(path)
+        take_over(path, SAVING)
         write_text(path / SETTINGS, yaml.safe_dump(settings, sort_keys=False))
     say(f"trial {trial.number}: {described(plan.space, trial.params)}")
     return Running(trial, place, folds)
@@ -326,42 +323,10 @@ def _end(one: Running) -> None:
     if one.process and one.process.poll() is None:
         one.process.terminate()
         try:
-            one.process.wait(_ORPHAN)
+            one.process.wait(SAVING)
         except subprocess.TimeoutExpired:
             one.process.kill()
             one.process.wait()
-
-
-def _take_over(folder: Path) -> None:
-    """End what still trains in the folder of a trial that was interrupted, and remove its lock."""
-    try:
-        host, process = (folder / LOCK).read_text(encoding="utf-8").split()[:2]
-    except (OSError, ValueError):
-        return
-    if host != socket.gethostname():  # its command has stood still for so long that nobody runs it
-        (folder / LOCK).unlink(missing_ok=True)
-        return
-    for number, seconds in ((signal.SIGTERM, _ORPHAN), (signal.SIGKILL, 10.0)):
-        deadline = time.monotonic() + seconds
-        if _is_locked(folder / LOCK):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(process), number)
-        while _is_locked(folder / LOCK) and time.monotonic() < deadline:
-            time.sleep(0.2)
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a process holds the lock: the number of one that has ended may be another's by now."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return False
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def remove_checkpoints(folders: Sequence[Path]) -> None:
