@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import optuna
 
     from asr.training.process import Signals
+    from asr.training.study import Search
 
 _VALUES = """\
 what to search:
@@ -81,7 +82,7 @@ def _search(args: argparse.Namespace, signals: Signals) -> int:
     if not space:
         raise UsageError("nothing to search: give a setting several values, such as model.hidden_size=[128,256]")
     cells = grid(space)
-    search = args.search or ("tpe" if cells is None else "grid")
+    search: Search = args.search or ("tpe" if cells is None else "grid")
     if search == "grid" and cells is None:
         endless = next(d.key for d in space if d.cells() is None)
         raise UsageError(f"a grid over '{endless}' has no end: give a list of values, or --search random or tpe")

@@ -68,7 +68,7 @@ def open_storage(url: str, output: Path, *, create: bool = True) -> optuna.stora
 def create_study(
     storage: optuna.storages.BaseStorage,
     name: str,
-    direction: str,
+    direction: Literal["minimize", "maximize"],
     attributes: Mapping[str, Any],
     cells: Sequence[Mapping[str, Any]],
 ) -> optuna.Study:

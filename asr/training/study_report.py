@@ -17,6 +17,7 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
 
 from asr.files import replacing, write_text
@@ -165,7 +166,7 @@ def _history(study: optuna.Study, found: Sequence[Row], space: Sequence[Dimensio
     numbers = [row.trial for row in complete]
     best = [100 * better(row.value or 0.0 for row in complete[: i + 1]) for i in range(len(complete))]
     axes.step(numbers, best, where="post", color=_RED, label="best so far")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="trial", ylabel=f"{label(study)} (%)")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -57,7 +57,7 @@ class Plan:
         return str(TASKS[self.config.task].monitor)
 
     @property
-    def mode(self) -> str:
+    def mode(self) -> Literal["minimize", "maximize"]:
         """Whether less of it is better, as Optuna says it."""
         return "maximize" if TASKS[self.config.task].mode == "max" else "minimize"
 
@@ -98,7 +98,7 @@ def attributes(plan: Plan) -> dict[str, Any]:
         content[name] = manifest.sha256
         if plan.folds:
             speaker_folds(manifest, plan.folds)  # before there is a study that cannot be run
-    asked = {"recipe": recipe, "space": {d.key: asdict(d) for d in plan.space}}
+    asked: dict[str, Any] = {"recipe": recipe, "space": {d.key: asdict(d) for d in plan.space}}
     asked |= {"folds": plan.folds, "manifests": content}
     label = TASKS[plan.config.task].rates[plan.monitor]
     return {"asked": asked, "recipe": plan.recipe, "monitor": plan.monitor, "label": label}
