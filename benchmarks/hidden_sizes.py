@@ -112,12 +112,8 @@ def _head(trials: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
     config = yaml.safe_load(next(args.output.glob("trial-*/**/config.yaml"), folder).read_text(encoding="utf-8"))
     made = provenance()
     versions = ", ".join(f"{name} {made['versions'][name]}" for name in ("torch", "pytorch-lightning", "python"))
-    command = [
-        "python",
-        "benchmarks/hidden_sizes.py",
-        "--cells",
-        ",".join(sorted({t["parameters"]["model.cell"] for t in trials})),
-    ]
+    cells = dict.fromkeys(t["parameters"]["model.cell"] for t in sorted(trials, key=lambda t: int(t["trial"])))
+    command = ["python", "benchmarks/hidden_sizes.py", "--cells", ",".join(cells)]
     sizes = sorted({t["parameters"]["model.hidden_size"] for t in trials})
     command += ["--sizes", ",".join(map(str, sizes)), "--folds", str(len(trials[0]["folds"]))]
     command += ["--epochs", str(config["trainer"]["max_epochs"]), *args.settings]

@@ -83,14 +83,8 @@ def attributes(plan: Plan) -> dict[str, Any]:
 
     Raises ConfigError and ManifestError where there are no data, or no folds of them.
     """
-    where = {"data": {"workers", "cache_audio", "eval_batch_seconds"}}  # these do not change what is learned
-    recipe = {
-        key: {k: v for k, v in value.items() if k not in where[key]} if key in where else value
-        for key, value in plan.recipe.items()
-        if key not in ("name", "output", "checkpoint_minutes")
-    }
     data = plan.config.data
-    content = {}
+    content: dict[str, Any] = {"weights": [one.weight for one in training_sets(data.train)]}
     for name, entry in {"train": data.train, **({} if plan.folds else {"dev": data.dev})}.items():
         if not manifests(entry):
             raise ConfigError(f"data.{name} must name a manifest")
@@ -98,8 +92,11 @@ def attributes(plan: Plan) -> dict[str, Any]:
         content[name] = manifest.sha256
         if plan.folds:
             speaker_folds(manifest, plan.folds)  # before there is a study that cannot be run
-    asked: dict[str, Any] = {"recipe": recipe, "space": {d.key: asdict(d) for d in plan.space}}
-    asked |= {"folds": plan.folds, "manifests": content}
+    # What does not change what is learned may differ. Manifests are known by their content.
+    recipe = {k: v for k, v in plan.recipe.items() if k not in ("name", "output", "checkpoint_minutes")}
+    free = ("train", "dev", "test", "workers", "cache_audio", "eval_batch_seconds")
+    recipe["data"] = {k: v for k, v in plan.recipe["data"].items() if k not in free}
+    asked = {"recipe": recipe, "space": {d.key: asdict(d) for d in plan.space}, "folds": plan.folds, "data": content}
     label = TASKS[plan.config.task].rates[plan.monitor]
     return {"asked": asked, "recipe": plan.recipe, "monitor": plan.monitor, "label": label}
 
