@@ -21,6 +21,7 @@ from asr.training.tasks import Task, format_parts, format_rates
 class MovingAverage(WeightAveraging):
     """Exponential moving average of the weights; validation, selection and the model file use it.
 
+    The running statistics of batch norm are averaged like the weights: those of the present weights would not fit.
     The decay rises as (1 + n) / (10 + n), so that the random initial weights are forgotten within the first steps.
     Lightning's own keeps the average where the model was before the run, on the CPU, and so copies all weights from the
     GPU in every step; this one keeps it on the device of the run.
@@ -54,10 +55,14 @@ class MovingAverage(WeightAveraging):
         assert average is not None
         n = self._averaged if self._averaged >= 0 else int(average.n_averaged)  # from the checkpoint
         decay = min(self.decay, (1.0 + n) / (10.0 + n)) if n else 0.0
-        averaged, current = list(average.module.parameters()), list(pl_module.parameters())
+        averaged, current = (
+            [*module.parameters(), *(buffer for buffer in module.buffers() if buffer.is_floating_point())]
+            for module in (average.module, pl_module)
+        )
         get_ema_multi_avg_fn(decay)(averaged, current, n)
         for mine, buffer in zip(average.module.buffers(), pl_module.buffers(), strict=True):
-            mine.copy_(buffer)
+            if not buffer.is_floating_point():
+                mine.copy_(buffer)
         average.n_averaged += 1
         self._averaged, self._latest_update_step = n + 1, trainer.global_step
 

@@ -17,6 +17,7 @@ from asr.audio.augment import spec_augment
 from asr.audio.features import frame_count
 from asr.config import to_dict
 from asr.corpus.manifest import Manifest
+from asr.model.cells import MaskedBatchNorm
 from asr.model.classifier import build_model
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import OptimizerConfig, TrainConfig
@@ -93,12 +94,24 @@ class SpeechModule(pl.LightningModule):
             self._learns = not self._frozen
             for parameter in self.model.encoder.parameters():
                 parameter.requires_grad_(self._learns)
+        if self.run_config.freeze_epochs:  # running statistics are part of the encoder, too
+            for part in self.model.modules():
+                if isinstance(part, MaskedBatchNorm):
+                    part.train(not self._frozen)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.unreadable.add(batch)
         if not len(batch):  # nothing could be read; without a loss the other ranks would wait for this one
             return torch.stack([p.sum() for p in self.parameters()]).sum() * 0.0
         self._seed_step(batch_idx)
+        try:
+            return self._loss(batch)
+        finally:
+            for objective in self.objectives.values():  # memory may be what a step failed for
+                getattr(objective, "forget", lambda: None)()
+
+    def _loss(self, batch: Batch) -> Tensor:
+        """The weighted sum of the objectives, each logged."""
         for objective in self.objectives.values():
             batch = getattr(objective, "mixed", lambda batch: batch)(batch)
         seeds: list[tuple[int, ...]] = [(self.run_config.seed, batch.epoch, index) for index in batch.indices]

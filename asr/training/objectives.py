@@ -24,7 +24,8 @@ from asr.types import ConfigError
 # trained, but are not part of the model file. One with a class attribute `views` of 2 gets outputs and batch with two
 # views of each utterance (see SpeechModule); one with `needs_layers` gets the output of each layer of the encoder.
 # One with options has a dataclass `Options`, and is made with the model and these. `prepare(tokenizer)` and
-# `mixed(batch) -> batch` of an objective, if it has them, are called before the training and in each step.
+# `mixed(batch) -> batch` of an objective, if it has them, are called before the training and in each step, and
+# `forget()` after each step, also one that failed.
 OBJECTIVES: dict[str, Any] = {
     "ctc": CTCObjective,
     "consistency": ConsistencyObjective,

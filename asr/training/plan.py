@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from asr.model.config import CLASSIFICATION
-from asr.model.encoders import encoder_shape
 from asr.text.tokenizer import load_tokenizer
 from asr.training.config import TrainConfig, manifests, trainer_settings
 from asr.training.data import read_manifest, training_symbols, weights_of
@@ -99,8 +98,8 @@ def plan(
     if most >= 0 and (epochs < 0 or most < steps):
         epochs, steps = math.ceil(most / steps_per_epoch), most
     memory, memory_from = 0.0, "measured"
+    module = stand_in(config, vocab_size)
     if run:
-        module = stand_in(config, vocab_size)
         largest, middle = (measure(config, module, shape) for shape in (shapes[0], shapes[len(shapes) // 2]))
         memory = largest.memory
         if not throughput:
@@ -108,14 +107,12 @@ def plan(
             source = f"measured on {machine()}, without reading audio"
     if not memory:
         memory, memory_from = estimated_memory(config, vocab_size, shapes[0]), "estimated"
-    encoder = encoder_shape(config.model, config.features.n_mels)
-    output = (encoder.output_size + 1) * vocab_size
     return Plan(
         name=config.name,
         hours=float(durations.sum(dtype=np.float64)) / 3600,
         utterances=len(durations),
         vocab_size=vocab_size,
-        parameters=sum(p.numel() for p in encoder.parameters()) + output,
+        parameters=sum(p.numel() for p in module.model.parameters()),
         devices=devices,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,

@@ -19,6 +19,8 @@ from asr.model.acoustic import AcousticModel, Outputs
 from asr.model.checkpoint import load_model, read_metadata, save_model
 from asr.model.classifier import Classifier, Pooling
 from asr.model.config import RecurrentConfig
+from asr.model.encoders import build_encoder
+from asr.model.self_attention import RecurrentAttentionConfig
 from asr.text.tokenizer import CharTokenizer, LabelSet, tokenizer_from_dict
 from asr.training.callbacks import best_checkpoints
 from asr.training.config import parse_config
@@ -152,6 +154,8 @@ def test_pooling_is_what_it_says_and_the_same_in_any_batch(kind: Any) -> None:
         expected = torch.cat([states[-1, :6], states[0, 6:]])
     assert torch.allclose(pooled[1], torch.as_tensor(expected), atol=1e-5)
     assert torch.isfinite(Pooling(kind, model.encoder)(outputs.states, torch.zeros(3, dtype=torch.int64))).all()
+    mixed = build_encoder(RecurrentAttentionConfig(hidden_size=4, layers=1, subsampling_channels=2), 8)
+    assert torch.equal(Pooling("last", mixed)(states[None], torch.tensor([frames]))[0], states[-1])
 
 
 def outputs_of(log_probs: torch.Tensor) -> Outputs:

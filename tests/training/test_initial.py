@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from asr.training.callbacks import SaveOnInterrupt
 from asr.training.checkpoints import model_weights, read_checkpoint
 from asr.training.config import parse_config
 from asr.training.initial import InitialModel
+from asr.training.measure import Shape, noise_batch, stand_in
 from asr.training.process import Interrupted
 from asr.training.run import train
 from asr.types import ConfigError, ModelFileError
@@ -129,6 +131,19 @@ def test_frozen_slowed_and_resumed_without_the_model_equals_unbroken(
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
     with pytest.raises(ModelFileError, match=r"base\.asr: cannot read"):  # afresh needs it
         train(parse_config(values), resume="never")
+
+
+def test_frozen_batch_norm_keeps_its_statistics(settings: Settings) -> None:
+    trained = stand_in(parse_config(settings(model={"norm": "batch"})), 6).train()
+    trained.run_config = replace(trained.run_config, init="base", freeze_epochs=1)
+    trained.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    data = noise_batch(trained.run_config, Shape(2, 0.5), 6)
+    norm = trained.model.encoder.layers[0].norm
+    for epoch, changed in ((0, False), (1, True)):
+        trained._trainer = SimpleNamespace(world_size=1, current_epoch=epoch, global_rank=0)
+        trained.on_train_batch_start(data, 0)
+        trained.training_step(data, 0)
+        assert bool(norm.running_mean.any()) is changed
 
 
 def test_a_run_from_nothing_is_not_resumed_as_one_from_a_model(settings: Settings, base: Path) -> None:

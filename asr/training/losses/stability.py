@@ -70,20 +70,20 @@ class StabilityObjective(nn.Module):
                 hooked += 1
         if not hooked:
             raise ConfigError(f"objectives.stability: encoder {model.config.encoder} has no recurrent cells")
-        model.encoder.register_forward_pre_hook(self._forget)  # type: ignore[attr-defined]
 
     def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
         rows = len(outputs.log_probs)
         losses = [stability_loss(states[:rows], _lengths(states.size(1), outputs), self.kind) for states in self.states]
-        self.states.clear()
+        self.forget()
         return ObjectiveLoss(torch.stack(losses).mean())
+
+    def forget(self) -> None:
+        """Drop the states of the last batch."""
+        self.states.clear()
 
     def _keep(self, directions: int, module: nn.Module, arguments: Any, states: Tensor) -> None:
         if self.training:
             self.states += states.chunk(directions, dim=-1)
-
-    def _forget(self, *arguments: Any) -> None:
-        self.states.clear()  # of a step that failed
 
 
 def _lengths(frames: int, outputs: Outputs) -> Tensor:
