@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("asr.commands.score", "test whether one system is really better than another"),
     "align": ("asr.commands.align", "find when each word of a known text was spoken"),
     "train": ("asr.commands.train", "train a model from a recipe"),
+    "tune": ("asr.commands.tune", "search for the best settings of a training: sizes, rates"),
     "data": ("asr.commands.data", "check, summarize or convert a manifest"),
     "lm": ("asr.commands.lm", "train, convert, inspect or measure a language model"),
     "info": ("asr.commands.models", "describe a model file"),

@@ -49,7 +49,7 @@ def build(system: str, layers: int, config: TrainConfig, vocabulary: int, scale:
     """A new model; the residual connections go around all layers, which are as wide as their input."""
     cell, residual = SYSTEMS[system]
     options = {"cell": cell, "hidden_size": WIDTH, "layers": layers, "subsampling_channels": 8, "dropout": 0.0}
-    options |= {"bidirectional": False, "layer_norm": False}
+    options |= {"bidirectional": False, "norm": "none", "residual": residual}
     torch.manual_seed(config.seed)
     model = AcousticModel(from_dict(RecurrentConfig, options), config.features, vocabulary)
     model.encoder.initialize()
@@ -57,9 +57,6 @@ def build(system: str, layers: int, config: TrainConfig, vocabulary: int, scale:
     for name, parameter in encoder.named_parameters():
         if "weight_hh" in name:
             parameter.data.mul_(scale)
-    if residual:
-        for layer in encoder.layers:
-            layer.register_forward_hook(lambda _, inputs, output: output + inputs[0])
     return model
 
 

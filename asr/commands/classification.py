@@ -113,6 +113,7 @@ def has_labels(path: str) -> bool:
 def run_compare(args: argparse.Namespace) -> int:
     """`asr compare` with what two classifiers found."""
     from asr.scoring.classes import compare_classes
+    from asr.scoring.comparison import p_text
 
     paths = (args.hypothesis_a, args.hypothesis_b)
     for path in paths:
@@ -132,7 +133,7 @@ def run_compare(args: argparse.Namespace) -> int:
         lines += [f"  {name} {scores.lines()[0]}" for name, scores in (("A", a), ("B", b))]
         lines += [
             f"  {result.verdict()}",
-            f"  paired bootstrap over {result.units}; exact McNemar test: p = {result.mcnemar:.3f}",
+            f"  paired bootstrap over {result.units}; exact McNemar test: {p_text(result.mcnemar)}",
         ]
         lines.append(f"only A is right in {result.only_a} utterances, only B in {result.only_b}")
         print("\n".join(lines))

@@ -46,7 +46,7 @@ others. The calibration in NEW.asr is fitted to all of them; measure it on a tes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = DEGRADE_EPILOG
+    parser.epilog = DEGRADE_EPILOG + CLASSIFIER_EPILOG
     parser.add_argument("manifest", nargs="+", metavar="MANIFEST", help="JSONL manifest; several are scored as one set")
     options.add_model_options(parser)
     options.add_decoding_options(parser)
@@ -58,7 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_report_options(parser)
     shown = "with --html: show the posteriors for the N utterances with most errors (default: 8), or for these ids"
     parser.add_argument("--posteriorgrams", default="8", metavar="N|ID[,ID]", help=shown)
-    parser.epilog = CLASSIFIER_EPILOG
     written = (
         "write hyp.trn, ref.trn, alignments.txt, hypotheses.jsonl, summary.json and, if words have times, hyp.ctm and "
         "ref.stm to this folder, replacing those of an earlier run; with --degrade also degraded.png, and the same "

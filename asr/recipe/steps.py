@@ -9,12 +9,12 @@ import argparse
 import contextlib
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import asr
-from asr.config import to_dict
+from asr.config import from_dict, to_dict
 from asr.corpus.download import file_digest
 from asr.corpus.labels import label_numbers
 from asr.corpus.manifest import Manifest
@@ -208,7 +208,7 @@ class Run:
             sets["weights"] = weights
         settings = _without(to_dict(self.config), _INCIDENTAL)
         inputs = {**settings, "manifests": sets, "tokenizer": _digests([self.tokenizer_file])}
-        stamp = Stamp(self.stamps / "train.json")
+        stamp = Stamp(self.stamps / "train.json", _with_todays_settings)
         stored = stamp.read()
         if self.config.init:  # by its content, too; a run that has begun does not need it any more
             init = find_model(self.config.init)
@@ -335,6 +335,16 @@ class Run:
             lm = NGramLM.from_tables(estimate(corpus, config.lm.order, warn=_warn_lm).tables)
         self.output.mkdir(parents=True, exist_ok=True)
         lm.write_binary(self.lm_file)
+
+
+def _with_todays_settings(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs of a training, settings that came or were renamed since then included: they change nothing."""
+    known = {field.name for field in fields(TrainConfig)} - set(_INCIDENTAL)
+    try:
+        config = from_dict(TrainConfig, {key: value for key, value in inputs.items() if key in known})
+    except ConfigError:
+        return inputs
+    return inputs | as_json(_without(to_dict(config), _INCIDENTAL))
 
 
 def _digests(paths: Sequence[str | Path]) -> list[str]:

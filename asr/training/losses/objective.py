@@ -15,7 +15,8 @@ class ObjectiveLoss:
     """What an objective makes of a batch: its `loss`, and what else an epoch logs, by name, as `sums` and `means`.
 
     A loss is a mean over the target tokens of the batch, or does not depend on it: where a step takes several batches,
-    by accumulation or on several processes, each counts with its tokens (`asr.training.distribution.GlobalBatch`).
+    by accumulation or on several processes, each counts with its tokens (`asr.training.distribution.GlobalBatch`). A
+    mean over anything else (frames, utterances) is trained all the same, but then depends a little on the split.
     Sums over the rows of two views are halved before they are logged.
     """
 
