@@ -9,7 +9,7 @@ from asr.audio.features import FeatureConfig
 from asr.model.acoustic import AcousticModel
 from asr.model.config import ModelConfig, Pool
 from asr.model.encoders import Encoder
-from asr.model.recurrent import valid_frames
+from asr.model.padding import valid_frames
 from asr.text.tokenizer import LabelSet, Tokenizer
 
 ATTENTION_SIZE = 128  # hidden units of the scores

@@ -143,6 +143,6 @@ def cut(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
 class _Pieces(Acoustics):
     """An acoustic model that emits one frame, (1, classes), for whatever it is given."""
 
-    def silence(self, samples: int) -> np.ndarray:
+    def silence(self, samples: int, states: bool = False) -> np.ndarray:
         """Digital silence is a sound like any other."""
         return self.emissions([np.zeros(samples, dtype=np.float32)])[0]
