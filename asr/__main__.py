@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "score": ("asr.commands.score", "error rates of the output of any recognizer"),
     "compare": ("asr.commands.score", "test whether one system is really better than another"),
     "align": ("asr.commands.align", "find when each word of a known text was spoken"),
+    "explain": ("asr.commands.explain", "look inside a model while it hears a recording"),
     "train": ("asr.commands.train", "train a model from a recipe"),
     "tune": ("asr.commands.tune", "search for the best settings of a training: sizes, rates"),
     "data": ("asr.commands.data", "check, summarize or convert a manifest"),

@@ -78,11 +78,10 @@ class AttentionLayer(nn.Module):
         """(batch, frames, width), lengths (batch,) -> the same shape."""
         batch, frames, width = x.shape
         valid = valid_frames(lengths.clamp(min=1), frames)  # softmax over nothing, in a row of length 0, would be NaN
-        split = self.queries_keys_values(self.norm(x)).reshape(batch, frames, 3 * self.heads, -1)
-        queries, keys, values = split.transpose(1, 2).chunk(3, dim=1)
+        queries, keys, values = self._split(x)
         mixed = functional.scaled_dot_product_attention(
-            rotate(queries),
-            rotate(keys),
+            queries,
+            keys,
             values,
             attn_mask=valid[:, None, None, :],
             dropout_p=self.dropout.p if self.training else 0.0,
@@ -91,6 +90,18 @@ class AttentionLayer(nn.Module):
         x = x + self.dropout(self.feed_forward(x))
         normed: Tensor = self.last_norm(x)
         return normed
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys, rotated, and values (batch, heads, frames, size)."""
+        split = self.queries_keys_values(self.norm(x)).reshape(*x.shape[:2], 3 * self.heads, -1)
+        queries, keys, values = split.transpose(1, 2).chunk(3, dim=1)
+        return rotate(queries), rotate(keys), values
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Where each frame of one utterance (1, frames, width) attends to: (heads, frames, frames), rows of sum 1."""
+        queries, keys, _ = self._split(x)
+        products = queries @ keys.transpose(-1, -2) / queries.size(-1) ** 0.5
+        return torch.softmax(products.float(), dim=-1)[0]
 
 
 class RecurrentAttentionEncoder(RecurrentEncoder):

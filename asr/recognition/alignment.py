@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from asr.audio.read import RawFormat
-from asr.decoding.align import AlignmentError, boundaries, forced_align, needed_frames
+from asr.decoding.align import Alignment, AlignmentError, boundaries, forced_align, needed_frames
 from asr.recognition.inputs import Recording
 from asr.recognition.recognizer import Recognizer
 from asr.text.normalize import normalizer
@@ -32,14 +32,14 @@ def align_recording(
     is the lowest posterior of its tokens. Recordings of any length. Raises AudioError; AlignmentError and TextError for
     a text that is empty, too long or not to be spelled, in one line with the recording's name.
     """
-    with _naming(recording):
+    with naming(recording):
         normalized, written = normalized_words(text, recognizer.normalizer)
         tokens = recognizer.tokenizer.encode(" ".join(normalized))
         if not tokens:
             raise AlignmentError("the text is empty: there is nothing to align")
     emissions = recognizer.emissions_of(recording, channel=channel, raw=raw)  # its errors name the recording
-    with _naming(recording):
-        words, token_times = _aligned(recognizer, emissions.log_probs, tokens, emissions.duration)
+    with naming(recording):
+        words, token_times, _ = align_tokens(recognizer, emissions.log_probs, tokens, emissions.duration)
     words = merge_words(words, written)
     confidence = sum(word.confidence for word in words) / len(words)
     doubt = (f"the text hardly fits the recording (confidence {confidence:.2f})",) if confidence < DOUBTFUL else ()
@@ -56,17 +56,20 @@ def align_recording(
 
 
 @contextmanager
-def _naming(recording: Recording) -> Iterator[None]:
+def naming(recording: Recording) -> Iterator[None]:
+    """Errors inside begin with the recording's name."""
     try:
         yield
     except AsrError as error:
         raise type(error)(f"{recording.name}: {error}") from error
 
 
-def _aligned(
+def align_tokens(
     recognizer: Recognizer, log_probs: np.ndarray, tokens: Sequence[int], duration: float
-) -> tuple[list[Word], list[Word]]:
-    """Words (as the tokenizer spells them) and tokens of an utterance, with times in seconds from its first frame."""
+) -> tuple[list[Word], list[Word], Alignment]:
+    """Words (as the tokenizer spells them) and tokens of an utterance, with times in seconds from its first frame, and
+    the alignment behind them. Raises AlignmentError.
+    """
     step = recognizer.frame_seconds
     if needed_frames(tokens) > len(log_probs):
         raise AlignmentError(
@@ -86,7 +89,8 @@ def _aligned(
             for (text, first, last), start, end in zip(spans, *boundaries(starts, ends, step, duration), strict=True)
         ]
 
-    return timed(words), timed([(labels[token], i, i + 1) for i, token in enumerate(alignment.tokens)])
+    times = timed([(labels[token], i, i + 1) for i, token in enumerate(alignment.tokens)])
+    return timed(words), times, alignment
 
 
 def normalized_words(text: str, normalizer_name: str) -> tuple[list[str], list[tuple[str, int]]]:

@@ -117,7 +117,18 @@ def most_errors(scored: ScoredSet, count: int) -> list[int]:
 
 
 def posteriorgram_data(posteriorgram: Posteriorgram) -> dict[str, Any]:
-    """Posteriors of the labels that reach 0.1 anywhere, as bytes, label by label; the blank comes last."""
+    """The posteriors of `shown_labels` as bytes, label by label."""
+    names, posteriors = shown_labels(posteriorgram)
+    shown = np.rint(255 * posteriors).clip(0, 255).astype(np.uint8)
+    return {
+        "labels": names,
+        "step": posteriorgram.frame_seconds,
+        "data": base64.b64encode(np.ascontiguousarray(shown).tobytes()).decode("ascii"),
+    }
+
+
+def shown_labels(posteriorgram: Posteriorgram) -> tuple[list[str], np.ndarray]:
+    """Names and posteriors (labels, time) of the labels that reach 0.1 anywhere; the blank comes last."""
     posteriors = np.exp(np.asarray(posteriorgram.log_probs, dtype=np.float64))
     peaks = posteriors.max(axis=0)
     peaks[0] = 0.0
@@ -127,13 +138,13 @@ def posteriorgram_data(posteriorgram: Posteriorgram) -> dict[str, Any]:
     if len(posteriorgram.labels) > 100:  # pieces, whose order means nothing: show them by the time of their peak
         chosen = chosen[np.argsort(posteriors[:, chosen].argmax(axis=0), kind="stable")]
     rows = [*chosen.tolist(), 0]
-    labels = posteriorgram.labels
-    shown = np.rint(255 * posteriors[:, rows].T).clip(0, 255).astype(np.uint8)
-    return {
-        "labels": ["blank" if k == 0 else "space" if labels[k] == " " else labels[k] for k in rows],
-        "step": posteriorgram.frame_seconds,
-        "data": base64.b64encode(np.ascontiguousarray(shown).tobytes()).decode("ascii"),
-    }
+    names = [label_name(k, posteriorgram.labels) for k in rows]
+    return names, posteriors[:, rows].T
+
+
+def label_name(token: int, labels: Sequence[str]) -> str:
+    """A label of the output layer as pictures show it."""
+    return "blank" if token == 0 else "space" if labels[token] == " " else labels[token]
 
 
 def _facts(scored: ScoredSet) -> list[str]:
