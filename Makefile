@@ -26,7 +26,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		else echo "note: $(TORCH_INDEX) cannot be reached; torch comes from pip's own index"; fi; \
 	fi; \
 	set -x; $(BIN)/python -m pip install $$index -c constraints.txt torch
-	$(BIN)/python -m pip install -c constraints.txt -e '.[demo,dev,pyctcdecode]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[demo,dev,pyctcdecode,tune]'
 	@touch $@
 
 demo: setup

@@ -7,16 +7,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asr.types import VERSION, AsrError, Failure, Hypothesis, Transcript, Word
+from asr.types import VERSION, AsrError, Classification, Failure, Hypothesis, Transcript, Word
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from asr.recognition.classifier import Classifier
     from asr.recognition.recognizer import Recognizer
 
 __version__ = VERSION
 
-__all__ = ["AsrError", "Failure", "Hypothesis", "Recognizer", "Transcript", "Word", "__version__", "load"]
+__all__ = [
+    "AsrError",
+    "Classification",
+    "Classifier",
+    "Failure",
+    "Hypothesis",
+    "Recognizer",
+    "Transcript",
+    "Word",
+    "__version__",
+    "load",
+]
 
 
 def load(path: str | Path, device: str = "auto", threads: int | None = None, **decoding: Any) -> Recognizer:
@@ -27,9 +39,17 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None, **d
     nbest=5, decoder="greedy"; the default is the beam search, for models trained without CTC "attention". Words of a
     language model and hotwords that the model cannot spell cause a warning. Raises ModelFileError for a file that is
     not a model of this package, UsageError for a device that does not exist or contradictory options, LMError.
+
+    A classifier is opened as a Classifier: `asr.load("words.asr").classify("a.wav").label`.
     """
+    from asr.model.checkpoint import read_metadata
+    from asr.model.config import CLASSIFICATION
     from asr.recognition.recognizer import Recognizer
 
+    if not decoding and read_metadata(path)["task"] == CLASSIFICATION:
+        from asr.recognition.classifier import Classifier
+
+        return Classifier.load(path, device=device, threads=threads)
     return Recognizer.load(path, device=device, threads=threads, **decoding)
 
 
@@ -38,4 +58,8 @@ def __getattr__(name: str) -> Any:
         from asr.recognition.recognizer import Recognizer
 
         return Recognizer
+    if name == "Classifier":
+        from asr.recognition.classifier import Classifier
+
+        return Classifier
     raise AttributeError(f"module 'asr' has no attribute '{name}'")

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "align": ("asr.commands.align", "find when each word of a known text was spoken"),
     "explain": ("asr.commands.explain", "look inside a model while it hears a recording"),
     "train": ("asr.commands.train", "train a model from a recipe"),
+    "tune": ("asr.commands.tune", "search for the best settings of a training: sizes, rates"),
     "data": ("asr.commands.data", "check, summarize or convert a manifest"),
     "lm": ("asr.commands.lm", "train, convert, inspect or measure a language model"),
     "info": ("asr.commands.models", "describe a model file"),

@@ -11,7 +11,7 @@ import secrets
 import stat
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -176,10 +176,13 @@ def _name(path: str | Path) -> str:
 
 
 class Stamp:
-    """A JSON file beside the results of a step: the inputs they were made from, and whether the step finished."""
+    """A JSON file beside the results of a step: the inputs they were made from, and whether the step finished.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    `renew` makes inputs as this version would have written them of those that an older one wrote.
+    """
+
+    def __init__(self, path: Path, renew: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> None:
+        self.path, self.renew = path, renew
 
     def read(self) -> dict[str, Any]:
         """{"inputs": ..., "finished": bool, "result": ...}; empty if the step never ran or the file is damaged."""
@@ -187,7 +190,11 @@ class Stamp:
             stored = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return stored if isinstance(stored, dict) else {}
+        if not isinstance(stored, dict):
+            return {}
+        if self.renew and isinstance(stored.get("inputs"), dict):
+            stored["inputs"] = self.renew(stored["inputs"])
+        return stored
 
     def write(self, inputs: Mapping[str, Any], *, finished: bool = True, result: Any = None) -> None:
         content = {"finished": finished, "inputs": inputs, "result": result}

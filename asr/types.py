@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 VERSION = "0.1.0"  # a test keeps it equal to pyproject.toml's; reading installed metadata takes 50 ms
@@ -49,6 +50,30 @@ class Transcript:
     nbest: tuple[Hypothesis, ...] = ()
     warnings: tuple[str, ...] = field(default=())
     tokens: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True)
+class Classification(Transcript):
+    """What a classifier makes of a recording: its `text` is the label, its `nbest` all labels, the best first."""
+
+    @property
+    def label(self) -> str:
+        return self.text
+
+    @property
+    def probability(self) -> float:
+        """That of `label`."""
+        return self.confidence
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Those of all labels, the most probable first."""
+        return {hypothesis.text: math.exp(hypothesis.score) for hypothesis in self.nbest}
+
+    @property
+    def windows(self) -> tuple[Word, ...]:
+        """Stretches of the recording with a label each (`word`), and its probability there (`confidence`)."""
+        return self.words
 
 
 @dataclass(frozen=True)

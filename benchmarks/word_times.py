@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "recipes" / "mini"))
-import prepare
 import synthesize
 from sentences import Grammar
 
@@ -148,7 +147,7 @@ def main() -> None:
     right = 0
     for i, sentence in enumerate(sentences):
         chance = random.Random(f"{args.seed} {i}")
-        voice = f"{chance.choice(prepare.ACCENTS.split())}+{chance.choice(prepare.VARIANTS['test'].split())}"
+        voice = f"{chance.choice(synthesize.ACCENTS.split())}+{chance.choice(synthesize.VARIANTS['test'].split())}"
         synthesizer.events.clear()
         samples = synthesizer.speak(
             sentence.spoken,

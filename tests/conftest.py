@@ -39,6 +39,28 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(path, model, tokenizer, "basic", {"dev_wer": 0.99, "epochs": 0})
 
 
+@pytest.fixture(scope="session")
+def tiny_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier with random weights and three classes, as if trained on utterances of half a second."""
+    import torch
+
+    from asr.audio.features import FeatureConfig
+    from asr.model.checkpoint import save_model
+    from asr.model.classifier import Classifier
+    from asr.model.config import RecurrentConfig
+    from asr.text.tokenizer import LabelSet
+
+    config = RecurrentConfig(subsampling_channels=4, hidden_size=16, layers=1, dropout=0.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(6)
+        model = Classifier(config, FeatureConfig(n_mels=20), 3, "mean")
+        with torch.no_grad():
+            model.output.weight *= 40.0
+    training = {"train_utterances": 7200, "train_hours": 1.0, "train_longest": 0.6}
+    path = tmp_path_factory.mktemp("classifier") / "words.asr"
+    return save_model(path, model, LabelSet(["bird", "cat", "dog"], [3, 2, 2]), "none", training, "classification")
+
+
 @pytest.fixture
 def noise() -> Callable[..., np.ndarray]:
     """`noise(seconds, seed)`: (time,) float32 at 16 kHz whose color and loudness change, so that a model has work."""

@@ -76,6 +76,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert small.count("16") == 1 and "max_epochs: 2" in small
     (folder / "my.yaml").write_text(small, encoding="utf-8")
+    words = next(text for text in SETTINGS if text.startswith("name: words\n")).replace("128", "16")
+    (folder / "words.yaml").write_text(words.replace("max_epochs: 50", "max_epochs: 1"), encoding="utf-8")
+    for name, count in {"train": 6, "dev": 2, "test": 2}.items():
+        source = "dev" if name == "test" else name
+        rows = [{"audio_filepath": f"{source}{i}.wav", "label": ("yes", "no")[i % 2]} for i in range(count)]
+        (folder / f"words-{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     row = {"audio_filepath": "a.wav", "duration": 0.9, "text": "abc"}
     (folder / "test.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     (folder / "corpus.txt").write_text("abc cab\nbac abc\ncab bac\n" * 5, encoding="utf-8")

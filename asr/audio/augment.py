@@ -7,22 +7,17 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from asr.audio.read import probe, read
+from asr.audio.noise import RECORDED, MadeNoise, OtherSpeech, Recordings, add_noise, make_noise, seeded
 from asr.audio.resample import resample
 from asr.config import FilePath
-from asr.files import walk
-from asr.types import AudioError, ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ENDINGS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".sph", ".w64"}
 _SILENCE_PROBABILITY = 0.5  # at each end, so that utterances as they were recorded are learned, too
 _PEAK = 0.99  # what an augmented waveform is scaled back to where it would leave [-1, 1]
 # Of silence made to surround a recording:
@@ -40,8 +35,10 @@ class AugmentConfig:
     silence put before an utterance, and after it, each with probability 1/2. `join`: share of the batches whose
     utterances are joined, where `batch_seconds` allows it, so that long recordings occur in training: 2 to
     `join_up_to` at a time, a number drawn per batch, with at most `silence` seconds between. `gain_db`: largest change
-    of level. `noise_dir`, `reverb_dir`: folders of recordings, searched with their subfolders; a noise is added at an
-    SNR drawn from `noise_snr_db`, an impulse response convolved, each with its probability. SpecAugment (Park et al.
+    of level. `noise`: kinds of noise to make, of white, pink and babble (see asr.audio.noise); `noise_dir`,
+    `reverb_dir`: folders of recordings, searched with their subfolders. With its probability, a noise of a kind drawn
+    from `noise` and the folder is added at an SNR drawn from `noise_snr_db` (decibels), and an impulse response
+    convolved. Babble reads TALKERS other utterances, which is fast with `data.cache_audio`. SpecAugment (Park et al.
     2019): `time_masks`, each shorter than `time_mask_ratio` of the utterance's frames, and `frequency_masks`, each
     narrower than `frequency_mask_width` mel bins. Raises ValueError on values that cannot work.
     """
@@ -51,6 +48,7 @@ class AugmentConfig:
     join: float = 0.0
     join_up_to: int = 2
     gain_db: float = 0.0
+    noise: tuple[MadeNoise, ...] = ()
     noise_dir: FilePath = ""
     noise_snr_db: tuple[float, float] = (5.0, 20.0)
     noise_probability: float = 0.5
@@ -81,22 +79,25 @@ class WaveAugment:
     """Speed, silence, reverberation, noise, gain, in the order in which they shape a recording. Can be pickled.
 
     The folders are listed once, in the constructor; ConfigError if one is missing or holds no recording. The result
-    depends on samples, configuration and seed only, not on the process, its history, or other random states.
+    depends on samples, configuration, seed and other utterances only, not on the process or other random states.
     """
 
     def __init__(self, config: AugmentConfig, rate: int) -> None:
         self.config, self.rate = config, rate
-        self.noises = _list_recordings(config.noise_dir, "noise_dir") if config.noise_dir else ()
-        self.impulses = _list_recordings(config.reverb_dir, "reverb_dir") if config.reverb_dir else ()
+        self.noises = Recordings(config.noise_dir, "augment.noise_dir", rate) if config.noise_dir else None
+        self.impulses = Recordings(config.reverb_dir, "augment.reverb_dir", rate) if config.reverb_dir else None
+        self.kinds = (*config.noise, *((RECORDED,) if self.noises else ()))
 
-    def __call__(self, samples: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
+    def __call__(self, samples: np.ndarray, seed: tuple[int, ...], other: OtherSpeech | None = None) -> np.ndarray:
         """Augment `(time,)` float32 as drawn from `seed` = (run seed, epoch, utterance index); the input is kept.
+
+        Babble is made of `other` utterances; without these, none is added.
 
         Length changes only with speed, to `ceil(time / speed)`, and by up to twice `silence`. Where noise or gain would
         carry samples out of [-1, 1], the whole is scaled back, so that augmentation never clips.
         """
         config = self.config
-        draw = _generator("wave", seed)
+        draw = seeded("wave", seed)
         # Everything is drawn first and in one order: switching one augmentation off leaves the others as they were.
         which = draw.random()
         reverberate, impulse = draw.random() < config.reverb_probability, draw.random()
@@ -109,13 +110,16 @@ class WaveAugment:
         if config.speed:
             result = change_speed(result, config.speed[int(which * len(config.speed))])
         if config.silence and len(result):
-            result = self._within_silence(result, _generator("silence", seed))
+            result = self._within_silence(result, seeded("silence", seed))
         if self.impulses and reverberate:
-            path, _ = self.impulses[int(impulse * len(self.impulses))]
-            result = reverb(result, _impulse(path, self.rate))
-        if self.noises and noisy:
-            path, seconds = self.noises[int(noise * len(self.noises))]
-            result = add_noise(result, self._noise(path, seconds, len(result), place), snr)
+            result = reverb(result, self.impulses.impulse(impulse))
+        if self.kinds and noisy:
+            chosen, which = divmod(noise * len(self.kinds), 1.0)
+            if (kind := self.kinds[int(chosen)]) == RECORDED and self.noises:
+                added = self.noises.stretch(which, place, len(result))
+            else:
+                added = make_noise(kind, len(result), self.rate, seeded("noise", seed), other)
+            result = add_noise(result, added, snr, self.rate)
         if gain:
             result = result * np.float32(10.0 ** (gain / 20.0))
         loudest = float(np.abs(result).max(initial=0.0))
@@ -125,7 +129,7 @@ class WaveAugment:
 
     def join(self, waveforms: Sequence[np.ndarray], seed: tuple[int, ...]) -> np.ndarray:
         """Concatenate waveforms `(time,)`, with up to `silence` seconds between them."""
-        draw = _generator("join", seed)
+        draw = seeded("join", seed)
         parts = [waveforms[0]]
         for waveform in waveforms[1:]:
             seconds = draw.uniform(0.0, self.config.silence)
@@ -138,13 +142,6 @@ class WaveAugment:
             added, seconds = draw.random() < _SILENCE_PROBABILITY, draw.uniform(0.0, self.config.silence)
             parts.append(silence(samples, round(seconds * self.rate) if added else 0, self.rate, draw))
         return np.concatenate([parts[0], samples, parts[1]])
-
-    def _noise(self, path: str, seconds: float, length: int, place: float) -> np.ndarray:
-        """`length` samples of a noise, from `place` (0 to 1) in its recording; all of a recording that is shorter."""
-        wanted = max(length / self.rate, 0.1)  # less may be no sample at all at the noise's own rate
-        if wanted >= seconds:
-            return _read(path, self.rate, "noise_dir")
-        return _read(path, self.rate, "noise_dir", place * (seconds - wanted), wanted)
 
 
 def silence(samples: np.ndarray, count: int, rate: int, draw: random.Random) -> np.ndarray:
@@ -177,20 +174,6 @@ def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
     """Play `(time,)` samples `speed` times as fast: shorter and higher above 1; `ceil(time / speed)` samples."""
     ratio = Fraction(speed).limit_denominator(1000)
     return resample(samples, ratio.numerator, ratio.denominator)
-
-
-def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
-    """`samples + g * noise`, with `g` such that the signal-to-noise ratio is `snr_db` decibels.
-
-    Noise is repeated or cut to the length of the samples. Silence, in either, leaves the samples as they are.
-    """
-    if not len(noise) or not len(samples):
-        return samples
-    noise = np.resize(noise, len(samples))
-    power, noise_power = (float(np.mean(np.square(x, dtype=np.float64))) for x in (samples, noise))
-    if power <= 0.0 or noise_power <= 0.0:
-        return samples
-    return samples + noise * np.float32(math.sqrt(power / noise_power) * 10.0 ** (-snr_db / 20.0))
 
 
 def reverb(samples: np.ndarray, impulse: np.ndarray) -> np.ndarray:
@@ -228,7 +211,7 @@ def spec_augment(
     _, frames, mels = features.shape
     times, bands = [], []
     for length, seed in zip(lengths, seeds, strict=True):
-        draw = _generator("spec", seed)
+        draw = seeded("spec", seed)
         times.append(_spans(length, int(config.time_mask_ratio * length), config.time_masks, draw))
         bands.append(_spans(mels, min(config.frequency_mask_width, mels), config.frequency_masks, draw))
     hidden = _within(times, frames, features)[:, :, None] | _within(bands, mels, features)[:, None, :]
@@ -260,37 +243,4 @@ def _within(spans: Sequence[Sequence[tuple[int, int]]], size: int, like: Tensor)
 
 def drawn(purpose: str, seed: tuple[int, ...]) -> float:
     """A number in [0, 1) that depends on purpose and seed only."""
-    return _generator(purpose, seed).random()
-
-
-def _generator(purpose: str, seed: tuple[int, ...]) -> random.Random:
-    """A generator seeded by a hash of its arguments, so that neighboring seeds are unrelated."""
-    return random.Random(":".join(map(str, (purpose, *seed))))
-
-
-@lru_cache(maxsize=256)
-def _impulse(path: str, rate: int) -> np.ndarray:
-    return _read(path, rate, "reverb_dir", channel=0)
-
-
-def _read(
-    path: str, rate: int, key: str, offset: float = 0.0, duration: float | None = None, channel: str | int = "mix"
-) -> np.ndarray:
-    try:
-        return read(path, rate=rate, offset=offset, duration=duration, channel=channel).samples
-    except AudioError as error:
-        raise ConfigError(f"augment.{key}: {error}") from error
-
-
-def _list_recordings(folder: str, key: str) -> tuple[tuple[str, float], ...]:
-    """The recordings in a folder and its subfolders, sorted, with their durations in seconds."""
-    if not Path(folder).is_dir():
-        raise ConfigError(f"augment.{key}: '{folder}' is not a folder")
-    files = [parent / name for parent, names in walk(Path(folder).resolve()) for name in names]
-    paths = sorted(str(path) for path in files if path.suffix.lower() in _ENDINGS)
-    if not paths:
-        raise ConfigError(f"augment.{key}: '{folder}' holds no recordings ({', '.join(sorted(_ENDINGS))})")
-    try:
-        return tuple((path, probe(path).duration) for path in paths)
-    except AudioError as error:
-        raise ConfigError(f"augment.{key}: {error}") from error
+    return seeded(purpose, seed).random()

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     import asr
     from asr.recognition.alignment import align_recording
 
-    recognizer = asr.load(args.model, device=args.device, threads=args.threads)
+    recognizer = asr.Recognizer.load(args.model, device=args.device, threads=args.threads)
     recognizer.model_file.need_ctc("alignment")
     recognizer.windows = windows
     with options.progress_bar(args, total=len(work), unit="file") as bar:

@@ -246,13 +246,14 @@ def _target(
     A recipe that names no tokenizer gets one trained on its training set, or on the first set at hand.
     """
     from asr.corpus.audit import Target
+    from asr.model.config import CLASSIFICATION
 
-    if not (args.model or args.tokenizer or config):
+    if not (args.model or args.tokenizer or config) or (config and config.task == CLASSIFICATION):
         return lambda manifests: Target(args.normalizer or "none")
     from asr.audio.features import FeatureConfig
     from asr.config import from_dict
     from asr.model.acoustic import output_length
-    from asr.model.checkpoint import read_metadata
+    from asr.model.checkpoint import check_task, read_metadata
     from asr.model.config import ModelConfig, RecurrentConfig
     from asr.text.tokenizer import load_tokenizer, tokenizer_from_dict
 
@@ -260,6 +261,7 @@ def _target(
     model: ModelConfig = RecurrentConfig()
     if args.model:
         metadata = read_metadata(args.model)
+        check_task(args.model, metadata)
         normalizer, tokenizer = metadata["normalizer"], tokenizer_from_dict(metadata["tokenizer"])
         features = from_dict(FeatureConfig, metadata["features"], "features")
         model = from_dict(ModelConfig, metadata["model"], "model")

@@ -73,6 +73,7 @@ PACKAGES: tuple[Package, ...] = (
     Package("pyctcdecode", "0.5", "pyctcdecode", "--decoder pyctcdecode", "optional"),
     Package("flashlight-text", "0.0.7", "flashlight.lib.text", "--decoder flashlight", "optional"),
     Package("kenlm", "0.2", "kenlm", "language models of these two (needs a C++ compiler)", "optional"),
+    Package("optuna", "5", "optuna", "asr tune", "optional"),
     Package("espeakng-loader", "0.2.4", "espeakng_loader", "the speech of recipes/mini", "optional"),
     Package("GPU", "", "torch", "fast training", "machine"),
 )

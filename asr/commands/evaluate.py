@@ -4,19 +4,41 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr.commands import options
+from asr.commands import classification, options
 from asr.types import AsrError, Transcript, UsageError
 
 if TYPE_CHECKING:
-    from asr.recognition.evaluation import Evaluation
+    from asr.audio.degrade import Degradation, Degrader
+    from asr.corpus.manifest import Manifest
+    from asr.recognition.evaluation import Change, Evaluation
     from asr.recognition.recognizer import Recognizer
+    from asr.recognition.robustness import Robustness
 
 TABLE_ROWS = 10
 
+DEGRADE_EPILOG = """\
+conditions of --degrade (each evaluates every utterance once more; values after commas are conditions of their own):
+  noise:20,10,5,0       white noise at these signal-to-noise ratios in dB; noise:pink:10, noise:babble:10 (six of the
+                        other utterances at once); recorded noise with --noise-dir. The level of speech is that of its
+                        frames of 20 ms within 30 dB of the loudest: pauses do not count
+  reverb, reverb:0.3,1  a room with this reverberation time in seconds (default: 0.5); a recorded room with --reverb-dir
+  speed:0.9,1.1         faster or slower, and higher or lower
+  band:8000             resampled to this rate in Hz and back
+  mp3:32                through MP3 at this bit rate in kbit/s
+  gain:-20              louder or quieter by this many dB, as a 16-bit recording
+  clip, clip:0.1        cut off at this share of the largest sample (default: 0.25)
+Noise and rooms are drawn from the utterance's id: the same in every run.
+"""
+
+CLASSIFIER_EPILOG = """\
+With a classifier, the rows of the manifest have labels, and accuracy, balanced accuracy and macro F1 are printed;
+--tables prints the classes and the confusion matrix; -o writes predictions.jsonl, confusion.png and summary.json.
+"""
 CALIBRATE_EPILOG = """\
 "after" is measured by cross-validation: each fifth of the speakers (or utterances) with a calibration fitted to the
 others. The calibration in NEW.asr is fitted to all of them; measure it on a test set with `asr evaluate`.
@@ -24,6 +46,7 @@ others. The calibration in NEW.asr is fitted to all of them; measure it on a tes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = DEGRADE_EPILOG + CLASSIFIER_EPILOG
     parser.add_argument("manifest", nargs="+", metavar="MANIFEST", help="JSONL manifest; several are scored as one set")
     options.add_model_options(parser)
     options.add_decoding_options(parser)
@@ -37,42 +60,82 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--posteriorgrams", default="8", metavar="N|ID[,ID]", help=shown)
     written = (
         "write hyp.trn, ref.trn, alignments.txt, hypotheses.jsonl, summary.json and, if words have times, hyp.ctm and "
-        "ref.stm to this folder, replacing those of an earlier run"
+        "ref.stm to this folder, replacing those of an earlier run; with --degrade also degraded.png, and the same "
+        "files in degraded/CONDITION"
     )
     parser.add_argument("-o", "--output", metavar="DIR", help=written)
+    group = parser.add_argument_group("robustness")
+    conditions = "also evaluate with the audio made worse, see below: --degrade noise:20,10 reverb mp3:32"
+    group.add_argument("--degrade", nargs="+", metavar="CONDITION", default=[], help=conditions)
+    group.add_argument("--noise-dir", metavar="DIR", default="", help="recordings that `noise` is taken from")
+    group.add_argument("--reverb-dir", metavar="DIR", default="", help="impulse responses that `reverb` is taken from")
 
 
 def run(args: argparse.Namespace) -> int:
     options.decoding_config(args)
+    if options.is_classifier(args, classification.TEXT_OPTIONS):
+        return classification.run_evaluate(args)
     options.check_report_options(args)
+    from asr.audio.degrade import Degrader, parse_degradations
     from asr.corpus.manifest import Manifest
     from asr.recognition.outputs import OutputFolder
     from asr.text.normalize import normalizer
 
     if args.normalizer:
         normalizer(args.normalizer)  # so that an unknown name is an error before the work
+    degradations = parse_degradations(args.degrade, args.noise_dir, args.reverb_dir)
     manifest = Manifest.read(args.manifest)
+    if len(manifest) < 2 and any(d.variant == "babble" for d in degradations):
+        raise UsageError("--degrade noise:babble: babble is made of the other utterances, and there is only one")
     chosen = None if args.posteriorgrams.isdecimal() else _places(args.posteriorgrams, [u.id for u in manifest])
     if args.output:
         OutputFolder(args.output, ())  # and so is a folder that cannot be created
     recognizer = options.load_recognizer(args)
+    degrader = Degrader(degradations, recognizer.rate, noise_dir=args.noise_dir, reverb_dir=args.reverb_dir)
     evaluation = options.evaluate(args, recognizer, manifest, args.normalizer)
+    options.note_rates(recognizer)
     if args.snr:
         evaluation = replace(evaluation, scored=options.with_estimated_snr(evaluation.scored))
+    robustness = _degraded(args, recognizer, manifest, evaluation, degradations, degrader) if degradations else None
     model = {"model": args.model, "decoder": args.decoder, "device": str(recognizer.device)}
+    degraded = {"degraded": robustness.summary()} if robustness else {}
     if args.output:
-        evaluation.write(args.output, model)
+        evaluation.write(args.output, model | degraded)
+        if robustness:
+            robustness.write(args.output, model)
     if args.json:
-        print(json.dumps({**model, **evaluation.summary()}, ensure_ascii=False))
+        print(json.dumps({**model, **evaluation.summary(), **degraded}, ensure_ascii=False))
     else:
         print(evaluation.text())
+        if robustness:
+            print(f"\n{robustness.text()}")
         if args.tables:
             print(f"\n{evaluation.scored.sclite_text(TABLE_ROWS)}\n\n{evaluation.scored.tables(TABLE_ROWS)}")
     if args.html:
-        options.warn(*_write_report(args, evaluation, recognizer, chosen))
+        options.warn(*_write_report(args, evaluation, recognizer, chosen, robustness))
     options.warn(*evaluation.warnings)
-    options.note_rates(recognizer)
-    return 1 if evaluation.failures else 0
+    every = [evaluation, *(robustness.conditions.values() if robustness else ())]
+    return 1 if any(one.failures for one in every) else 0
+
+
+def _degraded(
+    args: argparse.Namespace,
+    recognizer: Recognizer,
+    manifest: Manifest,
+    clean: Evaluation,
+    degradations: Sequence[Degradation],
+    degrader: Degrader,
+) -> Robustness:
+    from asr.recognition.robustness import measure
+
+    known = {failure.id for failure in clean.failures}
+
+    def evaluate(condition: str, change: Change) -> Evaluation:
+        return options.evaluate(
+            args, recognizer, manifest, args.normalizer, condition=condition, change=change, known_failures=known
+        )
+
+    return measure(clean, manifest, degradations, degrader, evaluate)
 
 
 def _places(names: str, ids: list[str]) -> list[int]:
@@ -85,9 +148,13 @@ def _places(names: str, ids: list[str]) -> list[int]:
 
 
 def _write_report(
-    args: argparse.Namespace, evaluation: Evaluation, recognizer: Recognizer, chosen: list[int] | None
+    args: argparse.Namespace,
+    evaluation: Evaluation,
+    recognizer: Recognizer,
+    chosen: list[int] | None,
+    robustness: Robustness | None,
 ) -> list[str]:
-    from asr.scoring.report import Posteriorgram, most_errors, read_clip
+    from asr.scoring.report import Posteriorgram, Section, most_errors, read_clip
 
     posteriorgrams = {}
     if not recognizer.model_file.has_ctc:
@@ -103,8 +170,18 @@ def _write_report(
         calibrated = f"calibrated on {recognizer.model_file.training['confidence'].get('manifest', 'other data')}"
     facts = [f"decoder {args.decoder}", f"real-time factor {evaluation.real_time_factor:.3f}"]
     facts.append(f"confidences {calibrated}")
+    sections = []
+    if robustness:
+        note = "The dotted line is the rate of the clean recordings; differences to it are of a paired bootstrap."
+        sections.append(Section("Robustness", *robustness.rows(), robustness.groups, note))
     return options.write_html(
-        args, [evaluation.scored], title=title, facts=facts, warnings=evaluation.warnings, posteriorgrams=posteriorgrams
+        args,
+        [evaluation.scored],
+        title=title,
+        facts=facts,
+        warnings=evaluation.warnings,
+        posteriorgrams=posteriorgrams,
+        sections=sections,
     )
 
 

@@ -204,7 +204,7 @@ def _tune(args: argparse.Namespace) -> int:
 
     folder = Path(args.output or f"{args.lm}.tuning")
     OutputFolder(folder, ())  # a folder that cannot be created is an error before the work
-    recognizer = asr.load(args.model, device=args.device, threads=args.threads)
+    recognizer = asr.Recognizer.load(args.model, device=args.device, threads=args.threads)
     with options.progress_bar(args, total=len(manifest), unit="utt") as bar:
         tuning = tune_on_manifest(
             recognizer,

@@ -40,8 +40,7 @@ def _described(metadata: dict[str, Any]) -> str:
             f"{features['n_mels']} log-mel, {features['rate']} Hz, {features['window_ms']:g}/{features['hop_ms']:g} ms "
             f"window/hop, normalization {features['normalize']}",
         ),
-        ("tokenizer", f"{metadata['tokenizer']['kind']}, {metadata['vocab_size']} entries with the blank"),
-        ("normalizer", metadata["normalizer"]),
+        *_symbols(metadata),
     ]
     if init := training.pop("init", None):  # the model that the training began from; some of it may not be known
         hours = f"{init['hours']:g} h of speech" if init["hours"] else ""
@@ -51,6 +50,19 @@ def _described(metadata: dict[str, Any]) -> str:
         nested = isinstance(value, dict | list)
         rows.append((f"training.{key}", json.dumps(value, ensure_ascii=False) if nested else str(value)))
     return options.labeled(rows)
+
+
+def _symbols(metadata: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the output layer stands for."""
+    if "labels" not in metadata:
+        symbols = f"{metadata['tokenizer']['kind']}, {metadata['vocab_size']} entries with the blank"
+        return [("tokenizer", symbols), ("normalizer", metadata["normalizer"])]
+    counts = metadata["label_counts"] or [""] * len(metadata["labels"])
+    classes = ", ".join(f"{label} {count}".rstrip() for label, count in zip(metadata["labels"], counts, strict=True))
+    return [
+        ("task", f"classification, pooling {metadata['pooling']}"),
+        ("classes", f"{metadata['vocab_size']}: {classes}"),
+    ]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

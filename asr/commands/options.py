@@ -5,22 +5,23 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.decoding.make import DecodingConfig
-from asr.types import AsrError, Failure, Transcript, UsageError
+from asr.types import AsrError, Failure, ModelFileError, Transcript, UsageError
 
 if TYPE_CHECKING:
     from asr.audio.read import RawFormat
     from asr.corpus.manifest import Manifest
     from asr.recognition.acoustics import Windows
-    from asr.recognition.evaluation import Evaluation
+    from asr.recognition.classifier import Classifier
+    from asr.recognition.evaluation import Change, Evaluation
     from asr.recognition.outputs import OutputFolder
     from asr.recognition.recognizer import Recognizer
-    from asr.scoring.report import Posteriorgram
+    from asr.scoring.report import Posteriorgram, Section
     from asr.scoring.scored import ScoredSet
 
 
@@ -152,12 +153,45 @@ def refuse_existing(path: str | Path | None, force: bool) -> None:
         raise UsageError(f"{path}: exists already; --force replaces it")
 
 
+def is_classifier(args: argparse.Namespace, recognizers_only: Mapping[str, Any] | None = None) -> bool:
+    """Whether the model is one; a model that cannot be read is reported where it is loaded.
+
+    Raises UsageError for decoding options with a classifier, and for those in `recognizers_only`, which have values
+    other than these defaults.
+    """
+    from asr.model.checkpoint import read_metadata
+    from asr.model.config import CLASSIFICATION
+
+    try:
+        if read_metadata(args.model)["task"] != CLASSIFICATION:
+            return False
+    except ModelFileError:
+        return False
+    decoding = {field.name: field.default for field in fields(DecodingConfig)}
+    refuse_for_classifiers(args, {**decoding, **(recognizers_only or {})}, args.model)
+    return True
+
+
+def refuse_for_classifiers(args: argparse.Namespace, defaults: Mapping[str, Any], what: str) -> None:
+    """Raise UsageError for options, given by their defaults, that mean nothing for a classifier or what it found."""
+    for name, default in defaults.items():
+        if getattr(args, name, default) != default:
+            raise UsageError(f"--{name.replace('_', '-')} is for recognizers; {what} is of a classifier")
+
+
+def load_classifier(args: argparse.Namespace) -> Classifier:
+    """The classifier on its device."""
+    import asr
+
+    return asr.Classifier.load(args.model, device=args.device, threads=args.threads)
+
+
 def load_recognizer(args: argparse.Namespace) -> Recognizer:
     """The model on its device with the decoder that the options describe."""
     import asr
     from asr.model.checkpoint import bundled_model
 
-    recognizer = asr.load(args.model, device=args.device, threads=args.threads)
+    recognizer = asr.Recognizer.load(args.model, device=args.device, threads=args.threads)
     if bundled := bundled_model(args.model):
         say(f"asr: note: {bundled.name} is {bundled.purpose}")
     config = decoding_config(args).for_model(recognizer.model_file)
@@ -167,29 +201,44 @@ def load_recognizer(args: argparse.Namespace) -> Recognizer:
 
 
 def evaluate(
-    args: argparse.Namespace, recognizer: Recognizer, manifest: Manifest, normalizer: str | None = None
+    args: argparse.Namespace,
+    recognizer: Recognizer,
+    manifest: Manifest,
+    normalizer: str | None = None,
+    *,
+    condition: str = "",
+    change: Change | None = None,
+    known_failures: Collection[str] = (),
 ) -> Evaluation:
-    """Recognize and score a manifest, with a progress bar; failures are named on stderr."""
+    """Recognize and score a manifest, with a progress bar; failures are named on stderr, unless known already.
+
+    `change` makes other samples of those of each utterance, `condition` is its name.
+    """
     from asr.recognition import evaluation
 
-    with progress_bar(args, total=len(manifest), unit="utt") as bar:
+    with progress_bar(args, total=len(manifest), unit="utt", title=condition) as bar:
 
         def on_result(result: Transcript | Failure) -> None:
             bar.update()
-            if isinstance(result, Failure):
-                say(f"asr: error: {result.id}: {result.error}")
+            if isinstance(result, Failure) and result.id not in known_failures:
+                say(f"asr: error: {condition and condition + ': '}{result.id}: {result.error}")
 
         return evaluation.evaluate(
-            recognizer, manifest, normalizer=normalizer, batch_seconds=args.batch_seconds, on_result=on_result
+            recognizer,
+            manifest,
+            normalizer=normalizer,
+            batch_seconds=args.batch_seconds,
+            on_result=on_result,
+            change=change,
         )
 
 
-def progress_bar(args: argparse.Namespace, total: int, unit: str) -> Any:
+def progress_bar(args: argparse.Namespace, total: int, unit: str, title: str = "") -> Any:
     """A tqdm bar on stderr where that is a terminal, unless --progress or --no-progress says otherwise."""
     from tqdm import tqdm
 
     hidden = None if args.progress is None else not args.progress  # None: unless on a terminal
-    return tqdm(total=total, unit=unit, file=sys.stderr, dynamic_ncols=True, disable=hidden)
+    return tqdm(total=total, unit=unit, desc=title or None, file=sys.stderr, dynamic_ncols=True, disable=hidden)
 
 
 def say(message: str) -> None:
@@ -286,6 +335,7 @@ def write_html(
     facts: Sequence[str] = (),
     warnings: Sequence[str] = (),
     posteriorgrams: Mapping[int, Posteriorgram] | None = None,
+    sections: Sequence[Section] = (),
 ) -> list[str]:
     """Write the report that --html asks for; returns a line for each recording that could not be included."""
     from asr import __version__
@@ -310,6 +360,7 @@ def write_html(
         warnings=warnings,
         audio=players,
         posteriorgrams=posteriorgrams,
+        sections=sections,
         flag_below=args.flag_below,
         footer=f"Written by asr {__version__}. Intervals are 95 % bootstrap intervals, of groups over utterances.",
     )

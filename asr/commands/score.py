@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asr.commands import options
+from asr.commands import classification, options
 from asr.types import UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ COMPARE_EXAMPLES = """\
 examples:
   asr compare ref.trn greedy.trn beam.trn
   asr compare test.jsonl a/hypotheses.jsonl b/hypotheses.jsonl --normalize basic
+  asr compare test.jsonl a/predictions.jsonl b/predictions.jsonl   two classifiers, as `asr evaluate -o` writes them
 
 The 95 % interval and the first p-value come from a paired bootstrap over speakers or, unless every utterance has a
 speaker, over utterances. The second p-value is that of the matched-pairs test on sentence segments (NIST's MAPSSWE).
@@ -113,6 +114,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_compare(args: argparse.Namespace) -> int:
+    if any(map(classification.has_labels, (args.hypothesis_a, args.hypothesis_b))):
+        return classification.run_compare(args)
     names, sets, warnings = _read(args, [args.hypothesis_a, args.hypothesis_b])
     from asr.scoring.comparison import compare
     from asr.scoring.pairing import TextFileError
@@ -210,6 +213,7 @@ def _text(test_set: TestSet, sets: list[ScoredSet], limit: int | None) -> str:
         f"{test_set.hypothesis_path} against {test_set.reference_path}: {', '.join(facts)}",
         text_table(["", "normalizer", "rate", *RATE_HEADER[:-1], "reference", "SER"], rows, left=2),
         f"    (intervals: bootstrap over {first.words.interval_units})",
+        *([first.speaker_spread.text()] if first.speaker_spread else []),
     ]
     return "\n".join([*lines, "", first.sclite_text(limit), "", first.tables(limit)]).rstrip()
 

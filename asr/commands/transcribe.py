@@ -34,6 +34,7 @@ examples:
   sox x.wav -t wav - | asr transcribe - -m model.asr     audio on stdin
   arecord -t raw -f S16_LE -r 16000 | asr transcribe - --raw-rate 16000 -m streaming.asr
                                                          words as they are spoken, with a model that can stream
+  asr transcribe clips/ -m words.asr                     labels, where the model is a classifier
   asr transcribe corpus/ -m model.asr -o out --shard 2/8 --resume
                                                          the second of eight jobs, resumed
   asr transcribe corpus/ -m model.asr -o out -f json --resume --json > all.jsonl
@@ -115,6 +116,7 @@ class _LiveText:
 def run(args: argparse.Namespace) -> int:
     raw = options.raw_format(args)
     options.decoding_config(args)
+    classifies = options.is_classifier(args, {"nbest": 1, "flag_below": None})
     formats = parse_formats(args.format) if args.format else ()
     found = find_recordings(args.inputs)
     single = is_single(args.inputs, found)
@@ -138,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             results: Iterator[tuple[Recording, list[Transcript] | Failure]] = iter(())
             if todo:
-                recognizer = options.load_recognizer(args)
+                recognizer = options.load_classifier(args) if classifies else options.load_recognizer(args)
                 if args.words or args.flag_below or set(formats) & set(TIMED):
                     recognizer.model_file.need_ctc("times and confidences of words")
                 recognizer.windows = windows
@@ -177,7 +179,7 @@ def _is_live(recording: Recording, args: argparse.Namespace, recognizer: Recogni
     from asr.recognition.live import can_stream
 
     raw = recording.audio_filepath == STDIN and args.raw_rate is not None and args.channel != "each"
-    return raw and can_stream(recognizer.acoustics)
+    return raw and can_stream(recognizer.acoustics, recognizer.decoder)
 
 
 def _plan(

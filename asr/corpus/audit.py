@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from asr.corpus.check import AudioFacts, Finding, Skip, UnknownSymbol, examine, obstacle, unknown_symbols
+from asr.corpus.labels import label_of
 from asr.corpus.manifest import Manifest, Utterance, repeats
 from asr.text.normalize import count_tags, find_asides
 from asr.text.normalize import normalizer as normalizer_named
@@ -128,7 +129,7 @@ def _texts(manifest: Manifest, role: str, target: Target, audio: AudioFacts, fin
         word_counts[i], letters[i] = len(text.split()), len(text) - text.count(" ")
         hashed.speakers |= {utterance.speaker} - {""}
         problems = []
-        if not text:
+        if not text and (utterance.text or not label_of(utterance)):
             problems.append(("empty text", "nothing left by the normalizer" if utterance.text else ""))
         elif tokenizer and (symbols := tokenizer.unknown_symbols(text)):
             problems.append(("unknown symbols", shown_symbols(symbols)))

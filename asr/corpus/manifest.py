@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import struct
 from array import array
 from collections import Counter
@@ -157,6 +158,20 @@ class Manifest(Sequence[Utterance]):
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
         digest = hashlib.sha256(self.sha256.encode() + chosen.tobytes()).hexdigest()
         return Manifest(self._sources, self._index[chosen], digest)
+
+    def another(self, index: int, draw: random.Random) -> int:
+        """The position of another utterance, drawn at random: of another speaker, unless there is hardly one.
+
+        Raises IndexError where there is no other.
+        """
+        if len(self) < 2:
+            raise IndexError("the only utterance of a manifest has no other")
+        speaker = self[index].speaker
+        for _ in range(20):
+            found = (index + 1 + draw.randrange(len(self) - 1)) % len(self)
+            if not speaker or self[found].speaker != speaker:
+                break
+        return found
 
     def where(self, index: int) -> str:
         """ "file:line" of an utterance, for messages."""

@@ -32,7 +32,8 @@ def output_length(samples: int, features: FeatureConfig, model: ModelConfig) -> 
 class Outputs:
     """What a model computes for a batch, for the objectives of training.
 
-    log_probs: (batch, frames, vocab) float32, natural logarithm; lengths: (batch,) int64, in frames;
+    log_probs: (batch, frames, vocab) float32, natural logarithm, of a classifier (batch, 1, classes); lengths: (batch,)
+    int64, of the states, in frames;
     states: (batch, frames, width), the encoder's; features: (batch, feature frames, mels), its input, and
     feature_lengths (batch,); clean: the features before they were augmented, of one view of each utterance; layers: the
     output (batch, frames, width) of each layer of the encoder with its lengths (batch,), where `keep_layers` is set,
@@ -127,7 +128,7 @@ class AcousticModel(nn.Module):
         watched = self.keep_layers or self.config.self_conditioning
         states, lengths = self.encoder(filled, filled_frames, *([after_layer] if watched else []))
         states, lengths = states[:rows], lengths[:rows]
-        logits = self.output(states)
+        logits = self.logits(states, lengths)
         # In half precision, rounding errors would add up in the sums of CTC over thousands of frames.
         with torch.autocast(logits.device.type, enabled=False):
             log_probs = torch.log_softmax(logits.float(), dim=-1)
@@ -142,6 +143,10 @@ class AcousticModel(nn.Module):
         """The weights that belong to single symbols of the vocabulary, each with the dimension that counts symbols."""
         rows = [*self.output.parameters(), *self.conditioning.heads.parameters()]
         return [(p, 0) for p in rows] + [(p, 1) for p in self.conditioning.feedback.parameters()]
+
+    def logits(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """The output layer: states (batch, frames, width) and their lengths -> logits (batch, frames, vocab)."""
+        return self.output(states)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Models and checkpoints from before there was a choice of encoders name its parts at the top level."""

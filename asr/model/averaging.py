@@ -72,4 +72,5 @@ def _settings(file: ModelFile) -> dict[str, Any]:
         "the number of symbols": file.tokenizer.vocab_size,
         "the normalizer": file.normalizer,
         "the task": file.task,
+        "the pooling": getattr(getattr(file.model, "pooling", None), "kind", None),
     }

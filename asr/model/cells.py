@@ -69,10 +69,6 @@ class LightGRU(nn.Module):
         for weight in (self.weight_ih_l0, self.weight_hh_l0):
             nn.init.uniform_(weight, -(hidden_size**-0.5), hidden_size**-0.5)
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """(batch, frames, input_size), mask (batch, frames) of valid frames -> (batch, frames, hidden_size)."""
-        return light_gru(self.project(x, valid), self.weight_hh_l0)
-
     def project(self, x: Tensor, valid: Tensor) -> Tensor:
         """What the frames give to the gates, (batch, frames, 2 * hidden_size): of all frames at once."""
         projected: Tensor = self.norm(functional.linear(x, self.weight_ih_l0), valid)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from asr.audio.features import FeatureConfig
 from asr.config import from_dict, to_dict
 from asr.files import replacing
-from asr.model.config import ModelConfig
+from asr.model.config import CLASSIFICATION, ModelConfig
 from asr.text.normalize import recorded, versioned
 from asr.types import AsrError, ModelFileError, UsageError
 
@@ -53,7 +53,8 @@ _MAX_HEADER_BYTES = 100_000_000  # the safetensors limit; a larger number means 
 class ModelFile:
     """A loaded model file. `training` is the free-form summary of the run that made it (WER, data, seed, versions).
 
-    `task` says what the model is for, by its name in `asr.training.tasks.TASKS`.
+    `task` says what the model is for, by its name in `asr.training.tasks.TASKS`. The tokenizer of a classifier is its
+    LabelSet.
     """
 
     model: AcousticModel
@@ -122,14 +123,19 @@ def save_model(
     import torch
     from safetensors.torch import save
 
+    from asr.model.classifier import Classifier
+    from asr.text.tokenizer import LabelSet
     from asr.types import VERSION
 
     path = Path(path)
+    symbols: dict[str, Any] = {"tokenizer": tokenizer.to_dict()}
+    if isinstance(model, Classifier) and isinstance(tokenizer, LabelSet):
+        symbols = {"labels": tokenizer.labels, "label_counts": tokenizer.counts, "pooling": model.pooling.kind}
     description = {
         "task": task,
         "model": to_dict(model.config),
         "features": to_dict(model.feature_config),
-        "tokenizer": tokenizer.to_dict(),
+        **symbols,
         "normalizer": versioned(normalizer),
         "vocab_size": model.vocab_size,
         "training": training or {},
@@ -151,7 +157,8 @@ def save_model(
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """The description in a model file, without loading a tensor: keys task (`ctc` in files from before there were
-    others), model, features, tokenizer, normalizer (with its version), training.
+    others), model, features, tokenizer (of a classifier: labels, label_counts, pooling), normalizer (with its version),
+    training.
 
     Raises ModelFileError, in one line, when the file is missing, is not a model of ours, or is of a newer format.
     """
@@ -188,6 +195,18 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return description
 
 
+def check_task(path: str | Path, description: dict[str, Any], classifies: bool = False) -> None:
+    """Raise UsageError for a model that does not write texts or, with `classifies`, that does not name classes."""
+    is_classifier = description["task"] == CLASSIFICATION
+    if is_classifier and not classifies:
+        raise UsageError(
+            f"{path}: a classifier ({len(description['labels'])} classes), and this needs a recognizer; "
+            "`asr transcribe` and `asr evaluate` take both"
+        )
+    if classifies and not is_classifier:
+        raise UsageError(f"{path}: a recognizer (task {description['task']}), and this needs a classifier")
+
+
 def load_model(path: str | Path, device: str = "cpu") -> ModelFile:
     """Load a model file, in evaluation mode, onto `device`. Raises ModelFileError in one line."""
     path = find_model(path)
@@ -195,26 +214,28 @@ def load_model(path: str | Path, device: str = "cpu") -> ModelFile:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from asr.model.acoustic import AcousticModel
-    from asr.text.tokenizer import tokenizer_from_dict
+    from asr.model.classifier import build_model
+    from asr.text.tokenizer import LabelSet, tokenizer_from_dict
 
     try:
-        model = AcousticModel(
+        if description["task"] == CLASSIFICATION:
+            tokenizer: Tokenizer = LabelSet(description["labels"], description["label_counts"])
+        else:
+            tokenizer = tokenizer_from_dict(description["tokenizer"])
+        if tokenizer.vocab_size != (width := int(description["vocab_size"])):
+            raise ValueError(f"the tokenizer has {tokenizer.vocab_size} entries, the output layer {width}")
+        model = build_model(
             from_dict(ModelConfig, description["model"], "model"),
             from_dict(FeatureConfig, description["features"], "features"),
-            int(description["vocab_size"]),
+            tokenizer,
+            description.get("pooling", "mean"),
         )
-        tokenizer = tokenizer_from_dict(description["tokenizer"])
         model.load_state_dict(load_file(path, device="cpu"))
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path}: the model file is damaged or cut short ({error}); copy it again") from error
     except (KeyError, TypeError, ValueError, RuntimeError, AsrError) as error:
         reason = str(error).splitlines()[0]
         raise ModelFileError(f"{path}: the description does not fit this version of asr-ctc ({reason})") from error
-    if tokenizer.vocab_size != model.vocab_size:
-        raise ModelFileError(
-            f"{path}: the tokenizer has {tokenizer.vocab_size} entries, the output layer {model.vocab_size}"
-        )
     training = description.get("training", {})
     return ModelFile(model.to(device).eval(), tokenizer, description["normalizer"], training, description["task"])
 

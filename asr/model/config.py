@@ -9,6 +9,9 @@ from typing import Any, ClassVar, Literal
 from asr.config import nearest
 from asr.types import ConfigError
 
+CLASSIFICATION = "classification"  # the task of models that name a class instead of writing a text
+Pool = Literal["mean", "attention", "last"]
+
 
 @dataclass(frozen=True)
 class DecoderConfig:

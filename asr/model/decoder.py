@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asr.model.config import DecoderConfig
-from asr.model.recurrent import valid_frames
+from asr.model.padding import valid_frames
 
 EDGE = 0  # both the token before the first and the end after the last: the index of the CTC blank, which is no token
 

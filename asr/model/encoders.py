@@ -38,7 +38,8 @@ class Encoder(Protocol):
 
         The states of an utterance are the same alone and in any padded batch; beyond its length they mean nothing, but
         are finite. A length may be 0: such rows only fill up the batch. An encoder that is slow on GPUs in some shapes
-        may say so in a method `slow_shapes` (see RecurrentEncoder).
+        may say so in a method `slow_shapes` (see RecurrentEncoder). The last `backward_size` channels, where an
+        encoder has that attribute, were computed from the end of the utterance to its start.
 
         `after_layer` sees, and may change, the output of each layer, frame by frame and possibly of more rows than the
         batch has; one without `layer_sizes` is never given it, and cannot be trained on objectives that look inside.

@@ -13,7 +13,7 @@ from asr.model.blockwise import Blockwise, EncoderStream
 from asr.model.cells import CELLS, MaskedBatchNorm, initialize, run_cell
 from asr.model.config import RecurrentConfig
 from asr.model.frontends import FRONT_ENDS, subsampled_length
-from asr.model.padding import reversal_index, reverse_within_length, valid_frames
+from asr.model.padding import reversal_index, reverse_within_length, valid_frames, zero_padding
 from asr.model.shapes import WIDEST, fast_width
 from asr.types import ConfigError
 
@@ -115,8 +115,7 @@ class Lookahead(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(batch, frames, width), lengths (batch,) -> the same shape."""
-        x = (x * valid_frames(lengths, x.size(1))[:, :, None].to(x.dtype)).transpose(1, 2)
-        x = functional.pad(x, (0, self.weight.size(2) - 1))
+        x = functional.pad(zero_padding(x, lengths).transpose(1, 2), (0, self.weight.size(2) - 1))
         return functional.conv1d(x, self.weight, groups=x.size(1)).transpose(1, 2)
 
 
@@ -125,8 +124,7 @@ def join_pairs(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
 
     What lies beyond an utterance's length is zero, so an odd last frame is joined to zeros.
     """
-    x = x * valid_frames(lengths, x.size(1))[:, :, None].to(x.dtype)
-    x = functional.pad(x, (0, 0, 0, x.size(1) % 2))
+    x = functional.pad(zero_padding(x, lengths), (0, 0, 0, x.size(1) % 2))
     return x.reshape(len(x), x.size(1) // 2, 2 * x.size(2)), (lengths + 1) // 2
 
 
@@ -150,6 +148,7 @@ class RecurrentEncoder(nn.Module):
         self.lookahead = Lookahead(width, config.lookahead) if config.lookahead else None
         self.output_size = width
         self.stride = config.subsampling * 2 ** len(config.time_reduction)
+        self.backward_size = config.hidden_size if config.bidirectional and not config.projection else 0
         self.config, self.n_mels = config, n_mels
 
     def output_length(self, frames: int) -> int:

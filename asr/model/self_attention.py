@@ -114,3 +114,4 @@ class RecurrentAttentionEncoder(RecurrentEncoder):
                 AttentionLayer(self.output_size, config.attention_heads, config.feed_forward, config.dropout)
             )
         self.layer_sizes += (self.output_size,) * config.attention_layers
+        self.backward_size = 0  # attention mixes both directions

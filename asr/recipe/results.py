@@ -8,6 +8,8 @@ from typing import Any
 
 import asr
 from asr.decoding.make import DecodingConfig
+from asr.model.config import CLASSIFICATION
+from asr.recipe.classes import LABELS, class_table, evaluate_sets
 from asr.recognition.evaluation import evaluate
 from asr.scoring.breakdown import RATE_HEADER, rate_cells, task_rates, text_table
 from asr.training.config import TrainConfig
@@ -18,6 +20,8 @@ GREEDY, BEAM, BEAM_LM = "greedy", "beam", "beam+lm"
 
 def decodings_of(config: TrainConfig, lm: Path | None) -> tuple[str, ...]:
     """Greedy, with a language model both beam searches, and those with an attention decoder where the model has one."""
+    if config.task == CLASSIFICATION:
+        return (LABELS,)
     if config.model.decoder and "ctc" not in config.objectives:
         return ("attention",)
     attention = ("joint", "attention") if config.model.decoder else ()
@@ -33,6 +37,8 @@ def evaluate_all(
     model_file: Path, tests: Mapping[str, str], folders: Mapping[tuple[str, str], Path], lm: Path | None
 ) -> list[dict[str, Any]]:
     """Evaluate the manifests `tests` and write all results; the figures, a row for each of `folders`."""
+    if all(decoding == LABELS for _, decoding in folders):
+        return evaluate_sets(model_file, tests, {name: folder for (name, _), folder in folders.items()})
     first = current = next(iter(folders))[1]
     recognizer = asr.load(model_file, decoder=first)
     rows = []
@@ -54,6 +60,8 @@ def evaluate_all(
 
 def results_table(rows: list[dict[str, Any]], task: str = "ctc") -> str:
     """One line for each test set and decoding, under a heading; the rate that leads in `task` with its interval."""
+    if task == CLASSIFICATION:
+        return class_table(rows)
     (lead, unit), *others = task_rates(task)
     key = {"word": "wer", "char": "cer"}
     counted = {"WER": "words", "CER": "characters", "PER": "phones"}[lead]

@@ -9,33 +9,35 @@ import argparse
 import contextlib
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import asr
-from asr.config import to_dict
+from asr.config import from_dict, to_dict
 from asr.corpus.download import file_digest
+from asr.corpus.labels import label_numbers
 from asr.corpus.manifest import Manifest
 from asr.files import Stamp, as_json, differences, file_state
 from asr.lm.estimate import encode_corpus, estimate, read_sentences
 from asr.lm.files import tuned_path
 from asr.lm.ngram import NGramLM
 from asr.model.checkpoint import find_model, load_model, save_model
+from asr.model.config import CLASSIFICATION
 from asr.recipe.corpus import WHERE, Corpus
 from asr.recipe.results import decodings_of, evaluate_all, results_folders, results_table
 from asr.recipe.sets import ShardConverted
 from asr.recognition.tuning import tune_on_manifest, write_tuning
 from asr.scoring.breakdown import task_rates
 from asr.text.normalize import normalizer
-from asr.text.tokenizer import load_tokenizer
+from asr.text.tokenizer import LabelSet, load_tokenizer
 from asr.training.callbacks import best_checkpoints
 from asr.training.checkpoints import average_checkpoints, checkpoints, set_aside
 from asr.training.config import TrainConfig, manifests, training_sets
-from asr.training.data import describe_unknown_symbols, make_tokenizer
+from asr.training.data import describe_unknown_symbols, read_manifest, training_symbols
 from asr.training.process import Signals, is_first_process, locked, say
 from asr.training.run import MODEL, TOKENIZER, train
-from asr.training.tasks import TASKS
+from asr.training.tasks import task_of
 from asr.types import AudioError, ConfigError, ModelFileError, UsageError
 
 PREVIOUS = "previous"
@@ -184,14 +186,18 @@ class Run:
         if text.tokenizer_file:
             tokenizer = load_tokenizer(text.tokenizer_file)
         else:
-            tokenizer = make_tokenizer(text, Manifest.read(manifests(data.train)))
+            tokenizer = training_symbols(self.config, read_manifest(self.config, manifests(data.train)))
             self.output.mkdir(parents=True, exist_ok=True)
             tokenizer.save(self.tokenizer_file)
         for path in [*manifests(data.dev), *data.test.values()]:
-            if unknown := describe_unknown_symbols(Manifest.read(path), tokenizer, text.normalizer):
+            rows = read_manifest(self.config, [path])
+            if isinstance(tokenizer, LabelSet):
+                label_numbers(rows, tokenizer)
+            elif unknown := describe_unknown_symbols(rows, tokenizer, text.normalizer):
                 say(f"[tokenizer] warning: {path} has symbols that no model of this recipe can write: {unknown}")
         stamp.write(inputs)
-        say(f"[tokenizer] {tokenizer.kind}, {tokenizer.vocab_size} symbols with the blank")
+        what = "classes" if isinstance(tokenizer, LabelSet) else "symbols with the blank"
+        say(f"[tokenizer] {tokenizer.kind}, {tokenizer.vocab_size} {what}")
 
     def train(self, force: bool) -> None:
         """The model: an interrupted run goes on, one with other settings or data is set aside."""
@@ -202,7 +208,7 @@ class Run:
             sets["weights"] = weights
         settings = _without(to_dict(self.config), _INCIDENTAL)
         inputs = {**settings, "manifests": sets, "tokenizer": _digests([self.tokenizer_file])}
-        stamp = Stamp(self.stamps / "train.json")
+        stamp = Stamp(self.stamps / "train.json", _with_todays_settings)
         stored = stamp.read()
         if self.config.init:  # by its content, too; a run that has begun does not need it any more
             init = find_model(self.config.init)
@@ -248,7 +254,7 @@ class Run:
         """The language model of the beam search, and its weights, tuned on the dev set."""
         config, dev = self.config, manifests(self.config.data.dev)
         if not self._wants_lm():
-            return self._nothing_to_do("lm", "lm.order is 0")
+            return self._nothing_to_do("lm", "lm.order is 0" if self.config.task != CLASSIFICATION else "no texts")
         texts = [config.lm.file] if config.lm.file else [*manifests(config.data.train), *manifests(config.lm.text)]
         inputs = {
             "lm": to_dict(config.lm),
@@ -310,11 +316,11 @@ class Run:
 
     def _average_inputs(self) -> dict[str, Any]:
         """The best `last_k` of the checkpoints that the training kept."""
-        best = best_checkpoints(self.output, TASKS[self.config.task])
+        best = best_checkpoints(self.output, task_of(self.config))
         return {"checkpoints": [path.name for path in best[: self.config.averaging.last_k]]}
 
     def _wants_lm(self) -> bool:
-        return bool(self.config.lm.order or self.config.lm.file)
+        return bool(self.config.lm.order or self.config.lm.file) and self.config.task != CLASSIFICATION
 
     def _make_language_model(self, texts: Sequence[str]) -> None:
         """Write the binary language model: that of `lm.file`, or one of `lm.order` from texts (a sentence a line).
@@ -329,6 +335,16 @@ class Run:
             lm = NGramLM.from_tables(estimate(corpus, config.lm.order, warn=_warn_lm).tables)
         self.output.mkdir(parents=True, exist_ok=True)
         lm.write_binary(self.lm_file)
+
+
+def _with_todays_settings(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs of a training, settings that came or were renamed since then included: they change nothing."""
+    known = {field.name for field in fields(TrainConfig)} - set(_INCIDENTAL)
+    try:
+        config = from_dict(TrainConfig, {key: value for key, value in inputs.items() if key in known})
+    except ConfigError:
+        return inputs
+    return inputs | as_json(_without(to_dict(config), _INCIDENTAL))
 
 
 def _digests(paths: Sequence[str | Path]) -> list[str]:

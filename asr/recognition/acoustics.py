@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ from asr.types import AsrError, Hypothesis, UsageError, in_words
 
 BATCH_SECONDS = {"cpu": 60.0, "cuda": 600.0}  # padded audio per batch on each kind of device
 CERTAIN = 1.0 - 1e-6  # probability given to the label of a frame that no model emitted
-Result = TypeVar("Result")
 SILENCE = "silence: every sample has the same value, there is nothing to recognize"
 
 
@@ -78,22 +77,13 @@ class Acoustics:
         with torch.inference_mode():
             return self.model.outputs(padded.to(self.device), lengths.to(self.device))
 
-    def emissions_or_errors(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray | AsrError]:
+    def emissions_or_errors(self, waveforms: Sequence[np.ndarray], states: bool = False) -> list[Any]:
         """The emissions of a batch or, where the whole batch fails, of each waveform alone, with an error if it fails.
 
-        What usually fails is memory: a batch that does not fit goes through one by one.
+        With `states` they are Encoded. What usually fails is memory: a batch that does not fit goes through one by one.
         """
-        return self._or_errors(self.emissions, waveforms)
-
-    def encoded_or_errors(self, waveforms: Sequence[np.ndarray]) -> list[Encoded | AsrError]:
-        """As `emissions_or_errors`, with the states of the encoder."""
-        return self._or_errors(self.encoded, waveforms)
-
-    def _or_errors(
-        self, compute: Callable[[Sequence[np.ndarray]], list[Result]], waveforms: Sequence[np.ndarray]
-    ) -> list[Result | AsrError]:
         try:
-            return [*compute(waveforms)]
+            return [*(self.encoded if states else self.emissions)(waveforms)]
         except AssertionError:  # a mistake of ours, not of the input
             raise
         except Exception as error:
@@ -102,12 +92,12 @@ class Acoustics:
         if no_memory and self.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(waveforms) > 1:
-            return [result for waveform in waveforms for result in self._or_errors(compute, [waveform])]
+            return [result for waveform in waveforms for result in self.emissions_or_errors([waveform], states)]
         rows = self.model.row_multiple
         if no_memory and rows != 1 and fast_rows(self.device) > 1:
             self.model.row_multiple = 1  # rows that fill up a batch need memory, too
             try:
-                return self._or_errors(compute, waveforms)
+                return self.emissions_or_errors(waveforms, states)
             finally:
                 self.model.row_multiple = rows
         if no_memory:
@@ -115,26 +105,24 @@ class Acoustics:
             problem = f"not enough memory on {self.device.type} for {minutes:.1f} minutes in one piece"
         return [AsrError(problem)]
 
-    def emissions_unless_silent(self, waveforms: Sequence[np.ndarray], silent: bool) -> list[np.ndarray]:
+    def emissions_unless_silent(self, waveforms: Sequence[np.ndarray], silent: bool, states: bool = False) -> list[Any]:
         """The emissions of a batch; blank if it is a constant signal. Raises AsrError where a waveform fails."""
-        if silent:
-            return [self.silence(len(waveform)) for waveform in waveforms]
-        return _without_errors(self.emissions_or_errors(waveforms) if waveforms else [])
+        if silent or not waveforms:
+            return [self.silence(len(waveform), states) for waveform in waveforms]
+        results = self.emissions_or_errors(waveforms, states)
+        if errors := [result for result in results if isinstance(result, AsrError)]:
+            raise AsrError(f"{errors[0]}; choose shorter windows (--chunk-length)")
+        return results
 
-    def encoded_unless_silent(self, waveforms: Sequence[np.ndarray], silent: bool) -> list[Encoded]:
-        """As `emissions_unless_silent`, with the states of the encoder."""
-        if silent:
-            return [self.encoded_silence(len(waveform)) for waveform in waveforms]
-        return _without_errors(self.encoded_or_errors(waveforms) if waveforms else [])
+    def silence(self, samples: int, states: bool = False) -> Any:
+        """Blank emissions for a constant signal: no model was trained on one, and some hear letters in it.
 
-    def silence(self, samples: int) -> np.ndarray:
-        """Blank emissions for a constant signal: no model was trained on one, and some hear letters in it."""
-        return self.certain(0, self.model.output_length(samples))
-
-    def encoded_silence(self, samples: int) -> Encoded:
-        """No states for a constant signal, and as many frames of silence as the model would emit."""
-        nothing = np.zeros((0, self.model.encoder.output_size), np.float32)
-        return Encoded(self.certain(0, 0), nothing, after=self.model.output_length(samples))
+        With `states` there are none, but as many frames of silence as the model would emit.
+        """
+        frames = self.model.output_length(samples)
+        if not states:
+            return self.certain(0, frames)
+        return Encoded(self.certain(0, 0), np.zeros((0, self.model.encoder.output_size), np.float32), after=frames)
 
     def certain(self, label: int, frames: int) -> np.ndarray:
         """Emissions (frames, vocab) that are sure of one label."""
@@ -146,16 +134,6 @@ class Acoustics:
 def _rows(tensor: torch.Tensor, lengths: torch.Tensor) -> list[np.ndarray]:
     """(batch, time, width) -> (time, width) float32 of each row without its padding."""
     return [row[:count] for row, count in zip(tensor.float().cpu().numpy(), lengths.tolist(), strict=True)]
-
-
-def _without_errors(results: Sequence[Result | AsrError]) -> list[Result]:
-    """The results; raises the first error among them."""
-    found = []
-    for result in results:
-        if isinstance(result, AsrError):
-            raise AsrError(f"{result}; choose shorter windows (--chunk-length)")
-        found.append(result)
-    return found
 
 
 def choose_device(name: str) -> str:
@@ -217,8 +195,7 @@ def recognize_long(
     """
     stream = begin_stream(decoder)
     reported = ""
-    cut = encoded_windows if reads_states(decoder) else stitched
-    for block in emissions or cut(acoustics, samples, windows, batch_seconds):
+    for block in emissions or stitched(acoustics, samples, windows, batch_seconds, reads_states(decoder)):
         stream.feed(block)
         if on_text is not None and (stable := stream.stable()) != reported:
             reported = stable
@@ -227,30 +204,14 @@ def recognize_long(
 
 
 def stitched(
-    acoustics: Acoustics, samples: Iterable[np.ndarray], windows: Windows, batch_seconds: float
-) -> Iterator[np.ndarray]:
+    acoustics: Acoustics, samples: Iterable[np.ndarray], windows: Windows, batch_seconds: float, states: bool = False
+) -> Iterator[Any]:
     """Log-probabilities (time, vocab) of successive windows: joined, as many as of the whole recording.
 
-    `samples` are blocks (time,) at the model's rate; no more of them is held than a batch. Windows are blank as long as
-    all samples so far are the same.
+    With `states`, Encoded: each window by itself, without the silence around it. `samples` are blocks (time,) at the
+    model's rate; no more of them is held than a batch. Windows are blank as long as all samples so far are the same.
     """
-    return _windowed(acoustics, samples, windows, batch_seconds, _kept)
-
-
-def encoded_windows(
-    acoustics: Acoustics, samples: Iterable[np.ndarray], windows: Windows, batch_seconds: float
-) -> Iterator[Encoded]:
-    """As `stitched`, each window by itself, with the states of the encoder and without the silence around it."""
-    return _windowed(acoustics, samples, windows, batch_seconds, _kept_states)
-
-
-def _windowed(
-    acoustics: Acoustics,
-    samples: Iterable[np.ndarray],
-    windows: Windows,
-    batch_seconds: float,
-    kept: Callable[[Acoustics, list[Window], bool], Iterator[Result]],
-) -> Iterator[Result]:
+    kept = _kept_states if states else _kept
     batch: list[Window] = []
     for window in cut_windows(iter(samples), grid_of(acoustics, windows)):
         while batch:
@@ -278,10 +239,7 @@ def longest_piece(windows: Windows, training: dict[str, Any]) -> float:
 def grid_of(acoustics: Acoustics, windows: Windows) -> Grid:
     """The sizes of windows in frames of the model, by what it was trained on, joined utterances included."""
     training = acoustics.file.training
-    usual = USUAL_UTTERANCE
-    if training.get("train_utterances") and training.get("train_hours"):
-        usual = 3600.0 * float(training["train_hours"]) / float(training["train_utterances"])
-    usual *= _joined_at_most(training)
+    usual = usual_seconds(training) * _joined_at_most(training)
     per_second = acoustics.rate / acoustics.stride
     length = max(1, round(windows.length * per_second))
     shortest = max(1, round(max(SHORTEST_UTTERANCE, LEAST_OF_USUAL * usual) * per_second))
@@ -293,6 +251,13 @@ def grid_of(acoustics: Acoustics, windows: Windows) -> Grid:
         shortest=min(shortest, length // 2),
         usual=min(round(MOST_OF_USUAL * usual * per_second), length),
     )
+
+
+def usual_seconds(training: dict[str, Any]) -> float:
+    """The mean length of the utterances that a model with this training summary was trained on."""
+    if training.get("train_utterances") and training.get("train_hours"):
+        return 3600.0 * float(training["train_hours"]) / float(training["train_utterances"])
+    return USUAL_UTTERANCE
 
 
 def _joined_at_most(training: dict[str, Any]) -> int:
@@ -318,9 +283,9 @@ def _kept(acoustics: Acoustics, batch: list[Window], silent: bool) -> Iterator[n
 def _kept_states(acoustics: Acoustics, batch: list[Window], silent: bool) -> Iterator[Encoded]:
     """What each window of a batch keeps, with its states."""
     waveforms = [window.samples for window in batch if len(window.samples)]
-    results = iter(acoustics.encoded_unless_silent(waveforms, silent))
+    results = iter(acoustics.emissions_unless_silent(waveforms, silent, states=True))
     for window in batch:
-        found = next(results) if len(window.samples) else acoustics.encoded_silence(0)
+        found = next(results) if len(window.samples) else acoustics.silence(0, states=True)
         kept = slice(window.first, window.last)
         silence = window.after + len(range(found.after)[kept])
         yield Encoded(found.log_probs[kept], found.states[kept], window.before, silence)

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from asr.corpus.manifest import Manifest, Utterance, manifest_row
 from asr.decoding.confidence import Calibration, fit_calibration
 from asr.files import write_text
 from asr.model.checkpoint import load_model, save_model
+from asr.recognition.inputs import as_recording
 from asr.recognition.writers import json_object
 from asr.scoring.breakdown import WordConfidences, pooled, quality_line, rate_line, task_rates
 from asr.scoring.edits import Score
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 MOST_WORDS = 200  # in the lists of the summary
 UNKNOWN_SHARE_LIMIT = 0.05  # of reference characters; beyond it the WER says more about spelling than about recognition
+# Other samples (time,), at the model's rate, of those of an utterance.
+Change = Callable[[Utterance, np.ndarray], np.ndarray]
 FOLDS = 5  # of the cross-validation of calibrated confidences
 
 
@@ -123,6 +127,7 @@ class Evaluation:
                 *others,
                 f"SER {words.sentence_error_rate:7.2%}  ({words.sentence_errors} of {total} utterances with an error)",
                 f"RTF {self.real_time_factor:.4f}{speed}",
+                *([self.scored.speaker_spread.text()] if self.scored.speaker_spread else []),
                 *([f"confidences: {quality_line(confidences.quality())}"] if confidences else []),
             ]
         )
@@ -145,19 +150,21 @@ def evaluate(
     batch_seconds: float | None = None,
     workers: int | None = None,
     on_result: Callable[[Transcript | Failure], object] | None = None,
+    change: Change | None = None,
 ) -> Evaluation:
     """Recognize every utterance of a manifest and score the texts.
 
     `normalizer` (default: the model's own) is applied to references and hypotheses alike. `on_result` is called as
-    results come, longest utterances first. Raises ManifestError for a malformed manifest, ConfigError for an unknown
-    normalizer; unreadable audio is no error but a Failure among the results.
+    results come, longest utterances first; what is recognized is what `change` makes of an utterance's samples. Raises
+    ManifestError for a malformed manifest, ConfigError for an unknown normalizer; unreadable audio is no error but a
+    Failure among the results.
     """
     if not isinstance(manifest, Manifest):
         manifest = Manifest.read(manifest)
     name = versioned(normalizer or recognizer.normalizer)  # an unknown one is an error before the work
     started = time.perf_counter()
     results = recognize_manifest(
-        recognizer, manifest, batch_seconds=batch_seconds, workers=workers, on_result=on_result
+        recognizer, manifest, batch_seconds=batch_seconds, workers=workers, on_result=on_result, change=change
     )
     seconds = time.perf_counter() - started
     scored = score_set(
@@ -186,14 +193,15 @@ def recognize_manifest(
     batch_seconds: float | None = None,
     workers: int | None = None,
     on_result: Callable[[Transcript | Failure], object] | None = None,
+    change: Change | None = None,
 ) -> tuple[Transcript | Failure, ...]:
     """The result of each utterance, in manifest order; `on_result` is called as results come, longest first."""
     utterances = list(manifest)
     # Longest first: batches are even, and what does not fit into memory shows at once.
     longest_first = np.argsort(-manifest.durations, kind="stable").tolist()
-    recognized = recognizer.transcribe_many(
-        (utterances[i] for i in longest_first), batch_seconds=batch_seconds, workers=workers
-    )
+    ordered = (utterances[i] for i in longest_first)
+    recordings = (replace(as_recording(u), change=partial(change, u)) if change else as_recording(u) for u in ordered)
+    recognized = recognizer.transcribe_many(recordings, batch_seconds=batch_seconds, workers=workers)
     results: dict[int, Transcript | Failure] = {}
     for i, result in zip(longest_first, recognized, strict=True):
         results[i] = result

@@ -8,7 +8,7 @@ import re
 import stat
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from os.path import exists, isdir
@@ -19,6 +19,8 @@ from asr.files import walk
 from asr.types import AsrError, Failure, ManifestError, UsageError, in_words
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from asr.corpus.manifest import Utterance
 
 # The suffixes looked for in folders; a file that is named explicitly may have any suffix.
@@ -37,7 +39,9 @@ class Recording:
 
     `offset` and `duration` (seconds; None: to the end) cut a window out of it; `channel` None leaves the choice
     to the caller. `id` names it in results; as a relative path without suffix it also names the output files. One that
-    is `live` is headerless audio in a file object, recognized while it comes.
+    is `live` is headerless audio in a file object, recognized while it comes. `change` makes other samples (time,) of
+    those read, at the model's rate: the recording, however long, is then held in memory, and its channels are mixed
+    unless `channel` names one.
     """
 
     source: Any
@@ -47,6 +51,7 @@ class Recording:
     duration: float | None = None
     channel: str | int | None = None
     live: bool = False
+    change: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def name(self) -> str:

@@ -8,13 +8,16 @@ import numpy as np
 import torch
 
 from asr.audio.read import AudioStream
+from asr.decoding.interface import Decoder, reads_states
 from asr.model.streaming import AcousticStream
 from asr.recognition.acoustics import Acoustics
 from asr.types import ConfigError
 
 
-def can_stream(acoustics: Acoustics) -> bool:
-    """Whether the model recognizes a recording while it comes."""
+def can_stream(acoustics: Acoustics, decoder: Decoder) -> bool:
+    """Whether model and decoder recognize a recording while it comes."""
+    if reads_states(decoder):
+        return False
     try:
         AcousticStream(acoustics.model)
     except ConfigError:

@@ -59,6 +59,13 @@ def load_recording(
         return LoadedRecording(recording, None)
     recording = rereadable(recording)
     try:
+        if recording.change is not None:
+            with open_recording(recording, rate, recording.channel_or("mix"), raw) as stream:
+                samples = recording.change(stream.read().samples)
+            recording = replace(
+                recording, source=(samples, rate), offset=0.0, duration=None, channel="mix", change=None
+            )
+            raw = None
         return LoadedRecording(recording, read_recording(recording, rate, channel, raw, longest))
     except TypeError:  # the source is no recording at all
         raise

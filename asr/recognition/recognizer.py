@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from asr.audio.read import Audio, AudioStream, RawFormat, channel_count
 from asr.decoding.confidence import calibration_from_dict
 from asr.decoding.interface import Decoder, reads_states
 from asr.decoding.make import DecodingConfig, make_decoder
-from asr.model.checkpoint import ModelFile, load_model
+from asr.model.checkpoint import ModelFile, check_task, load_model, read_metadata
 from asr.recognition.acoustics import (
     BATCH_SECONDS,
     SILENCE,
@@ -48,8 +48,13 @@ READING_COST = 0.1  # seconds of audio that reading a recording counts as at lea
 MINIMUM_WORD = 0.001  # seconds; a word squeezed against the end of its recording keeps at least this
 
 
+Loaded = TypeVar("Loaded", bound="Recognizer")
+
+
 class Recognizer:
     """A model file on a device, with a decoder (that of `DecodingConfig.for_model` unless another is given)."""
+
+    classifies = False
 
     def __init__(self, model: ModelFile, decoder: Decoder | None = None) -> None:
         self.model_file = model
@@ -66,14 +71,17 @@ class Recognizer:
         self.source_rates: Counter[int] = Counter()  # recordings read at each rate, to tell what was resampled
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto", threads: int | None = None, **decoding: Any) -> Recognizer:
-        """Open a model file; see asr.load."""
+    def load(
+        cls: type[Loaded], path: str | Path, device: str = "auto", threads: int | None = None, **decoding: Any
+    ) -> Loaded:
+        """Open a model file; see asr.load. Raises UsageError for a model that is for something else."""
         config = DecodingConfig(**decoding)
         config.check()
         if threads is not None:
             if threads < 1:
                 raise UsageError(f"threads must be at least 1, found {threads}")
             torch.set_num_threads(threads)
+        check_task(path, read_metadata(path), cls.classifies)
         recognizer = cls(load_model(path, choose_device(device)))
         if decoding:
             recognizer.decode_with(config, warnings.warn)
@@ -120,8 +128,7 @@ class Recognizer:
         if audio is None:
             return self._transcribe_long(recording, channel, None, nbest, raw, BATCH_SECONDS[self.device.type])
         states = reads_states(self.decoder)
-        compute = self.acoustics.encoded_unless_silent if states else self.acoustics.emissions_unless_silent
-        [utterance] = compute([audio.samples], audio.silent[0])
+        [utterance] = self.acoustics.emissions_unless_silent([audio.samples], audio.silent[0], states)
         hypotheses = self.decoder.decode(utterance)[: max(nbest, 1)]
         return self._transcript(recording, audio, None, audio.silent[0], hypotheses)
 
@@ -252,13 +259,11 @@ class Recognizer:
         waveforms = [waveform for item in items for waveform in item.waveforms]
         hypotheses: list[list[Hypothesis] | AsrError] = [[] for _ in waveforms]
         states, acoustics = reads_states(self.decoder), self.acoustics
-        compute = acoustics.encoded_or_errors if states else acoustics.emissions_or_errors
-        silence = acoustics.encoded_silence if states else acoustics.silence
-        for batch in _batches(waveforms, batch_seconds * self.rate, self.acoustics.full):
-            emissions: list[Any] = [*compute([waveforms[i].samples for i in batch])]
+        for batch in _batches(waveforms, batch_seconds * self.rate, acoustics.full):
+            emissions = acoustics.emissions_or_errors([waveforms[i].samples for i in batch], states)
             for place, i in enumerate(batch):
                 if waveforms[i].silent:
-                    emissions[place] = silence(len(waveforms[i].samples))
+                    emissions[place] = acoustics.silence(len(waveforms[i].samples), states)
             for i, found in zip(batch, self._decode(emissions), strict=True):
                 hypotheses[i] = found
         following = iter(hypotheses)

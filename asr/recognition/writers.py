@@ -12,7 +12,7 @@ from typing import Any
 
 from asr.config import nearest
 from asr.scoring.nist_files import nist_id, nist_text, trn_line
-from asr.types import Failure, Transcript, UsageError, Word
+from asr.types import Classification, Failure, Transcript, UsageError, Word
 
 # Subtitles as broadcasters' guidelines ask for: two lines of 42 characters, shown for at most 7 seconds.
 LINE_WIDTH = 42
@@ -33,7 +33,9 @@ class Cue:
 
 
 def txt(transcript: Transcript) -> str:
-    """The text, one line."""
+    """The text, one line; of a classifier the label and its probability, separated by a tab."""
+    if isinstance(transcript, Classification):
+        return f"{transcript.label}\t{transcript.probability:.4f}\n"
     return transcript.text + "\n"
 
 
@@ -162,6 +164,8 @@ def json_object(result: Transcript | Failure) -> dict[str, Any]:
         return {**row, "error": result.error}
     if result.channel is not None:
         row["channel"] = result.channel
+    if isinstance(result, Classification):
+        return row | _label_object(result)
     row |= {
         "duration": round(result.duration, 3),
         "text": result.text,
@@ -180,6 +184,22 @@ def json_object(result: Transcript | Failure) -> dict[str, Any]:
     if result.warnings:
         row["warnings"] = list(result.warnings)
     return row
+
+
+def _label_object(found: Classification) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "duration": round(found.duration, 3),
+        "label": found.label,
+        "probability": round(found.probability, 4),
+        "probabilities": {label: round(probability, 4) for label, probability in found.probabilities.items()},
+    }
+    if len(found.windows) > 1:
+        stretches = ((window.word, _word_object(window)) for window in found.windows)
+        row["windows"] = [
+            {"start": times["start"], "end": times["end"], "label": label, "probability": times["confidence"]}
+            for label, times in stretches
+        ]
+    return row | ({"warnings": list(found.warnings)} if found.warnings else {})
 
 
 def cues(words: Sequence[Word], duration: float) -> list[Cue]:

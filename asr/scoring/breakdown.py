@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from typing import Any, TypeVar
 
+import numpy as np
+
 from asr.decoding.confidence import BINS, expected_calibration_error, normalized_cross_entropy
 from asr.scoring.edits import Edit, EditCounts, Score, Unit
 from asr.scoring.pairing import Line
@@ -18,6 +20,9 @@ _Key = TypeVar("_Key", str, tuple[str, str])
 
 DURATION_EDGES = (2.0, 5.0, 10.0, 15.0, 20.0, 30.0)  # seconds
 LENGTH_EDGES = (1, 3, 6, 11, 21, 41)  # words of the reference
+FEW_WORDS = 100
+WORST = 3  # speakers named
+UNKNOWN = "(unknown)"
 SNR_EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0)  # decibels
 _TASK_RATES: Mapping[str, tuple[tuple[str, Unit], ...]] = {
     "ctc": (("WER", "word"), ("CER", "char")),
@@ -32,7 +37,7 @@ RATE_HEADER = ("95 % interval", "sub", "del", "ins", "words")  # of `rate_cells`
 class GroupScore(Score):
     """The score of some of the utterances, under a name; `seconds` of audio is None where not all durations are known.
 
-    Its interval is over utterances, of 1,000 resamples.
+    That of a group by name or range has an interval over utterances, of 1,000 resamples.
     """
 
     name: str = ""
@@ -43,6 +48,48 @@ class GroupScore(Score):
         seconds = self.seconds if self.seconds is None else round(self.seconds, 3)
         own = {"name": self.name, "utterances": len(self.utterances), "sentence_errors": self.sentence_errors}
         return {**own, "seconds": seconds, **rates(self)}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the word error rate differs between `groups` of utterances, speakers say, the worst first.
+
+    `deviation` is the standard deviation of their rates, each counting once; `chance` is what it would be about if all
+    were equally hard and only had few words. It is taken from the errors within the groups: their variance per word
+    over the words of each group. None where every group is a single utterance.
+    """
+
+    groups: tuple[GroupScore, ...]
+    deviation: float
+    chance: float | None
+
+    @property
+    def few(self) -> int:
+        """How many groups have fewer than FEW_WORDS words: their rates are rough."""
+        return sum(group.reference_length < FEW_WORDS for group in self.groups)
+
+    def summary(self) -> dict[str, Any]:
+        """The figures as JSON-able values; rates are fractions."""
+        return {
+            "speakers": len(self.groups),
+            "lowest": self.groups[-1].rate,
+            "highest": self.groups[0].rate,
+            "standard_deviation": self.deviation,
+            "standard_deviation_by_chance": self.chance,
+            "worst": [group.name for group in self.groups[:WORST]],
+            f"below_{FEW_WORDS}_words": self.few,
+        }
+
+    def text(self) -> str:
+        """The figures for people."""
+        chance = "" if self.chance is None else f" (about {self.chance:.2%} by chance)"
+        worst = ", ".join(f"{group.name} {group.rate:.2%}" for group in self.groups[:WORST])
+        some = "all" if self.few == len(self.groups) else f"{self.few} of them"
+        few = f"; {some} have fewer than {FEW_WORDS} words" if self.few else ""
+        return (
+            f"{len(self.groups)} speakers: WER {self.groups[-1].rate:.2%} to {self.groups[0].rate:.2%}, "
+            f"standard deviation {self.deviation:.2%}{chance}, worst {worst}{few}"
+        )
 
 
 @dataclass(frozen=True)
@@ -58,7 +105,26 @@ def by_name(
     counts: Sequence[EditCounts], names: Sequence[str], durations: Sequence[float | None] = ()
 ) -> tuple[GroupScore, ...]:
     """A group per name (of a speaker, say), by name; utterances without one are "(unknown)" and come last."""
-    return _groups([(not name, name or "(unknown)") for name in names], counts, durations)
+    return _groups([(not name, name or UNKNOWN) for name in names], counts, durations)
+
+
+def spread(groups: Sequence[GroupScore]) -> Spread | None:
+    """The spread of the rates of named groups; None unless two of them have words."""
+    known = [group for group in groups if group.reference_length and group.name != UNKNOWN]
+    if len(known) < 2:
+        return None
+    squares, spare = 0.0, 0  # of the errors beside those that the group's rate expects; utterances beyond the first
+    for group in known:
+        errors, words = group.errors_and_lengths.T
+        squares += float(np.square(errors - group.rate * words).sum())
+        spare += len(errors) - 1
+    lengths = np.array([group.reference_length for group in known])
+    chance = None
+    if spare:
+        per_word = squares / int(lengths.sum()) * sum(len(group.utterances) for group in known) / spare
+        chance = float(np.sqrt(np.mean(per_word / lengths)))
+    worst_first = sorted(known, key=lambda group: (-group.rate, group.name))
+    return Spread(tuple(worst_first), float(np.std([group.rate for group in known], ddof=1)), chance)
 
 
 def by_duration(counts: Sequence[EditCounts], durations: Sequence[float | None]) -> tuple[GroupScore, ...]:
@@ -166,7 +232,7 @@ def _by_range(
 ) -> tuple[GroupScore, ...]:
     """A group per range [edge, next edge), with the name at its place in `names`."""
     places = [len(names) if value is None else bisect_right(edges, value) for value in values]
-    return _groups([(place, (*names, "(unknown)")[place]) for place in places], counts, durations)
+    return _groups([(place, (*names, UNKNOWN)[place]) for place in places], counts, durations)
 
 
 def _ranges(edges: Sequence[float], unit: str) -> list[str]:

@@ -255,7 +255,7 @@ def bootstrap_interval(errors: np.ndarray, lengths: np.ndarray, *, resamples: in
     if units == 1:
         return (0.0, max(1.0, total / max(tokens, 1.0)))
     sums = _resampled(np.stack([errors, lengths], axis=1), resamples)
-    return _expanded_interval(sums[:, 0] / np.maximum(sums[:, 1], 1.0), units)
+    return expanded_interval(sums[:, 0] / np.maximum(sums[:, 1], 1.0), units)
 
 
 def paired_bootstrap(a: np.ndarray, b: np.ndarray, *, resamples: int | None = None) -> Difference:
@@ -283,7 +283,7 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, *, resamples: int | None = No
     # the expansion of the interval, the other way round
     t = -_NORMAL.inv_cdf(one_sided) * math.sqrt((units - 1) / units)
     p = min(1.0, 2.0 * student_tail(t, units - 1))
-    return Difference(value, _expanded_interval(differences, units), p, bounded=against == 0)
+    return Difference(value, expanded_interval(differences, units), p, bounded=against == 0)
 
 
 def _resampled(columns: np.ndarray, resamples: int | None) -> np.ndarray:
@@ -304,7 +304,7 @@ def _resampled(columns: np.ndarray, resamples: int | None) -> np.ndarray:
     return sums
 
 
-def _expanded_interval(values: np.ndarray, units: int) -> tuple[float, float]:
+def expanded_interval(values: np.ndarray, units: int) -> tuple[float, float]:
     """The percentiles of a resampled statistic at which the interval has about the coverage that TAIL promises."""
     tail = _NORMAL.cdf(-student_quantile(TAIL, units - 1) * math.sqrt(units / (units - 1)))
     low, high = np.quantile(values, [tail, 1.0 - tail])

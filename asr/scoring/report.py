@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from asr.audio.degrade import MP3_RATES
 from asr.audio.read import read
 from asr.files import write_text
-from asr.scoring.breakdown import GroupScore, ranked, rates
+from asr.scoring.breakdown import RATE_HEADER, GroupScore, ranked, rate_cells, rates
 from asr.scoring.edits import Edit
 from asr.scoring.pairing import Line
 from asr.scoring.sclite import sclite_rows
@@ -25,9 +26,9 @@ from asr.scoring.scored import ScoredSet
 MOST_UTTERANCES = 20_000  # with more, a page takes seconds to open: those with the most errors are kept
 MOST_WORDS = 200
 MOST_SPEAKERS = 200  # with rows of their own
+WORST_SPEAKERS = 10  # in their table
 MOST_LABELS = 48
 FRAME_SECONDS = 0.02
-MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,17 @@ class Posteriorgram:
     frame_seconds: float
 
 
+@dataclass(frozen=True)
+class Section:
+    """A section of the page: a table, and where there are `groups` a plot of their rates above it."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    groups: Sequence[GroupScore] = ()
+    note: str = ""
+
+
 def write_report(
     path: str | Path,
     sets: Sequence[ScoredSet],
@@ -48,13 +60,14 @@ def write_report(
     warnings: Sequence[str] = (),
     audio: Mapping[int, str] | None = None,
     posteriorgrams: Mapping[int, Posteriorgram] | None = None,
+    sections: Sequence[Section] = (),
     flag_below: float | None = None,
     footer: str = "",
 ) -> None:
     """Write the page for the first of `sets`, with the rates of the others beside it. Raises OutputError.
 
-    `audio` (data URIs) and `posteriorgrams` are by position in the set. Utterances without a hypothesis are marked, and
-    words whose confidence is below `flag_below`.
+    `audio` (data URIs) and `posteriorgrams` are by position in the set; `sections` follow the plots. Utterances without
+    a hypothesis are marked, and words whose confidence is below `flag_below`.
     """
     first = sets[0]
     speakers = [line.speaker for line in first.lines]
@@ -71,6 +84,10 @@ def write_report(
             for label, score in scored.scores.items()
         ],
         "charts": _charts(first),
+        "sections": [
+            {**vars(section), "groups": [_group(group) for group in section.groups]}
+            for section in (*_speaker_section(first), *sections)
+        ],
         "reliability": confidences.bins() if confidences else [],
         "flag": flag_below,
         "confused": [{"r": r, "h": h, "n": n} for (r, h), n in ranked(first.confusions.substituted, MOST_WORDS)],
@@ -180,6 +197,16 @@ def _charts(scored: ScoredSet) -> list[dict[str, Any]]:
     charts = [(0, title, scored.durations), (1, "WER by speaker", tuple(worst_first))]
     charts.append((0 if worst_first else 1, f"WER by signal-to-noise ratio{scored.snr_note}", scored.noise))
     return [{"side": s, "title": t, "groups": [_group(g) for g in groups]} for s, t, groups in charts if groups]
+
+
+def _speaker_section(scored: ScoredSet) -> list[Section]:
+    """How far the speakers differ, and the worst of them; none where fewer than two are known."""
+    if (found := scored.speaker_spread) is None:
+        return []
+    worst = found.groups[:WORST_SPEAKERS]
+    rows = [[group.name, f"{len(group.utterances):,}", *rate_cells(rates(group))] for group in worst]
+    title = "Speakers" if len(worst) == len(found.groups) else f"Speakers, the {len(worst)} worst"
+    return [Section(title, ["speaker", "utterances", "WER", *RATE_HEADER], rows, note=found.text())]
 
 
 def _group(group: GroupScore) -> dict[str, Any]:

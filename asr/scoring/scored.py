@@ -17,6 +17,7 @@ from asr.scoring.alternatives import Wordings, choose_wordings
 from asr.scoring.breakdown import (
     Confusions,
     GroupScore,
+    Spread,
     WordConfidences,
     confusion_table,
     group_table,
@@ -69,6 +70,11 @@ class ScoredSet:
         return breakdown.by_name(self.words.utterances, names, self._durations) if any(names) else ()
 
     @cached_property
+    def speaker_spread(self) -> Spread | None:
+        """How the rates of the known speakers differ; None for fewer than two."""
+        return breakdown.spread(self.speakers)
+
+    @cached_property
     def durations(self) -> tuple[GroupScore, ...]:
         """Groups by seconds of audio; where no duration is known, by words of the reference."""
         if any(value is not None for value in self._durations):
@@ -118,6 +124,7 @@ class ScoredSet:
             "sentence_error_rate": self.words.sentence_error_rate,
             "sclite": sclite_row("Sum/Avg", self.sclite_counts).summary(),
             "speakers": [group.summary() for group in self.speakers],
+            "speaker_spread": self.speaker_spread and self.speaker_spread.summary(),
             "durations": [group.summary() for group in self.durations],
             "snr": [group.summary() for group in self.noise],
             "confidence": self.confidences and self.confidences.quality(),

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from asr.config import nearest
 from asr.files import read_text, write_text
 from asr.types import ConfigError, ModelFileError, TextError
 
@@ -22,7 +23,7 @@ _log = logging.getLogger(__name__)
 class Tokenizer(ABC):
     """Spells normalized text with the labels of the output layer. labels[0] is the CTC blank, which spells nothing."""
 
-    kind: str  # char, bpe, unigram or word
+    kind: str  # char, bpe, unigram, word or labels
     labels: list[str]
     _symbols: set[str]  # what can be spelled: characters, or words where a token is one
     _word_mark: str  # what a label that begins a word begins with
@@ -235,6 +236,38 @@ def train_sentencepiece(
     return tokenizer
 
 
+class LabelSet(Tokenizer):
+    """The classes of a classifier, none of them a blank: a label is one token, its number.
+
+    `counts` are the utterances of each class in the training set.
+    """
+
+    kind = "labels"
+    _word_mark = " "
+
+    def __init__(self, labels: Sequence[str], counts: Sequence[int] = ()) -> None:
+        self.labels, self.counts = list(labels), list(counts)
+        self._ids = {label: i for i, label in enumerate(self.labels)}
+        self._symbols = set(self._ids)
+        if len(self._ids) != len(self.labels) or len(self.counts) not in (0, len(self.labels)):
+            raise ModelFileError("classes have names that differ, and as many counts, or none")
+
+    def encode(self, text: str) -> list[int]:
+        """The number of the class with this label; raises TextError where there is none."""
+        if text not in self._ids:
+            raise TextError(f"the label '{text}' is none of the {len(self.labels)} classes{nearest(text, self.labels)}")
+        return self._encode(text)
+
+    def _encode(self, text: str) -> list[int]:
+        return [self._ids[text]]
+
+    def symbols(self, text: str) -> Sequence[str]:
+        return [text]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "labels": self.labels, "counts": self.counts}
+
+
 def tokenizer_from_dict(values: dict[str, Any]) -> Tokenizer:
     """The tokenizer that `to_dict` wrote; raises ModelFileError for anything else."""
     kind = values.get("kind")
@@ -243,6 +276,8 @@ def tokenizer_from_dict(values: dict[str, Any]) -> Tokenizer:
             return CharTokenizer(values["labels"])
         if kind == "word":
             return WordTokenizer(values["labels"])
+        if kind == "labels":
+            return LabelSet(values["labels"], values.get("counts", ()))
         if kind in ("bpe", "unigram"):
             return SentencePieceTokenizer(base64.b64decode(values["sentencepiece"]), kind)
     except (KeyError, TypeError, ValueError) as error:

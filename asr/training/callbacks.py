@@ -21,6 +21,7 @@ from asr.training.tasks import Task, format_parts, format_rates
 class MovingAverage(WeightAveraging):
     """Exponential moving average of the weights; validation, selection and the model file use it.
 
+    The running statistics of batch norm are averaged like the weights: those of the present weights would not fit.
     The decay rises as (1 + n) / (10 + n), so that the random initial weights are forgotten within the first steps.
     Lightning's own keeps the average where the model was before the run, on the CPU, and so copies all weights from the
     GPU in every step; this one keeps it on the device of the run.
@@ -35,6 +36,12 @@ class MovingAverage(WeightAveraging):
         """Its state in checkpoints has the name of Lightning's own, which wrote the older ones."""
         return WeightAveraging.__qualname__
 
+    @property
+    def module(self) -> torch.nn.Module:
+        """A copy of the run's module that holds the averages."""
+        assert self._average_model is not None
+        return self._average_model.module
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
@@ -48,10 +55,14 @@ class MovingAverage(WeightAveraging):
         assert average is not None
         n = self._averaged if self._averaged >= 0 else int(average.n_averaged)  # from the checkpoint
         decay = min(self.decay, (1.0 + n) / (10.0 + n)) if n else 0.0
-        averaged, current = list(average.module.parameters()), list(pl_module.parameters())
+        averaged, current = (
+            [*module.parameters(), *(buffer for buffer in module.buffers() if buffer.is_floating_point())]
+            for module in (average.module, pl_module)
+        )
         get_ema_multi_avg_fn(decay)(averaged, current, n)
         for mine, buffer in zip(average.module.buffers(), pl_module.buffers(), strict=True):
-            mine.copy_(buffer)
+            if not buffer.is_floating_point():
+                mine.copy_(buffer)
         average.n_averaged += 1
         self._averaged, self._latest_update_step = n + 1, trainer.global_step
 
@@ -180,11 +191,11 @@ class SaveOnInterrupt(Callback):
 
     A signal inside a step must wait for its end: only there are weights, optimizer and position consistent. After the
     last step of an epoch the validation comes first, or no run would ever see it, and the first step after that. All
-    ranks agree on it, so that none is left waiting in a collective.
+    ranks agree on it, so that none is left waiting in a collective, and only where all are alike: every `every` steps.
     """
 
-    def __init__(self, directory: Path, minutes: float, signals: Signals) -> None:
-        self.directory, self.minutes, self.signals = directory, minutes, signals
+    def __init__(self, directory: Path, minutes: float, signals: Signals, every: int = 1) -> None:
+        self.directory, self.minutes, self.signals, self.every = directory, minutes, signals, every
         self._saved_at = time.monotonic()
         self._saved_step = -1
 
@@ -210,6 +221,7 @@ class SaveOnInterrupt(Callback):
     ) -> None:
         every = trainer.accumulate_grad_batches  # accumulated gradients are not part of a checkpoint
         if trainer.world_size > 1:
+            every *= self.every
             every *= max(1, AGREE_BATCHES // every)
         if (batch_idx + 1) % every and not trainer.is_last_batch:
             return

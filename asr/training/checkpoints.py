@@ -14,9 +14,10 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from asr.config import expand_path, to_dict
+from asr.config import expand_path, from_dict, to_dict
 from asr.files import replacing
 from asr.model.averaging import mean_weights
+from asr.model.config import ModelConfig
 from asr.text.normalize import recorded
 from asr.training.config import TrainConfig
 from asr.training.process import LOCK, say
@@ -115,9 +116,10 @@ def check_resume(checkpoint: Path, saved: dict[str, Any], config: TrainConfig) -
         ("model.decoder", saved["config"].get("model", {}).get("decoder"), to_dict(config.model).get("decoder")),
         ("encoder_lr_factor", saved["config"].get("encoder_lr_factor", 1.0), config.encoder_lr_factor),
     ]
-    for section in ("model", "features", "text"):
+    for section in ("model", "features", "text", "classification"):
         old, new = saved["config"].get(section, {}), to_dict(getattr(config, section))
-        old = dict(config.model.renamed(old, section)) if section == "model" else old
+        if section == "model":  # an option that there was not yet had its default
+            old = to_dict(from_dict(ModelConfig, old, section))
         for key in new:
             if key == "normalizer" and key in old:
                 old[key] = recorded(old[key])

@@ -26,7 +26,7 @@ from asr.config import (
     nearest,
     read_yaml,
 )
-from asr.model.config import ModelConfig, RecurrentConfig
+from asr.model.config import CLASSIFICATION, ModelConfig, Pool, RecurrentConfig
 from asr.training.initial import with_initial_model
 from asr.types import ConfigError
 
@@ -99,6 +99,16 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
+class ClassificationConfig:
+    """Of the task `classification`: how the encoder's states become one vector (see asr.model.classifier.Pooling), and
+    the metric that chooses the best checkpoint, the learning rate of `plateau` and the end by `early_stopping`.
+    """
+
+    pooling: Pool = "mean"
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW (Loshchilov & Hutter, 2019) and the learning rate schedule.
 
@@ -106,6 +116,9 @@ class OptimizerConfig:
     `plateau` multiplies the rate by `plateau_factor` when more than `plateau_patience` validations in a row were not
     the best yet. `final_lr` is the fraction of `lr` at which cosine and one-cycle end; `gradient_clip` bounds the
     gradient norm.
+
+    With several processes, `sync_every` 1 is one step of all on the mean of their gradients (DDP). With N above 1 each
+    process takes N steps on its own batches, then all average what they have learned (local SGD).
     """
 
     lr: float = 1e-3
@@ -118,8 +131,11 @@ class OptimizerConfig:
     plateau_factor: float = 0.5
     plateau_patience: int = 3
     gradient_clip: float = 5.0
+    sync_every: int = 1
 
     def __post_init__(self) -> None:
+        if self.sync_every < 1:
+            raise ValueError(f"sync_every must be at least 1, found {self.sync_every}")
         for name in ("lr", "eps", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, found {getattr(self, name):g}")
@@ -159,7 +175,8 @@ class LanguageModelConfig:
 class TrainConfig:
     """A training run.
 
-    `task` is one of `asr.training.tasks.TASKS`; `objectives` are the weights of those of
+    `task` is one of `asr.training.tasks.TASKS`; `classification` is for the task of that name, whose manifests have a
+    `label` in each row, and texts or none. `objectives` are the weights of those of
     `asr.training.objectives.OBJECTIVES` whose sum a step minimizes; one with options may be a mapping of `weight` and
     these. `trainer` goes to `pytorch_lightning.Trainer` (max_epochs, devices, precision, ...).
 
@@ -183,6 +200,7 @@ class TrainConfig:
     features: FeatureConfig = field(default_factory=FeatureConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     task: str = "ctc"
+    classification: ClassificationConfig = field(default_factory=ClassificationConfig)
     model: ModelConfig = field(default_factory=RecurrentConfig)
     init: FilePath = ""
     freeze_epochs: int = 0
@@ -241,6 +259,8 @@ def parse_config(values: dict[str, Any], resume: str = "never") -> TrainConfig:
 
     With `init`, features and encoder are those of its model. Raises ConfigError, ModelFileError.
     """
+    if values.get("task") == CLASSIFICATION:
+        values = {"objectives": {CLASSIFICATION: 1.0}, **values}
     config = from_dict(TrainConfig, with_initial_model(values, resume))
     if not config.objectives:
         raise ConfigError("objectives: name at least one, for example {ctc: 1.0}")
@@ -251,6 +271,13 @@ def parse_config(values: dict[str, Any], resume: str = "never") -> TrainConfig:
         )
     if "attention" in config.objectives and "ctc" not in config.objectives and config.task.startswith("ctc"):
         raise ConfigError(f"task: {config.task} decodes with CTC, which no objective trains: set task: attention")
+    if CLASSIFICATION in (config.task, *config.objectives) and [config.task, *config.objectives] != 2 * [
+        CLASSIFICATION
+    ]:
+        found = f"task is {config.task}, objectives {', '.join(config.objectives)}"
+        raise ConfigError(f"objectives: task classification is trained on the objective of that name, alone: {found}")
+    if config.task == CLASSIFICATION and config.augment.join:
+        raise ConfigError("augment.join: joined utterances have no label: leave it out with task classification")
     if not config.trainer:
         return config
     from pytorch_lightning import Trainer

@@ -20,13 +20,15 @@ from torch.utils.data import DataLoader
 from asr.audio.members import member
 from asr.corpus.batching import BatchSampler, EvaluationBatchSampler
 from asr.corpus.check import Skip, infeasible, unknown_symbols, write_skipped
+from asr.corpus.labels import label_numbers, label_set
 from asr.corpus.manifest import Manifest, Utterance
 from asr.corpus.mixing import mixed_weights
 from asr.corpus.shards import holds_shards
 from asr.model.acoustic import output_length
+from asr.model.config import CLASSIFICATION
 from asr.model.shapes import fast_rows
 from asr.text.normalize import normalize, tag_warnings
-from asr.text.tokenizer import Tokenizer, train_char, train_sentencepiece, train_word
+from asr.text.tokenizer import LabelSet, Tokenizer, train_char, train_sentencepiece, train_word
 from asr.training.config import DataConfig, TextConfig, TrainConfig, training_sets
 from asr.training.dataset import Batch, SpeechDataset, auto_workers, collate, worker_init
 from asr.training.process import say
@@ -48,6 +50,16 @@ def make_tokenizer(config: TextConfig, utterances: Iterable[Utterance]) -> Token
     return train_sentencepiece(texts, config.vocab_size, config.tokenizer)
 
 
+def training_symbols(config: TrainConfig, manifest: Manifest) -> Tokenizer:
+    """What the output layer stands for: the tokenizer of the training transcripts, or the set of the labels."""
+    return label_set(manifest) if config.task == CLASSIFICATION else make_tokenizer(config.text, manifest)
+
+
+def read_manifest(config: TrainConfig, paths: list[str]) -> Manifest:
+    """A manifest, or several as one, whose rows have the texts, or the labels, that the task is about."""
+    return Manifest.read(paths, require_text=config.task != CLASSIFICATION)
+
+
 def describe_unknown_symbols(manifest: Iterable[Utterance], tokenizer: Tokenizer, normalizer: str) -> str:
     """The symbols that the tokenizer cannot spell, with counts and an example id each; "" if there are none."""
     unknown = unknown_symbols(manifest, tokenizer, normalizer)
@@ -60,21 +72,15 @@ def training_manifest(manifest: Manifest, tokenizer: Tokenizer, config: TrainCon
     Annotators' tags in transcripts are reported; the normalizer says whether they are learned as words.
 
     Refused are: a duration outside [min_duration, max_duration], an empty text, CTC-infeasible (fewer output frames
-    than tokens plus adjacent repeats). Raises TextError for symbols the tokenizer does not know, ManifestError when
-    more than 1 % had to go and `data.allow_skips` is not set.
+    than tokens plus adjacent repeats; for a classifier only the duration matters). Raises TextError for symbols the
+    tokenizer does not know, ManifestError for a missing or unknown label, or when more than 1 % had to go and
+    `data.allow_skips` is not set.
     """
-    texts = ((utterance.id, utterance.text) for utterance in manifest)
-    for warning in tag_warnings(texts, "the training transcripts", config.text.normalizer):
-        say(f"warning: {warning}")
-    if unknown := describe_unknown_symbols(manifest, tokenizer, config.text.normalizer):
-        raise TextError(
-            f"{manifest.path}: symbols that the tokenizer does not know: {unknown}; correct the transcripts, "
-            f"choose another text.normalizer, or train a new tokenizer"
-        )
     skips = list(_outside(manifest, config.data.min_duration, config.data.max_duration))
-    frames = partial(output_length, features=config.features, model=config.model)
-    fastest = max((1.0, *config.augment.speed))
-    skips += infeasible(manifest, tokenizer, config.text.normalizer, config.features.rate, frames, speed=fastest)
+    if isinstance(tokenizer, LabelSet):
+        label_numbers(manifest, tokenizer)
+    else:
+        skips += _without_alignment(manifest, tokenizer, config)
     skips = list({skip.id: skip for skip in reversed(skips)}.values())[::-1]  # the first reason of each utterance
     if not skips:
         return manifest
@@ -90,6 +96,21 @@ def training_manifest(manifest: Manifest, tokenizer: Tokenizer, config: TrainCon
     ids = {skip.id for skip in skips}
     keep = [index for index, utterance in enumerate(manifest) if utterance.id not in ids]
     return manifest.select(np.asarray(keep, dtype=np.int64))
+
+
+def _without_alignment(manifest: Manifest, tokenizer: Tokenizer, config: TrainConfig) -> list[Skip]:
+    """Utterances that CTC cannot learn; raises TextError for symbols that the tokenizer does not know."""
+    texts = ((utterance.id, utterance.text) for utterance in manifest)
+    for warning in tag_warnings(texts, "the training transcripts", config.text.normalizer):
+        say(f"warning: {warning}")
+    if unknown := describe_unknown_symbols(manifest, tokenizer, config.text.normalizer):
+        raise TextError(
+            f"{manifest.path}: symbols that the tokenizer does not know: {unknown}; correct the transcripts, "
+            f"choose another text.normalizer, or train a new tokenizer"
+        )
+    frames = partial(output_length, features=config.features, model=config.model)
+    fastest = max((1.0, *config.augment.speed))
+    return infeasible(manifest, tokenizer, config.text.normalizer, config.features.rate, frames, speed=fastest)
 
 
 def _outside(manifest: Manifest, shortest: float, longest: float) -> Iterator[Skip]:

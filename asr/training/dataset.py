@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from torch.utils.data import Dataset
 from asr.audio.augment import WaveAugment, drawn
 from asr.audio.read import read
 from asr.corpus.check import frames_needed
+from asr.corpus.labels import label_of
 from asr.corpus.manifest import Manifest, Utterance
 from asr.model.acoustic import output_length
+from asr.model.config import CLASSIFICATION
 from asr.text.normalize import normalize
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import TrainConfig
@@ -164,7 +168,7 @@ class SpeechDataset(Dataset[Sample]):
             failure = Failure(utterance.id, utterance.audio_filepath, f"utterance '{utterance.id}': {error}")
             return Sample(index, torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0.0, epoch, failure)
         if self._augment is not None:
-            samples = self._augment(samples, (self.config.seed, epoch, place))
+            samples = self._augment(samples, (self.config.seed, epoch, place), partial(self._other, index))
         waveform = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
         return Sample(place, waveform, self._tokens(self.reference(index), utterance), len(waveform) / self.rate, epoch)
 
@@ -186,7 +190,9 @@ class SpeechDataset(Dataset[Sample]):
         return joined + [s for s in samples if s.failure is not None]
 
     def reference(self, index: int) -> str:
-        """The normalized transcript, which hypotheses are scored against."""
+        """The normalized transcript, which hypotheses are scored against; for a classifier the label."""
+        if self.config.task == CLASSIFICATION:
+            return label_of(self.manifest[index])
         return normalize(self.manifest[index].text, self.config.text.normalizer)
 
     def _joined(self, samples: Sequence[Sample]) -> Sample:
@@ -206,6 +212,16 @@ class SpeechDataset(Dataset[Sample]):
             return True
         frames = output_length(len(sample.waveform), self.config.features, self.config.model)
         return frames_needed(sample.tokens.tolist()) <= frames
+
+    def _other(self, index: int, draw: random.Random) -> np.ndarray:
+        """Another utterance than `index`, for babble; no samples where it cannot be read, or is the only one."""
+        if len(self.manifest) < 2:
+            return np.zeros(0, dtype=np.float32)
+        other = self.manifest.another(index, draw)
+        try:
+            return self._samples(other, self.manifest[other])
+        except (AudioError, OSError):  # reported when its own turn comes
+            return np.zeros(0, dtype=np.float32)
 
     def _samples(self, index: int, utterance: Utterance) -> np.ndarray:
         cached = self._cache.get(index)

@@ -15,7 +15,7 @@ from asr.corpus.download import file_digest
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import ModelFile, find_model, load_model, read_metadata
 from asr.model.config import ModelConfig
-from asr.text.tokenizer import Tokenizer
+from asr.text.tokenizer import LabelSet, Tokenizer
 from asr.types import ConfigError, ModelFileError
 
 _RECORD = "config.yaml"  # the configuration of a run, in its output folder
@@ -98,20 +98,27 @@ class InitialModel:
         Returns what was done, in a line.
         """
         model.encoder.load_state_dict(self.file.model.encoder.state_dict())  # type: ignore[attr-defined]
-        labels = self.file.tokenizer.labels
-        places = {label.swapcase(): n for n, label in enumerate(labels)} | {label: n for n, label in enumerate(labels)}
-        shared = [(new, places[label]) for new, label in enumerate(tokenizer.labels) if label in places]
-        ours, theirs = (torch.tensor(side) for side in zip(*shared, strict=True))
+        ours, theirs = self._shared(tokenizer)
+        here, there = torch.tensor(ours, dtype=torch.int64), torch.tensor(theirs, dtype=torch.int64)
         with torch.no_grad():
             for (mine, dim), (other, _) in zip(model.symbol_weights(), self.file.model.symbol_weights(), strict=True):
-                mine.index_copy_(dim, ours, other.index_select(dim, theirs))
-        same = tokenizer.labels == self.file.tokenizer.labels
-        rows = "its output layer" if same else f"{len(shared)} of {tokenizer.vocab_size} rows of the output layer"
+                mine.index_copy_(dim, here, other.index_select(dim, there))
+        same = len(ours) == tokenizer.vocab_size == self.file.tokenizer.vocab_size
+        rows = "its output layer" if same else f"{len(ours)} of {tokenizer.vocab_size} rows of the output layer"
         decoder = self.file.model.decoder
         if model.decoder and decoder and same and model.decoder.config == decoder.config:
             model.decoder.load_state_dict(decoder.state_dict())
             rows += " and its attention decoder"
         return f"beginning from {self.record['file']}: its encoder and {rows}"
+
+    def _shared(self, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+        """The places, here and there, of the symbols that both have; a label is no symbol of a text."""
+        if isinstance(tokenizer, LabelSet) is not isinstance(self.file.tokenizer, LabelSet):
+            return [], []
+        labels = self.file.tokenizer.labels
+        places = {label.swapcase(): n for n, label in enumerate(labels)} | {label: n for n, label in enumerate(labels)}
+        ours = [new for new, label in enumerate(tokenizer.labels) if label in places]
+        return ours, [places[tokenizer.labels[new]] for new in ours]
 
 
 def _resumed(output: Path, resume: str, init: str) -> dict[str, Any] | None:

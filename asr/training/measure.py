@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from asr.corpus.manifest import Manifest
+from asr.model.config import CLASSIFICATION
 from asr.model.shapes import fast_rows
-from asr.text.tokenizer import CharTokenizer
+from asr.text.tokenizer import CharTokenizer, LabelSet
 from asr.training.callbacks import MovingAverage
 from asr.training.config import TrainConfig, trainer_settings
 from asr.training.data import training_sampler
@@ -67,8 +68,11 @@ def batch_shapes(config: TrainConfig, durations: np.ndarray, devices: int = 1) -
 
 def stand_in(config: TrainConfig, vocab_size: int) -> SpeechModule:
     """The module of a run whose tokenizer has `vocab_size` entries, without its data and its initial model."""
-    tokenizer = CharTokenizer(["", " ", *(chr(0x4E00 + i) for i in range(vocab_size - 2))])
+    symbols = ["", " ", *(chr(0x4E00 + i) for i in range(vocab_size - 2))]
+    tokenizer = LabelSet(symbols) if config.task == CLASSIFICATION else CharTokenizer(symbols)
     nothing = Manifest.from_rows([{"audio_filepath": "noise.wav", "duration": 1.0, "text": ""}], "noise.jsonl")
+    if config.task == CLASSIFICATION:  # the labels are unknown here, and so are weights by label
+        config = replace(config, objectives={CLASSIFICATION: 1.0})
     return SpeechModule(replace(config, freeze_epochs=0), tokenizer, nothing, nothing)
 
 
@@ -76,7 +80,8 @@ def noise_batch(config: TrainConfig, shape: Shape, vocab_size: int) -> Batch:
     """Utterances of noise, all of the same length, with as many tokens as speech has."""
     generator = torch.Generator().manual_seed(config.seed)
     samples = max(1, round(shape.seconds * config.features.rate))
-    tokens = 1 + torch.arange(max(1, round(shape.seconds * TOKENS_PER_SECOND))) % (vocab_size - 1)
+    count = 1 if config.task == CLASSIFICATION else max(1, round(shape.seconds * TOKENS_PER_SECOND))
+    tokens = 1 + torch.arange(count) % (vocab_size - 1)
     waveforms = 0.1 * torch.randn(shape.rows, samples, generator=generator)
     return collate([Sample(i, waveform, tokens, shape.seconds) for i, waveform in enumerate(waveforms)])
 

@@ -15,16 +15,18 @@ from torch import Tensor, nn
 
 from asr.audio.augment import spec_augment
 from asr.audio.features import frame_count
-from asr.config import nearest, to_dict
+from asr.config import to_dict
 from asr.corpus.manifest import Manifest
-from asr.model.acoustic import AcousticModel
+from asr.model.cells import MaskedBatchNorm
+from asr.model.classifier import build_model
 from asr.text.tokenizer import Tokenizer
 from asr.training.config import OptimizerConfig, TrainConfig
 from asr.training.data import UnreadableCount
 from asr.training.dataset import Batch
+from asr.training.distribution import GlobalBatch
 from asr.training.losses.objective import ObjectiveLoss
 from asr.training.objectives import build_objective, objective_weight
-from asr.training.tasks import TASKS, Task
+from asr.training.tasks import Task, task_of
 from asr.types import ConfigError
 
 
@@ -43,13 +45,15 @@ class SpeechModule(pl.LightningModule):
         self.run_config = config
         self.tokenizer = tokenizer
         self.unreadable = UnreadableCount(len(train))
-        self.model = AcousticModel(config.model, config.features, tokenizer.vocab_size)
+        self.model = build_model(config.model, config.features, tokenizer, config.classification.pooling)
         self.model.encoder.initialize()
         self.objectives = nn.ModuleDict(
             {name: build_objective(name, setting, self.model) for name, setting in config.objectives.items()}
         )
         self.model.keep_layers = any(getattr(o, "needs_layers", False) for o in self.objectives.values())
-        self.task: Task = _named(TASKS, config.task, "task")(self.model, tokenizer, config.text.normalizer, dev)
+        for objective in self.objectives.values():
+            getattr(objective, "prepare", lambda _: None)(tokenizer)
+        self.task: Task = task_of(config)(self.model, tokenizer, config.text.normalizer, dev)
         self.plateau = Plateau(config.optimizer.plateau_patience)
         self.init: dict[str, Any] | None = None  # the record of the model that the run began from
         self.views = max(getattr(objective, "views", 1) for objective in self.objectives.values())
@@ -57,6 +61,7 @@ class SpeechModule(pl.LightningModule):
         if self.views > 1:
             masks = int(round(config.view_time_masks * self.augment.time_masks, 6))  # 1.15 * 100 is below 115
             self.augment = replace(self.augment, time_masks=masks)
+        self.step = GlobalBatch(apart=config.optimizer.sync_every > 1)
         self._learns = True  # the encoder
         self._augments = self.augment.time_masks > 0 or self.augment.frequency_masks > 0
         if self.views > 1 and not self._augments:
@@ -89,12 +94,26 @@ class SpeechModule(pl.LightningModule):
             self._learns = not self._frozen
             for parameter in self.model.encoder.parameters():
                 parameter.requires_grad_(self._learns)
+        if self.run_config.freeze_epochs:  # running statistics are part of the encoder, too
+            for part in self.model.modules():
+                if isinstance(part, MaskedBatchNorm):
+                    part.train(not self._frozen)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.unreadable.add(batch)
         if not len(batch):  # nothing could be read; without a loss the other ranks would wait for this one
             return torch.stack([p.sum() for p in self.parameters()]).sum() * 0.0
         self._seed_step(batch_idx)
+        try:
+            return self._loss(batch)
+        finally:
+            for objective in self.objectives.values():  # memory may be what a step failed for
+                getattr(objective, "forget", lambda: None)()
+
+    def _loss(self, batch: Batch) -> Tensor:
+        """The weighted sum of the objectives, each logged."""
+        for objective in self.objectives.values():
+            batch = getattr(objective, "mixed", lambda batch: batch)(batch)
         seeds: list[tuple[int, ...]] = [(self.run_config.seed, batch.epoch, index) for index in batch.indices]
         seeds += [(*seed, view) for view in range(1, self.views) for seed in seeds]
         frames = [frame_count(samples, self.run_config.features) for samples in batch.lengths.tolist()] * self.views
@@ -106,20 +125,28 @@ class SpeechModule(pl.LightningModule):
             return spec_augment(features, frames, self.augment, seeds, normalized), lengths
 
         outputs = self.model.outputs(batch.waveforms, batch.lengths, augment if self._augments else None)
-        size = len(batch.indices)
+        tokens = max(1, sum(batch.token_lengths.tolist()))
+        # The mean of an epoch, too, is one over tokens. Lightning divides the count of all ranks by their number, and
+        # keeps a whole number.
+        counted = {"batch_size": tokens * self.step.processes, "sync_dist": True}
         batch = batch if self.views == 1 else batch.repeated(self.views)
         losses = []
         for name, setting in self.run_config.objectives.items():
             result: ObjectiveLoss = self.objectives[name](outputs, batch)
             losses.append(objective_weight(setting) * result.loss)
-            self.log(f"train/{name}", result.loss.detach(), on_step=False, on_epoch=True, batch_size=size)
+            self.log(f"train/{name}", result.loss.detach(), on_step=False, on_epoch=True, **counted)
             for key, value in result.sums.items():
-                self.log(f"train/{key}", value.float() / self.views, on_step=False, on_epoch=True, reduce_fx="sum")
+                value = value.float() / self.views
+                self.log(f"train/{key}", value, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True)
             for key, value in result.means.items():
-                self.log(f"train/{key}", value, on_step=False, on_epoch=True, batch_size=size)
+                self.log(f"train/{key}", value, on_step=False, on_epoch=True, **counted)
         loss = torch.stack(losses).sum()
-        self.log("train/loss", loss.detach(), on_step=True, on_epoch=True, batch_size=size)
+        self.log("train/loss_epoch", loss.detach(), on_step=False, on_epoch=True, **counted)
+        self.step.add(loss, tokens)
         return loss
+
+    def backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
+        super().backward(self.step.weighted(loss), *arguments, **options)
 
     def configure_gradient_clipping(
         self,
@@ -130,6 +157,9 @@ class SpeechModule(pl.LightningModule):
         if self._frozen:
             for parameter in self.model.encoder.parameters():
                 parameter.grad = None  # the optimizer passes over it, and begins with it when it learns
+        loss = self.step.finish(self.parameters())
+        if loss is not None:
+            self.log("train/loss_step", loss, on_step=True, on_epoch=False)
         limit = self.run_config.optimizer.gradient_clip or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(), limit)
         self.log("train/gradient_norm", norm, on_step=True, on_epoch=False)
@@ -140,6 +170,7 @@ class SpeechModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         self.unreadable.utterances //= self.trainer.world_size
+        self.step.begin(self.trainer)
 
     def on_validation_epoch_start(self) -> None:
         self.task.start()
@@ -207,12 +238,6 @@ def _groups(parameters: list[nn.Parameter], settings: OptimizerConfig, factor: f
         {"params": matrices, "weight_decay": settings.weight_decay, "lr": rate},
         {"params": vectors, "weight_decay": 0.0, "lr": rate},
     ]
-
-
-def _named(registry: dict[str, Any], name: str, key: str) -> Any:
-    if name not in registry:
-        raise ConfigError(f"{key}: unknown '{name}'{nearest(name, registry)}")
-    return registry[name]
 
 
 _ONECYCLE_RISE = 0.3  # share of the run in which one-cycle rises (Smith & Topin, 2018)

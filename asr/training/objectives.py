@@ -11,6 +11,7 @@ from asr.config import from_dict, nearest
 from asr.model.acoustic import AcousticModel
 from asr.training.losses.attention import AttentionObjective
 from asr.training.losses.autoencoder import AutoEncoderObjective
+from asr.training.losses.classification import ClassificationObjective
 from asr.training.losses.consistency import ConsistencyObjective
 from asr.training.losses.ctc import CTCObjective
 from asr.training.losses.entropy import EntropyObjective, LabelSmoothingObjective
@@ -22,7 +23,9 @@ from asr.types import ConfigError
 # Modules made for the acoustic model, whose `forward(outputs, batch)` is an ObjectiveLoss. Parameters of their own are
 # trained, but are not part of the model file. One with a class attribute `views` of 2 gets outputs and batch with two
 # views of each utterance (see SpeechModule); one with `needs_layers` gets the output of each layer of the encoder.
-# One with options has a dataclass `Options`, and is made with the model and these.
+# One with options has a dataclass `Options`, and is made with the model and these. `prepare(tokenizer)` and
+# `mixed(batch) -> batch` of an objective, if it has them, are called before the training and in each step, and
+# `forget()` after each step, also one that failed.
 OBJECTIVES: dict[str, Any] = {
     "ctc": CTCObjective,
     "consistency": ConsistencyObjective,
@@ -34,6 +37,7 @@ OBJECTIVES: dict[str, Any] = {
     "entropy": EntropyObjective,
     "label_smoothing": LabelSmoothingObjective,
     "attention": AttentionObjective,
+    "classification": ClassificationObjective,
 }
 
 

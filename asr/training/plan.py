@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from asr.corpus.manifest import Manifest
-from asr.model.encoders import encoder_shape
+from asr.model.config import CLASSIFICATION
 from asr.text.tokenizer import load_tokenizer
 from asr.training.config import TrainConfig, manifests, trainer_settings
-from asr.training.data import make_tokenizer, weights_of
+from asr.training.data import read_manifest, training_symbols, weights_of
 from asr.training.measure import Shape, batch_shapes, estimated_memory, measure, stand_in
 from asr.training.record import machine
 from asr.types import ConfigError
@@ -99,8 +98,8 @@ def plan(
     if most >= 0 and (epochs < 0 or most < steps):
         epochs, steps = math.ceil(most / steps_per_epoch), most
     memory, memory_from = 0.0, "measured"
+    module = stand_in(config, vocab_size)
     if run:
-        module = stand_in(config, vocab_size)
         largest, middle = (measure(config, module, shape) for shape in (shapes[0], shapes[len(shapes) // 2]))
         memory = largest.memory
         if not throughput:
@@ -108,14 +107,12 @@ def plan(
             source = f"measured on {machine()}, without reading audio"
     if not memory:
         memory, memory_from = estimated_memory(config, vocab_size, shapes[0]), "estimated"
-    encoder = encoder_shape(config.model, config.features.n_mels)
-    output = (encoder.output_size + 1) * vocab_size
     return Plan(
         name=config.name,
         hours=float(durations.sum(dtype=np.float64)) / 3600,
         utterances=len(durations),
         vocab_size=vocab_size,
-        parameters=sum(p.numel() for p in encoder.parameters()) + output,
+        parameters=sum(p.numel() for p in module.model.parameters()),
         devices=devices,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
@@ -132,11 +129,11 @@ def corpus(config: TrainConfig) -> tuple[np.ndarray, int]:
     """Durations in seconds of the utterances in an epoch, repetitions included, and the size of the vocabulary."""
     if not manifests(config.data.train):
         raise ConfigError("data.train must name a manifest")
-    train_set = Manifest.read(manifests(config.data.train))
+    train_set = read_manifest(config, manifests(config.data.train))
     weights = np.asarray(weights_of(config.data, train_set))[train_set.files]
     durations = np.repeat(train_set.durations, np.diff(np.floor(np.cumsum(weights) + 1e-6), prepend=0).astype(int))
-    if config.text.tokenizer == "char" and not config.text.tokenizer_file:
-        return durations, make_tokenizer(config.text, train_set).vocab_size
+    if config.task == CLASSIFICATION or (config.text.tokenizer == "char" and not config.text.tokenizer_file):
+        return durations, training_symbols(config, train_set).vocab_size
     return durations, expected_vocabulary(config)
 
 

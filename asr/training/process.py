@@ -69,6 +69,8 @@ def quiet_lightning() -> None:
     """Lightning's notices are for its developers; ours say what a user needs."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Except for this one: a process that it started has ended, and it kills all others.
+    logging.getLogger("lightning_fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
     messages = ("does not have many workers", "Checkpoint directory", "number of training batches", "LeafSpec")
     for message in messages:
         warnings.filterwarnings("ignore", f".*{message}.*")
@@ -245,6 +247,38 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def take_over(folder: Path, seconds: float) -> None:
+    """End the run that works in `folder` on this host, which gets so many seconds to save, and remove its lock.
+
+    The lock of another host is only removed: it is for the caller to know that nothing runs there any more.
+    """
+    path = folder / LOCK
+    try:
+        host, process, _ = path.read_text(encoding="utf-8").split(" ", 2)
+    except (OSError, ValueError):
+        return
+    if host != socket.gethostname():
+        path.unlink(missing_ok=True)
+        return
+    for number, patience in ((signal.SIGTERM, seconds), (signal.SIGKILL, 10.0)):
+        deadline = time.monotonic() + patience
+        if _is_locked(path):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process), number)
+        while _is_locked(path) and time.monotonic() < deadline:
+            time.sleep(0.2)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds the lock: the number of one that has ended may be another's by now."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def _acquire(path: Path) -> int:
     """The open and locked file."""
     while True:
@@ -259,7 +293,7 @@ def _acquire(path: Path) -> int:
                 pass  # a file system without locks: only the content of the file can tell
             host, process, job = _holder(descriptor)
             elsewhere = bool(host) and host != socket.gethostname() and (not job or job != _job())
-            if elsewhere or (not free and (not process or _alive(process))):
+            if elsewhere or (not free and (not process or alive(process))):
                 where = f"on {host}" if elsewhere else "on this host"
                 remedy = f"if that run is over, remove the lock: rm {path}" if elsewhere else "wait for it, or end it"
                 who = f"process {process}" if process else "another process"
@@ -292,7 +326,7 @@ def _is_same(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:

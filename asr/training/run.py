@@ -18,15 +18,18 @@ import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from asr.config import to_dict
+from asr.corpus.labels import label_numbers
 from asr.corpus.manifest import Manifest
 from asr.files import write_text
 from asr.model.acoustic import out_of_memory
 from asr.model.checkpoint import save_model
+from asr.model.config import CLASSIFICATION
 from asr.text.normalize import versioned
-from asr.text.tokenizer import Tokenizer, load_tokenizer
+from asr.text.tokenizer import LabelSet, Tokenizer, load_tokenizer
 from asr.training.callbacks import DataWait, EpochReport, KeepBest, MovingAverage, SaveOnInterrupt
 from asr.training.checkpoints import (
     DAMAGED,
@@ -40,14 +43,22 @@ from asr.training.checkpoints import (
     set_aside,
 )
 from asr.training.config import TrainConfig, manifests, trainer_settings
-from asr.training.data import KeepPosition, SpeechDataModule, describe_mix, make_tokenizer, training_manifest
+from asr.training.data import (
+    KeepPosition,
+    SpeechDataModule,
+    describe_mix,
+    read_manifest,
+    training_manifest,
+    training_symbols,
+)
 from asr.training.dataset import prepare_workers
+from asr.training.distribution import PeriodicAverage, lost_process
 from asr.training.initial import InitialModel
 from asr.training.measure import find_batch, refused
 from asr.training.module import SpeechModule
 from asr.training.process import Interrupted, handled_signals, is_first_process, locked, quiet_lightning, say
 from asr.training.record import draw_learning_curve, provenance, read_metrics
-from asr.training.tasks import Task, format_rates
+from asr.training.tasks import format_rates
 from asr.types import AsrError, ConfigError
 
 MODEL = "model.asr"
@@ -95,18 +106,20 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
 
         config = replace(config, text=replace(config.text, normalizer=rules))
 
-        train_set = Manifest.read(manifests(config.data.train))
-        dev_set = Manifest.read(manifests(config.data.dev))
+        train_set = read_manifest(config, manifests(config.data.train))
+        dev_set = read_manifest(config, manifests(config.data.dev))
         tokenizer = _tokenizer(config, train_set, output, resumed=found is not None)
         train_set = training_manifest(train_set, tokenizer, config, output)
+        if isinstance(tokenizer, LabelSet):
+            label_numbers(dev_set, tokenizer)  # so that an unknown label is an error before the training
         for remark in prepare_workers():
             say(f"note: {remark}")
         pl.seed_everything(config.seed, verbose=False)
         module = SpeechModule(config, tokenizer, train_set, dev_set)
         data = SpeechDataModule(config, tokenizer, train_set, dev_set)
-        saver = SaveOnInterrupt(output, config.checkpoint_minutes, signals)
+        saver = SaveOnInterrupt(output, config.checkpoint_minutes, signals, config.optimizer.sync_every)
         best = KeepBest(saver, module.task, keep=config.averaging.last_k if config.averaging.kind == "last_k" else 1)
-        trainer = _trainer(config, output, module.task, [saver, best])
+        trainer = _trainer(config, output, module, [saver, best])
         if is_first_process():
             _record(config, output, train_set, dev_set)
         say(_description(config, train_set, dev_set, module))
@@ -126,7 +139,7 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
                 raise Interrupted(signal.SIGTERM) from None
             except Exception as error:
                 short = out_of_memory(error)
-                if message := _explained(error, config):
+                if message := _explained(error, config, trainer.global_rank):
                     raise message from error
                 if not short:
                     raise
@@ -148,7 +161,7 @@ def _tokenizer(config: TrainConfig, train_set: Manifest, output: Path, resumed: 
         return load_tokenizer(output / TOKENIZER)
     else:
         # Every rank makes its own: it is deterministic, and no rank must wait for a file.
-        tokenizer = make_tokenizer(config.text, train_set)
+        tokenizer = training_symbols(config, train_set)
     if is_first_process():
         tokenizer.save(output / TOKENIZER)
     return tokenizer
@@ -157,9 +170,10 @@ def _tokenizer(config: TrainConfig, train_set: Manifest, output: Path, resumed: 
 def _description(config: TrainConfig, train_set: Manifest, dev_set: Manifest, module: SpeechModule) -> str:
     parameters = sum(p.numel() for p in module.model.parameters())
     hours = float(train_set.durations.sum()) / 3600
+    symbols = "classes" if config.task == CLASSIFICATION else "symbols"
     text = (
         f"{config.name}: {len(train_set)} training utterances ({hours:.2f} h), {len(dev_set)} dev, "
-        f"{module.tokenizer.vocab_size} symbols, {parameters / 1e6:.2f} M parameters"
+        f"{module.tokenizer.vocab_size} {symbols}, {parameters / 1e6:.2f} M parameters"
     )
     if mix := describe_mix(config.data, train_set):
         text += f"\n{mix}"
@@ -171,10 +185,14 @@ def _description(config: TrainConfig, train_set: Manifest, dev_set: Manifest, mo
     return text
 
 
-def _trainer(config: TrainConfig, output: Path, task: Task, saving: list[Callback]) -> pl.Trainer:
+def _trainer(config: TrainConfig, output: Path, module: SpeechModule, saving: list[Callback]) -> pl.Trainer:
+    task = module.task
     callbacks: list[Callback] = [KeepPosition(), DataWait(), EpochReport(task, config.blank_plateau_epochs)]
-    if config.averaging.kind == "ema":
-        callbacks.append(MovingAverage(config.averaging.ema_decay))
+    moving_average = MovingAverage(config.averaging.ema_decay) if config.averaging.kind == "ema" else None
+    if moving_average:
+        callbacks.append(moving_average)
+    if (every := config.optimizer.sync_every) > 1:
+        callbacks.append(PeriodicAverage(every, module.step, moving_average))
     if config.early_stopping > 0:
         callbacks.append(EarlyStopping(monitor=task.monitor, mode=task.mode, patience=config.early_stopping))
     # After the averaging callback: a checkpoint must hold the average of the step it was saved at.
@@ -189,7 +207,7 @@ def _trainer(config: TrainConfig, output: Path, task: Task, saving: list[Callbac
     logs = output / "logs"
     loggers = [TensorBoardLogger(logs, name="tensorboard", version=""), CSVLogger(logs, name="csv")]
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             **settings,
             plugins=plugins,
             callbacks=callbacks,
@@ -199,6 +217,9 @@ def _trainer(config: TrainConfig, output: Path, task: Task, saving: list[Callbac
         )
     except Exception as error:  # there is nothing but the settings that could be wrong
         raise refused(error) from error
+    if every > 1 and trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
+        raise ConfigError("optimizer.sync_every needs trainer.strategy=ddp (or auto)")
+    return trainer
 
 
 def _finish(
@@ -260,10 +281,17 @@ def _memory_advice(bound: float, largest: Callable[[float], float] | None) -> st
     )
 
 
-def _explained(error: Exception, config: TrainConfig) -> AsrError | None:
+def _explained(error: Exception, config: TrainConfig, rank: int) -> AsrError | None:
     """What is behind an error during the training, in one line; None where that is not known."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return AsrError(f"{error.filename or config.output}: cannot be written: {error.strerror}")
+    if lost_process(error):
+        last = Path(config.output) / LAST
+        go_on = f"to go on from {last}" if last.exists() else "to begin again: nothing was saved yet"
+        return AsrError(
+            f"process {rank + 1} has lost another process of this run, which has ended (see its messages) or "
+            f"cannot be reached: start all of them again {go_on}"
+        )
     frame = traceback.extract_tb(error.__traceback__)[-1]
     if isinstance(error, ValueError | TypeError | MisconfigurationException) and "lightning" in frame.filename:
         return refused(error)

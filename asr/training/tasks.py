@@ -7,16 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from asr.config import nearest
+from asr.corpus.labels import label_of
 from asr.corpus.manifest import Manifest
 from asr.decoding.greedy import GreedyDecoder
 from asr.model.acoustic import AcousticModel, Outputs
+from asr.model.config import CLASSIFICATION
 from asr.scoring.breakdown import task_rates
+from asr.scoring.classes import class_rates
 from asr.scoring.edits import score
 from asr.text.normalize import normalize
 from asr.text.tokenizer import Tokenizer
+from asr.training.config import TrainConfig
 from asr.training.dataset import Batch
 from asr.training.losses.attention import attention_loss, padded_tokens
 from asr.training.losses.ctc import ctc_loss
@@ -183,6 +190,67 @@ class AttentionTask(CTCTask):
         return loss, counts.sum().clamp(min=1), [self.tokenizer.decode(ids) for ids in found]
 
 
+_METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
+
+
+class ClassificationTask:
+    """Task `classification`: accuracy, balanced accuracy and macro F1 from summed counts, and the cross-entropy."""
+
+    monitor = "dev/accuracy"
+    mode: Literal["min", "max"] = "max"
+    rates: Mapping[str, str] = {f"dev/{name}": label for name, label in _METRICS.items()}
+
+    def __init__(self, model: AcousticModel, tokenizer: Tokenizer, normalizer: str, dev: Manifest) -> None:
+        self.labels, self.dev = tokenizer, dev
+        self.files, self.names = dev.files, short_names(dev.paths)
+        self.example = ("", "")
+        self.start()
+
+    @classmethod
+    def led_by(cls, metric: str) -> type[ClassificationTask]:
+        """The same task, with another of its metrics to choose checkpoints by."""
+        first = {f"dev/{metric}": _METRICS[metric]}
+        return type(cls.__name__, (cls,), {"monitor": f"dev/{metric}", "rates": first | dict(cls.rates)})
+
+    def start(self) -> None:
+        classes = self.labels.vocab_size
+        self.counts = np.zeros((len(self.names), classes, classes + 1))  # file, label, class found or none
+        self.loss = 0.0
+        self.found: list[tuple[int, int]] = []
+
+    def add(self, outputs: Outputs | None, batch: Batch) -> None:
+        for index, _ in batch.failures:
+            [label] = self.labels.encode(label_of(self.dev[index]))
+            self.counts[self.files[index], label, -1] += 1
+        if outputs is None:
+            return
+        log_probs = outputs.log_probs[:, 0]
+        self.loss += float(functional.nll_loss(log_probs, batch.tokens, reduction="sum"))
+        pairs = list(zip(batch.tokens.tolist(), log_probs.argmax(dim=1).tolist(), strict=True))
+        for index, (label, found) in zip(batch.indices, pairs, strict=True):
+            self.counts[self.files[index], label, found] += 1
+        self.found += pairs
+
+    def totals(self) -> Tensor:
+        return torch.from_numpy(np.append(self.counts.ravel(), self.loss))
+
+    def metrics(self, totals: Tensor) -> dict[str, float]:
+        *counts, loss = totals.tolist()
+        tables = np.array(counts).reshape(self.counts.shape)
+        metrics = {f"dev/{name}": rate for name, rate in class_rates(tables.sum(axis=0)).items()}
+        read = tables[..., :-1].sum()
+        metrics |= {"dev/loss": loss / max(read, 1.0), "dev/utterances": float(tables.sum())}
+        if len(self.names) > 1:
+            parts = zip(self.names, map(class_rates, tables), strict=True)
+            metrics |= {f"dev/{part}/{name}": rate for part, rates in parts for name, rate in rates.items()}
+        return metrics
+
+    def choose_example(self, number: int) -> None:
+        if self.found:
+            label, found = self.found[number % len(self.found)]
+            self.example = (self.labels.labels[label], self.labels.labels[found])
+
+
 # Made with (model, tokenizer, normalizer, dev); the name is `task` in the configuration and in the model file.
 TASKS: dict[str, Any] = {
     "ctc": CTCTask,
@@ -190,4 +258,13 @@ TASKS: dict[str, Any] = {
     "ctc-spaced": SpacedCharacterTask,
     "ctc-phones": PhoneTask,
     "attention": AttentionTask,
+    CLASSIFICATION: ClassificationTask,
 }
+
+
+def task_of(config: TrainConfig) -> Any:
+    """The class of a configuration's task, led by the metric that it asks for. Raises ConfigError."""
+    if config.task not in TASKS:
+        raise ConfigError(f"task: unknown '{config.task}'{nearest(config.task, TASKS)}")
+    task = TASKS[config.task]
+    return task.led_by(config.classification.metric) if issubclass(task, ClassificationTask) else task

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import random
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import soundfile
-from sentences import Grammar, Sentence
-from synthesize import Synthesizer
+from sentences import Grammar
+from synthesize import Synthesizer, draw_voice, record
 from tqdm import tqdm
 
-from asr.audio.read import from_array
-from asr.corpus.manifest import Utterance, write_manifest
+from asr.corpus.manifest import write_manifest
 from asr.recipe.corpus import Corpus
 from asr.types import UsageError
 
@@ -24,23 +22,6 @@ CORPUS = Corpus(
     homepage="https://github.com/espeak-ng/espeak-ng",
     disk_gb=0.28,
 )
-RATE = 16000  # hertz
-_SILENCE = 200  # of 32768: below it, the ends of an utterance are cut away
-_MARGIN = 0.08  # seconds kept before and after the speech
-_PEAK = 0.7  # of full scale: room for what resampling adds
-
-# A voice is an accent and a variant, another vocal tract. All sets share the accents; the variants of dev and test are
-# not in the training set. The robots, whispers and monsters among eSpeak's variants are left out.
-ACCENTS = "en-us en en-gb-x-rp en-us-nyc"
-VARIANTS = {
-    "train": """
-        m1 m2 m4 m5 m7 f1 f3 f5 Alex Andrea Andy Annie Denis Gene Mario Mike Nguyen Storm antonio aunty belinda croak ed
-        grandpa john linda max michel paul pedro quincy sandro steph victor""",
-    "dev": "m6 f4 pablo",
-    "test": "m3 m8 f2 grandma",
-}
-
-
 # Utterances. The sentences of dev and test are drawn after those of the largest training set, whichever is spoken, so
 # that all configurations have the same ones; a training set of less than 900 gets fewer of them.
 TRAINING_SETS = {"train": 2200, "train-3000": 3000}
@@ -78,33 +59,9 @@ def prepare(args: argparse.Namespace) -> None:
             rows = []
             for i, sentence in enumerate(spoken):
                 path = args.data / "audio" / split / f"{split}-{i:04d}.wav"
-                rows.append(_record(sentence, split, path, synthesizer, random.Random(f"{args.seed} {split} {i}")))
+                chance = random.Random(f"{args.seed} {split} {i}")
+                voice = draw_voice(split, chance)
+                row = record(synthesizer, sentence.spoken, voice, path, chance)
+                rows.append(replace(row, text=sentence.text, split=split))
                 bar.update()
             write_manifest(args.data / f"{name if split == 'train' else split}.jsonl", rows)
-
-
-def _record(sentence: Sentence, split: str, path: Path, synthesizer: Synthesizer, chance: random.Random) -> Utterance:
-    voice = f"{chance.choice(ACCENTS.split())}+{chance.choice(VARIANTS[split].split())}"
-    samples = synthesizer.speak(
-        sentence.spoken,
-        voice,
-        words_per_minute=chance.randint(125, 180),
-        pitch=chance.randint(30, 70),
-        pitch_range=chance.randint(30, 70),
-    )
-    speech = trim(samples, synthesizer.rate).astype(np.float32)
-    speech *= _PEAK / np.abs(speech).max(initial=1.0)
-    audio = from_array(speech, synthesizer.rate, target_rate=RATE)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, audio.samples, RATE, subtype="PCM_16")
-    duration = len(audio.samples) / RATE
-    return Utterance(path.stem, str(path), duration, sentence.text, speaker=voice, split=split)
-
-
-def trim(samples: np.ndarray, rate: int) -> np.ndarray:
-    """(time,) samples without the silence at both ends, up to a small margin."""
-    loud = np.flatnonzero(np.abs(samples.astype(np.int32)) > _SILENCE)
-    if not loud.size:
-        return samples
-    margin = int(_MARGIN * rate)
-    return samples[max(0, loud[0] - margin) : loud[-1] + margin]

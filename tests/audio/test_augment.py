@@ -14,7 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.audio.augment import AugmentConfig, WaveAugment, add_noise, change_speed, reverb, spec_augment
+from asr.audio.augment import AugmentConfig, WaveAugment, change_speed, reverb, spec_augment
+from asr.audio.noise import speech_power
 from asr.config import from_dict
 from asr.types import ConfigError
 
@@ -140,21 +141,38 @@ def test_speed_changes_length_and_pitch(speed: float) -> None:
     assert np.abs(result[1000:-1000]).max() == pytest.approx(0.5, abs=0.01)
 
 
-@settings(max_examples=30, deadline=None)
-@given(snr=st.floats(-10.0, 40.0), length=st.integers(1, 40000), seed=st.integers(0, 1000))
-def test_noise_stands_at_the_snr_asked_for(voice: np.ndarray, snr: float, length: int, seed: int) -> None:
-    noise = np.random.default_rng(seed).standard_normal(length).astype(np.float32)
-    added = add_noise(voice, noise, snr) - voice
-    assert len(added) == len(voice)
-    assert 10 * np.log10(power(voice) / power(added)) == pytest.approx(snr, abs=0.1)
-
-
 def test_drawn_snrs_cover_the_range(voice: np.ndarray, folders: tuple[Path, Path]) -> None:
     config = AugmentConfig(noise_dir=str(folders[0]), noise_probability=1.0, noise_snr_db=(5.0, 20.0))
     augment = WaveAugment(config, RATE)
     quiet = voice * 0.1  # so that nothing is scaled back
-    found = [10 * np.log10(power(quiet) / power(augment(quiet, (0, 0, i)) - quiet)) for i in range(60)]
+    speech = speech_power(quiet, RATE)
+    found = [10 * np.log10(speech / power(augment(quiet, (0, 0, i)) - quiet)) for i in range(60)]
     assert 4.9 < min(found) < 8.0 and 17.0 < max(found) < 20.1
+
+
+def test_noise_is_made_of_the_kinds_named_and_of_the_folder(voice: np.ndarray, folders: tuple[Path, Path]) -> None:
+    """The other voices are tones near 6 kHz."""
+    config = AugmentConfig(noise=("white", "babble"), noise_dir=str(folders[0]), noise_probability=1.0)
+    augment = WaveAugment(config, RATE)
+    time = np.arange(RATE) / RATE
+    kinds = set()
+    for i in range(30):
+        asked: list[object] = []
+
+        def other(draw: object, asked: list[object] = asked) -> np.ndarray:
+            asked.append(draw)
+            return np.sin(2 * np.pi * (6000 + len(asked) % 6) * time).astype(np.float32)
+
+        quiet = 0.1 * voice
+        result = augment(quiet, (0, 0, i), other)
+        assert np.array_equal(result, augment(quiet, (0, 0, i), other))
+        spectrum = np.abs(np.fft.rfft(result - quiet)) ** 2
+        tone = spectrum[11990:12050].sum() / spectrum.sum()
+        assert (tone > 0.9) == bool(asked)
+        kinds.add("babble" if asked else "other")
+        if asked:  # without other voices there is no babble
+            assert np.array_equal(augment(quiet, (0, 0, i)), quiet)
+    assert kinds == {"babble", "other"}
 
 
 def test_probability_is_kept(voice: np.ndarray, folders: tuple[Path, Path]) -> None:
@@ -170,9 +188,6 @@ def test_silence_is_left_alone(folders: tuple[Path, Path]) -> None:
     augment = WaveAugment(config, RATE)
     for samples in (np.zeros(8000, np.float32), np.zeros(1, np.float32), np.zeros(0, np.float32)):
         assert np.array_equal(augment(samples, (0, 0, 0)), samples)
-    voiced = np.ones(100, np.float32)
-    assert np.array_equal(add_noise(voiced, np.zeros(50, np.float32), 10.0), voiced)
-    assert np.array_equal(add_noise(voiced, np.zeros(0, np.float32), 10.0), voiced)
 
 
 def test_reverberation_keeps_length_level_and_time(voice: np.ndarray, folders: tuple[Path, Path]) -> None:
@@ -225,6 +240,7 @@ def test_a_noise_that_vanishes_is_named(voice: np.ndarray, folders: tuple[Path, 
     [
         ({"speed": [0.1]}, "speed"),
         ({"noise_probability": 1.5}, "noise_probability"),
+        ({"noise": ["pinkish"]}, "did you mean 'pink'"),
         ({"gain_db": -1.0}, "gain_db"),
         ({"silence": -0.1}, "silence"),
         ({"join": 1.1}, "join"),

@@ -103,7 +103,7 @@ def test_transcription_runs_full_batches_and_emits_the_same(
     batches: list[int] = []
     whole = recognizer.acoustics.emissions_or_errors
     monkeypatch.setattr(
-        recognizer.acoustics, "emissions_or_errors", lambda samples: batches.append(len(samples)) or whole(samples)
+        recognizer.acoustics, "emissions_or_errors", lambda samples, *_: batches.append(len(samples)) or whole(samples)
     )
     recordings = [(noise(1.0, n), 16000) for n in range(30)]
     assert len(list(recognizer.transcribe_many(recordings, batch_seconds=12.5))) == 30

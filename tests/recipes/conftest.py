@@ -17,7 +17,7 @@ import soundfile
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(Path(__file__).parent))  # for archives.py: pytest imports test files without touching the path
-RECIPE_MODULES = ("prepare", "selection", "sentences", "synthesize", "run")
+RECIPE_MODULES = ("prepare", "selection", "sentences", "synthesize", "synthesized", "run")
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "recipes" / "mini"))
 
-from prepare import RATE, trim
-from synthesize import Synthesizer
+from synthesize import RATE, Synthesizer, trim
 
 from asr.audio.read import from_array
 

@@ -79,7 +79,8 @@ def test_from_the_official_layout_to_a_score(
     assert main(FOLDERS[name], prepare, [*argv, "--output", "run", *TINY]) == 0, capsys.readouterr().err
     config = read_config(FOLDERS[name] / "recipe.yaml")
     for test in config.data.test:
-        summary = json.loads((tmp_path / "run" / "results" / test / "greedy" / "summary.json").read_text("utf-8"))
+        decoding = "labels" if config.task == "classification" else "greedy"
+        summary = json.loads((tmp_path / "run" / "results" / test / decoding / "summary.json").read_text("utf-8"))
         assert summary["utterances"] > 0 and not summary["unreadable"]
     sets = [Manifest.read(tmp_path / "data" / name / f"{path.stem}.jsonl") for path in manifests_of(config)]
     ids = [utterance.id for manifest in sets for utterance in manifest]

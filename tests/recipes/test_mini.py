@@ -60,11 +60,11 @@ def test_letter_a_is_spoken_as_a_letter_and_the_article_agrees(recipe_module: Ca
 
 
 def test_no_voice_is_in_two_sets(recipe_module: Callable, corpus: Path) -> None:
-    variants = recipe_module("mini", "prepare").VARIANTS
+    variants = recipe_module("mini", "synthesize").VARIANTS
     sets = [set(names.split()) for names in variants.values()]
     assert sum(map(len, sets)) == len(set().union(*sets))
     synthesizer = recipe_module("mini", "synthesize").Synthesizer()
-    accents = set(recipe_module("mini", "prepare").ACCENTS.split())
+    accents = set(recipe_module("mini", "synthesize").ACCENTS.split())
     for voice in [f"en+{v}" for v in set().union(*sets)] + sorted(accents):
         assert len(synthesizer.speak("hello", voice)) > 0.2 * synthesizer.rate
 

@@ -250,7 +250,7 @@ def test_a_signal_in_any_step_stops_the_recipe_and_the_same_command_goes_on(
     rest: list[str],
     number: signal.Signals,
 ) -> None:
-    functions = {"prepare": (toy, "prepare"), "tokenizer": (asr.recipe.steps, "make_tokenizer")}
+    functions = {"prepare": (toy, "prepare"), "tokenizer": (asr.recipe.steps, "training_symbols")}
     functions |= {"train": (asr.recipe.steps, "train"), "evaluate one": (asr.recipe.results, "evaluate")}
     functions |= {"table": (Stamp, "write")}
     owner, name = functions[step]
@@ -480,3 +480,14 @@ def test_each_row_is_of_its_own_decoder(tiny_model: Path, write_audio: Any, tmp_
     assert together == rows("two", "one")
     for name in sets:  # or the order would not matter
         assert together[name, "greedy"] != together[name, "beam+lm"]
+
+
+def test_settings_that_an_older_version_did_not_have_change_nothing(toy: Toy) -> None:
+    toy.run()
+    path = Path("exp/toy/steps/train.json")
+    stamp = json.loads(path.read_text(encoding="utf-8"))
+    del stamp["inputs"]["model"]["zoneout"], stamp["inputs"]["view_time_masks"]
+    stamp["inputs"]["model"]["layer_norm"] = stamp["inputs"]["model"].pop("norm") == "layer"
+    path.write_text(json.dumps(stamp), encoding="utf-8")
+    assert toy.run() == (0, [])
+    assert toy.run("model.zoneout=0.1") == (0, ["train", *EVALUATE])

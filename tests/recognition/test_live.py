@@ -16,11 +16,13 @@ import torch
 from asr.__main__ import main
 from asr.audio.features import FeatureConfig
 from asr.audio.read import RawFormat
+from asr.decoding.greedy import GreedyDecoder
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import save_model
 from asr.model.latency import LatencyControlledConfig
 from asr.model.streaming import AcousticStream
 from asr.recognition.inputs import Recording
+from asr.recognition.live import can_stream
 from asr.recognition.recognizer import Recognizer
 from asr.text.tokenizer import CharTokenizer
 from asr.types import Transcript
@@ -105,6 +107,16 @@ def test_the_command_prints_what_a_pipe_brings(
         assert main(["transcribe", "-", *options]) == 0
         writer.join()
     assert capsys.readouterr().out == expected != "\n"
+
+
+def test_what_cannot_stream_is_read_to_the_end(streaming_model: Path, tiny_model: Path) -> None:
+    class ReadsStates(GreedyDecoder):
+        reads_states = True
+
+    streaming, whole = (Recognizer.load(path, "cpu", decoder="greedy") for path in (streaming_model, tiny_model))
+    assert can_stream(streaming.acoustics, streaming.decoder)
+    assert not can_stream(whole.acoustics, whole.decoder)
+    assert not can_stream(streaming.acoustics, ReadsStates(streaming.tokenizer, 0.04))
 
 
 def test_silence_is_not_recognized(streaming_model: Path) -> None:

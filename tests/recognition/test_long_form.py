@@ -115,7 +115,7 @@ def test_what_is_held_is_bounded_and_blocks_are_not_read_far_ahead(exact, noise,
     held, read = [], 0
     original = exact.acoustics.emissions_or_errors
 
-    def watched(samples):
+    def watched(samples, *_):
         held.append(sum(map(len, samples)) / RATE)
         return original(samples)
 

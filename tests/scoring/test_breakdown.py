@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import statistics
 
 import jiwer
 import pytest
 
 from asr.scoring import compare, score
-from asr.scoring.breakdown import by_duration, by_length, by_name, confusions, group_table, ranked, text_table
+from asr.scoring.breakdown import by_duration, by_length, by_name, confusions, group_table, ranked, spread, text_table
 from asr.scoring.comparison import p_text
 from asr.scoring.edits import EditCounts, align_texts
 from asr.scoring.pairing import Line
@@ -50,6 +51,31 @@ def test_groups_partition_the_utterances():
     assert named[0].seconds == pytest.approx(0.4 * (1 + 2 + 3 + 4))
     assert len(named[1].utterances) == sum(1 for d in durations if d is not None and 2.0 <= d < 5.0)
     assert [group.name for group in by_length(counts)] == ["0 words", "1-2 words", "3-5 words", "6-10 words"]
+
+
+def test_the_spread_of_speakers_is_that_of_their_rates_beside_what_chance_gives():
+    generator = random.Random(5)
+
+    def groups(rates, utterances=20):
+        counts, names = [], []
+        for name, rate in rates.items():
+            for _ in range(utterances):
+                errors = sum(generator.random() < rate for _ in range(10))
+                counts.append(EditCounts(errors, 0, 0, 10 - errors, 10))
+                names.append(name)
+        return by_name(counts, names)
+
+    different = spread(groups({"ann": 0.5, "bob": 0.1, "cat": 0.3, "": 0.9}))
+    assert [group.name for group in different.groups] == ["ann", "cat", "bob"]  # the unknown are no speaker
+    assert different.deviation == pytest.approx(statistics.stdev(g.rate for g in different.groups))
+    assert 0.02 < different.chance < 0.045 < different.deviation  # sqrt(0.2 * 0.8 / 200) is 0.028
+    assert different.text().startswith("3 speakers: WER ") and "fewer" not in different.text()
+    assert different.summary()["worst"] == ["ann", "cat", "bob"] and different.summary()["below_100_words"] == 0
+    alike = spread(groups({f"s{i:02d}": 0.3 for i in range(40)}, 4))
+    assert alike.chance == pytest.approx(alike.deviation, rel=0.3)
+    assert "; all have fewer than 100 words" in alike.text()
+    assert spread(groups({"ann": 0.2, "bob": 0.4}, 1)).chance is None  # nothing to tell chance by
+    assert spread(groups({"ann": 0.2, "": 0.4})) is None
 
 
 def test_confusions_are_counted_by_word_and_add_up():

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from asr.scoring.pairing import Line
-from asr.scoring.report import Posteriorgram, data_uri, estimated_snr, most_errors, posteriorgram_data, write_report
+from asr.scoring.report import (
+    Posteriorgram,
+    Section,
+    data_uri,
+    estimated_snr,
+    most_errors,
+    posteriorgram_data,
+    write_report,
+)
 from asr.scoring.scored import score_set
 from asr.types import Word
 
@@ -84,6 +92,25 @@ def test_the_page_is_one_file_that_holds_every_utterance_and_escapes_names(page,
         ["WER by duration", "WER by speaker", "WER by signal-to-noise ratio"], 1200
     )
     assert {row["r"]: row["n"] for row in data["confused"]} == {"cat": 90}
+
+
+def test_sections_show_the_spread_of_speakers_and_what_else_is_given(browser, scored, tmp_path):
+    groups = [replace(group, name=f"condition {i}") for i, group in enumerate(scored.speakers[:3])]
+    section = Section("Robustness", ["condition", "WER"], [["<b>clean</b>", "1 %"]], groups, "a note")
+    write_report(tmp_path / "r.html", [scored], title="t", sections=[section])
+    speakers, other = data_of(tmp_path / "r.html")["sections"]
+    assert speakers["note"] == scored.speaker_spread.text() and "worst s3 30.00%" in speakers["note"]
+    assert [row[0] for row in speakers["rows"]] == [group.name for group in scored.speaker_spread.groups]
+    assert [group["name"] for group in other["groups"]] == ["condition 0", "condition 1", "condition 2"]
+    browser.open(tmp_path / "r.html", width=390)
+    browser.run("new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
+    assert browser.run("[...document.querySelectorAll('#sections h2')].map(n => n.textContent)") == [
+        "Speakers", "Robustness"
+    ]  # fmt: skip
+    assert browser.run("document.querySelectorAll('#sections svg.plot circle').length") == 3
+    assert browser.run("document.querySelector('#sections section:last-child td').textContent") == "<b>clean</b>"
+    assert browser.run("document.documentElement.scrollWidth") <= 390
+    assert browser.errors == []
 
 
 def test_confidences_are_measured_and_doubtful_words_named(page, scored, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+
+sys.path.insert(0, str(Path(__file__).parent))  # processes.py: pytest imports test files without touching the path
 
 Settings = Callable[..., dict[str, Any]]
 

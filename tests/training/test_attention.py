@@ -20,7 +20,7 @@ from asr.audio.features import FeatureConfig
 from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import load_model, save_model
 from asr.model.config import DecoderConfig, RecurrentConfig
-from asr.recognition.acoustics import Windows, encoded_windows
+from asr.recognition.acoustics import Windows, stitched
 from asr.recognition.inputs import as_recording
 from asr.training.config import parse_config
 from asr.training.dataset import Batch
@@ -199,7 +199,7 @@ def test_silence_noise_and_long_recordings_come_to_an_end(learnt: tuple[Path, Pa
     long = recognizer.transcribe((samples, RATE))
     # The same window by window, at the frame where each begins.
     frames, texts, starts = 0, [], []
-    for window in encoded_windows(recognizer.acoustics, [samples], recognizer.windows, 60.0):
+    for window in stitched(recognizer.acoustics, [samples], recognizer.windows, 60.0, states=True):
         [best] = recognizer.decoder.decode(window)
         texts += [best.text] if best.text else []
         starts += [word.start + (frames + window.before) * recognizer.frame_seconds for word in best.words]

@@ -32,6 +32,7 @@ from asr.types import ConfigError
         ({"averaging": {"ema_decay": 2}}, "averaging: ema_decay must lie in [0, 1)"),
         ({"averaging": {"last_k": 0}}, "averaging: last_k must be at least 1"),
         ({"seed": -1}, "seed must lie in [0, 2^32)"),
+        ({"optimizer": {"sync_every": 0}}, "optimizer: sync_every must be at least 1"),
         ({"trainer": {"accumulate_grad_batches": 0}}, "trainer.accumulate_grad_batches: must be at least 1"),
         ({"seed": 1.5}, "seed: expected a whole number, found 1.5"),
         ({"seed": True}, "seed: expected a whole number, found True"),
@@ -181,3 +182,5 @@ def test_a_run_from_when_norm_was_layer_norm_is_resumed_with_the_same_norm() -> 
     check_resume(Path("last.ckpt"), saved, parse_config({"model": {"layer_norm": False}}))
     with pytest.raises(ConfigError, match=r"trained with model\.norm=none, this configuration says layer"):
         check_resume(Path("last.ckpt"), saved, parse_config({}))
+    with pytest.raises(ConfigError, match=r"trained with model\.residual=False, this configuration says True"):
+        check_resume(Path("last.ckpt"), saved, parse_config({"model": {"layer_norm": False, "residual": True}}))

@@ -118,6 +118,20 @@ def test_augmentation_depends_on_seed_epoch_and_index_only_and_is_for_training(f
     assert torch.equal(waveform(1, 2, training=False), waveform(2, 3, training=False))
 
 
+def test_babble_is_of_other_utterances_that_can_be_read(folder, tokenizer):
+    augment = AugmentConfig(noise=("babble",), noise_probability=1.0)
+    data = make(folder, tokenizer, augment=augment)
+    plain = make(folder, tokenizer)[0, 4].waveform
+    noisy = [data[epoch, 4].waveform for epoch in (0, 1)]
+    assert not torch.equal(noisy[0], plain) and not torch.equal(noisy[0], noisy[1])
+    assert torch.equal(pickle.loads(pickle.dumps(data))[0, 4].waveform, noisy[0])
+    assert torch.equal(make(folder, tokenizer, augment=augment, cache_audio=True)[0, 4].waveform, noisy[0])
+    for i in range(COUNT):
+        if i != 4:
+            (folder / f"{i}.wav").unlink()
+    assert torch.equal(make(folder, tokenizer, augment=augment)[0, 4].waveform, plain)
+
+
 def test_a_batch_is_joined_two_by_two(folder, tokenizer):
     augment = AugmentConfig(join=1.0, silence=0.1)
     apart = make(folder, tokenizer, augment=AugmentConfig(silence=0.1))

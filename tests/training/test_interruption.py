@@ -62,7 +62,11 @@ def send(monkeypatch: pytest.MonkeyPatch) -> Send:
 
 def recipe(settings: Settings, tmp_path: Path, **sections: Any) -> Path:
     path = tmp_path / "tones.yaml"
-    sections = {"trainer": {"max_epochs": 2, "log_every_n_steps": 1, "accelerator": "cpu"}} | sections
+    noise = {"noise": ["white", "babble"], "noise_snr_db": [10, 30]}  # of other utterances: resumed exactly, too
+    sections = {
+        "trainer": {"max_epochs": 2, "log_every_n_steps": 1, "accelerator": "cpu"},
+        "augment": noise,
+    } | sections
     path.write_text(yaml.safe_dump(settings(**sections)), encoding="utf-8")
     return path
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -240,6 +241,21 @@ def test_a_cell_at_rest_has_no_gradient_that_is_not_a_number() -> None:
     states = torch.zeros(2, 5, 3, requires_grad=True)
     stability_loss(states, torch.tensor([5, 0]), "norm").backward()
     assert states.grad is not None and not states.grad.any()
+
+
+def test_a_step_that_failed_keeps_no_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would fill the memory that it failed for; and what a graph hangs on cannot be copied."""
+    trained = module({"ctc": 1.0, "stability": 0.1})
+
+    def fail(*_: Any) -> None:
+        assert len(trained.objectives["stability"].states) == 6
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(trained.objectives["ctc"], "forward", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        trained.training_step(batch(0, 1), 0)
+    assert not trained.objectives["stability"].states
+    copy.deepcopy(trained)
 
 
 def test_views_are_reconstructed_from_the_same_clean_features(monkeypatch: pytest.MonkeyPatch) -> None:

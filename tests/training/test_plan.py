@@ -32,7 +32,8 @@ def recipe(settings, tmp_path):
 
 
 def test_dry_run_measures_and_writes_nothing(recipe, tones, tmp_path, capsys):
-    path = recipe(trainer={"accumulate_grad_batches": 2}, objectives={"ctc": 1.0, "consistency": 0.2})
+    objectives = {"ctc": 1.0, "consistency": 0.2, "attention": 0.3}
+    path = recipe(trainer={"accumulate_grad_batches": 2}, objectives=objectives, model={"decoder": {"hidden_size": 8}})
     before = sorted(tmp_path.rglob("*"))
     assert main(["train", str(path), "--dry-run", "--json"]) == 0
     what = json.loads(capsys.readouterr().out)

@@ -51,15 +51,16 @@ def test_the_moving_average_is_that_of_every_step_and_goes_on_after_a_checkpoint
     torch.manual_seed(3)
     model = pl.LightningModule()
     model.layer = torch.nn.Linear(3, 2)
-    model.register_buffer("count", torch.zeros(1))
+    model.register_buffer("count", torch.zeros(1, dtype=torch.int64))
+    model.register_buffer("mean", torch.zeros(2))  # as of batch norm
     trainer = SimpleNamespace(global_step=0, strategy=SimpleNamespace(root_device=torch.device("cpu")))
     averages = [MovingAverage(0.6)]
     averages[0].setup(trainer, model, "fit")
     expected: list[torch.Tensor] = []
     for step in range(8):
         with torch.no_grad():
-            for parameter in model.parameters():
-                parameter += torch.randn_like(parameter)
+            for tensor in (*model.parameters(), model.mean):
+                tensor += torch.randn_like(tensor)
             model.count += 1
         trainer.global_step = step + 1
         if step == 4:  # a resumed run
@@ -73,12 +74,13 @@ def test_the_moving_average_is_that_of_every_step_and_goes_on_after_a_checkpoint
             average.on_train_batch_end(trainer, model, None, None, step)
             average.on_train_batch_end(trainer, model, None, None, step)  # accumulated: not a step of the optimizer
         decay = min(0.6, (1 + step) / (10 + step)) if step else 0.0
-        current = [p.detach().clone() for p in model.parameters()]
+        current = [tensor.detach().clone() for tensor in (*model.parameters(), model.mean)]
         expected = [decay * a + (1 - decay) * c for a, c in zip(expected or current, current, strict=True)]
         for average in averages:
-            for mine, wanted in zip(average._average_model.module.parameters(), expected, strict=True):
+            found = average._average_model.module
+            for mine, wanted in zip((*found.parameters(), found.mean), expected, strict=True):
                 torch.testing.assert_close(mine, wanted)
-            assert average._average_model.n_averaged == step + 1 == average._average_model.module.count
+            assert average._average_model.n_averaged == step + 1 == found.count
     assert len(averages) == 2
 
 

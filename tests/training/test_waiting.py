@@ -77,7 +77,7 @@ def test_the_step_itself(config, monkeypatch: pytest.MonkeyPatch) -> None:
     assert loss.device.type == "meta" and all(p.grad is not None for p in module.model.parameters())
     assert watched.copies and not watched.blocking, watched.blocking[0]
     # Of a number Lightning makes a tensor on the GPU, which waits for it.
-    assert {"train/loss", "train/gradient_norm", "train/lr"} <= {name for name, _ in logged}
+    assert {"train/loss_step", "train/gradient_norm", "train/lr"} <= {name for name, _ in logged}
     assert all(isinstance(value, torch.Tensor) for _, value in logged)
 
 

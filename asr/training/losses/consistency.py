@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from asr.model.acoustic import AcousticModel, Outputs
-from asr.model.padding import valid_frames
+from asr.model.acoustic import Outputs
 from asr.training.dataset import Batch
-from asr.training.losses.objective import ObjectiveLoss
+from asr.training.losses.objective import ObjectiveLoss, PlainObjective, per_token
 
 
 def consistency_loss(log_probs: Tensor, lengths: Tensor, token_lengths: Tensor) -> Tensor:
@@ -29,17 +28,13 @@ def consistency_loss(log_probs: Tensor, lengths: Tensor, token_lengths: Tensor) 
         first, second = log_probs.detach().float().chunk(2)
         targets = torch.cat([second, first])
         divergences = functional.kl_div(log_probs.float(), targets, reduction="none", log_target=True).sum(dim=-1)
-        total = divergences.masked_fill(~valid_frames(lengths, log_probs.size(1)), 0.0).sum()
-        return total / token_lengths.sum().clamp(min=1).to(total.device, non_blocking=True)
+        return per_token(divergences, lengths, token_lengths)
 
 
-class ConsistencyObjective(nn.Module):
+class ConsistencyObjective(PlainObjective):
     """Objective `consistency` (CR-CTC): see `consistency_loss`."""
 
     views = 2
-
-    def __init__(self, model: AcousticModel) -> None:
-        super().__init__()
 
     def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
         return ObjectiveLoss(consistency_loss(outputs.log_probs, outputs.lengths, batch.token_lengths))

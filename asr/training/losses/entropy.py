@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from asr.model.acoustic import AcousticModel, Outputs
+from asr.model.acoustic import Outputs
 from asr.training.dataset import Batch
-from asr.training.losses.objective import ObjectiveLoss, per_token
+from asr.training.losses.objective import ObjectiveLoss, PlainObjective, per_token
 
 
 def confidence_penalty(log_probs: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def smoothing(log_probs: Tensor) -> Tensor:
     return -log_probs.mean(dim=-1) - math.log(log_probs.size(-1))
 
 
-class EntropyObjective(nn.Module):
+class EntropyObjective(PlainObjective):
     """Objective `entropy`: log V less the entropy of the frame posteriors, 0 where all symbols are equally likely.
 
     A positive weight is that of the confidence penalty -H(p), from which this differs by a constant (Pereyra et al.,
@@ -29,23 +29,17 @@ class EntropyObjective(nn.Module):
     valid frames and divided by the number of target tokens, as CTC's loss is.
     """
 
-    def __init__(self, model: AcousticModel) -> None:
-        super().__init__()
-
     def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
         return ObjectiveLoss(per_token(confidence_penalty(outputs.log_probs), outputs.lengths, batch.token_lengths))
 
 
-class LabelSmoothingObjective(nn.Module):
+class LabelSmoothingObjective(PlainObjective):
     """Objective `label_smoothing`: KL(uniform || p) of the frame posteriors, which is what label smoothing adds to a
     cross entropy (Pereyra et al., 2017), here to CTC (after Kim et al., 2018, "Improved training for online end-to-end
     speech recognition systems", arXiv 1711.02212).
 
     It grows without bound as any symbol becomes impossible, where `entropy` does not. Summed and divided as that is.
     """
-
-    def __init__(self, model: AcousticModel) -> None:
-        super().__init__()
 
     def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
         return ObjectiveLoss(per_token(smoothing(outputs.log_probs), outputs.lengths, batch.token_lengths))

@@ -56,44 +56,30 @@ class StabilityObjective(nn.Module):
 
     def __init__(self, model: AcousticModel, options: StabilityOptions) -> None:
         super().__init__()
-        self.kind, self.states = options.kind, list[Tensor]()
+        self.kind, self.states = options.kind, list[tuple[int, Tensor]]()
         layers = list(getattr(model.encoder, "layers", ()))
         check_layers(options.layers, len(layers), "objectives.stability")
-        hooked = 0
-        for number in options.layers or range(1, len(layers) + 1):
-            parts = [part for part in layers[number - 1].modules() if isinstance(part, RecurrentLayer)]
-            if options.layers and not parts:
-                raise ConfigError(f"objectives.stability: layer {number} has no recurrent cells")
-            for part in parts:
-                directions = 1 if part.backward_cell is None else 2
-                part.hidden.register_forward_hook(partial(self._keep, directions))
-                hooked += 1
-        if not hooked:
+        numbers = options.layers or range(1, len(layers) + 1)
+        cells = [(n, part) for n in numbers for part in layers[n - 1].modules() if isinstance(part, RecurrentLayer)]
+        if without := [number for number in options.layers if number not in dict(cells)]:
+            raise ConfigError(f"objectives.stability: layer {without[0]} has no recurrent cells")
+        if not cells:
             raise ConfigError(f"objectives.stability: encoder {model.config.encoder} has no recurrent cells")
-        model.encoder.register_forward_pre_hook(self._forget)  # type: ignore[attr-defined]
+        for number, part in cells:
+            part.hidden.register_forward_hook(partial(self._keep, number, 1 if part.backward_cell is None else 2))
 
     def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
-        rows = len(outputs.log_probs)
-        losses = [stability_loss(states[:rows], _lengths(states.size(1), outputs), self.kind) for states in self.states]
-        self.states.clear()
+        losses = []
+        for number, states in self.states:
+            x, lengths = outputs.layers[number - 1]
+            losses.append(stability_loss(states[: len(x)], lengths, self.kind))
+        self.forget()
         return ObjectiveLoss(torch.stack(losses).mean())
 
-    def _keep(self, directions: int, module: nn.Module, arguments: Any, states: Tensor) -> None:
+    def forget(self) -> None:
+        """Drop the states of the last batch."""
+        self.states.clear()
+
+    def _keep(self, number: int, directions: int, module: nn.Module, arguments: Any, states: Tensor) -> None:
         if self.training:
-            self.states += states.chunk(directions, dim=-1)
-
-    def _forget(self, *arguments: Any) -> None:
-        self.states.clear()  # of a step that failed
-
-
-def _lengths(frames: int, outputs: Outputs) -> Tensor:
-    """The lengths of states of which a batch has `frames`: those of a layer with as many, or of halved features."""
-    for x, lengths in outputs.layers:
-        if x.size(1) == frames:
-            return lengths
-    count, lengths = outputs.features.size(1), outputs.feature_lengths
-    while count > frames:
-        count, lengths = (count + 1) // 2, (lengths + 1) // 2
-    if count != frames:
-        raise ConfigError(f"objectives.stability: a recurrent cell has {frames} frames, which no layer has")
-    return lengths
+            self.states += [(number, half) for half in states.chunk(directions, dim=-1)]

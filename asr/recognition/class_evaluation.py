@@ -1,0 +1,123 @@
+"""Evaluates a classifier on a manifest with labels: every utterance is classified and scored exactly once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asr.corpus.labels import label_numbers
+from asr.corpus.manifest import Manifest, Utterance, manifest_row
+from asr.files import write_text
+from asr.recognition.classifier import Classifier
+from asr.recognition.evaluation import recognize_manifest
+from asr.recognition.writers import json_object
+from asr.scoring.classes import ClassScores
+from asr.scoring.scored import write_summary
+from asr.text.tokenizer import LabelSet
+from asr.types import Failure, Transcript
+
+
+@dataclass(frozen=True)
+class ClassEvaluation:
+    """The result of a classifier on a manifest, in manifest order; what could not be read counts as wrong."""
+
+    manifest: str
+    utterances: tuple[Utterance, ...]
+    results: tuple[Transcript | Failure, ...]
+    scores: ClassScores
+    seconds: float
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        return tuple(result for result in self.results if isinstance(result, Failure))
+
+    @property
+    def audio_seconds(self) -> float:
+        return sum(result.duration for result in self.results if isinstance(result, Transcript))
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work per second of audio, with reading, without loading the model."""
+        return self.seconds / self.audio_seconds if self.audio_seconds else 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """The figures as JSON-able values; rates are fractions."""
+        return {
+            "manifest": self.manifest,
+            "unreadable": len(self.failures),
+            **self.scores.summary(),
+            "audio_seconds": round(self.audio_seconds, 3),
+            "seconds": round(self.seconds, 3),
+            "real_time_factor": round(self.real_time_factor, 5),
+            "failures": [{"id": failure.id, "error": failure.error} for failure in self.failures],
+        }
+
+    def text(self) -> str:
+        """The figures as a few lines of text."""
+        unread = f", {len(self.failures)} of them unreadable and counted as wrong" if self.failures else ""
+        occurring = len(set(self.scores.references.tolist()))
+        facts = f"{len(self.utterances)} utterances{unread}, {occurring} of {len(self.scores.labels)} classes"
+        return "\n".join(
+            [
+                f"{self.manifest}: {facts}, {self.audio_seconds / 60:.1f} min",
+                *self.scores.lines(),
+                f"RTF {self.real_time_factor:.4f}   intervals: bootstrap over {self.scores.errors[1]}",
+            ]
+        )
+
+    def write(self, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
+        """Write predictions.jsonl (manifest rows with pred_label), confusion.png and summary.json (with `extra`)."""
+        folder = Path(folder)
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in map(_row, self.utterances, self.results))
+        write_text(folder / "predictions.jsonl", "".join(lines))
+        self.scores.draw(folder / "confusion.png")
+        write_summary(folder, {**(extra or {}), **self.summary()})
+
+
+def evaluate_classes(
+    classifier: Classifier,
+    manifest: Manifest,
+    *,
+    batch_seconds: float | None = None,
+    on_result: Callable[[Transcript | Failure], object] | None = None,
+) -> ClassEvaluation:
+    """Classify every utterance of a manifest, read without texts, and score the labels.
+
+    Raises ManifestError for a row without a label, or with one that the classifier does not have.
+    """
+    references = label_numbers(manifest, LabelSet(classifier.labels))
+    started = time.perf_counter()
+    results = recognize_manifest(classifier, manifest, batch_seconds=batch_seconds, on_result=on_result)
+    seconds = time.perf_counter() - started
+    places = {label: i for i, label in enumerate(classifier.labels)}
+    found = np.full(len(results), -1, dtype=np.int64)
+    probabilities = np.zeros((len(results), len(places)))
+    for i, result in enumerate(results):
+        if isinstance(result, Transcript):
+            found[i] = places[result.text]
+            for hypothesis in result.nbest:
+                probabilities[i, places[hypothesis.text]] = np.exp(hypothesis.score)
+    utterances = tuple(manifest)
+    scores = ClassScores(
+        tuple(classifier.labels),
+        tuple(utterance.id for utterance in utterances),
+        references,
+        found,
+        probabilities,
+        tuple(utterance.speaker for utterance in utterances),
+    )
+    return ClassEvaluation(manifest.path, utterances, results, scores, seconds)
+
+
+def _row(utterance: Utterance, result: Transcript | Failure) -> dict[str, Any]:
+    """The manifest row with its path made usable from anywhere, and what was found."""
+    row, found = manifest_row(utterance, utterance.audio_filepath), json_object(result)
+    if isinstance(result, Failure):
+        return row | {"pred_label": None, "error": found["error"]}
+    return row | {"pred_label": found["label"], **{k: found[k] for k in ("probability", "probabilities")}}
