@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from asr.recognition.explanation import explain
     from asr.recognition.explanation_page import saliency_rows, write_explanation
 
-    recognizer = asr.load(args.model, device=args.device, threads=args.threads)
+    recognizer = asr.Recognizer.load(args.model, device=args.device, threads=args.threads)
     explanation = explain(
         recognizer, recording, text=args.text, word=args.word, layer=args.layer, channel=args.channel, raw=raw
     )

@@ -102,3 +102,9 @@ def test_what_goes_wrong_is_one_line(run, talk, tmp_path, monkeypatch, arguments
     assert (found, out) == (status, "")
     assert err.startswith("asr: error: ") and message in err and err.count("\n") == 1
     assert not (tmp_path / "a.png").exists()
+
+
+def test_a_classifier_is_refused(talk, tiny_classifier, capsys):
+    assert main(["explain", str(talk), "-m", str(tiny_classifier), "-o", "a.png"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("asr: error: ") and err.count("\n") == 1 and "classif" in err
