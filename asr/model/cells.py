@@ -149,8 +149,11 @@ def run_cell(cell: nn.Module, x: Tensor, valid: Tensor, weight_dropout: float = 
     On one CPU core an encoder's forward and backward take 1.7 times as long as with the fused LSTM, and 1.15 times as
     long as with nn.GRU.
     """
-    recurrent = cast(Tensor, cell.weight_hh_l0)
     drops = weight_dropout > 0 and cell.training
+    if not (drops or zoneout or isinstance(cell, LightGRU)):
+        states: Tensor = cell(x)[0]
+        return states
+    recurrent = cast(Tensor, cell.weight_hh_l0)
     if drops:
         recurrent = functional.dropout(recurrent, weight_dropout)
     if zoneout:
@@ -158,9 +161,6 @@ def run_cell(cell: nn.Module, x: Tensor, valid: Tensor, weight_dropout: float = 
     if isinstance(cell, LightGRU):
         return light_gru(cell.project(x, valid), recurrent)
     assert isinstance(cell, nn.RNNBase)
-    if not drops:
-        states: Tensor = cell(x)[0]
-        return states
     start = x.new_zeros(1, len(x), cell.hidden_size)
     weight, bias, recurrent_bias = _entering(cell)
     weights = [weight, recurrent, bias, recurrent_bias]
