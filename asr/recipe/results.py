@@ -39,14 +39,17 @@ def evaluate_all(
     """Evaluate the manifests `tests` and write all results; the figures, a row for each of `folders`."""
     if all(decoding == LABELS for _, decoding in folders):
         return evaluate_sets(model_file, tests, {name: folder for (name, _), folder in folders.items()})
-    first = current = next(iter(folders))[1]
+    first = next(iter(folders))[1]
     recognizer = asr.load(model_file, decoder=first)
+    decoders = {first: recognizer.decoder}
     rows = []
     for (name, decoding), folder in folders.items():
-        if decoding != current:
+        if decoding in decoders:
+            recognizer.decoder = decoders[decoding]
+        else:
             chosen, _, with_lm = decoding.partition("+")
             recognizer.decode_with(DecodingConfig(decoder=chosen, lm=str(lm) if with_lm else None))
-            current = decoding
+            decoders[decoding] = recognizer.decoder
         evaluation = evaluate(recognizer, tests[name])
         evaluation.write(folder, {"model": str(model_file), "decoder": decoding})
         if decoding == first:  # what is wrong with the audio or the texts is the same for all

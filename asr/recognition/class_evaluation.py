@@ -15,7 +15,7 @@ from asr.corpus.labels import label_numbers
 from asr.corpus.manifest import Manifest, Utterance, manifest_row
 from asr.files import write_text
 from asr.recognition.classifier import Classifier
-from asr.recognition.evaluation import recognize_manifest
+from asr.recognition.evaluation import ManifestResults, recognize_manifest
 from asr.recognition.writers import json_object
 from asr.scoring.classes import ClassScores
 from asr.scoring.scored import write_summary
@@ -24,27 +24,10 @@ from asr.types import Failure, Transcript
 
 
 @dataclass(frozen=True)
-class ClassEvaluation:
+class ClassEvaluation(ManifestResults):
     """The result of a classifier on a manifest, in manifest order; what could not be read counts as wrong."""
 
-    manifest: str
-    utterances: tuple[Utterance, ...]
-    results: tuple[Transcript | Failure, ...]
     scores: ClassScores
-    seconds: float
-
-    @property
-    def failures(self) -> tuple[Failure, ...]:
-        return tuple(result for result in self.results if isinstance(result, Failure))
-
-    @property
-    def audio_seconds(self) -> float:
-        return sum(result.duration for result in self.results if isinstance(result, Transcript))
-
-    @property
-    def real_time_factor(self) -> float:
-        """Seconds of work per second of audio, with reading, without loading the model."""
-        return self.seconds / self.audio_seconds if self.audio_seconds else 0.0
 
     def summary(self) -> dict[str, Any]:
         """The figures as JSON-able values; rates are fractions."""
@@ -112,7 +95,7 @@ def evaluate_classes(
         probabilities,
         tuple(utterance.speaker for utterance in utterances),
     )
-    return ClassEvaluation(manifest.path, utterances, results, scores, seconds)
+    return ClassEvaluation(manifest.path, utterances, results, seconds, scores)
 
 
 def _row(utterance: Utterance, result: Transcript | Failure) -> dict[str, Any]:

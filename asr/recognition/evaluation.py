@@ -38,30 +38,13 @@ FOLDS = 5  # of the cross-validation of calibrated confidences
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """The result of a model on a manifest; all lists are in manifest order.
-
-    `scored` holds references and hypotheses after the normalizer and their scores, `results` are as recognized. An
-    utterance whose audio could not be read has a Failure there and counts as an empty hypothesis. `unknown_symbols`
-    counts what the model cannot spell in the references, most frequent first. The model's `task` says which rate leads.
-    """
+class ManifestResults:
+    """What a model makes of a manifest, in manifest order, and the seconds that it took."""
 
     manifest: str
     utterances: tuple[Utterance, ...]
     results: tuple[Transcript | Failure, ...]
-    scored: ScoredSet
-    unknown_symbols: dict[str, int]
     seconds: float
-    task: str = "ctc"
-
-    @property
-    def wer(self) -> Score:
-        return self.scored.words
-
-    @property
-    def cer(self) -> Score:
-        assert self.scored.characters is not None
-        return self.scored.characters
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -75,6 +58,29 @@ class Evaluation:
     def real_time_factor(self) -> float:
         """Seconds of work per second of audio, with reading and decoding, without loading the model."""
         return self.seconds / self.audio_seconds if self.audio_seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Evaluation(ManifestResults):
+    """The result of a model on a manifest; all lists are in manifest order.
+
+    `scored` holds references and hypotheses after the normalizer and their scores, `results` are as recognized. An
+    utterance whose audio could not be read has a Failure there and counts as an empty hypothesis. `unknown_symbols`
+    counts what the model cannot spell in the references, most frequent first. The model's `task` says which rate leads.
+    """
+
+    scored: ScoredSet
+    unknown_symbols: dict[str, int]
+    task: str = "ctc"
+
+    @property
+    def wer(self) -> Score:
+        return self.scored.words
+
+    @property
+    def cer(self) -> Score:
+        assert self.scored.characters is not None
+        return self.scored.characters
 
     @property
     def unknown_share(self) -> float:

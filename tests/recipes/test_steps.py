@@ -126,7 +126,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     toy = Toy(folder, source)
     monkeypatch.setattr(asr.recipe.steps, "train", toy.train)
     monkeypatch.setattr(asr.recipe.results, "evaluate", toy.evaluate)
-    monkeypatch.setattr(asr, "load", lambda path, decoder: None)
+    monkeypatch.setattr(asr, "load", lambda path, decoder: SimpleNamespace(decoder=decoder))
     return toy
 
 
