@@ -1,13 +1,13 @@
 # make setup | demo | test | lint | clean
-#   PYTHON=python3.12    the interpreter to use
-#   VENV=.venv           where the environment goes
-#   TORCH_INDEX=         empty: PyTorch from PyPI (on Linux the CUDA build, about 3 GB)
+#   PYTHON=python3.12    the Python interpreter
+#   VENV=.venv           the folder of the virtual environment
+#   TORCH_INDEX=         empty: PyTorch from PyPI (on Linux, the CUDA build, about 3 GB)
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# PyPI has only the CUDA build of torch for Linux; where there is no NVIDIA driver, the CPU build (0.2 GB) is taken instead.
+# For Linux, PyPI has only the CUDA build of torch. Without an NVIDIA driver, install the CPU build (0.2 GB) instead.
 ifeq ($(shell uname -s)$(shell command -v nvidia-smi 2>/dev/null),Linux)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
@@ -16,7 +16,7 @@ endif
 
 setup: $(VENV)/.installed
 
-# torch first, alone: only it may come from the other index, and everything after it finds it installed.
+# Install torch first and alone, so that nothing else comes from the other index.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@index=""; \
@@ -33,7 +33,7 @@ demo: setup
 	$(BIN)/python recipes/mini/run.py
 	$(BIN)/asr transcribe data/mini/audio/test/test-0001.wav -m exp/mini/model.asr --lm exp/mini/words.lm
 
-# One thread: the tests' tensors are tiny, and threads that wait for each other made them take twice as long.
+# One thread: the tests' tensors are tiny, and with more threads the tests took twice as long.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
@@ -42,7 +42,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Data and trained models (data/, exp/) stay: they may have cost days.
+# Keeps data and trained models (data/, exp/): they may have taken days.
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -4,8 +4,8 @@
 #SBATCH --cpus-per-task=8
 #SBATCH --time=12:00:00
 #SBATCH --output=%x-%A_%a.log
-# sbatch --array=1-8 transcribe.sh MODEL OUT INPUT...   a part of the inputs in each task, to the folder OUT
-# sbatch transcribe.sh MODEL OUT INPUT...               what is left, and all results in input order to OUT.jsonl
+# sbatch --array=1-8 transcribe.sh MODEL OUT INPUT...   each task transcribes a part of the inputs to the folder OUT
+# sbatch transcribe.sh MODEL OUT INPUT...               transcribes what is left; all results, in input order, to OUT.jsonl
 set -euo pipefail
 model=$1 out=$2
 shift 2
