@@ -23,7 +23,7 @@ CORPUS = Corpus(
     license="CC0 1.0",
     homepage="https://datacollective.mozillafoundation.org/",
     disk_gb="twice the download",
-    by_hand="the Mozilla Data Collective gives each language's archive to who has agreed to its terms",
+    by_hand="the Mozilla Data Collective gives each language's archive to anyone who agrees to its terms",
 )
 
 

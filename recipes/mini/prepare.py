@@ -18,7 +18,7 @@ from asr.types import UsageError
 CORPUS = Corpus(
     speech="English, synthesized by eSpeak NG from a grammar of 571 words",
     hours="1.8, or 2.3 from scratch",
-    license="free; eSpeak NG, which speaks it, is under the GPL (version 3 or later)",
+    license="free; the synthesizer, eSpeak NG, is licensed under the GPL (version 3 or later)",
     homepage="https://github.com/espeak-ng/espeak-ng",
     disk_gb=0.28,
 )

@@ -1,4 +1,4 @@
-"""yesno (OpenSLR 1): one man says yes and no in Hebrew, eight words a recording; the smallest corpus there is."""
+"""yesno (OpenSLR 1): one man says yes and no in Hebrew, eight words per recording; the smallest corpus there is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asr.recipe.sets import split_by, to_flac, write_sets
 from asr.types import ManifestError
 
 CORPUS = Corpus(
-    speech="Hebrew, one man says yes (ken) and no (lo), eight words a recording",
+    speech="Hebrew, one man says yes (ken) and no (lo), eight words per recording",
     hours=0.1,
     license="see its page",
     homepage="https://www.openslr.org/1/",
