@@ -70,8 +70,7 @@ class LightGRU(nn.Module):
 
     def project(self, x: Tensor, valid: Tensor) -> Tensor:
         """The input projection of all frames, normalized: (batch, frames, 2 * hidden_size)."""
-        projected: Tensor = self.norm(functional.linear(x, self.weight_ih_l0), valid)
-        return projected
+        return self.norm(functional.linear(x, self.weight_ih_l0), valid)
 
 
 def light_gru(inputs: Tensor, recurrent: Tensor) -> Tensor:
@@ -149,8 +148,7 @@ def run_cell(cell: nn.Module, x: Tensor, valid: Tensor, weight_dropout: float = 
     """
     drops = weight_dropout > 0 and cell.training
     if not (drops or zoneout or isinstance(cell, LightGRU)):
-        states: Tensor = cell(x)[0]
-        return states
+        return cell(x)[0]
     recurrent = cast(Tensor, cell.weight_hh_l0)
     if drops:
         recurrent = functional.dropout(recurrent, weight_dropout)

@@ -1,7 +1,7 @@
-"""The front ends: convolutions that make fewer, wider frames of the features. `frontend` of an encoder chooses.
+"""The front ends, which turn features into fewer, wider frames by convolution. An encoder's `frontend` chooses one.
 
-Whatever lies beyond an utterance's own length is set to zero before each convolution and pooling, as the end of an
-unpadded utterance is padded with zeros: so padding never leaks into the states.
+Frames beyond an utterance's length are set to zero before each convolution and pooling, just as the convolution pads
+the end of an unpadded utterance with zeros, so that padding never leaks into the states.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class FrontEnd(Protocol):
 
 
 def subsampled_length(frames: Length, factor: int) -> Length:
-    """How many of `frames` (int or tensor) subsampling by `factor`, a power of 2, leaves: what is left over counts."""
+    """`frames` (int or tensor) after subsampling by `factor`, a power of 2, rounded up."""
     return (frames + factor - 1) // factor
 
 
@@ -59,8 +59,8 @@ class ConvSubsampling(nn.Module):
 
 
 class VGG(nn.Module):
-    """Two blocks of two 3x3 convolutions with ReLU and a max pooling of 2x2 (Hori et al., 2017, after Simonyan &
-    Zisserman, 2014), the second with twice the channels; what pooling leaves over counts, as in ESPnet's VGG2L.
+    """Two blocks of two 3x3 convolutions with ReLU and 2x2 max pooling (Hori et al., 2017, after Simonyan & Zisserman,
+    2014), the second with twice the channels. Pooling rounds lengths up, as in ESPnet's VGG2L.
     """
 
     def __init__(self, n_mels: int, factor: int, channels: int) -> None:
@@ -79,7 +79,7 @@ class VGG(nn.Module):
         x = _masked(features.unsqueeze(1), lengths)
         for number, layer in enumerate(self.layers):
             x = _masked(torch.relu(layer(x)), lengths)
-            if number % 2:  # nothing is below 0, so the zeros in the padding never win
+            if number % 2:  # no value is below 0, so zeros in the padding never win
                 x = functional.max_pool2d(x, 2, ceil_mode=True)
                 lengths = (lengths + 1) // 2
         return _frames(x), lengths
@@ -87,7 +87,7 @@ class VGG(nn.Module):
 
 class DeepSpeech2(nn.Module):
     """Convolutions of 41 bins x 11 frames, strides 2 x 2, and of 21 x 11, strides 2 x factor / 2, each with batch norm
-    and clipped ReLU (Amodei et al., 2016, "Deep Speech 2"; factor 2 is theirs).
+    and clipped ReLU (Amodei et al., 2016, "Deep Speech 2", which has factor 2).
     """
 
     def __init__(self, n_mels: int, factor: int, channels: int) -> None:
@@ -95,12 +95,9 @@ class DeepSpeech2(nn.Module):
         if factor not in (2, 4):
             raise ValueError(f"the convolutions of Deep Speech 2 subsample by 2 or 4, not by {factor}")
         self.reach = (15, 15)
-        self.layers = nn.ModuleList(
-            [
-                nn.Conv2d(1, channels, (11, 41), stride=(2, 2), padding=(5, 20), bias=False),
-                nn.Conv2d(channels, channels, (11, 21), stride=(factor // 2, 2), padding=(5, 10), bias=False),
-            ]
-        )
+        first = nn.Conv2d(1, channels, (11, 41), stride=(2, 2), padding=(5, 20), bias=False)
+        second = nn.Conv2d(channels, channels, (11, 21), stride=(factor // 2, 2), padding=(5, 10), bias=False)
+        self.layers = nn.ModuleList([first, second])
         self.norms = nn.ModuleList(MaskedBatchNorm(channels) for _ in self.layers)
         self.time_strides = (2, factor // 2)
         self.output_size = channels * ((n_mels + 3) // 4)
@@ -112,7 +109,7 @@ class DeepSpeech2(nn.Module):
             lengths = subsampled_length(lengths, stride)
             x = layer(x).permute(0, 2, 3, 1)
             _, frames, bins, _ = x.shape
-            valid = valid_frames(lengths, frames).repeat_interleave(bins, dim=1)  # of each bin of each frame
+            valid = valid_frames(lengths, frames).repeat_interleave(bins, dim=1)  # one value per bin and frame
             x = norm(x.flatten(1, 2), valid).unflatten(1, (frames, bins)).permute(0, 3, 1, 2)
             x = _masked(functional.hardtanh(x, 0.0, 20.0), lengths)
         return _frames(x), lengths
