@@ -24,7 +24,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from asr.config import to_dict
 from asr.corpus.labels import label_numbers
 from asr.corpus.manifest import Manifest
-from asr.files import write_text
+from asr.files import remove_unfinished, write_text
 from asr.model.acoustic import out_of_memory
 from asr.model.checkpoint import save_model
 from asr.model.config import CLASSIFICATION
@@ -39,7 +39,6 @@ from asr.training.checkpoints import (
     check_resume,
     checkpoints,
     find_checkpoint,
-    remove_partial_files,
     set_aside,
 )
 from asr.training.config import TrainConfig, manifests, trainer_settings
@@ -93,7 +92,7 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
         if not manifests(config.data.train) or not manifests(config.data.dev):
             raise ConfigError("data.train and data.dev must each name a manifest")
         if is_first_process():
-            remove_partial_files(output)
+            remove_unfinished(output)
         found = find_checkpoint(output, resume)
         rules = versioned(config.text.normalizer)
         initial = InitialModel.read(config.init, config.model, config.features) if config.init and not found else None

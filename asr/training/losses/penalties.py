@@ -16,16 +16,16 @@ from asr.types import ConfigError
 
 @dataclass(frozen=True)
 class PenaltyOptions:
-    """`which` matrices: `all` of the model, those from frame to frame (`recurrent`), or the `output` layer's."""
+    """`which` matrices: `all` of the model, the `recurrent` ones of its cells, or that of the `output` layer."""
 
     which: Literal["all", "recurrent", "output"] = "all"
 
 
 class _Penalty(nn.Module):
-    """A sum over the entries of weight matrices, not over biases and norms, as in AdamW's decay.
+    """A sum over the entries of weight matrices; like AdamW's weight decay, it leaves out biases and norms.
 
-    A plain sum, not a mean: each entry is pulled as hard in a large model as in a small one. Like CTC's loss per token
-    it does not depend on the size of the batch.
+    A sum and not a mean, so that each entry is pulled as hard in a large model as in a small one. Like CTC's loss per
+    token, it does not depend on the size of the batch.
     """
 
     Options = PenaltyOptions
@@ -49,9 +49,9 @@ class _Penalty(nn.Module):
 
 
 class L1Objective(_Penalty):
-    """Objective `l1`: the sum of |w|. Its gradient, sign(w), pulls small weights toward 0 as hard as large ones.
+    """Objective `l1`: the sum of |w|. Its gradient sign(w) pulls small weights toward 0 as hard as large ones.
 
-    The optimizer makes them small, not exactly 0.
+    The optimizer makes weights small, not exactly 0.
     """
 
     def size(self, weight: Tensor) -> Tensor:
@@ -61,9 +61,9 @@ class L1Objective(_Penalty):
 class L2Objective(_Penalty):
     """Objective `l2`: the sum of w^2 / 2, whose gradient is w.
 
-    Not the same as `optimizer.weight_decay`, which shrinks each weight by lr * weight_decay * w beside the gradient
-    step: Adam divides this gradient, like CTC's, by the size of past gradients, so that weights with large gradients
-    are shrunk less (Loshchilov & Hutter, 2019, "Decoupled weight decay regularization", arXiv 1711.05101).
+    This is not `optimizer.weight_decay`, which shrinks each weight by lr * weight_decay * w apart from the gradient
+    step. Adam divides the gradient of this objective, like CTC's, by the size of past gradients, so that weights with
+    large gradients shrink less (Loshchilov & Hutter, 2019, "Decoupled weight decay regularization", arXiv 1711.05101).
     """
 
     def size(self, weight: Tensor) -> Tensor:

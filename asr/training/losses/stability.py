@@ -1,4 +1,4 @@
-"""Penalties on how much the hidden states of recurrent cells change from frame to frame: the objective `stability`."""
+"""Penalties on the change of hidden states from frame to frame: the objective `stability`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from asr.types import ConfigError
 
 @dataclass(frozen=True)
 class StabilityOptions:
-    """`kind`: see `stability_loss`. `layers` are numbers from 1; none are all that have recurrent cells."""
+    """`kind`: see `stability_loss`. `layers` are numbers from 1; by default all layers with recurrent cells."""
 
     kind: Literal["norm", "difference"] = "norm"
     layers: tuple[int, ...] = ()
@@ -45,10 +45,10 @@ def stability_loss(states: Tensor, lengths: Tensor, kind: str) -> Tensor:
 
 
 class StabilityObjective(nn.Module):
-    """Objective `stability`: `stability_loss` of the hidden states of each recurrent cell, and of these the mean.
+    """Objective `stability`: the mean `stability_loss` of the hidden states of all recurrent cells.
 
-    Hidden states are what a cell hands to the next frame, before projection, norm and dropout of its layer: layer norm
-    would leave nothing of their norm, and dropout changes from frame to frame. Both directions count alike.
+    Hidden states are taken before the projection, norm and dropout of a layer: layer norm would remove their norm, and
+    dropout changes from frame to frame. Both directions have the same weight.
     """
 
     needs_layers = True
