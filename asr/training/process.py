@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -57,6 +57,28 @@ def available_cores() -> int:
 def is_first_process() -> bool:
     """True in an ordinary process and in rank 0, which does preparation, locks and messages for the others."""
     return all(os.environ.get(name, "0").strip() in ("", "0") for name in _RANKS)
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    count, chosen = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return chosen.split(",")[:count] if chosen else [str(i) for i in range(count)]
+
+
+def launch_job(command: Sequence[str], log: Path, gpu: str = "", threads: int = 0) -> subprocess.Popen[bytes]:
+    """Start a process, on one GPU or with so many threads if given, whose output is appended to `log`.
+
+    It gets a session of its own, so that Ctrl-C reaches only the caller, which has to end it.
+    """
+    environment = dict(os.environ)
+    environment |= {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
+    environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True
+        )
 
 
 def say(line: str) -> None:

@@ -100,11 +100,9 @@ def draw_learning_curve(history: MetricHistory, task: Task, path: Path, title: s
     dev = {step: metrics for step, metrics in sorted(history.dev.items()) if task.monitor in metrics}
     if not dev:
         return
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
     loss, rates = figure.subplots(1, 2)
     if history.train_loss:
         loss.plot(*zip(*sorted(history.train_loss.items()), strict=True), label="train", color="#888888")
