@@ -74,12 +74,11 @@ class DataWait(Callback):
         self.warn_above, self.warned = warn_above, False
         self._waited = self._worked = self._mark = 0.0  # seconds
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._mark = time.perf_counter()  # on_train_epoch_start is not called for an epoch resumed in its middle
-
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._waited = self._worked = 0.0
         self._mark = time.perf_counter()
+
+    on_train_start = on_train_epoch_start  # an epoch that is resumed in its middle has no other start
 
     def on_train_batch_start(self, *arguments: Any, **options: Any) -> None:
         self._waited += self._lap()
@@ -117,7 +116,7 @@ class EpochReport(Callback):
         self._warned = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._started = time.monotonic()  # on_train_epoch_start is not called for an epoch resumed in its middle
+        self._started = time.monotonic()  # an epoch that is resumed in its middle has no other start
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started = time.monotonic()
@@ -138,7 +137,7 @@ class EpochReport(Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close_bar()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, *arguments: Any, **options: Any) -> None:
         self._close_bar()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -206,15 +205,15 @@ class SaveOnInterrupt(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved_at = time.monotonic()
 
-    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._replace_handlers()
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for number in self.signals.handled:  # Lightning's handlers end a run on SIGTERM without saving, with status 0
+            signal.signal(number, self.signals.receive)
+
+    on_sanity_check_start = on_train_start
 
     def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if received := self._agreed(trainer, pl_module)[0]:
             raise Interrupted(received)  # nothing has been learned yet
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._replace_handlers()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -243,11 +242,6 @@ class SaveOnInterrupt(Callback):
         state = torch.tensor([self.signals.received, int(due)], device=pl_module.device)
         state = trainer.strategy.reduce(state, reduce_op="max")
         return int(state[0]), bool(state[1])
-
-    def _replace_handlers(self) -> None:
-        """Replace Lightning's signal handlers, which end a run on SIGTERM without saving, with status 0."""
-        for number in self.signals.handled:
-            signal.signal(number, self.signals.receive)
 
 
 class KeepBest(ModelCheckpoint):
