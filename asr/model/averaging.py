@@ -23,7 +23,7 @@ def mean_weights(models: Iterable[tuple[str | Path, dict[str, Tensor]]]) -> dict
     count, first = 0, ""
     for path, weights in models:
         if total and {k: v.shape for k, v in total.items()} != {k: v.shape for k, v in weights.items()}:
-            raise ModelFileError(f"{path}: holds a model of another shape than {first}")
+            raise ModelFileError(f"{path}: its model has another shape than that of {first}")
         for name, tensor in weights.items():
             value = tensor.double() if tensor.is_floating_point() else tensor
             total[name] = total[name] + value if name in total and tensor.is_floating_point() else value
@@ -58,7 +58,7 @@ def _difference(first: ModelFile, other: ModelFile) -> str:
     mine, theirs = _settings(first), _settings(other)
     for name in {**mine, **theirs}:
         if name not in free and mine.get(name) != theirs.get(name):
-            return f"{name} is {mine.get(name)} in the one and {theirs.get(name)} in the other"
+            return f"{name} is {mine.get(name)} in one and {theirs.get(name)} in the other"
     return "" if first.tokenizer == other.tokenizer else "their tokenizers differ"
 
 

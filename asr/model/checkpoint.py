@@ -96,7 +96,7 @@ def find_model(model: str | Path) -> Path:
         return BUNDLED[name].path
     if path.is_dir():
         return path
-    raise ModelFileError(f"{name}: no such file, and no model of that name is bundled (there is: {', '.join(BUNDLED)})")
+    raise ModelFileError(f"{name}: no such file, and no bundled model of that name (available: {', '.join(BUNDLED)})")
 
 
 def bundled_model(model: str | Path) -> BundledModel | None:
@@ -166,7 +166,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     try:
         size = path.stat().st_size
         if not (path.is_file() or path.is_dir()):
-            raise ModelFileError(f"{path}: a pipe cannot be a model, which is read in pieces: save it as a file")
+            raise ModelFileError(f"{path}: a model cannot be read from a pipe: save it as a file")
         with path.open("rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
             if not 0 < header_bytes <= min(_MAX_HEADER_BYTES, size - 8):
@@ -208,11 +208,11 @@ def check_task(path: str | Path, description: dict[str, Any], classifies: bool =
     is_classifier = description["task"] == CLASSIFICATION
     if is_classifier and not classifies:
         raise UsageError(
-            f"{path}: a classifier ({len(description['labels'])} classes), and this needs a recognizer; "
+            f"{path}: a classifier ({len(description['labels'])} classes), but this needs a recognizer; "
             "`asr transcribe` and `asr evaluate` take both"
         )
     if classifies and not is_classifier:
-        raise UsageError(f"{path}: a recognizer (task {description['task']}), and this needs a classifier")
+        raise UsageError(f"{path}: a recognizer (task {description['task']}), but this needs a classifier")
 
 
 def load_model(path: str | Path, device: str = "cpu") -> ModelFile:

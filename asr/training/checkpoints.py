@@ -88,7 +88,7 @@ def find_checkpoint(output: Path, resume: str) -> tuple[Path, dict[str, Any]] | 
     for line in damaged:
         say(f"warning: {line}")
     if found and found[0].name != LAST:
-        say(f"warning: going on from {found[0]} instead of {output / LAST}")
+        say(f"warning: resuming from {found[0]} instead of {output / LAST}")
     return found
 
 

@@ -265,7 +265,7 @@ def parse_config(values: dict[str, Any], resume: str = "never") -> TrainConfig:
     names = [config.task, *config.objectives]
     if CLASSIFICATION in names and names != [CLASSIFICATION, CLASSIFICATION]:
         found = f"task is {config.task}, objectives {', '.join(config.objectives)}"
-        raise ConfigError(f"objectives: task classification is trained on the objective of that name, alone: {found}")
+        raise ConfigError(f"objectives: task classification goes with the objective of that name, alone: {found}")
     if config.task == CLASSIFICATION and config.augment.join:
         raise ConfigError("augment.join: joined utterances have no label: leave it out with task classification")
     if not config.trainer:

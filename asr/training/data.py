@@ -90,7 +90,7 @@ def training_manifest(manifest: Manifest, tokenizer: Tokenizer, config: TrainCon
     message = f"{len(skips)} of {len(manifest)} training utterances ({share:.1%}) cannot be used, see {where}"
     if len(skips) == len(manifest) or (share > MAX_SKIPPED and not config.data.allow_skips):
         raise ManifestError(
-            f"{message}; first: {skips[0].id}: {skips[0].reason} (data.allow_skips=true goes on without)"
+            f"{message}; first: {skips[0].id}: {skips[0].reason} (data.allow_skips=true trains without them)"
         )
     say(f"warning: {message}")
     ids = {skip.id for skip in skips}

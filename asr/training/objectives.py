@@ -46,7 +46,7 @@ def build_objective(name: str, setting: float | Mapping[str, Any], model: Acoust
         raise ConfigError(f"objectives: unknown '{name}'{nearest(name, OBJECTIVES)}")
     kind = OBJECTIVES[name]
     if getattr(kind, "needs_layers", False) and not getattr(model.encoder, "layer_sizes", ()):
-        raise ConfigError(f"objectives: {name} looks into layers, which encoder {model.config.encoder} does not show")
+        raise ConfigError(f"objectives: {name} needs inner layers, which encoder {model.config.encoder} does not give")
     options = {} if isinstance(setting, float | int) else {k: v for k, v in setting.items() if k != "weight"}
     if hasattr(kind, "Options"):
         return kind(model, from_dict(kind.Options, options, f"objectives.{name}"))

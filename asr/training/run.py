@@ -197,7 +197,7 @@ def _trainer(config: TrainConfig, output: Path, module: SpeechModule, saving: li
     callbacks += saving
     settings = trainer_settings(config)
     if settings["precision"] != config.trainer.get("precision", settings["precision"]):
-        say("note: float16 does not run on the CPU; using float32 (bf16-mixed works where the processor has it)")
+        say("note: float16 does not run on the CPU; using float32 (bf16-mixed works if the processor supports it)")
     plugins = settings.pop("plugins", None) or []
     plugins = [*(plugins if isinstance(plugins, list) else [plugins]), DurableCheckpoints()]
     if SLURMEnvironment.detect():  # `handled_signals` requeues jobs; Lightning would save within a step

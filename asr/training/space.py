@@ -135,8 +135,8 @@ def _dimension(key: str, text: str, argument: str) -> Dimension | None:
         if not choices:
             raise ConfigError(f"'{argument}': the list of values is empty")
         numbers = [number if isinstance(c, str) and (number := as_number(c)) is not None else c for c in choices]
-        if any(one == other and type(one) is type(other) for one, other in itertools.combinations(numbers, 2)):
-            raise ConfigError(f"'{argument}': a value stands in the list twice")
+        if any(a == b and type(a) is type(b) for a, b in itertools.combinations(numbers, 2)):
+            raise ConfigError(f"'{argument}': the list has a value twice")
         return Dimension(key, "list", tuple(numbers))
     called = _CALL.fullmatch(text)
     numbers = [as_number(part.strip()) for part in called[2].split(",")] if called else []
