@@ -44,5 +44,5 @@ def check_layers(layers: Sequence[int], last: int, where: str) -> None:
     """Raise ConfigError for a layer outside 1 to `last`."""
     for number in layers:
         if not 1 <= number <= last:
-            valid = f"valid layers are 1 to {last}" if last > 0 else "this encoder has no valid layer"
+            valid = f"valid are layers from 1 to {last}" if last > 0 else "this encoder has no valid layer"
             raise ConfigError(f"{where}: layer {number} cannot be chosen: {valid}")
