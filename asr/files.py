@@ -12,6 +12,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -175,14 +176,15 @@ def _name(path: str | Path) -> str:
     return "stdin" if str(path) == "-" else str(path)
 
 
+@dataclass(frozen=True)
 class Stamp:
     """A JSON file next to the results of a step: the inputs they were made from, and whether the step finished.
 
     `renew` converts inputs that an older version wrote to what this version would have written.
     """
 
-    def __init__(self, path: Path, renew: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> None:
-        self.path, self.renew = path, renew
+    path: Path
+    renew: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def read(self) -> dict[str, Any]:
         """{"inputs": ..., "finished": bool, "result": ...}; empty if the step never ran or the file is damaged."""

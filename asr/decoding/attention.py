@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -53,6 +53,7 @@ class _Scores:
         return _Partial(tokens, *(float(part[row, token]) for part in parts))
 
 
+@dataclass(eq=False)
 class AttentionSearch:
     """Beam search over the tokens of an attention decoder, batched over the hypotheses of one utterance.
 
@@ -66,25 +67,19 @@ class AttentionSearch:
     confidences of their CTC alignment; otherwise hypotheses have no words.
     """
 
-    reads_states = True
+    reads_states: ClassVar = True
 
-    def __init__(
-        self,
-        decoder: AttentionDecoder,
-        tokenizer: Tokenizer,
-        frame_seconds: float,
-        *,
-        ctc_weight: float = 0.0,
-        beam_width: int = BEAM_WIDTH,
-        nbest: int = 1,
-        length_bonus: float = 0.0,
-        coverage: float = 0.0,
-        words: WordScores | None = None,
-        aligned: bool = True,
-    ) -> None:
-        self.decoder, self.tokenizer, self.frame_seconds = decoder, tokenizer, frame_seconds
-        self.ctc_weight, self.beam_width, self.nbest = ctc_weight, beam_width, nbest
-        self.length_bonus, self.coverage, self.words, self.aligned = length_bonus, coverage, words, aligned
+    decoder: AttentionDecoder
+    tokenizer: Tokenizer
+    frame_seconds: float
+    _: KW_ONLY
+    ctc_weight: float = 0.0
+    beam_width: int = BEAM_WIDTH
+    nbest: int = 1
+    length_bonus: float = 0.0
+    coverage: float = 0.0
+    words: WordScores | None = None
+    aligned: bool = True
 
     def decode(self, encoded: Encoded) -> list[Hypothesis]:
         """Up to `nbest` hypotheses with different texts, best first; an empty one if there are no frames.

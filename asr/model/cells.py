@@ -158,18 +158,13 @@ def run_cell(cell: nn.Module, x: Tensor, valid: Tensor, weight_dropout: float = 
         return light_gru(cell.project(x, valid), recurrent)
     assert isinstance(cell, nn.RNNBase)
     start = x.new_zeros(1, len(x), cell.hidden_size)
-    weight, bias, recurrent_bias = _input_parameters(cell)
-    weights = [weight, recurrent, bias, recurrent_bias]
+    weight, _, *biases = cell.all_weights[0]
+    weights = [weight, recurrent, *biases]
     # nn.LSTM calls these functions itself. It cannot be called: torch.func.functional_call breaks its list of weights.
     if cell.mode == "LSTM":
         return torch.lstm(x, (start, start), weights, True, 1, 0.0, True, False, True)[0]
     function = {"GRU": torch.gru, "RNN_TANH": torch.rnn_tanh, "RNN_RELU": torch.rnn_relu}[cell.mode]
     return function(x, start, weights, True, 1, 0.0, True, False, True)[0]
-
-
-def _input_parameters(cell: nn.RNNBase) -> tuple[Tensor, Tensor, Tensor]:
-    """Input weights, input bias and recurrent bias."""
-    return cast(tuple[Tensor, Tensor, Tensor], (cell.weight_ih_l0, cell.bias_ih_l0, cell.bias_hh_l0))
 
 
 def cell_loop(
@@ -190,7 +185,7 @@ def cell_loop(
         inputs, step = cell.project(x, valid), _STEPS["LIGHT_GRU"]
     else:
         assert isinstance(cell, nn.RNNBase)
-        weight, bias, recurrent_bias = _input_parameters(cell)
+        weight, _, bias, recurrent_bias = cell.all_weights[0]
         inputs, step = functional.linear(x, weight, bias), _STEPS[cell.mode]
     with torch.autocast(x.device.type, enabled=False):
         dtype = torch.promote_types(inputs.dtype, torch.float32)

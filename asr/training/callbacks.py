@@ -134,11 +134,12 @@ class EpochReport(Callback):
             if batch_idx % 10 == 0:  # reading the loss waits for the GPU
                 self._bar.set_postfix(loss=f"{float(outputs['loss']):.3f}", refresh=False)
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._close_bar()
+    def _close_bar(self, *arguments: Any, **options: Any) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
-    def on_exception(self, *arguments: Any, **options: Any) -> None:
-        self._close_bar()
+    on_validation_start = on_exception = _close_bar
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close_bar()
@@ -175,11 +176,6 @@ class EpochReport(Callback):
                 "try a lower optimizer.lr, more optimizer.warmup_steps, less augmentation, or more data"
             )
 
-    def _close_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
 
 AGREE_BATCHES = 5  # ranks synchronize to agree on signals, so they do it only about every 5 batches
 
@@ -201,9 +197,6 @@ class SaveOnInterrupt(Callback):
     def save(self, trainer: pl.Trainer) -> None:
         trainer.save_checkpoint(self.directory / LAST)
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._saved_at = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for number in self.signals.handled:  # Lightning's handlers end a run on SIGTERM without saving, with status 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -159,6 +160,7 @@ def training_sampler(
     )
 
 
+@dataclass
 class UnreadableCount:
     """Counts unreadable utterances in the training process, and names each once in a warning.
 
@@ -167,12 +169,11 @@ class UnreadableCount:
     the number that this rank reads in an epoch. A resumed run starts counting from zero.
     """
 
-    def __init__(self, utterances: int, limit: float = 0.01) -> None:
-        self.utterances = utterances
-        self.limit = limit
-        self.read = 0
-        self.failed = 0
-        self.failures: dict[int, Failure] = {}  # by index in the manifest
+    utterances: int
+    limit: float = 0.01
+    read: int = 0
+    failed: int = 0
+    failures: dict[int, Failure] = field(default_factory=dict)  # by index in the manifest
 
     def add(self, batch: Batch) -> None:
         """Count a batch. Raises AudioError above the limit."""

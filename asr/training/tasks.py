@@ -150,23 +150,9 @@ class CTCTask:
         return normalize(self.dev[index].text, self.normalizer)
 
 
-class CharacterTask(CTCTask):
-    """Task `ctc-characters`: like `ctc`, but monitors the character error rate; for texts without spaces."""
-
-    monitor = "dev/cer"
-    rates = _rates("ctc-characters")
-
-
-class SpacedCharacterTask(CTCTask):
-    """Task `ctc-spaced`: like `ctc`, on characters separated by spaces, so that the word rate is a character rate."""
-
-    rates = _rates("ctc-spaced")
-
-
-class PhoneTask(CTCTask):
-    """Task `ctc-phones`: like `ctc`, on phones separated by spaces, so that the word rate is the phone error rate."""
-
-    rates = _rates("ctc-phones")
+def _ctc_task(name: str, monitor: str = "dev/wer") -> type[CTCTask]:
+    """`CTCTask` with the rates of the task `name`."""
+    return type(name, (CTCTask,), {"monitor": monitor, "rates": _rates(name)})
 
 
 class AttentionTask(CTCTask):
@@ -249,9 +235,9 @@ class ClassificationTask:
 # Classes made with (model, tokenizer, normalizer, dev), by the name of `task` in the configuration and the model file.
 TASKS: dict[str, Any] = {
     "ctc": CTCTask,
-    "ctc-characters": CharacterTask,
-    "ctc-spaced": SpacedCharacterTask,
-    "ctc-phones": PhoneTask,
+    "ctc-characters": _ctc_task("ctc-characters", "dev/cer"),  # for texts without spaces between words
+    "ctc-spaced": _ctc_task("ctc-spaced"),  # characters separated by spaces: the word rate is a character rate
+    "ctc-phones": _ctc_task("ctc-phones"),  # phones separated by spaces: the word rate is the phone error rate
     "attention": AttentionTask,
     CLASSIFICATION: ClassificationTask,
 }
