@@ -195,13 +195,14 @@ def cell_loop(
         states = []
         for frame in inputs.to(dtype).unbind(1):
             projected = functional.linear(hidden, recurrent, recurrent_bias)
-            new_hidden, new_memory, opened = step(frame, projected, hidden, memory)
+            new_hidden, new_memory, frame_gates = step(frame, projected, hidden, memory)
             if new_memory is not memory:
                 memory = _zoned(new_memory, memory, zoneout, cell.training)
             hidden = _zoned(new_hidden, hidden, zoneout, cell.training)
             states.append(hidden)
-            for name, value in opened.items() if gates is not None else ():
-                gates.setdefault(name, []).append(value)
+            if gates is not None:
+                for name, value in frame_gates.items():
+                    gates.setdefault(name, []).append(value)
         return torch.stack(states, 1).to(inputs.dtype)
 
 
