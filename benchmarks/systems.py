@@ -31,6 +31,7 @@ import numpy as np
 from reports import names, new_figure, numbers, save_figure, write_report
 
 from asr.config import apply_overrides
+from asr.files import as_json
 from asr.model.checkpoint import read_metadata
 from asr.scoring.edits import EditCounts, Score, paired_bootstrap, resampling_units, score
 from asr.text.normalize import normalize
@@ -76,8 +77,7 @@ class Job:
     def config(self) -> dict[str, Any]:
         values = apply_overrides(read_extended(SYSTEMS / f"{self.system}.yaml"), self.settings)
         settings = {key: value for key, value in values.items() if key not in ("name", "output", "lm")}
-        plain: dict[str, Any] = json.loads(json.dumps(settings))
-        return plain
+        return as_json(settings)
 
     def finished(self, rows: Sequence[dict[str, Any]], lm: bool) -> bool:
         wanted = {"seed": self.seed, "epochs": self.epochs, "system": self.system, "config": self.config}

@@ -66,11 +66,6 @@ class ModelConfig:
             raise ConfigError(f"{where}.encoder: no encoder '{name}'{nearest(name, known)}")
         return known[name]
 
-    @classmethod
-    def renamed(cls, values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-        """Values of older recipes and model files under the present names of their options."""
-        return values
-
 
 def _by_encoder(options: type[ModelConfig]) -> dict[str, type[ModelConfig]]:
     """The subclasses of `options`, at any depth, by the name of their encoder."""

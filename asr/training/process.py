@@ -293,11 +293,18 @@ def take_over(folder: Path, seconds: float) -> None:
 def _is_locked(path: Path) -> bool:
     """Whether a process holds the lock. Its number alone does not tell, because numbers are reused."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+        return not _try_lock(file.fileno())
     return False
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks, where only the content of the file can tell
+    return True
 
 
 def _acquire(path: Path) -> int:
@@ -305,13 +312,7 @@ def _acquire(path: Path) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            free = True
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                free = False
-            except OSError:
-                pass  # a file system without locks: only the content of the file can tell
+            free = _try_lock(descriptor)
             host, process, job = _holder(descriptor)
             elsewhere = bool(host) and host != socket.gethostname() and (not job or job != _job())
             if elsewhere or (not free and (not process or alive(process))):
@@ -330,7 +331,7 @@ def _acquire(path: Path) -> int:
 
 
 def _holder(descriptor: int) -> tuple[str, int, str]:
-    """Host, process id and SLURM job in the lock file; ("", 0, "") when it is new or damaged."""
+    """Host, process id and SLURM job in the lock file; ("", 0, "") if it is new or damaged."""
     host, process, job, *_ = [*os.pread(descriptor, 1000, 0).decode("utf-8", "replace").split(), "", "", ""]
     return (host, int(process), job) if process.isdecimal() else ("", 0, "")
 

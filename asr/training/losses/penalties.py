@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +22,14 @@ class PenaltyOptions:
 
 
 class _Penalty(nn.Module):
-    """A sum over the entries of weight matrices; like AdamW's weight decay, it leaves out biases and norms.
+    """The sum of |w|^exponent / exponent over weight matrices; like AdamW's weight decay, without biases and norms.
 
     A sum and not a mean, so that each entry is pulled as hard in a large model as in a small one. Like CTC's loss per
     token, it does not depend on the size of the batch.
     """
 
     Options = PenaltyOptions
+    exponent: ClassVar[int]
 
     def __init__(self, model: AcousticModel, options: PenaltyOptions) -> None:
         super().__init__()
@@ -42,10 +43,8 @@ class _Penalty(nn.Module):
         return [weight for name, weight in named if weight.dim() >= 2 and part in name]
 
     def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
-        return ObjectiveLoss(torch.stack([self.size(weight.float()) for weight in self.matrices()]).sum())
-
-    def size(self, weight: Tensor) -> Tensor:
-        raise NotImplementedError
+        sums = [weight.float().abs().pow(self.exponent).sum() for weight in self.matrices()]
+        return ObjectiveLoss(torch.stack(sums).sum() / self.exponent)
 
 
 class L1Objective(_Penalty):
@@ -54,8 +53,7 @@ class L1Objective(_Penalty):
     The optimizer makes weights small, not exactly 0.
     """
 
-    def size(self, weight: Tensor) -> Tensor:
-        return weight.abs().sum()
+    exponent = 1
 
 
 class L2Objective(_Penalty):
@@ -66,5 +64,4 @@ class L2Objective(_Penalty):
     large gradients shrink less (Loshchilov & Hutter, 2019, "Decoupled weight decay regularization", arXiv 1711.05101).
     """
 
-    def size(self, weight: Tensor) -> Tensor:
-        return weight.square().sum() / 2
+    exponent = 2
