@@ -148,10 +148,8 @@ class EpochReport(Callback):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         epoch = trainer.current_epoch + 1
         parts = [f"epoch {epoch:3d}", f"step {trainer.global_step:6d}"]
-        if "train/loss_epoch" in metrics:
-            parts.append(f"loss {metrics['train/loss_epoch']:.3f}")
-        if "dev/loss" in metrics:
-            parts.append(f"dev loss {metrics['dev/loss']:.3f}")
+        losses = {"loss": "train/loss_epoch", "dev loss": "dev/loss"}
+        parts += [f"{label} {metrics[name]:.3f}" for label, name in losses.items() if name in metrics]
         if self.task.monitor in metrics:
             parts += filter(None, [format_rates(self.task, metrics, width=7), format_parts(self.task, metrics)])
         if "train/blank_share" in metrics:

@@ -77,7 +77,11 @@ def training_manifest(manifest: Manifest, tokenizer: Tokenizer, config: TrainCon
     Raises TextError for symbols that the tokenizer does not know, and ManifestError for a missing or unknown label, or
     if more than 1 % are skipped without `data.allow_skips`.
     """
-    skips = list(_outside(manifest, config.data.min_duration, config.data.max_duration))
+    durations, low, high = manifest.durations, config.data.min_duration, config.data.max_duration
+    skips = [
+        Skip(manifest[int(index)].id, f"lasts {durations[index]:.2f} s, outside {low:g} to {high:g} s")
+        for index in np.flatnonzero((durations < low) | (durations > high))
+    ]
     if isinstance(tokenizer, LabelSet):
         label_numbers(manifest, tokenizer)
     else:
@@ -112,12 +116,6 @@ def _without_alignment(manifest: Manifest, tokenizer: Tokenizer, config: TrainCo
     frames = partial(output_length, features=config.features, model=config.model)
     fastest = max((1.0, *config.augment.speed))
     return infeasible(manifest, tokenizer, config.text.normalizer, config.features.rate, frames, speed=fastest)
-
-
-def _outside(manifest: Manifest, shortest: float, longest: float) -> Iterator[Skip]:
-    durations = manifest.durations
-    for index in np.flatnonzero((durations < shortest) | (durations > longest)):
-        yield Skip(manifest[int(index)].id, f"lasts {durations[index]:.2f} s, outside {shortest:g} to {longest:g} s")
 
 
 def weights_of(config: DataConfig, manifest: Manifest) -> list[float]:
