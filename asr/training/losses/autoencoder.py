@@ -17,18 +17,6 @@ from asr.training.losses.objective import ObjectiveLoss
 _PROBE = 1024  # feature frames
 
 
-@dataclass(frozen=True)
-class AutoEncoderOptions:
-    """`layer` to reconstruct from (from 1; 0: the middle one); `hidden` ReLU units in between (0: none)."""
-
-    layer: int = 0
-    hidden: int = 0
-
-    def __post_init__(self) -> None:
-        if self.hidden < 0:
-            raise ValueError(f"hidden must be 0 (none) or a width, found {self.hidden}")
-
-
 class AutoEncoderObjective(nn.Module):
     """Objective `auto_encoder`: reconstructs the features before SpecAugment from a layer that saw the masked ones.
 
@@ -39,9 +27,19 @@ class AutoEncoderObjective(nn.Module):
     """
 
     needs_layers = True
-    Options = AutoEncoderOptions
 
-    def __init__(self, model: AcousticModel, options: AutoEncoderOptions) -> None:
+    @dataclass(frozen=True)
+    class Options:
+        """`layer` to reconstruct from (from 1; 0: the middle one); `hidden` ReLU units in between (0: none)."""
+
+        layer: int = 0
+        hidden: int = 0
+
+        def __post_init__(self) -> None:
+            if self.hidden < 0:
+                raise ValueError(f"hidden must be 0 (none) or a width, found {self.hidden}")
+
+    def __init__(self, model: AcousticModel, options: Options) -> None:
         super().__init__()
         sizes = model.encoder.layer_sizes
         self.layer = options.layer or (len(sizes) + 1) // 2

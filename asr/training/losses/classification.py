@@ -15,24 +15,6 @@ from asr.training.losses.objective import ObjectiveLoss
 from asr.types import ConfigError
 
 
-@dataclass(frozen=True)
-class ClassificationOptions:
-    """`class_weights`: `none`, `balanced` (inversely proportional to a class's utterances, with a mean of 1 over all
-    utterances), or weights by label (default 1). `mixup` > 0: the alpha of mixup.
-    """
-
-    class_weights: str | dict[str, float] = "none"
-    mixup: float = 0.0
-
-    def __post_init__(self) -> None:
-        if isinstance(self.class_weights, str) and self.class_weights not in ("none", "balanced"):
-            raise ValueError(f"class_weights: none, balanced or a weight by label, found '{self.class_weights}'")
-        if isinstance(self.class_weights, dict) and not all(weight >= 0 for weight in self.class_weights.values()):
-            raise ValueError("class_weights must not be negative")
-        if self.mixup < 0:
-            raise ValueError(f"mixup must not be negative, found {self.mixup:g}")
-
-
 @dataclass
 class MixedBatch(Batch):
     """A batch of mixed waveforms: `shares` (batch,) of each utterance, and the rest of its `partners` (batch,)."""
@@ -48,9 +30,24 @@ class ClassificationObjective(nn.Module):
     padded with silence, and their losses in shares drawn from Beta(alpha, alpha).
     """
 
-    Options = ClassificationOptions
+    @dataclass(frozen=True)
+    class Options:
+        """`class_weights`: `none`, `balanced` (inversely proportional to a class's utterances, with a mean of 1 over
+        all utterances), or weights by label (default 1). `mixup` > 0: the alpha of mixup.
+        """
 
-    def __init__(self, model: AcousticModel, options: ClassificationOptions) -> None:
+        class_weights: str | dict[str, float] = "none"
+        mixup: float = 0.0
+
+        def __post_init__(self) -> None:
+            if isinstance(self.class_weights, str) and self.class_weights not in ("none", "balanced"):
+                raise ValueError(f"class_weights: none, balanced or a weight by label, found '{self.class_weights}'")
+            if isinstance(self.class_weights, dict) and not all(weight >= 0 for weight in self.class_weights.values()):
+                raise ValueError("class_weights must not be negative")
+            if self.mixup < 0:
+                raise ValueError(f"mixup must not be negative, found {self.mixup:g}")
+
+    def __init__(self, model: AcousticModel, options: Options) -> None:
         super().__init__()
         self.options = options
         self.weights: Tensor

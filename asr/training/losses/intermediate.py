@@ -14,13 +14,6 @@ from asr.training.losses.ctc import ctc_loss
 from asr.training.losses.objective import ObjectiveLoss
 
 
-@dataclass(frozen=True)
-class IntermediateOptions:
-    """`layers` are numbers from 1; by default those of `model.self_conditioning`, or else the middle layer."""
-
-    layers: tuple[int, ...] = ()
-
-
 class IntermediateCTCObjective(nn.Module):
     """Objective `intermediate_ctc`: the mean of the CTC losses of inner layers (Lee & Watanabe, 2021, "Intermediate
     loss regularization for CTC-based speech recognition", arXiv 2102.03216).
@@ -31,9 +24,14 @@ class IntermediateCTCObjective(nn.Module):
     """
 
     needs_layers = True
-    Options = IntermediateOptions
 
-    def __init__(self, model: AcousticModel, options: IntermediateOptions) -> None:
+    @dataclass(frozen=True)
+    class Options:
+        """`layers` are numbers from 1; by default those of `model.self_conditioning`, or else the middle layer."""
+
+        layers: tuple[int, ...] = ()
+
+    def __init__(self, model: AcousticModel, options: Options) -> None:
         super().__init__()
         sizes = model.encoder.layer_sizes
         self.layers = options.layers or model.config.self_conditioning or ((len(sizes) + 1) // 2,)

@@ -14,13 +14,6 @@ from asr.training.losses.objective import ObjectiveLoss
 from asr.types import ConfigError
 
 
-@dataclass(frozen=True)
-class PenaltyOptions:
-    """`which` matrices: `all` of the model, the `recurrent` ones of its cells, or that of the `output` layer."""
-
-    which: Literal["all", "recurrent", "output"] = "all"
-
-
 class _Penalty(nn.Module):
     """The sum of |w|^exponent / exponent over weight matrices; like AdamW's weight decay, without biases and norms.
 
@@ -28,10 +21,15 @@ class _Penalty(nn.Module):
     token, it does not depend on the size of the batch.
     """
 
-    Options = PenaltyOptions
+    @dataclass(frozen=True)
+    class Options:
+        """`which` matrices: `all` of the model, the `recurrent` ones of its cells, or that of the `output` layer."""
+
+        which: Literal["all", "recurrent", "output"] = "all"
+
     exponent: ClassVar[int]
 
-    def __init__(self, model: AcousticModel, options: PenaltyOptions) -> None:
+    def __init__(self, model: AcousticModel, options: Options) -> None:
         super().__init__()
         self.named_parameters_of_model, self.which = model.named_parameters, options.which
         if not self.matrices():

@@ -18,14 +18,6 @@ from asr.training.losses.objective import ObjectiveLoss
 from asr.types import ConfigError
 
 
-@dataclass(frozen=True)
-class StabilityOptions:
-    """`kind`: see `stability_loss`. `layers` are numbers from 1; by default all layers with recurrent cells."""
-
-    kind: Literal["norm", "difference"] = "norm"
-    layers: tuple[int, ...] = ()
-
-
 def stability_loss(states: Tensor, lengths: Tensor, kind: str) -> Tensor:
     """Mean over successive valid frames of `states` (batch, frames, width), with `lengths` (batch,), of
 
@@ -52,9 +44,15 @@ class StabilityObjective(nn.Module):
     """
 
     needs_layers = True
-    Options = StabilityOptions
 
-    def __init__(self, model: AcousticModel, options: StabilityOptions) -> None:
+    @dataclass(frozen=True)
+    class Options:
+        """`kind`: see `stability_loss`. `layers` are numbers from 1; by default all layers with recurrent cells."""
+
+        kind: Literal["norm", "difference"] = "norm"
+        layers: tuple[int, ...] = ()
+
+    def __init__(self, model: AcousticModel, options: Options) -> None:
         super().__init__()
         self.kind, self.states = options.kind, list[tuple[int, Tensor]]()
         layers = list(getattr(model.encoder, "layers", ()))
