@@ -20,9 +20,9 @@ def consistency_loss(log_probs: Tensor, lengths: Tensor, token_lengths: Tensor) 
         1/2 * sum over utterances and valid frames of [KL(sg(p2) || p1) + KL(sg(p1) || p2)] / number of target tokens
 
     where sg stops the gradient, so that each view learns from the other (Yao et al., 2024, "CR-CTC: Consistency
-    regularization on CTC for improved speech recognition", arXiv 2410.05101). Like `ctc_loss`, it is divided by the
-    number of target tokens and a mean over both views, so that its weight relative to CTC's (0.2 in the paper) has the
-    same meaning as there and in icefall. Padding and rows of length 0 are ignored.
+    regularization on CTC for improved speech recognition", arXiv 2410.05101). Like `ctc_loss`, it is in nats per target
+    token and a mean over both views, so that its weight relative to CTC's (0.2 in the paper) has the same meaning as
+    there and in icefall. Padding and rows of length 0 are ignored.
     """
     with torch.autocast(log_probs.device.type, enabled=False):
         first, second = log_probs.detach().float().chunk(2)
