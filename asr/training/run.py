@@ -93,26 +93,22 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
             raise ConfigError("data.train and data.dev must each name a manifest")
         if is_first_process():
             remove_unfinished(output)
-        found = find_checkpoint(output, resume)
-        rules = versioned(config.text.normalizer)
-        initial = InitialModel.read(config.init, config.model, config.features) if config.init and not found else None
-        if found:
-            rules = check_resume(*found, config)
-            if resume == "auto" and found[0].name != LAST and (output / LAST).exists() and is_first_process():
-                (output / LAST).replace(output / DAMAGED)  # or the next save would keep it as previous.ckpt
-        elif resume == "never" and checkpoints(output) and is_first_process():
+        path, saved = find_checkpoint(output, resume) or (None, {})
+        initial = InitialModel.read(config.init, config.model, config.features) if config.init and not path else None
+        rules = check_resume(path, saved, config) if path else versioned(config.text.normalizer)
+        if resume == "auto" and path and path.name != LAST and (output / LAST).exists() and is_first_process():
+            (output / LAST).replace(output / DAMAGED)  # or the next save would keep it as previous.ckpt
+        if resume == "never" and checkpoints(output) and is_first_process():
             say(f"the earlier run in {output} was moved to {set_aside(output, output.with_name(output.name + '.'))}")
-
         config = replace(config, text=replace(config.text, normalizer=rules))
-
         train_set = read_manifest(config, manifests(config.data.train))
         dev_set = read_manifest(config, manifests(config.data.dev))
-        tokenizer = _tokenizer(config, train_set, output, resumed=found is not None)
+        tokenizer = _tokenizer(config, train_set, output, resumed=path is not None)
         train_set = training_manifest(train_set, tokenizer, config, output)
         if isinstance(tokenizer, LabelSet):
             label_numbers(dev_set, tokenizer)  # raises ManifestError for an unknown label
-        for remark in prepare_workers():
-            say(f"note: {remark}")
+        for note in prepare_workers():
+            say(f"note: {note}")
         pl.seed_everything(config.seed, verbose=False)
         module = SpeechModule(config, tokenizer, train_set, dev_set)
         data = SpeechDataModule(config, tokenizer, train_set, dev_set)
@@ -123,17 +119,17 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
             _record(config, output, train_set, dev_set)
         say(_description(config, train_set, dev_set, module))
         if trainer.strategy.root_device.type == "cuda":
-            for remark in getattr(module.model.encoder, "slow_shapes", lambda _: [])(str(trainer.precision)):
-                say(f"note: {remark}")
+            for note in getattr(module.model.encoder, "slow_shapes", lambda _: [])(str(trainer.precision)):
+                say(f"note: {note}")
         if initial:
             module.init = initial.record
             say(initial.copy_to(module.model, tokenizer))
-        if found:
-            say(f"resuming from {found[0]} (epoch {found[1]['epoch'] + 1}, step {found[1]['global_step']})")
+        if path:
+            say(f"resuming from {path} (epoch {saved['epoch'] + 1}, step {saved['global_step']})")
         with signals.deferred():
             no_memory = False
             try:
-                trainer.fit(module, datamodule=data, ckpt_path=found[0] if found else None, weights_only=True)
+                trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
             except SIGTERMException:  # Lightning's own, for a signal just before our handler replaces its handler
                 raise Interrupted(signal.SIGTERM) from None
             except Exception as error:
