@@ -30,12 +30,13 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     or a value that does not have the declared type. A dataclass may have class methods `chosen(values, where)`, which
     returns the subclass to build, and `renamed(values, where)`, which updates the keys of older versions.
     """
-    if hasattr(cls, "chosen"):
-        cls = cls.chosen(values, where)
-    if hasattr(cls, "renamed"):
-        values = cls.renamed(values, where)
-    hints = typing.get_type_hints(cls, include_extras=True)
-    known = {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    kind: Any = cls
+    if hasattr(kind, "chosen"):
+        kind = kind.chosen(values, where)
+    if hasattr(kind, "renamed"):
+        values = kind.renamed(values, where)
+    hints = typing.get_type_hints(kind, include_extras=True)
+    known = {f.name: hints[f.name] for f in dataclasses.fields(kind)}
     built: dict[str, Any] = {}
     for key, value in values.items():
         path = f"{where}.{key}" if where else str(key)
@@ -43,9 +44,9 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
             raise ConfigError(f"unknown configuration key '{path}'{nearest(str(key), known)}")
         built[key] = _coerce(value, known[key], path)
     try:
-        return cls(**built)
+        return kind(**built)
     except TypeError as error:  # a required field is missing
-        raise ConfigError(f"{where or cls.__name__}: {error}") from error
+        raise ConfigError(f"{where or kind.__name__}: {error}") from error
     except ValueError as error:  # a field's value was refused by __post_init__
         raise ConfigError(f"{where + ': ' if where else ''}{error}") from error
 
