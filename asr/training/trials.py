@@ -22,6 +22,7 @@ from asr.files import write_text
 from asr.model.checkpoint import read_metadata
 from asr.training.checkpoints import BEFORE_LAST, LAST
 from asr.training.config import TrainConfig, manifests, training_sets
+from asr.training.dataset import auto_workers
 from asr.training.process import Signals, available_cores, launch_job, say, take_over, visible_gpus
 from asr.training.record import read_metrics
 from asr.training.space import Dimension, described, override, with_parameters
@@ -196,8 +197,6 @@ def _start_trial(plan: Plan, trial: optuna.Trial, place: int, overrides: Sequenc
     for path, data in zip(folds, overrides, strict=True):
         settings = apply_overrides(values, data) | {"name": f"trial {trial.number}", "output": str(path)}
         if plan.jobs > 1 and plan.config.data.workers < 0:
-            from asr.training.dataset import auto_workers
-
             workers = auto_workers("gpu" if plan.gpus else "cpu", plan.jobs)
             settings["data"] = settings["data"] | {"workers": workers}
         take_over(path, SAVING)
