@@ -116,7 +116,13 @@ class RecurrentConfig(ModelConfig):
     `subsampling_channels` * `n_mels` / `subsampling` wide, should be multiples of 128 too.
     """
 
-    SHAPELESS: ClassVar = ("dropout", "input_dropout", "variational_dropout", "weight_dropout", "layer_drop")
+    SHAPELESS: ClassVar[tuple[str, ...]] = (
+        "dropout",
+        "input_dropout",
+        "variational_dropout",
+        "weight_dropout",
+        "layer_drop",
+    )
 
     frontend: Literal["conv", "vgg", "deepspeech2"] = "conv"
     subsampling: Literal[2, 4, 8] = 4

@@ -98,10 +98,10 @@ def check_resume(checkpoint: Path, saved: dict[str, Any], config: TrainConfig) -
     Returns the versioned name of the run's normalizer, which stays the same.
     """
     before = saved["config"]
-    inits = [Path(name).name or "nothing" for name in (before.get("init", ""), config.init)]  # the file may have moved
+    old_init, new_init = (Path(name).name for name in (before.get("init", ""), config.init))  # the file may have moved
     settings: list[tuple[str, Any, Any]] = [
         ("task", before.get("task", "ctc"), config.task),
-        ("init", *inits),
+        ("init", old_init or "nothing", new_init or "nothing"),
         ("model.decoder", before.get("model", {}).get("decoder"), to_dict(config.model).get("decoder")),
         ("encoder_lr_factor", before.get("encoder_lr_factor", 1.0), config.encoder_lr_factor),
     ]
