@@ -26,16 +26,17 @@ FilePath = Annotated[str, "path"]
 def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """Build the dataclass `cls` from a nested mapping, checking every key and value type.
 
-    `where` is the dotted path so far, used in messages. Raises ConfigError naming the unknown key and the nearest valid
-    one, or the value that does not have the declared type. A dataclass with a class method `chosen(values, where)` says
-    which of its subclasses is meant, one with a class method `renamed(values, where)` knows the keys of older versions.
+    `where` is the dotted path so far, for messages. Raises ConfigError naming an unknown key and the nearest valid one,
+    or a value that does not have the declared type. A dataclass may have class methods `chosen(values, where)`, which
+    returns the subclass to build, and `renamed(values, where)`, which updates the keys of older versions.
     """
-    chosen = getattr(cls, "chosen", None)  # the values may choose a subclass
-    cls = chosen(values, where) if chosen else cls
-    renamed = getattr(cls, "renamed", None)
-    values = renamed(values, where) if renamed else values
-    hints = typing.get_type_hints(cls, include_extras=True)
-    known = {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    kind: Any = cls
+    if hasattr(kind, "chosen"):
+        kind = kind.chosen(values, where)
+    if hasattr(kind, "renamed"):
+        values = kind.renamed(values, where)
+    hints = typing.get_type_hints(kind, include_extras=True)
+    known = {f.name: hints[f.name] for f in dataclasses.fields(kind)}
     built: dict[str, Any] = {}
     for key, value in values.items():
         path = f"{where}.{key}" if where else str(key)
@@ -43,9 +44,9 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
             raise ConfigError(f"unknown configuration key '{path}'{nearest(str(key), known)}")
         built[key] = _coerce(value, known[key], path)
     try:
-        return cls(**built)
+        return kind(**built)
     except TypeError as error:  # a required field is missing
-        raise ConfigError(f"{where or cls.__name__}: {error}") from error
+        raise ConfigError(f"{where or kind.__name__}: {error}") from error
     except ValueError as error:  # a field's value was refused by __post_init__
         raise ConfigError(f"{where + ': ' if where else ''}{error}") from error
 
@@ -53,13 +54,13 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
 def to_dict(config: Any) -> dict[str, Any]:
     """The configuration as nested plain dicts, lists, strings and numbers (for YAML, JSON and checkpoints).
 
-    Settings that are None, which is their default, are left out.
+    Settings that are None, which is then their default, are left out.
     """
     return _plain(dataclasses.asdict(config, dict_factory=lambda items: {k: v for k, v in items if v is not None}))
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping; raises ConfigError with file and line when it is missing or malformed."""
+    """Read a YAML mapping. Raises ConfigError with file and line if it is missing or malformed."""
     import yaml
 
     text = read_text(path, ConfigError)
@@ -103,7 +104,7 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
 
 
 def expand_path(path: str, where: str) -> str:
-    """`path` with `~` and `$VARIABLES` expanded; raises ConfigError, naming the setting `where`, for unknown ones."""
+    """`path` with `~` and `$VARIABLES` expanded. Raises ConfigError, naming the setting `where`, for unknown ones."""
     try:
         expanded = os.path.expandvars(Path(path).expanduser()) if path.startswith("~") else os.path.expandvars(path)
     except RuntimeError as error:
@@ -114,16 +115,15 @@ def expand_path(path: str, where: str) -> str:
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """' (did you mean ...?)' for the closest of `known`, or the list of valid names when none is close."""
+    """' (did you mean ...?)' with the closest of `known`, or the list of valid names if none is close."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if close:
+    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
         return f" (did you mean '{close[0]}'?)"
     return f" (valid: {', '.join(names)})"
 
 
 def _coerce(value: Any, hint: Any, path: str) -> Any:
-    """Check `value` against the type `hint`, converting only where nothing is lost (1e2 to int, list to tuple)."""
+    """Check `value` against the type `hint`, with lossless conversions only (1e2 to int, list to tuple)."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -159,16 +159,13 @@ def _coerce(value: Any, hint: Any, path: str) -> Any:
 def _coerce_union(value: Any, args: tuple[Any, ...], path: str) -> Any:
     if value is None and type(None) in args:
         return None
-    failure: ConfigError | None = None
+    failure: ConfigError | None = None  # that of the alternative whose shape is the value's, or else the first
     for arg in (a for a in args if a is not type(None)):
         try:
             return _coerce(value, arg, path)
         except ConfigError as error:
-            wanted = (
-                list if typing.get_origin(arg) in (list, tuple) else dict if dataclasses.is_dataclass(arg) else None
-            )
-            given = list if isinstance(value, list | tuple) else dict if isinstance(value, Mapping) else None
-            fits = given == wanted
+            is_list, is_dict = typing.get_origin(arg) in (list, tuple), dataclasses.is_dataclass(arg)
+            fits = (is_list, is_dict) == (isinstance(value, list | tuple), isinstance(value, Mapping))
             failure = error if fits else failure or error
     raise failure or ConfigError(f"{path}: {value!r} is not allowed")
 
@@ -199,7 +196,7 @@ TYPE_NAMES: dict[Any, str] = {
 
 
 def as_number(value: Any) -> int | float | None:
-    """A YAML value as a number, also where YAML 1.1 reads text (1e2, 1e-3); None for other values."""
+    """A YAML value as a number, including those that YAML 1.1 reads as text (1e2, 1e-3); None for other values."""
     if isinstance(value, str):
         try:
             return int(value) if value.strip().lstrip("+-").isdecimal() else float(value)
@@ -217,7 +214,7 @@ def _plain(value: Any) -> Any:
 
 
 def shard(text: str) -> tuple[int, int]:
-    """(I, N) of an argument I/N, the I-th of N parts. Raises argparse.ArgumentTypeError."""
+    """(I, N) for an argument I/N, the I-th of N parts. Raises argparse.ArgumentTypeError."""
     number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise argparse.ArgumentTypeError(f"'{text}' is not I/N: 1/8 is the first of eight parts, 8/8 the last")

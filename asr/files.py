@@ -1,4 +1,4 @@
-"""Files: inputs of any kind, read exactly once; atomic outputs; stamps of finished steps; walking folders."""
+"""Files: inputs of any kind, opened once; atomic outputs; stamps of finished steps; walking folders."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,9 +28,9 @@ class OutputError(AsrError):
 
 
 class Input(io.BufferedReader):
-    """An input opened by `opened`. `peek` shows its first bytes (all of a short input), even of a pipe.
+    """An input opened by `opened`. `peek` returns its first bytes (all of a short input), even of a pipe.
 
-    `on_disk`: the bytes are those of a regular file, which can be opened again. `limit`: an upper bound of the number
+    `on_disk`: the bytes are those of a regular file, which can be opened again. `limit`: an upper bound on the number
     of bytes, None for a pipe.
     """
 
@@ -41,8 +42,8 @@ class Input(io.BufferedReader):
 def opened(path: str | Path, error: type[AsrError] = AsrError) -> Iterator[Input]:
     """Open a file, a pipe (`<(...)`, /dev/stdin) or stdin (`-`) for reading, decompressed if it is gzip.
 
-    The input is opened exactly once, because a pipe can be read only once; use `peek` of the file object to look ahead.
-    OSError and gzip errors, in the body too, are raised as `error` with a one-line message.
+    The input is opened exactly once, because a pipe can be read only once; use `peek` to look ahead. OSError and gzip
+    errors, also those in the body, are raised as `error` with a one-line message.
     """
     try:
         with contextlib.ExitStack() as stack:
@@ -52,8 +53,8 @@ def opened(path: str | Path, error: type[AsrError] = AsrError) -> Iterator[Input
                 raise error("stdin: closed: give '-' only where something is piped in")
             else:
                 raw = cast(io.BufferedReader, sys.stdin.buffer)
-            # A buffer around a buffer: the inner one waits for all that the outer asks for, so that `peek` sees enough
-            # bytes even where a pipe delivers them one by one.
+            # A buffer around a buffer: the inner one waits for all that the outer one asks for, so that `peek` returns
+            # enough bytes even if a pipe delivers them one by one.
             whole = Input(raw, _BUFFERED)
             stack.callback(whole.detach)  # stdin stays open
             packed = whole.peek(len(_GZIP)).startswith(_GZIP)
@@ -78,9 +79,9 @@ def is_input(argument: str) -> bool:
 
 
 def read_text(path: str | Path, error: type[AsrError] = AsrError) -> str:
-    """The UTF-8 text of an input (see `opened`), without byte order mark, with `\\n` for any kind of line end.
+    """The UTF-8 text of an input (see `opened`) without byte order mark, with `\\n` for any kind of line end.
 
-    Raises `error` with file and line where the text is not UTF-8.
+    Raises `error` with file and line if the text is not UTF-8.
     """
     with opened(path, error) as file:
         data = file.read()
@@ -88,7 +89,7 @@ def read_text(path: str | Path, error: type[AsrError] = AsrError) -> str:
 
 
 def read_lines(path: str | Path, error: type[AsrError] = AsrError) -> Iterator[str]:
-    """The lines of `read_text`, without line ends, one at a time, for texts that may not fit into memory."""
+    """The lines of `read_text` without line ends, one at a time, for texts that may not fit into memory."""
     number = 1
     with opened(path, error) as file:
         for data in file:
@@ -100,13 +101,13 @@ def read_lines(path: str | Path, error: type[AsrError] = AsrError) -> Iterator[s
 
 @contextlib.contextmanager
 def replacing(path: str | Path, error: type[AsrError] = OutputError, *, durable: bool = True) -> Iterator[Path]:
-    """Replace `path` atomically: gives a temporary path to write to, which is renamed to `path` after the body.
+    """Replace `path` atomically: yields a temporary path to write to, which is renamed to `path` after the body.
 
-    No reader ever sees half a file. The temporary file is in the same folder, so that the rename stays within one file
-    system, and has a short name, so that a `path` of any valid length works. `durable` waits until the bytes are on the
-    disk before the rename, so that a power failure leaves the old file or the new one. A device or pipe (/dev/stdout)
-    is written to directly. A symbolic link is kept, and its target replaced. Creates the folder. Raises `error` for
-    OSError.
+    Readers never see a partial file. The temporary file is in the same folder, so that the rename stays within one file
+    system, and has a short name, so that a `path` of any valid length works. `durable` waits until the bytes are on
+    disk before the rename, so that a power failure leaves either the old or the new file. Devices and pipes
+    (/dev/stdout) are written to directly. Of a symbolic link, the target is replaced. Creates the folder. Raises
+    `error` for OSError.
     """
     target = Path(path)
     try:
@@ -133,7 +134,7 @@ def replacing(path: str | Path, error: type[AsrError] = OutputError, *, durable:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete what a killed process left of `replacing` in `folder` and below, where no other process is writing."""
+    """Delete the temporary files of a killed process in `folder` and below, where no other process may be writing."""
     for path in folder.rglob(".????????????.part"):
         path.unlink(missing_ok=True)
 
@@ -149,8 +150,8 @@ def write_text(path: str | Path, text: str, error: type[AsrError] = OutputError,
 
 
 def _flush(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on the disk, where the system can do that."""
-    # Windows cannot open a folder, and some file systems cannot flush one.
+    """Wait until a file, or the entries of a folder, are on disk, if the system supports it."""
+    # Windows cannot open folders, and some file systems cannot flush them.
     with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -160,7 +161,7 @@ def _flush(path: Path) -> None:
 
 
 def _decoded(data: bytes, path: str | Path, line: int, error: type[AsrError]) -> str:
-    """Decode bytes that begin at `line`; in the first line, a byte order mark is dropped."""
+    """Decode bytes that start at `line`, without the byte order mark that line 1 may have."""
     if line == 1 and data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise error(f"{_name(path)}: not UTF-8 but UTF-16: save the file as UTF-8")
     try:
@@ -175,21 +176,22 @@ def _name(path: str | Path) -> str:
     return "stdin" if str(path) == "-" else str(path)
 
 
+@dataclass(frozen=True)
 class Stamp:
-    """A JSON file beside the results of a step: the inputs they were made from, and whether the step finished.
+    """A JSON file next to the results of a step: the inputs they were made from, and whether the step finished.
 
-    `renew` makes inputs as this version would have written them of those that an older one wrote.
+    `renew` converts inputs that an older version wrote to what this version would have written.
     """
 
-    def __init__(self, path: Path, renew: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> None:
-        self.path, self.renew = path, renew
+    path: Path
+    renew: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def read(self) -> dict[str, Any]:
         """{"inputs": ..., "finished": bool, "result": ...}; empty if the step never ran or the file is damaged."""
         try:
             stored = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return {}
+            stored = None
         if not isinstance(stored, dict):
             return {}
         if self.renew and isinstance(stored.get("inputs"), dict):
@@ -201,7 +203,7 @@ class Stamp:
         write_text(self.path, json.dumps(content, indent=1, sort_keys=True) + "\n", durable=True)
 
     def why(self, inputs: Mapping[str, Any], outputs: Sequence[Path] = ()) -> str:
-        """Why the step must be repeated, in a few words for the user; "" if it is up to date."""
+        """Why the step must be repeated, in a few words; "" if it is up to date."""
         stored = self.read()
         if not stored:
             return "not done yet"
@@ -229,12 +231,12 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
 
 
 def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested values as they would be read back from a JSON file (tuples become lists)."""
+    """Nested values as JSON would return them (tuples become lists)."""
     return json.loads(json.dumps(values))
 
 
 def file_state(path: Path) -> dict[str, Any]:
-    """Size and modification time of a file or folder: cheaper than a digest for inputs of gigabytes."""
+    """Size and modification time of a file or folder, which are cheaper than a digest for large inputs."""
     try:
         status = path.stat()
     except OSError:
@@ -243,10 +245,10 @@ def file_state(path: Path) -> dict[str, Any]:
 
 
 def walk(folder: str | Path, problems: list[str] | None = None) -> list[tuple[Path, list[str]]]:
-    """(folder, its file names) of `folder` and every folder below it, linked ones too, sorted; hidden ones left out.
+    """(folder, file names) for `folder` and every folder below it, sorted, including linked ones but not hidden ones.
 
-    A folder that can be reached in several ways is visited once, preferably not through a link, so that links back to a
-    parent end there. Broken links and folders without permission are described in `problems`.
+    A folder that can be reached in several ways is visited once, preferably not through a link, so that links to a
+    parent do not loop. Broken links and unreadable folders are described in `problems`.
     """
     found: list[tuple[Path, list[str]]] = []
     bad = [] if problems is None else problems
@@ -268,7 +270,7 @@ def walk(folder: str | Path, problems: list[str] | None = None) -> list[tuple[Pa
             links += [str(path) for name in folders if (path := Path(parent, name)).is_symlink()]
             names = sorted(name for name in files if not name.startswith("."))
             broken = [name for name in names if not os.path.exists(os.path.join(parent, name))]  # noqa: PTH110, PTH118
-            bad.extend(f"{Path(parent, name)}: a link to what is not there" for name in broken)
+            bad.extend(f"{Path(parent, name)}: a broken link" for name in broken)
             found.append((Path(parent), [name for name in names if name not in broken]))
         waiting += sorted(links)
     return sorted(found)

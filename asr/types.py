@@ -12,7 +12,7 @@ VERSION = "0.1.0"  # a test keeps it equal to pyproject.toml's; reading installe
 class Word:
     """A recognized word; `start` and `end` are seconds in the source recording, `confidence` lies in [0, 1].
 
-    Times come from CTC peaks and are approximate. The confidence is acoustic (no language model), and calibrated where
+    Times come from CTC peaks and are approximate. The confidence is acoustic (no language model), and calibrated if
     the model file holds a calibration (`asr calibrate`).
     """
 
@@ -24,7 +24,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One decoding of an utterance; scores are natural logarithms, `score` is what the decoder ranks by."""
+    """One decoding of an utterance. Scores are natural logarithms; the decoder ranks by `score`."""
 
     text: str
     score: float
@@ -54,7 +54,7 @@ class Transcript:
 
 @dataclass(frozen=True)
 class Classification(Transcript):
-    """What a classifier makes of a recording: its `text` is the label, its `nbest` all labels, the best first."""
+    """The classification of a recording: `text` is the label, `nbest` holds all labels, best first."""
 
     @property
     def label(self) -> str:
@@ -62,17 +62,17 @@ class Classification(Transcript):
 
     @property
     def probability(self) -> float:
-        """That of `label`."""
+        """The probability of `label`."""
         return self.confidence
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """Those of all labels, the most probable first."""
+        """The probabilities of all labels, the most probable first."""
         return {hypothesis.text: math.exp(hypothesis.score) for hypothesis in self.nbest}
 
     @property
     def windows(self) -> tuple[Word, ...]:
-        """Stretches of the recording with a label each (`word`), and its probability there (`confidence`)."""
+        """Segments of the recording, each with its label (`word`) and the label's probability (`confidence`)."""
         return self.words
 
 
@@ -102,11 +102,11 @@ class TextError(AsrError):
 
 
 class ModelFileError(AsrError):
-    """A file is not a model of ours, is damaged, or was written by a newer version."""
+    """A file is not one of our models, is damaged, or was written by a newer version."""
 
 
 class ConfigError(AsrError):
-    """A configuration key or value is not valid. The message names the key and the nearest valid one."""
+    """A configuration key or value is invalid. The message names the key and the nearest valid one."""
 
 
 class UsageError(AsrError):
@@ -114,7 +114,7 @@ class UsageError(AsrError):
 
 
 def in_words(error: BaseException) -> str:
-    """One line for an unexpected error, where the failure of one input must not end the work on others."""
+    """An unexpected error in one line, for inputs whose failure must not stop the others."""
     if isinstance(error, MemoryError):
         return "not enough memory"
     return " ".join(f"unexpected {type(error).__name__}: {error}".split()).rstrip(": ")

@@ -4,10 +4,9 @@
     python benchmarks/hidden_sizes.py --jobs 2
     python benchmarks/hidden_sizes.py --report
 
-All trials are one `asr tune` of recipes/an4: every cell with every size, each trained on five folds by speaker of the
-training set. The same command resumes the study, and commands on other machines that share the folder help. Of what is
-complete, hidden_sizes.md and results/hidden_sizes.png are written; what stands in hidden_sizes.md below the marker is
-kept.
+All trials belong to one `asr tune` of recipes/an4: every cell with every size, each trained on five folds of the
+training set by speaker. The same command resumes the study, and commands on other machines that share the folder join
+it. Complete trials are reported in hidden_sizes.md, which keeps notes below a marker, and results/hidden_sizes.png.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from reports import names, new_figure, numbers, save_figure, write_report
 
-from asr.files import write_text
 from asr.training.record import provenance
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "an4" / "recipe.yaml"
@@ -31,14 +30,12 @@ REPORT = Path(__file__).with_suffix(".md")
 PICTURE = Path(__file__).parent / "results" / "hidden_sizes.png"
 CELLS = ("rnn", "gru", "lstm")
 SIZES = (32, 64, 128, 192, 256, 384)
-MARKER = "<!-- What is below this line is written by hand, and kept. -->\n"
 HEAD = """# Hidden sizes of RNN, GRU and LSTM on AN4
 
 [recipes/an4](../recipes/an4/README.md) with other cells and hidden sizes (of each direction), epochs: {epochs}. Word
-error rates are those of held-out speakers at the best epoch, decoded greedily: the mean over {folds} folds by speaker
-of the training set, with its standard error. The best size of each cell is bold; a smaller one whose mean lies within
-one standard error of it is in italics. Seconds are those of all folds together, with as many trials at once as the
-command says.
+error rates are of held-out speakers at the best epoch, decoded greedily: the mean over {folds} folds of the training
+set by speaker, with its standard error. The best size of each cell is bold; smaller sizes within one standard error of
+it are in italics. Seconds are of all folds together, with as many trials at once as in the command.
 
     {command}
 
@@ -50,8 +47,8 @@ command says.
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=_names, default=list(CELLS), metavar="A,B", help="default: rnn,gru,lstm")
-    parser.add_argument("--sizes", type=_numbers, default=list(SIZES), metavar="64,128")
+    parser.add_argument("--cells", type=names, default=list(CELLS), metavar="A,B", help="default: rnn,gru,lstm")
+    parser.add_argument("--sizes", type=numbers, default=list(SIZES), metavar="64,128")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=40, help="of every training (default: %(default)s)")
     parser.add_argument("--jobs", type=int, metavar="N", help="trials at once, as in asr tune")
@@ -70,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command += ["--search", "grid", "--folds", str(args.folds), "-o", str(args.output), "--json"]
         command += ["--jobs", str(args.jobs)] if args.jobs else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if not done.stdout:  # stopped or refused, which the command has said
+    if not done.stdout:  # stopped or refused, as the command has reported
         return done.returncode
     trials = [trial for trial in json.loads(done.stdout)["trials"] if trial["state"] == "complete"]
     if not trials:
@@ -85,18 +82,14 @@ def report(trials: Sequence[dict[str, Any]], args: argparse.Namespace) -> None:
     found = {(t["parameters"]["model.cell"], t["parameters"]["model.hidden_size"]): t for t in trials}
     cells = [cell for cell in dict.fromkeys([*CELLS, *args.cells]) if any(cell == known for known, _ in found)]
     sizes = sorted({size for _, size in found})
-    lines = ["| hidden size | " + " | ".join(f"{cell.upper()}, WER | s" for cell in cells) + " |"]
-    lines.append("| ---: " * (1 + 2 * len(cells)) + "|")
+    heads = [head for cell in cells for head in (f"{cell.upper()}, WER", "s")]
+    rows = [["hidden size", *heads], ["---:"] * (1 + len(heads))]
     for size in sizes:
-        parts = []
-        for cell in cells:
-            trial = found.get((cell, size))
-            parts += [_cell(found, cell, size), f"{trial['seconds']:.0f}"] if trial else ["", ""]
-        lines.append(f"| {size} | " + " | ".join(parts) + " |")
-    kept = REPORT.read_text(encoding="utf-8").partition(MARKER)[2] if REPORT.exists() else ""
-    write_text(REPORT, "\n".join([_head(trials, args), *lines, "", MARKER]) + kept)
+        pairs = [(found.get((cell, size)), cell) for cell in cells]
+        parts = [(_cell(found, cell, size), f"{trial['seconds']:.0f}") if trial else ("", "") for trial, cell in pairs]
+        rows.append([str(size), *(part for pair in parts for part in pair)])
+    write_report(REPORT, _head(trials, args), rows)
     draw(found, cells, PICTURE)
-    print("\n".join(lines))
 
 
 def _cell(found: dict[tuple[str, int], dict[str, Any]], cell: str, size: int) -> str:
@@ -128,13 +121,8 @@ def _head(trials: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
 
 def draw(found: dict[tuple[str, int], dict[str, Any]], cells: Sequence[str], path: Path) -> None:
     """The error rate of each cell by hidden size, with standard errors."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     sizes = sorted({size for _, size in found})
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    figure, axes = new_figure(7, 4)
     for number, cell in enumerate(cells):
         mine = sorted((size, trial) for (name, size), trial in found.items() if name == cell)
         places = [size * 1.02 ** (number - 1) for size, _ in mine]  # beside each other
@@ -144,19 +132,7 @@ def draw(found: dict[tuple[str, int], dict[str, Any]], cells: Sequence[str], pat
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.minorticks_off()
     axes.set(xlabel="hidden size of each direction", ylabel="WER of held-out speakers (%)", title="AN4")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-
-
-def _names(text: str) -> list[str]:
-    return text.split(",")
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
+    save_figure(figure, axes, path)
 
 
 if __name__ == "__main__":

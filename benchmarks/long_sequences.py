@@ -1,12 +1,12 @@
-"""Gradient norms against distance, before and after training: vanishing and exploding, and what helps.
+"""Gradient norms against distance, before and after training: vanishing and exploding gradients, and what helps.
 
     python benchmarks/long_sequences.py --train train.jsonl --dev dev.jsonl -o benchmarks/results/long_sequences
 
-Each system is a stack of one-directional layers without layer norm, trained on CTC for a few hundred steps: with AdamW,
-and with momentum (SGD), whose steps are as large as the gradients are, each with gradient clipping and without.
-Gradients are those of the loss of one frame, -log p of a symbol drawn at random, with respect to what goes into the
-stack a distance before it, as a share of that at distance 0; geometric means over recordings, which are utterances of
-the dev set joined to the length needed. Systems that OUTPUT.json has already are not run again.
+Each system is a stack of unidirectional layers without layer norm, trained on CTC for a few hundred steps: with AdamW,
+and with SGD with momentum, whose steps grow with the gradients, each with and without gradient clipping. Gradients are
+of the loss of one frame, -log p of a random symbol, with respect to the input of the stack a distance before it,
+relative to that at distance 0. They are geometric means over recordings, which are utterances of the dev set joined to
+the length needed. Systems that are already in OUTPUT.json are not run again.
 """
 
 from __future__ import annotations
@@ -43,10 +43,14 @@ CLIP = 1.0
 FRAME = 0.04  # seconds, after subsampling
 FLOOR = 1e-12
 WIDTH = 128  # of all layers and, with 64 mel bins subsampled to 16 and 8 channels, of the input
+OPTIMIZERS = {
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=2e-3, betas=(0.9, 0.98), weight_decay=1e-2),
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.02, momentum=0.9),
+}
 
 
 def build(system: str, layers: int, config: TrainConfig, vocabulary: int, scale: float = 1.0) -> AcousticModel:
-    """A new model; the residual connections go around all layers, which are as wide as their input."""
+    """A new model, with recurrent matrices multiplied by `scale`. All layers are as wide as their input."""
     cell, residual = SYSTEMS[system]
     options = {"cell": cell, "hidden_size": WIDTH, "layers": layers, "subsampling_channels": 8, "dropout": 0.0}
     options |= {"bidirectional": False, "norm": "none", "residual": residual}
@@ -60,13 +64,13 @@ def build(system: str, layers: int, config: TrainConfig, vocabulary: int, scale:
     return model
 
 
-def watched(model: AcousticModel, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Log-probabilities, their lengths, and what goes into the first layer and comes out of each, with gradients."""
-    found: list[Tensor] = []
+def run_hooked(model: AcousticModel, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Log-probabilities, their lengths, and the input of the first layer and all outputs, which retain gradients."""
+    outputs: list[Tensor] = []
 
     def keep(_: Any, __: Any, output: Any) -> None:
-        found.append(output[0] if isinstance(output, tuple) else output)
-        found[-1].retain_grad()
+        outputs.append(output[0] if isinstance(output, tuple) else output)
+        outputs[-1].retain_grad()
 
     encoder: Any = model.encoder
     parts = [encoder.subsampling, *encoder.layers]
@@ -74,30 +78,30 @@ def watched(model: AcousticModel, waveforms: Tensor, lengths: Tensor) -> tuple[T
     log_probs, frames = model(waveforms, lengths)
     for handle in handles:
         handle.remove()
-    return log_probs, frames, found
+    return log_probs, frames, outputs
 
 
 def by_distance(model: AcousticModel, waveforms: Tensor, distance: int) -> list[float]:
-    """The norms at distances 0 to `distance`, as shares of the first."""
-    log_probs, frames, found = watched(model, waveforms, torch.full((len(waveforms),), waveforms.size(1)))
-    last = int(frames[0]) - 5  # away from the end, whose features see silence
+    """The norms at distances 0 to `distance`, relative to the first."""
+    log_probs, frames, outputs = run_hooked(model, waveforms, torch.full((len(waveforms),), waveforms.size(1)))
+    last = int(frames[0]) - 5  # away from the end, whose features include silence
     symbols = torch.randint(log_probs.size(2), (len(waveforms),), generator=torch.Generator().manual_seed(0))
     (-log_probs[torch.arange(len(waveforms)), last, symbols]).sum().backward()
-    assert found[0].grad is not None
-    norms = found[0].grad[:, last - distance : last + 1].norm(dim=2).flip(1).clamp(min=1e-38).log().mean(dim=0)
+    assert outputs[0].grad is not None
+    norms = outputs[0].grad[:, last - distance : last + 1].norm(dim=2).flip(1).clamp(min=1e-38).log().mean(dim=0)
     return (norms - norms[0]).exp().tolist()
 
 
 def by_layer(model: AcousticModel, batch: Any) -> list[float]:
-    """The norm of the gradient of the CTC loss at the input and after each layer, as a share of the last."""
-    log_probs, frames, found = watched(model, batch.waveforms, batch.lengths)
+    """The gradient norm of the CTC loss at the input and after each layer, relative to the last."""
+    log_probs, frames, outputs = run_hooked(model, batch.waveforms, batch.lengths)
     ctc_loss(log_probs, frames, batch.tokens, batch.token_lengths).loss.backward()
-    norms = [float(tensor.grad.norm()) for tensor in found if tensor.grad is not None]
+    norms = [float(tensor.grad.norm()) for tensor in outputs if tensor.grad is not None]
     return [norm / norms[-1] for norm in norms]
 
 
 def train(model: AcousticModel, batches: list[Any], optimizer: Any, steps: int, clip: float) -> dict[str, list[float]]:
-    """Loss and gradient norm of each step (clip 0: none). A run whose loss is no number any more ends there."""
+    """Loss and gradient norm of each step (clip 0: no clipping), until the loss is not finite."""
     log: dict[str, list[float]] = {"loss": [], "norm": []}
     for batch in itertools.islice(itertools.cycle(batches), steps):
         optimizer.zero_grad()
@@ -113,16 +117,8 @@ def train(model: AcousticModel, batches: list[Any], optimizer: Any, steps: int, 
     return log
 
 
-def sgd(model: AcousticModel) -> torch.optim.Optimizer:
-    return torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
-
-
-def adamw(model: AcousticModel) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=1e-2)
-
-
 def joined(dataset: SpeechDataset, count: int, seconds: float) -> Tensor:
-    """`count` recordings of that length, each of several utterances."""
+    """`count` recordings of this length, each of several utterances."""
     order = iter(range(len(dataset.manifest)))
     rows = []
     for _ in range(count):
@@ -144,23 +140,22 @@ def load(args: argparse.Namespace) -> tuple[TrainConfig, Tokenizer, list[Any], T
 
 
 def study(system: str, args: argparse.Namespace, loaded: tuple[TrainConfig, Tokenizer, list[Any], Tensor]) -> Any:
-    """All that is measured of one system."""
+    """All measurements of one system."""
     config, tokenizer, batches, waveforms = loaded
-    fresh = (args.layers, config, tokenizer.vocab_size)
-    model = build(system, *fresh)
-    result = {
-        "before": {"distance": by_distance(model, waveforms, args.distance), "layer": by_layer(model, batches[0])}
-    }
+    shape = (args.layers, config, tokenizer.vocab_size)
+
+    def measured(model: AcousticModel) -> dict[str, Any]:
+        return {"distance": by_distance(model, waveforms, args.distance), "layer": by_layer(model, batches[0])}
+
+    result = {"before": measured(build(system, *shape))}
     for scale in SCALES if system == "RNN" else ():
-        model = build(system, *fresh, scale)
-        result[f"before, x {scale}"] = {"distance": by_distance(model, waveforms, args.distance)}
-    for optimizer, steps in ((adamw, args.steps), (sgd, args.sgd_steps)):
+        result[f"before, x {scale}"] = measured(build(system, *shape, scale))
+    for optimizer, steps in (("adamw", args.steps), ("sgd", args.sgd_steps)):
         for clip in (CLIP, 0.0):
-            name, model, started = f"{optimizer.__name__}, clip {clip:g}", build(system, *fresh), time.process_time()
-            log = train(model, batches, optimizer(model), steps, clip)
+            name, model, started = f"{optimizer}, clip {clip:g}", build(system, *shape), time.process_time()
+            log = train(model, batches, OPTIMIZERS[optimizer](model.parameters()), steps, clip)
             print(f"{system}, {name}: loss {log['loss'][-1]:.3f}, {time.process_time() - started:.0f} s", flush=True)
-            distance = by_distance(model, waveforms, args.distance)
-            result[name] = {"distance": distance, "layer": by_layer(model, batches[0]), **log}
+            result[name] = measured(model) | log
     return result
 
 
@@ -192,18 +187,16 @@ def main() -> None:
 
 
 def rounded(value: Any) -> Any:
-    """Numbers to three digits, for the file."""
+    """All numbers to three digits."""
     if isinstance(value, dict):
-        return {key: rounded(one) for key, one in value.items()}
-    return [rounded(one) for one in value] if isinstance(value, list) else float(f"{value:.3g}")
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list) else float(f"{value:.3g}")
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(14, 7.6), layout="constrained")
-    FigureCanvasAgg(figure)
     (before, after, unclipped), (norms, losses, layers) = figure.subplots(2, 3)
     for system, result in results.items():
         color = COLORS[system]
@@ -230,10 +223,9 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axes.set(yscale="log", title=title)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
+    distance = f"distance (frames of {1000 * FRAME:.0f} ms)"
     for axes in (before, after, unclipped):
-        axes.set(
-            ylim=(FLOOR, 1e6), xlabel=f"distance (frames of {1000 * FRAME:.0f} ms)", ylabel="gradient norm, relative"
-        )
+        axes.set(ylim=(FLOOR, 1e6), xlabel=distance, ylabel="gradient norm, relative")
     norms.set(xlabel="step", ylabel="gradient norm of the step, before clipping")
     losses.set(xlabel="step", ylabel="CTC loss (nats per symbol)")
     layers.set(xlabel="layer (0: the input of the stack)", ylabel="gradient norm, relative to the last layer's")

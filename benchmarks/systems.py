@@ -3,17 +3,16 @@
     python benchmarks/systems.py --archive an4_raw.bigendian.tar.gz --epochs 110 --seeds 1,2
     python benchmarks/systems.py --report --epochs 110
 
-Every run is `recipes/an4/run.py` in a folder of its own, `--jobs` of them at a time, shared out among the GPUs if there
-are any. What dev chose is evaluated on dev and test. A finished run is a line in results/systems.jsonl, and is skipped
-the next time; one that was interrupted resumes. Of all runs with these epochs and settings, systems.md and
-results/systems.png are written. What stands in systems.md below the marker is kept.
+Every run is `recipes/an4/run.py` in a separate folder, `--jobs` of them at a time, spread over the GPUs if there are
+any. The model that is best on dev is evaluated on dev and test. A finished run is a line in results/systems.jsonl and
+is skipped the next time; an interrupted one resumes. All runs with these epochs and settings are reported in
+systems.md, which keeps notes below a marker, and results/systems.png.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shlex
 import signal
@@ -29,14 +28,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from reports import names, new_figure, numbers, save_figure, write_report
 
 from asr.config import apply_overrides
-from asr.files import write_text
+from asr.files import as_json
 from asr.model.checkpoint import read_metadata
 from asr.scoring.edits import EditCounts, Score, paired_bootstrap, resampling_units, score
 from asr.text.normalize import normalize
 from asr.training.config import read_extended
-from asr.training.process import available_cores
+from asr.training.process import available_cores, launch_job, visible_gpus
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "an4"
 SYSTEMS = RECIPE / "systems"
@@ -44,13 +44,12 @@ RESULTS = Path(__file__).parent / "results" / "systems.jsonl"
 REPORT = Path(__file__).with_suffix(".md")
 BASELINE = "lstm"
 SETS = ("dev", "test")
-MARKER = "<!-- What is below this line is written by hand, and kept. -->\n"
 HEAD = """# Recurrent systems on AN4
 
 Each system of [recipes/an4/systems](../recipes/an4/systems) was trained with the same budget, epochs: {epochs}, and the
-settings of its file and of the command. The best model on dev was evaluated, greedily or with the decoder named.
-Rows are sorted by dev WER. Rates are percentages with 95 % intervals: errors are summed over the seeds, and speakers
-resampled, in pairs for differences. The seconds of an epoch are a median and include its validation.
+settings of its file and of the command. The best model on dev was evaluated, with greedy decoding unless the name says
+otherwise. Rows are sorted by dev WER. Rates are percentages with 95 % intervals, for which errors are summed over the
+seeds, and speakers are resampled, in pairs for differences. Seconds per epoch are a median and include validation.
 
     {command}
 
@@ -63,7 +62,7 @@ EPOCH = re.compile(r"^epoch +\d+ .*  ([\d.]+) s$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Job:
-    """A run: its system and seed, and all settings that are not defaults, by which a finished run is known again."""
+    """A run: its system and seed, and all settings that are not defaults, which identify a finished run."""
 
     system: str
     seed: int
@@ -78,8 +77,7 @@ class Job:
     def config(self) -> dict[str, Any]:
         values = apply_overrides(read_extended(SYSTEMS / f"{self.system}.yaml"), self.settings)
         settings = {key: value for key, value in values.items() if key not in ("name", "output", "lm")}
-        plain: dict[str, Any] = json.loads(json.dumps(settings))
-        return plain
+        return as_json(settings)
 
     def finished(self, rows: Sequence[dict[str, Any]], lm: bool) -> bool:
         wanted = {"seed": self.seed, "epochs": self.epochs, "system": self.system, "config": self.config}
@@ -88,13 +86,13 @@ class Job:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--systems", type=_names, metavar="A,B", help="default: all in recipes/an4/systems")
-    parser.add_argument("--seeds", type=_numbers, default=[1, 2], metavar="1,2")
+    parser.add_argument("--systems", type=names, metavar="A,B", help="default: all in recipes/an4/systems")
+    parser.add_argument("--seeds", type=numbers, default=[1, 2], metavar="1,2")
     parser.add_argument("--epochs", type=int, default=110, help="of every run (default: %(default)s)")
-    parser.add_argument("--lm", action="store_true", help="decode with a 3-gram model of the training texts, too")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side (default: %(default)s)")
-    parser.add_argument("--threads", type=int, metavar="N", help="of each run (default: the cores, shared out)")
-    parser.add_argument("--archive", type=Path, help="of AN4, where --data is not prepared yet")
+    parser.add_argument("--lm", action="store_true", help="also decode with a 3-gram model of the training texts")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: %(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of each run (default: the cores, divided)")
+    parser.add_argument("--archive", type=Path, help="of AN4, if --data is not prepared yet")
     parser.add_argument("--data", type=Path, default=Path("data/an4"))
     parser.add_argument("--output", type=Path, default=Path("exp/systems"))
     parser.add_argument("--report", action="store_true", help="train nothing; report what is finished")
@@ -113,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             subprocess.run([sys.executable, str(RECIPE / "run.py"), *prepare], check=True)
         elif not (args.data / "train.jsonl").exists():
             parser.error(f"{args.data} holds no train.jsonl: name the archive of AN4 with --archive")
-        # All systems with the first seed, then all with the next: what is there can be compared at any time.
+        # All systems with the first seed, then all with the next, so that partial results can be compared.
         every = [Job(s, seed, args.epochs, tuple(args.settings)) for seed in args.seeds for s in args.systems or there]
         rows = read_rows()
         jobs = [job for job in every if not job.finished(rows, args.lm)]
@@ -124,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_all(jobs: Sequence[Job], args: argparse.Namespace) -> int:
-    """Do the runs, `args.jobs` at a time; 0, or 1 where some failed. On Ctrl-C or SIGTERM they save, and 130."""
+    """Do the runs, `args.jobs` at a time. Returns 1 if some failed. On Ctrl-C or SIGTERM they save: status 130."""
     waiting, free = deque(jobs), list(range(args.jobs))
     running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
     failed = 0
@@ -143,9 +141,9 @@ def run_all(jobs: Sequence[Job], args: argparse.Namespace) -> int:
                 del running[place]
                 folder = args.output / job.name
                 if process.returncode:
-                    failed += 1
-                    last = (folder / "run.log").read_text(encoding="utf-8").strip().rpartition("\n")[2]
-                    say(f"{job.name}: failed with status {process.returncode}: {last} (see {folder / 'run.log'})")
+                    failed, log = failed + 1, folder / "run.log"
+                    last = log.read_text(encoding="utf-8").strip().rpartition("\n")[2]
+                    say(f"{job.name}: failed with status {process.returncode}: {last} (see {log})")
                     continue
                 row = finished_row(job, folder, args)
                 RESULTS.parent.mkdir(exist_ok=True)
@@ -159,7 +157,7 @@ def run_all(jobs: Sequence[Job], args: argparse.Namespace) -> int:
             process.terminate()
         for _, process in running.values():
             process.wait()
-        say("stopped; the same command goes on from here")
+        say("stopped; the same command resumes")
         raise SystemExit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -167,33 +165,20 @@ def run_all(jobs: Sequence[Job], args: argparse.Namespace) -> int:
 
 
 def start(job: Job, place: int, args: argparse.Namespace) -> subprocess.Popen[bytes]:
-    """Begin or resume a run; what it prints is added to `run.log` in its folder."""
+    """Start or resume a run; its output is appended to `run.log` in its folder."""
     folder = args.output / job.name
     folder.mkdir(parents=True, exist_ok=True)
     sets = ", ".join(f"{name}: {args.data / name}.jsonl" for name in SETS)
     settings = [f"trainer.max_epochs={job.epochs}", f"seed={job.seed}", f"data.test={{{sets}}}", *job.settings]
     settings += [] if args.lm else ["lm.order=0"]
-    environment = dict(os.environ)
-    environment["OMP_NUM_THREADS"] = str(args.threads or max(1, available_cores() // args.jobs))
-    if gpus := visible_gpus():
-        environment["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
     command = [sys.executable, str(RECIPE / "run.py"), "--config", str(SYSTEMS / f"{job.system}.yaml")]
     command += ["--data", str(args.data), "--output", str(folder), "--steps", "tokenizer,train,lm,evaluate", *settings]
-    with (folder / "run.log").open("ab") as log:
-        # In a session of its own, so that Ctrl-C reaches it once, from here.
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-
-
-def visible_gpus() -> list[str]:
-    if chosen := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        return chosen.split(",")
-    import torch
-
-    return [str(i) for i in range(torch.cuda.device_count())]
+    gpus, threads = visible_gpus(), args.threads or max(1, available_cores() // args.jobs)
+    return launch_job(command, folder / "run.log", gpus[place % len(gpus)] if gpus else "", threads)
 
 
 def finished_row(job: Job, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """What is kept of a run: for each set and decoder the errors and words of each utterance, and its speaker."""
+    """The row of a run: for each set and decoder, the errors, words and speaker of each utterance."""
     model = read_metadata(folder / "model.asr")
     seconds = [float(found) for found in EPOCH.findall((folder / "run.log").read_text(encoding="utf-8"))]
     row: dict[str, Any] = {"system": job.system, "seed": job.seed, "epochs": job.epochs, "settings": list(job.settings)}
@@ -226,7 +211,7 @@ def chosen_rows(rows: Sequence[dict[str, Any]], epochs: int, settings: Sequence[
 
 
 def entries(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The rows of all seeds of each system, once more for each decoder beside `greedy`, by names for people."""
+    """The rows of all seeds of each system, and of each decoder besides `greedy`, by the names in the report."""
     found: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: row["seed"]):
         for decoder in row["test"]:
@@ -237,7 +222,7 @@ def entries(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def pooled(rows: Sequence[dict[str, Any]], name: str, decoder: str = "") -> Score:
-    """The score of a set with the errors of each utterance summed over rows of `entries`, which are seeds."""
+    """The score of a set, with the errors of each utterance summed over the rows, which are seeds."""
     parts = [row[name][decoder or row["decoder"]] for row in rows]
     errors, words = (np.sum([part[key] for part in parts], axis=0) for key in ("errors", "words"))
     counts = tuple(EditCounts(int(e), 0, 0, 0, int(w)) for e, w in zip(errors, words, strict=True))
@@ -269,15 +254,12 @@ def report(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> None:
             with_lm = [row for row in mine if "beam+lm" in row["test"] and row["decoder"] == "greedy"]
             cells.append(_cell(pooled(with_lm, "test", "beam+lm")) if with_lm else "")
         table.append(cells)
-    lines = ["| " + " | ".join(cells) + " |" for cells in table]
-    kept = REPORT.read_text(encoding="utf-8").partition(MARKER)[2] if REPORT.exists() else ""
-    write_text(REPORT, "\n".join([_head(rows, args), *lines, "", MARKER]) + kept)
+    write_report(REPORT, _head(rows, args), table)
     draw(order, found, RESULTS.with_suffix(".png"))
-    print("\n".join(lines))
 
 
 def _head(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
-    """What stands above the table: how the figures came about."""
+    """The text above the table: how the figures were measured."""
     seeds = sorted({row["seed"] for row in rows})
     command = ["python", "benchmarks/systems.py", "--epochs", str(args.epochs), "--seeds", ",".join(map(str, seeds))]
     command += ["--lm"] if any(row["lm"] for row in rows) else []
@@ -298,7 +280,7 @@ def _cell(found: Score) -> str:
 
 
 def _difference(baseline: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> str:
-    """The change of the test rate against the baseline, of the seeds that both have."""
+    """The difference of the test rate from the baseline, over the seeds that both have."""
     seeds = {row["seed"] for row in rows} & {row["seed"] for row in baseline}
     if not seeds:
         return ""
@@ -311,12 +293,7 @@ def _difference(baseline: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any
 
 def draw(order: Sequence[str], found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Dev and test rates with their intervals, and the test rate of each seed; the best on dev on top."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 1.2 + 0.36 * len(order)), layout="constrained")
+    figure, axes = new_figure(7, 1.2 + 0.36 * len(order))
     for name, color, shift in (("dev", "tab:gray", -0.16), ("test", "tab:blue", 0.16)):
         scores = [pooled(found[system], name) for system in order]
         rates = np.array([100 * s.rate for s in scores])
@@ -330,18 +307,7 @@ def draw(order: Sequence[str], found: dict[str, list[dict[str, Any]]], path: Pat
     axes.set_yticks(range(len(order)), order)
     axes.invert_yaxis()
     axes.set(xlabel="WER (%)", title="AN4", xlim=(0, None))
-    axes.grid(alpha=0.3, axis="x")
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-
-
-def _names(text: str) -> list[str]:
-    return text.split(",")
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
+    save_figure(figure, axes, path, axis="x")
 
 
 def say(line: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from dataclasses import asdict
 from typing import Any
 
@@ -18,12 +17,11 @@ def add_info_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_info(args: argparse.Namespace) -> int:
-    from asr.model.checkpoint import find_model, read_metadata
+    from asr.model.checkpoint import find_model, parameter_count, read_metadata
 
     path = find_model(args.model)
     metadata = read_metadata(path)  # without loading the tensors
-    parameters = sum(map(math.prod, metadata["tensors"].values()))
-    metadata["file"] = {"path": str(path), "bytes": path.stat().st_size, "parameters": parameters}
+    metadata["file"] = {"path": str(path), "bytes": path.stat().st_size, "parameters": parameter_count(metadata)}
     print(json.dumps(metadata, ensure_ascii=False) if args.json else _described(metadata))
     return 0
 

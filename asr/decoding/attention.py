@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -21,14 +21,14 @@ from asr.types import Hypothesis, Word
 
 BEAM_WIDTH = 20
 RESCORED = 50  # hypotheses of the CTC search
-COVERED = 0.5  # a frame counts as covered where the weights of all steps add up to this (Chorowski and Jaitly, 2017)
-HOPELESS = 10.0  # nats below the best hypothesis that has ended: what is worse does not go on
-MOST_REPEATS, REPEATED = 6, 12  # a hypothesis that ends in so many repeats, of so many tokens in all, is in a loop
+COVERED = 0.5  # a frame is covered once its weights over all steps add up to this (Chorowski and Jaitly, 2017)
+HOPELESS = 10.0  # nats below the best ended hypothesis: worse ones are dropped
+MOST_REPEATS, REPEATED = 6, 12  # a hypothesis is in a loop if it ends in so many repeats, of so many tokens in all
 
 
 @dataclass
-class _Found:
-    """A hypothesis: natural logarithms of the decoder and of CTC, the language model's share, and the sum of it all."""
+class _Partial:
+    """A hypothesis: its log-probabilities by decoder and CTC, the score of its words, and the weighted sum of all."""
 
     tokens: list[int]
     attention: float = 0.0
@@ -39,95 +39,94 @@ class _Found:
 
 @dataclass
 class _Scores:
-    """The scores of each hypothesis with each token after it (hypotheses, vocab)."""
+    """The scores of each hypothesis extended by each token (hypotheses, vocab)."""
 
     attention: np.ndarray
     ctc: np.ndarray
     words: np.ndarray
     total: np.ndarray
 
-    def found(self, before: _Found, row: int, token: int) -> _Found:
-        """The hypothesis `before`, of this row, with a token after it, or with its end."""
-        tokens = before.tokens if token == EDGE else [*before.tokens, token]
+    def extended(self, hypothesis: _Partial, row: int, token: int) -> _Partial:
+        """The hypothesis of this row, extended by a token or ended."""
+        tokens = hypothesis.tokens if token == EDGE else [*hypothesis.tokens, token]
         parts = (self.attention, self.ctc, self.words, self.total)
-        return _Found(tokens, *(float(part[row, token]) for part in parts))
+        return _Partial(tokens, *(float(part[row, token]) for part in parts))
 
 
+@dataclass(eq=False)
 class AttentionSearch:
-    """Beam search over the tokens of an attention decoder. Batched over hypotheses, one utterance at a time.
+    """Beam search over the tokens of an attention decoder, batched over the hypotheses of one utterance.
 
     A hypothesis y of an utterance x is ranked by
 
         (1 - ctc_weight) ln P_attention(y | x) + ctc_weight ln P_ctc(y | x) + length_bonus |y|
         + coverage * frames attended to + alpha ln P_lm(words of y) + beta * words
 
-    with CTC's prefix scores as long as it goes on (Hori et al., 2017). It has at most as many tokens as the utterance
-    has frames, as CTC could spell. Words are scored by `words` as they are complete. With `aligned`, words have
-    the times and confidences of their CTC alignment, else hypotheses have no words.
+    with CTC's prefix scores until it ends (Hori et al., 2017). As with CTC, it has at most as many tokens as the
+    utterance has frames. `words` scores words as they are completed. With `aligned`, words have the times and
+    confidences of their CTC alignment; otherwise hypotheses have no words.
     """
 
-    reads_states = True
+    reads_states: ClassVar = True
 
-    def __init__(
-        self,
-        decoder: AttentionDecoder,
-        tokenizer: Tokenizer,
-        frame_seconds: float,
-        *,
-        ctc_weight: float = 0.0,
-        beam_width: int = BEAM_WIDTH,
-        nbest: int = 1,
-        length_bonus: float = 0.0,
-        coverage: float = 0.0,
-        words: WordScores | None = None,
-        aligned: bool = True,
-    ) -> None:
-        self.decoder, self.tokenizer, self.frame_seconds = decoder, tokenizer, frame_seconds
-        self.ctc_weight, self.beam_width, self.nbest = ctc_weight, beam_width, nbest
-        self.length_bonus, self.coverage, self.words, self.aligned = length_bonus, coverage, words, aligned
+    decoder: AttentionDecoder
+    tokenizer: Tokenizer
+    frame_seconds: float
+    _: KW_ONLY
+    ctc_weight: float = 0.0
+    beam_width: int = BEAM_WIDTH
+    nbest: int = 1
+    length_bonus: float = 0.0
+    coverage: float = 0.0
+    words: WordScores | None = None
+    aligned: bool = True
 
     def decode(self, encoded: Encoded) -> list[Hypothesis]:
-        """Up to `nbest` hypotheses of different texts, best first; the empty one of no frames. Raises EmissionError."""
+        """Up to `nbest` hypotheses with different texts, best first; an empty one if there are no frames.
+
+        Raises EmissionError.
+        """
         if not len(encoded.states):
             return [Hypothesis("", 0.0, 0.0)]
         log_probs = check_emissions(encoded.log_probs, self.tokenizer.vocab_size)
         hypotheses = []
-        for found in self._search(log_probs, encoded.states):
-            words = timed_words(found.tokens, log_probs, self.tokenizer, self.frame_seconds) if self.aligned else ()
-            acoustic = _weighted(found.attention, found.ctc, self.ctc_weight)
-            text = self.tokenizer.decode(found.tokens)
-            hypotheses.append(Hypothesis(text, found.score, acoustic, found.words, words))
+        for ended in self._search(log_probs, encoded.states):
+            words = timed_words(ended.tokens, log_probs, self.tokenizer, self.frame_seconds) if self.aligned else ()
+            acoustic = _weighted(ended.attention, ended.ctc, self.ctc_weight)
+            text = self.tokenizer.decode(ended.tokens)
+            hypotheses.append(Hypothesis(text, ended.score, acoustic, ended.words, words))
         return hypotheses
 
     def stream(self) -> WindowStream:
-        """For windows of a recording that come one after another."""
+        """Decodes windows of a recording one after another."""
         return WindowStream(self.decode, self.frame_seconds, self.nbest)
 
     @torch.inference_mode()
-    def _search(self, log_probs: np.ndarray, states: np.ndarray) -> list[_Found]:
-        """The hypotheses that ended, best first."""
+    def _search(self, log_probs: np.ndarray, states: np.ndarray) -> list[_Partial]:
+        """The ended hypotheses, best first."""
         device = self.decoder.output.weight.device
         frames = len(states)
         memory, state = self.decoder.start(
             torch.as_tensor(states, device=device)[None], torch.tensor([frames], device=device)
         )
         prefixes = PrefixScores(log_probs) if self.ctc_weight > 0.0 else None
-        running, ended = [_Found([])], list[_Found]()
+        running, ended = [_Partial([])], list[_Partial]()
         begun = self.words.begin() if self.words else []
         for length in range(frames + 1):
-            last = torch.tensor([found.tokens[-1] if found.tokens else EDGE for found in running], device=device)
+            last = torch.tensor([partial.tokens[-1] if partial.tokens else EDGE for partial in running], device=device)
             step, state = self.decoder.step(last, state, memory)
             covered = (state.covered > COVERED).sum(dim=1).cpu().numpy()
             scores = self._scores(running, step.double().cpu().numpy(), prefixes, begun, covered)
-            ends = [scores.found(found, row, EDGE) for row, found in enumerate(running)]
+            ends = [scores.extended(partial, row, EDGE) for row, partial in enumerate(running)]
             ended = self._best_texts([*ended, *(end for end in ends if np.isfinite(end.score))])
             if length == frames:
                 break
             total = scores.total
             total[:, EDGE] = -np.inf
-            total[[in_loop(found.tokens) for found in running]] = -np.inf
-            # The most that a hypothesis can still gain: what is even further below the ended ones need not go on.
-            gain = (frames - length - 1) * self._most_gain() + max(self.coverage, 0.0) * (frames - covered.min())
+            total[[in_loop(partial.tokens) for partial in running]] = -np.inf
+            # The most that a hypothesis can still gain. Those further below the ended ones than that are dropped.
+            most_per_token = max(self.length_bonus, 0.0) + (max(self.words.beta, 0.0) if self.words else 0.0)
+            gain = (frames - length - 1) * most_per_token + max(self.coverage, 0.0) * (frames - covered.min())
             enough = ended[self.nbest - 1].score - gain if len(ended) >= self.nbest else -np.inf
             hopeless = ended[0].score - HOPELESS if ended else -np.inf
             chosen = _best(total, self.beam_width, max(enough, hopeless))
@@ -135,51 +134,47 @@ class AttentionSearch:
                 break
             rows, tokens = np.divmod(chosen, total.shape[1])
             pairs = list(zip(rows.tolist(), tokens.tolist(), strict=True))
-            running = [scores.found(running[row], row, token) for row, token in pairs]
+            running = [scores.extended(running[row], row, token) for row, token in pairs]
             if prefixes:
                 prefixes.extend(rows, tokens)
             if self.words:
                 begun = self.words.extend(begun, pairs)
             state = state.rows(torch.from_numpy(rows).to(device))
-        return ended or [_Found([])]
+        return ended or [_Partial([])]
 
     def _scores(
         self,
-        running: Sequence[_Found],
+        running: Sequence[_Partial],
         step: np.ndarray,
         prefixes: PrefixScores | None,
         begun: Sequence[Begun],
         covered: np.ndarray,
     ) -> _Scores:
-        """`step` are the decoder's log-probabilities (hypotheses, vocab), `covered` (hypotheses,) frames."""
-        attention = np.array([found.attention for found in running])[:, None] + step
+        """`step`: the decoder's log-probabilities (hypotheses, vocab); `covered`: frames covered (hypotheses,)."""
+        attention = np.array([partial.attention for partial in running])[:, None] + step
         ctc = prefixes.next() if prefixes else np.zeros_like(step)
         words = self.words.next(begun) if self.words else np.zeros_like(step)
-        words += np.array([found.words for found in running])[:, None]
+        words += np.array([partial.words for partial in running])[:, None]
         total = _weighted(attention, ctc, self.ctc_weight) + words + self.coverage * covered[:, None]
         total += self.length_bonus * len(running[0].tokens)
         total[:, EDGE + 1 :] += self.length_bonus
         return _Scores(attention, ctc, words, total)
 
-    def _best_texts(self, ended: list[_Found]) -> list[_Found]:
-        """The `nbest` best of different texts, best first: tokens that only separate can spell a text in many ways."""
-        best: dict[str, _Found] = {}
-        for found in sorted(ended, key=lambda found: -found.score):
-            best.setdefault(self.tokenizer.decode(found.tokens), found)
+    def _best_texts(self, ended: list[_Partial]) -> list[_Partial]:
+        """The `nbest` best with different texts, best first: separators allow several spellings of one text."""
+        best: dict[str, _Partial] = {}
+        for partial in sorted(ended, key=lambda partial: -partial.score):
+            best.setdefault(self.tokenizer.decode(partial.tokens), partial)
             if len(best) == self.nbest:
                 break
         return list(best.values())
 
-    def _most_gain(self) -> float:
-        """What a token can add to a score at most."""
-        return max(self.length_bonus, 0.0) + (max(self.words.beta, 0.0) if self.words else 0.0)
-
 
 class Rescoring:
-    """The N-best of the CTC beam search, with its language model and hotwords, ranked anew with the attention decoder.
+    """Reranks the N-best of the CTC beam search, with its language model and hotwords, by the attention decoder.
 
-    ln P_ctc counts `ctc_weight` and the decoder's ln P the rest of 1; what else the search ranks by stays as it is.
-    Times and confidences of words are the search's.
+    ln P_ctc has the weight `ctc_weight` and the decoder's ln P the weight 1 - ctc_weight. The other terms of the
+    search's score, and the times and confidences of words, stay the same.
     """
 
     reads_states = True
@@ -191,38 +186,39 @@ class Rescoring:
         self.search = search.reweighted(nbest=max(RESCORED, nbest))
 
     def decode(self, encoded: Encoded) -> list[Hypothesis]:
-        """Up to `nbest` hypotheses, best first; of no frames, the empty one. Raises EmissionError, and TextError for a
-        hypothesis that the tokenizer does not spell (a lexicon's may be spelled otherwise).
+        """Up to `nbest` hypotheses, best first; an empty one if there are no frames.
+
+        Raises EmissionError, and TextError for a hypothesis that the tokenizer cannot spell (such as a word of a
+        lexicon with other spellings).
         """
         if not len(encoded.states):
             return [Hypothesis("", 0.0, 0.0)]
-        found = self.search.decode(encoded.log_probs)
-        spelled = [self.tokenizer.encode(hypothesis.text) for hypothesis in found]
+        hypotheses = self.search.decode(encoded.log_probs)
+        spelled = [self.tokenizer.encode(hypothesis.text) for hypothesis in hypotheses]
         rescored = []
-        for hypothesis, likelihood in zip(found, self._likelihoods(encoded.states, spelled), strict=True):
+        for hypothesis, likelihood in zip(hypotheses, self._likelihoods(encoded.states, spelled), strict=True):
             acoustic = _weighted(likelihood, hypothesis.acoustic_score, self.ctc_weight)
             score = acoustic + hypothesis.score - hypothesis.acoustic_score
             rescored.append(replace(hypothesis, score=score, acoustic_score=acoustic))
         return sorted(rescored, key=lambda hypothesis: -hypothesis.score)[: self.nbest]
 
     def stream(self) -> WindowStream:
-        """For windows of a recording that come one after another."""
+        """Decodes windows of a recording one after another."""
         return WindowStream(self.decode, self.search.frame_seconds, self.nbest)
 
     @torch.inference_mode()
     def _likelihoods(self, states: np.ndarray, spelled: Sequence[Sequence[int]]) -> list[float]:
-        """ln P of each sequence of tokens by the decoder."""
+        """The decoder's ln P of each sequence of tokens."""
         device = self.decoder.output.weight.device
         rows = [torch.tensor(tokens, dtype=torch.int64, device=device) for tokens in spelled]
         tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         counts = torch.tensor([len(row) for row in rows], device=device)
         encoded, lengths = torch.as_tensor(states, device=device)[None], torch.tensor([len(states)], device=device)
-        found: list[float] = self.decoder.log_likelihoods(encoded, lengths, tokens, counts).double().tolist()
-        return found
+        return self.decoder.log_likelihoods(encoded, lengths, tokens, counts).double().tolist()
 
 
 class WindowStream:
-    """Decodes the windows of a recording, each by itself, and joins their texts."""
+    """Decodes the windows of a recording independently and joins their texts."""
 
     def __init__(self, decode: Callable[[Encoded], list[Hypothesis]], frame_seconds: float, nbest: int) -> None:
         self._decode, self._frame_seconds, self._nbest = decode, frame_seconds, nbest
@@ -232,9 +228,9 @@ class WindowStream:
     def feed(self, encoded: Encoded) -> None:
         """Decode the next window. Raises what the decoder raises."""
         self._frames += encoded.before
-        found = [self._later(hypothesis) for hypothesis in self._decode(encoded)]
+        decoded = [self._shifted(hypothesis) for hypothesis in self._decode(encoded)]
         self._frames += len(encoded.states) + encoded.after
-        pairs = (_joined(before, after) for before in self._joined for after in found)
+        pairs = (_joined(before, after) for before in self._joined for after in decoded)
         self._joined = heapq.nlargest(self._nbest, pairs, key=lambda hypothesis: hypothesis.score)
 
     def stable(self) -> str:
@@ -245,7 +241,8 @@ class WindowStream:
         """The hypotheses, best first."""
         return self._joined[: max(nbest, 1)]
 
-    def _later(self, hypothesis: Hypothesis) -> Hypothesis:
+    def _shifted(self, hypothesis: Hypothesis) -> Hypothesis:
+        """The hypothesis with the times of the whole recording."""
         seconds = self._frames * self._frame_seconds
         words = (replace(word, start=word.start + seconds, end=word.end + seconds) for word in hypothesis.words)
         return replace(hypothesis, words=tuple(words))
@@ -264,9 +261,9 @@ def _joined(before: Hypothesis, after: Hypothesis) -> Hypothesis:
 def timed_words(
     tokens: Sequence[int], log_probs: np.ndarray, tokenizer: Tokenizer, frame_seconds: float
 ) -> tuple[Word, ...]:
-    """The words of tokens with the times of their CTC peaks, and their lowest posteriors as confidences.
+    """The words of `tokens` with the times of their CTC peaks and their lowest posteriors as confidences.
 
-    None where CTC cannot spell the tokens in these frames (time, vocab).
+    Empty if CTC cannot align the tokens to the frames of `log_probs` (time, vocab).
     """
     try:
         path = forced_align(log_probs, tokens)
@@ -284,7 +281,7 @@ def timed_words(
 
 
 def in_loop(tokens: Sequence[int]) -> bool:
-    """Whether tokens end in MOST_REPEATS repeats of anything, or more where they are short."""
+    """Whether tokens end in MOST_REPEATS repeats of a sequence, or in more if it is short (see REPEATED)."""
     for period in range(1, len(tokens) // MOST_REPEATS + 1):
         span = period * max(MOST_REPEATS, -(-REPEATED // period))
         if span <= len(tokens) and tokens[-span:-period] == tokens[len(tokens) - span + period :]:
@@ -296,15 +293,15 @@ Score = TypeVar("Score", float, np.ndarray)
 
 
 def _weighted(attention: Score, ctc: Score, ctc_weight: float) -> Score:
-    """Both scores by their weights; a weight of 0 leaves out what may be infinite."""
+    """The weighted sum; a score with weight 0 is left out, because it may be infinite."""
     if ctc_weight in (0.0, 1.0):
         return ctc if ctc_weight else attention
     return (1.0 - ctc_weight) * attention + ctc_weight * ctc
 
 
 def _best(scores: np.ndarray, count: int, least: float) -> np.ndarray:
-    """The places in the flat array of the `count` best finite scores from `least` on, best first."""
+    """The flat indices of the `count` best finite scores of at least `least`, best first."""
     flat = scores.ravel()
-    places = np.argpartition(-flat, count)[:count] if count < len(flat) else np.arange(len(flat))
-    places = places[(flat[places] > -np.inf) & (flat[places] >= least)]
-    return places[np.argsort(-flat[places], kind="stable")]
+    indices = np.argpartition(-flat, count)[:count] if count < len(flat) else np.arange(len(flat))
+    indices = indices[(flat[indices] > -np.inf) & (flat[indices] >= least)]
+    return indices[np.argsort(-flat[indices], kind="stable")]

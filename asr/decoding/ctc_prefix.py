@@ -1,4 +1,4 @@
-"""CTC prefix scores: how probable it is that the text begins with given tokens, for all that could come next."""
+"""CTC prefix scores: the probability that the text begins with given tokens, for every possible next token."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ import numpy as np
 
 
 class PrefixScores:
-    """Exact scores, natural logarithm, of a set of prefixes by the emissions (time, vocab), 0 the blank.
+    """Exact scores (natural logarithm) of a set of prefixes under emissions (time, vocab), with blank 0.
 
-    The score of a prefix is ln of the sum over all alignments whose labels begin with it; its end is that of all
-    alignments that hold nothing else (Hori et al., 2017, "Joint CTC/attention decoding", algorithm 2). The
-    recurrences over time are linear, so each is one cumulative sum. Begins with the empty prefix alone.
+    The score of a prefix is the log of the summed probabilities of all alignments whose labels begin with it. The score
+    of its end sums those whose labels are exactly the prefix (Hori et al., 2017, "Joint CTC/attention decoding",
+    algorithm 2). The recurrences over time are linear, so each is one cumulative sum. The set starts with the empty
+    prefix.
     """
 
     def __init__(self, log_probs: np.ndarray) -> None:
         self._log_probs = log_probs.astype(np.float64)
         self._probs = np.exp(self._log_probs)
-        self._blanks = np.concatenate(([0.0], np.cumsum(self._log_probs[:, 0])))  # ln P of nothing but blanks so far
-        # ln P (prefixes, time + 1) of the prefix after that many frames, the last of which is its last token or blank
+        self._blanks = np.concatenate(([0.0], np.cumsum(self._log_probs[:, 0])))  # ln P of only blanks so far
+        # ln P (prefixes, time + 1) of each prefix after so many frames that end in its last token, or in a blank
         self._in_token = np.full((1, len(self._blanks)), -np.inf)
         self._in_blank = self._blanks[None]
         self._last = np.zeros(1, np.int64)
 
     def next(self) -> np.ndarray:
-        """(prefixes, vocab): the score of each prefix with each token after it; in column 0, of its end."""
+        """(prefixes, vocab): the score of each prefix extended by each token; column 0 holds the score of its end."""
         total = np.logaddexp(self._in_token, self._in_blank)
         before = total[:, :-1]
         peak = np.maximum(before.max(axis=1, keepdims=True), -1e300)
         with np.errstate(divide="ignore"):
             scores = np.log(np.exp(before - peak) @ self._probs) + peak
-        repeats = np.flatnonzero(self._last)  # a token follows its like only after a blank
+        repeats = np.flatnonzero(self._last)  # a token can follow itself only after a blank
         last = self._last[repeats]
         after_blank = self._in_blank[repeats, :-1] + self._log_probs[:, last].T
         scores[repeats, last] = np.logaddexp.reduce(after_blank, axis=1)
@@ -39,7 +40,7 @@ class PrefixScores:
         return scores
 
     def extend(self, parents: Sequence[int] | np.ndarray, tokens: Sequence[int] | np.ndarray) -> None:
-        """Go on with the prefixes of these numbers, each with a token (from 1) after it."""
+        """Replace the set by the prefixes at indices `parents`, each extended by a token (from 1)."""
         parents, tokens = np.asarray(parents, np.int64), np.asarray(tokens, np.int64)
         before = np.logaddexp(self._in_token[parents], self._in_blank[parents])
         same = self._last[parents] == tokens

@@ -23,21 +23,22 @@ FeatureAugment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 def output_length(samples: int, features: FeatureConfig, model: ModelConfig) -> int:
     """Frames that an acoustic model of this shape emits for `samples` samples at `features.rate`.
 
-    Needs no model; CTC feasibility is decided with it before training.
+    Builds no model: CTC feasibility is checked with it before training.
     """
     return encoder_shape(model, features.n_mels).output_length(frame_count(samples, features))
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model computes for a batch, for the objectives of training.
+    """What a model computes for a batch, for the training objectives.
 
-    log_probs: (batch, frames, vocab) float32, natural logarithm, of a classifier (batch, 1, classes); lengths: (batch,)
-    int64, of the states, in frames;
-    states: (batch, frames, width), the encoder's; features: (batch, feature frames, mels), its input, and
-    feature_lengths (batch,); clean: the features before they were augmented, of one view of each utterance; layers: the
-    output (batch, frames, width) of each layer of the encoder with its lengths (batch,), where `keep_layers` is set,
-    before self-conditioning.
+    log_probs: (batch, frames, vocab) float32, natural logarithm; of a classifier (batch, 1, classes)
+    lengths: (batch,) int64, frames of each row of `states`
+    states: (batch, frames, width), from the encoder
+    features, feature_lengths: (batch, feature frames, mels) and (batch,), the encoder's input
+    clean: the features before augmentation, one view of each utterance
+    layers: with `keep_layers`, the output (batch, frames, width) of each encoder layer before self-conditioning, and
+        its lengths (batch,)
     """
 
     log_probs: Tensor
@@ -52,13 +53,13 @@ class Outputs:
 class AcousticModel(nn.Module):
     """CTC acoustic model (Graves et al., 2006) over raw waveforms: an encoder and a linear layer over the vocabulary.
 
-    Index 0 of the vocabulary is the CTC blank. An attention `decoder`, where the configuration has one, reads the same
-    states as the linear layer; `outputs` do not run it. For the encoder, batches are filled up with empty rows to a
-    multiple of `row_multiple`: None stands for the one that is fast on the device, 1 for none.
+    Index 0 of the vocabulary is the CTC blank. An attention `decoder`, if configured, reads the same states as the
+    linear layer; `outputs` does not run it. Batches are filled up with empty rows to a multiple of `row_multiple`
+    before the encoder; None stands for the multiple that is fast on the device.
     """
 
     row_multiple: int | None = None
-    keep_layers = False  # whether the outputs hold what each layer of the encoder computed, for objectives that need it
+    keep_layers = False  # whether `outputs` keeps the output of each encoder layer, for objectives that need it
 
     def __init__(self, config: ModelConfig, features: FeatureConfig, vocab_size: int) -> None:
         super().__init__()
@@ -93,15 +94,15 @@ class AcousticModel(nn.Module):
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of each utterance, the same alone and in any padded batch.
 
-        waveforms: (batch, samples) float32 at the model's rate, in [-1, 1], padded at the end with anything;
-        lengths: (batch,) int64, samples of each.
+        waveforms: (batch, samples) float32 at the model's rate, in [-1, 1]; the padding at the end may be anything
+        lengths: (batch,) int64, samples of each utterance
         Returns log-probs (batch, frames, vocab) float32, natural logarithm, and their lengths (batch,) int64.
         """
         outputs = self.outputs(waveforms, lengths)
         return outputs.log_probs, outputs.lengths
 
     def outputs(self, waveforms: Tensor, lengths: Tensor, augment: FeatureAugment | None = None) -> Outputs:
-        """Everything computed on the way; `augment` changes (features, frame lengths) in training."""
+        """`forward` with its intermediate results; `augment` changes the features and their lengths in training."""
         with torch.no_grad():
             features, frames = self.features(waveforms, lengths)
             clean = features
@@ -110,23 +111,19 @@ class AcousticModel(nn.Module):
         return replace(self.recognize(features, frames), clean=clean)
 
     def recognize(self, features: Tensor, frames: Tensor) -> Outputs:
-        """What `outputs` gives, from features (batch, frames, mels) and their lengths (batch,)."""
+        """`outputs` from features (batch, frames, mels) and their lengths (batch,)."""
         rows = len(features)
         missing = -rows % (self.row_multiple or fast_rows(features.device))
-        filled, filled_frames = features, frames
-        if missing:
-            filled = functional.pad(features, (0, 0, 0, 0, 0, missing))
-            filled_frames = functional.pad(frames, (0, missing))
+        padded, padded_frames = functional.pad(features, (0, 0, 0, 0, 0, missing)), functional.pad(frames, (0, missing))
         layers: list[tuple[Tensor, Tensor]] = []
 
         def after_layer(number: int, x: Tensor, lengths: Tensor) -> Tensor:
             if self.keep_layers:
                 layers.append((x[:rows], lengths[:rows]))
-            changed: Tensor = self.conditioning(number, x, self.output)
-            return changed
+            return self.conditioning(number, x, self.output)
 
-        watched = self.keep_layers or self.config.self_conditioning
-        states, lengths = self.encoder(filled, filled_frames, *([after_layer] if watched else []))
+        hooked = self.keep_layers or self.config.self_conditioning
+        states, lengths = self.encoder(padded, padded_frames, *([after_layer] if hooked else []))
         states, lengths = states[:rows], lengths[:rows]
         logits = self.logits(states, lengths)
         # In half precision, rounding errors would add up in the sums of CTC over thousands of frames.
@@ -135,12 +132,15 @@ class AcousticModel(nn.Module):
         return Outputs(log_probs, lengths, states, features, frames, layers=tuple(layers))
 
     def head(self, width: int) -> nn.Module | None:
-        """The layer that makes logits of inner states of this width: the output layer or, if any, another's."""
+        """The layer that turns inner states of this width into logits: the output layer, or that of self-conditioning.
+
+        None if there is none.
+        """
         heads = dict(self.conditioning.heads.items())
         return self.output if width == self.encoder.output_size else heads.get(str(width))
 
     def symbol_weights(self) -> list[tuple[nn.Parameter, int]]:
-        """The weights that belong to single symbols of the vocabulary, each with the dimension that counts symbols."""
+        """The weights that belong to single symbols of the vocabulary, each with its dimension of symbols."""
         rows = [*self.output.parameters(), *self.conditioning.heads.parameters()]
         return [(p, 0) for p in rows] + [(p, 1) for p in self.conditioning.feedback.parameters()]
 
@@ -149,7 +149,7 @@ class AcousticModel(nn.Module):
         return self.output(states)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Models and checkpoints from before there was a choice of encoders name its parts at the top level."""
+        """Rename the tensors of models from before there was a choice of encoders."""
         for old, new in (("subsampling.", "encoder.subsampling."), ("recurrent.", "encoder.")):
             for key in [key for key in state_dict if key.startswith(prefix + old)]:
                 state_dict[prefix + new + key.removeprefix(prefix + old)] = state_dict.pop(key)
@@ -157,5 +157,5 @@ class AcousticModel(nn.Module):
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice, on a GPU or on the CPU."""
+    """Whether an error means that memory ran out, on a GPU or on the CPU."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)

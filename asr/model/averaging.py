@@ -15,15 +15,15 @@ from asr.types import ModelFileError
 
 
 def mean_weights(models: Iterable[tuple[str | Path, dict[str, Tensor]]]) -> dict[str, Tensor]:
-    """The mean of state dicts, each with the name of its file, summed in float64.
+    """The mean of state dicts, each given with the name of its file. Sums are float64.
 
-    Raises ModelFileError when they differ in names or shapes, or there are none.
+    Raises ModelFileError if they differ in names or shapes, or if there are none.
     """
     total: dict[str, Tensor] = {}
     count, first = 0, ""
     for path, weights in models:
         if total and {k: v.shape for k, v in total.items()} != {k: v.shape for k, v in weights.items()}:
-            raise ModelFileError(f"{path}: holds a model of another shape than {first}")
+            raise ModelFileError(f"{path}: its model has another shape than that of {first}")
         for name, tensor in weights.items():
             value = tensor.double() if tensor.is_floating_point() else tensor
             total[name] = total[name] + value if name in total and tensor.is_floating_point() else value
@@ -34,16 +34,17 @@ def mean_weights(models: Iterable[tuple[str | Path, dict[str, Tensor]]]) -> dict
 
 
 def average_models(models: Sequence[str | Path]) -> ModelFile:
-    """The mean of model files. Raises ModelFileError naming the difference where they are not of one kind.
+    """The mean of model files. Raises ModelFileError naming the difference if they do not match.
 
-    The training record is the first one's without scores and calibration, with `averaged`: file names and SHA-256.
+    The training record is that of the first model without scores and calibration. Its `averaged` lists file names and
+    SHA-256.
     """
     paths = [find_model(model) for model in models]
     files = [load_model(path) for path in paths]
     first = files[0]
     for path, file in zip(paths[1:], files[1:], strict=True):
-        if found := _differences(first, file):
-            raise ModelFileError(f"{path} cannot be averaged with {paths[0]}: {found[0]}")
+        if difference := _difference(first, file):
+            raise ModelFileError(f"{path} cannot be averaged with {paths[0]}: {difference}")
     states = [(path, file.model.state_dict()) for path, file in zip(paths, files, strict=True)]
     first.model.load_state_dict(mean_weights(states))
     kept = {k: v for k, v in first.training.items() if not k.startswith(("dev_", "test_")) and k != "confidence"}
@@ -51,18 +52,14 @@ def average_models(models: Sequence[str | Path]) -> ModelFile:
     return ModelFile(first.model, first.tokenizer, first.normalizer, kept | {"averaged": averaged}, first.task)
 
 
-def _differences(first: ModelFile, other: ModelFile) -> list[str]:
-    """In which settings that matter for what weights mean two models differ, for people."""
+def _difference(first: ModelFile, other: ModelFile) -> str:
+    """The first difference between two models that changes what their weights mean; "" if there is none."""
     free = {f"model.{name}" for name in first.model_config.SHAPELESS}
     mine, theirs = _settings(first), _settings(other)
-    found = [
-        f"{name} is {mine.get(name)} in the one and {theirs.get(name)} in the other"
-        for name in {**mine, **theirs}
-        if name not in free and mine.get(name) != theirs.get(name)
-    ]
-    if first.tokenizer != other.tokenizer:
-        found.append("their tokenizers differ")
-    return found
+    for name in {**mine, **theirs}:
+        if name not in free and mine.get(name) != theirs.get(name):
+            return f"{name} is {mine.get(name)} in one and {theirs.get(name)} in the other"
+    return "" if first.tokenizer == other.tokenizer else "their tokenizers differ"
 
 
 def _settings(file: ModelFile) -> dict[str, Any]:

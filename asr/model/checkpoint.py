@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ ENGLISH = "english-14h"
 
 @dataclass(frozen=True)
 class BundledModel:
-    """A model that is part of the package, found by its name. `purpose` says what it is for, and what it is not."""
+    """A model that is part of the package, found by its name. `purpose` says what it is for and what it is not for."""
 
     name: str
     purpose: str
@@ -53,8 +54,7 @@ _MAX_HEADER_BYTES = 100_000_000  # the safetensors limit; a larger number means 
 class ModelFile:
     """A loaded model file. `training` is the free-form summary of the run that made it (WER, data, seed, versions).
 
-    `task` says what the model is for, by its name in `asr.training.tasks.TASKS`. The tokenizer of a classifier is its
-    LabelSet.
+    `task` is a name in `asr.training.tasks.TASKS`. The tokenizer of a classifier is its LabelSet.
     """
 
     model: AcousticModel
@@ -73,19 +73,19 @@ class ModelFile:
 
     @property
     def has_ctc(self) -> bool:
-        """Whether the output layer was trained with CTC, by the training record; where it says nothing, it was."""
+        """Whether the output layer was trained with CTC, by the training record; True if it does not say."""
         setting = self.training.get("config", {}).get("objectives", {"ctc": 1.0}).get("ctc", 0.0)
         return bool(setting.get("weight", 1.0) if isinstance(setting, dict) else setting)
 
     def need_ctc(self, what: str) -> None:
-        """Raise UsageError where the model cannot do `what`, because it was trained without CTC."""
+        """Raise UsageError if the model was trained without CTC, which `what` needs."""
         if not self.has_ctc:
             trained = ", ".join(self.training["config"]["objectives"])
             raise UsageError(f"the model was trained without CTC (objectives: {trained}), which {what} needs")
 
 
 def find_model(model: str | Path) -> Path:
-    """The file of a model given as a path or as the name of a bundled one; a file of that name comes first.
+    """The file of a model given as a path or as the name of a bundled model. A file of that name takes precedence.
 
     Raises ModelFileError for a bare name that is neither.
     """
@@ -96,7 +96,7 @@ def find_model(model: str | Path) -> Path:
         return BUNDLED[name].path
     if path.is_dir():
         return path
-    raise ModelFileError(f"{name}: no such file, and no model of that name is bundled (there is: {', '.join(BUNDLED)})")
+    raise ModelFileError(f"{name}: no such file, and no bundled model of that name (available: {', '.join(BUNDLED)})")
 
 
 def bundled_model(model: str | Path) -> BundledModel | None:
@@ -117,7 +117,7 @@ def save_model(
 ) -> Path:
     """Write `model` with its tokenizer, feature settings and training summary to one file, atomically.
 
-    `half` stores the weights in half the space, as float16; loading makes them float32 again. Raises ModelFileError for
+    `half` stores the weights as float16, in half the space; they are loaded as float32. Raises ModelFileError for
     weights that float16 cannot hold.
     """
     import torch
@@ -156,17 +156,17 @@ def save_model(
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The description in a model file, without loading a tensor: keys task (`ctc` in files from before there were
-    others), model, features, tokenizer (of a classifier: labels, label_counts, pooling), normalizer (with its version),
-    training.
+    """The description in a model file, read without loading tensors.
 
-    Raises ModelFileError, in one line, when the file is missing, is not a model of ours, or is of a newer format.
+    Keys: task (`ctc` in files from before there were others), model, features, tokenizer (of a classifier: labels,
+    label_counts, pooling), normalizer (with its version), training, and the shapes of the tensors. Raises
+    ModelFileError, in one line, if the file is missing, is not one of our models, or has a newer format.
     """
     path = find_model(path)
     try:
         size = path.stat().st_size
         if not (path.is_file() or path.is_dir()):
-            raise ModelFileError(f"{path}: a pipe cannot be a model, which is read in pieces: save it as a file")
+            raise ModelFileError(f"{path}: a model cannot be read from a pipe: save it as a file")
         with path.open("rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
             if not 0 < header_bytes <= min(_MAX_HEADER_BYTES, size - 8):
@@ -195,16 +195,24 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return description
 
 
+def parameter_count(description: dict[str, Any]) -> int:
+    """The number of a model's parameters. The running statistics of batch norm are tensors of the file, but no
+    parameters.
+    """
+    statistics = ("running_mean", "running_var")
+    return sum(math.prod(shape) for name, shape in description["tensors"].items() if not name.endswith(statistics))
+
+
 def check_task(path: str | Path, description: dict[str, Any], classifies: bool = False) -> None:
-    """Raise UsageError for a model that does not write texts or, with `classifies`, that does not name classes."""
+    """Raise UsageError for a classifier or, with `classifies`, for a recognizer."""
     is_classifier = description["task"] == CLASSIFICATION
     if is_classifier and not classifies:
         raise UsageError(
-            f"{path}: a classifier ({len(description['labels'])} classes), and this needs a recognizer; "
+            f"{path}: a classifier ({len(description['labels'])} classes), but this needs a recognizer; "
             "`asr transcribe` and `asr evaluate` take both"
         )
     if classifies and not is_classifier:
-        raise UsageError(f"{path}: a recognizer (task {description['task']}), and this needs a classifier")
+        raise UsageError(f"{path}: a recognizer (task {description['task']}), but this needs a classifier")
 
 
 def load_model(path: str | Path, device: str = "cpu") -> ModelFile:

@@ -1,4 +1,4 @@
-"""The classifier: the features and the encoder of an acoustic model, pooling over time, a linear layer over classes."""
+"""The classifier: features and encoder of an acoustic model, pooling over time, a linear layer over classes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from asr.model.encoders import Encoder
 from asr.model.padding import valid_frames
 from asr.text.tokenizer import LabelSet, Tokenizer
 
-ATTENTION_SIZE = 128  # hidden units of the scores
+ATTENTION_SIZE = 128  # hidden units of attention pooling
 
 
 class Pooling(nn.Module):
-    """States (batch, frames, width) and their lengths -> one vector (batch, width) for each utterance.
+    """States (batch, frames, width) and their lengths -> one vector (batch, width) per utterance, whatever the padding.
 
-    `mean`: over its frames. `attention`: their weighted mean, with weights softmax(v . tanh(W h)) (Yang et al. 2016,
-    "Hierarchical attention networks for document classification"). `last`: the state after the whole utterance was
-    read, which for the backward half of a bidirectional layer is that of the first frame. Padding has no part in it.
+    `mean` is the mean over frames. `attention` is a weighted mean with weights softmax(v . tanh(W h)) (Yang et al.,
+    2016, "Hierarchical attention networks for document classification"). `last` is the state after the whole utterance
+    was read: of the backward half of a bidirectional layer, that of the first frame.
     """
 
     def __init__(self, kind: Pool, encoder: Encoder) -> None:
@@ -32,7 +32,7 @@ class Pooling(nn.Module):
             self.score = nn.Sequential(*layers)
 
     def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
-        """A row of length 0 gives finite values that mean nothing."""
+        """A row of length 0 gives finite but meaningless values."""
         if self.kind == "last":
             place = (lengths - 1).clamp(min=0)[:, None, None].expand(-1, 1, states.size(2))
             last = states.gather(1, place)[:, 0]
@@ -49,15 +49,14 @@ class Pooling(nn.Module):
 
 
 class Classifier(AcousticModel):
-    """Names the class of an utterance: `outputs` has log-probabilities (batch, 1, classes), one frame for all of it."""
+    """Names the class of an utterance: `outputs` has log-probabilities (batch, 1, classes), one frame per utterance."""
 
     def __init__(self, config: ModelConfig, features: FeatureConfig, classes: int, pooling: Pool = "mean") -> None:
         super().__init__(config, features, classes)
         self.pooling = Pooling(pooling, self.encoder)
 
     def logits(self, states: Tensor, lengths: Tensor) -> Tensor:
-        logits: Tensor = self.output(self.pooling(states, lengths))
-        return logits[:, None]
+        return self.output(self.pooling(states, lengths))[:, None]
 
 
 def build_model(config: ModelConfig, features: FeatureConfig, symbols: Tokenizer, pooling: Pool) -> AcousticModel:

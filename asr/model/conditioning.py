@@ -1,4 +1,4 @@
-"""Self-conditioning: what the output layer would say of an inner layer is fed to the layers after it."""
+"""Self-conditioning: the CTC posteriors of inner layers are fed to the layers above."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from asr.types import ConfigError
 class SelfConditioning(nn.Module):
     """Adds a linear map of each frame's CTC posteriors to the output of some layers of an encoder.
 
-    Of a layer's output x, the next layer gets x + W softmax(V x + c), where V, c is the output layer of the model, or
-    one of its own for layers of another width than the states; layers of one width share all weights (Nozaki &
-    Komatsu, 2021, "Relaxing the conditional independence assumption of CTC-based ASR by conditioning on intermediate
-    predictions", arXiv 2104.02724). W needs no bias: posteriors sum to 1. `sizes` are the widths of all layers.
+    For a layer's output x, the next layer gets x + W softmax(V x + c) (Nozaki & Komatsu, 2021, "Relaxing the
+    conditional independence assumption of CTC-based ASR by conditioning on intermediate predictions", arXiv
+    2104.02724). V and c are the model's output layer, or a separate one for layers whose width is not that of the
+    states. Layers of the same width share all weights. W needs no bias: posteriors sum to 1. `sizes` are the widths of
+    all layers.
     """
 
     def __init__(self, layers: Sequence[int], sizes: Sequence[int], output_size: int, vocab_size: int) -> None:
@@ -28,18 +29,20 @@ class SelfConditioning(nn.Module):
         self.feedback = nn.ModuleDict({str(w): nn.Linear(vocab_size, w, bias=False) for w in widths})
 
     def forward(self, number: int, x: Tensor, output: nn.Module) -> Tensor:
-        """The output (batch, frames, width) of layer `number` as the next layer gets it; `output` is the model's."""
+        """The output (batch, frames, width) of layer `number` as the next layer gets it.
+
+        `output` is the model's output layer.
+        """
         if number not in self.layers:
             return x
         width = str(x.size(-1))
         head = dict(self.heads.items()).get(width, output)
-        changed: Tensor = x + self.feedback[width](torch.softmax(head(x), dim=-1))
-        return changed
+        return x + self.feedback[width](torch.softmax(head(x), dim=-1))
 
 
 def check_layers(layers: Sequence[int], last: int, where: str) -> None:
-    """Raises ConfigError for a layer that is not among 1 to `last`."""
+    """Raise ConfigError for a layer outside 1 to `last`."""
     for number in layers:
         if not 1 <= number <= last:
-            which = f"layers from 1 to {last}" if last > 0 else "no layer of this encoder"
-            raise ConfigError(f"{where}: layer {number} cannot be chosen: it takes {which}")
+            valid = f"valid are layers from 1 to {last}" if last > 0 else "this encoder has no valid layer"
+            raise ConfigError(f"{where}: layer {number} cannot be chosen: {valid}")

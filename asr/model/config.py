@@ -1,4 +1,4 @@
-"""The shape of an acoustic model, as it stands in recipes and in model files."""
+"""The shape of an acoustic model, as recipes and model files describe it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Pool = Literal["mean", "attention", "last"]
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """A recurrent decoder with attention (Chorowski et al., 2015), which the objective `attention` trains.
+    """A recurrent decoder with attention (Chorowski et al., 2015), trained by the objective `attention`.
 
-    `attention` chooses how states of the encoder are compared with the decoder's, in `attention_size` dimensions:
-    `location`, additive, sees where the attention was in the step before, through `location_channels` filters over
+    `attention` chooses how the states of encoder and decoder are compared, in `attention_size` dimensions: `location`
+    is additive, and sees the attention weights of the previous step through `location_channels` filters over
     `location_width` states (odd); `dot` is the scaled dot product. `dropout` acts on embeddings and before the output.
     """
 
@@ -44,11 +44,11 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """`encoder` names the encoder in the registry `asr.model.encoders.ENCODERS`; its options are a subclass of this.
+    """`encoder` names an encoder in `asr.model.encoders.ENCODERS`, whose options are a subclass of this class.
 
-    With `decoder`, the model has an attention decoder beside the CTC output layer. `SHAPELESS` names the options that
-    may change between models that share their weights. `self_conditioning` numbers layers, from 1, whose posteriors are
-    fed to the next layer (see `asr.model.conditioning`).
+    With `decoder`, the model has an attention decoder besides the CTC output layer. `self_conditioning` lists layers,
+    from 1, whose posteriors are fed to the next layer (see `asr.model.conditioning`). `SHAPELESS` names the options
+    that may differ between models that share weights.
     """
 
     SHAPELESS: ClassVar[tuple[str, ...]] = ()
@@ -59,29 +59,28 @@ class ModelConfig:
 
     @classmethod
     def chosen(cls, values: Mapping[str, Any], where: str) -> type[ModelConfig]:
-        """The dataclass that nested values are read into: that of their encoder (see `asr.config.from_dict`)."""
-        known = {options.encoder: options for options in _derived(ModelConfig)}
+        """The options of the encoder that `values` name (see `asr.config.from_dict`)."""
+        known = _by_encoder(ModelConfig)
         name = str(values.get("encoder", cls.encoder))
         if name not in known:
             raise ConfigError(f"{where}.encoder: no encoder '{name}'{nearest(name, known)}")
         return known[name]
 
-    @classmethod
-    def renamed(cls, values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-        """Nested values, as older recipes and model files have them, with the names that options have today."""
-        return values
+
+def _by_encoder(options: type[ModelConfig]) -> dict[str, type[ModelConfig]]:
+    """The subclasses of `options`, at any depth, by the name of their encoder."""
+    known: dict[str, type[ModelConfig]] = {}
+    for subclass in options.__subclasses__():
+        known |= {subclass.encoder: subclass} | _by_encoder(subclass)
+    return known
 
 
-def _derived(options: type[ModelConfig]) -> list[type[ModelConfig]]:
-    return [one for derived in options.__subclasses__() for one in (derived, *_derived(derived))]
-
-
-SUBSAMPLING = {"conv": (2, 4, 8), "vgg": (4,), "deepspeech2": (2, 4)}  # that each front end can do
+SUBSAMPLING = {"conv": (2, 4, 8), "vgg": (4,), "deepspeech2": (2, 4)}  # the factors that each front end supports
 
 
 @dataclass(frozen=True)
 class RecurrentConfig(ModelConfig):
-    """A convolutional front end, recurrent layers, and above them a linear layer over the vocabulary.
+    """A convolutional front end and recurrent layers, under a linear layer over the vocabulary.
 
     Front end
     - `frontend`: `conv`, strided convolutions (by 2, 4 or 8); `vgg` (by 4; its second block has twice
@@ -89,29 +88,28 @@ class RecurrentConfig(ModelConfig):
 
     Cells
     - `lstm` (Hochreiter & Schmidhuber, 1997), `gru` (Cho et al., 2014), `rnn` with tanh (Elman, 1990)
-    - `rnn-relu`: a plain RNN with ReLU whose recurrence begins as half the identity (Le et al., 2015)
+    - `rnn-relu`: a plain RNN with ReLU, whose recurrent matrix starts as half the identity (Le et al., 2015)
     - `ligru`: Light GRU, without reset gate, with ReLU and batch norm on its input (Ravanelli et al., 2018)
-    - `bidirectional`: two cells a layer, one of them backward in time (Schuster & Paliwal, 1997)
+    - `bidirectional`: two cells per layer, one of them backward in time (Schuster & Paliwal, 1997)
 
     Layers
-    - `projection` > 0: a linear layer of that width after the cells, which shrinks the input of the next layer (Sak et
+    - `projection` > 0: the width of a linear layer after the cells, which shrinks the input of the next layer (Sak et
       al., 2014)
-    - `norm`: of each layer's output and the first one's input: `layer` (Ba et al., 2016), `batch` over the valid frames
-      of all utterances (Ioffe & Szegedy, 2015; Amodei et al., 2016), or `none`
-    - `residual`: each layer's input is added to its output, through a linear layer where widths differ (He et al.,
-      2016)
-    - `time_reduction`: the layers, from 1, that read what is below them in pairs of frames (Chan et al., 2016)
-    - `lookahead`: frames of the future that a one-directional model sees, by a convolution over each channel above the
-      last layer (Wang et al., 2016)
+    - `norm` of each layer's output and of the first layer's input: `layer` (Ba et al., 2016), `batch` over the valid
+      frames of all utterances (Ioffe & Szegedy, 2015; Amodei et al., 2016), or `none`
+    - `residual`: adds each layer's input to its output, through a linear layer if widths differ (He et al., 2016)
+    - `time_reduction`: the layers, from 1, whose input frames are joined in pairs (Chan et al., 2016)
+    - `lookahead`: future frames that a unidirectional model sees, by a convolution over each channel above the last
+      layer (Wang et al., 2016)
 
-    Regularization, in training only but for zoneout
+    Regularization, in training only except for zoneout
     - `dropout` between layers, and `input_dropout` on the subsampled features (Srivastava et al., 2014)
     - `variational_dropout`: both drop the same channels in all frames of an utterance (Gal & Ghahramani, 2016)
-    - `weight_dropout`: share of recurrent weights that a step does without (Merity et al., 2018)
-    - `zoneout`: share of units that keep the value of the frame before (Krueger et al., 2017); evaluation mixes in that
-      share, so it is part of the model. A loop over frames: on a CPU 1.7 times the time of an LSTM, on a GPU more
-    - `layer_drop`: share of layers that an utterance goes around by the residual connection (Huang et al., 2016; Fan et
-      al., 2020)
+    - `weight_dropout`: share of recurrent weights dropped in a step (Merity et al., 2018)
+    - `zoneout`: share of units that keep their previous value (Krueger et al., 2017). Evaluation mixes in that share,
+      so it is part of the model. It needs a loop over frames: 1.7 times the time of an LSTM on a CPU, more on a GPU
+    - `layer_drop`: share of layers that an utterance skips by the residual connection (Huang et al., 2016; Fan et al.,
+      2020)
 
     On NVIDIA GPUs an LSTM is about three times faster in half precision (`trainer.precision=bf16-mixed`) where
     `hidden_size` is a multiple of 128 up to 1024. `projection`, and the first layer's input, which is
@@ -147,12 +145,12 @@ class RecurrentConfig(ModelConfig):
 
     @classmethod
     def renamed(cls, values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-        """Values from when there was only layer norm, as `layer_norm`, with its present name."""
+        """Values from when layer norm was the only norm, and its switch `layer_norm`."""
         if not isinstance(old := values.get("layer_norm"), bool):
             return values
         norm = "layer" if old else "none"
         if values.get("norm", norm) != norm:
-            raise ConfigError(f"{where}: layer_norm, the old name of norm, says '{norm}', norm '{values['norm']}'")
+            raise ConfigError(f"{where}: layer_norm (now norm) means '{norm}', but norm is '{values['norm']}'")
         return {"norm": norm} | {key: value for key, value in values.items() if key != "layer_norm"}
 
     def __post_init__(self) -> None:
@@ -172,19 +170,20 @@ class RecurrentConfig(ModelConfig):
         if self.lookahead < 0:
             raise ValueError(f"lookahead must be 0 (off) or a number of frames, found {self.lookahead}")
         if self.lookahead and self.bidirectional:
-            raise ValueError("lookahead is for one-directional models: set bidirectional to false")
+            raise ValueError("lookahead is for unidirectional models: set bidirectional to false")
         if self.layer_drop and not self.residual:
-            raise ValueError("layer_drop needs the connections around the layers: set residual to true")
+            raise ValueError("layer_drop needs residual connections: set residual to true")
         reduced = self.time_reduction
         if len(set(reduced)) < len(reduced) or not set(reduced) <= set(range(1, self.layers + 1)):
-            raise ValueError(f"time_reduction names layers from 1 to {self.layers}, each once, found {list(reduced)}")
+            raise ValueError(f"time_reduction takes layers from 1 to {self.layers}, each once, found {list(reduced)}")
 
 
 def described_options(options: Mapping[str, Any]) -> str:
-    """The encoder and its options, as a recipe or a model file has them, in one line."""
-    given = {n: v for n, v in options.items() if n not in ("encoder", "decoder") and v not in ([], ())}
-    rest = ", ".join(f"{name} {value}" for name, value in given.items())
-    text = f"{options.get('encoder', ModelConfig.encoder)}: {rest}"
+    """The encoder and its options in one line, without those that are off by default and were left off."""
+    encoder = options.get("encoder", ModelConfig.encoder)
+    defaults = _by_encoder(ModelConfig).get(encoder, ModelConfig)
+    shown = {k: v for k, v in options.items() if k not in ("encoder", "decoder") and (v or getattr(defaults, k, None))}
+    text = f"{encoder}: " + ", ".join(f"{name} {value}" for name, value in shown.items())
     if decoder := options.get("decoder"):
         text += "; attention decoder: " + ", ".join(f"{name} {value}" for name, value in decoder.items())
     return text

@@ -15,7 +15,7 @@ from asr.model.recurrent import RecurrentEncoder, RecurrentLayer
 
 @dataclass(frozen=True)
 class RecurrentConvolutionalConfig(RecurrentConfig):
-    """The options of `recurrent`, and `convolution_kernel`, an odd number of frames that each convolution looks at."""
+    """The options of `recurrent`, and `convolution_kernel`, the width of each convolution in frames (odd)."""
 
     encoder: str = "recurrent-convolutional"
     convolution_kernel: int = 15
@@ -29,7 +29,7 @@ class RecurrentConvolutionalConfig(RecurrentConfig):
 class ConvolutionModule(nn.Module):
     """Conformer's convolution module (Gulati et al., 2020, section 2.2), with a residual connection.
 
-    Its batch norm is a layer norm here, which is the same in training and use, and for every batch.
+    Layer norm replaces its batch norm, so that the output does not depend on the batch or on the training mode.
     """
 
     def __init__(self, width: int, kernel: int, dropout: float) -> None:
@@ -46,8 +46,7 @@ class ConvolutionModule(nn.Module):
         y = zero_padding(functional.glu(self.gated(self.norm(x))), lengths)
         y = self.depthwise(y.transpose(1, 2)).transpose(1, 2)
         y = self.pointwise(functional.silu(self.inner_norm(y)))
-        added: Tensor = x + self.dropout(y)
-        return added
+        return x + self.dropout(y)
 
 
 class ConvolvedLayer(nn.Module):
@@ -60,8 +59,7 @@ class ConvolvedLayer(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(batch, frames, input_size), lengths (batch,) -> (batch, frames, output_size)."""
-        convolved: Tensor = self.convolution(self.recurrent(x, lengths), lengths)
-        return convolved
+        return self.convolution(self.recurrent(x, lengths), lengths)
 
 
 class RecurrentConvolutionalEncoder(RecurrentEncoder):

@@ -1,4 +1,4 @@
-"""The attention decoder: encoder states and the tokens so far -> the probabilities of the next token."""
+"""The attention decoder: encoder states and the tokens so far -> probabilities of the next token."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch.nn import functional
 from asr.model.config import DecoderConfig
 from asr.model.padding import valid_frames
 
-EDGE = 0  # both the token before the first and the end after the last: the index of the CTC blank, which is no token
+EDGE = 0  # stands for the start before the first token and the end after the last; no token has CTC's blank index
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What a decoder reads: states (batch, frames, width), their keys (batch, frames, size), and which are valid.
+    """What a decoder attends to: states (batch, frames, width), keys (batch, frames, size), and which are valid.
 
-    One utterance (batch 1) may be read by any number of rows.
+    Any number of rows may read one utterance (batch 1).
     """
 
     states: Tensor
@@ -26,7 +26,7 @@ class Memory:
     valid: Tensor
 
     def products(self, queries: Tensor) -> Tensor:
-        """(rows, size) -> the dot product of each with every key of its row (rows, frames)."""
+        """(rows, size) -> the dot products of each row with its keys (rows, frames)."""
         return queries @ self.keys[0].T if len(self.keys) == 1 else (self.keys @ queries[:, :, None])[:, :, 0]
 
     def mix(self, weights: Tensor) -> Tensor:
@@ -37,9 +37,8 @@ class Memory:
 
 @dataclass(frozen=True)
 class DecoderState:
-    """Where a decoder is, for each row: the cells' states, a tuple per layer of (rows, hidden size); `context`
-    (rows, width), what it attended to; `weights` (rows, frames), where it did in the last step; `covered` (rows,
-    frames), the sum of the weights so far.
+    """The state of a decoder: the cells' states, a tuple of (rows, hidden size) per layer; the `context` (rows, width)
+    and attention `weights` (rows, frames) of the last step; `covered` (rows, frames), the sum of all weights so far.
     """
 
     cells: tuple[tuple[Tensor, ...], ...]
@@ -48,7 +47,7 @@ class DecoderState:
     covered: Tensor
 
     def rows(self, index: Tensor) -> DecoderState:
-        """The rows of these places (rows,)."""
+        """The rows at these indices (rows,)."""
         cells = tuple(tuple(part[index] for part in layer) for layer in self.cells)
         return DecoderState(cells, self.context[index], self.weights[index], self.covered[index])
 
@@ -56,10 +55,10 @@ class DecoderState:
 class AttentionDecoder(nn.Module):
     """An LSTM or GRU over the tokens so far, which attends to the encoder's states (Chan et al., 2016).
 
-    In each step, the embedding of the token before and the last context go into the cells, the upper one's state asks
-    for the next context, and both together give the next token. Scores against the states h_j are, with the query q of
-    the cells: w * tanh(W q + V h_j + U f_j), where f are the weights of the step before, convolved (location-aware,
-    Chorowski et al., 2015); or (W q) * (V h_j) / sqrt(size) (dot product). Padding never gets a weight.
+    In each step, the cells read the embedding of the previous token and the previous context. The state q of the top
+    cell queries the next context, and q and the context predict the next token. The score of a state h_j is
+    w * tanh(W q + V h_j + U f_j), where f are the convolved weights of the previous step (location-aware, Chorowski et
+    al., 2015), or (W q) * (V h_j) / sqrt(size) (dot product). Padding gets no weight.
 
     Index 0 of the vocabulary, CTC's blank, stands for the start as an input and for the end as an output.
     """
@@ -82,7 +81,7 @@ class AttentionDecoder(nn.Module):
         self.output = nn.Linear(config.hidden_size + states_size, vocab_size)
 
     def start(self, states: Tensor, lengths: Tensor) -> tuple[Memory, DecoderState]:
-        """Encoder states (batch, frames, width) and lengths (batch,) -> what `step` needs, before the first token."""
+        """Encoder states (batch, frames, width) and lengths (batch,) -> memory and initial state for `step`."""
         valid = valid_frames(lengths, states.size(1))
         memory = Memory(states, self.key(states), valid)
         parts = 2 if self.config.cell == "lstm" else 1
@@ -92,8 +91,8 @@ class AttentionDecoder(nn.Module):
         return memory, DecoderState(cells, torch.zeros_like(states[:, 0]), weights, torch.zeros_like(weights))
 
     def step(self, tokens: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, DecoderState]:
-        """The tokens (rows,) before this step, 0 the start -> log-probabilities (rows, vocab) float32 of the next one,
-        natural logarithm, 0 the end; and the state after it.
+        """The previous tokens (rows,), 0 at the start -> log-probabilities (rows, vocab) of the next ones, float32,
+        natural logarithm, in column 0 of the end; and the next state.
         """
         x = torch.cat([self.dropout(self.embedding(tokens)), state.context], dim=-1)
         cells: list[tuple[Tensor, ...]] = []
@@ -109,14 +108,14 @@ class AttentionDecoder(nn.Module):
         return log_probs, DecoderState(tuple(cells), context, weights, state.covered + weights)
 
     def _attend(self, query: Tensor, before: Tensor, memory: Memory) -> Tensor:
-        """(rows, hidden size) and the weights of the step before (rows, frames) -> the weights (rows, frames)."""
+        """Queries (rows, hidden size) and previous weights (rows, frames) -> weights (rows, frames)."""
         query = self.query(query)
         if self.config.attention == "dot":
             scores = memory.products(query) / query.size(1) ** 0.5
         else:
             located = self.located(self.location(before[:, None]).transpose(1, 2))
             scores = self.energy(torch.tanh(memory.keys + query[:, None] + located))[:, :, 0]
-        # The least number instead of -inf: a row without any frame, which fills up a batch, stays finite.
+        # The smallest number instead of -inf: rows without frames, which fill up a batch, stay finite.
         scores = scores.float().masked_fill(~memory.valid, torch.finfo(torch.float32).min)
         return torch.softmax(scores, dim=-1)
 
@@ -124,9 +123,9 @@ class AttentionDecoder(nn.Module):
         """Log-probabilities (batch, steps, vocab) float32 of what follows the start and each of `tokens`.
 
         states: (batch, frames, width) of the encoder, lengths: (batch,); tokens: (batch, steps - 1), padded with
-        anything in the vocabulary. A row does not depend on the others of the batch, nor on padding. The states of one
-        utterance (batch 1) may be read with several rows of tokens. With the probability `sampling`, a token is
-        replaced by one drawn from the log-probabilities of its place (scheduled sampling, Bengio et al., 2015).
+        anything in the vocabulary. A row depends neither on the other rows nor on padding. The states of one utterance
+        (batch 1) may be read with several rows of tokens. With probability `sampling`, a token is replaced by one
+        drawn from the decoder's own output (scheduled sampling, Bengio et al., 2015).
         """
         memory, state = self.start(states, lengths)
         if len(states) == 1 < len(tokens):
@@ -142,31 +141,31 @@ class AttentionDecoder(nn.Module):
         return torch.stack(outputs, dim=1)
 
     def log_likelihoods(self, states: Tensor, lengths: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
-        """ln P (batch,) of each row's first `counts` of `tokens` (batch, most) and of the end after them."""
+        """ln P (batch,) of the first `counts` (batch,) of each row of `tokens` (batch, longest), and of the end."""
         targets = with_end(tokens, counts)
         log_probs = self(states, lengths, tokens).gather(2, targets.clamp(min=0)[:, :, None])[:, :, 0]
         return log_probs.masked_fill(targets < 0, 0.0).sum(dim=1)
 
     @torch.no_grad()
     def greedy(self, states: Tensor, lengths: Tensor) -> list[list[int]]:
-        """The tokens of each row, always the most likely one next: at most as many as it has frames."""
+        """The tokens of each row by greedy decoding: at most as many as the row has frames."""
         memory, state = self.start(states, lengths)
         tokens = torch.full((len(states),), EDGE, device=states.device)
-        going = lengths > 0
-        found: list[Tensor] = []
+        running = lengths > 0
+        decoded: list[Tensor] = []
         for count in range(1, states.size(1) + 1):
             log_probs, state = self.step(tokens, state, memory)
-            tokens = torch.where(going, log_probs.argmax(dim=-1), EDGE)
-            found.append(tokens)
-            going = going & (tokens != EDGE) & (lengths > count)
-            if not going.any():
+            tokens = torch.where(running, log_probs.argmax(dim=-1), EDGE)
+            decoded.append(tokens)
+            running = running & (tokens != EDGE) & (lengths > count)
+            if not running.any():
                 break
-        rows = torch.stack(found, dim=1).tolist() if found else [[] for _ in states]
+        rows = torch.stack(decoded, dim=1).tolist() if decoded else [[] for _ in states]
         return [[token for token in row if token != EDGE] for row in rows]
 
 
 def with_end(tokens: Tensor, counts: Tensor, padding: int = -1) -> Tensor:
-    """Each row's first `counts` (batch,) of tokens (batch, most), the end, and then padding: (batch, most + 1)."""
+    """The first `counts` (batch,) of each row of tokens (batch, longest), the end, padding: (batch, longest + 1)."""
     place = torch.arange(tokens.size(1) + 1, device=tokens.device)[None, :]
     ends = torch.where(place == counts[:, None], EDGE, padding)
     return torch.where(place < counts[:, None], functional.pad(tokens, (0, 1)), ends)

@@ -1,14 +1,14 @@
-"""The front ends: convolutions that make fewer, wider frames of the features. `frontend` of an encoder chooses.
+"""The front ends, which turn features into fewer, wider frames by convolution. An encoder's `frontend` chooses one.
 
-Whatever lies beyond an utterance's own length is set to zero before each convolution and pooling, as the end of an
-unpadded utterance is padded with zeros: so padding never leaks into the states.
+Frames beyond an utterance's length are set to zero before each convolution and pooling, just as the convolution pads
+the end of an unpadded utterance with zeros, so that padding never leaks into the states.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,22 +20,28 @@ from asr.model.padding import valid_frames, zero_padding
 Length = TypeVar("Length", int, Tensor)
 
 
-class FrontEnd(Protocol):
-    """An `nn.Module` made by `FrontEndClass(n_mels, factor, channels)`."""
+class FrontEnd(nn.Module):
+    """A front end, made by `FrontEndClass(n_mels, factor, channels)`."""
 
     output_size: int
     reach: tuple[int, int]  # output frame t depends on feature frames t * factor - reach[0] to t * factor + reach[1]
 
-    def __call__(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, frames, mels), (batch,) -> (batch, ceil(frames / factor), output_size), (batch,)."""
+        x, lengths = self.convolve(_masked(features.unsqueeze(1), lengths), lengths)
+        return x.transpose(1, 2).flatten(2), lengths
+
+    def convolve(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, 1, frames, mels), (batch,) -> (batch, channels, ceil(frames / factor), bins), (batch,)."""
+        raise NotImplementedError
 
 
 def subsampled_length(frames: Length, factor: int) -> Length:
-    """How many of `frames` (int or tensor) subsampling by `factor`, a power of 2, leaves: what is left over counts."""
+    """`frames` (int or tensor) after subsampling by `factor`, a power of 2, rounded up."""
     return (frames + factor - 1) // factor
 
 
-class ConvSubsampling(nn.Module):
+class ConvSubsampling(FrontEnd):
     """log2(factor) layers of Conv2d(kernel 3, stride 2) + ReLU."""
 
     def __init__(self, n_mels: int, factor: int, channels: int) -> None:
@@ -49,18 +55,16 @@ class ConvSubsampling(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.output_size = channels * bins
 
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """See `FrontEnd`."""
-        x = _masked(features.unsqueeze(1), lengths)
+    def convolve(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         for layer in self.layers:
             lengths = (lengths + 1) // 2
             x = _masked(torch.relu(layer(x)), lengths)
-        return _frames(x), lengths
+        return x, lengths
 
 
-class VGG(nn.Module):
-    """Two blocks of two 3x3 convolutions with ReLU and a max pooling of 2x2 (Hori et al., 2017, after Simonyan &
-    Zisserman, 2014), the second with twice the channels; what pooling leaves over counts, as in ESPnet's VGG2L.
+class VGG(FrontEnd):
+    """Two blocks of two 3x3 convolutions with ReLU and 2x2 max pooling (Hori et al., 2017, after Simonyan & Zisserman,
+    2014), the second with twice the channels. Pooling rounds lengths up, as in ESPnet's VGG2L.
     """
 
     def __init__(self, n_mels: int, factor: int, channels: int) -> None:
@@ -74,20 +78,18 @@ class VGG(nn.Module):
         )
         self.output_size = widths[-1] * ((n_mels + 3) // 4)
 
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """See `FrontEnd`."""
-        x = _masked(features.unsqueeze(1), lengths)
+    def convolve(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         for number, layer in enumerate(self.layers):
             x = _masked(torch.relu(layer(x)), lengths)
-            if number % 2:  # nothing is below 0, so the zeros in the padding never win
+            if number % 2:  # no value is below 0, so zeros in the padding never win
                 x = functional.max_pool2d(x, 2, ceil_mode=True)
                 lengths = (lengths + 1) // 2
-        return _frames(x), lengths
+        return x, lengths
 
 
-class DeepSpeech2(nn.Module):
+class DeepSpeech2(FrontEnd):
     """Convolutions of 41 bins x 11 frames, strides 2 x 2, and of 21 x 11, strides 2 x factor / 2, each with batch norm
-    and clipped ReLU (Amodei et al., 2016, "Deep Speech 2"; factor 2 is theirs).
+    and clipped ReLU (Amodei et al., 2016, "Deep Speech 2", which has factor 2).
     """
 
     def __init__(self, n_mels: int, factor: int, channels: int) -> None:
@@ -95,27 +97,22 @@ class DeepSpeech2(nn.Module):
         if factor not in (2, 4):
             raise ValueError(f"the convolutions of Deep Speech 2 subsample by 2 or 4, not by {factor}")
         self.reach = (15, 15)
-        self.layers = nn.ModuleList(
-            [
-                nn.Conv2d(1, channels, (11, 41), stride=(2, 2), padding=(5, 20), bias=False),
-                nn.Conv2d(channels, channels, (11, 21), stride=(factor // 2, 2), padding=(5, 10), bias=False),
-            ]
-        )
+        first = nn.Conv2d(1, channels, (11, 41), stride=(2, 2), padding=(5, 20), bias=False)
+        second = nn.Conv2d(channels, channels, (11, 21), stride=(factor // 2, 2), padding=(5, 10), bias=False)
+        self.layers = nn.ModuleList([first, second])
         self.norms = nn.ModuleList(MaskedBatchNorm(channels) for _ in self.layers)
         self.time_strides = (2, factor // 2)
         self.output_size = channels * ((n_mels + 3) // 4)
 
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """See `FrontEnd`."""
-        x = _masked(features.unsqueeze(1), lengths)
+    def convolve(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         for layer, norm, stride in zip(self.layers, self.norms, self.time_strides, strict=True):
             lengths = subsampled_length(lengths, stride)
             x = layer(x).permute(0, 2, 3, 1)
             _, frames, bins, _ = x.shape
-            valid = valid_frames(lengths, frames).repeat_interleave(bins, dim=1)  # of each bin of each frame
+            valid = valid_frames(lengths, frames).repeat_interleave(bins, dim=1)  # one value per bin and frame
             x = norm(x.flatten(1, 2), valid).unflatten(1, (frames, bins)).permute(0, 3, 1, 2)
             x = _masked(functional.hardtanh(x, 0.0, 20.0), lengths)
-        return _frames(x), lengths
+        return x, lengths
 
 
 FRONT_ENDS: dict[str, Callable[[int, int, int], FrontEnd]] = {
@@ -128,8 +125,3 @@ FRONT_ENDS: dict[str, Callable[[int, int, int], FrontEnd]] = {
 def _masked(x: Tensor, lengths: Tensor) -> Tensor:
     """(batch, channels, frames, bins) with zeros beyond each length."""
     return zero_padding(x.transpose(1, 2), lengths).transpose(1, 2)
-
-
-def _frames(x: Tensor) -> Tensor:
-    """(batch, channels, frames, bins) -> (batch, frames, channels * bins)."""
-    return x.transpose(1, 2).flatten(2)

@@ -1,4 +1,4 @@
-"""Batches of padded utterances: masks of what is valid, zeros in the padding, reversal within lengths."""
+"""Padded batches: masks of valid frames, zeros in the padding, reversal within lengths."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ def valid_frames(lengths: Tensor, frames: int) -> Tensor:
 
 
 def zero_padding(x: Tensor, lengths: Tensor) -> Tensor:
-    """(batch, frames, ...) with zeros beyond each length; what lies there may be NaN."""
+    """(batch, frames, ...) with zeros beyond each length, even where `x` is NaN."""
     mask = valid_frames(lengths, x.size(1))
     return x.masked_fill(~mask.reshape(*mask.shape, *[1] * (x.dim() - 2)), 0.0)
 
 
 def reversal_index(lengths: Tensor, frames: int) -> Tensor:
-    """Index (batch, frames) that reverses each sequence within its own length and leaves the padding in place.
+    """Index (batch, frames) that reverses each sequence within its length and leaves the padding in place.
 
-    It is its own inverse: gathering twice restores the original.
+    It is its own inverse.
     """
     steps = torch.arange(frames, device=lengths.device)[None, :]
     last = lengths[:, None] - 1
@@ -28,5 +28,5 @@ def reversal_index(lengths: Tensor, frames: int) -> Tensor:
 
 
 def reverse_within_length(sequence: Tensor, index: Tensor) -> Tensor:
-    """(batch, frames, channels) -> the same, each utterance reversed within its own length."""
+    """(batch, frames, channels) -> the same, with each utterance reversed by its `reversal_index`."""
     return sequence.gather(1, index[:, :, None].expand(-1, -1, sequence.size(2)))

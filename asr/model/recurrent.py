@@ -1,4 +1,4 @@
-"""The recurrent encoder. Bidirectional without packing: exact, and several times faster than packed cells on CPU."""
+"""The recurrent encoder. It is bidirectional without packing: exact, and several times faster than packing on a CPU."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from asr.model.padding import reversal_index, reverse_within_length, valid_frame
 from asr.model.shapes import WIDEST, fast_width
 from asr.types import ConfigError
 
-# Sees, and may change, the output of a layer: its number, from 1, (batch, frames, width), lengths (batch,).
+# Gets the number of a layer, from 1, its output (batch, frames, width) and lengths (batch,); returns the new output.
 AfterLayer = Callable[[int, Tensor, Tensor], Tensor]
 
 
 class Dropout(nn.Dropout):
-    """Dropout of single values, or `locked`: of the same channels in all frames of an utterance."""
+    """Dropout of single values or, if `locked`, of the same channels in all frames of an utterance."""
 
     def __init__(self, p: float, locked: bool) -> None:
         super().__init__(p)
@@ -36,16 +36,16 @@ class Dropout(nn.Dropout):
 
 
 class RecurrentLayer(nn.Module):
-    """One recurrent layer: cell(s), optional projection, norm, dropout, and optionally a connection around all of it.
+    """One recurrent layer: cell(s), optional projection, norm, dropout, and an optional residual connection around it.
 
-    A bidirectional layer is two one-directional cells, of which the backward one reads each utterance reversed within
-    its own length. A one-directional cell never lets padding reach the frames before it, so the result equals that of
-    `pack_padded_sequence`, while PyTorch can use oneDNN's fused LSTM, which packed input rules out.
+    A bidirectional layer is two unidirectional cells, of which the backward one reads each utterance reversed within
+    its length. Padding at the end never reaches the frames before it, so the result equals that of
+    `pack_padded_sequence`, while PyTorch can use oneDNN's fused LSTM, which does not take packed input.
 
-    The residual connection adds the layer's input, through a linear layer where the widths differ (He et al., 2016).
-    Layer drop leaves the connection alone for some utterances of a batch, and scales the rest of the layer up for the
-    others, so that evaluation, with all layers, is the expectation (Huang et al., 2016; Fan et al., 2020, do not
-    scale). It draws for each utterance rather than each batch, as all parameters need a gradient under DDP.
+    The residual connection adds the layer's input, through a linear layer if the widths differ (He et al., 2016). Layer
+    drop keeps only that connection for some utterances of a batch, and scales the layer up for the others, so that
+    evaluation with all layers is the expectation (Huang et al., 2016; Fan et al., 2020, do not scale). It draws per
+    utterance rather than per batch because under DDP every parameter needs a gradient.
     """
 
     def __init__(self, config: RecurrentConfig, input_size: int) -> None:
@@ -53,7 +53,7 @@ class RecurrentLayer(nn.Module):
         cell = CELLS[config.cell]
         self.forward_cell = cell(input_size, config.hidden_size)
         self.backward_cell = cell(input_size, config.hidden_size) if config.bidirectional else None
-        self.hidden = nn.Identity()  # shows the states of the cells to whoever hooks it
+        self.hidden = nn.Identity()  # gives forward hooks the states of the cells
         width = config.hidden_size * (2 if config.bidirectional else 1)
         self.projection = nn.Linear(width, config.projection) if config.projection else None
         self.output_size = config.projection or width
@@ -77,7 +77,7 @@ class RecurrentLayer(nn.Module):
         return self.after_cells(self.hidden(out), x, valid)
 
     def after_cells(self, out: Tensor, x: Tensor, valid: Tensor) -> Tensor:
-        """What the layer makes of its cells' states `out` over its input `x`, (batch, frames, width) both."""
+        """The layer's output from its cells' states `out` and its input `x`, both (batch, frames, width)."""
         if self.projection is not None:
             out = self.projection(out)
         out = self.dropout(normalized(self.norm, out, valid))
@@ -85,27 +85,25 @@ class RecurrentLayer(nn.Module):
             return out
         if self.layer_drop:
             out = out * functional.dropout(out.new_ones(len(out), 1, 1), self.layer_drop, self.training)
-        around: Tensor = self.skip(x)
-        return around + out
+        return self.skip(x) + out
 
 
 def build_norm(kind: str, width: int) -> nn.LayerNorm | MaskedBatchNorm | None:
-    """The norm that `model.norm` names."""
+    """The norm of the kind that `model.norm` names."""
     return {"layer": nn.LayerNorm, "batch": MaskedBatchNorm}[kind](width) if kind != "none" else None
 
 
 def normalized(norm: nn.LayerNorm | MaskedBatchNorm | None, x: Tensor, valid: Tensor) -> Tensor:
     """(batch, frames, width), mask (batch, frames) of valid frames -> the same shape."""
-    if norm is None:
-        return x
-    out: Tensor = norm(x, valid) if isinstance(norm, MaskedBatchNorm) else norm(x)
-    return out
+    if isinstance(norm, MaskedBatchNorm):
+        return norm(x, valid)
+    return x if norm is None else norm(x)
 
 
 class Lookahead(nn.Module):
-    """Row convolution (Wang et al., 2016): each channel of a state is a weighted sum over it and the next `frames`.
+    """Row convolution (Wang et al., 2016): a weighted sum of each channel over a frame and the next `frames`.
 
-    It begins as the identity. Frames beyond an utterance's length are zeros to it.
+    It starts as the identity. Frames beyond an utterance's length count as zeros.
     """
 
     def __init__(self, width: int, frames: int) -> None:
@@ -120,9 +118,9 @@ class Lookahead(nn.Module):
 
 
 def join_pairs(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Frames in pairs side by side: (batch, frames, width), (batch,) -> (batch, ceil(frames / 2), 2 * width), (batch,).
+    """Join frames in pairs: (batch, frames, width), (batch,) -> (batch, ceil(frames / 2), 2 * width), (batch,).
 
-    What lies beyond an utterance's length is zero, so an odd last frame is joined to zeros.
+    An odd last frame is joined to zeros.
     """
     x = functional.pad(zero_padding(x, lengths), (0, 0, 0, x.size(1) % 2))
     return x.reshape(len(x), x.size(1) // 2, 2 * x.size(2)), (lengths + 1) // 2
@@ -152,7 +150,7 @@ class RecurrentEncoder(nn.Module):
         self.config, self.n_mels = config, n_mels
 
     def output_length(self, frames: int) -> int:
-        """States made of `frames` feature frames."""
+        """The number of states for `frames` feature frames."""
         return subsampled_length(frames, self.stride)
 
     def initialize(self) -> None:
@@ -161,19 +159,19 @@ class RecurrentEncoder(nn.Module):
             initialize(name, parameter, self.config.cell)
 
     def slow_shapes(self, precision: str) -> list[str]:
-        """What cuDNN has no fast kernels for in training with that Lightning precision, with the cost, each in a line.
+        """A line for each option without fast cuDNN kernels in training with this Lightning precision, with its cost.
 
-        The factors are those of `asr.model.shapes`.
+        The factors were measured for `asr.model.shapes`.
         """
         cell, hidden, projection = self.config.cell, self.config.hidden_size, self.config.projection
         single = precision.startswith(("32", "64"))
         where = "on this GPU with trainer.precision=bf16-mixed" if single else "on this GPU"
         if self.config.zoneout or cell == "ligru":
             name = "zoneout" if self.config.zoneout else "cell ligru"
-            return [f"{name}: a loop over frames, which has no fast kernels on GPUs"]
+            return [f"{name}: a loop over frames, for which GPUs have no fast kernel"]
         if cell != "lstm":
             return [f"cell {cell}: about 3 times slower than lstm {where}"] if cell == "gru" else []
-        lines = ["float32 never gets the fast LSTM kernels: set trainer.precision=bf16-mixed"] if single else []
+        lines = ["float32 has no fast LSTM kernels: set trainer.precision=bf16-mixed"] if single else []
         if hidden != (better := fast_width(hidden, WIDEST)):
             lines.append(f"hidden_size {hidden}: about 3 times slower than {better} {where}")
         if projection != (better := fast_width(projection)):
@@ -181,10 +179,9 @@ class RecurrentEncoder(nn.Module):
         width = self.subsampling.output_size * (2 if 1 in self.config.time_reduction else 1)
         if width != (better := fast_width(width)):
             channels = self.config.subsampling_channels
-            product = f"{channels} x {width // channels} = {width}"
             lines.append(
-                f"subsampling_channels {channels}: the first layer's input, {product}, "
-                f"makes it up to a third slower than {better} would {where}"
+                f"subsampling_channels {channels}: the first layer, whose input is {channels} x {width // channels} = "
+                f"{width} wide, is up to a third slower than with {better} {where}"
             )
         return lines
 
@@ -193,7 +190,7 @@ class RecurrentEncoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Features (batch, frames, mels), lengths (batch,) -> states (batch, ceil(frames / stride), width), lengths.
 
-        `after_layer`: see `asr.model.encoders`.
+        `after_layer`: see `asr.model.encoders.Encoder`.
         """
         x, lengths = self.front(features, lengths)
         for number, layer in enumerate(self.layers, 1):
@@ -207,13 +204,13 @@ class RecurrentEncoder(nn.Module):
         return x, lengths
 
     def front(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """What the first layer reads, (batch, frames', width), and its lengths."""
+        """The input of the first layer (batch, frames', width), and its lengths."""
         x, lengths = self.subsampling(features, lengths)
         x = normalized(self.input_norm, x, valid_frames(lengths, x.size(1)))
         return self.input_dropout(x), lengths
 
     def stream(self, after_layer: AfterLayer | None = None) -> EncoderStream:
-        """The states of one utterance while its features come. Raises ConfigError if the layers do not allow it."""
+        """The states of one utterance while its features arrive. Raises ConfigError if the layers do not allow it."""
         config = self.config
         whole = config.bidirectional or config.time_reduction or config.zoneout or config.cell == "ligru"
         if whole or any(type(layer) is not RecurrentLayer for layer in self.layers):
@@ -225,7 +222,7 @@ class RecurrentEncoder(nn.Module):
 
 
 def front_stream(encoder: RecurrentEncoder) -> Blockwise:
-    """What an encoder's front end makes of one utterance while its features (frames, mels) come."""
+    """An encoder's front end over one utterance while its features (frames, mels) arrive."""
 
     def front(features: Tensor) -> Tensor:
         return encoder.front(features[None], _length(features))[0][0]
@@ -235,7 +232,7 @@ def front_stream(encoder: RecurrentEncoder) -> Blockwise:
 
 
 class CausalStream:
-    """Layers in one direction, with what their cells remember, and a look-ahead over them; see `EncoderStream`."""
+    """Unidirectional layers with the states of their cells, and an optional look-ahead; see `EncoderStream`."""
 
     def __init__(self, encoder: RecurrentEncoder, after_layer: AfterLayer | None) -> None:
         self.layers, self.after_layer, self.width = encoder.layers, after_layer, encoder.output_size

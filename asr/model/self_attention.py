@@ -15,10 +15,10 @@ from asr.model.recurrent import RecurrentEncoder
 
 @dataclass(frozen=True)
 class RecurrentAttentionConfig(RecurrentConfig):
-    """The options of `recurrent`, and of `attention_layers` of self-attention above, with `attention_heads` each.
+    """The options of `recurrent`, and of the self-attention layers above: their number, heads and feed-forward width.
 
-    They are as wide as the recurrent layers, and inside as wide as `feed_forward`. Memory may grow with the square of
-    an utterance's frames; windows bound the frames of long recordings.
+    They are as wide as the recurrent layers. Memory may grow with the square of an utterance's frames; long recordings
+    are decoded in windows.
     """
 
     encoder: str = "recurrent-attention"
@@ -42,8 +42,8 @@ class RecurrentAttentionConfig(RecurrentConfig):
 def rotate(x: Tensor) -> Tensor:
     """Rotary positions (Su et al., 2021, "RoFormer", arXiv 2104.09864) of queries or keys (..., frames, size).
 
-    Pairs of values are rotated by the frame's number times a frequency of their own, so that the product of a query and
-    a key depends on the distance of their frames alone.
+    Each pair of values is rotated by the frame number times the pair's frequency, so that the product of a query and a
+    key depends only on the distance between their frames.
     """
     half = x.size(-1) // 2
     frequencies = 10000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
@@ -77,7 +77,7 @@ class AttentionLayer(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(batch, frames, width), lengths (batch,) -> the same shape."""
         batch, frames, width = x.shape
-        valid = valid_frames(lengths.clamp(min=1), frames)  # softmax over nothing, in a row of length 0, would be NaN
+        valid = valid_frames(lengths.clamp(min=1), frames)  # in a row of length 0, softmax over no frames would be NaN
         queries, keys, values = self._split(x)
         mixed = functional.scaled_dot_product_attention(
             queries,
@@ -88,17 +88,16 @@ class AttentionLayer(nn.Module):
         )
         x = x + self.dropout(self.mixed(mixed.transpose(1, 2).reshape(batch, frames, width)))
         x = x + self.dropout(self.feed_forward(x))
-        normed: Tensor = self.last_norm(x)
-        return normed
+        return self.last_norm(x)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys, rotated, and values (batch, heads, frames, size)."""
+        """Rotated queries and keys, and values (batch, heads, frames, size)."""
         split = self.queries_keys_values(self.norm(x)).reshape(*x.shape[:2], 3 * self.heads, -1)
         queries, keys, values = split.transpose(1, 2).chunk(3, dim=1)
         return rotate(queries), rotate(keys), values
 
     def weights(self, x: Tensor) -> Tensor:
-        """Where each frame of one utterance (1, frames, width) attends to: (heads, frames, frames), rows of sum 1."""
+        """The attention weights of one utterance (1, frames, width): (heads, frames, frames), rows sum to 1."""
         queries, keys, _ = self._split(x)
         products = queries @ keys.transpose(-1, -2) / queries.size(-1) ** 0.5
         return torch.softmax(products.float(), dim=-1)[0]

@@ -1,4 +1,4 @@
-"""An acoustic model over an utterance that is still being spoken: samples in blocks -> log-probabilities."""
+"""An acoustic model on an utterance that is still being spoken: blocks of samples -> log-probabilities."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class AcousticStream:
             use(stream.feed(block))
         use(stream.finish())
 
-    Raises ConfigError for a model that needs whole utterances: its encoder cannot stream, or its features are
-    normalized over the utterance. Memory and latency are bounded, whatever the length.
+    Raises ConfigError for a model that needs whole utterances, because its encoder cannot stream or its features are
+    normalized over the utterance. Memory and latency do not grow with the length.
     """
 
     def __init__(self, model: AcousticModel) -> None:
@@ -33,13 +33,12 @@ class AcousticStream:
                 "features that are normalized over the utterance cannot stream: train with features.normalize=none"
             )
         config, half = model.feature_config, model.features.fft_size // 2
-        reach = (half + 1, half)  # and 1 for pre-emphasis
+        reach = (half + 1, half)  # 1 more for pre-emphasis
         nothing = model.output.weight.new_zeros(0)
         self.features = Blockwise(self._features, config.hop_samples, reach, nothing, config.n_mels)
 
     def _after_layer(self, number: int, x: Tensor, lengths: Tensor) -> Tensor:
-        changed: Tensor = self.model.conditioning(number, x, self.model.output)
-        return changed
+        return self.model.conditioning(number, x, self.model.output)
 
     def _features(self, samples: Tensor) -> Tensor:
         return self.model.features(samples[None], torch.tensor([len(samples)]))[0][0]
@@ -52,7 +51,7 @@ class AcousticStream:
 
     @torch.inference_mode()
     def finish(self) -> Tensor:
-        """The rest of the log-probabilities (frames, vocab)."""
+        """The remaining log-probabilities (frames, vocab)."""
         states = [self.encoder.feed(self.features.finish()), self.encoder.finish()]
         return self._log_probs(torch.cat(states))
 

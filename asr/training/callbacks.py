@@ -1,4 +1,4 @@
-"""Around the training steps: averaging, what is reported, and checkpoints after validations and before an end."""
+"""Lightning callbacks: weight averaging, reports, and checkpoints after validations and before a stop."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from asr.training.tasks import Task, format_parts, format_rates
 
 
 class MovingAverage(WeightAveraging):
-    """Exponential moving average of the weights; validation, selection and the model file use it.
+    """Exponential moving average of the weights, used for validation, selection and the model file.
 
-    The running statistics of batch norm are averaged like the weights: those of the present weights would not fit.
+    The running statistics of batch norm are averaged like the weights: those of the current weights would not fit.
     The decay rises as (1 + n) / (10 + n), so that the random initial weights are forgotten within the first steps.
-    Lightning's own keeps the average where the model was before the run, on the CPU, and so copies all weights from the
-    GPU in every step; this one keeps it on the device of the run.
+    Lightning's callback keeps the average on the CPU, where the model was before the run, and so copies all weights
+    from the GPU in every step; this one keeps it on the device of the run.
     """
 
     def __init__(self, decay: float) -> None:
@@ -33,7 +33,7 @@ class MovingAverage(WeightAveraging):
 
     @property
     def state_key(self) -> str:
-        """Its state in checkpoints has the name of Lightning's own, which wrote the older ones."""
+        """The key in checkpoints is that of Lightning's callback, which wrote the older ones."""
         return WeightAveraging.__qualname__
 
     @property
@@ -68,18 +68,17 @@ class MovingAverage(WeightAveraging):
 
 
 class DataWait(Callback):
-    """Logs the share of an epoch's time spent waiting for data, and says what to do when it is large."""
+    """Logs the share of an epoch spent waiting for data, and gives advice if it is large."""
 
     def __init__(self, warn_above: float = 0.3) -> None:
         self.warn_above, self.warned = warn_above, False
         self._waited = self._worked = self._mark = 0.0  # seconds
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._mark = time.perf_counter()  # an epoch that is resumed in its middle has no start
-
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._waited = self._worked = 0.0
         self._mark = time.perf_counter()
+
+    on_train_start = on_train_epoch_start  # an epoch that is resumed in its middle has no other start
 
     def on_train_batch_start(self, *arguments: Any, **options: Any) -> None:
         self._waited += self._lap()
@@ -108,7 +107,7 @@ class DataWait(Callback):
 
 
 class EpochReport(Callback):
-    """One line per epoch on stderr, a bar within the epoch on a terminal, and the all-blank plateau explained."""
+    """Prints a line per epoch to stderr, shows a progress bar on a terminal, and explains the all-blank plateau."""
 
     def __init__(self, task: Task, blank_plateau_epochs: int) -> None:
         self.task, self.blank_plateau_epochs = task, blank_plateau_epochs
@@ -117,7 +116,7 @@ class EpochReport(Callback):
         self._warned = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._started = time.monotonic()  # an epoch that is resumed in its middle has no start
+        self._started = time.monotonic()  # an epoch that is resumed in its middle has no other start
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started = time.monotonic()
@@ -135,11 +134,12 @@ class EpochReport(Callback):
             if batch_idx % 10 == 0:  # reading the loss waits for the GPU
                 self._bar.set_postfix(loss=f"{float(outputs['loss']):.3f}", refresh=False)
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._close_bar()
+    def _close_bar(self, *arguments: Any, **options: Any) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._close_bar()
+    on_validation_start = on_exception = _close_bar
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close_bar()
@@ -148,13 +148,10 @@ class EpochReport(Callback):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         epoch = trainer.current_epoch + 1
         parts = [f"epoch {epoch:3d}", f"step {trainer.global_step:6d}"]
-        if "train/loss_epoch" in metrics:
-            parts.append(f"loss {metrics['train/loss_epoch']:.3f}")
-        if "dev/loss" in metrics:
-            parts.append(f"dev loss {metrics['dev/loss']:.3f}")
+        losses = {"loss": "train/loss_epoch", "dev loss": "dev/loss"}
+        parts += [f"{label} {metrics[name]:.3f}" for label, name in losses.items() if name in metrics]
         if self.task.monitor in metrics:
-            parts.append(format_rates(self.task, metrics, width=7))
-            parts += [by_manifest] if (by_manifest := format_parts(self.task, metrics)) else []
+            parts += filter(None, [format_rates(self.task, metrics, width=7), format_parts(self.task, metrics)])
         if "train/blank_share" in metrics:
             parts.append(f"blank {metrics['train/blank_share']:4.0%}")
         rate = trainer.optimizers[0].param_groups[0]["lr"]
@@ -177,21 +174,17 @@ class EpochReport(Callback):
                 "try a lower optimizer.lr, more optimizer.warmup_steps, less augmentation, or more data"
             )
 
-    def _close_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
-
-AGREE_BATCHES = 5  # ranks that ask each other wait for each other, so they do so about every 5 batches
+AGREE_BATCHES = 5  # ranks synchronize to agree on signals, so they do it only about every 5 batches
 
 
 class SaveOnInterrupt(Callback):
-    """Writes `last.ckpt` at a step boundary when a signal has come, and every `minutes`; after a signal the run stops.
+    """Writes `last.ckpt` between steps after a signal, which ends the run, and every `minutes`.
 
-    A signal inside a step must wait for its end: only there are weights, optimizer and position consistent. After the
-    last step of an epoch the validation comes first, or no run would ever see it, and the first step after that. All
-    ranks agree on it, so that none is left waiting in a collective, and only where all are alike: every `every` steps.
+    A signal within a step waits for its end, when weights, optimizer and position are consistent. After the last step
+    of an epoch it also waits for the validation and the first step after it; otherwise a validation that is always
+    interrupted would never be completed. All ranks agree, so that none is left waiting in a collective, and do so only
+    every `every` steps, when all have the same weights.
     """
 
     def __init__(self, directory: Path, minutes: float, signals: Signals, every: int = 1) -> None:
@@ -203,18 +196,15 @@ class SaveOnInterrupt(Callback):
         trainer.save_checkpoint(self.directory / LAST)
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._saved_at = time.monotonic()
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for number in self.signals.handled:  # Lightning's handlers end a run on SIGTERM without saving, with status 0
+            signal.signal(number, self.signals.receive)
 
-    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._replace_handlers()
+    on_sanity_check_start = on_train_start
 
     def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if received := self._agreed(trainer, pl_module)[0]:
-            raise Interrupted(received)  # nothing was learned since the start
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._replace_handlers()
+            raise Interrupted(received)  # nothing has been learned yet
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -236,7 +226,7 @@ class SaveOnInterrupt(Callback):
             self.save(trainer)
 
     def _agreed(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[int, bool]:
-        """The signal that some rank has received, or 0, and whether it is time to save."""
+        """The signal that any rank has received, or 0, and whether it is time to save."""
         due = time.monotonic() - self._saved_at > self.minutes * 60
         if trainer.world_size == 1:
             return self.signals.received, due
@@ -244,17 +234,12 @@ class SaveOnInterrupt(Callback):
         state = trainer.strategy.reduce(state, reduce_op="max")
         return int(state[0]), bool(state[1])
 
-    def _replace_handlers(self) -> None:
-        """Put our handlers in the place of Lightning's, which end a run on SIGTERM without saving, with status 0."""
-        for number in self.signals.handled:
-            signal.signal(number, self.signals.receive)
-
 
 class KeepBest(ModelCheckpoint):
-    """Keeps the best checkpoints, and then writes `last.ckpt`, a real file, after every validation.
+    """Keeps the best checkpoints, and then writes `last.ckpt` after every validation.
 
-    Lightning's `save_last` may write a mere link; a callback of its own would run before this one, and `last.ckpt`
-    would name the best checkpoints of the validation before, which may be deleted by now.
+    Lightning's `save_last` may write a link instead of a file. A separate callback would run before this one, and its
+    `last.ckpt` would refer to best checkpoints that may be deleted by now.
     """
 
     def __init__(self, saver: SaveOnInterrupt, task: Task, keep: int) -> None:
@@ -270,7 +255,7 @@ class KeepBest(ModelCheckpoint):
         self.saver = saver
 
     def best_first(self) -> list[tuple[str, float]]:
-        """The checkpoints that are kept, each with its metric, the best first."""
+        """The kept checkpoints with their metrics, best first."""
         kept = [(path, float(metric)) for path, metric in self.best_k_models.items()]
         return sorted(kept, key=lambda item: item[1], reverse=self.mode == "max")
 
@@ -281,11 +266,11 @@ class KeepBest(ModelCheckpoint):
 
 
 def best_checkpoints(output: Path, task: type[Task] | Task) -> list[Path]:
-    """The checkpoints that `KeepBest` left in a run's folder, by the metric in their names, the best first."""
+    """The checkpoints that `KeepBest` left in a run's folder, best first by the metric in their names."""
     label = f"-{_short_name(task)}"
 
     def metric(path: Path) -> float:
-        # Lightning adds a version where a name is taken: epoch003-wer0.1234-v1.ckpt
+        # Lightning adds a version if a name is taken: epoch003-wer0.1234-v1.ckpt
         return float(path.stem.rpartition(label)[2].partition("-")[0])
 
     found = sorted((output / "checkpoints").glob(f"*{label}[0-9]*.ckpt"))

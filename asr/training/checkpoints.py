@@ -1,8 +1,7 @@
-"""Training checkpoints: written whole or not at all; which one a run goes on from; the mean of several."""
+"""Training checkpoints: atomic writes, the choice of the one to resume from, and the mean of several."""
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import zipfile
@@ -15,7 +14,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from asr.config import expand_path, from_dict, to_dict
-from asr.files import replacing
+from asr.files import OutputError, replacing
 from asr.model.averaging import mean_weights
 from asr.model.config import ModelConfig
 from asr.text.normalize import recorded
@@ -25,19 +24,19 @@ from asr.types import AsrError, ConfigError, ModelFileError
 
 LAST = "last.ckpt"
 BEFORE_LAST = "previous.ckpt"
-DAMAGED = "damaged.ckpt"  # what could not be read, out of the way
+DAMAGED = "damaged.ckpt"  # an unreadable last.ckpt, out of the way
 _NEEDED = ("epoch", "global_step", "loops", "optimizer_states", "config")
 
 
 class DurableCheckpoints(TorchCheckpointIO):
-    """Writes every checkpoint beside its place, waits for the disk, and renames it; keeps the `last.ckpt` before.
+    """Writes every checkpoint atomically and durably, and keeps the previous `last.ckpt`.
 
-    Lightning itself writes to $TMPDIR first: where that is another file system, it empties the target and copies.
+    Lightning writes to $TMPDIR first; if that is another file system, it truncates the target and copies.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Raises AsrError, in one line, when the disk is full; the file that was there before is kept then."""
-        buffer = io.BytesIO()  # torch reports a full disk as an internal error of its zip writer
+        """Raises AsrError, in one line, if the disk is full; the previous file is kept then."""
+        buffer = io.BytesIO()  # torch would report a full disk as an internal error of its zip writer
         torch.save(checkpoint, buffer)
         with replacing(path, AsrError) as partial:
             partial.write_bytes(buffer.getbuffer())
@@ -47,29 +46,18 @@ class DurableCheckpoints(TorchCheckpointIO):
 
 def _keep(last: Path) -> None:
     """Give `last.ckpt` a second name, which it keeps when it is replaced."""
-    before = last.with_name(BEFORE_LAST)
-    spare = last.with_name(f".{BEFORE_LAST}.part")
     if not last.exists():
         return
-    spare.unlink(missing_ok=True)
+    before = last.with_name(BEFORE_LAST)
     try:
-        os.link(last, spare)
-    except OSError:  # a file system without hard links
+        with replacing(before, durable=False) as link:
+            os.link(last, link)
+    except OutputError:  # a file system without hard links
         last.replace(before)
-    else:
-        spare.replace(before)
-
-
-def remove_partial_files(output: Path) -> None:
-    """Remove what a run that was killed while it wrote has left behind."""
-    for folder in (output, output / "checkpoints"):
-        for path in folder.glob(".*.part"):
-            with contextlib.suppress(OSError):
-                path.unlink()
 
 
 def checkpoints(output: Path) -> list[Path]:
-    """The checkpoints that a run can go on from, best first: last.ckpt, the one before it, the others by age."""
+    """The checkpoints that a run can resume from, in order: last.ckpt, the one before it, the others, newest first."""
     kept = (output / "checkpoints").glob("*.ckpt")
     others = sorted(kept, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
     return [path for path in (output / LAST, output / BEFORE_LAST) if path.is_file()] + others
@@ -78,8 +66,8 @@ def checkpoints(output: Path) -> list[Path]:
 def find_checkpoint(output: Path, resume: str) -> tuple[Path, dict[str, Any]] | None:
     """The checkpoint that `--resume` asks for, and its content; None to start afresh.
 
-    For "auto" a damaged one is reported, and the next best is taken. Raises ConfigError for a path that does not exist,
-    ModelFileError for damaged files; the message names what can be used instead.
+    For "auto", a damaged checkpoint is reported and the next one is used. Raises ConfigError for a path that does not
+    exist, and ModelFileError, which names an alternative, for damaged files.
     """
     if resume == "never":
         return None
@@ -100,30 +88,31 @@ def find_checkpoint(output: Path, resume: str) -> tuple[Path, dict[str, Any]] | 
     for line in damaged:
         say(f"warning: {line}")
     if found and found[0].name != LAST:
-        say(f"warning: going on from {found[0]} instead of {output / LAST}")
+        say(f"warning: resuming from {found[0]} instead of {output / LAST}")
     return found
 
 
 def check_resume(checkpoint: Path, saved: dict[str, Any], config: TrainConfig) -> str:
-    """Refuse to resume with another task, model or `init`, other features or text settings; all else may change.
+    """Refuse to resume with another task, model or `init`, or other features or text settings; all else may change.
 
-    Returns the versioned name of the normalizer that the run began with, which it keeps.
+    Returns the versioned name of the run's normalizer, which stays the same.
     """
-    began, begins = (Path(name).name for name in (saved["config"].get("init", ""), config.init))  # it may have moved
+    before = saved["config"]
+    old_init, new_init = (Path(name).name for name in (before.get("init", ""), config.init))  # the file may have moved
     settings: list[tuple[str, Any, Any]] = [
-        ("task", saved["config"].get("task", "ctc"), config.task),
-        ("init", began or "nothing", begins or "nothing"),
-        ("model.decoder", saved["config"].get("model", {}).get("decoder"), to_dict(config.model).get("decoder")),
-        ("encoder_lr_factor", saved["config"].get("encoder_lr_factor", 1.0), config.encoder_lr_factor),
+        ("task", before.get("task", "ctc"), config.task),
+        ("init", old_init or "nothing", new_init or "nothing"),
+        ("model.decoder", before.get("model", {}).get("decoder"), to_dict(config.model).get("decoder")),
+        ("encoder_lr_factor", before.get("encoder_lr_factor", 1.0), config.encoder_lr_factor),
     ]
     for section in ("model", "features", "text", "classification"):
-        old, new = saved["config"].get(section, {}), to_dict(getattr(config, section))
-        if section == "model":  # an option that there was not yet had its default
+        old, new = before.get(section, {}), to_dict(getattr(config, section))
+        if section == "model":  # options that did not exist yet had their defaults
             old = to_dict(from_dict(ModelConfig, old, section))
         for key in new:
             if key == "normalizer" and key in old:
                 old[key] = recorded(old[key])
-                if "@" not in new[key]:  # no version was asked for: the run keeps its own
+                if "@" not in new[key]:  # without a version, the run keeps its own
                     new[key] += "@" + old[key].partition("@")[2]
             settings.append((f"{section}.{key}", old.get(key, new[key]), new[key]))
     for name, was, now in settings:
@@ -132,11 +121,11 @@ def check_resume(checkpoint: Path, saved: dict[str, Any], config: TrainConfig) -
                 f"{checkpoint} was trained with {name}={was}, this configuration says {now}: "
                 "choose another output directory, or --resume never"
             )
-    return recorded(saved["config"].get("text", {}).get("normalizer", config.text.normalizer))
+    return recorded(before.get("text", {}).get("normalizer", config.text.normalizer))
 
 
 def set_aside(output: Path, prefix: Path, keep: Collection[str] = ()) -> Path:
-    """Move what is in a folder, except the names in `keep`, to a new one, PREFIX1, PREFIX2 ...: nothing is deleted."""
+    """Move the contents of a folder, except the names in `keep`, to a new folder PREFIX1, PREFIX2, ..."""
     number = 1
     while (aside := prefix.with_name(f"{prefix.name}{number}")).exists():
         number += 1
@@ -150,24 +139,24 @@ def set_aside(output: Path, prefix: Path, keep: Collection[str] = ()) -> Path:
 def average_checkpoints(paths: Sequence[str | Path]) -> dict[str, Tensor]:
     """The mean of the models' weights in training checkpoints, as a state dict for `AcousticModel`.
 
-    Raises ModelFileError when a file is not a training checkpoint or the models differ in shape.
+    Raises ModelFileError if a file is not a training checkpoint or the models differ in shape.
     """
     return mean_weights((path, model_weights(read_checkpoint(path))) for path in paths)
 
 
 def model_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """The acoustic model's weights in a training checkpoint (the averaged ones where the run keeps an average)."""
+    """The acoustic model's weights in a training checkpoint (the averaged ones if the run keeps an average)."""
     prefix = "model."
     return {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a training checkpoint safely (no pickled objects); ModelFileError, in one line, when it is not one."""
+    """Read a training checkpoint safely, without pickled objects. Raises ModelFileError, in one line."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ModelFileError(f"{path}: no such checkpoint") from error
-    except Exception as error:  # torch raises many kinds for foreign files
+    except Exception as error:  # torch raises many types for other files
         reason = next(iter(str(error).splitlines()), "it is empty or cut off")
         raise ModelFileError(f"{path}: damaged, or not a training checkpoint of this program ({reason})") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
@@ -176,7 +165,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _usable(paths: list[Path], damaged: list[str]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The readable ones, each with its content; what is wrong with the others is added to `damaged`."""
+    """The readable checkpoints with their contents; the errors of the others are added to `damaged`."""
     for path in paths:
         try:
             yield path, _read_whole(path)
@@ -185,9 +174,9 @@ def _usable(paths: list[Path], damaged: list[str]) -> Iterator[tuple[Path, dict[
 
 
 def _read_whole(path: Path) -> dict[str, Any]:
-    """A checkpoint that training can go on from; ModelFileError for a damaged or foreign one."""
+    """A checkpoint that training can resume from. Raises ModelFileError for any other file."""
     saved = read_checkpoint(path)
-    with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums
+    with zipfile.ZipFile(path) as archive:  # torch ignores the checksums
         damaged = archive.testzip()
     if damaged:
         raise ModelFileError(f"{path}: damaged (the checksum of {damaged} is wrong)")

@@ -1,6 +1,6 @@
 """All settings of a training run with their defaults: typed dataclasses that recipes and overrides are checked against.
 
-In a setting that names a file or a folder, `~` and environment variables are expanded. Numbers may be written 1e3.
+`~` and environment variables are expanded in names of files and folders. Numbers may be written as 1e3.
 """
 
 from __future__ import annotations
@@ -16,16 +16,7 @@ from typing import Any, Literal
 
 from asr.audio.augment import AugmentConfig
 from asr.audio.features import FeatureConfig
-from asr.config import (
-    TYPE_NAMES,
-    FilePath,
-    apply_overrides,
-    as_number,
-    expand_path,
-    from_dict,
-    nearest,
-    read_yaml,
-)
+from asr.config import TYPE_NAMES, FilePath, apply_overrides, as_number, expand_path, from_dict, nearest, read_yaml
 from asr.model.config import CLASSIFICATION, ModelConfig, Pool, RecurrentConfig
 from asr.training.initial import with_initial_model
 from asr.types import ConfigError
@@ -33,7 +24,7 @@ from asr.types import ConfigError
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A manifest, and how often an epoch uses each of its utterances: 2 is twice, 0.5 in every second epoch."""
+    """A manifest, and how often an epoch uses each of its utterances: 2 is twice, 0.5 is every second epoch."""
 
     path: FilePath = ""
     weight: float = 1.0
@@ -49,17 +40,17 @@ class TrainingSet:
 class DataConfig:
     """Manifests and batches. Paths are relative to the directory the command runs in. Durations are seconds.
 
-    `train` names manifests, or `{path, weight}`: an epoch uses each utterance of that one `weight` times. With
-    `mix_temperature` T above 1, the share of a manifest in an epoch is proportional to (weight * hours) ^ (1 / T):
-    small corpora are used more often, large ones less, and the hours of an epoch stay the same. `sorted_first_epoch`
-    runs the batches of the first epoch shortest first (SortaGrad). With several manifests in `dev`, the WER of each is
-    logged, too.
+    `train` names manifests, or mappings `{path, weight}`: an epoch uses each utterance of such a manifest `weight`
+    times. With `mix_temperature` T above 1, the share of a manifest in an epoch is proportional to
+    (weight * hours) ^ (1 / T): small corpora are used more often, large ones less, and an epoch has as many hours as
+    before. `sorted_first_epoch` runs the batches of the first epoch shortest first (SortaGrad). With several manifests
+    in `dev`, the WER of each is logged too.
 
-    Where all of `train` lies in shards (`asr data shard`), and is neither weighted nor sorted, these are read front to
-    back: each device draws its batches from one window of `window_hours` of audio after another.
+    If all of `train` is in shards (`asr data shard`) and neither weighted nor sorted, shards are read front to back:
+    each device draws its batches from successive windows of `window_hours` of audio.
 
-    `batch_seconds` bounds the padded audio of one batch on one device: it is the setting to lower when memory runs out.
-    `workers` -1 chooses by the number of cores. `cache_audio` keeps decoded audio in memory (small sets only).
+    `batch_seconds` limits the padded audio of a batch on one device; lower it if memory runs out. `workers` -1 chooses
+    by the number of cores. `cache_audio` keeps decoded audio in memory (for small sets).
     """
 
     train: FilePath | TrainingSet | tuple[FilePath | TrainingSet, ...] = ()
@@ -87,9 +78,9 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """How transcripts become tokens. `vocab_size` is for bpe and unigram; `tokenizer_file` reuses a trained one.
+    """How transcripts become tokens. `vocab_size` is for bpe and unigram; `tokenizer_file` names a trained tokenizer.
 
-    The tokenizer `word` has a token for each word: phones, or characters with spaces between all of them.
+    The tokenizer `word` has a token for each word: for phones, or for characters separated by spaces.
     """
 
     normalizer: str = "basic"
@@ -100,8 +91,8 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class ClassificationConfig:
-    """Of the task `classification`: how the encoder's states become one vector (see asr.model.classifier.Pooling), and
-    the metric that chooses the best checkpoint, the learning rate of `plateau` and the end by `early_stopping`.
+    """Settings of the task `classification`: how states are pooled into one vector (see asr.model.classifier.Pooling),
+    and the metric for the best checkpoint, the schedule `plateau` and `early_stopping`.
     """
 
     pooling: Pool = "mean"
@@ -112,13 +103,13 @@ class ClassificationConfig:
 class OptimizerConfig:
     """AdamW (Loshchilov & Hutter, 2019) and the learning rate schedule.
 
-    Every schedule begins with `warmup_steps` optimizer steps of linear warm-up, except `onecycle`, which has its own.
-    `plateau` multiplies the rate by `plateau_factor` when more than `plateau_patience` validations in a row were not
-    the best yet. `final_lr` is the fraction of `lr` at which cosine and one-cycle end; `gradient_clip` bounds the
+    Every schedule but `onecycle`, which has its own, starts with `warmup_steps` optimizer steps of linear warm-up.
+    `plateau` multiplies the rate by `plateau_factor` after more than `plateau_patience` validations in a row without
+    improvement. `final_lr` is the fraction of `lr` at which cosine and one-cycle end; `gradient_clip` limits the
     gradient norm.
 
-    With several processes, `sync_every` 1 is one step of all on the mean of their gradients (DDP). With N above 1 each
-    process takes N steps on its own batches, then all average what they have learned (local SGD).
+    With several processes, `sync_every` 1 averages the gradients in every step (DDP). With N above 1, each process
+    takes N steps on its own batches before all average their weights (local SGD).
     """
 
     lr: float = 1e-3
@@ -160,10 +151,10 @@ class AveragingConfig:
 
 @dataclass(frozen=True)
 class LanguageModelConfig:
-    """The word n-gram model that a recipe makes after the training, tunes on the dev set and evaluates with.
+    """The word n-gram model that a recipe builds after training, tunes on the dev set and evaluates with.
 
-    It is estimated up to `order` words (0: no language model) from the training transcripts and the files `text`, which
-    hold a sentence per line; or it is read from `file` (ARPA or binary). `asr train` makes none.
+    It has up to `order` words (0: no language model) and is estimated from the training transcripts and the files
+    `text`, with a sentence per line; or it is read from `file` (ARPA or binary). `asr train` ignores it.
     """
 
     order: int = 0
@@ -175,21 +166,21 @@ class LanguageModelConfig:
 class TrainConfig:
     """A training run.
 
-    `task` is one of `asr.training.tasks.TASKS`; `classification` is for the task of that name, whose manifests have a
-    `label` in each row, and texts or none. `objectives` are the weights of those of
-    `asr.training.objectives.OBJECTIVES` whose sum a step minimizes; one with options may be a mapping of `weight` and
-    these. `trainer` goes to `pytorch_lightning.Trainer` (max_epochs, devices, precision, ...).
+    `task` is one of `asr.training.tasks.TASKS`; `classification` is for the task of that name, whose manifests need a
+    `label` in each row. `objectives` are weights by name in `asr.training.objectives.OBJECTIVES`; a step minimizes the
+    weighted sum. An objective with options may be a mapping of `weight` and its options. `trainer` goes to
+    `pytorch_lightning.Trainer` (max_epochs, devices, precision, ...).
 
-    `init` names a model to begin from, a file or one of those bundled: its features and encoder are taken, with its
-    weights, and of its output layer the symbols that the new tokenizer has too. The recipe may change the encoder's
-    dropout; other settings of `features` and `model` must agree with it. The encoder is kept as it is for the first
-    `freeze_epochs`, and learns with `encoder_lr_factor` times the learning rate.
+    `init` names a model to start from, a file or a bundled one. Its features, encoder and weights are used, including
+    the output weights of symbols that the new tokenizer shares. The recipe may change the encoder's dropout; other
+    settings of `features` and `model` must agree with it. The encoder is frozen for the first `freeze_epochs`, and
+    then learns with `encoder_lr_factor` times the learning rate.
 
-    Where an objective compares two views of each utterance (`consistency`), each view gets `view_time_masks` times
-    `augment.time_masks`, rounded down; 2.5 is the factor of the CR-CTC paper. Other runs do not use it.
+    If an objective compares two views of each utterance (`consistency`), each view gets `view_time_masks` times
+    `augment.time_masks`, rounded down; 2.5 is the factor of the CR-CTC paper.
 
-    `early_stopping` > 0 ends the run after that many validations in a row that were not the best yet.
-    `checkpoint_minutes` bounds the work that a power failure can cost.
+    `early_stopping` > 0 ends the run after that many validations in a row without improvement. `checkpoint_minutes`
+    limits how much work a power failure can cost.
     """
 
     name: str = "run"
@@ -227,12 +218,12 @@ class TrainConfig:
         if self.freeze_epochs < 0:
             raise ValueError(f"freeze_epochs must not be negative, found {self.freeze_epochs}")
         if self.freeze_epochs and not self.init:
-            raise ValueError("freeze_epochs is for a run that begins from a model: set init")
+            raise ValueError("freeze_epochs is for a run that starts from a model: set init")
         if not 0 <= self.encoder_lr_factor < math.inf:
             raise ValueError(f"encoder_lr_factor must not be negative, found {self.encoder_lr_factor:g}")
 
 
-# Arguments that the run sets itself: a recipe that set them too would silently break invariants.
+# Arguments that the run sets itself; setting them in a recipe would silently break invariants.
 _OWNED_TRAINER_KEYS = {
     "callbacks": "it is set by the training run",
     "logger": "TensorBoard and CSV logs are always written to the output directory",
@@ -248,7 +239,7 @@ _OWNED_TRAINER_KEYS = {
 def read_config(path: str | Path, overrides: Sequence[str] = (), resume: str = "never") -> TrainConfig:
     """Read a recipe, following `extends: other.yaml` (relative to the file), and apply `key=value` overrides.
 
-    A run with `init` that `resume` ("auto", "never" or a checkpoint) goes on with does not read that model again.
+    A run with `init` that `resume` ("auto", "never" or a checkpoint) continues does not read that model again.
     Raises ConfigError naming the unknown key and the nearest valid one.
     """
     return parse_config(apply_overrides(read_extended(path), overrides), resume)
@@ -271,11 +262,10 @@ def parse_config(values: dict[str, Any], resume: str = "never") -> TrainConfig:
         )
     if "attention" in config.objectives and "ctc" not in config.objectives and config.task.startswith("ctc"):
         raise ConfigError(f"task: {config.task} decodes with CTC, which no objective trains: set task: attention")
-    if CLASSIFICATION in (config.task, *config.objectives) and [config.task, *config.objectives] != 2 * [
-        CLASSIFICATION
-    ]:
+    names = [config.task, *config.objectives]
+    if CLASSIFICATION in names and names != [CLASSIFICATION, CLASSIFICATION]:
         found = f"task is {config.task}, objectives {', '.join(config.objectives)}"
-        raise ConfigError(f"objectives: task classification is trained on the objective of that name, alone: {found}")
+        raise ConfigError(f"objectives: task classification goes with the objective of that name, alone: {found}")
     if config.task == CLASSIFICATION and config.augment.join:
         raise ConfigError("augment.join: joined utterances have no label: leave it out with task classification")
     if not config.trainer:
@@ -296,7 +286,7 @@ def parse_config(values: dict[str, Any], resume: str = "never") -> TrainConfig:
 
 
 def trainer_settings(config: TrainConfig) -> dict[str, Any]:
-    """What `pytorch_lightning.Trainer` is made with: the section `trainer`, and our defaults."""
+    """The arguments of `pytorch_lightning.Trainer`: our defaults, changed by the section `trainer`."""
     import torch
 
     settings: dict[str, Any] = {
@@ -319,22 +309,19 @@ def trainer_settings(config: TrainConfig) -> dict[str, Any]:
 
 
 def _trainer_setting(value: Any, hint: Any, path: str) -> Any:
-    """`value` as the type that Lightning declares: a number written as text becomes one, anything else is refused.
+    """`value` as the type that Lightning declares; numbers may be written as text.
 
-    Where a count and a share are allowed (limit_train_batches), numbers up to 1 that are not whole, or are written as
+    If both a count and a share are allowed (limit_train_batches), numbers up to 1 that are not whole, or are written as
     1.0 or 1e0, are shares.
     """
     kinds = typing.get_args(hint) or (hint,)
     literals = [choice for kind in kinds if typing.get_origin(kind) is Literal for choice in typing.get_args(kind)]
-    number = as_number(value)
-    if (
-        number is not None
-        and int in kinds
-        and (isinstance(number, int) or (number.is_integer() and float not in kinds))
-    ):
-        return int(number)
-    if number is not None and float in kinds:
-        return int(number) if float(number).is_integer() and abs(number) > 1 and int in kinds else float(number)
+    if (number := as_number(value)) is not None:
+        whole = isinstance(number, int) or (number.is_integer() and (abs(number) > 1 or float not in kinds))
+        if whole and int in kinds:
+            return int(number)
+        if float in kinds:
+            return float(number)
     types = [typing.get_origin(kind) or kind for kind in kinds if typing.get_origin(kind) is not Literal]
     if value in literals or (bool in types if isinstance(value, bool) else isinstance(value, tuple(types))):
         return value
@@ -343,7 +330,7 @@ def _trainer_setting(value: Any, hint: Any, path: str) -> Any:
 
 
 def read_extended(path: str | Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The nested mapping in a YAML file laid over that of the file it `extends`, if any."""
+    """The nested mapping in a YAML file, merged over that of the file that it `extends`, if any."""
     path = Path(path)
     if path.resolve() in _seen:
         raise ConfigError(f"{path}: 'extends' leads back to this file")
@@ -363,7 +350,7 @@ def manifests(entry: str | TrainingSet | tuple[str | TrainingSet, ...]) -> list[
 def training_sets(entry: str | TrainingSet | tuple[str | TrainingSet, ...]) -> list[TrainingSet]:
     """A manifest setting as a list of manifests with their weights."""
     entries = entry if isinstance(entry, tuple | list) else (entry,) if entry else ()
-    return [TrainingSet(one) if isinstance(one, str) else one for one in entries]
+    return [TrainingSet(entry) if isinstance(entry, str) else entry for entry in entries]
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

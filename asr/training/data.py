@@ -1,10 +1,11 @@
-"""From manifests to batches: what can be trained on, and loaders whose position survives an interruption."""
+"""From manifests to batches: the utterances that can be trained on, and data loaders that resume in mid-epoch."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -35,13 +36,13 @@ from asr.training.process import say
 from asr.types import AudioError, ConfigError, Failure, ManifestError, TextError
 
 _PIECE = 4 << 20  # bytes read at once from a shard
-MAX_SKIPPED = 0.01  # above this share something is wrong with the data, not with a few utterances
+MAX_SKIPPED = 0.01  # a larger share means that something is wrong with the data, not with a few utterances
 
 _log = logging.getLogger(__name__)
 
 
 def make_tokenizer(config: TextConfig, utterances: Iterable[Utterance]) -> Tokenizer:
-    """Train the tokenizer on the training transcripts alone."""
+    """Train the tokenizer on the training transcripts."""
     texts = (normalize(utterance.text, config.normalizer) for utterance in utterances)
     if config.tokenizer == "char":
         return train_char(texts)
@@ -51,17 +52,17 @@ def make_tokenizer(config: TextConfig, utterances: Iterable[Utterance]) -> Token
 
 
 def training_symbols(config: TrainConfig, manifest: Manifest) -> Tokenizer:
-    """What the output layer stands for: the tokenizer of the training transcripts, or the set of the labels."""
+    """The symbols of the output layer: the tokenizer of the training transcripts, or the set of labels."""
     return label_set(manifest) if config.task == CLASSIFICATION else make_tokenizer(config.text, manifest)
 
 
 def read_manifest(config: TrainConfig, paths: list[str]) -> Manifest:
-    """A manifest, or several as one, whose rows have the texts, or the labels, that the task is about."""
+    """One or several manifests as one, whose rows must have texts unless the task is classification."""
     return Manifest.read(paths, require_text=config.task != CLASSIFICATION)
 
 
 def describe_unknown_symbols(manifest: Iterable[Utterance], tokenizer: Tokenizer, normalizer: str) -> str:
-    """The symbols that the tokenizer cannot spell, with counts and an example id each; "" if there are none."""
+    """The symbols that the tokenizer does not know, each with its count and an example id; "" if there are none."""
     unknown = unknown_symbols(manifest, tokenizer, normalizer)
     return ", ".join(f"{s.symbol!r} x {s.count} (e.g. {s.examples[0]})" for s in unknown[:8])
 
@@ -69,14 +70,18 @@ def describe_unknown_symbols(manifest: Iterable[Utterance], tokenizer: Tokenizer
 def training_manifest(manifest: Manifest, tokenizer: Tokenizer, config: TrainConfig, output: Path) -> Manifest:
     """The utterances that can be trained on; the others are written to `output/skipped.tsv` and counted.
 
-    Annotators' tags in transcripts are reported; the normalizer says whether they are learned as words.
+    Utterances are skipped if their duration is outside [min_duration, max_duration], their text is empty, or CTC is
+    infeasible (fewer output frames than tokens plus adjacent repeats); for a classifier only the duration matters.
+    Annotators' tags in transcripts are reported; whether they are learned as words depends on the normalizer.
 
-    Refused are: a duration outside [min_duration, max_duration], an empty text, CTC-infeasible (fewer output frames
-    than tokens plus adjacent repeats; for a classifier only the duration matters). Raises TextError for symbols the
-    tokenizer does not know, ManifestError for a missing or unknown label, or when more than 1 % had to go and
-    `data.allow_skips` is not set.
+    Raises TextError for symbols that the tokenizer does not know, and ManifestError for a missing or unknown label, or
+    if more than 1 % are skipped without `data.allow_skips`.
     """
-    skips = list(_outside(manifest, config.data.min_duration, config.data.max_duration))
+    durations, low, high = manifest.durations, config.data.min_duration, config.data.max_duration
+    skips = [
+        Skip(manifest[int(index)].id, f"lasts {durations[index]:.2f} s, outside {low:g} to {high:g} s")
+        for index in np.flatnonzero((durations < low) | (durations > high))
+    ]
     if isinstance(tokenizer, LabelSet):
         label_numbers(manifest, tokenizer)
     else:
@@ -90,7 +95,7 @@ def training_manifest(manifest: Manifest, tokenizer: Tokenizer, config: TrainCon
     message = f"{len(skips)} of {len(manifest)} training utterances ({share:.1%}) cannot be used, see {where}"
     if len(skips) == len(manifest) or (share > MAX_SKIPPED and not config.data.allow_skips):
         raise ManifestError(
-            f"{message}; first: {skips[0].id}: {skips[0].reason} (data.allow_skips=true goes on without)"
+            f"{message}; first: {skips[0].id}: {skips[0].reason} (data.allow_skips=true trains without them)"
         )
     say(f"warning: {message}")
     ids = {skip.id for skip in skips}
@@ -99,7 +104,7 @@ def training_manifest(manifest: Manifest, tokenizer: Tokenizer, config: TrainCon
 
 
 def _without_alignment(manifest: Manifest, tokenizer: Tokenizer, config: TrainConfig) -> list[Skip]:
-    """Utterances that CTC cannot learn; raises TextError for symbols that the tokenizer does not know."""
+    """Utterances that CTC cannot learn. Raises TextError for symbols that the tokenizer does not know."""
     texts = ((utterance.id, utterance.text) for utterance in manifest)
     for warning in tag_warnings(texts, "the training transcripts", config.text.normalizer):
         say(f"warning: {warning}")
@@ -113,20 +118,14 @@ def _without_alignment(manifest: Manifest, tokenizer: Tokenizer, config: TrainCo
     return infeasible(manifest, tokenizer, config.text.normalizer, config.features.rate, frames, speed=fastest)
 
 
-def _outside(manifest: Manifest, shortest: float, longest: float) -> Iterator[Skip]:
-    durations = manifest.durations
-    for index in np.flatnonzero((durations < shortest) | (durations > longest)):
-        yield Skip(manifest[int(index)].id, f"lasts {durations[index]:.2f} s, outside {shortest:g} to {longest:g} s")
-
-
 def weights_of(config: DataConfig, manifest: Manifest) -> list[float]:
-    """How often an epoch uses each utterance of each file of the training manifest, by number of the file."""
-    weights = [one.weight for one in training_sets(config.train)]
+    """How often an epoch uses the utterances of each file of the training manifest."""
+    weights = [training_set.weight for training_set in training_sets(config.train)]
     return mixed_weights(weights, _hours(manifest).tolist(), config.mix_temperature)
 
 
 def describe_mix(config: DataConfig, manifest: Manifest) -> str:
-    """How much of each training manifest an epoch uses, in a line; "" where it uses everything once."""
+    """A line that says how much of each training manifest an epoch uses; "" if it uses everything once."""
     weights = weights_of(config, manifest)
     if all(weight == 1 for weight in weights):
         return ""
@@ -143,7 +142,7 @@ def _hours(manifest: Manifest) -> np.ndarray:
 def training_sampler(
     config: TrainConfig, durations: np.ndarray, rank: int = 0, world_size: int = 1, **options: Any
 ) -> BatchSampler:
-    """The batches that one of `world_size` processes trains on; `options` are other arguments of the sampler."""
+    """The training batches of one of `world_size` processes; `options` are further arguments of the sampler."""
     data, augment = config.data, config.augment
     return BatchSampler(
         durations,
@@ -159,24 +158,23 @@ def training_sampler(
     )
 
 
+@dataclass
 class UnreadableCount:
-    """Counts, in the training process, the utterances that were left out because they could not be read.
+    """Counts unreadable utterances in the training process, and names each once in a warning.
 
-    `add` each batch; every such utterance is named once in a warning. Raises AudioError when more than `limit` of what
-    was read failed, judged over at least min(utterances, 1000) so that one bad file early on does not end the run
-    (unless the set is so small that it is more than `limit` of it). `utterances` is how many this rank reads in an
-    epoch. Not part of checkpoints: a resumed run counts afresh.
+    Raises AudioError if more than `limit` of the utterances read so far failed. The share is of at least
+    min(utterances, 1000), so that one bad file early on does not end the run unless the set is small. `utterances` is
+    the number that this rank reads in an epoch. A resumed run starts counting from zero.
     """
 
-    def __init__(self, utterances: int, limit: float = 0.01) -> None:
-        self.utterances = utterances
-        self.limit = limit
-        self.read = 0
-        self.failed = 0
-        self.failures: dict[int, Failure] = {}  # by index in the manifest
+    utterances: int
+    limit: float = 0.01
+    read: int = 0
+    failed: int = 0
+    failures: dict[int, Failure] = field(default_factory=dict)  # by index in the manifest
 
     def add(self, batch: Batch) -> None:
-        """Take note of a batch. Raises AudioError above the limit."""
+        """Count a batch. Raises AudioError above the limit."""
         self.read += batch.utterances + len(batch.failures)
         self.failed += len(batch.failures)
         for index, failure in batch.failures:
@@ -192,11 +190,11 @@ class UnreadableCount:
 
 
 class ReadAhead:
-    """The batches of a sampler over shards; a thread reads the window in use and the next one into the system's cache.
+    """The batches of a sampler over shards, whose current and next windows a thread reads into the page cache.
 
-    It reads each shard from front to back, in large pieces, which suits slow and remote disks; the workers then find
-    the members in memory, in whatever order the batches need them. Windows should be small compared to the memory: an
-    hour of FLAC at 16 kHz takes about 60 MB. What cannot be read is left for the workers to report.
+    It reads each shard front to back in large pieces, which suits slow and remote disks; the workers then find the
+    members in memory, in whatever order the batches need them. Windows should be small compared to the memory: an hour
+    of FLAC at 16 kHz takes about 60 MB. Read errors are left for the workers to report.
     """
 
     def __init__(self, sampler: BatchSampler, manifest: Manifest) -> None:
@@ -231,7 +229,7 @@ class ReadAhead:
 
 
 class KeepPosition(Callback):
-    """Tells the sampler of every batch that training has finished; a callback, so that it runs before checkpoints."""
+    """Advances the sampler after each training step. As a callback, it runs before checkpoints are saved."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any, **options: Any) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -240,7 +238,7 @@ class KeepPosition(Callback):
 
 
 class SpeechDataModule(pl.LightningDataModule):
-    """Training batches for this rank, and the dev set split over the ranks so that each utterance is seen once."""
+    """Training batches of this rank, and its share of the dev set, of which each utterance is seen once."""
 
     def __init__(self, config: TrainConfig, tokenizer: Tokenizer, train: Manifest, dev: Manifest) -> None:
         super().__init__()
@@ -292,7 +290,7 @@ class SpeechDataModule(pl.LightningDataModule):
         return self._loader(self.dev_manifest, sampler, training=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """The position by batches trained on (see `KeepPosition`); what workers have read ahead does not count."""
+        """The position after the last batch trained on (see `KeepPosition`), whatever workers have read ahead."""
         return self.sampler.state_dict() if self.sampler is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -320,19 +318,13 @@ def data_loader(
 
     `context` is the start method of the workers (`fork`, `forkserver`, `spawn`), by default the platform's.
     """
-    options: dict[str, Any] = {}
-    if workers:
-        options = {
-            "worker_init_fn": worker_init,
-            "persistent_workers": True,
-            "prefetch_factor": 2,
-            "multiprocessing_context": context,
-        }
     return DataLoader(
         dataset,  # type: ignore[arg-type]
         batch_sampler=batch_sampler,
         collate_fn=collate,
         num_workers=workers,
         pin_memory=pin_memory,
-        **options,
+        worker_init_fn=worker_init,
+        persistent_workers=workers > 0,
+        multiprocessing_context=context if workers else None,
     )

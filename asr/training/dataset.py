@@ -1,4 +1,4 @@
-"""Utterances as tensors: read, augmented and spelled on demand, mostly in worker processes, and padded into batches."""
+"""Utterances as tensors: read, augmented and tokenized on demand, mostly in worker processes, and padded to batches."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from asr.training.config import TrainConfig
 from asr.training.process import available_cores
 from asr.types import AudioError, Failure, TextError
 
-CACHE_BYTES = 2 << 30  # of decoded audio, for each process
-SMALL_SHARED_MEMORY = 512 << 20  # free bytes; containers have 64 MB unless told otherwise
+CACHE_BYTES = 2 << 30  # of decoded audio, per process
+SMALL_SHARED_MEMORY = 512 << 20  # free bytes; containers have 64 MB by default
 FEW_OPEN_FILES = 4096
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -39,10 +39,10 @@ _by_value = False  # set in worker processes only
 
 @dataclass
 class Sample:
-    """One utterance: waveform (samples,) float32, tokens (length,) int64, `duration` the waveform's seconds.
+    """One utterance: waveform (samples,) float32, tokens (length,) int64, `duration` of the waveform in seconds.
 
-    Where the audio could not be read `failure` says why and both tensors are empty. `utterances` is how many were
-    joined to this one, of which `index` is the first.
+    If the audio could not be read, `failure` says why and both tensors are empty. If `utterances` were joined to one,
+    `index` is that of the first.
     """
 
     index: int
@@ -59,16 +59,15 @@ class Batch:
     """Padded utterances of one epoch.
 
     waveforms (batch, samples) float32, zero beyond each length; lengths (batch,) int64 in samples; tokens (sum of
-    token_lengths,) int64, the transcripts one after another; token_lengths (batch,) int64; `indices` their places in
-    the manifest, which with the run's seed and `epoch` seed SpecAugment; `utterances` is more than `len` where some
-    were joined.
+    token_lengths,) int64, the transcripts concatenated; token_lengths (batch,) int64; `indices` in the manifest, which
+    seed SpecAugment together with the run's seed and `epoch`; `utterances`, more than `len` if some were joined.
 
-    The two tensors of lengths stay on the CPU, where SpecAugment and the CTC loss need them: to read them from a GPU
-    would be to wait for it.
+    Both tensors of lengths stay on the CPU, where SpecAugment and the CTC loss need them: reading them from a GPU would
+    wait for it.
 
-    Utterances that could not be read are not among these but in `failures`, as (index, Failure): evaluation scores them
-    as empty hypotheses, training counts them. A batch of which nothing could be read has len 0: training must still
-    take part in the step (with a zero loss), or the other ranks wait forever.
+    Unreadable utterances are only in `failures`, as (index, Failure): evaluation scores them as empty hypotheses,
+    training counts them. A batch without readable utterances has len 0: training must still take part in the step
+    (with a zero loss), or the other ranks would wait forever.
     """
 
     waveforms: Tensor
@@ -89,11 +88,11 @@ class Batch:
         return replace(self, waveforms=waveforms, tokens=tokens)
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory, for copies to CUDA that run beside the computation."""
+        """The same batch in page-locked memory, for copies to CUDA that overlap with computation."""
         return self._with(lambda tensor: tensor.pin_memory())
 
     def repeated(self, times: int) -> Batch:
-        """All utterances `times` times over, one whole batch after another."""
+        """The batch `times` times over: (first, second, ..., first, second, ...)."""
         repeated = self._with(lambda tensor: tensor.repeat(times, *[1] * (tensor.dim() - 1)))
         return replace(repeated, indices=self.indices * times, utterances=self.utterances * times)
 
@@ -102,7 +101,7 @@ class Batch:
         return replace(self, **changed)
 
     def __getstate__(self) -> dict[str, Any]:
-        """As arrays where shared memory is scarce: torch sends tensors through it, arrays through a pipe."""
+        """Arrays if shared memory is scarce: torch sends tensors through it, but arrays through a pipe."""
         if not _by_value:
             return self.__dict__
         return {k: v.numpy() if isinstance(v, Tensor) else v for k, v in self.__dict__.items()}
@@ -133,16 +132,16 @@ def collate(samples: Sequence[Sample]) -> Batch:
 class SpeechDataset(Dataset[Sample]):
     """The utterances of a manifest, each by its `(epoch, index)` pair as the batch samplers yield them.
 
-    The k-th repetition of an utterance in an epoch has index + k * len(manifest), in samples and batches as well.
-    All randomness comes from (seed, epoch, index), so a sample depends neither on the worker nor on what was read
-    before. Segments of longer recordings are read without the rest. Holds no open files and can be pickled.
+    The k-th repetition of an utterance in an epoch has index + k * len(manifest), also in samples and batches. All
+    randomness comes from (seed, epoch, index), so a sample depends neither on the worker nor on earlier samples.
+    Segments of longer recordings are read without the rest. Holds no open files and can be pickled.
 
-    In training, waveforms are augmented, and a transcript that the tokenizer cannot spell is refused (TextError naming
-    the utterance). In evaluation the symbols it cannot spell are left out of the tokens, which serve the loss only;
-    what is scored is `reference`.
+    In training, waveforms are augmented, and transcripts with unknown symbols are refused (TextError naming the
+    utterance). In evaluation, unknown symbols are left out of the tokens, which are only for the loss; `reference` is
+    scored.
 
-    With `data.cache_audio` decoded audio is kept in memory, exactly as read: 2 bytes a sample where it is 16-bit,
-    else 4. Every worker process has a cache of its own, up to `CACHE_BYTES`.
+    With `data.cache_audio`, decoded audio is kept in memory losslessly, with 2 bytes per sample if it is 16-bit, else
+    4. Every worker process has its own cache of up to `CACHE_BYTES`.
     """
 
     def __init__(self, config: TrainConfig, manifest: Manifest, tokenizer: Tokenizer, *, training: bool) -> None:
@@ -173,7 +172,7 @@ class SpeechDataset(Dataset[Sample]):
         return Sample(place, waveform, self._tokens(self.reference(index), utterance), len(waveform) / self.rate, epoch)
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Sample]:
-        """The samples of a batch (DataLoaders ask for them so), some of them joined where `augment.join` draws it."""
+        """The samples of a batch, as DataLoaders ask for them, possibly joined (`augment.join`)."""
         samples = [self[key] for key in keys]
         if self._augment is None or not samples or samples[0].failure is not None:
             return samples
@@ -190,7 +189,7 @@ class SpeechDataset(Dataset[Sample]):
         return joined + [s for s in samples if s.failure is not None]
 
     def reference(self, index: int) -> str:
-        """The normalized transcript, which hypotheses are scored against; for a classifier the label."""
+        """The normalized transcript, or for a classifier the label, that hypotheses are scored against."""
         if self.config.task == CLASSIFICATION:
             return label_of(self.manifest[index])
         return normalize(self.manifest[index].text, self.config.text.normalizer)
@@ -207,20 +206,20 @@ class SpeechDataset(Dataset[Sample]):
         return Sample(first.index, torch.from_numpy(wave), tokens, seconds, first.epoch, utterances=len(samples))
 
     def _is_feasible(self, sample: Sample) -> bool:
-        """Whether CTC can align joined utterances: the space between their texts needs frames, too."""
+        """Whether CTC can align joined utterances: the space between their texts needs a frame too."""
         if sample.utterances == 1:
             return True
         frames = output_length(len(sample.waveform), self.config.features, self.config.model)
         return frames_needed(sample.tokens.tolist()) <= frames
 
     def _other(self, index: int, draw: random.Random) -> np.ndarray:
-        """Another utterance than `index`, for babble; no samples where it cannot be read, or is the only one."""
+        """Another utterance than `index`, for babble; no samples if it cannot be read or there is none."""
         if len(self.manifest) < 2:
             return np.zeros(0, dtype=np.float32)
         other = self.manifest.another(index, draw)
         try:
             return self._samples(other, self.manifest[other])
-        except (AudioError, OSError):  # reported when its own turn comes
+        except (AudioError, OSError):  # reported when it is read for itself
             return np.zeros(0, dtype=np.float32)
 
     def _samples(self, index: int, utterance: Utterance) -> np.ndarray:
@@ -229,9 +228,8 @@ class SpeechDataset(Dataset[Sample]):
             return cached.astype(np.float32) / np.float32(32768) if cached.dtype == np.int16 else cached.copy()
         offset, duration = utterance.window
         channel: str | int = "mix" if utterance.channel is None else utterance.channel
-        samples = read(
-            utterance.audio_filepath, rate=self.rate, channel=channel, offset=offset, duration=duration
-        ).samples
+        path = utterance.audio_filepath
+        samples = read(path, rate=self.rate, channel=channel, offset=offset, duration=duration).samples
         if len(samples) == 0:
             raise AudioError(f"{utterance.audio_filepath}: no audio from {offset:g} s on")
         if self.config.data.cache_audio and self._cached_bytes < CACHE_BYTES:
@@ -254,7 +252,7 @@ class SpeechDataset(Dataset[Sample]):
 
 
 def _compact(samples: np.ndarray) -> np.ndarray:
-    """The samples as int16 where that loses nothing, else a copy: cached and fresh audio are the same."""
+    """The samples as int16 if that is lossless, else a copy: cached audio equals audio read again."""
     scaled = samples * np.float32(32768)
     if len(scaled) and scaled.max() <= 32767 and scaled.min() >= -32768:
         whole = scaled.astype(np.int16)
@@ -266,9 +264,8 @@ def _compact(samples: np.ndarray) -> np.ndarray:
 def prepare_workers() -> list[str]:
     """Lift the limits that break workers; called once in the main process before the first DataLoader.
 
-    Raises the soft limit of open files to the hard one ("Too many open files", "received 0 items of ancdata"). Returns
-    remarks for the log, empty where nothing is amiss. Small shared memory needs nothing from the user: see
-    `worker_init`.
+    Raises the soft limit of open files to the hard one (against "Too many open files" and "received 0 items of
+    ancdata"). Returns notes for the log, if any. See `worker_init` for small shared memory.
     """
     files = _raise_open_files()
     if files < FEW_OPEN_FILES:
@@ -279,11 +276,11 @@ def prepare_workers() -> list[str]:
 
 
 def worker_init(worker_id: int) -> None:
-    """`worker_init_fn` of the DataLoaders: one thread, Ctrl-C ignored, no shared memory where it is scarce.
+    """`worker_init_fn` of the DataLoaders: one thread, Ctrl-C ignored, no shared memory if it is scarce.
 
-    torch hands tensors from worker to trainer through files in /dev/shm, one open file each, under both of its sharing
-    strategies; where there is too little of either the worker dies with "bus error". Batches are then sent through a
-    pipe instead (some milliseconds each).
+    Both of torch's sharing strategies pass tensors from worker to trainer through open files in /dev/shm, and a worker
+    dies with "bus error" if there is too little memory or too few files. Batches are sent through a pipe then, which
+    takes some milliseconds each.
     """
     global _by_value
     torch.set_num_threads(1)
@@ -291,14 +288,14 @@ def worker_init(worker_id: int) -> None:
     # The main process handles Ctrl-C; it may still need batches while it saves, and it ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGALRM"):
-        # Schedulers send SIGTERM to every process of a job. A worker that died of it would take the checkpoint with it;
-        # one that ignored it forever could not be ended. (This also undoes a handler inherited from the main process.)
+        # Schedulers send SIGTERM to every process of a job. If a worker died of it, no checkpoint could be saved; if it
+        # ignored it, it could not be ended. (This also replaces a handler inherited from the main process.)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, _leave_soon)
 
 
 def shared_memory_is_small() -> bool:
-    """Whether /dev/shm has less free than batches in flight need. False where there is none (macOS)."""
+    """Whether /dev/shm has less free space than batches in flight need. False if it does not exist (macOS)."""
     try:
         return shutil.disk_usage(SHARED_MEMORY).free < SMALL_SHARED_MEMORY
     except OSError:
@@ -306,22 +303,22 @@ def shared_memory_is_small() -> bool:
 
 
 def auto_workers(accelerator: str = "cpu", ranks: int = 1) -> int:
-    """A number of workers for each of `ranks` training processes on this machine.
+    """The default number of workers for each of `ranks` training processes on this machine.
 
-    On a GPU as many as the cores allow, at most 8. When the CPU itself trains, a core that decodes is taken from
-    training: one worker for every four cores, none below (reading then happens between the steps).
+    For a GPU, as many as there are cores, at most 8. On a CPU, workers take cores from training: one worker per four
+    cores. Without workers, audio is read between the steps.
     """
     cores = available_cores() // max(1, ranks)
     return min(4, cores // 4) if accelerator == "cpu" else max(1, min(8, cores - 1))
 
 
 def _leave_soon(signum: int, frame: object) -> None:
-    """On SIGTERM: go on for half a minute, in which the main process saves and closes the workers, then die."""
+    """On SIGTERM: end in half a minute, by when the main process should have saved and closed the workers."""
     signal.alarm(30)
 
 
 def _raise_open_files() -> int:
-    """Raise the soft limit of open files to the hard one, at most 65,536; returns it."""
+    """Raise the soft limit of open files to the hard one, at most 65,536, and return it."""
     most = 65536
     try:
         import resource

@@ -1,4 +1,4 @@
-"""A step over several processes and accumulated batches; or processes that learn apart and average now and then."""
+"""Steps over several processes and accumulated batches, and processes that average their weights periodically."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from torch.nn.parallel import DistributedDataParallel
 
 from asr.training.callbacks import MovingAverage
 
-_UNIT = 1024.0  # tokens: weights near 1 keep gradients of float16 in its range
+_UNIT = 1024.0  # tokens; keeps the weights of batches near 1, and float16 gradients in range
 
 
 class GlobalBatch:
-    """Makes the gradient of a step that of one large batch, however it was split among processes and in time.
+    """Makes the gradient of a step that of one large batch, however it was split over processes and accumulation.
 
-    A loss is a mean over the target tokens of its batch. DDP takes the mean over processes, and Lightning that over
-    accumulated batches (also where the last step of an epoch has fewer), but a mean of such means is not the mean over
-    all tokens. So each batch counts with its tokens, and before the step the sum is divided by those of all batches.
-    One number crosses the network for it. A step on one batch of one process stays as it is.
+    A loss is a mean over the target tokens of its batch. DDP averages over processes, and Lightning over accumulated
+    batches (even if the last step of an epoch has fewer), but a mean of means is not the mean over all tokens.
+    So each batch is weighted by its tokens, and before the step the sum is divided by the tokens of all batches, for
+    which two numbers are reduced over the network. A step on one batch of one process is left unchanged.
 
-    apart: the steps of a process are its own (`PeriodicAverage`).
+    apart: each process takes its own steps (`PeriodicAverage`).
     """
 
     def __init__(self, apart: bool) -> None:
         self.apart = apart
         self.processes = self.accumulated = 1
-        self.seen = 0  # tokens of this process since the last average
+        self.seen = 0  # tokens of this process since the last `PeriodicAverage`
         self._tokens, self._batch = 0, 0
         self._total: Tensor | None = None
 
     def begin(self, trainer: pl.Trainer) -> None:
-        """Find out how many batches a step takes; 1 before."""
+        """Set the number of batches in a step, which is 1 until then."""
         self.processes, self.accumulated = trainer.world_size, trainer.accumulate_grad_batches
 
     def add(self, loss: Tensor, tokens: int) -> None:
-        """A batch of this process and its mean loss per token."""
+        """Count a batch of this process by its mean loss per token."""
         self._batch = tokens
         self._tokens += tokens
         self.seen += tokens
@@ -47,11 +47,11 @@ class GlobalBatch:
         self._total = total if self._total is None else self._total + total
 
     def weighted(self, loss: Tensor) -> Tensor:
-        """What to run backward from for the last batch added."""
+        """The loss of the last batch as it is to be differentiated."""
         return loss if self._batches == 1 else loss * (self._batch / _UNIT)
 
     def finish(self, parameters: Iterable[nn.Parameter]) -> Tensor | None:
-        """Mend the gradients before a step; returns the loss of the whole step (None: nothing could be read)."""
+        """Scale the gradients before a step. Returns the loss of the whole step, None if nothing could be read."""
         total, tokens = self._total, self._tokens
         self._total, self._tokens = None, 0
         if self._batches == 1:
@@ -69,19 +69,19 @@ class GlobalBatch:
 
     @property
     def _batches(self) -> int:
-        """Of how many batches Lightning and DDP take the mean in a step."""
+        """The number of batches that Lightning and DDP average over in a step."""
         return self.accumulated * (1 if self.apart else self.processes)
 
 
 class PeriodicAverage(Callback):
-    """Local SGD: each process takes `every` steps on its own, then all take the mean of what they have learned.
+    """Local SGD: each process takes `every` steps on its own, then all average their states.
 
-    The mean is weighted by the target tokens of each process since the last one (McMahan et al., 2017), so that with
-    plain SGD and a step each it is DDP. Averaged are the parameters (Stich, 2019, "Local SGD converges fast and
-    communicates little"), the statistics of batch norm, and the moments of the optimizer (Yu et al., 2019, "On the
+    The mean is weighted by the target tokens of each process since the last average (McMahan et al., 2017), so that
+    plain SGD with one step each is the same as DDP. It covers the parameters (Stich, 2019, "Local SGD converges fast
+    and communicates little"), the statistics of batch norm and the moments of the optimizer (Yu et al., 2019, "On the
     linear speedup analysis of communication efficient momentum SGD"), so that one checkpoint is the state of all
-    processes; and the moving average of the weights, which is linear in them: its mean is the moving average of their
-    mean. They are averaged before validations and at the end too.
+    processes. It also covers the moving average of the weights, which is linear in them. States are also averaged
+    before validations and at the end.
     """
 
     def __init__(self, every: int, batch: GlobalBatch, moving_average: MovingAverage | None) -> None:
@@ -116,7 +116,7 @@ class PeriodicAverage(Callback):
 
 
 def learned(module: nn.Module, moments: Mapping[Tensor, dict[str, Any]]) -> list[list[Tensor]]:
-    """Parameters and statistics of a module, and the moments that an optimizer keeps of it: a list of each kind."""
+    """The parameters and statistics of a module and the moments of its optimizer, as a list of tensors per kind."""
     parameters = {name for name, _ in module.named_parameters()}
     saved = {name: tensor for name, tensor in module.state_dict(keep_vars=True).items() if tensor.is_floating_point()}
     kinds = {"parameters": [tensor for name, tensor in saved.items() if name in parameters]}
@@ -130,7 +130,7 @@ def learned(module: nn.Module, moments: Mapping[Tensor, dict[str, Any]]) -> list
 
 @torch.no_grad()
 def average(kinds: Sequence[Sequence[Tensor]], weight: float) -> None:
-    """Replace tensors by their mean over all processes, each of which counts with its `weight` (all 0: equally)."""
+    """Replace tensors by their mean over all processes, weighted by `weight` (equally if all are 0)."""
     device = kinds[0][0].device
     shares = torch.tensor([weight, 1.0], dtype=torch.float64, device=device)
     distributed.all_reduce(shares)
@@ -143,7 +143,7 @@ def average(kinds: Sequence[Sequence[Tensor]], weight: float) -> None:
 
 
 def lost_process(error: Exception) -> bool:
-    """Whether an error means that another process of the run cannot be reached (any more)."""
+    """Whether an error means that another process of the run cannot be reached."""
     if not distributed.is_available():
         return False
     return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))

@@ -1,4 +1,4 @@
-"""The model that a training run begins from: its settings, checked against the recipe's, and its weights."""
+"""The model that a training run starts from: its settings, checked against the recipe's, and its weights."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _RECORD = "config.yaml"  # the configuration of a run, in its output folder
 def with_initial_model(values: dict[str, Any], resume: str = "never") -> dict[str, Any]:
     """A recipe's nested values with features and encoder of the model that `init` names, if it names one.
 
-    A run that `resume` ("auto", "never" or a checkpoint) goes on with needs the model no more: its own record takes the
-    model's place, as it does for any run in the output folder where the model cannot be read.
-    Raises ConfigError naming both values where the recipe contradicts the model, ModelFileError.
+    A run that `resume` ("auto", "never" or a checkpoint) continues does not need the model any more: the run's own
+    record replaces it, as it does for any run in the output folder if the model cannot be read.
+    Raises ConfigError naming both values if the recipe contradicts the model, ModelFileError.
     """
     init = values.get("init")
     if not init or not isinstance(init, str):
@@ -45,7 +45,7 @@ def with_initial_model(values: dict[str, Any], resume: str = "never") -> dict[st
     for section, kind in (("features", FeatureConfig), ("model", ModelConfig)):
         given = values.get(section) or {}
         if not isinstance(given, Mapping):
-            continue  # refused by its type
+            continue  # `from_dict` will refuse its type
         try:
             theirs = from_dict(kind, described[section], section)
         except (ConfigError, KeyError, TypeError, ValueError) as error:
@@ -64,8 +64,8 @@ def with_initial_model(values: dict[str, Any], resume: str = "never") -> dict[st
 
 @dataclass(frozen=True)
 class InitialModel:
-    """A model to begin from, and what is recorded of it: file name, SHA-256, and its own training's name, text
-    normalizer and hours of speech.
+    """A model to start from, and its record: file name, SHA-256, and the name, text normalizer and hours of speech of
+    its training.
     """
 
     file: ModelFile
@@ -73,7 +73,7 @@ class InitialModel:
 
     @classmethod
     def read(cls, init: str, model: ModelConfig, features: FeatureConfig) -> InitialModel:
-        """Read the model named `init`. Raises ModelFileError, ConfigError where its shape is not that of `model`."""
+        """Read the model named `init`. Raises ModelFileError, and ConfigError if it does not have these settings."""
         path = find_model(init)
         file = load_model(path)
         theirs = to_dict(file.model_config)
@@ -91,11 +91,11 @@ class InitialModel:
         return cls(file, record)
 
     def copy_to(self, model: AcousticModel, tokenizer: Tokenizer) -> str:
-        """Give `model` the encoder's weights, and the rows of the output layer of symbols that both tokenizers have.
+        """Copy the encoder's weights to `model`, and the output rows of symbols that both tokenizers have.
 
-        The blank is one of them; a letter that the model has only in the other case takes that row. The other rows are
-        left as they were drawn. So is an attention decoder, unless it is of the same shape and for the same symbols.
-        Returns what was done, in a line.
+        The blank is one of them; a letter that exists only in the other case gets that letter's row. Other rows keep
+        their random values, and so does an attention decoder unless its shape and symbols are the same. Returns a line
+        that says what was done.
         """
         model.encoder.load_state_dict(self.file.model.encoder.state_dict())  # type: ignore[attr-defined]
         ours, theirs = self._shared(tokenizer)
@@ -112,7 +112,7 @@ class InitialModel:
         return f"beginning from {self.record['file']}: its encoder and {rows}"
 
     def _shared(self, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-        """The places, here and there, of the symbols that both have; a label is no symbol of a text."""
+        """The indices, here and there, of the symbols that both have; labels of classes are never shared with texts."""
         if isinstance(tokenizer, LabelSet) is not isinstance(self.file.tokenizer, LabelSet):
             return [], []
         labels = self.file.tokenizer.labels
@@ -122,7 +122,7 @@ class InitialModel:
 
 
 def _resumed(output: Path, resume: str, init: str) -> dict[str, Any] | None:
-    """The settings of the run that `resume` goes on with, if there is one that began from `init`."""
+    """The settings of the run that `resume` continues, if there is one that started from `init`."""
     if resume == "never":
         return None
     if resume == "auto":
@@ -133,7 +133,7 @@ def _resumed(output: Path, resume: str, init: str) -> dict[str, Any] | None:
 
 
 def _recorded(output: Path, init: str) -> dict[str, Any] | None:
-    """The settings of the run in `output`, if it began from `init`, wherever that lay."""
+    """The settings of the run in `output`, if it started from a model of the name of `init`."""
     path = output / _RECORD
     settings = read_yaml(path) if path.is_file() else {}
     return settings if Path(str(settings.get("init", ""))).name == Path(init).name else None

@@ -1,4 +1,4 @@
-"""Training steps on batches of noise: their time and memory on this machine, and the largest batch that fits."""
+"""Training steps on batches of noise: time and memory on this machine, and the largest batch that fits."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from asr.training.module import SpeechModule
 from asr.training.process import quiet_lightning
 from asr.types import ConfigError
 
-MARGIN = 0.9  # share of the memory that the largest batch may take: other batches have other shapes
-TOKENS_PER_SECOND = 15  # characters of read English; word pieces are fewer, and cost next to nothing either way
+MARGIN = 0.9  # share of the memory that the largest batch may take, because other batches have other shapes
+TOKENS_PER_SECOND = 15  # characters of read English; word pieces are fewer, but tokens cost next to nothing
 _ENOUGH_SECONDS = 10.0  # of steps on one batch
-# What of the trainer's settings a step depends on; the others say when a run ends and what it reports.
+# The trainer's settings that steps depend on; the others are about when a run ends and what it reports.
 _STEP_SETTINGS = ("accelerator", "precision", "deterministic", "benchmark", "plugins")
 
 
@@ -51,14 +51,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Step:
-    """A measured training step: seconds, and the most bytes that were in use on the GPU (0 on the CPU)."""
+    """A measured training step: seconds, and the peak of bytes in use on the GPU (0 on the CPU)."""
 
     seconds: float
     memory: int
 
 
 def batch_shapes(config: TrainConfig, durations: np.ndarray, devices: int = 1) -> list[Shape]:
-    """The batches of one device's epoch 0, the largest first, as long as augmentation may make them."""
+    """The batches of one device's epoch 0, largest first, as long as augmentation can make them."""
     rows = fast_rows("cuda" if torch.cuda.is_available() else "cpu")
     sampler = training_sampler(config, durations, world_size=devices, row_multiple=rows)
     stretch, added = 1.0 / min((1.0, *config.augment.speed)), 2.0 * config.augment.silence
@@ -67,17 +67,17 @@ def batch_shapes(config: TrainConfig, durations: np.ndarray, devices: int = 1) -
 
 
 def stand_in(config: TrainConfig, vocab_size: int) -> SpeechModule:
-    """The module of a run whose tokenizer has `vocab_size` entries, without its data and its initial model."""
+    """The module of a run whose tokenizer has `vocab_size` entries, without its data and initial model."""
     symbols = ["", " ", *(chr(0x4E00 + i) for i in range(vocab_size - 2))]
     tokenizer = LabelSet(symbols) if config.task == CLASSIFICATION else CharTokenizer(symbols)
     nothing = Manifest.from_rows([{"audio_filepath": "noise.wav", "duration": 1.0, "text": ""}], "noise.jsonl")
-    if config.task == CLASSIFICATION:  # the labels are unknown here, and so are weights by label
+    if config.task == CLASSIFICATION:  # labels, and so weights by label, are unknown here
         config = replace(config, objectives={CLASSIFICATION: 1.0})
     return SpeechModule(replace(config, freeze_epochs=0), tokenizer, nothing, nothing)
 
 
 def noise_batch(config: TrainConfig, shape: Shape, vocab_size: int) -> Batch:
-    """Utterances of noise, all of the same length, with as many tokens as speech has."""
+    """Utterances of noise of the same length, with as many tokens as speech has."""
     generator = torch.Generator().manual_seed(config.seed)
     samples = max(1, round(shape.seconds * config.features.rate))
     count = 1 if config.task == CLASSIFICATION else max(1, round(shape.seconds * TOKENS_PER_SECOND))
@@ -87,10 +87,10 @@ def noise_batch(config: TrainConfig, shape: Shape, vocab_size: int) -> Batch:
 
 
 def measure(config: TrainConfig, module: SpeechModule, shape: Shape, steps: int = 5) -> Step:
-    """Run up to `steps` training steps on one batch of noise, fewer where they take long. Nothing is written.
+    """Run up to `steps` training steps on one batch of noise, fewer if they take long. Writes nothing.
 
-    The first step, which also chooses kernels and takes memory, does not count where there is another. Raises
-    torch.OutOfMemoryError, with the memory freed again, where the batch does not fit.
+    The first step, which also chooses kernels and allocates memory, is left out unless it is the only one. Raises
+    torch.OutOfMemoryError, after freeing the memory, if the batch does not fit.
     """
     quiet_lightning()
     batch = noise_batch(config, shape, module.tokenizer.vocab_size)
@@ -110,16 +110,16 @@ def measure(config: TrainConfig, module: SpeechModule, shape: Shape, steps: int 
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-    except Exception as error:  # there is nothing but the settings that could be wrong
+    except Exception as error:  # only the settings can be wrong
         raise refused(error) from error
     batches: Any = [batch] * steps  # a list is a data set
-    loader = DataLoader[Batch](batches, batch_size=None, collate_fn=_same, pin_memory=torch.cuda.is_available())
+    loader = DataLoader[Batch](batches, batch_size=None, collate_fn=lambda b: b, pin_memory=torch.cuda.is_available())
     message = ""
     try:
         trainer.fit(module, loader)
     except torch.OutOfMemoryError as error:
         message = str(error)
-    # Outside the handler, whose traceback would keep the tensors of the failed step.
+    # Outside the handler, whose traceback keeps the tensors of the failed step alive.
     module.cpu().zero_grad()
     del trainer, averaging
     _free()
@@ -131,7 +131,7 @@ def measure(config: TrainConfig, module: SpeechModule, shape: Shape, steps: int 
 def find_batch(config: TrainConfig, durations: np.ndarray, vocab_size: int, most: float = math.inf) -> float:
     """The largest `data.batch_seconds`, up to `most`, whose largest batch fits into the memory of the GPU.
 
-    Found by trying, with a margin of a tenth. 0 where not even the longest utterance fits.
+    Found by trial, with a margin of a tenth. 0 if not even the longest utterance fits.
     """
     module = stand_in(config, vocab_size)
     _free()
@@ -146,26 +146,20 @@ def find_batch(config: TrainConfig, durations: np.ndarray, vocab_size: int, most
         except torch.OutOfMemoryError:
             return False
 
-    # More seconds than this make no larger batch: `max_batch_size` bounds it, or there are no more utterances.
+    # More seconds than this do not make a larger batch: `max_batch_size` or the number of utterances limits it.
     rows = min(config.data.max_batch_size or len(durations), len(durations))
     bound = min(most, rows * largest(1.0).seconds)
     return largest_fitting(fits, min(config.data.batch_seconds, bound), bound)
 
 
 def largest_fitting(fits: Callable[[float], bool], start: float, most: float) -> float:
-    """The largest number up to `most` that `fits`, to a twentieth below, tried from `start` on; 0 if none above 1 does.
+    """The largest number up to `most` that `fits`, within 5 %, searched from `start`; 0 if none from 1 up does.
 
-    `fits` is true up to some number and false above it.
+    `fits` must be true up to some number and false above it.
     """
-    low, high = 0.0, math.inf
-    trial = start
-    while trial >= 1.0 and low < most:
-        if fits(trial):
-            low = trial
-        else:
-            high = trial
-        if low and high / low < 1.05:
-            break
+    low, high, trial = 0.0, math.inf, start
+    while trial >= 1.0 and low < most and (not low or high / low >= 1.05):
+        low, high = (trial, high) if fits(trial) else (low, trial)
         if not low:
             trial /= 2
         else:
@@ -174,10 +168,10 @@ def largest_fitting(fits: Callable[[float], bool], start: float, most: float) ->
 
 
 def estimated_memory(config: TrainConfig, vocab_size: int, shape: Shape) -> float:
-    """About how many bytes training takes at its peak for batches of this shape, without a GPU to try it on.
+    """An estimate, without a GPU, of the peak bytes of training on batches of this shape.
 
-    Weights, their gradients, both moments of AdamW and the moving average, in float32; and what model and objectives
-    keep for the backward pass, counted on short utterances and scaled up, halved for 16-bit precision.
+    It adds up weights, gradients, both moments of AdamW and the moving average, in float32, and what model and
+    objectives keep for the backward pass, counted on short utterances and scaled up, halved for 16-bit precision.
     """
     module = stand_in(config, vocab_size)
     copies = 5 if config.averaging.kind == "ema" else 4
@@ -188,7 +182,7 @@ def estimated_memory(config: TrainConfig, vocab_size: int, shape: Shape) -> floa
 
 
 def _kept_bytes(config: TrainConfig, module: SpeechModule, shape: Shape) -> int:
-    """Bytes that autograd keeps of a batch besides the weights."""
+    """Bytes that autograd keeps for a batch, without the weights."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
     batch = noise_batch(config, shape, module.tokenizer.vocab_size)
     kept: dict[int, Tensor] = {}
@@ -205,12 +199,12 @@ def _kept_bytes(config: TrainConfig, module: SpeechModule, shape: Shape) -> int:
 
 
 def refused(error: Exception) -> ConfigError:
-    """Lightning's refusal of a setting, in one line."""
+    """An error of Lightning about a setting, in one line."""
     return ConfigError(f"trainer: {' '.join(str(error).split()) or type(error).__name__}")
 
 
 class _Clock(Callback):
-    """Times steps, and ends the run when they have taken `_ENOUGH_SECONDS`."""
+    """Times steps, and ends the run after `_ENOUGH_SECONDS` of them."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -229,10 +223,6 @@ class _Clock(Callback):
             self.memory = max(self.memory, torch.cuda.max_memory_allocated())
         self.seconds.append(time.perf_counter() - self._started)
         trainer.should_stop = trainer.should_stop or sum(self.seconds) > _ENOUGH_SECONDS
-
-
-def _same(batch: Any) -> Any:
-    return batch
 
 
 def _free() -> None:

@@ -1,4 +1,4 @@
-"""The LightningModule: an acoustic model, the objectives it is trained on, and the task it is validated by."""
+"""The LightningModule: an acoustic model, its training objectives, and the task that it is validated on."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from asr.types import ConfigError
 
 
 class SpeechModule(pl.LightningModule):
-    """Trains an `AcousticModel` for the task and on the objectives of the configuration.
+    """Trains an `AcousticModel` on the objectives of the configuration.
 
-    Every random number of a step is drawn from a seed made of (run seed, epoch, batch, rank), those of SpecAugment from
-    (run seed, epoch, utterance, view), so a resumed run draws what an uninterrupted one would have drawn.
+    Random numbers of a step are seeded by (run seed, epoch, batch, rank), those of SpecAugment by (run seed, epoch,
+    utterance, view), so that a resumed run draws the same numbers as an uninterrupted one.
 
     With an objective that compares `views` of each utterance, features are computed once and repeated, each view is
-    masked on its own, and all objectives see the outputs and the batch with as many times the rows, view after view.
+    masked independently, and all objectives get outputs and batch with the rows of all views, view after view.
     """
 
     def __init__(self, config: TrainConfig, tokenizer: Tokenizer, train: Manifest, dev: Manifest) -> None:
@@ -55,7 +55,7 @@ class SpeechModule(pl.LightningModule):
             getattr(objective, "prepare", lambda _: None)(tokenizer)
         self.task: Task = task_of(config)(self.model, tokenizer, config.text.normalizer, dev)
         self.plateau = Plateau(config.optimizer.plateau_patience)
-        self.init: dict[str, Any] | None = None  # the record of the model that the run began from
+        self.init: dict[str, Any] | None = None  # the record of the model that the run started from
         self.views = max(getattr(objective, "views", 1) for objective in self.objectives.values())
         self.augment = config.augment
         if self.views > 1:
@@ -67,7 +67,7 @@ class SpeechModule(pl.LightningModule):
         if self.views > 1 and not self._augments:
             names = ", ".join(n for n, objective in self.objectives.items() if getattr(objective, "views", 1) > 1)
             raise ConfigError(
-                f"objectives: {names} compares views that SpecAugment has masked differently, and there are no masks: "
+                f"objectives: {names} compares views that SpecAugment masks differently, but there are no masks: "
                 f"set augment.time_masks (view_time_masks={config.view_time_masks:g} times as many are used) or "
                 "augment.frequency_masks"
             )
@@ -77,7 +77,7 @@ class SpeechModule(pl.LightningModule):
         return self.current_epoch < self.run_config.freeze_epochs
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Copy on a stream of its own, during the computation of the previous step (batches are pinned)."""
+        """Copy on a separate stream while the previous step is computed (batches are pinned)."""
         if device.type != "cuda":
             return batch.to(device)
         copies, current = _copy_stream(device), torch.cuda.current_stream(device)
@@ -89,25 +89,25 @@ class SpeechModule(pl.LightningModule):
         return moved
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # DDP waits for the gradients of all parameters that it began with.
+        # Not under DDP, which waits for the gradients of all parameters that required them at the start.
         if self.trainer.world_size == 1 and self._learns is self._frozen:
             self._learns = not self._frozen
             for parameter in self.model.encoder.parameters():
                 parameter.requires_grad_(self._learns)
-        if self.run_config.freeze_epochs:  # running statistics are part of the encoder, too
+        if self.run_config.freeze_epochs:  # running statistics are frozen too
             for part in self.model.modules():
                 if isinstance(part, MaskedBatchNorm):
                     part.train(not self._frozen)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.unreadable.add(batch)
-        if not len(batch):  # nothing could be read; without a loss the other ranks would wait for this one
+        if not len(batch):  # nothing could be read, but without a loss the other ranks would wait for this one
             return torch.stack([p.sum() for p in self.parameters()]).sum() * 0.0
         self._seed_step(batch_idx)
         try:
             return self._loss(batch)
         finally:
-            for objective in self.objectives.values():  # memory may be what a step failed for
+            for objective in self.objectives.values():  # after failures too, which may be for lack of memory
                 getattr(objective, "forget", lambda: None)()
 
     def _loss(self, batch: Batch) -> Tensor:
@@ -126,8 +126,7 @@ class SpeechModule(pl.LightningModule):
 
         outputs = self.model.outputs(batch.waveforms, batch.lengths, augment if self._augments else None)
         tokens = max(1, sum(batch.token_lengths.tolist()))
-        # The mean of an epoch, too, is one over tokens. Lightning divides the count of all ranks by their number, and
-        # keeps a whole number.
+        # Epoch means are over tokens too. Lightning divides the count of all ranks by their number, rounded down.
         counted = {"batch_size": tokens * self.step.processes, "sync_dist": True}
         batch = batch if self.views == 1 else batch.repeated(self.views)
         losses = []
@@ -156,7 +155,7 @@ class SpeechModule(pl.LightningModule):
     ) -> None:
         if self._frozen:
             for parameter in self.model.encoder.parameters():
-                parameter.grad = None  # the optimizer passes over it, and begins with it when it learns
+                parameter.grad = None  # the optimizer skips it
         loss = self.step.finish(self.parameters())
         if loss is not None:
             self.log("train/loss_step", loss, on_step=True, on_epoch=False)
@@ -165,7 +164,7 @@ class SpeechModule(pl.LightningModule):
         self.log("train/gradient_norm", norm, on_step=True, on_epoch=False)
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
-        rate = torch.tensor(optimizer.param_groups[0]["lr"])  # on the CPU; Lightning would put a number on the GPU
+        rate = torch.tensor(optimizer.param_groups[0]["lr"])  # on the CPU; Lightning would move a number to the GPU
         self.log("train/lr", rate, on_step=True, on_epoch=False)
 
     def on_fit_start(self) -> None:
@@ -184,7 +183,7 @@ class SpeechModule(pl.LightningModule):
         self.log_dict(metrics, on_step=False, on_epoch=True)
         if not self.trainer.sanity_checking:
             self.plateau.update(metrics[self.task.monitor] * (1 if self.task.mode == "min" else -1))
-        self.task.choose_example(self.current_epoch * 7919)  # a prime: another utterance each time
+        self.task.choose_example(self.current_epoch * 7919)  # a prime, for a different utterance each time
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
                 reference, hypothesis = self.task.example
@@ -195,11 +194,10 @@ class SpeechModule(pl.LightningModule):
         settings = self.run_config.optimizer
         slowed = set(self.model.encoder.parameters()) if self.run_config.encoder_lr_factor != 1 else set()
         others = [p for p in self.parameters() if p not in slowed]
-        groups = _groups(others, settings, 1.0)  # the first: its rate is the one that is logged
+        groups = _groups(others, settings, 1.0)  # first, because the rate of the first group is logged
         if slowed:
-            encoder = list(self.model.encoder.parameters())
-            groups += _groups(encoder, settings, self.run_config.encoder_lr_factor)
-        # A fused step is the fastest, but unscales gradients of float16 itself, after they were clipped.
+            groups += _groups([*self.model.encoder.parameters()], settings, self.run_config.encoder_lr_factor)
+        # A fused step is fastest, but unscales float16 gradients itself, after they were clipped.
         fused = getattr(self.trainer.precision_plugin, "scaler", None) is None
         optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=fused)
         total_steps = int(min(self.trainer.estimated_stepping_batches, 2**31))
@@ -231,7 +229,7 @@ def _copy_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def _groups(parameters: list[nn.Parameter], settings: OptimizerConfig, factor: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices only: shrinking biases and norms toward zero has no justification."""
+    """Weight decay on matrices only: nothing justifies shrinking biases and norms toward zero."""
     matrices, vectors = ([p for p in parameters if (p.dim() >= 2) is wide] for wide in (True, False))
     rate = settings.lr * factor
     return [
@@ -240,12 +238,12 @@ def _groups(parameters: list[nn.Parameter], settings: OptimizerConfig, factor: f
     ]
 
 
-_ONECYCLE_RISE = 0.3  # share of the run in which one-cycle rises (Smith & Topin, 2018)
+_ONECYCLE_RISE = 0.3  # share of the run in which the one-cycle schedule rises (Smith & Topin, 2018)
 _ONECYCLE_START = 0.04
 
 
 def lr_factor(step: int, total_steps: int, config: OptimizerConfig, plateau_drops: int = 0) -> float:
-    """Factor on `config.lr` at optimizer step `step` (0-based) of `total_steps`; `plateau_drops` reductions so far."""
+    """Factor on `config.lr` at optimizer step `step` (from 0) of `total_steps`, after `plateau_drops` reductions."""
     if config.schedule == "onecycle":
         rise = max(1, round(_ONECYCLE_RISE * total_steps))
         if step < rise:
@@ -261,7 +259,7 @@ def lr_factor(step: int, total_steps: int, config: OptimizerConfig, plateau_drop
 
 
 class Plateau:
-    """Counts how often a metric, less being better, stopped improving for more than `patience` validations."""
+    """Counts how often a metric to minimize did not improve for more than `patience` validations."""
 
     def __init__(self, patience: int) -> None:
         self.patience, self.best, self.waited, self.drops = patience, math.inf, 0, 0

@@ -1,4 +1,4 @@
-"""The registry of objectives: named losses over a batch's outputs, whose weighted sum a training step minimizes."""
+"""The registry of objectives: named losses, whose weighted sum a training step minimizes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ from asr.training.losses.penalties import L1Objective, L2Objective
 from asr.training.losses.stability import StabilityObjective
 from asr.types import ConfigError
 
-# Modules made for the acoustic model, whose `forward(outputs, batch)` is an ObjectiveLoss. Parameters of their own are
-# trained, but are not part of the model file. One with a class attribute `views` of 2 gets outputs and batch with two
-# views of each utterance (see SpeechModule); one with `needs_layers` gets the output of each layer of the encoder.
-# One with options has a dataclass `Options`, and is made with the model and these. `prepare(tokenizer)` and
-# `mixed(batch) -> batch` of an objective, if it has them, are called before the training and in each step, and
-# `forget()` after each step, also one that failed.
+# An objective is a module made with the acoustic model, and with its options if it has a dataclass `Options`. Its
+# `forward(outputs, batch)` returns an ObjectiveLoss. Its parameters are trained, but are not part of the model file.
+# With a class attribute `views` of 2, outputs and batch hold two views of each utterance (see SpeechModule); with
+# `needs_layers`, outputs hold the output of each layer of the encoder. Optional methods: `prepare(tokenizer)`, called
+# before the training, `mixed(batch) -> batch` before each step, and `forget()` after each step, even a failed one.
 OBJECTIVES: dict[str, Any] = {
     "ctc": CTCObjective,
     "consistency": ConsistencyObjective,
@@ -42,22 +41,20 @@ OBJECTIVES: dict[str, Any] = {
 
 
 def build_objective(name: str, setting: float | Mapping[str, Any], model: AcousticModel) -> nn.Module:
-    """The objective that a configuration names. Raises ConfigError for one, or an option, that there is not."""
+    """The objective of that name and setting. Raises ConfigError for an unknown name or option."""
     if name not in OBJECTIVES:
         raise ConfigError(f"objectives: unknown '{name}'{nearest(name, OBJECTIVES)}")
     kind = OBJECTIVES[name]
     if getattr(kind, "needs_layers", False) and not getattr(model.encoder, "layer_sizes", ()):
-        raise ConfigError(f"objectives: {name} looks into layers, which encoder {model.config.encoder} does not show")
+        raise ConfigError(f"objectives: {name} needs inner layers, which encoder {model.config.encoder} does not give")
     options = {} if isinstance(setting, float | int) else {k: v for k, v in setting.items() if k != "weight"}
     if hasattr(kind, "Options"):
-        objective: nn.Module = kind(model, from_dict(kind.Options, options, f"objectives.{name}"))
-    elif options:
+        return kind(model, from_dict(kind.Options, options, f"objectives.{name}"))
+    if options:
         raise ConfigError(f"objectives.{name}: it has no options but 'weight', found '{next(iter(options))}'")
-    else:
-        objective = kind(model)
-    return objective
+    return kind(model)
 
 
 def objective_weight(setting: float | Mapping[str, Any]) -> float:
-    """The weight of an objective whose setting is that alone, or a mapping of `weight` (default 1) and options."""
+    """The weight in an objective's setting: a number, or a mapping of `weight` (default 1) and options."""
     return float(setting if isinstance(setting, float | int) else setting.get("weight", 1.0))

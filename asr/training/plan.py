@@ -1,4 +1,4 @@
-"""The plan of a training before it starts: hours of audio, steps, memory and time."""
+"""The plan of a training run: hours of audio, steps, memory and time."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ ENGLISH_LETTERS = 29  # a to z, apostrophe, space and blank
 
 @dataclass(frozen=True)
 class Plan:
-    """The size and cost of a training. Times do not include validation, or waiting for data if the disks are too slow.
+    """The size and cost of a training run. Times do not include validation or waiting for slow disks.
 
-    `hours` of audio in the training set; `steps` of the optimizer in all; `largest_batch` on one device, and its
-    `memory` in bytes, `memory_from` "measured" or "estimated"; `throughput`, seconds of training audio a second on all
-    devices, 0 if unknown, and where that comes from.
+    `hours` of audio in the training set; `steps` of the optimizer in total; `largest_batch` on one device, and its
+    `memory` in bytes, `memory_from` "measured" or "estimated"; `throughput` in seconds of training audio per second on
+    all devices, 0 if unknown, and its source `throughput_from`.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Plan:
 
     @property
     def days(self) -> float:
-        """Of training; NaN where the throughput is not known."""
+        """Days of training; NaN if the throughput is unknown."""
         seconds = self.hours * 3600 * self.steps / max(1, self.steps_per_epoch)
         return seconds / self.throughput / 86400 if self.throughput else math.nan
 
@@ -80,9 +80,9 @@ def plan(
 ) -> Plan:
     """Plan a training on utterances of these `durations` (seconds).
 
-    With `run` a few training steps on the largest and a middle batch are run here and measured, on one device; else
-    time follows from `throughput`, seconds of audio a second on all devices, whose `source` the plan names, and memory
-    is estimated. Nothing is written. Raises torch.OutOfMemoryError where the largest batch does not fit.
+    With `run`, a few training steps on the largest and on a middle batch are measured here, on one device. Otherwise
+    time follows from `throughput`, seconds of audio per second on all devices, whose `source` the plan names, and
+    memory is estimated. Nothing is written. Raises torch.OutOfMemoryError if the largest batch does not fit.
     """
     durations = durations[(durations >= config.data.min_duration) & (durations <= config.data.max_duration)]
     settings = trainer_settings(config)
@@ -126,7 +126,7 @@ def plan(
 
 
 def corpus(config: TrainConfig) -> tuple[np.ndarray, int]:
-    """Durations in seconds of the utterances in an epoch, repetitions included, and the size of the vocabulary."""
+    """Durations in seconds of the utterances of an epoch, including repetitions, and the size of the vocabulary."""
     if not manifests(config.data.train):
         raise ConfigError("data.train must name a manifest")
     train_set = read_manifest(config, manifests(config.data.train))
@@ -138,7 +138,7 @@ def corpus(config: TrainConfig) -> tuple[np.ndarray, int]:
 
 
 def expected_vocabulary(config: TrainConfig) -> int:
-    """The size of the vocabulary before there is any text: characters are taken to be English."""
+    """The size of the vocabulary without any text: characters are assumed to be English."""
     if config.text.tokenizer_file:
         return load_tokenizer(config.text.tokenizer_file).vocab_size
     return ENGLISH_LETTERS if config.text.tokenizer == "char" else config.text.vocab_size
@@ -147,7 +147,7 @@ def expected_vocabulary(config: TrainConfig) -> int:
 def spread_durations(hours: float, utterances: int, longest: float) -> np.ndarray:
     """Plausible durations in seconds, from 0 to `longest`, for a corpus of which only the totals are known.
 
-    They are the quantiles of longest * u^k, with u uniform in (0, 1) and k such that the hours come out.
+    They are the quantiles of longest * u^k, with u uniform in (0, 1) and k chosen to give the hours.
     """
     mean = 3600 * hours / utterances
     if not 0 < mean <= longest:

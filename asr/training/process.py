@@ -1,6 +1,6 @@
 """The process of a run: its rank, its threads, the signals that stop it, and the lock on its output folder.
 
-Light to import, because the signals must be taken over before torch and Lightning are imported, which takes seconds.
+Light to import, because signals must be handled before torch and Lightning are imported, which takes seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -30,22 +30,22 @@ except ImportError:  # Windows: nothing is locked
 
 LOCK = ".lock"
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
-# Schedulers and launchers both send the signal to a process; only a later one is a second request.
+# Scheduler and launcher both signal a process. Only a signal after this time is a second request.
 _REPEAT_SECONDS = 1.0
 
-# OpenMP threads that wait for work spin by default. Beside another busy process they take the core from the very thread
-# they wait for, and a training on few cores falls to a third of its speed (benchmarks/threads.py).
+# OpenMP threads spin by default while they wait for work. Next to another busy process, they take the core from the
+# very thread that they wait for, and training on few cores falls to a third of its speed (benchmarks/threads.py).
 THREAD_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def set_thread_environment() -> None:
-    """Set `THREAD_ENVIRONMENT` where the user has not: to be called before torch, whose OpenMP reads it once."""
+    """Set `THREAD_ENVIRONMENT` unless the user has; call it before importing torch, whose OpenMP reads it once."""
     for name, value in THREAD_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
 def available_cores() -> int:
-    """Cores this process may use: its affinity, and a container's CPU quota."""
+    """The number of cores this process may use, by its affinity and a container's CPU quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
@@ -55,8 +55,30 @@ def available_cores() -> int:
 
 
 def is_first_process() -> bool:
-    """True in an ordinary process and in rank 0; the others leave preparation, locks and messages to it."""
+    """True in an ordinary process and in rank 0, which does preparation, locks and messages for the others."""
     return all(os.environ.get(name, "0").strip() in ("", "0") for name in _RANKS)
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    count, chosen = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return chosen.split(",")[:count] if chosen else [str(i) for i in range(count)]
+
+
+def launch_job(command: Sequence[str], log: Path, gpu: str = "", threads: int = 0) -> subprocess.Popen[bytes]:
+    """Start a process, on one GPU or with so many threads if given, whose output is appended to `log`.
+
+    It gets a session of its own, so that Ctrl-C reaches only the caller, which has to end it.
+    """
+    environment = dict(os.environ)
+    environment |= {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
+    environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True
+        )
 
 
 def say(line: str) -> None:
@@ -66,10 +88,10 @@ def say(line: str) -> None:
 
 
 def quiet_lightning() -> None:
-    """Lightning's notices are for its developers; ours say what a user needs."""
+    """Silence Lightning's notices, which are for its developers."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # Except for this one: a process that it started has ended, and it kills all others.
+    # Except for this one, which says that a process it started has ended and that it kills all others.
     logging.getLogger("lightning_fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
     messages = ("does not have many workers", "Checkpoint directory", "number of training batches", "LeafSpec")
     for message in messages:
@@ -81,8 +103,8 @@ def quiet_lightning() -> None:
 class Interrupted(BaseException):
     """A run was told to stop, and everything is saved.
 
-    Not an Exception, so that no `except Exception` on the way takes it for a bad recording; not a KeyboardInterrupt,
-    because Lightning turns that into exit status 1.
+    Not an Exception, so that no `except Exception` mistakes it for a bad recording; not a KeyboardInterrupt, which
+    Lightning turns into exit status 1.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -91,12 +113,12 @@ class Interrupted(BaseException):
 
     @property
     def status(self) -> int:
-        """The exit status by which shells and schedulers know what happened: 130 for Ctrl-C, 143 for SIGTERM."""
+        """The exit status that shells and schedulers expect: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.signal_number
 
 
 class Signals:
-    """What has arrived since `handled_signals`: `received` is the number of the first signal, or 0."""
+    """The signals since `handled_signals`: `received` is the number of the first one, or 0."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -104,7 +126,7 @@ class Signals:
         self._received_at = 0.0
         self._retry: threading.Timer | None = None
         self._retrying = False
-        # The other ranks never leave on their own: the first would wait for them.
+        # The other ranks never stop on their own: the first would wait for them.
         self._deferred = 0 if is_first_process() else 1
 
     def check(self) -> None:
@@ -114,7 +136,7 @@ class Signals:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within it a signal only sets `received`: the code inside saves and stops by itself."""
+        """In this context a signal only sets `received`, and the code inside saves and stops by itself."""
         self._deferred += 1
         try:
             yield
@@ -124,7 +146,7 @@ class Signals:
     def receive(self, number: int, frame: FrameType | None) -> None:
         """The signal handler; a second request ends the process as if there were no handler.
 
-        SLURM's early warning (SIGUSR1) is no first request: the SIGTERM at the time limit must not cut off the saving.
+        SLURM's early warning (SIGUSR1) is not a first request: the SIGTERM at the time limit must not interrupt saving.
         """
         now = time.monotonic()
         if self._retrying:
@@ -144,7 +166,7 @@ class Signals:
             os.write(2, b"interrupted: saving first (again to stop at once)\n")
 
     def unraisable(self, hook: Callable[[Any], object], error: Any) -> None:
-        """`sys.unraisablehook`: where Python drops our exception (destructors, callbacks from C), try again shortly."""
+        """`sys.unraisablehook`: if Python drops our exception (destructors, callbacks from C), signal again shortly."""
         if not isinstance(error.exc_value, Interrupted):
             hook(error)
             return
@@ -153,7 +175,7 @@ class Signals:
         self._retry.start()
 
     def close(self) -> None:
-        """Cancel what would be tried again."""
+        """Cancel a pending retry."""
         self._deferred += 1
         if self._retry:
             self._retry.cancel()
@@ -169,10 +191,10 @@ _active: Signals | None = None
 
 @contextlib.contextmanager
 def handled_signals() -> Iterator[Signals]:
-    """Take over SIGINT and SIGTERM, in a SLURM job SIGUSR1 too (`#SBATCH --signal=SIGUSR1@90`), until the end.
+    """Handle SIGINT and SIGTERM, and in a SLURM job SIGUSR1 (`#SBATCH --signal=SIGUSR1@90`), in this context.
 
-    Nested uses share the signals of the outermost. At the end `Interrupted` is raised if a signal came, whatever became
-    of it inside. After SIGUSR1 the job is queued again. Outside the main thread nothing is handled.
+    Nested uses share the signals of the outermost. At the end, `Interrupted` is raised if a signal has arrived. After
+    SIGUSR1 the job is requeued. Outside the main thread, no signal is handled.
     """
     global _active
     if _active is not None or threading.current_thread() is not threading.main_thread():
@@ -219,13 +241,12 @@ class LockedError(AsrError):
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of `folder`, which is created if need be, until the end of the block or of this process.
+    """Keep other runs out of `folder`, which is created if needed, until the end of the block or of this process.
 
-    The file `.lock` there names host and process. The system's lock on it ends with the process that holds it, so a run
-    that was killed on this host leaves nothing to clean up. Many network file systems lock for one host only: there the
-    name of another host is enough to refuse, unless this SLURM job ran there before it was queued again. Only the first
-    process of a distributed run locks; a folder that this process holds already may be entered again. Raises
-    LockedError.
+    The file `.lock` in it names host and process. The system's lock on that file ends with the process that holds it,
+    so a run that was killed on this host leaves nothing to clean up. Many network file systems lock within one host
+    only, so the name of another host is enough to refuse, unless this SLURM job ran there before it was requeued. Only
+    the first process of a distributed run locks, and it may lock the same folder again. Raises LockedError.
     """
     key = folder.resolve()
     if fcntl is None or not is_first_process() or key in _held:
@@ -248,9 +269,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def take_over(folder: Path, seconds: float) -> None:
-    """End the run that works in `folder` on this host, which gets so many seconds to save, and remove its lock.
+    """End the run that works in `folder` on this host, giving it `seconds` to save, and remove its lock.
 
-    The lock of another host is only removed: it is for the caller to know that nothing runs there any more.
+    The lock of another host is just removed: the caller must know that nothing runs there any more.
     """
     path = folder / LOCK
     try:
@@ -270,13 +291,20 @@ def take_over(folder: Path, seconds: float) -> None:
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether a process holds the lock: the number of one that has ended may be another's by now."""
+    """Whether a process holds the lock. Its number alone does not tell, because numbers are reused."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+        return not _try_lock(file.fileno())
     return False
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks, where only the content of the file can tell
+    return True
 
 
 def _acquire(path: Path) -> int:
@@ -284,13 +312,7 @@ def _acquire(path: Path) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            free = True
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                free = False
-            except OSError:
-                pass  # a file system without locks: only the content of the file can tell
+            free = _try_lock(descriptor)
             host, process, job = _holder(descriptor)
             elsewhere = bool(host) and host != socket.gethostname() and (not job or job != _job())
             if elsewhere or (not free and (not process or alive(process))):
@@ -300,7 +322,7 @@ def _acquire(path: Path) -> int:
                 raise LockedError(f"{path.parent} is in use by {who} {where}: {remedy}")
             if free and _is_same(descriptor, path):
                 return descriptor
-            if not free and _is_same(descriptor, path):  # forked workers of a run that was killed still have its lock
+            if not free and _is_same(descriptor, path):  # forked workers of a killed run still hold its lock
                 path.unlink(missing_ok=True)
         except BaseException:
             os.close(descriptor)
@@ -309,7 +331,7 @@ def _acquire(path: Path) -> int:
 
 
 def _holder(descriptor: int) -> tuple[str, int, str]:
-    """Host, process id and SLURM job in the lock file; ("", 0, "") when it is new or damaged."""
+    """Host, process id and SLURM job in the lock file; ("", 0, "") if it is new or damaged."""
     host, process, job, *_ = [*os.pread(descriptor, 1000, 0).decode("utf-8", "replace").split(), "", "", ""]
     return (host, int(process), job) if process.isdecimal() else ("", 0, "")
 
@@ -319,7 +341,7 @@ def _job() -> str:
 
 
 def _is_same(descriptor: int, path: Path) -> bool:
-    """Whether `path` is still the open file: its holder may have removed it in the meantime."""
+    """Whether `path` is still the open file, which its holder may have removed in the meantime."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

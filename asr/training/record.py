@@ -1,4 +1,4 @@
-"""Who made this result: revision, versions, machine; and how the training went: losses and rates, and their picture."""
+"""The record of a run: revision, versions and machine, and its losses and rates with their picture."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LIBRARIES = ("asr-ctc", "torch", "torchaudio", "pytorch-lightning", "numpy", "s
 
 
 def provenance() -> dict[str, Any]:
-    """Date (UTC), git revision of this code, versions of the libraries that matter, processor or GPU."""
+    """Date (UTC), git revision of this code, versions of important libraries, processor or GPU."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "revision": _revision(),
@@ -33,7 +33,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _revision() -> str:
-    """Revision of the checkout this code runs from, "+changes" with uncommitted ones, "" outside a checkout."""
+    """Revision of the checkout that this code runs from, with "+changes" if any are uncommitted; "" outside of one."""
     try:
         revision = _git("rev-parse", "--short=12", "HEAD")
         return revision + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
@@ -54,7 +54,7 @@ def _version(name: str) -> str:
 
 
 def machine() -> str:
-    """A one-line description of what the numbers were measured on."""
+    """One line about the machine that a result was measured on."""
     import torch
 
     if torch.cuda.is_available():
@@ -74,14 +74,14 @@ def _processor() -> str:
 
 @dataclass
 class MetricHistory:
-    """By optimizer step: the training loss of an epoch, and the metrics of a validation by name (`dev/...`)."""
+    """The training loss of each epoch and the metrics of each validation (`dev/...`), by optimizer step."""
 
     train_loss: dict[int, float] = field(default_factory=dict)
     dev: dict[int, dict[str, float]] = field(default_factory=dict)
 
 
 def read_metrics(folder: Path) -> MetricHistory:
-    """Merge the `version_N/metrics.csv` files below `folder`; where they overlap (after a resume) the later counts."""
+    """Merge the `version_N/metrics.csv` files below `folder`; later files win where they overlap after a resume."""
     history = MetricHistory()
     versions = sorted(folder.glob("version_*/metrics.csv"), key=lambda p: int(p.parent.name.rpartition("_")[2]))
     for path in versions:
@@ -96,15 +96,13 @@ def read_metrics(folder: Path) -> MetricHistory:
 
 
 def draw_learning_curve(history: MetricHistory, task: Task, path: Path, title: str) -> None:
-    """Loss and the task's rates over optimizer steps as a PNG; the best validation is marked."""
+    """Draw loss and rates over optimizer steps as a PNG, with the best validation marked."""
     dev = {step: metrics for step, metrics in sorted(history.dev.items()) if task.monitor in metrics}
     if not dev:
         return
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
     loss, rates = figure.subplots(1, 2)
     if history.train_loss:
         loss.plot(*zip(*sorted(history.train_loss.items()), strict=True), label="train", color="#888888")

@@ -1,4 +1,4 @@
-"""One training run, from a configuration to a model file: checks, trainer, resume, averaging, learning curve."""
+"""A training run, from a configuration to a model file: checks, trainer, resume, averaging, learning curve."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from asr.config import to_dict
 from asr.corpus.labels import label_numbers
 from asr.corpus.manifest import Manifest
-from asr.files import write_text
+from asr.files import remove_unfinished, write_text
 from asr.model.acoustic import out_of_memory
 from asr.model.checkpoint import save_model
 from asr.model.config import CLASSIFICATION
@@ -39,7 +39,6 @@ from asr.training.checkpoints import (
     check_resume,
     checkpoints,
     find_checkpoint,
-    remove_partial_files,
     set_aside,
 )
 from asr.training.config import TrainConfig, manifests, trainer_settings
@@ -67,8 +66,8 @@ TOKENIZER = "tokenizer.json"
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run produced: `dev` are the metrics of the best checkpoint by name (`dev/wer`, a fraction), and `scores`
-    are its rates for people. The other ranks of a distributed run have nothing to report: there both are empty.
+    """The result of a run: `dev` are the metrics of the best checkpoint by name (`dev/wer`, a fraction), and `scores`
+    its rates as text. Both are empty in the other ranks of a distributed run.
     """
 
     model_path: Path
@@ -81,10 +80,10 @@ class TrainResult:
 def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
     """Train a model as `config` says and write it, with logs and checkpoints, to `config.output`.
 
-    resume: "auto" continues from the newest whole checkpoint in `output` if there is one, "never" starts afresh (an
-    earlier run in the same directory is moved aside, not deleted), anything else is the path of a checkpoint.
-    Raises AsrError for bad data or configuration, or when another run is at work in `output`; `Interrupted` after
-    Ctrl-C or SIGTERM, when everything is saved.
+    resume: "auto" continues from the newest intact checkpoint in `output` if there is one; "never" starts afresh, and
+    moves an earlier run in the same directory aside; anything else is the path of a checkpoint.
+    Raises AsrError for bad data or configuration, or if another run uses `output`; `Interrupted` after Ctrl-C or
+    SIGTERM, once everything is saved.
     """
     started = time.monotonic()
     quiet_lightning()
@@ -93,27 +92,23 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
         if not manifests(config.data.train) or not manifests(config.data.dev):
             raise ConfigError("data.train and data.dev must each name a manifest")
         if is_first_process():
-            remove_partial_files(output)
-        found = find_checkpoint(output, resume)
-        rules = versioned(config.text.normalizer)
-        initial = InitialModel.read(config.init, config.model, config.features) if config.init and not found else None
-        if found:
-            rules = check_resume(*found, config)
-            if resume == "auto" and found[0].name != LAST and (output / LAST).exists() and is_first_process():
-                (output / LAST).replace(output / DAMAGED)  # or the next save would keep it as the one before
-        elif resume == "never" and checkpoints(output) and is_first_process():
+            remove_unfinished(output)
+        path, saved = find_checkpoint(output, resume) or (None, {})
+        initial = InitialModel.read(config.init, config.model, config.features) if config.init and not path else None
+        rules = check_resume(path, saved, config) if path else versioned(config.text.normalizer)
+        if resume == "auto" and path and path.name != LAST and (output / LAST).exists() and is_first_process():
+            (output / LAST).replace(output / DAMAGED)  # or the next save would keep it as previous.ckpt
+        if resume == "never" and checkpoints(output) and is_first_process():
             say(f"the earlier run in {output} was moved to {set_aside(output, output.with_name(output.name + '.'))}")
-
         config = replace(config, text=replace(config.text, normalizer=rules))
-
         train_set = read_manifest(config, manifests(config.data.train))
         dev_set = read_manifest(config, manifests(config.data.dev))
-        tokenizer = _tokenizer(config, train_set, output, resumed=found is not None)
+        tokenizer = _tokenizer(config, train_set, output, resumed=path is not None)
         train_set = training_manifest(train_set, tokenizer, config, output)
         if isinstance(tokenizer, LabelSet):
-            label_numbers(dev_set, tokenizer)  # so that an unknown label is an error before the training
-        for remark in prepare_workers():
-            say(f"note: {remark}")
+            label_numbers(dev_set, tokenizer)  # raises ManifestError for an unknown label
+        for note in prepare_workers():
+            say(f"note: {note}")
         pl.seed_everything(config.seed, verbose=False)
         module = SpeechModule(config, tokenizer, train_set, dev_set)
         data = SpeechDataModule(config, tokenizer, train_set, dev_set)
@@ -124,26 +119,26 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
             _record(config, output, train_set, dev_set)
         say(_description(config, train_set, dev_set, module))
         if trainer.strategy.root_device.type == "cuda":
-            for remark in getattr(module.model.encoder, "slow_shapes", lambda _: [])(str(trainer.precision)):
-                say(f"note: {remark}")
+            for note in getattr(module.model.encoder, "slow_shapes", lambda _: [])(str(trainer.precision)):
+                say(f"note: {note}")
         if initial:
             module.init = initial.record
             say(initial.copy_to(module.model, tokenizer))
-        if found:
-            say(f"resuming from {found[0]} (epoch {found[1]['epoch'] + 1}, step {found[1]['global_step']})")
+        if path:
+            say(f"resuming from {path} (epoch {saved['epoch'] + 1}, step {saved['global_step']})")
         with signals.deferred():
-            short = False  # of memory
+            no_memory = False
             try:
-                trainer.fit(module, datamodule=data, ckpt_path=found[0] if found else None, weights_only=True)
+                trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
             except SIGTERMException:  # Lightning's own, for a signal just before our handler replaces its handler
                 raise Interrupted(signal.SIGTERM) from None
             except Exception as error:
-                short = out_of_memory(error)
+                no_memory = out_of_memory(error)
                 if message := _explained(error, config, trainer.global_rank):
                     raise message from error
-                if not short:
+                if not no_memory:
                     raise
-            if short:  # outside the handler, whose traceback would keep what fills the memory
+            if no_memory:  # outside the handler, whose traceback keeps what fills the memory alive
                 alone = torch.cuda.is_available() and trainer.world_size == 1
                 fits = partial(find_batch, config, train_set.durations, tokenizer.vocab_size) if alone else None
                 raise AsrError(_memory_advice(config.data.batch_seconds, fits))
@@ -160,7 +155,7 @@ def _tokenizer(config: TrainConfig, train_set: Manifest, output: Path, resumed: 
     elif resumed and (output / TOKENIZER).exists():
         return load_tokenizer(output / TOKENIZER)
     else:
-        # Every rank makes its own: it is deterministic, and no rank must wait for a file.
+        # Every rank makes it, deterministically, so that none has to wait for a file.
         tokenizer = training_symbols(config, train_set)
     if is_first_process():
         tokenizer.save(output / TOKENIZER)
@@ -171,18 +166,17 @@ def _description(config: TrainConfig, train_set: Manifest, dev_set: Manifest, mo
     parameters = sum(p.numel() for p in module.model.parameters())
     hours = float(train_set.durations.sum()) / 3600
     symbols = "classes" if config.task == CLASSIFICATION else "symbols"
-    text = (
+    lines = [
         f"{config.name}: {len(train_set)} training utterances ({hours:.2f} h), {len(dev_set)} dev, "
         f"{module.tokenizer.vocab_size} {symbols}, {parameters / 1e6:.2f} M parameters"
-    )
-    if mix := describe_mix(config.data, train_set):
-        text += f"\n{mix}"
+    ]
+    lines += filter(None, [describe_mix(config.data, train_set)])
     if module.views > 1:
-        text += (
-            f"\nnote: {module.views} views of each utterance, each with {module.augment.time_masks} time masks "
+        lines.append(
+            f"note: {module.views} views of each utterance, each with {module.augment.time_masks} time masks "
             f"(view_time_masks={config.view_time_masks:g} x augment.time_masks={config.augment.time_masks})"
         )
-    return text
+    return "\n".join(lines)
 
 
 def _trainer(config: TrainConfig, output: Path, module: SpeechModule, saving: list[Callback]) -> pl.Trainer:
@@ -195,14 +189,14 @@ def _trainer(config: TrainConfig, output: Path, module: SpeechModule, saving: li
         callbacks.append(PeriodicAverage(every, module.step, moving_average))
     if config.early_stopping > 0:
         callbacks.append(EarlyStopping(monitor=task.monitor, mode=task.mode, patience=config.early_stopping))
-    # After the averaging callback: a checkpoint must hold the average of the step it was saved at.
+    # After the averaging callback, because a checkpoint must hold the average of its step.
     callbacks += saving
     settings = trainer_settings(config)
     if settings["precision"] != config.trainer.get("precision", settings["precision"]):
-        say("note: float16 does not run on the CPU; using float32 (bf16-mixed works where the processor has it)")
+        say("note: float16 does not run on the CPU; using float32 (bf16-mixed works if the processor supports it)")
     plugins = settings.pop("plugins", None) or []
     plugins = [*(plugins if isinstance(plugins, list) else [plugins]), DurableCheckpoints()]
-    if SLURMEnvironment.detect():  # its own requeueing saves within a step; see `handled_signals`
+    if SLURMEnvironment.detect():  # `handled_signals` requeues jobs; Lightning would save within a step
         plugins.append(SLURMEnvironment(auto_requeue=False))
     logs = output / "logs"
     loggers = [TensorBoardLogger(logs, name="tensorboard", version=""), CSVLogger(logs, name="csv")]
@@ -215,7 +209,7 @@ def _trainer(config: TrainConfig, output: Path, module: SpeechModule, saving: li
             use_distributed_sampler=False,
             default_root_dir=output,
         )
-    except Exception as error:  # there is nothing but the settings that could be wrong
+    except Exception as error:  # only the settings can be wrong
         raise refused(error) from error
     if every > 1 and trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
         raise ConfigError("optimizer.sync_every needs trainer.strategy=ddp (or auto)")
@@ -225,7 +219,7 @@ def _trainer(config: TrainConfig, output: Path, module: SpeechModule, saving: li
 def _finish(
     config: TrainConfig, output: Path, module: SpeechModule, best: KeepBest, train_set: Manifest, seconds: float
 ) -> TrainResult:
-    """Choose by the task's metric, average, write the model file and the learning curve."""
+    """Choose the best checkpoints, average them, write the model file and the learning curve."""
     task, trainer, kept = module.task, module.trainer, best.best_first()
     if not kept:
         raise ConfigError("training ended before the first validation: raise trainer.max_epochs or max_steps")
@@ -255,20 +249,16 @@ def _finish(
 
 
 def _record(config: TrainConfig, output: Path, train_set: Manifest, dev_set: Manifest) -> None:
-    """What is needed to repeat the run: configuration, seed, revision, versions, hashes of the data."""
+    """Write what is needed to repeat the run: configuration, seed, revision, versions, hashes of the data."""
     import yaml
 
     write_text(output / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
-    record = provenance() | {
-        "train_sha256": train_set.sha256,
-        "dev_sha256": dev_set.sha256,
-        "seed": config.seed,
-    }
-    write_text(output / "run.json", json.dumps(record, indent=1) + "\n")
+    record = {"train_sha256": train_set.sha256, "dev_sha256": dev_set.sha256, "seed": config.seed}
+    write_text(output / "run.json", json.dumps(provenance() | record, indent=1) + "\n")
 
 
 def _memory_advice(bound: float, largest: Callable[[float], float] | None) -> str:
-    """The setting to lower after memory ran out; with `largest`, which tries on the GPU, to a value that fits."""
+    """Which setting to lower after memory ran out; `largest` finds a value that fits by trying it on the GPU."""
     advice = f"try data.batch_seconds={bound / 2:g}"
     if largest:
         say(f"out of memory with data.batch_seconds={bound:g}; looking for the largest that fits")
@@ -282,15 +272,15 @@ def _memory_advice(bound: float, largest: Callable[[float], float] | None) -> st
 
 
 def _explained(error: Exception, config: TrainConfig, rank: int) -> AsrError | None:
-    """What is behind an error during the training, in one line; None where that is not known."""
+    """An error during training explained in one line; None for unexpected errors."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return AsrError(f"{error.filename or config.output}: cannot be written: {error.strerror}")
     if lost_process(error):
         last = Path(config.output) / LAST
-        go_on = f"to go on from {last}" if last.exists() else "to begin again: nothing was saved yet"
+        effect = f"to resume from {last}" if last.exists() else "from the beginning: nothing was saved yet"
         return AsrError(
             f"process {rank + 1} has lost another process of this run, which has ended (see its messages) or "
-            f"cannot be reached: start all of them again {go_on}"
+            f"cannot be reached: start all of them again {effect}"
         )
     frame = traceback.extract_tb(error.__traceback__)[-1]
     if isinstance(error, ValueError | TypeError | MisconfigurationException) and "lightning" in frame.filename:

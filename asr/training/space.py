@@ -1,4 +1,4 @@
-"""The search space of `asr tune`: settings with several values, such as `key=[a,b]` or `key=uniform(a,b)`."""
+"""The search space of `asr tune`: settings with several values, such as `key=[a,b]` or `key=uniform(low,high)`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RESERVED = ("output", "name", "data.train", "data.dev", "trainer.devices", "tra
 
 @dataclass(frozen=True)
 class Dimension:
-    """A setting and its values: `choices`, or the numbers from `low` to `high`, which `kind` and `step` describe."""
+    """A setting and its values: `choices`, or numbers from `low` to `high`."""
 
     key: str
     kind: str  # "list", "uniform", "loguniform" or "int"
@@ -44,24 +44,24 @@ class Dimension:
         return tuple(c if c is None or isinstance(c, str | int | float) else json.dumps(c) for c in self.choices)
 
     def value(self, parameter: Any) -> Any:
-        """The value of the setting that is stored as `parameter`."""
+        """The value of the setting that Optuna stores as `parameter`."""
         return self.choices[self.labels.index(parameter)] if self.kind == "list" else parameter
 
     def cells(self) -> list[Any] | None:
-        """All parameters that a grid has, or None where there is no end of them."""
+        """The parameters of a grid, None if there are infinitely many."""
         if self.kind == "list":
             return list(self.labels)
         return list(range(int(self.low), int(self.high) + 1, self.step)) if self.kind == "int" else None
 
     def extremes(self) -> list[Any]:
-        """Parameters that show whether all values are allowed."""
+        """Parameters to check for whether all values are allowed."""
         return list(self.labels) if self.kind == "list" else [self.low, self.high]
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[Dimension]]:
-    """Plain `key=value` overrides, and the dimensions among the arguments. A list of one value is a plain override.
+    """The plain `key=value` overrides and the dimensions among the arguments. A list of one value is an override.
 
-    Raises ConfigError for what cannot be read, and for settings that cannot be searched.
+    Raises ConfigError for malformed arguments and for settings that cannot be searched.
     """
     plain: list[str] = []
     space: dict[str, Dimension] = {}
@@ -71,7 +71,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[Dimension
         if dimension is None:
             plain.append(argument)
         elif len(dimension.choices) == 1:
-            plain.append(_override(key, dimension.choices[0]))
+            plain.append(override(key, dimension.choices[0]))
         elif key in space:
             raise ConfigError(f"'{key}' has two lists or ranges of values: give one")
         elif key in _RESERVED:
@@ -84,15 +84,15 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[Dimension
 def with_parameters(
     values: Mapping[str, Any], space: Sequence[Dimension], parameters: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The recipe `values` with what a trial chose. Raises ConfigError where a key has no place."""
-    return apply_overrides(dict(values), [_override(d.key, d.value(parameters[d.key])) for d in space])
+    """The recipe `values` with the parameters of a trial. Raises ConfigError for keys below a plain value."""
+    return apply_overrides(dict(values), [override(d.key, d.value(parameters[d.key])) for d in space])
 
 
 def check_space(path: str, overrides: Sequence[str], space: Sequence[Dimension]) -> tuple[dict[str, Any], TrainConfig]:
     """The recipe at `path` with `overrides` as nested values, and its configuration at the first value of each setting.
 
-    It is read with every choice and both ends of every range, the other settings at their first value. Raises
-    ConfigError naming the key and the nearest valid one, or the value that is not allowed.
+    Every choice and both ends of every range are checked, with the other settings at their first value. Raises
+    ConfigError naming an unknown key and the nearest valid one, or a value that is not allowed.
     """
     values = apply_overrides(read_extended(path), overrides)
     first = {d.key: d.extremes()[0] for d in space}
@@ -103,12 +103,11 @@ def check_space(path: str, overrides: Sequence[str], space: Sequence[Dimension])
 
 
 def grid(space: Sequence[Dimension]) -> list[dict[str, Any]] | None:
-    """The parameters of every cell, the last dimension fastest, or None where a dimension has no end of values."""
-    columns = [d.cells() for d in space]
-    finite = [column for column in columns if column is not None]
-    if len(finite) < len(columns):
+    """The parameters of every cell, the last dimension fastest; None if a dimension has infinitely many values."""
+    columns = [cells for d in space if (cells := d.cells()) is not None]
+    if len(columns) < len(space):
         return None
-    return [dict(zip((d.key for d in space), cell, strict=True)) for cell in itertools.product(*finite)]
+    return [dict(zip((d.key for d in space), cell, strict=True)) for cell in itertools.product(*columns)]
 
 
 def described(space: Sequence[Dimension], parameters: Mapping[str, Any]) -> str:
@@ -121,12 +120,13 @@ def shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else "null" if value is None else str(value)
 
 
-def _override(key: str, value: Any) -> str:
-    return f"{key}={yaml.safe_dump(value, default_flow_style=True)}"
+def override(key: str, value: Any) -> str:
+    """The override `key=value` that sets a value of any kind."""
+    return f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**6)}"
 
 
 def _dimension(key: str, text: str, argument: str) -> Dimension | None:
-    """What an argument searches, or None where it is a plain override."""
+    """The dimension that an argument describes, None if it is a plain override."""
     if text.startswith("["):
         try:
             choices = yaml.safe_load(text)
@@ -135,8 +135,8 @@ def _dimension(key: str, text: str, argument: str) -> Dimension | None:
         if not choices:
             raise ConfigError(f"'{argument}': the list of values is empty")
         numbers = [number if isinstance(c, str) and (number := as_number(c)) is not None else c for c in choices]
-        if any(one == other and type(one) is type(other) for one, other in itertools.combinations(numbers, 2)):
-            raise ConfigError(f"'{argument}': a value stands in the list twice")
+        if any(a == b and type(a) is type(b) for a, b in itertools.combinations(numbers, 2)):
+            raise ConfigError(f"'{argument}': the list has a value twice")
         return Dimension(key, "list", tuple(numbers))
     called = _CALL.fullmatch(text)
     numbers = [as_number(part.strip()) for part in called[2].split(",")] if called else []

@@ -1,8 +1,8 @@
-"""The study of `asr tune`: what Optuna's database knows of its trials, and which of them are to be run again.
+"""The study of `asr tune`: its trials in Optuna's database, and which of them must be run again.
 
-Any number of commands, on any number of machines, may work at one study. Each keeps the trials that it runs alive by a
-count in the database; trials whose count stands still were interrupted. (Optuna's own heartbeat needs an SQL database,
-and SQLite is not safe on network file systems, so that the default is a journal file, which is.)
+Any number of commands, on any number of machines, may work on one study. Each increments a heartbeat in the database
+for the trials that it runs; trials whose heartbeat has stopped were interrupted. (Optuna's own heartbeat needs an SQL
+database. The default here is a journal file, which unlike SQLite is safe on network file systems.)
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 JOURNAL = "study.journal"
-BEAT = 30.0  # seconds between two counts
-GRACE = 300.0  # seconds after which a count that stands still means that nobody runs the trial
+HEARTBEAT = 30.0  # seconds between heartbeats
+GRACE = 300.0  # seconds without a heartbeat after which a trial counts as abandoned
 _CREATION = 30.0  # seconds to wait for the command that has just created the study
 Search = Literal["grid", "random", "tpe"]
 
@@ -72,10 +72,10 @@ def create_study(
     attributes: Mapping[str, Any],
     cells: Sequence[Mapping[str, Any]],
 ) -> optuna.Study:
-    """Create the study `name`, with a waiting trial for each cell of a grid, or load it where it is there.
+    """Create the study `name`, with a waiting trial for each cell of a grid, or load it if it exists.
 
-    `attributes["asked"]` says what is searched. Raises ConfigError where the study that is there was asked for
-    something else; the message names the first difference.
+    `attributes["asked"]` identifies it. Raises ConfigError, naming the first difference, if the existing study has
+    other attributes.
     """
     try:
         study = optuna.create_study(storage=storage, study_name=name, direction=direction)
@@ -93,9 +93,9 @@ def create_study(
     else:  # new, or its creator was killed
         for key, value in attributes.items():
             study.set_user_attr(key, value)
-    there = [_fixed(trial) for trial in study.get_trials(deepcopy=False)]
+    queued = [_fixed(trial) for trial in study.get_trials(deepcopy=False)]
     for cell in cells:
-        if cell not in there:
+        if cell not in queued:
             study.enqueue_trial(dict(cell))
     if "created" not in study.user_attrs:
         study.set_user_attr("created", True)
@@ -103,38 +103,37 @@ def create_study(
 
 
 def load_study(storage: optuna.storages.BaseStorage, name: str = "") -> optuna.Study:
-    """The study of that name, by default the only one there is. Raises AsrError naming those there are."""
+    """The study of that name, by default the only one. Raises AsrError naming the existing ones."""
     names = optuna.get_all_study_names(storage)
     if name not in names and (name or len(names) != 1):
-        found = nearest(name, names) if names else " (it holds none)"
+        known = nearest(name, names) if names else " (it holds none)"
         raise AsrError(
-            f"there is no study '{name}' in the database{found}" if name else f"name one with --study{found}"
+            f"there is no study '{name}' in the database{known}" if name else f"name one with --study{known}"
         )
     return optuna.load_study(study_name=name or names[0], storage=storage)
 
 
 def study_space(study: optuna.Study) -> list[Dimension]:
-    """What the study searches."""
-    found = study.user_attrs["asked"]["space"]
-    return [Dimension(**{**dimension, "choices": tuple(dimension["choices"])}) for dimension in found.values()]
+    """The dimensions that the study searches."""
+    space = study.user_attrs["asked"]["space"]
+    return [Dimension(**{**dimension, "choices": tuple(dimension["choices"])}) for dimension in space.values()]
 
 
 def _fixed(trial: FrozenTrial) -> dict[str, Any]:
-    """The parameters of a trial, also of one that waits."""
-    parameters: dict[str, Any] = trial.system_attrs.get("fixed_params", trial.params)
-    return parameters
+    """The parameters of a trial, even if it is waiting."""
+    return trial.system_attrs.get("fixed_params", trial.params)
 
 
 def next_trial(
     study: optuna.Study, space: Sequence[Dimension], search: Search, seed: int, most: int
 ) -> optuna.Trial | None:
-    """A trial to run now, one that waits or a new one, with its parameters; None where `most` trials are there.
+    """A trial to run now, waiting or new, with its parameters; None if `most` trials exist.
 
-    The seed of a trial depends on its number: no two commands that share a study draw the same parameters, nor does one
-    that goes on.
+    The seed depends on the number of the trial, so that neither commands that share a study nor a resumed one draw the
+    same parameters twice.
     """
-    there = current(study)
-    if not any(t.state == TrialState.WAITING for t in there) and (len(there) >= most or search == "grid"):
+    trials = current(study)
+    if not any(t.state == TrialState.WAITING for t in trials) and (len(trials) >= most or search == "grid"):
         return None
     trial = study.ask()
     number = int(hashlib.sha256(f"{seed} {trial.number}".encode()).hexdigest()[:8], 16)
@@ -155,14 +154,14 @@ def next_trial(
 
 
 def current(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials, without those that were run again."""
+    """The trials without those that were run again."""
     trials = study.get_trials(deepcopy=False)
     replaced = {trial.user_attrs.get("again") for trial in trials}
     return [trial for trial in trials if trial.number not in replaced]
 
 
 def run_again(study: optuna.Study, trial: FrozenTrial) -> bool:
-    """Queue the parameters of an interrupted or failed trial, with its folder; False where another command did."""
+    """Queue the parameters and folder of an interrupted or failed trial again; False if another command already did."""
     if not trial.state.is_finished():
         try:
             study.tell(trial.number, state=TrialState.FAIL)
@@ -173,33 +172,33 @@ def run_again(study: optuna.Study, trial: FrozenTrial) -> bool:
     return True
 
 
+def heartbeat(trial: optuna.Trial, count: int) -> bool:
+    """Set the heartbeat of a running trial; False if another command found it abandoned and queued it again."""
+    try:
+        trial.set_user_attr("runner", [socket.gethostname(), os.getpid(), count])
+    except optuna.exceptions.UpdateFinishedTrialError:
+        return False
+    return True
+
+
 @dataclass
-class Watch:
-    """Tells from the counts of running trials, by this machine's clock, which of them nobody runs any more."""
+class HeartbeatMonitor:
+    """Finds abandoned trials by their heartbeats and this machine's clock."""
 
     study: optuna.Study
-    seen: dict[int, tuple[int, float, bool]] = field(default_factory=dict)  # count, since when, whether it ever rose
-
-    @staticmethod
-    def beat(trial: optuna.Trial, count: int) -> bool:
-        """Count a running trial on; False where another command took it for dead and queued it again."""
-        try:
-            trial.set_user_attr("runner", [socket.gethostname(), os.getpid(), count])
-        except optuna.exceptions.UpdateFinishedTrialError:
-            return False
-        return True
+    last: dict[int, tuple[int, float, bool]] = field(default_factory=dict)  # heartbeat, its time, whether it ever rose
 
     def abandoned(self, mine: Sequence[int]) -> tuple[list[FrozenTrial], int]:
-        """Running trials that nobody runs, without `mine`, and the number of those of which it is not known yet."""
+        """The abandoned trials among the running ones except `mine`, and the number of those not known yet."""
         dead, unsure, now = [], 0, time.monotonic()
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.number in mine:
                 continue
             host, process, count = trial.user_attrs.get("runner", ["", 0, 0])
-            last, since, rose = self.seen.get(trial.number, (count, now, False))
+            last, since, rose = self.last.get(trial.number, (count, now, False))
             if count != last:
                 since, rose = now, True
-            self.seen[trial.number] = (count, since, rose)
+            self.last[trial.number] = (count, since, rose)
             here = host == socket.gethostname()
             if (here and (process == os.getpid() or not alive(process))) or now - since > GRACE:
                 dead.append(trial)

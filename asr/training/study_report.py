@@ -1,4 +1,4 @@
-"""What a study has found: its trials as a table and CSV, the best configuration as YAML, and pictures."""
+"""The results of a study: its trials as a table and CSV, the best configuration as YAML, and pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from typing import Any
 import optuna
 import yaml
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
@@ -32,7 +31,7 @@ _BLUE, _GRAY, _RED = "#1f6feb", "#888888", "#d1242f"
 
 @dataclass(frozen=True)
 class Row:
-    """A trial. `value` is the metric: the mean over the folds, for a pruned trial what it had reached, else None."""
+    """A trial. `value` is the metric: the mean over folds, or the last report of a pruned trial, else None."""
 
     trial: int
     state: str  # complete, pruned, failed, running or waiting
@@ -49,22 +48,19 @@ class Row:
 
 
 def rows(study: optuna.Study) -> list[Row]:
-    """All trials, the best first; those that are not complete after the others."""
-    names = {TrialState.FAIL: "failed"}
+    """All trials, complete ones first, and best first."""
     space = study_space(study)
     sign = -1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1.0
 
     def row(trial: FrozenTrial) -> Row:
         fixed = trial.system_attrs.get("fixed_params", {}) | trial.params
-        reached = trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None
+        value = trial.value if trial.state == TrialState.COMPLETE else None
+        if trial.state == TrialState.PRUNED and trial.intermediate_values:
+            value = trial.intermediate_values[max(trial.intermediate_values)]
         return Row(
             trial.number,
-            names.get(trial.state, trial.state.name.lower()),
-            trial.value
-            if trial.state == TrialState.COMPLETE
-            else reached
-            if trial.state == TrialState.PRUNED
-            else None,
+            "failed" if trial.state == TrialState.FAIL else trial.state.name.lower(),
+            value,
             trial.user_attrs.get("folds", []),
             {d.key: d.value(fixed[d.key]) for d in space if d.key in fixed},
             trial.user_attrs.get("seconds"),
@@ -93,7 +89,7 @@ def write_report(study: optuna.Study, output: Path) -> list[Row]:
 
 
 def table(study: optuna.Study, found: Sequence[Row]) -> str:
-    """The rows for people, and a line that says which is the best."""
+    """The rows as a text table."""
     keys = [d.key for d in study_space(study)]
     lines = []
     for row in found:
@@ -103,7 +99,7 @@ def table(study: optuna.Study, found: Sequence[Row]) -> str:
 
 
 def as_json(study: optuna.Study, found: Sequence[Row]) -> dict[str, Any]:
-    """The rows for programs: the metric as a fraction."""
+    """The rows as JSON values, with metrics as fractions."""
     trials = [{**vars(row), "folds": list(row.folds), "standard_error": row.standard_error} for row in found]
     complete = [trial for trial in trials if trial["state"] == "complete"]
     metric, direction = study.user_attrs["monitor"], study.direction.name.lower()
@@ -145,7 +141,6 @@ def _draw(study: optuna.Study, found: Sequence[Row], output: Path) -> None:
         if name != PICTURES[0] and len(complete) < 2:
             continue
         figure = Figure(figsize=(max(7.0, 2.0 * len(space)), 3.8), layout="constrained")
-        FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         draw(study, found, space, axes)
         axes.set_title(study.study_name)
@@ -176,7 +171,7 @@ def _history(study: optuna.Study, found: Sequence[Row], space: Sequence[Dimensio
 def _importance(study: optuna.Study, found: Sequence[Row], space: Sequence[Dimension], axes: Axes) -> None:
     """How much of the metric's variation each setting explains, by PED-ANOVA (Watanabe et al., 2023)."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # few trials have equal shares: the picture shows it
+        warnings.simplefilter("ignore")  # of equal shares with few trials, which the picture shows
         shares = optuna.importance.get_param_importances(
             study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
         )

@@ -1,4 +1,4 @@
-"""The registry of tasks: what a model is for decides what a validation decodes, how it is scored, and what is best."""
+"""The registry of tasks: a model's task decides what a validation decodes, how it is scored, and what is best."""
 
 from __future__ import annotations
 
@@ -31,49 +31,49 @@ from asr.types import ConfigError
 
 
 class Task(Protocol):
-    """One validation after another: `start`, `add` per batch, `totals` summed over the ranks, `metrics` of the sums.
+    """A validation: `start`, `add` for each batch, `totals`, to be summed over the ranks, and `metrics` of the sums.
 
-    `monitor`, `mode` and `rates` belong to the class: who has only the configuration reads them from the registry.
+    `monitor`, `mode` and `rates` are class attributes, so that the registry has them without a model.
     """
 
-    monitor: str  # the metric that checkpoints are chosen by, one of `rates`
+    monitor: str  # the metric that chooses checkpoints, one of `rates`
     mode: Literal["min", "max"]  # whether less or more of it is better
-    rates: Mapping[str, str]  # the metrics to be shown to people, as percentages: name -> label
+    rates: Mapping[str, str]  # the metrics shown to people, as percentages: name -> label
     example: tuple[str, str]  # a reference and its hypothesis, to be shown
 
     def start(self) -> None: ...
 
     def add(self, outputs: Outputs | None, batch: Batch) -> None:
-        """Decode a batch; an utterance that could not be read counts as wrong. `outputs` is None if none could."""
+        """Decode a batch. Unreadable utterances count as wrong; `outputs` is None if all are unreadable."""
 
     def totals(self) -> Tensor:
-        """Sums (n,) float64 of this rank: the mean of the ranks' rates would be no rate."""
+        """Sums (n,) float64 of this rank. Rates are computed from sums, not as means over ranks."""
 
     def metrics(self, totals: Tensor) -> dict[str, float]:
-        """The metrics, by the names they are logged under: `dev/...`, among them all of `rates`; `dev/loss` if any.
+        """The metrics by the names under which they are logged (`dev/...`): all `rates`, and `dev/loss` if any.
 
-        Where `data.dev` names several manifests, `dev/NAME/...` for each of them.
+        If `data.dev` names several manifests, also `dev/NAME/...` for each.
         """
 
     def choose_example(self, number: int) -> None:
-        """Choose utterance `number`, modulo their count, for `example`."""
+        """Set `example` to utterance `number` modulo their count."""
 
 
 def format_rates(task: type[Task] | Task, metrics: Mapping[str, Any], width: int = 0) -> str:
-    """The task's rates on a line, `WER 12.34%  CER 5.67%`, the numbers at least `width` wide."""
+    """The task's rates in a line, `WER 12.34%  CER 5.67%`, with numbers at least `width` wide."""
     return "  ".join(f"{label} {float(metrics[name]):{width}.2%}" for name, label in task.rates.items())
 
 
 def format_parts(task: type[Task] | Task, metrics: Mapping[str, Any]) -> str:
-    """What `monitor` is for each of several dev manifests, `(a 12.34%, b 5.67%)`; "" for a single one."""
+    """The `monitor` of each of several dev manifests, `(a 12.34%, b 5.67%)`; "" for a single one."""
     before, _, after = task.monitor.partition("/")
-    parts = {name: name.removeprefix(f"{before}/").removesuffix(f"/{after}") for name in metrics}
-    found = [f"{part} {float(metrics[name]):.2%}" for name, part in parts.items() if name == f"{before}/{part}/{after}"]
-    return f"({', '.join(found)})" if found else ""
+    names = [name for name in metrics if name.startswith(f"{before}/") and name.endswith(f"/{after}")]
+    parts = [(name[len(before) + 1 : -len(after) - 1], float(metrics[name])) for name in names if name != task.monitor]
+    return f"({', '.join(f'{part} {rate:.2%}' for part, rate in parts)})" if parts else ""
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """A name for each manifest: that of the file, with that of its folder or a number where it is not the only one."""
+    """A name for each manifest: that of the file, with the name of its folder or a number if it is not unique."""
     names = [Path(path).name.removesuffix(".gz").removesuffix(".jsonl") for path in paths]
     count = Counter(names)
     folders = [Path(path).absolute().parent.name for path in paths]
@@ -101,20 +101,15 @@ class CTCTask:
         self.start()
 
     def start(self) -> None:
-        self.references: list[str] = []
-        self.hypotheses: list[str] = []
-        self.indices: list[int] = []
+        self.hypotheses: list[tuple[int, str]] = []  # with the index of the utterance
         self.loss = torch.zeros(2, dtype=torch.float64)
 
     def add(self, outputs: Outputs | None, batch: Batch) -> None:
-        for index, _ in batch.failures:
-            self._add(index, "")
-        if outputs is None:
-            return
-        total, tokens, texts = self.decoded(outputs, batch)
-        self.loss += torch.stack([total, tokens]).double().cpu()
-        for index, text in zip(batch.indices, texts, strict=True):
-            self._add(index, text)
+        self.hypotheses += [(index, "") for index, _ in batch.failures]
+        if outputs is not None:
+            total, tokens, texts = self.decoded(outputs, batch)
+            self.loss += torch.stack([total, tokens]).double().cpu()
+            self.hypotheses += zip(batch.indices, texts, strict=True)
 
     def decoded(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor, list[str]]:
         """The loss of a batch in nats, its number of target tokens, and the text of each utterance."""
@@ -124,12 +119,14 @@ class CTCTask:
         return result.total, result.tokens, texts
 
     def totals(self) -> Tensor:
-        characters = score(self.references, self.hypotheses, "char").counts
-        counts = [characters.errors, characters.reference_length, len(self.references)]
+        references = [self._reference(index) for index, _ in self.hypotheses]
+        hypotheses = [hypothesis for _, hypothesis in self.hypotheses]
+        characters = score(references, hypotheses, "char").counts
+        counts = [characters.errors, characters.reference_length, len(references)]
         words = [0] * (2 * len(self.names))  # errors and words of each manifest
-        for index, found in zip(self.indices, score(self.references, self.hypotheses, "word").utterances, strict=True):
-            words[2 * self.files[index]] += found.errors
-            words[2 * self.files[index] + 1] += found.reference_length
+        for (index, _), edits in zip(self.hypotheses, score(references, hypotheses, "word").utterances, strict=True):
+            words[2 * self.files[index]] += edits.errors
+            words[2 * self.files[index] + 1] += edits.reference_length
         return torch.cat([self.loss, torch.tensor([*counts, *words], dtype=torch.float64)])
 
     def metrics(self, totals: Tensor) -> dict[str, float]:
@@ -145,37 +142,21 @@ class CTCTask:
         }
 
     def choose_example(self, number: int) -> None:
-        if self.references:
-            index = number % len(self.references)
-            self.example = (self.references[index], self.hypotheses[index])
+        if self.hypotheses:
+            index, hypothesis = self.hypotheses[number % len(self.hypotheses)]
+            self.example = (self._reference(index), hypothesis)
 
-    def _add(self, index: int, hypothesis: str) -> None:
-        self.indices.append(index)
-        self.references.append(normalize(self.dev[index].text, self.normalizer))
-        self.hypotheses.append(hypothesis)
+    def _reference(self, index: int) -> str:
+        return normalize(self.dev[index].text, self.normalizer)
 
 
-class CharacterTask(CTCTask):
-    """Task `ctc-characters`: as `ctc`, but the character error rate leads; for texts without spaces between words."""
-
-    monitor = "dev/cer"
-    rates = _rates("ctc-characters")
-
-
-class SpacedCharacterTask(CTCTask):
-    """Task `ctc-spaced`: as `ctc`, on characters with spaces between them; the rate of words is that of characters."""
-
-    rates = _rates("ctc-spaced")
-
-
-class PhoneTask(CTCTask):
-    """Task `ctc-phones`: as `ctc`, on phones with spaces between them; the rate of words is the phone error rate."""
-
-    rates = _rates("ctc-phones")
+def _ctc_task(name: str, monitor: str = "dev/wer") -> type[CTCTask]:
+    """`CTCTask` with the rates of the task `name`."""
+    return type(name, (CTCTask,), {"monitor": monitor, "rates": _rates(name)})
 
 
 class AttentionTask(CTCTask):
-    """Task `attention`: as `ctc`, but the attention decoder decodes, greedily, and its cross-entropy is the loss."""
+    """Task `attention`: like `ctc`, but with greedy decoding by the attention decoder and its cross-entropy."""
 
     def __init__(self, model: AcousticModel, tokenizer: Tokenizer, normalizer: str, dev: Manifest) -> None:
         super().__init__(model, tokenizer, normalizer, dev)
@@ -186,8 +167,8 @@ class AttentionTask(CTCTask):
     def decoded(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor, list[str]]:
         tokens, counts = padded_tokens(batch, outputs.states.device)
         loss = attention_loss(self.attention(outputs.states, outputs.lengths, tokens), tokens, counts)
-        found = self.attention.greedy(outputs.states, outputs.lengths)
-        return loss, counts.sum().clamp(min=1), [self.tokenizer.decode(ids) for ids in found]
+        texts = [self.tokenizer.decode(ids) for ids in self.attention.greedy(outputs.states, outputs.lengths)]
+        return loss, counts.sum().clamp(min=1), texts
 
 
 _METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
@@ -208,15 +189,15 @@ class ClassificationTask:
 
     @classmethod
     def led_by(cls, metric: str) -> type[ClassificationTask]:
-        """The same task, with another of its metrics to choose checkpoints by."""
+        """The same task with another of its metrics as `monitor`."""
         first = {f"dev/{metric}": _METRICS[metric]}
         return type(cls.__name__, (cls,), {"monitor": f"dev/{metric}", "rates": first | dict(cls.rates)})
 
     def start(self) -> None:
         classes = self.labels.vocab_size
-        self.counts = np.zeros((len(self.names), classes, classes + 1))  # file, label, class found or none
+        self.counts = np.zeros((len(self.names), classes, classes + 1))  # file, label, predicted class or none
         self.loss = 0.0
-        self.found: list[tuple[int, int]] = []
+        self.pairs: list[tuple[int, int]] = []  # label and predicted class
 
     def add(self, outputs: Outputs | None, batch: Batch) -> None:
         for index, _ in batch.failures:
@@ -227,9 +208,9 @@ class ClassificationTask:
         log_probs = outputs.log_probs[:, 0]
         self.loss += float(functional.nll_loss(log_probs, batch.tokens, reduction="sum"))
         pairs = list(zip(batch.tokens.tolist(), log_probs.argmax(dim=1).tolist(), strict=True))
-        for index, (label, found) in zip(batch.indices, pairs, strict=True):
-            self.counts[self.files[index], label, found] += 1
-        self.found += pairs
+        for index, (label, predicted) in zip(batch.indices, pairs, strict=True):
+            self.counts[self.files[index], label, predicted] += 1
+        self.pairs += pairs
 
     def totals(self) -> Tensor:
         return torch.from_numpy(np.append(self.counts.ravel(), self.loss))
@@ -246,24 +227,24 @@ class ClassificationTask:
         return metrics
 
     def choose_example(self, number: int) -> None:
-        if self.found:
-            label, found = self.found[number % len(self.found)]
-            self.example = (self.labels.labels[label], self.labels.labels[found])
+        if self.pairs:
+            label, predicted = self.pairs[number % len(self.pairs)]
+            self.example = (self.labels.labels[label], self.labels.labels[predicted])
 
 
-# Made with (model, tokenizer, normalizer, dev); the name is `task` in the configuration and in the model file.
+# Classes made with (model, tokenizer, normalizer, dev), by the name of `task` in the configuration and the model file.
 TASKS: dict[str, Any] = {
     "ctc": CTCTask,
-    "ctc-characters": CharacterTask,
-    "ctc-spaced": SpacedCharacterTask,
-    "ctc-phones": PhoneTask,
+    "ctc-characters": _ctc_task("ctc-characters", "dev/cer"),  # for texts without spaces between words
+    "ctc-spaced": _ctc_task("ctc-spaced"),  # characters separated by spaces: the word rate is a character rate
+    "ctc-phones": _ctc_task("ctc-phones"),  # phones separated by spaces: the word rate is the phone error rate
     "attention": AttentionTask,
     CLASSIFICATION: ClassificationTask,
 }
 
 
 def task_of(config: TrainConfig) -> Any:
-    """The class of a configuration's task, led by the metric that it asks for. Raises ConfigError."""
+    """The class of a configuration's task, with the metric that it chooses. Raises ConfigError."""
     if config.task not in TASKS:
         raise ConfigError(f"task: unknown '{config.task}'{nearest(config.task, TASKS)}")
     task = TASKS[config.task]

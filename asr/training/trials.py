@@ -1,4 +1,4 @@
-"""The trials of `asr tune`, several at a time: each is an `asr train` for every fold, in a process of its own."""
+"""The trials of `asr tune`, several at a time: each runs `asr train` for every fold, in a separate process."""
 
 from __future__ import annotations
 
@@ -22,22 +22,33 @@ from asr.files import write_text
 from asr.model.checkpoint import read_metadata
 from asr.training.checkpoints import BEFORE_LAST, LAST
 from asr.training.config import TrainConfig, manifests, training_sets
-from asr.training.process import Signals, available_cores, say, take_over
+from asr.training.dataset import auto_workers
+from asr.training.process import Signals, available_cores, launch_job, say, take_over, visible_gpus
 from asr.training.record import read_metrics
-from asr.training.space import Dimension, with_parameters
-from asr.training.study import BEAT, Search, TrialState, Watch, current, next_trial, optuna, run_again
+from asr.training.space import Dimension, described, override, with_parameters
+from asr.training.study import (
+    HEARTBEAT,
+    HeartbeatMonitor,
+    Search,
+    TrialState,
+    current,
+    heartbeat,
+    next_trial,
+    optuna,
+    run_again,
+)
 from asr.training.tasks import TASKS
 from asr.types import ConfigError, ModelFileError
 
 MODEL, SETTINGS, LOG = "model.asr", "trial.yaml", "train.log"
-FOLD_STEPS = 10_000  # of the validations of a fold, as Optuna counts the intermediate values of a trial
+FOLD_STEPS = 10_000  # step numbers per fold, under which Optuna stores the validations of a trial
 _POLL = 0.5  # seconds
-SAVING = 120.0  # seconds that a training gets to save before it is killed
+SAVING = 120.0  # seconds that a training run has to save before it is killed
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What `asr tune` is to do. `recipe` are nested plain values with all overrides; `config` is made of them."""
+    """The task of `asr tune`. `recipe` holds nested plain values with all overrides; `config` is made from it."""
 
     recipe: Mapping[str, Any]
     config: TrainConfig
@@ -58,41 +69,41 @@ class Plan:
 
     @property
     def mode(self) -> Literal["minimize", "maximize"]:
-        """Whether less of it is better, as Optuna says it."""
+        """The direction of the metric, in Optuna's terms."""
         return "maximize" if TASKS[self.config.task].mode == "max" else "minimize"
 
 
 @dataclass
 class Running:
-    """A trial that this command runs: the folder of each fold, the values of the finished ones, the process now."""
+    """A trial that this command runs: the folders of its folds, the values of finished ones, the current process."""
 
     trial: optuna.Trial
     place: int
     folds: Sequence[Path]
     values: list[float] = field(default_factory=list)
     process: subprocess.Popen[bytes] | None = None
-    reported: int = 0  # validations of this fold
-    beats: int = 0
-    beaten_at: float = field(default_factory=time.monotonic)
+    reported: int = 0  # validations of the current fold
+    heartbeats: int = 0
+    heartbeat_at: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
     started: float = 0.0
 
 
 def attributes(plan: Plan) -> dict[str, Any]:
-    """What the study keeps: `asked`, by which it is known again, and what its report needs.
+    """What the study stores: `asked`, which identifies it, and what its report needs.
 
-    Raises ConfigError and ManifestError where there are no data, or no folds of them.
+    Raises ConfigError and ManifestError if there are no data, or too few speakers for the folds.
     """
     data = plan.config.data
-    content: dict[str, Any] = {"weights": [one.weight for one in training_sets(data.train)]}
+    content: dict[str, Any] = {"weights": [training_set.weight for training_set in training_sets(data.train)]}
     for name, entry in {"train": data.train, **({} if plan.folds else {"dev": data.dev})}.items():
         if not manifests(entry):
             raise ConfigError(f"data.{name} must name a manifest")
         manifest = Manifest.read(manifests(entry))
         content[name] = manifest.sha256
         if plan.folds:
-            speaker_folds(manifest, plan.folds)  # before there is a study that cannot be run
-    # What does not change what is learned may differ. Manifests are known by their content.
+            speaker_folds(manifest, plan.folds)  # raises before the study is created
+    # Settings that do not change the training result may differ. Manifests are identified by their content.
     recipe = {k: v for k, v in plan.recipe.items() if k not in ("name", "output", "checkpoint_minutes")}
     free = ("train", "dev", "test", "workers", "cache_audio", "eval_batch_seconds")
     recipe["data"] = {k: v for k, v in plan.recipe["data"].items() if k not in free}
@@ -102,9 +113,9 @@ def attributes(plan: Plan) -> dict[str, Any]:
 
 
 def checked_gpus(config: TrainConfig, jobs: int | None) -> list[str]:
-    """The GPUs that trials may use, none for trainings on the CPU.
+    """The GPUs that trials may use, none for training on the CPU.
 
-    Raises ConfigError where trials would use several each, and run side by side.
+    Raises ConfigError if trials would use several GPUs each and run in parallel.
     """
     gpus = visible_gpus() if config.trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") else []
     devices = config.trainer.get("devices", 1)
@@ -114,81 +125,78 @@ def checked_gpus(config: TrainConfig, jobs: int | None) -> list[str]:
 
 
 def write_folds(plan: Plan) -> list[list[str]]:
-    """Overrides of `data` for each fold, whose manifests are written to `folds/` in the output folder.
+    """Write the manifests of each fold to `folds/` in the output folder, and return the overrides of `data` for each.
 
-    The folds divide `data.train`, whose sets keep their weights; `data.dev` is not used. Without folds, one empty list.
+    The folds divide `data.train`, whose sets keep their weights; `data.dev` is not used. Without folds, there is one
+    empty list.
     """
     if not plan.folds:
         return [[]]
     sets = training_sets(plan.config.data.train)
-    whole = Manifest.read([one.path for one in sets])
+    whole = Manifest.read([training_set.path for training_set in sets])
     chosen = speaker_folds(whole, plan.folds)
     overrides = []
     for fold in range(plan.folds):
         folder = plan.output / "folds" / str(fold + 1)
         write_manifest(folder / "dev.jsonl", whole.select(chosen == fold))
         train = []
-        for number, one in enumerate(sets):
+        for number, training_set in enumerate(sets):
             rows = whole.select((chosen != fold) & (whole.files == number))
             if len(rows):
                 write_manifest(path := folder / f"train-{number + 1}.jsonl", rows)
-                train.append({"path": str(path), "weight": one.weight})
-        dev = yaml.safe_dump(str(folder / "dev.jsonl"), width=10**6)
-        overrides.append(
-            [f"data.train={yaml.safe_dump(train, width=10**6, default_flow_style=True)}", f"data.dev={dev}"]
-        )
+                train.append({"path": str(path), "weight": training_set.weight})
+        overrides.append([override("data.train", train), override("data.dev", str(folder / "dev.jsonl"))])
     hours = [float(whole.durations[chosen == fold].sum()) / 3600 for fold in range(plan.folds)]
     say(f"{plan.folds} folds by speaker, held out: {', '.join(f'{h:.2f} h' for h in hours)}")
     return overrides
 
 
 def run_trials(plan: Plan, study: optuna.Study, signals: Signals) -> None:
-    """Run trials until `plan.trials` are there and none runs here. Raises `Interrupted` after a signal.
+    """Run trials until `plan.trials` exist and none is running here. Raises `Interrupted` after a signal.
 
-    Failed trials are recorded with the last line of their log; they and interrupted ones are run again first.
+    Failed trials are recorded with the last line of their log. Failed and interrupted trials of earlier commands are
+    run again first.
     """
     overrides = write_folds(plan)
-    watch, places, running = Watch(study), list(range(plan.jobs)), list[Running]()
+    monitor, places, active = HeartbeatMonitor(study), list(range(plan.jobs)), list[Running]()
     pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=plan.prune_after)
     study.pruner = pruner if plan.prune else optuna.pruners.NopPruner()
     for trial in current(study):
         if trial.state == TrialState.FAIL:
             run_again(study, trial)
-    looked, unsure = -BEAT, 0
+    checked_at, unsure = -HEARTBEAT, 0
     try:
         while True:
             signals.check()
-            if time.monotonic() - looked > (BEAT if not unsure or running else BEAT / 10):
-                dead, unsure = watch.abandoned([one.trial.number for one in running])
-                looked = time.monotonic()
+            if time.monotonic() - checked_at > (HEARTBEAT if not unsure or active else HEARTBEAT / 10):
+                dead, unsure = monitor.abandoned([running.trial.number for running in active])
+                checked_at = time.monotonic()
                 for trial in dead:
                     if run_again(study, trial):
                         say(f"trial {trial.number} was interrupted and is run again")
             while places and (new := next_trial(study, plan.space, plan.search, plan.config.seed, plan.trials)):
-                running.append(_start_trial(plan, new, places.pop(0), overrides))
-            if not running and not unsure:
+                active.append(_start_trial(plan, new, places.pop(0), overrides))
+            if not active and not unsure:
                 return
             time.sleep(_POLL)
-            for one in list(running):
-                if _step(plan, study, one):
-                    running.remove(one)
-                    places.append(one.place)
+            for running in list(active):
+                if _advance(plan, study, running):
+                    active.remove(running)
+                    places.append(running.place)
     except BaseException:
-        _stop(study, running)
+        _stop(study, active)
         raise
 
 
 def _start_trial(plan: Plan, trial: optuna.Trial, place: int, overrides: Sequence[Sequence[str]]) -> Running:
-    """Write the configuration of each fold. A fold that was finished before keeps its result."""
-    Watch.beat(trial, 0)
+    """Write the configuration of each fold. Folds that are finished keep their results."""
+    heartbeat(trial, 0)
     folder = plan.output / trial.user_attrs["folder"]
     values = with_parameters(plan.recipe, plan.space, trial.params)
     folds = [folder / f"fold-{i + 1}" for i in range(plan.folds)] or [folder]
     for path, data in zip(folds, overrides, strict=True):
         settings = apply_overrides(values, data) | {"name": f"trial {trial.number}", "output": str(path)}
         if plan.jobs > 1 and plan.config.data.workers < 0:
-            from asr.training.dataset import auto_workers
-
             workers = auto_workers("gpu" if plan.gpus else "cpu", plan.jobs)
             settings["data"] = settings["data"] | {"workers": workers}
         take_over(path, SAVING)
@@ -197,106 +205,82 @@ def _start_trial(plan: Plan, trial: optuna.Trial, place: int, overrides: Sequenc
     return Running(trial, place, folds)
 
 
-def _step(plan: Plan, study: optuna.Study, one: Running) -> bool:
-    """Go on with a trial: report what is new, prune, begin its next fold. True where the trial has ended."""
-    if time.monotonic() - one.beaten_at > BEAT:
-        one.beats, one.beaten_at = one.beats + 1, time.monotonic()
-        if not Watch.beat(one.trial, one.beats):
-            say(f"trial {one.trial.number} was taken over by another command")
-            _end(one)
+def _advance(plan: Plan, study: optuna.Study, running: Running) -> bool:
+    """Report new validations of a trial, prune it, or start its next fold. True once the trial has ended."""
+    trial = running.trial
+    if time.monotonic() - running.heartbeat_at > HEARTBEAT:
+        running.heartbeats, running.heartbeat_at = running.heartbeats + 1, time.monotonic()
+        if not heartbeat(trial, running.heartbeats):
+            say(f"trial {trial.number} was taken over by another command")
+            _end(running)
             return True
-    folder = one.folds[len(one.values)]
-    if one.process is None:
+    folder = running.folds[len(running.values)]
+    if running.process is None:
         if (value := _result(folder, plan.monitor)) is None:
-            one.process, one.reported, one.started = launch(plan, one.place, folder), 0, time.monotonic()
+            running.process, running.reported = launch(plan, running.place, folder), 0
+            running.started = time.monotonic()
             return False
     else:
-        ended = one.process.poll() is not None
-        worse = _prunable(plan, one, folder)
-        if worse and not ended:
-            _end(one)
-            remove_checkpoints(one.folds)
-            study.tell(one.trial, state=TrialState.PRUNED)
-            say(f"trial {one.trial.number}: pruned")
-            return True
+        ended = running.process.poll() is not None
+        worse = _prunable(plan, running, folder)
         if not ended:
-            return False
-        status, one.process = one.process.returncode, None
-        one.seconds += time.monotonic() - one.started
+            if worse:
+                _end(running)
+                remove_checkpoints(running.folds)
+                study.tell(trial, state=TrialState.PRUNED)
+                say(f"trial {trial.number}: pruned")
+            return worse
+        status, running.process = running.process.returncode, None
+        running.seconds += time.monotonic() - running.started
         value = _result(folder, plan.monitor) if status == 0 else None
         if value is None:
             error = _last_line(folder / LOG) or f"status {status}"
-            one.trial.set_user_attr("error", error)
-            study.tell(one.trial, state=TrialState.FAIL)
-            say(f"trial {one.trial.number}: failed: {error} (see {folder / LOG})")
+            trial.set_user_attr("error", error)
+            study.tell(trial, state=TrialState.FAIL)
+            say(f"trial {trial.number}: failed: {error} (see {folder / LOG})")
             return True
-    one.values.append(value)
-    if len(one.values) < len(one.folds):
+    running.values.append(value)
+    if len(running.values) < len(running.folds):
         return False
-    one.trial.set_user_attr("seconds", round(one.seconds, 1))
-    one.trial.set_user_attr("folds", one.values)
-    remove_checkpoints(one.folds)
-    study.tell(one.trial, statistics.fmean(one.values))
-    best = study.best_trial
-    reached = f"{TASKS[plan.config.task].rates[plan.monitor]} {statistics.fmean(one.values):.2%}"
-    say(f"trial {one.trial.number}: {reached} (best: {best.value:.2%}, trial {best.number})")
+    trial.set_user_attr("seconds", round(running.seconds, 1))
+    trial.set_user_attr("folds", running.values)
+    remove_checkpoints(running.folds)
+    mean = statistics.fmean(running.values)
+    study.tell(trial, mean)
+    best, label = study.best_trial, TASKS[plan.config.task].rates[plan.monitor]
+    say(f"trial {trial.number}: {label} {mean:.2%} (best: {best.value:.2%}, trial {best.number})")
     return True
 
 
 def launch(plan: Plan, place: int, folder: Path) -> subprocess.Popen[bytes]:
-    """Begin or resume a training; what it prints is added to its log. Places share the GPUs out, or else the cores."""
-    environment = dict(os.environ)
-    if plan.gpus and plan.jobs > 1:
-        environment["CUDA_VISIBLE_DEVICES"] = plan.gpus[place % len(plan.gpus)]
-    if not plan.gpus:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // plan.jobs)))
+    """Start or resume a training run, logged to its folder. Places share the GPUs, or else the cores."""
     command = [sys.executable, "-m", "asr", "train", str(folder / SETTINGS)]
-    with (folder / LOG).open("ab") as log:
-        # In a session of its own, so that Ctrl-C reaches it once, from here.
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
+    gpu = plan.gpus[place % len(plan.gpus)] if plan.gpus and plan.jobs > 1 else ""
+    shared = not plan.gpus and "OMP_NUM_THREADS" not in os.environ
+    return launch_job(command, folder / LOG, gpu, max(1, available_cores() // plan.jobs) if shared else 0)
 
 
-def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-
-    count = torch.cuda.device_count()
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return chosen.split(",")[:count] if chosen else [str(i) for i in range(count)]
-
-
-def described(space: Sequence[Dimension], parameters: Mapping[str, Any]) -> str:
-    """The parameters of a trial in one line."""
-    return "  ".join(f"{d.key}={shown(parameters[d.key])}" for d in space)
-
-
-def shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "null" if value is None else str(value)
-
-
-def _prunable(plan: Plan, one: Running, folder: Path) -> bool:
-    """Report the validations since the last time: the mean of finished folds and the best of this one so far."""
+def _prunable(plan: Plan, running: Running, folder: Path) -> bool:
+    """Report new validations, each as the mean of the finished folds and the best so far of the current one."""
     if not plan.prune:
         return False
     task = TASKS[plan.config.task]
     try:
         history = read_metrics(folder / "logs" / "csv").dev
-    except ValueError:  # a row is just being written
+    except ValueError:  # a row is being written
         return False
-    found = [metrics[plan.monitor] for _, metrics in sorted(history.items()) if plan.monitor in metrics]
-    if len(found) <= one.reported:
+    values = [metrics[plan.monitor] for _, metrics in sorted(history.items()) if plan.monitor in metrics]
+    if len(values) <= running.reported:
         return False
-    for count in range(one.reported + 1, len(found) + 1):
-        best = (min if task.mode == "min" else max)(found[:count])
-        one.trial.report(statistics.fmean([*one.values, best]), len(one.values) * FOLD_STEPS + count)
-    one.reported = len(found)
-    return one.trial.should_prune()
+    for count in range(running.reported + 1, len(values) + 1):
+        best = (min if task.mode == "min" else max)(values[:count])
+        running.trial.report(statistics.fmean([*running.values, best]), len(running.values) * FOLD_STEPS + count)
+    running.reported = len(values)
+    return running.trial.should_prune()
 
 
 def _result(folder: Path, monitor: str) -> float | None:
-    """The metric of a finished training, None where it is not finished."""
+    """The metric of a finished training run, None if it is not finished."""
     try:
         training = read_metadata(folder / MODEL)["training"]
     except ModelFileError:
@@ -304,30 +288,31 @@ def _result(folder: Path, monitor: str) -> float | None:
     return float(training[monitor.replace("/", "_")])
 
 
-def _stop(study: optuna.Study, running: Sequence[Running]) -> None:
-    """Let all trainings save, and queue their trials again."""
-    for one in running:
-        if one.process:
-            one.process.terminate()
-    for one in running:
-        _end(one)
-        frozen = next(t for t in study.get_trials(deepcopy=False) if t.number == one.trial.number)
+def _stop(study: optuna.Study, active: Sequence[Running]) -> None:
+    """Let all training runs save, and queue their trials again."""
+    for running in active:
+        if running.process:
+            running.process.terminate()
+    for running in active:
+        _end(running)
+        frozen = next(t for t in study.get_trials(deepcopy=False) if t.number == running.trial.number)
         if not frozen.state.is_finished():
             run_again(study, frozen)
 
 
-def _end(one: Running) -> None:
-    if one.process and one.process.poll() is None:
-        one.process.terminate()
+def _end(running: Running) -> None:
+    """End the process of a trial after it has saved."""
+    if running.process and running.process.poll() is None:
+        running.process.terminate()
         try:
-            one.process.wait(SAVING)
+            running.process.wait(SAVING)
         except subprocess.TimeoutExpired:
-            one.process.kill()
-            one.process.wait()
+            running.process.kill()
+            running.process.wait()
 
 
 def remove_checkpoints(folders: Sequence[Path]) -> None:
-    """Delete what a trial that has ended does not need any more; its models and logs stay."""
+    """Delete the checkpoints of an ended trial; its models and logs stay."""
     for folder in folders:
         for name in (LAST, BEFORE_LAST):
             (folder / name).unlink(missing_ok=True)

@@ -124,8 +124,8 @@ def test_the_data_commands_take_labels_for_texts(
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["align", "0.wav", "some words", "-m", "MODEL"], "a classifier (3 classes), and this needs a recognizer"),
-        (["calibrate", "text.jsonl", "-m", "MODEL"], "a classifier (3 classes), and this needs a recognizer"),
+        (["align", "0.wav", "some words", "-m", "MODEL"], "a classifier (3 classes), but this needs a recognizer"),
+        (["calibrate", "text.jsonl", "-m", "MODEL"], "a classifier (3 classes), but this needs a recognizer"),
         (["lm", "tune", "text.jsonl", "-m", "MODEL", "--lm", "x.lm"], "a classifier (3 classes)"),
         (["data", "check", "text.jsonl", "--model", "MODEL"], "a classifier (3 classes)"),
         (["transcribe", "0.wav", "-m", "MODEL", "--beam-width", "5"], "--beam-width is for recognizers"),

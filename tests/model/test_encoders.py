@@ -118,7 +118,7 @@ def test_after_each_layer_its_output_is_seen(config: ModelConfig) -> None:
         ({"encoder": "recurrent-attention", "attention_heads": 5}, "twice attention_heads must divide .* 768, found 5"),
         ({"encoder": "latency-controlled", "chunk": 0}, "chunk must be at least 1 frame"),
         ({"encoder": "latency-controlled", "bidirectional": False}, "for one direction choose encoder recurrent"),
-        ({"encoder": "latency-controlled", "cell": "ligru"}, "made of lstm, gru, rnn, rnn-relu, found cell ligru"),
+        ({"encoder": "latency-controlled", "cell": "ligru"}, "take cells lstm, gru, rnn, rnn-relu, found ligru"),
         ({"encoder": "latency-controlled", "zoneout": 0.1}, "latency-controlled layers have no zoneout"),
     ],
 )

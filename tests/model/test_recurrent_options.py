@@ -125,13 +125,13 @@ def test_lengths_and_stride_follow_time_reduction(frames: int, subsampling: int,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lookahead": 3}, "lookahead is for one-directional models: set bidirectional to false"),
+        ({"lookahead": 3}, "lookahead is for unidirectional models: set bidirectional to false"),
         ({"lookahead": -1, "bidirectional": False}, "lookahead must be 0 .off. or a number of frames, found -1"),
-        ({"layer_drop": 0.1}, "layer_drop needs the connections around the layers: set residual to true"),
-        ({"layers": 2, "time_reduction": [3]}, r"time_reduction names layers from 1 to 2, each once, found \[3\]"),
+        ({"layer_drop": 0.1}, "layer_drop needs residual connections: set residual to true"),
+        ({"layers": 2, "time_reduction": [3]}, r"time_reduction takes layers from 1 to 2, each once, found \[3\]"),
         ({"time_reduction": [2, 2]}, "each once"),
         ({"zoneout": 1.0}, r"zoneout must lie in \[0, 1\), found 1.0"),
-        ({"norm": "batch", "layer_norm": True}, r"model: layer_norm, the old name of norm, says 'layer', norm 'batch'"),
+        ({"norm": "batch", "layer_norm": True}, r"model: layer_norm .now norm. means 'layer', but norm is 'batch'"),
         ({"layer_norm": "yes"}, "unknown configuration key 'model.layer_norm'"),
     ],
 )

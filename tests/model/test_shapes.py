@@ -141,14 +141,14 @@ def test_a_waveform_too_long_for_a_filled_batch_goes_through_alone(
             {"subsampling_channels": 24},
             "bf16-mixed",
             [
-                "subsampling_channels 24: the first layer's input, 24 x 20 = 480, "
-                "makes it up to a third slower than 512 would on this GPU"
+                "subsampling_channels 24: the first layer, whose input is 24 x 20 = 480 wide, "
+                "is up to a third slower than with 512 on this GPU"
             ],
         ),
         ({"cell": "gru", "hidden_size": 320}, "bf16-mixed", ["cell gru: about 3 times slower than lstm on this GPU"]),
         ({"cell": "rnn", "hidden_size": 320}, "bf16-mixed", []),
-        ({"cell": "ligru"}, "32-true", ["cell ligru: a loop over frames, which has no fast kernels on GPUs"]),
-        ({"zoneout": 0.1}, "32-true", ["zoneout: a loop over frames, which has no fast kernels on GPUs"]),
+        ({"cell": "ligru"}, "32-true", ["cell ligru: a loop over frames, for which GPUs have no fast kernel"]),
+        ({"zoneout": 0.1}, "32-true", ["zoneout: a loop over frames, for which GPUs have no fast kernel"]),
         (
             {"subsampling_channels": 16, "subsampling": 4, "time_reduction": (1,), "residual": True},
             "bf16-mixed",
@@ -158,7 +158,7 @@ def test_a_waveform_too_long_for_a_filled_batch_goes_through_alone(
             {"hidden_size": 320},
             "32-true",
             [
-                "float32 never gets the fast LSTM kernels: set trainer.precision=bf16-mixed",
+                "float32 has no fast LSTM kernels: set trainer.precision=bf16-mixed",
                 "hidden_size 320: about 3 times slower than 384 on this GPU with trainer.precision=bf16-mixed",
             ],
         ),

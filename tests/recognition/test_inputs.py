@@ -106,8 +106,8 @@ def test_broken_links_and_closed_folders_are_named(tree, monkeypatch):
     (tree / "one/me.wav").symlink_to("me.wav")
     found = find_recordings(["one"])
     assert [item.error for item in found if isinstance(item, Failure)] == [
-        "one/gone: a link to what is not there",
-        "one/me.wav: a link to what is not there",
+        "one/gone: a broken link",
+        "one/me.wav: a broken link",
     ]
     assert [item.id for item in found if isinstance(item, Recording)] == ["a", "b"]
     real = os.scandir

@@ -25,7 +25,7 @@ from asr.text.tokenizer import CharTokenizer, LabelSet, tokenizer_from_dict
 from asr.training.callbacks import best_checkpoints
 from asr.training.config import parse_config
 from asr.training.dataset import Sample, collate
-from asr.training.losses.classification import ClassificationObjective, ClassificationOptions, MixedBatch
+from asr.training.losses.classification import ClassificationObjective, MixedBatch
 from asr.training.plan import corpus, plan
 from asr.training.run import train
 from asr.training.tasks import task_of
@@ -177,15 +177,15 @@ def test_cross_entropy_with_weights_and_mixup_equals_the_sums_by_hand() -> None:
         ("balanced", [9 / 3 / 6, 9 / 3 / 2, 9 / 3 / 1]),
         ({"c": 4.0}, [1, 1, 4]),
     ):
-        objective = ClassificationObjective(model, ClassificationOptions(class_weights=weights))
+        objective = ClassificationObjective(model, ClassificationObjective.Options(class_weights=weights))
         objective.prepare(labels)
         terms = [(expected[k], -float(log_probs[i, k])) for i, k in enumerate(batch.tokens.tolist())]
         by_hand = sum(w * loss for w, loss in terms) / sum(w for w, _ in terms)
         assert float(objective(outputs_of(log_probs), batch).loss) == pytest.approx(by_hand, rel=1e-5)
     with pytest.raises(ConfigError, match="no class 'd'"):
-        ClassificationObjective(model, ClassificationOptions(class_weights={"d": 2.0})).prepare(labels)
+        ClassificationObjective(model, ClassificationObjective.Options(class_weights={"d": 2.0})).prepare(labels)
 
-    objective = ClassificationObjective(model, ClassificationOptions(mixup=0.4))
+    objective = ClassificationObjective(model, ClassificationObjective.Options(mixup=0.4))
     mixed = objective.mixed(batch)
     assert isinstance(mixed, MixedBatch) and mixed.partners is not None and mixed.shares is not None
     total = 0.0

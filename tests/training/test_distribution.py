@@ -279,7 +279,7 @@ def test_a_process_that_dies_stops_the_others_and_the_run_goes_on_exactly(
     assert (results[victim][0], results[1 - victim][0]) == (-signal.SIGKILL, 1)
     err = results[1 - victim][1]
     assert err.count("has lost another process") == 1 and "Traceback" not in err
-    assert f"start all of them again to go on from {tmp_path}/broken/last.ckpt" in err
+    assert f"start all of them again to resume from {tmp_path}/broken/last.ckpt" in err
     checkpoint = read_checkpoint(tmp_path / "broken/last.ckpt")
     steps = checkpoint["global_step"] - read_checkpoint(tmp_path / "unbroken/last.ckpt")["global_step"] // 2
     assert (checkpoint["epoch"], steps) == (1, {1: 4, 3: 3}[every])

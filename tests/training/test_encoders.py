@@ -101,7 +101,10 @@ def test_a_latency_controlled_model_is_trained_on_running_averages_and_streams(
     assert np.allclose(torch.cat(parts), recognizer.emissions([samples])[0], atol=1e-4)
     assert recognizer.transcribe(audio).duration > 0
     assert main(["info", str(result.model_path)]) == 0
-    assert "latency-controlled: frontend conv" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    parameters = sum(p.numel() for p in load_model(result.model_path).model.parameters())
+    assert f"{parameters:,}" in shown  # without the running statistics of batch norm
+    assert "latency-controlled: frontend conv" in shown and "bidirectional True" in shown and "zoneout 0" not in shown
 
 
 @pytest.mark.parametrize("encoder", ["recurrent-convolutional", "recurrent-attention", "latency-controlled"])

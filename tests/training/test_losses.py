@@ -281,7 +281,7 @@ def test_views_are_reconstructed_from_the_same_clean_features(monkeypatch: pytes
     ("objectives", "model", "message"),
     [
         ({"intermediate_ctc": {"layers": [3]}}, RECURRENT, r"intermediate_ctc: layer 3 .* from 1 to 2"),
-        ({"intermediate_ctc": 1.0}, RECURRENT | {"layers": 1}, r"intermediate_ctc: .* no layer of this encoder"),
+        ({"intermediate_ctc": 1.0}, RECURRENT | {"layers": 1}, r"intermediate_ctc: .* no valid layer"),
         ({"auto_encoder": {"layer": 4}}, RECURRENT, r"auto_encoder: layer 4 .* from 1 to 3"),
         ({"auto_encoder": {"hidden": -1}}, RECURRENT, "auto_encoder: hidden must be 0"),
         ({"auto_encoder": {"layers": 1}}, RECURRENT, r"'objectives.auto_encoder.layers' \(did you mean 'layer'\?\)"),

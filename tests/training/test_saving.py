@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_is_named_and_the_next_best_is_taken(
         messages = capsys.readouterr().err.splitlines()
         assert found and found[0] == following and "optimizer_states" in found[1]
         assert messages[0].startswith(f"warning: {last}: ") and all(line.startswith("warning: ") for line in messages)
-        assert messages[-1] == f"warning: going on from {following} instead of {last}"
+        assert messages[-1] == f"warning: resuming from {following} instead of {last}"
         with pytest.raises(ModelFileError) as error:
             find_checkpoint(output, str(path))
         assert f"{path}: " in str(error.value) and f"the next best is --resume {following}" in str(error.value)

@@ -234,7 +234,7 @@ def test_a_trial_whose_command_has_stopped_counting_is_run_again_but_not_that_of
     monkeypatch.setattr(study_module.time, "monotonic", lambda: now[0])
     for trial in (live, dead):
         trial.set_user_attr("runner", ["elsewhere", 1, 0])
-    watch = study_module.Watch(study)
+    watch = study_module.HeartbeatMonitor(study)
     assert watch.abandoned([mine.number]) == ([], 2)
     now[0] += study_module.GRACE
     live.set_user_attr("runner", ["elsewhere", 1, 1])
@@ -243,7 +243,7 @@ def test_a_trial_whose_command_has_stopped_counting_is_run_again_but_not_that_of
     found, unsure = watch.abandoned([mine.number])
     assert [trial.number for trial in found] == [dead.number] and unsure == 0
     assert study_module.run_again(study, found[0]) and not study_module.run_again(study, found[0])
-    assert not study_module.Watch.beat(dead, 5)  # its command learns that it has lost the trial
+    assert not study_module.heartbeat(dead, 5)  # its command learns that it has lost the trial
     again = study_module.next_trial(study, space, "grid", 1, 3)
     assert again and again.params == dead.params and again.user_attrs["folder"] == "trial-0002"
     assert [trial.number for trial in current(study)] == [0, 1, 3]

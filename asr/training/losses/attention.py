@@ -19,8 +19,7 @@ def attention_loss(log_probs: Tensor, tokens: Tensor, counts: Tensor, label_smoo
     """Cross-entropy of each next token, and of the end, summed over the batch (nats).
 
     log_probs: (batch, steps, vocab) natural log of the decoder; tokens: (batch, steps - 1) padded, counts: (batch,).
-    With `label_smoothing` e, a target counts as (1 - e) of itself and e of the uniform distribution over the
-    vocabulary (Szegedy et al., 2016).
+    `label_smoothing` is the share of the uniform distribution over the vocabulary in the target (Szegedy et al., 2016).
     """
     targets = with_end(tokens, counts)
     return functional.cross_entropy(
@@ -29,24 +28,24 @@ def attention_loss(log_probs: Tensor, tokens: Tensor, counts: Tensor, label_smoo
 
 
 def padded_tokens(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The tokens of a batch (batch, most) int64, padded with 0, and how many each utterance has (batch,)."""
+    """The tokens of a batch (batch, longest) int64, padded with 0, and their numbers (batch,)."""
     parts = batch.tokens.to(torch.int64).split(batch.token_lengths.tolist())
     tokens = nn.utils.rnn.pad_sequence(list(parts), batch_first=True).to(device, non_blocking=True)
     return tokens, batch.token_lengths.to(device, non_blocking=True)
 
 
 class AttentionObjective(nn.Module):
-    """Objective `attention`: the decoder of the model, taught with the tokens before each one.
+    """Objective `attention`: the model's decoder, given the true tokens before each token (teacher forcing).
 
-    The sum over tokens and ends is divided by the number of target tokens, as `ctc_loss` divides its own, so that the
-    weights of both mean what they do where each is a mean over utterances (Kim et al., 2017, "Joint CTC-attention").
-    `attention_accuracy` is the share of tokens and ends that were the most likely ones.
+    The sum over tokens and ends is divided by the number of target tokens, like `ctc_loss`, so that weights of the two
+    compare as in papers that average over utterances (Kim et al., 2017, "Joint CTC-attention"). `attention_accuracy` is
+    the share of tokens and ends that were predicted correctly.
     """
 
     @dataclass(frozen=True)
     class Options:
-        """`label_smoothing`: see `attention_loss`; `scheduled_sampling`: the probability that the decoder is given a
-        token drawn from its own output in place of the one before (Bengio et al., 2015), in training only.
+        """`label_smoothing`: see `attention_loss`. `scheduled_sampling`: the probability, in training, that the decoder
+        gets a token drawn from its own output instead of the true previous token (Bengio et al., 2015).
         """
 
         label_smoothing: float = 0.0
@@ -64,7 +63,7 @@ class AttentionObjective(nn.Module):
                 "objectives: attention trains a decoder, and the model has none: set model.decoder, for example "
                 "{attention: location}"
             )
-        self.decode = model.decoder.forward  # the method alone: the decoder would become a part of this module
+        self.decode = model.decoder.forward  # only the method, so that the decoder is no submodule
         self.options = options
 
     def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
@@ -72,9 +71,8 @@ class AttentionObjective(nn.Module):
         sampling = self.options.scheduled_sampling if self.training else 0.0
         log_probs = self.decode(outputs.states, outputs.lengths, tokens, sampling)
         total = attention_loss(log_probs, tokens, counts, self.options.label_smoothing)
-        with torch.no_grad():
-            targets = with_end(tokens, counts)
-            right = ((log_probs.argmax(dim=-1) == targets).sum() / (targets >= 0).sum()).float()
-        # Where no objective reads the output layer, DDP waits for its gradients all the same.
+        targets = with_end(tokens, counts)
+        correct = ((log_probs.argmax(dim=-1) == targets).sum() / (targets >= 0).sum()).float()
+        # DDP waits for the gradients of the output layer even if no objective uses it.
         unused = 0.0 * outputs.log_probs[:, :1].sum()
-        return ObjectiveLoss(total / counts.sum().clamp(min=1) + unused, means={"attention_accuracy": right})
+        return ObjectiveLoss(total / counts.sum().clamp(min=1) + unused, means={"attention_accuracy": correct})

@@ -17,59 +17,54 @@ from asr.training.losses.objective import ObjectiveLoss
 _PROBE = 1024  # feature frames
 
 
-@dataclass(frozen=True)
-class AutoEncoderOptions:
-    """`layer`, from 1, is reconstructed from; 0 is the middle one. `hidden` units with ReLU lie between; 0 is none."""
-
-    layer: int = 0
-    hidden: int = 0
-
-    def __post_init__(self) -> None:
-        if self.hidden < 0:
-            raise ValueError(f"hidden must be 0 (none) or a width, found {self.hidden}")
-
-
 class AutoEncoderObjective(nn.Module):
-    """Objective `auto_encoder`: features before SpecAugment, reconstructed from a layer that heard the masked ones.
+    """Objective `auto_encoder`: reconstructs the features before SpecAugment from a layer that saw the masked ones.
 
-    Each state predicts the feature frames that it stands for. The loss is the mean squared error over the valid frames
-    and mel bands; as features are normalized by utterance, predicting their mean costs about 1. What reconstructs is
-    trained with the model but does not go into its file. After Kurata & Audhkhasi (2019, "Multi-task CTC training with
-    auxiliary feature reconstruction for end-to-end speech recognition", Interspeech), who reconstruct the input itself.
+    Each state predicts its feature frames. The loss is the mean squared error over valid frames and mel bands; with
+    features normalized per utterance, predicting their mean costs about 1. The reconstruction layers are trained with
+    the model but are not part of its file. After Kurata & Audhkhasi (2019, "Multi-task CTC training with auxiliary
+    feature reconstruction for end-to-end speech recognition", Interspeech), who reconstruct the input itself.
     """
 
     needs_layers = True
-    Options = AutoEncoderOptions
 
-    def __init__(self, model: AcousticModel, options: AutoEncoderOptions) -> None:
+    @dataclass(frozen=True)
+    class Options:
+        """`layer` to reconstruct from (from 1; 0: the middle one); `hidden` ReLU units in between (0: none)."""
+
+        layer: int = 0
+        hidden: int = 0
+
+        def __post_init__(self) -> None:
+            if self.hidden < 0:
+                raise ValueError(f"hidden must be 0 (none) or a width, found {self.hidden}")
+
+    def __init__(self, model: AcousticModel, options: Options) -> None:
         super().__init__()
         sizes = model.encoder.layer_sizes
         self.layer = options.layer or (len(sizes) + 1) // 2
         check_layers([self.layer], len(sizes), "objectives.auto_encoder")
         self.mels = model.feature_config.n_mels
         self.stride = layer_strides(model)[self.layer - 1]
-        width, target = sizes[self.layer - 1], self.stride * self.mels
-        self.decoder = (
-            nn.Sequential(nn.Linear(width, options.hidden), nn.ReLU(), nn.Linear(options.hidden, target))
-            if options.hidden
-            else nn.Linear(width, target)
-        )
+        width, hidden, target = sizes[self.layer - 1], options.hidden, self.stride * self.mels
+        parts = [nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, target)] if hidden else []
+        self.decoder = nn.Sequential(*parts) if parts else nn.Linear(width, target)
 
     def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
         x, lengths = outputs.layers[self.layer - 1]
         assert outputs.clean is not None
-        found = self.decoder(x).float().reshape(len(x), x.size(1) * self.stride, self.mels)
+        reconstructed = self.decoder(x).float().reshape(len(x), x.size(1) * self.stride, self.mels)
         views = len(x) // len(outputs.clean)
         clean = outputs.clean.repeat(views, 1, 1)
-        clean = functional.pad(clean, (0, 0, 0, found.size(1) - clean.size(1)))
+        clean = functional.pad(clean, (0, 0, 0, reconstructed.size(1) - clean.size(1)))
         frames = torch.minimum(outputs.feature_lengths, lengths * self.stride)
-        valid = valid_frames(frames, found.size(1))
-        errors = (found - clean).square().mean(dim=-1)
+        valid = valid_frames(frames, reconstructed.size(1))
+        errors = (reconstructed - clean).square().mean(dim=-1)
         return ObjectiveLoss(errors.masked_fill(~valid, 0.0).sum() / valid.sum().clamp(min=1))
 
 
 def layer_strides(model: AcousticModel) -> list[int]:
-    """Feature frames from one state of each layer of the encoder to the next, found by trying."""
+    """The stride of each layer of the encoder in feature frames, found by a trial run."""
     strides = []
 
     def after_layer(number: int, x: Tensor, lengths: Tensor) -> Tensor:
@@ -78,7 +73,7 @@ def layer_strides(model: AcousticModel) -> list[int]:
 
     training = model.training
     with torch.no_grad():
-        model.eval()  # in which nothing is drawn, and no statistics are taken
+        model.eval()  # draws no random numbers and leaves running statistics alone
         model.encoder(torch.zeros(1, _PROBE, model.feature_config.n_mels), torch.tensor([_PROBE]), after_layer)
         model.train(training)
     return strides

@@ -15,49 +15,46 @@ from asr.training.losses.objective import ObjectiveLoss
 from asr.types import ConfigError
 
 
-@dataclass(frozen=True)
-class ClassificationOptions:
-    """`class_weights`: none, `balanced` (in inverse proportion to the utterances of a class, 1 in the mean over these),
-    or weights by label (the others have 1). `mixup` > 0: the alpha of mixup.
-    """
-
-    class_weights: str | dict[str, float] = "none"
-    mixup: float = 0.0
-
-    def __post_init__(self) -> None:
-        if isinstance(self.class_weights, str) and self.class_weights not in ("none", "balanced"):
-            raise ValueError(f"class_weights: none, balanced or a weight by label, found '{self.class_weights}'")
-        if isinstance(self.class_weights, dict) and not all(weight >= 0 for weight in self.class_weights.values()):
-            raise ValueError("class_weights must not be negative")
-        if self.mixup < 0:
-            raise ValueError(f"mixup must not be negative, found {self.mixup:g}")
-
-
 @dataclass
 class MixedBatch(Batch):
-    """A batch whose waveforms are `shares` (batch,) of one utterance each and the rest of another's, the `partners`."""
+    """A batch of mixed waveforms: `shares` (batch,) of each utterance, and the rest of its `partners` (batch,)."""
 
     partners: Tensor | None = None
     shares: Tensor | None = None
 
 
 class ClassificationObjective(nn.Module):
-    """Objective `classification`: cross-entropy, nats per utterance, a weighted mean where classes have weights.
+    """Objective `classification`: cross-entropy in nats per utterance, a weighted mean if classes have weights.
 
-    Mixup (Zhang et al. 2018, "mixup: beyond empirical risk minimization") adds waveforms, the shorter one padded with
-    silence, in shares drawn from Beta(alpha, alpha), and the loss is that of both labels in the same shares.
+    Mixup (Zhang et al., 2018, "mixup: beyond empirical risk minimization") mixes pairs of waveforms, the shorter one
+    padded with silence, and their losses in shares drawn from Beta(alpha, alpha).
     """
 
-    Options = ClassificationOptions
+    @dataclass(frozen=True)
+    class Options:
+        """`class_weights`: `none`, `balanced` (inversely proportional to a class's utterances, with a mean of 1 over
+        all utterances), or weights by label (default 1). `mixup` > 0: the alpha of mixup.
+        """
 
-    def __init__(self, model: AcousticModel, options: ClassificationOptions) -> None:
+        class_weights: str | dict[str, float] = "none"
+        mixup: float = 0.0
+
+        def __post_init__(self) -> None:
+            if isinstance(self.class_weights, str) and self.class_weights not in ("none", "balanced"):
+                raise ValueError(f"class_weights: none, balanced or a weight by label, found '{self.class_weights}'")
+            if isinstance(self.class_weights, dict) and not all(weight >= 0 for weight in self.class_weights.values()):
+                raise ValueError("class_weights must not be negative")
+            if self.mixup < 0:
+                raise ValueError(f"mixup must not be negative, found {self.mixup:g}")
+
+    def __init__(self, model: AcousticModel, options: Options) -> None:
         super().__init__()
         self.options = options
         self.weights: Tensor
         self.register_buffer("weights", torch.ones(model.vocab_size), persistent=False)
 
     def prepare(self, symbols: LabelSet) -> None:
-        """Set the weights of the classes. Raises ConfigError for a weight of a label that there is not."""
+        """Set the weights of the classes. Raises ConfigError for a weight of an unknown label."""
         chosen = self.options.class_weights
         if chosen == "balanced":
             counts = torch.tensor(symbols.counts or [1] * symbols.vocab_size, dtype=torch.float32)
@@ -68,7 +65,7 @@ class ClassificationObjective(nn.Module):
             self.weights = torch.tensor([chosen.get(label, 1.0) for label in symbols.labels])
 
     def mixed(self, batch: Batch) -> Batch:
-        """The batch with utterances mixed, drawn from torch's generator; the same batch without mixup."""
+        """The batch after mixup, which draws from torch's generator; the same batch without mixup."""
         if not self.options.mixup or len(batch) < 2:
             return batch
         partners = torch.randperm(len(batch))
@@ -90,8 +87,8 @@ class ClassificationObjective(nn.Module):
             others, other_weights = self._losses(log_probs, targets[partners])
             losses = shares * losses + (1 - shares) * others
             weights = shares * weights + (1 - shares) * other_weights
-        right = (log_probs.argmax(dim=1) == targets).float().mean()
-        return ObjectiveLoss(losses.sum() / weights.sum().clamp(min=1e-8), means={"accuracy": right})
+        correct = (log_probs.argmax(dim=1) == targets).float().mean()
+        return ObjectiveLoss(losses.sum() / weights.sum().clamp(min=1e-8), means={"accuracy": correct})
 
     def _losses(self, log_probs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The weighted loss of each utterance (batch,), and its weight."""

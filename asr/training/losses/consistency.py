@@ -12,17 +12,17 @@ from asr.training.losses.objective import ObjectiveLoss, PlainObjective, per_tok
 
 
 def consistency_loss(log_probs: Tensor, lengths: Tensor, token_lengths: Tensor) -> Tensor:
-    """How far the frame posteriors of two views of each utterance are apart: consistency regularization of CTC.
+    """Consistency regularization of CTC: the divergence between the frame posteriors of two views of each utterance.
 
-    log_probs: (2 * batch, frames, vocab) natural log, the first views of all utterances, then the second ones in the
-    same order; lengths, token_lengths: (2 * batch,), both halves alike. With p1, p2 the posteriors of the two views,
+    log_probs: (2 * batch, frames, vocab) natural log, first views of all utterances before second views in the same
+    order; lengths, token_lengths: (2 * batch,), equal halves. With the posteriors p1, p2 of the two views, this is
 
         1/2 * sum over utterances and valid frames of [KL(sg(p2) || p1) + KL(sg(p1) || p2)] / number of target tokens
 
     where sg stops the gradient, so that each view learns from the other (Yao et al., 2024, "CR-CTC: Consistency
-    regularization on CTC for improved speech recognition", arXiv 2410.05101). The sum over frames is divided as
-    `ctc_loss` divides its own, and both are means over the two views, so that a weight relative to CTC's (0.2 in the
-    paper) means what it means there and in icefall. Nats per target token; padding and rows of length 0 count nothing.
+    regularization on CTC for improved speech recognition", arXiv 2410.05101). Like `ctc_loss`, it is in nats per target
+    token and a mean over both views, so that its weight relative to CTC's (0.2 in the paper) has the same meaning as
+    there and in icefall. Padding and rows of length 0 are ignored.
     """
     with torch.autocast(log_probs.device.type, enabled=False):
         first, second = log_probs.detach().float().chunk(2)

@@ -17,7 +17,7 @@ from asr.training.losses.objective import ObjectiveLoss
 
 @dataclass(frozen=True)
 class CTCLoss:
-    """`loss`, nats per target token, is `total` by `tokens`. `infeasible` counts utterances without an alignment."""
+    """`loss` is `total` / `tokens`, in nats per target token. `infeasible` counts utterances without an alignment."""
 
     loss: Tensor
     total: Tensor
@@ -26,14 +26,14 @@ class CTCLoss:
 
 
 def ctc_loss(log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: Tensor) -> CTCLoss:
-    """CTC loss of a batch, summed over its utterances and divided once by its number of target tokens.
+    """CTC loss of a batch: the sum over utterances divided by the number of target tokens.
 
     log_probs: (batch, frames, vocab) natural log, blank 0; lengths: (batch,) frames; tokens: concatenated (sum of
     token_lengths,) or padded (batch, max tokens); token_lengths: (batch,). Both lengths should be on the CPU: reading
-    them from a GPU waits for all the work queued on it.
+    them from a GPU waits for all the work queued there.
 
-    The mean over utterances of loss per length, PyTorch's `reduction="mean"`, weights short utterances most; this does
-    not. An utterance with fewer frames than its tokens need contributes zero and is counted.
+    PyTorch's `reduction="mean"` is a mean over utterances of the loss per token, which gives short utterances more
+    weight. An utterance with fewer frames than its tokens need contributes zero and is counted as infeasible.
     """
     device = log_probs.device
     if device.type == "mps":  # PyTorch has no CTC kernel for Apple GPUs
@@ -57,7 +57,7 @@ def ctc_loss(log_probs: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: 
 
 
 def blank_share(log_probs: Tensor, lengths: Tensor) -> Tensor:
-    """Share of valid frames whose most likely symbol is the blank: 1.0 means that no text is recognized."""
+    """Share of valid frames whose most likely symbol is the blank; 1.0 means that no text is recognized."""
     valid = valid_frames(lengths, log_probs.size(1))
     blank = (log_probs.argmax(dim=-1) == 0) & valid
     return blank.sum() / valid.sum().clamp(min=1)
@@ -68,11 +68,10 @@ class CTCObjective(nn.Module):
 
     def __init__(self, model: AcousticModel) -> None:
         super().__init__()
-        self.output_length = model.output_length  # the method alone: the model would become a part of this module
+        self.output_length = model.output_length  # only the method, so that the model is no submodule
 
     def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
         lengths = torch.tensor([self.output_length(samples) for samples in batch.lengths.tolist()])
         result = ctc_loss(outputs.log_probs, lengths, batch.tokens, batch.token_lengths)
-        with torch.no_grad():
-            blank = blank_share(outputs.log_probs, outputs.lengths)
-        return ObjectiveLoss(result.loss, {"infeasible": result.infeasible}, {"blank_share": blank})
+        means = {"blank_share": blank_share(outputs.log_probs, outputs.lengths)}
+        return ObjectiveLoss(result.loss, {"infeasible": result.infeasible}, means)

@@ -22,11 +22,11 @@ def smoothing(log_probs: Tensor) -> Tensor:
 
 
 class EntropyObjective(PlainObjective):
-    """Objective `entropy`: log V less the entropy of the frame posteriors, 0 where all symbols are equally likely.
+    """Objective `entropy`: log V minus the entropy of the frame posteriors, 0 where all symbols are equally likely.
 
-    A positive weight is that of the confidence penalty -H(p), from which this differs by a constant (Pereyra et al.,
-    2017, "Regularizing neural networks by penalizing confident output distributions", arXiv 1701.06548). Summed over
-    valid frames and divided by the number of target tokens, as CTC's loss is.
+    It differs by a constant from the confidence penalty -H(p) (Pereyra et al., 2017, "Regularizing neural networks by
+    penalizing confident output distributions", arXiv 1701.06548). Like CTC's loss, it is a sum over valid frames
+    divided by the number of target tokens.
     """
 
     def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
@@ -34,11 +34,11 @@ class EntropyObjective(PlainObjective):
 
 
 class LabelSmoothingObjective(PlainObjective):
-    """Objective `label_smoothing`: KL(uniform || p) of the frame posteriors, which is what label smoothing adds to a
-    cross entropy (Pereyra et al., 2017), here to CTC (after Kim et al., 2018, "Improved training for online end-to-end
+    """Objective `label_smoothing`: KL(uniform || p) of the frame posteriors, which label smoothing adds to a
+    cross-entropy (Pereyra et al., 2017), added to CTC (after Kim et al., 2018, "Improved training for online end-to-end
     speech recognition systems", arXiv 1711.02212).
 
-    It grows without bound as any symbol becomes impossible, where `entropy` does not. Summed and divided as that is.
+    Unlike `entropy`, it grows without bound as a symbol becomes impossible. It is divided in the same way.
     """
 
     def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:

@@ -14,26 +14,24 @@ from asr.training.losses.ctc import ctc_loss
 from asr.training.losses.objective import ObjectiveLoss
 
 
-@dataclass(frozen=True)
-class IntermediateOptions:
-    """`layers` are numbers from 1; those that the model feeds back (`model.self_conditioning`), else the middle one."""
-
-    layers: tuple[int, ...] = ()
-
-
 class IntermediateCTCObjective(nn.Module):
     """Objective `intermediate_ctc`: the mean of the CTC losses of inner layers (Lee & Watanabe, 2021, "Intermediate
     loss regularization for CTC-based speech recognition", arXiv 2102.03216).
 
-    A layer as wide as the encoder's states is read by the output layer of the model; another one by that of the model's
-    self-conditioning, or by a linear layer which is the objective's own. A weight w in the paper, which is relative to
-    1 - w for CTC, is w / (1 - w) here: 0.43 for its 0.3.
+    The output layer of the model reads layers as wide as the encoder's states. Other layers are read by the heads of
+    self-conditioning, or by a linear layer of this objective. The paper weights CTC by 1 - w, so its w = 0.3 is
+    w / (1 - w) = 0.43 here.
     """
 
     needs_layers = True
-    Options = IntermediateOptions
 
-    def __init__(self, model: AcousticModel, options: IntermediateOptions) -> None:
+    @dataclass(frozen=True)
+    class Options:
+        """`layers` are numbers from 1; by default those of `model.self_conditioning`, or else the middle layer."""
+
+        layers: tuple[int, ...] = ()
+
+    def __init__(self, model: AcousticModel, options: Options) -> None:
         super().__init__()
         sizes = model.encoder.layer_sizes
         self.layers = options.layers or model.config.self_conditioning or ((len(sizes) + 1) // 2,)
@@ -41,7 +39,7 @@ class IntermediateCTCObjective(nn.Module):
         widths = {sizes[number - 1] for number in self.layers}
         own = sorted(width for width in widths if model.head(width) is None)
         self.heads = nn.ModuleDict({str(width): nn.Linear(width, model.vocab_size) for width in own})
-        self.model_head, self.output_length = model.head, model.output_length  # methods: the model is no part of this
+        self.model_head, self.output_length = model.head, model.output_length  # methods: the model is no submodule
 
     def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
         at_the_end = torch.tensor([self.output_length(samples) for samples in batch.lengths.tolist()])
@@ -52,7 +50,7 @@ class IntermediateCTCObjective(nn.Module):
             logits = head(x)
             with torch.autocast(logits.device.type, enabled=False):
                 log_probs = torch.log_softmax(logits.float(), dim=-1)
-            # As many frames as at the end are the same frames, whose lengths need not be read from a GPU.
+            # With as many frames as the output, lengths are the same, and need not be read from a GPU.
             lengths = at_the_end if x.size(1) == outputs.log_probs.size(1) else lengths
             losses.append(ctc_loss(log_probs, lengths, batch.tokens, batch.token_lengths).loss)
         return ObjectiveLoss(torch.stack(losses).mean())

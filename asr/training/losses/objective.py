@@ -1,4 +1,4 @@
-"""What an objective makes of a batch."""
+"""The result of an objective, and what objectives share."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from asr.model.padding import valid_frames
 
 @dataclass(frozen=True)
 class ObjectiveLoss:
-    """What an objective makes of a batch: its `loss`, and what else an epoch logs, by name, as `sums` and `means`.
+    """The loss of a batch, and values that each epoch logs by name, as `sums` and `means`.
 
-    A loss is a mean over the target tokens of the batch, or does not depend on it: where a step takes several batches,
-    by accumulation or on several processes, each counts with its tokens (`asr.training.distribution.GlobalBatch`). A
-    mean over anything else (frames, utterances) is trained all the same, but then depends a little on the split.
-    Sums over the rows of two views are halved before they are logged.
+    A loss should be a mean over the target tokens of the batch, or not depend on the batch: if a step takes several
+    batches, by accumulation or on several processes, each is weighted by its tokens
+    (`asr.training.distribution.GlobalBatch`). The gradient of a mean over frames or utterances depends a little on how
+    the batch was split. Sums over the rows of two views are halved before they are logged.
     """
 
     loss: Tensor
@@ -26,13 +26,13 @@ class ObjectiveLoss:
 
 
 class PlainObjective(nn.Module):
-    """An objective without options and parameters, which needs outputs and batch alone."""
+    """An objective without options and parameters."""
 
     def __init__(self, model: AcousticModel) -> None:
         super().__init__()
 
 
 def per_token(values: Tensor, lengths: Tensor, token_lengths: Tensor) -> Tensor:
-    """Sum of `values` (batch, frames) over valid frames, divided by the number of target tokens as CTC's loss is."""
+    """Sum of `values` (batch, frames) over valid frames, divided by the number of target tokens like CTC's loss."""
     total = values.masked_fill(~valid_frames(lengths, values.size(1)), 0.0).sum()
     return total / token_lengths.sum().clamp(min=1).to(total.device, non_blocking=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,23 +14,22 @@ from asr.training.losses.objective import ObjectiveLoss
 from asr.types import ConfigError
 
 
-@dataclass(frozen=True)
-class PenaltyOptions:
-    """`which` matrices: `all` of the model, those from frame to frame (`recurrent`), or the `output` layer's."""
-
-    which: Literal["all", "recurrent", "output"] = "all"
-
-
 class _Penalty(nn.Module):
-    """A sum over the entries of weight matrices, not over biases and norms, as in AdamW's decay.
+    """The sum of |w|^exponent / exponent over weight matrices; like AdamW's weight decay, without biases and norms.
 
-    A plain sum, not a mean: each entry is pulled as hard in a large model as in a small one. Like CTC's loss per token
-    it does not depend on the size of the batch.
+    A sum and not a mean, so that each entry is pulled as hard in a large model as in a small one. Like CTC's loss per
+    token, it does not depend on the size of the batch.
     """
 
-    Options = PenaltyOptions
+    @dataclass(frozen=True)
+    class Options:
+        """`which` matrices: `all` of the model, the `recurrent` ones of its cells, or that of the `output` layer."""
 
-    def __init__(self, model: AcousticModel, options: PenaltyOptions) -> None:
+        which: Literal["all", "recurrent", "output"] = "all"
+
+    exponent: ClassVar[int]
+
+    def __init__(self, model: AcousticModel, options: Options) -> None:
         super().__init__()
         self.named_parameters_of_model, self.which = model.named_parameters, options.which
         if not self.matrices():
@@ -42,29 +41,25 @@ class _Penalty(nn.Module):
         return [weight for name, weight in named if weight.dim() >= 2 and part in name]
 
     def forward(self, outputs: Outputs, batch: Batch) -> ObjectiveLoss:
-        return ObjectiveLoss(torch.stack([self.size(weight.float()) for weight in self.matrices()]).sum())
-
-    def size(self, weight: Tensor) -> Tensor:
-        raise NotImplementedError
+        sums = [weight.float().abs().pow(self.exponent).sum() for weight in self.matrices()]
+        return ObjectiveLoss(torch.stack(sums).sum() / self.exponent)
 
 
 class L1Objective(_Penalty):
-    """Objective `l1`: the sum of |w|. Its gradient, sign(w), pulls small weights toward 0 as hard as large ones.
+    """Objective `l1`: the sum of |w|. Its gradient sign(w) pulls small weights toward 0 as hard as large ones.
 
-    The optimizer makes them small, not exactly 0.
+    The optimizer makes weights small, not exactly 0.
     """
 
-    def size(self, weight: Tensor) -> Tensor:
-        return weight.abs().sum()
+    exponent = 1
 
 
 class L2Objective(_Penalty):
     """Objective `l2`: the sum of w^2 / 2, whose gradient is w.
 
-    Not the same as `optimizer.weight_decay`, which shrinks each weight by lr * weight_decay * w beside the gradient
-    step: Adam divides this gradient, like CTC's, by the size of past gradients, so that weights with large gradients
-    are shrunk less (Loshchilov & Hutter, 2019, "Decoupled weight decay regularization", arXiv 1711.05101).
+    This is not `optimizer.weight_decay`, which shrinks each weight by lr * weight_decay * w apart from the gradient
+    step. Adam divides the gradient of this objective, like CTC's, by the size of past gradients, so that weights with
+    large gradients shrink less (Loshchilov & Hutter, 2019, "Decoupled weight decay regularization", arXiv 1711.05101).
     """
 
-    def size(self, weight: Tensor) -> Tensor:
-        return weight.square().sum() / 2
+    exponent = 2

@@ -1,4 +1,4 @@
-"""Penalties on how much the hidden states of recurrent cells change from frame to frame: the objective `stability`."""
+"""Penalties on the change of hidden states from frame to frame: the objective `stability`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,6 @@ from asr.model.recurrent import RecurrentLayer
 from asr.training.dataset import Batch
 from asr.training.losses.objective import ObjectiveLoss
 from asr.types import ConfigError
-
-
-@dataclass(frozen=True)
-class StabilityOptions:
-    """`kind`: see `stability_loss`. `layers` are numbers from 1; none are all that have recurrent cells."""
-
-    kind: Literal["norm", "difference"] = "norm"
-    layers: tuple[int, ...] = ()
 
 
 def stability_loss(states: Tensor, lengths: Tensor, kind: str) -> Tensor:
@@ -45,16 +37,22 @@ def stability_loss(states: Tensor, lengths: Tensor, kind: str) -> Tensor:
 
 
 class StabilityObjective(nn.Module):
-    """Objective `stability`: `stability_loss` of the hidden states of each recurrent cell, and of these the mean.
+    """Objective `stability`: the mean `stability_loss` of the hidden states of all recurrent cells.
 
-    Hidden states are what a cell hands to the next frame, before projection, norm and dropout of its layer: layer norm
-    would leave nothing of their norm, and dropout changes from frame to frame. Both directions count alike.
+    Hidden states are taken before the projection, norm and dropout of a layer: layer norm would remove their norm, and
+    dropout changes from frame to frame. Both directions have the same weight.
     """
 
     needs_layers = True
-    Options = StabilityOptions
 
-    def __init__(self, model: AcousticModel, options: StabilityOptions) -> None:
+    @dataclass(frozen=True)
+    class Options:
+        """`kind`: see `stability_loss`. `layers` are numbers from 1; by default all layers with recurrent cells."""
+
+        kind: Literal["norm", "difference"] = "norm"
+        layers: tuple[int, ...] = ()
+
+    def __init__(self, model: AcousticModel, options: Options) -> None:
         super().__init__()
         self.kind, self.states = options.kind, list[tuple[int, Tensor]]()
         layers = list(getattr(model.encoder, "layers", ()))
