@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,20 +20,14 @@ from asr.model.padding import valid_frames, zero_padding
 Length = TypeVar("Length", int, Tensor)
 
 
-class FrontEnd(nn.Module):
-    """A front end, made by `FrontEndClass(n_mels, factor, channels)`."""
+class FrontEnd(Protocol):
+    """An `nn.Module`, made by `FrontEndClass(n_mels, factor, channels)`."""
 
     output_size: int
     reach: tuple[int, int]  # output frame t depends on feature frames t * factor - reach[0] to t * factor + reach[1]
 
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, frames, mels), (batch,) -> (batch, ceil(frames / factor), output_size), (batch,)."""
-        x, lengths = self.convolve(_masked(features.unsqueeze(1), lengths), lengths)
-        return x.transpose(1, 2).flatten(2), lengths
-
-    def convolve(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, 1, frames, mels), (batch,) -> (batch, channels, ceil(frames / factor), bins), (batch,)."""
-        raise NotImplementedError
 
 
 def subsampled_length(frames: Length, factor: int) -> Length:
@@ -41,7 +35,7 @@ def subsampled_length(frames: Length, factor: int) -> Length:
     return (frames + factor - 1) // factor
 
 
-class ConvSubsampling(FrontEnd):
+class ConvSubsampling(nn.Module):
     """log2(factor) layers of Conv2d(kernel 3, stride 2) + ReLU."""
 
     def __init__(self, n_mels: int, factor: int, channels: int) -> None:
@@ -55,14 +49,16 @@ class ConvSubsampling(FrontEnd):
         self.layers = nn.ModuleList(layers)
         self.output_size = channels * bins
 
-    def convolve(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """See `FrontEnd`."""
+        x = _masked(features.unsqueeze(1), lengths)
         for layer in self.layers:
             lengths = (lengths + 1) // 2
             x = _masked(torch.relu(layer(x)), lengths)
-        return x, lengths
+        return _frames(x), lengths
 
 
-class VGG(FrontEnd):
+class VGG(nn.Module):
     """Two blocks of two 3x3 convolutions with ReLU and 2x2 max pooling (Hori et al., 2017, after Simonyan & Zisserman,
     2014), the second with twice the channels. Pooling rounds lengths up, as in ESPnet's VGG2L.
     """
@@ -78,16 +74,18 @@ class VGG(FrontEnd):
         )
         self.output_size = widths[-1] * ((n_mels + 3) // 4)
 
-    def convolve(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """See `FrontEnd`."""
+        x = _masked(features.unsqueeze(1), lengths)
         for number, layer in enumerate(self.layers):
             x = _masked(torch.relu(layer(x)), lengths)
             if number % 2:  # no value is below 0, so zeros in the padding never win
                 x = functional.max_pool2d(x, 2, ceil_mode=True)
                 lengths = (lengths + 1) // 2
-        return x, lengths
+        return _frames(x), lengths
 
 
-class DeepSpeech2(FrontEnd):
+class DeepSpeech2(nn.Module):
     """Convolutions of 41 bins x 11 frames, strides 2 x 2, and of 21 x 11, strides 2 x factor / 2, each with batch norm
     and clipped ReLU (Amodei et al., 2016, "Deep Speech 2", which has factor 2).
     """
@@ -104,7 +102,9 @@ class DeepSpeech2(FrontEnd):
         self.time_strides = (2, factor // 2)
         self.output_size = channels * ((n_mels + 3) // 4)
 
-    def convolve(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """See `FrontEnd`."""
+        x = _masked(features.unsqueeze(1), lengths)
         for layer, norm, stride in zip(self.layers, self.norms, self.time_strides, strict=True):
             lengths = subsampled_length(lengths, stride)
             x = layer(x).permute(0, 2, 3, 1)
@@ -112,7 +112,7 @@ class DeepSpeech2(FrontEnd):
             valid = valid_frames(lengths, frames).repeat_interleave(bins, dim=1)  # one value per bin and frame
             x = norm(x.flatten(1, 2), valid).unflatten(1, (frames, bins)).permute(0, 3, 1, 2)
             x = _masked(functional.hardtanh(x, 0.0, 20.0), lengths)
-        return x, lengths
+        return _frames(x), lengths
 
 
 FRONT_ENDS: dict[str, Callable[[int, int, int], FrontEnd]] = {
@@ -125,3 +125,8 @@ FRONT_ENDS: dict[str, Callable[[int, int, int], FrontEnd]] = {
 def _masked(x: Tensor, lengths: Tensor) -> Tensor:
     """(batch, channels, frames, bins) with zeros beyond each length."""
     return zero_padding(x.transpose(1, 2), lengths).transpose(1, 2)
+
+
+def _frames(x: Tensor) -> Tensor:
+    """(batch, channels, frames, bins) -> (batch, frames, channels * bins)."""
+    return x.transpose(1, 2).flatten(2)
