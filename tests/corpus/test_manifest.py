@@ -145,7 +145,7 @@ def test_missing_durations_are_read_from_the_audio(tmp_path: Path, write_audio: 
     assert manifest.durations == pytest.approx([1.234, 0.734, 9.0])
     assert [u.duration for u in manifest.select([1, 0])] == pytest.approx([0.734, 1.234], abs=1e-12)
     write(path, line(duration=..., offset=5))
-    with pytest.raises(ManifestError, match=r":1: .*the offset 5 s lies beyond its end \(1.234 s\)"):
+    with pytest.raises(ManifestError, match=r":1: .*the offset 5 s is after its end \(1.234 s\)"):
         Manifest.read(path)
 
 
