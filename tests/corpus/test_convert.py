@@ -468,9 +468,7 @@ def test_columns_are_kept_or_named(audio: Path, tmp_path: Path) -> None:
     notes: list[str] = []
     [row] = read_corpus(path, columns=Columns(text="clean"), notes=notes)
     assert row.text == "one" and row.extra == {"original_text": "One!", "start": "0", "end": "1"}
-    assert notes == [
-        f"{path}:1: start, end: not used: windows of a recording need 'offset' and 'duration' (seconds)"
-    ]
+    assert notes == [f"{path}:1: start, end: not used: windows of a recording need 'offset' and 'duration' (seconds)"]
     lines = write(tmp_path / "t.jsonl", '{"path": "wavs/a.wav", "text": "One!", "clean": "one", "note": 7}')
     [row] = read_corpus(lines, columns=Columns(text="clean"))
     assert row.text == "one" and row.extra == {"original_text": "One!", "note": 7}
