@@ -25,7 +25,7 @@ SPOKEN = {
 }
 REFUSED = {
     "upper": "it is in UPPER case, the model in lower case: convert it with `asr lm convert LM NEW --case lower`",
-    "foreign": "is it for another language? Train one on text normalized as the model's",
+    "foreign": "is it for another language? Train one on text normalized as for the model",
     "pieces": "which look like SentencePiece pieces: train it on text with spaces between words",
 }
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
