@@ -344,7 +344,7 @@ def test_named_columns_and_separators(audio: Path, tmp_path: Path) -> None:
         ("t.csv", "path,text,duration\na.wav,x,-1\n", r"t\.csv:2: 'duration' is negative"),
         ("t.tsv", "path\ttext\tduration\n\tx\t1\n", r"t\.tsv:2: the row has no 'audio_filepath'"),
         ("t.csv", "path,text,id,duration\na.wav,x,1,1\nb.wav,x,1,1\n", r"t\.csv:3: the id '1' is already used in .*:2"),
-        ("t.csv", "path,text\n", r"t\.csv: holds no utterances"),
+        ("t.csv", "path,text\n", r"t\.csv: no utterances in it"),
         ("t.csv", "", r"t\.csv:1: no column for the audio"),
         ("t.json", '[{"audio_filepath": "a", "duration": 1, "text": "x"}, 3]', "value 2 is not a JSON object"),
         ("t.json", '[\n{"audio_filepath": }]', r"t\.json:2: not valid JSON"),

@@ -283,7 +283,7 @@ def test_the_default_decoder_is_that_of_the_commands_and_options_are_theirs(tiny
     assert len(asr.load(tiny_model, nbest=3).transcribe(audio, nbest=3).nbest) == 3
     with pytest.warns(UserWarning, match="1 hotwords cannot be spelled .*'xyz'"):
         asr.load(tiny_model, hotwords=["cab", "xyz"])
-    with pytest.raises(UsageError, match="--hotwords has no meaning for --decoder greedy"):
+    with pytest.raises(UsageError, match="--hotwords has no effect with --decoder greedy"):
         asr.load("nowhere.asr", decoder="greedy", hotwords=["cab"])
     with pytest.raises(TypeError, match="decodr"):
         asr.load(tiny_model, decodr="greedy")
