@@ -24,7 +24,7 @@ SPOKEN = {
     "fitting": WORDS,
 }
 REFUSED = {
-    "upper": "it is in UPPER case, but the model is in lower case: convert it with `asr lm convert LM NEW --case lower`",
+    "upper": "in UPPER case, but the model is in lower case: convert it with `asr lm convert LM NEW --case lower`",
     "foreign": "is it for another language? Train one on text normalized as for the model",
     "pieces": "which look like SentencePiece pieces: train it on text with spaces between words",
 }
