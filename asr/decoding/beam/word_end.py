@@ -82,7 +82,7 @@ def language_score(resources: Resources, texts: WordArrays, words: int, ended: b
 
 @internal
 def final_texts(resources: Resources, beam: Beam, slots: np.ndarray, ends: np.ndarray, masses: np.ndarray) -> Any:
-    """Write hypothesis, end and mass of each different text if the utterance ends here, with </s>. Returns their number.
+    """Write hypothesis, end and mass of each different text if the utterance ends here, with </s>. Returns how many.
 
     The end is a word of the tree, SPELLED, or NOTHING if no word is open. Without an open vocabulary, hypotheses with
     an incomplete word are not texts; if there is nothing else, the best one is returned without that word (DROPPED).
