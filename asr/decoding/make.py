@@ -28,6 +28,11 @@ ATTENTION = ("attention", "joint", "rescore")  # for models with an attention de
 CTC_WEIGHT = 0.3  # in joint decoding and rescoring
 
 
+def _option(help: str, default: Any = None, **metadata: Any) -> Any:
+    """A field of DecodingConfig that is an option of the command line."""
+    return field(default=default, metadata={"help": help, **metadata})
+
+
 @dataclass(frozen=True)
 class DecodingConfig:
     """How to decode. None means the default of the decoder, or what was tuned for the language model.
@@ -41,82 +46,37 @@ class DecodingConfig:
     accepted, to choices.
     """
 
-    decoder: str | None = field(
-        default=None,
-        metadata={
-            "help": "default: beam; attention for a model trained without CTC",
-            "choices": (*DECODERS, *ATTENTION),
-        },
+    decoder: str | None = _option(
+        "default: beam; attention for a model trained without CTC", choices=(*DECODERS, *ATTENTION)
     )
-    beam_width: int | None = field(
-        default=None,
-        metadata={
-            "help": "hypotheses kept (default: 50, or as tuned; 20 for attention and joint)",
-            "metavar": "N",
-            "kind": int,
-        },
+    beam_width: int | None = _option(
+        "hypotheses kept (default: 50, or as tuned; 20 for attention and joint)", metavar="N", kind=int
     )
-    ctc_weight: float | None = field(
-        default=None,
-        metadata={
-            "help": "joint, rescore: weight of CTC, 0 to 1; attention has the rest (default: 0.3)",
-            "metavar": "W",
-            "kind": float,
-        },
+    ctc_weight: float | None = _option(
+        "joint, rescore: weight of CTC, 0 to 1; attention has the rest (default: 0.3)", metavar="W", kind=float
     )
-    length_bonus: float | None = field(
-        default=None,
-        metadata={"help": "attention, joint: bonus per token, nats (default: 0)", "metavar": "B", "kind": float},
+    length_bonus: float | None = _option(
+        "attention, joint: bonus per token, nats (default: 0)", metavar="B", kind=float
     )
-    coverage: float | None = field(
-        default=None,
-        metadata={"help": "attention, joint: bonus per attended frame (default: 0)", "metavar": "C", "kind": float},
+    coverage: float | None = _option("attention, joint: bonus per attended frame (default: 0)", metavar="C", kind=float)
+    lm: str | Path | None = _option(  # noqa: RUF009 (a field)
+        "word n-gram model: ARPA (.gz too) or the binary of `asr lm`", metavar="LM"
     )
-    lm: str | Path | None = field(
-        default=None,
-        metadata={"help": "word n-gram model: ARPA (.gz too) or the binary of `asr lm`", "metavar": "LM"},
+    alpha: float | None = _option("weight of the LM (default: as tuned for it, else 0.5)", metavar="A", kind=float)
+    beta: float | None = _option("bonus per word (default: as tuned, else 1.5)", metavar="B", kind=float)
+    hotwords: str | Sequence[str] | None = _option('phrases to favor: a file, or "w1,w2 w3"', metavar="FILE|WORDS")
+    hotword_weight: float = _option("weight of each hotword, nats (default: 10)", default=10.0, metavar="W", kind=float)
+    lexicon: str | Path | None = _option(  # noqa: RUF009
+        "the only words to recognize, one per line; 'word l e t t e r s' gives one another spelling", metavar="FILE"
     )
-    alpha: float | None = field(
-        default=None,
-        metadata={"help": "weight of the LM (default: as tuned for it, else 0.5)", "metavar": "A", "kind": float},
+    oov: str | None = _option(
+        "words the LM does not know (default: penalize; forbid with --lexicon)", choices=OOV, aliases=OOV_ALIASES
     )
-    beta: float | None = field(
-        default=None,
-        metadata={"help": "bonus per word (default: as tuned, else 1.5)", "metavar": "B", "kind": float},
-    )
-    hotwords: str | Sequence[str] | None = field(
-        default=None, metadata={"help": 'phrases to favor: a file, or "w1,w2 w3"', "metavar": "FILE|WORDS"}
-    )
-    hotword_weight: float = field(
-        default=10.0, metadata={"help": "weight of each hotword, nats (default: 10)", "metavar": "W", "kind": float}
-    )
-    lexicon: str | Path | None = field(
-        default=None,
-        metadata={
-            "help": "the only words to recognize, one per line; 'word l e t t e r s' gives one another spelling",
-            "metavar": "FILE",
-        },
-    )
-    oov: str | None = field(
-        default=None,
-        metadata={
-            "help": "words the LM does not know (default: penalize; forbid with --lexicon)",
-            "choices": OOV,
-            "aliases": OOV_ALIASES,
-        },
-    )
-    sentence_pause: float | None = field(
-        default=None,
-        metadata={
-            "help": "silence after which a sentence may end for the LM, seconds (default: 0.3; 0: never)",
-            "metavar": "S",
-            "kind": float,
-        },
+    sentence_pause: float | None = _option(
+        "silence after which a sentence may end for the LM, seconds (default: 0.3; 0: never)", metavar="S", kind=float
     )
     nbest: int = 1
-    jobs: int | None = field(
-        default=None, metadata={"help": "decoding threads (default: by number of CPUs)", "metavar": "N", "kind": int}
-    )
+    jobs: int | None = _option("decoding threads (default: by number of CPUs)", metavar="N", kind=int)
 
     def check(self) -> None:
         """Raise UsageError for options that contradict each other."""
