@@ -167,14 +167,9 @@ def _forward(array: np.ndarray, labels: np.ndarray, rest: np.ndarray, beam: floa
 
 @kernel
 def _backward(
-    array: np.ndarray,
-    labels: np.ndarray,
-    block: int,
-    lows: np.ndarray,
-    highs: np.ndarray,
-    offsets: np.ndarray,
+    array: np.ndarray, labels: np.ndarray, block: int, lows: np.ndarray, highs: np.ndarray, offsets: np.ndarray,
     store: np.ndarray,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """The state of the best path in every frame, found block by block, from the last frame to the first."""
     frames, states = array.shape[0], 2 * labels.shape[0] + 1
     path = np.empty(frames, np.int64)

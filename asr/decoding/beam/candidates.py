@@ -128,17 +128,9 @@ def find_slot(table: np.ndarray, key: int, stamp: int) -> Any:
 
 @embedded
 def add_mass(
-    table: np.ndarray,
-    candidates: np.ndarray,
-    histogram: np.ndarray,
-    width: int,
-    keep: float,
-    key: int,
-    mass: float,
-    stamp: int,
-    count: int,
-    bound: Bound,
-) -> Any:
+    table: np.ndarray, candidates: np.ndarray, histogram: np.ndarray, width: int, keep: float, key: int, mass: float,
+    stamp: int, count: int, bound: Bound,
+) -> Any:  # fmt: skip
     """Add mass to the candidate with this key, or make it candidate `count`. Returns its number and the bound."""
     place = table[find_slot(table, key, stamp)]
     if place.stamp == stamp:

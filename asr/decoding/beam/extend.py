@@ -37,26 +37,10 @@ NO_WORD, UNKNOWN = -1, -2  # no word ends in a step, or one that is not in the t
 
 @inlined
 def propose(
-    pieces: bool,
-    weights: Weights,
-    table: np.ndarray,
-    candidates: np.ndarray,
-    histogram: np.ndarray,
-    stamp: int,
-    source: int,
-    label: int,
-    score: float,
-    factor: float,
-    history: int,
-    pauses: int,
-    node: int,
-    spelled: int,
-    state: int,
-    hotword: int,
-    ended: int,
-    count: int,
-    bound: Bound,
-) -> Any:
+    pieces: bool, weights: Weights, table: np.ndarray, candidates: np.ndarray, histogram: np.ndarray, stamp: int,
+    source: int, label: int, score: float, factor: float, history: int, pauses: int, node: int, spelled: int,
+    state: int, hotword: int, ended: int, count: int, bound: Bound,
+) -> Any:  # fmt: skip
     """Add hypothesis `source` extended by `label` to the candidates. Returns their number and the bound."""
     k = count
     if pieces:  # several segmentations may lead to this prefix: add to its mass
@@ -88,16 +72,9 @@ def leaving_factor(nodes: np.ndarray, weights: Weights, node: int, spelled: int)
 
 @embedded
 def grow_by_characters(
-    resources: Resources,
-    beam: Beam,
-    hyp: Any,
-    i: int,
-    characters: int,
-    credited: float,
-    stamp: int,
-    count: int,
+    resources: Resources, beam: Beam, hyp: Any, i: int, characters: int, credited: float, stamp: int, count: int,
     bound: Bound,
-) -> Any:
+) -> Any:  # fmt: skip
     """Extend hypothesis i by each of `characters` (bits), unless that prefix is already in the beam (`hyp.present`).
 
     `credited` takes back the hotword credit in the score of the hypothesis: the new state brings its own.
@@ -175,16 +152,9 @@ def advance_hotwords(
 
 @embedded
 def grow_by_pieces(
-    resources: Resources,
-    beam: Beam,
-    hyp: Any,
-    i: int,
-    active: int,
-    credited: float,
-    stamp: int,
-    count: int,
+    resources: Resources, beam: Beam, hyp: Any, i: int, active: int, credited: float, stamp: int, count: int,
     bound: Bound,
-) -> Any:
+) -> Any:  # fmt: skip
     """Extend the open word of hypothesis i, or begin a word, by each of the `active` labels of the frame."""
     tree, hot, labels, weights = resources.tree, resources.hotwords, resources.labels, resources.weights
     nodes, candidates, histogram, table = tree.node, beam.candidate, beam.histogram, beam.table
@@ -229,17 +199,9 @@ def grow_by_pieces(
 
 @inlined
 def end_words(
-    pieces: bool,
-    resources: Resources,
-    beam: Beam,
-    hyp: Any,
-    i: int,
-    active: int,
-    credited: float,
-    stamp: int,
-    count: int,
-    bound: Bound,
-) -> Any:
+    pieces: bool, resources: Resources, beam: Beam, hyp: Any, i: int, active: int, credited: float, stamp: int,
+    count: int, bound: Bound,
+) -> Any:  # fmt: skip
     """End the open word of hypothesis i by the separator or by pieces that begin another word.
 
     Words of the same spelling (the entries linked from the first one) become different candidates.
@@ -317,16 +279,9 @@ def end_words(
 
 @inlined
 def extend(
-    pieces: bool,
-    resources: Resources,
-    beam: Beam,
-    base: int,
-    size: int,
-    active: int,
-    characters: int,
-    stamp: int,
+    pieces: bool, resources: Resources, beam: Beam, base: int, size: int, active: int, characters: int, stamp: int,
     bound: Bound,
-) -> Any:
+) -> Any:  # fmt: skip
     """Stage 2: extend all prefixes by a label, in a word or ending it. Returns how many candidates, and the bound."""
     nodes, credit, weights = resources.tree.node, resources.hotwords.credit, resources.weights
     hyps, probability, active_labels = beam.hypothesis, beam.probability, beam.active

@@ -151,17 +151,9 @@ def prefetch_step(tree: Tree, lm: LMArrays, node: int, state: int) -> None:
 
 @inlined
 def prune(
-    pieces: bool,
-    resources: Resources,
-    beam: Beam,
-    base: int,
-    next_base: int,
-    size: int,
-    count: int,
-    bound: Bound,
-    scale: float,
-    frame: int,
-) -> Any:
+    pieces: bool, resources: Resources, beam: Beam, base: int, next_base: int, size: int, count: int, bound: Bound,
+    scale: float, frame: int,
+) -> Any:  # fmt: skip
     """Stage 3: the best candidates become the next generation, and the trace records what they spell. Returns how many.
 
     Hypotheses of this frame are at `base`, those of the next one at `next_base`.

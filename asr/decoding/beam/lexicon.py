@@ -252,14 +252,9 @@ def _walk(nodes: np.ndarray, symbol: np.ndarray, node: int, symbols: np.ndarray)
 
 @kernel
 def label_arcs(
-    tree: np.ndarray,
-    symbol: np.ndarray,
-    flat: np.ndarray,
-    starts: np.ndarray,
-    labels: np.ndarray,
-    root_child: np.ndarray,
-    longest: int,
-) -> Any:
+    tree: np.ndarray, symbol: np.ndarray, flat: np.ndarray, starts: np.ndarray, labels: np.ndarray,
+    root_child: np.ndarray, longest: int,
+) -> Any:  # fmt: skip
     """For every node that labels can reach, the labels that continue from it and their nodes: arrays of `Tree`.
 
     Label `labels[k]` spells `flat[starts[k]:starts[k + 1]]`. The spellings are sorted, so that labels with a common

@@ -236,21 +236,10 @@ def _word_texts(setting: Setting, symbols: np.ndarray, starts: Sequence[int], en
 
 @search_kernel
 def _decode(
-    addresses: np.ndarray,
-    lengths: np.ndarray,
-    first: int,
-    tolerance: float,
-    resources: Resources,
-    beam: Beam,
-    times: bool,
-    slots: np.ndarray,
-    ends: np.ndarray,
-    masses: np.ndarray,
-    texts: WordArrays,
-    kept: np.ndarray,
-    words_of: np.ndarray,
-    scores: np.ndarray,
-) -> Any:
+    addresses: np.ndarray, lengths: np.ndarray, first: int, tolerance: float, resources: Resources, beam: Beam,
+    times: bool, slots: np.ndarray, ends: np.ndarray, masses: np.ndarray, texts: WordArrays, kept: np.ndarray,
+    words_of: np.ndarray, scores: np.ndarray,
+) -> Any:  # fmt: skip
     """Check, search and read out utterances from `first` on. Returns the utterance for which `texts` has no more room.
 
     The words of all utterances are consecutive in `texts`. `words_of` has the number of words of each, -1 if a stream

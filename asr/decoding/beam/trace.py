@@ -55,17 +55,9 @@ def record_end(
 
 @internal
 def record_label(
-    tree: Tree,
-    first: np.ndarray,
-    spelling: np.ndarray,
-    counts: np.ndarray,
-    records: np.ndarray,
-    trace: int,
-    node: int,
-    spelled: int,
-    label: int,
-    frame: int,
-) -> Any:
+    tree: Tree, first: np.ndarray, spelling: np.ndarray, counts: np.ndarray, records: np.ndarray, trace: int, node: int,
+    spelled: int, label: int, frame: int,
+) -> Any:  # fmt: skip
     """Record the symbols of a label outside the tree and, before the first of them, where the word left the tree."""
     at, outside = np.int64(node), spelled
     for k in range(first[label], first[label + 1]):

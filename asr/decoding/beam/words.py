@@ -100,17 +100,9 @@ def _lattice(symbols: np.ndarray, starts: np.ndarray, words: int, labels: Labels
 
 @kernel
 def align_pieces(
-    log_probs: np.ndarray,
-    rows: np.ndarray,
-    frames: np.ndarray,
-    symbols: np.ndarray,
-    starts: np.ndarray,
-    words: int,
-    labels: LabelsBySymbol,
-    word_start: np.ndarray,
-    word_end: np.ndarray,
-    confidence: np.ndarray,
-) -> Any:
+    log_probs: np.ndarray, rows: np.ndarray, frames: np.ndarray, symbols: np.ndarray, starts: np.ndarray, words: int,
+    labels: LabelsBySymbol, word_start: np.ndarray, word_end: np.ndarray, confidence: np.ndarray,
+) -> Any:  # fmt: skip
     """Align `words` words to the given rows of `log_probs`; row `rows[t]` is frame `frames[t]`.
 
     Writes first frame, one past the last frame, and confidence (a probability) of each word. Returns the natural
@@ -175,17 +167,9 @@ def align_pieces(
 
 @allocating_kernel
 def align_characters(
-    log_probs: np.ndarray,
-    rows: np.ndarray,
-    frames: np.ndarray,
-    symbols: np.ndarray,
-    starts: np.ndarray,
-    words: int,
-    separator: int,
-    word_start: np.ndarray,
-    word_end: np.ndarray,
-    confidence: np.ndarray,
-) -> Any:
+    log_probs: np.ndarray, rows: np.ndarray, frames: np.ndarray, symbols: np.ndarray, starts: np.ndarray, words: int,
+    separator: int, word_start: np.ndarray, word_end: np.ndarray, confidence: np.ndarray,
+) -> Any:  # fmt: skip
     """As `align_pieces`, if each label is a character: the text is a chain, with optional separators at both ends.
 
     `on[:, j]` are the paths that end in label `chain[j]`, `after[:, j]` those with a blank after it. The first index
@@ -262,15 +246,9 @@ def align_characters(
 
 
 def time_words(
-    log_probs: np.ndarray,
-    rows: np.ndarray,
-    frames: np.ndarray,
-    symbols: np.ndarray,
-    starts: np.ndarray,
-    ended: np.ndarray,
-    words: int,
-    labels: LabelsBySymbol,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    log_probs: np.ndarray, rows: np.ndarray, frames: np.ndarray, symbols: np.ndarray, starts: np.ndarray,
+    ended: np.ndarray, words: int, labels: LabelsBySymbol,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """First frame, one past the last frame, and confidence of each of `words` words (at least one).
 
     Row `rows[k]` of `log_probs` is frame `frames[k]`; word w spells `symbols[starts[w]:starts[w + 1] - 1]`, and the
