@@ -138,7 +138,7 @@ class Degrader:
                     raise UsageError(
                         f"--degrade {degradation.name}: at {rate} Hz, MP3 has {least:g} to {most:g} kbit/s"
                     )
-                _through_mp3(np.zeros(1152, dtype=np.float32), rate, most)  # raises where it cannot be written
+                _through_mp3(np.zeros(1152, dtype=np.float32), rate, most)  # raises if MP3 cannot be written
 
     def __call__(
         self, degradation: Degradation, samples: np.ndarray, name: str, other: OtherSpeech | None = None

@@ -148,7 +148,7 @@ def _values(path: Path, keys: Collection[str] = ()) -> dict[str, str]:
 
 
 def _recordings(folder: Path) -> dict[str, dict[str, Any]]:
-    """name -> audio_filepath and, where a command extracts one, channel."""
+    """name -> audio_filepath, and channel if a command extracts one."""
     rows: dict[str, dict[str, Any]] = {}
     for name, (line, entry) in _table(folder / "wav.scp").items():
         file, channel = parse_entry(entry, f"{folder / 'wav.scp'}:{line}")

@@ -31,8 +31,6 @@ class WordScores:
 
     def __init__(self, lm: NGramLM, tokenizer: Tokenizer, alpha: float, beta: float) -> None:
         self.lm, self.tokenizer, self.alpha, self.beta = lm, tokenizer, alpha, beta
-        unigrams = lm.arrays.unigram["logp"]
-        self._least = max(float(unigrams[3:].min()) if len(unigrams) > 3 else float(unigrams.min()), -50.0)
         spelled = [bool(tokenizer.words([token])) for token in range(tokenizer.vocab_size)]
         self._spelled = np.array(spelled)  # a lone mark only separates
         letter = spelled.index(True)
@@ -71,5 +69,5 @@ class WordScores:
             return 0.0, hypothesis.state
         word = self.lm.index.get(hypothesis.word, UNK)
         logp, state = lm_step(self.lm.arrays, hypothesis.state, word)
-        score = self.alpha * (max(logp, self._least) if word == UNK else logp) + self.beta
+        score = self.alpha * (max(logp, self.lm.least_unigram) if word == UNK else logp) + self.beta
         return score + (UNKNOWN_SYMBOL * len(hypothesis.word) if word == UNK else 0.0), int(state)

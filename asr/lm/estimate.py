@@ -304,7 +304,7 @@ def _interpolate(
             p[BOS] = 1.0  # as in lmplz: scoring <s> as a word costs nothing
         else:
             context_backoff = gamma[kept[k - 2]]
-            # a context with no continuation kept gives all its mass to the back-off: 1, but for rounding
+            # A context with no continuation kept gives all its mass to the back-off, which is 1 up to rounding.
             tables[-1] = tables[-1]._replace(backoff=_log10(np.minimum(context_backoff, 1.0)))
         rows = kept[k - 1]
         ids = id_of_word[ngram_words(counts, k, rows)]

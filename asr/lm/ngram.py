@@ -124,6 +124,13 @@ class NGramLM:
         """The id of every word."""
         return {word: i for i, word in enumerate(self.words)}
 
+    @cached_property
+    def least_unigram(self) -> float:
+        """Natural log p of the rarest word in the empty context, at least -50."""
+        unigrams = self.arrays.unigram["logp"]
+        words = unigrams[EOS + 1 :]
+        return max(float((words if len(words) else unigrams).min()), -50.0)
+
     def __contains__(self, word: str) -> bool:
         return self.index.get(word, UNK) != UNK
 

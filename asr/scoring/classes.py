@@ -13,8 +13,15 @@ import numpy as np
 
 from asr.files import replacing
 from asr.scoring.breakdown import text_table
-from asr.scoring.comparison import p_text
-from asr.scoring.edits import TAIL, bootstrap_interval, expanded_interval, paired_bootstrap, resampling_units
+from asr.scoring.comparison import verdict
+from asr.scoring.edits import (
+    TAIL,
+    Difference,
+    bootstrap_interval,
+    expanded_interval,
+    paired_bootstrap,
+    resampling_units,
+)
 
 RESAMPLES = 1000
 WIDEST_MATRIX = 20  # classes; with more, tables show the most frequent confusions instead of the matrix
@@ -236,7 +243,7 @@ class ClassScores:
 
 
 @dataclass(frozen=True)
-class ClassComparison:
+class ClassComparison(Difference):
     """Two classifiers on the same utterances: the accuracy of B minus that of A, by a paired bootstrap over `units`.
 
     `only_a` and `only_b` count the utterances that only one of them has right, for the exact McNemar test.
@@ -244,10 +251,6 @@ class ClassComparison:
 
     a: ClassScores
     b: ClassScores
-    difference: float
-    interval: Interval
-    p: float
-    bounded: bool
     units: str
     only_a: int
     only_b: int
@@ -275,13 +278,9 @@ class ClassComparison:
 
     def verdict(self) -> str:
         """The result of the paired bootstrap, in one line."""
-        low, high = (100.0 * limit for limit in self.interval)
-        figures = f"{100.0 * self.difference:+.2f} % absolute [{low:+.2f}, {high:+.2f}], {p_text(self.p, self.bounded)}"
         if not self.only_a and not self.only_b:
             return "A and B are right about the same utterances"
-        if self.p < 0.05 and not low <= 0.0 <= high:
-            return f"B is {'better' if self.difference > 0 else 'worse'}: {figures}"
-        return f"no significant difference: B is at {figures}"
+        return verdict(self, better=self.difference > 0)
 
 
 def compare_classes(a: ClassScores, b: ClassScores) -> ClassComparison:
@@ -292,7 +291,7 @@ def compare_classes(a: ClassScores, b: ClassScores) -> ClassComparison:
     errors = paired_bootstrap(errors_a, errors_b)
     low, high = errors.interval
     only_a, only_b = int((~a.wrong & b.wrong).sum()), int((a.wrong & ~b.wrong).sum())
-    return ClassComparison(a, b, -errors.difference, (-high, -low), errors.p, errors.bounded, units, only_a, only_b)
+    return ClassComparison(-errors.difference, (-high, -low), errors.p, errors.bounded, a, b, units, only_a, only_b)
 
 
 def _shown(interval: Sequence[float]) -> str:

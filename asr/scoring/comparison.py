@@ -56,19 +56,13 @@ class Comparison(Difference):
 
     @property
     def significant(self) -> bool:
-        low, high = self.interval
-        return self.p < SIGNIFICANT and not low <= 0.0 <= high
+        return is_significant(self)
 
     def verdict(self) -> str:
-        """ "B is better: -0.8 % absolute [-1.2, -0.4], p = 0.001", or that the difference may be chance."""
-        low, high = (100.0 * limit for limit in self.interval)
-        p = p_text(self.p, self.bounded)
-        figures = f"{100.0 * self.difference:+.2f} % absolute [{low:+.2f}, {high:+.2f}], {p}"
+        """The result of the paired bootstrap, in one line."""
         if not self.gains.any():
             return "A and B make equally many errors in every utterance"
-        if self.significant:
-            return f"B is {'better' if self.difference < 0 else 'worse'}: {figures}"
-        return f"no significant difference: B is at {figures}"
+        return verdict(self, better=self.difference < 0)
 
     def summary(self) -> dict[str, Any]:
         """The figures as JSON-able values; rates are fractions."""
@@ -111,6 +105,22 @@ def compare(
         matched = matched_pairs(alignments_a, alignments_b, reworded)
     difference = paired_bootstrap(units[:, :2], units[:, 2:])
     return Comparison(**vars(difference), a=a, b=b, interval_units=name, matched=matched)
+
+
+def is_significant(difference: Difference) -> bool:
+    """Whether chance is ruled out by both p and the 95 % interval."""
+    low, high = difference.interval
+    return difference.p < SIGNIFICANT and not low <= 0.0 <= high
+
+
+def verdict(difference: Difference, better: bool) -> str:
+    """ "B is better: -0.8 % absolute [-1.2, -0.4], p = 0.001", or that the difference may be chance."""
+    low, high = (100.0 * limit for limit in difference.interval)
+    p = p_text(difference.p, difference.bounded)
+    figures = f"{100.0 * difference.difference:+.2f} % absolute [{low:+.2f}, {high:+.2f}], {p}"
+    if is_significant(difference):
+        return f"B is {'better' if better else 'worse'}: {figures}"
+    return f"no significant difference: B is at {figures}"
 
 
 def p_text(p: float, bounded: bool = False) -> str:

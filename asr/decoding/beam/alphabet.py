@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -76,7 +77,7 @@ class Alphabet:
 
         `codes` turns these strings into symbol ids.
         """
-        table = _Codes((ord(symbol), chr(i + _CODE_OFFSET)) for symbol, i in self.index.items())
+        table = defaultdict(lambda: "\x01", {ord(symbol): chr(i + _CODE_OFFSET) for symbol, i in self.index.items()})
         table[ord("\n")] = "\n"
         lines = "\n".join(word if "\n" not in word else "\x00" for word in words).translate(table).split("\n")
         return ["" if "\x01" in line else line for line in lines]
@@ -89,11 +90,6 @@ class Alphabet:
         starts = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum([len(s) for s in encoded], out=starts[1:])
         return flat, starts
-
-
-class _Codes(dict[int, str]):
-    def __missing__(self, key: int) -> str:
-        return "\x01"
 
 
 class LabelsBySymbol(NamedTuple):

@@ -241,10 +241,8 @@ class BeamSearch:
     def _unknown_logp(self) -> tuple[float, float]:
         """log p of <unk> in the empty context, and the least in any: an LM without <unk> must not forbid words."""
         assert self.lm is not None
-        unigrams = self.lm.arrays.unigram["logp"]
-        least = float(unigrams[3:].min()) if len(unigrams) > 3 else float(unigrams.min())
-        least = max(least, -50.0)
-        return max(float(unigrams[UNKNOWN]), least), least
+        least = self.lm.least_unigram
+        return max(float(self.lm.arrays.unigram["logp"][UNKNOWN]), least), least
 
     def _pause_frames(self) -> int:
         """The number of consecutive quiet frames after which a sentence may end."""
