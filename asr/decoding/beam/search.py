@@ -24,17 +24,9 @@ from asr.types import AsrError, Hypothesis, UsageError
 SENTENCE_PAUSE = 0.3  # seconds; LibriSpeech's utterances were cut at silences of this length
 UNKNOWN_SYMBOL = -3.0  # nats per character; a penalty only per word would join words together
 _CHANGEABLE = (
-    "alpha",
-    "beta",
-    "beam_width",
-    "nbest",
-    "jobs",
-    "times",
-    "pruning",
-    "unk_score_offset",
-    "unk_char_score",
+    "alpha", "beta", "beam_width", "nbest", "jobs", "times", "pruning", "unk_score_offset", "unk_char_score",
     "sentence_pause",
-)
+)  # fmt: skip
 LEAST_LOG = -300.0  # lower limit of look-ahead scores, so that e to their power does not underflow
 
 
