@@ -33,7 +33,7 @@ class BatchSampler:
     asr.corpus.shards) that are best read front to back. They are cut, in this order, into windows of about that
     duration, and each batch is drawn from one window. Rows of `world_size` windows, one for each rank, are used up one
     after another; an epoch shuffles the rows, the batches of a row and, in buckets, the utterances of a window. All of
-    the above holds, except that utterances may be repeated in each row, and there are a few more batches.
+    the above holds, with the bound on repeated utterances for each row; there are a few more batches.
 
     Position. Workers fetch ahead of training, so iterating never moves the position (`epoch`, `consumed`). `advance()`
     does: call it once for each batch that training has *finished*; after the last batch it moves on to the next epoch.

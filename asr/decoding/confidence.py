@@ -42,7 +42,7 @@ def calibration_from_dict(values: Any) -> Calibration | None:
 
 
 def fit_calibration(confidences: Sequence[float], correct: Sequence[bool]) -> Calibration:
-    """The most probable calibration, given the confidences of words and whether each was right. AsrError for none."""
+    """The most probable calibration, given confidences of words and whether each was right. AsrError for no words."""
     if not len(confidences):
         raise AsrError("no recognized words to calibrate confidences on")
     x = np.array([_logit(c) for c in confidences])

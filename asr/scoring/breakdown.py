@@ -37,7 +37,7 @@ RATE_HEADER = ("95 % interval", "sub", "del", "ins", "words")  # columns of `rat
 class GroupScore(Score):
     """The score of a named group of utterances; `seconds` of audio is None unless all durations are known.
 
-    The functions below give its interval 1,000 resamples, over utterances.
+    Groups made by the functions below have intervals over utterances, from 1,000 resamples.
     """
 
     name: str = ""
