@@ -254,7 +254,7 @@ class LabelSet(Tokenizer):
     def encode(self, text: str) -> list[int]:
         """The number of the class with this label. Raises TextError if there is none."""
         if text not in self._ids:
-            raise TextError(f"label '{text}' is none of the {len(self.labels)} classes{nearest(text, self.labels)}")
+            raise TextError(f"the label '{text}' is none of the {len(self.labels)} classes{nearest(text, self.labels)}")
         return self._encode(text)
 
     def _encode(self, text: str) -> list[int]:

@@ -47,7 +47,7 @@ def read_hotwords(source: str | Iterable[str], weight: float) -> dict[str, float
         return dict.fromkeys(source, weight)
     if not is_input(source):
         if source.endswith((".txt", ".tsv", ".list")) or "/" in source:
-            raise UsageError(f"{source}: no such hotword file")
+            raise UsageError(f"{source}: no such file of hotwords")
         return {phrase.strip(): weight for phrase in source.split(",") if phrase.strip()}
     phrases: dict[str, float] = {}
     for number, line in enumerate(read_lines(source, UsageError), 1):
