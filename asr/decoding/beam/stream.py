@@ -133,14 +133,14 @@ class BeamStream:
         array = check_emissions(log_probs, len(self.setting.alphabet.labels))
         if not array.flags.writeable:  # another type to numba, which would compile everything again
             array = array.copy()
-        begun = int(self._work.beam.counts[FRAMES])
+        start = int(self._work.beam.counts[FRAMES])
         kept = np.empty(len(array), np.int64)
         count, self._in_blanks = kept_frames(array, self.setting.resources.weights.blank_skip, self._in_blanks, kept)
         if keep:
             self._rows.append(array[kept[:count]])
         else:
             self._whole = array
-        self._frames.append(kept[:count] + begun)
+        self._frames.append(kept[:count] + start)
         self._advance(array)
         self._work.beam.counts[FRAMES] += len(array)
 
