@@ -22,15 +22,9 @@ from asr.types import ManifestError, UsageError, Word
 
 PlacedRow = tuple[str, dict[str, Any]]  # "file:line" for messages, and the fields of the row
 FORMATS = ("trn", "stm", "ctm", "jsonl", "json", "csv", "kaldi", "srt", "vtt", "txt")
-_SUFFIXES = {
-    **{f".{name}": name for name in FORMATS},
-    **{".ndjson": "jsonl", ".tsv": "csv"},
-    # known but not supported
-    **{
-        f".{name}": ""
-        for name in ["textgrid", "eaf", "trs", "xml", "html", "ass", "ssa", "lrc", "ttml", "sbv", "mlf", "rttm"]
-    },
-}
+_UNSUPPORTED = ("textgrid", "eaf", "trs", "xml", "html", "ass", "ssa", "lrc", "ttml", "sbv", "mlf", "rttm")
+_SUFFIXES = {f".{name}": name for name in FORMATS} | {".ndjson": "jsonl", ".tsv": "csv"}
+_SUFFIXES |= {f".{name}": "" for name in _UNSUPPORTED}
 # XML and HTML, TextGrid, MLF, ASS, RTTM, LRC and Whisper's log, Audacity's labels
 _FOREIGN = re.compile(
     r"\s*(<\?xml|<!DOCTYPE|<html|<tt\b|File type = \"ooTextFile|#!MLF!#|\[Script Info\]"

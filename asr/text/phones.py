@@ -8,13 +8,12 @@ left out. A closure next to a pause gives two `sil`; they are not merged.
 from __future__ import annotations
 
 _TO_48 = {
-    **{"ax-h": "ax", "axr": "er", "em": "m", "eng": "ng", "hv": "hh", "nx": "n", "ux": "uw", "h#": "sil", "pau": "sil"},
-    **{"bcl": "vcl", "dcl": "vcl", "gcl": "vcl", "kcl": "cl", "pcl": "cl", "tcl": "cl", "q": ""},
-}
+    "ax-h": "ax", "axr": "er", "em": "m", "eng": "ng", "hv": "hh", "nx": "n", "ux": "uw", "h#": "sil", "pau": "sil",
+    "bcl": "vcl", "dcl": "vcl", "gcl": "vcl", "kcl": "cl", "pcl": "cl", "tcl": "cl", "q": "",
+}  # fmt: skip
 _TO_39 = {
-    **{"ao": "aa", "ax": "ah", "el": "l", "en": "n", "ix": "ih", "zh": "sh"},
-    **{"cl": "sil", "epi": "sil", "vcl": "sil"},
-}
+    "ao": "aa", "ax": "ah", "el": "l", "en": "n", "ix": "ih", "zh": "sh", "cl": "sil", "epi": "sil", "vcl": "sil",
+}  # fmt: skip
 
 
 def timit48(text: str) -> str:
