@@ -21,18 +21,9 @@ from asr.types import ManifestError, UsageError
 # key of a manifest -> other tools' names of the column, the likeliest first; in the order of the fields of `Columns`
 _NAMES: dict[str, tuple[str, ...]] = {
     "audio_filepath": (
-        "audio_filepath",
-        "wav_filename",
-        "audio_path",
-        "audio_file",
-        "path",
-        "wav",
-        "audio",
-        "file",
-        "filename",
-        "file_name",
-        "filepath",
-    ),  # fmt: skip
+        *("audio_filepath", "wav_filename", "audio_path", "audio_file", "path", "wav", "audio", "file", "filename"),
+        *("file_name", "filepath"),
+    ),
     "text": ("text", "transcript", "sentence", "transcription", "wrd", "txt", "normalized_text"),
     "id": ("id", "utt_id", "utterance_id", "key"),
     "speaker": ("speaker", "spk_id", "speaker_id", "client_id", "spk"),
