@@ -116,7 +116,7 @@ def _problem(units: list[str], alphabet: Alphabet, labels: set[str]) -> str:
             return f"'{marked}' begins another word: an entry is one word" if marked else ""
         expected += f", or its pieces, the first with the word mark, as in 'hello {WORD_MARK}he llo'"
     units = [unit for unit in units if unit not in labels and not _is_letter(unit, alphabet)] or units
-    return f"the model has no label '{units[0]}' to spell a word with: {expected}; no pronunciations or several words"
+    return f"'{units[0]}' is not a label that can spell a word: {expected}; no pronunciations or several words"
 
 
 def _is_letter(unit: str, alphabet: Alphabet) -> bool:
