@@ -193,7 +193,7 @@ class Manifest(Sequence[Utterance]):
                         path = _resolve(fields["audio_filepath"], source.folder)
                         fields["duration"] = audio_seconds(path, fields.get("offset", 0.0))
                 except (ManifestError, AudioError) as error:
-                    no_duration = "the row has no 'duration', and it cannot be read from the audio: "
+                    no_duration = "the row has no 'duration' and it cannot be read from the audio: "
                     prefix = no_duration if isinstance(error, AudioError) else ""
                     bad.append(ManifestError(f"{source.path}:{line}: {prefix}{error}"))
                     if bad_rows is None:

@@ -175,7 +175,7 @@ def _attention(
         search = _beam_search(config, tokenizer, step, lm, lexicon, warn)
         return Rescoring(decoder, tokenizer, search, ctc_weight, config.nbest)
     if not file.has_ctc:
-        warn("the model was trained without CTC: words have no times and no confidences")
+        warn("the model was trained without CTC: words have neither times nor confidences")
     return AttentionSearch(
         decoder,
         tokenizer,

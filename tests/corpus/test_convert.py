@@ -149,7 +149,7 @@ def test_bad_kaldi_directories(files: dict[str, str], message: str, tmp_path: Pa
 
 def test_kaldi_cannot_express_everything(tmp_path: Path) -> None:
     row = Utterance("a", "/a.wav", 1.0, "x", split="dev", extra={"lang": "de", "gender": "f", "age": 7})
-    with pytest.raises(ManifestError, match="id cannot hold spaces"):
+    with pytest.raises(ManifestError, match="id cannot have spaces"):
         write_corpus(tmp_path / "k", [replace(row, id="a b")])
     assert write_corpus(tmp_path / "k", [row]) == ["age", "split"]
     assert (tmp_path / "k" / "utt2lang").read_text(encoding="utf-8") == "a de\n"
@@ -520,9 +520,9 @@ def test_targets_are_told_by_name(name: str, kind: str, tmp_path: Path) -> None:
 
 
 def test_unclear_formats_ask_for_the_option(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="say --to jsonl"):
+    with pytest.raises(UsageError, match="give --to jsonl"):
         target_kind(tmp_path / "a.xml")
-    with pytest.raises(UsageError, match="say --from jsonl"):
+    with pytest.raises(UsageError, match="give --from jsonl"):
         read_corpus(write(tmp_path / "a.txt", "x"))
     with pytest.raises(ManifestError, match="no such file or folder"):
         read_corpus(tmp_path / "nothing")
