@@ -1,9 +1,8 @@
 """The only module that imports torchaudio: with its native part if that loads, otherwise without it.
 
-The PyPI wheel of torchaudio is linked against one CUDA version. Beside a CPU-only torch, or a torch built for
-another CUDA, `import torchaudio` itself raises, although everything used here (mel filter banks, masks,
-resampling, data sets) is plain Python. In that case the package is imported a second time as if it had been built
-without its extension.
+The PyPI wheel of torchaudio is linked against one CUDA version. With a CPU-only torch, or a torch built for another
+CUDA version, `import torchaudio` itself raises, although everything used here (mel filter banks, masks, resampling,
+data sets) is pure Python. In that case the package is imported a second time as if built without its extension.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _UTILS = "torchaudio._extension.utils"
 
 
 def _import_torchaudio() -> tuple[ModuleType, str]:
-    """Import torchaudio; returns the module and why its native part is missing ('' when it is there)."""
+    """Import torchaudio; return the module and why its native part is missing ('' if it is there)."""
     if importlib.util.find_spec("torch") is None:
         raise AsrError("torch is not installed: pip install 'torch>=2.11' 'torchaudio>=2.11' (see 'asr doctor')")
     started = sys.modules.get("torchaudio")
@@ -41,12 +40,12 @@ def _import_torchaudio() -> tuple[ModuleType, str]:
 def _import_without_native(failure: BaseException) -> tuple[ModuleType, str]:
     """Import torchaudio's Python part after the plain import raised `failure`.
 
-    torchaudio/_extension/__init__.py asks `_load_lib` from its sibling utils.py whether there are libraries
-    to load. A fresh copy of utils.py whose `_load_lib` says no is put in place while the package is
-    imported, and restored afterwards.
+    torchaudio/_extension/__init__.py calls `_load_lib` from its sibling utils.py to find out whether there are
+    libraries to load. A fresh copy of utils.py, with a `_load_lib` that says no, is put in place while the package is
+    imported; the function is restored afterwards.
     """
     reason = _reason(failure)
-    before = _forget()  # what the failed import left behind
+    before = _forget()  # modules that the failed import left behind
     try:
         utils = _fresh_utils()
         load_library = utils._load_lib

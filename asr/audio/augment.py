@@ -18,29 +18,29 @@ from asr.config import FilePath
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SILENCE_PROBABILITY = 0.5  # at each end, so that utterances as they were recorded are learned, too
-_PEAK = 0.99  # what an augmented waveform is scaled back to where it would leave [-1, 1]
-# Of silence made to surround a recording:
-_BACKGROUND_SECONDS = 0.1  # the quietest stretch of this length is taken for the background
+_SILENCE_PROBABILITY = 0.5  # at each end, so that utterances are also learned as they were recorded
+_PEAK = 0.99  # to which an augmented waveform is scaled back if it would leave [-1, 1]
+# Silence around a recording:
+_BACKGROUND_SECONDS = 0.1  # the quietest stretch of this length is assumed to be the background
 LEVELS_DB = (-30.0, 6.0)  # relative to the background
-_DIGITAL = 0.2  # share of silences that are zeros, as where recordings were edited
-_WHITE = 0.5  # share of the others whose spectrum is flat, as of another microphone
+_DIGITAL = 0.2  # share of silences that are zeros, as in edited recordings
+_WHITE = 0.5  # share of the others with a flat spectrum, as from another microphone
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
     """The augmentations of a training utterance; the defaults change nothing.
 
-    `speed`: factors, one drawn per utterance (pitch changes with it; Ko et al. 2015). `silence`: the most seconds of
-    silence put before an utterance, and after it, each with probability 1/2. `join`: share of the batches whose
-    utterances are joined, where `batch_seconds` allows it, so that long recordings occur in training: 2 to
-    `join_up_to` at a time, a number drawn per batch, with at most `silence` seconds between. `gain_db`: largest change
-    of level. `noise`: kinds of noise to make, of white, pink and babble (see asr.audio.noise); `noise_dir`,
-    `reverb_dir`: folders of recordings, searched with their subfolders. With its probability, a noise of a kind drawn
-    from `noise` and the folder is added at an SNR drawn from `noise_snr_db` (decibels), and an impulse response
-    convolved. Babble reads TALKERS other utterances, which is fast with `data.cache_audio`. SpecAugment (Park et al.
-    2019): `time_masks`, each shorter than `time_mask_ratio` of the utterance's frames, and `frequency_masks`, each
-    narrower than `frequency_mask_width` mel bins. Raises ValueError on values that cannot work.
+    `speed`: factors, one drawn per utterance (the pitch changes too; Ko et al. 2015). `silence`: at most so many
+    seconds of silence before an utterance, and after it, each with probability 1/2. `join`: share of the batches with
+    joined utterances, if `batch_seconds` allows, so that long recordings occur in training: 2 to `join_up_to` at a
+    time, a number drawn per batch, with at most `silence` seconds between. `gain_db`: largest change of level.
+    `noise`: kinds of generated noise: white, pink, babble (see asr.audio.noise). `noise_dir`, `reverb_dir`: folders of
+    recordings, including subfolders. With `noise_probability`, a noise of a kind drawn from `noise` and the folder is
+    added at an SNR drawn from `noise_snr_db` (decibels); with `reverb_probability`, an impulse response is applied.
+    Babble reads TALKERS other utterances, which is fast with `data.cache_audio`. SpecAugment (Park et al. 2019):
+    `time_masks`, each shorter than `time_mask_ratio` of the utterance's frames, and `frequency_masks`, each narrower
+    than `frequency_mask_width` mel bins. Raises ValueError on values out of range.
     """
 
     speed: tuple[float, ...] = ()
@@ -78,8 +78,8 @@ class AugmentConfig:
 class WaveAugment:
     """Speed, silence, reverberation, noise, gain, in the order in which they shape a recording. Can be pickled.
 
-    The folders are listed once, in the constructor; ConfigError if one is missing or holds no recording. The result
-    depends on samples, configuration, seed and other utterances only, not on the process or other random states.
+    The folders are listed once, in the constructor, which raises ConfigError if one is missing or has no recordings.
+    The result depends only on samples, configuration, seed and other utterances, not on the process or random states.
     """
 
     def __init__(self, config: AugmentConfig, rate: int) -> None:
@@ -91,14 +91,14 @@ class WaveAugment:
     def __call__(self, samples: np.ndarray, seed: tuple[int, ...], other: OtherSpeech | None = None) -> np.ndarray:
         """Augment `(time,)` float32 as drawn from `seed` = (run seed, epoch, utterance index); the input is kept.
 
-        Babble is made of `other` utterances; without these, none is added.
+        Babble is made of `other` utterances; without them, none is added.
 
-        Length changes only with speed, to `ceil(time / speed)`, and by up to twice `silence`. Where noise or gain would
-        carry samples out of [-1, 1], the whole is scaled back, so that augmentation never clips.
+        Length changes only with speed, to `ceil(time / speed)`, and by up to twice `silence`. If noise or gain would
+        push samples out of [-1, 1], all samples are scaled back, so that augmentation never clips.
         """
         config = self.config
         draw = seeded("wave", seed)
-        # Everything is drawn first and in one order: switching one augmentation off leaves the others as they were.
+        # Draw everything first, in a fixed order: switching one augmentation off does not change the others.
         which = draw.random()
         reverberate, impulse = draw.random() < config.reverb_probability, draw.random()
         noisy, noise, place = draw.random() < config.noise_probability, draw.random(), draw.random()
@@ -145,7 +145,7 @@ class WaveAugment:
 
 
 def silence(samples: np.ndarray, count: int, rate: int, draw: random.Random) -> np.ndarray:
-    """`(count,)` float32 samples of silence, drawn to resemble the background of `(time,)` samples at `rate` hertz."""
+    """`(count,)` float32 samples of silence that resembles the background of `(time,)` samples at `rate` hertz."""
     kind, color, level = draw.random(), draw.random(), draw.uniform(*LEVELS_DB)
     generator = np.random.default_rng(draw.getrandbits(63))
     background = _quietest(samples, max(1, round(_BACKGROUND_SECONDS * rate)))
@@ -155,7 +155,7 @@ def silence(samples: np.ndarray, count: int, rate: int, draw: random.Random) -> 
     noise = generator.standard_normal(count + len(background) - 1)
     if color < _WHITE:
         noise = noise[:count] * rms
-    else:  # white noise through a filter whose impulse response is the background has the background's spectrum
+    else:  # filtering white noise with the background as impulse response gives it the spectrum of the background
         size = 1 << (len(noise) + len(background)).bit_length()
         spectrum = np.fft.rfft(noise, n=size) * np.fft.rfft(background, n=size)
         noise = np.fft.irfft(spectrum, n=size)[len(background) - 1 : len(noise)] / math.sqrt(len(background))
@@ -171,15 +171,15 @@ def _quietest(samples: np.ndarray, width: int) -> np.ndarray:
 
 
 def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
-    """Play `(time,)` samples `speed` times as fast: shorter and higher above 1; `ceil(time / speed)` samples."""
+    """Play `(time,)` samples `speed` times as fast, which raises the pitch above 1; gives `ceil(time / speed)`."""
     ratio = Fraction(speed).limit_denominator(1000)
     return resample(samples, ratio.numerator, ratio.denominator)
 
 
 def reverb(samples: np.ndarray, impulse: np.ndarray) -> np.ndarray:
-    """Convolve with an impulse response whose direct sound, its largest peak, is taken as time zero.
+    """Convolve with an impulse response; its largest peak is taken as the direct sound, at time zero.
 
-    Length, alignment and level (root mean square) stay those of the samples, so that word times still fit.
+    Length, alignment and level (root mean square) are kept, so that word times stay valid.
     """
     direct = int(np.abs(impulse).argmax()) if len(impulse) else 0
     if not len(samples) or not len(impulse) or impulse[direct] == 0.0:
@@ -200,11 +200,11 @@ def spec_augment(
 ) -> Tensor:
     """Mask stretches of time and bands of frequency in `(batch, frames, mels)`, with 0, the mean after normalization.
 
-    Features that are not `normalized`, zero beyond each length, are masked with the mean of their utterance and band.
-    `lengths` counts the frames of each utterance, which is masked within them and by its own seed, the same alone and
-    in any batch; no random state is touched. For training only. Returns a new tensor. The masks are drawn as torchaudio
-    draws them: a width below the largest, then a start, both uniform. All drawing is done in Python and is sent to the
-    features' device at once, without waiting for it.
+    Features that are not `normalized`, which must be zero in the padding, are masked with the mean of their utterance
+    and band. `lengths` counts the frames of each utterance, which is masked within them by its own seed, the same
+    alone and in any batch; no random state is touched. For training only. Returns a new tensor. Masks are drawn as in
+    torchaudio: a width below the largest, then a start, both uniform. They are drawn in Python and sent to the device
+    of the features in one piece, without waiting for it.
     """
     if not config.time_masks and not config.frequency_masks:
         return features
@@ -223,7 +223,7 @@ def spec_augment(
 
 
 def _spans(size: int, width: int, masks: int, draw: random.Random) -> list[tuple[int, int]]:
-    """Start and end of `masks` stretches of a row of `size`, each shorter than `width`."""
+    """Start and end of `masks` random stretches of a row of `size`, each shorter than `width`."""
     spans = []
     for _ in range(masks):
         wide = draw.random() * width
@@ -242,5 +242,5 @@ def _within(spans: Sequence[Sequence[tuple[int, int]]], size: int, like: Tensor)
 
 
 def drawn(purpose: str, seed: tuple[int, ...]) -> float:
-    """A number in [0, 1) that depends on purpose and seed only."""
+    """A number in [0, 1) that depends only on purpose and seed."""
     return seeded(purpose, seed).random()

@@ -1,4 +1,4 @@
-"""Recordings made worse in known ways, to measure how robust a model is: noise, rooms, narrow bands, codecs, levels."""
+"""Degrading recordings in known ways to measure robustness: noise, rooms, speed, narrow bands, codecs, levels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Kind:
     least: float
     most: float
     default: float | None = None
-    variants: tuple[str, ...] = ()  # names that may stand where a value does, or before it
+    variants: tuple[str, ...] = ()  # names allowed in place of a value or before it
 
 
 _KINDS = {
@@ -43,7 +43,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Degradation:
-    """One condition: its kind, its variant where it has one ("pink" of noise), and its value in the kind's unit."""
+    """One condition: its kind, its variant if it has one ("pink" for noise), and its value in the unit of the kind."""
 
     kind: str
     value: float | None
@@ -51,18 +51,18 @@ class Degradation:
 
     @property
     def name(self) -> str:
-        """As it is written, with everything that was left to defaults: "noise:white:10"."""
+        """The condition written in full, with defaults filled in: "noise:white:10"."""
         value = "" if self.value is None else f"{self.value:g}"
         return ":".join(filter(None, (self.kind, self.variant, value)))
 
 
 def parse_degradations(words: Sequence[str], noise_dir: str = "", reverb_dir: str = "") -> list[Degradation]:
-    """The conditions that words such as "noise:pink:20,10" and "reverb" stand for, each once. Raises UsageError.
+    """The distinct conditions for words such as "noise:pink:20,10" and "reverb". Raises UsageError.
 
-    Noise without a variant is recorded noise where there is a `noise_dir`, else white; reverberation without a value
-    is that of the recordings in `reverb_dir`, if there is one.
+    Noise without a variant is recorded noise if there is a `noise_dir`, else white noise; reverberation without a value
+    uses the recordings in `reverb_dir`, if there is one.
     """
-    found: list[Degradation] = []
+    parsed: list[Degradation] = []
     for word in words:
         kind, *rest = word.split(":")
         if kind not in _KINDS:
@@ -77,18 +77,18 @@ def parse_degradations(words: Sequence[str], noise_dir: str = "", reverb_dir: st
         if kind == "reverb" and variant:
             if rest:
                 raise UsageError(f"--degrade {word}: recorded rooms have no value, write reverb:{RECORDED}")
-            found.append(Degradation(kind, None, variant))
+            parsed.append(Degradation(kind, None, variant))
             continue
         if len(rest) > 1:
             raise UsageError(f"--degrade {word}: expected {kind}:VALUE[,VALUE]{_variants_in_words(about)}")
         if not rest and about.default is None:
             raise UsageError(f"--degrade {word}: no value in {about.unit}, expected {kind}:VALUE[,VALUE]")
         values = rest[0].split(",") if rest else [str(about.default)]
-        found += [Degradation(kind, _value(word, text, about), variant) for text in values]
+        parsed += [Degradation(kind, _value(word, text, about), variant) for text in values]
     for folder, option, kind in ((noise_dir, "--noise-dir", "noise"), (reverb_dir, "--reverb-dir", "reverb")):
-        if folder and not any(d.kind == kind and d.variant == RECORDED for d in found):
+        if folder and not any(d.kind == kind and d.variant == RECORDED for d in parsed):
             raise UsageError(f"{option} is not used: add {kind}:{RECORDED} to --degrade")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(parsed))
 
 
 def _value(word: str, text: str, about: _Kind) -> float:
@@ -97,7 +97,7 @@ def _value(word: str, text: str, about: _Kind) -> float:
     except ValueError:
         variants = _variants_in_words(about)
         raise UsageError(f"--degrade {word}: '{text}' is not a number ({about.unit}){variants}") from None
-    if not about.least <= value <= about.most:  # which NaN is not, either
+    if not about.least <= value <= about.most:  # also false for NaN
         limits = f"at least {about.least:g}" if math.isinf(about.most) else f"from {about.least:g} to {about.most:g}"
         raise UsageError(f"--degrade {word}: {text} {about.unit} is not {limits}")
     return value
@@ -110,16 +110,16 @@ def _variants_in_words(about: _Kind) -> str:
 class Degrader:
     """Applies degradations to waveforms at `rate` hertz, in float32.
 
-    Everything random is drawn from the utterance's id: the same in every run, on every machine, in any order, and the
-    same noise at every SNR. Raises UsageError for what cannot be done at this rate, ConfigError for folders without
-    recordings.
+    Everything random is drawn from the utterance's id: it is the same in every run, on every machine, in any order, and
+    the noise is the same at every SNR. Raises UsageError for what is impossible at this rate, ConfigError for folders
+    without recordings.
 
-    - noise: `add_noise` at an SNR in decibels; its level is that of the whole noise, that of speech without pauses.
+    - noise: `add_noise` at an SNR in decibels, from the mean power of the noise and that of the speech without pauses.
     - reverb: convolution with `room`, or with a recorded impulse response; the level is kept.
-    - speed: resampling, which changes the pitch, too.
+    - speed: resampling, which also changes the pitch.
     - band: resampling to that rate and back.
-    - mp3: encoded by LAME at that constant bit rate, and decoded.
-    - gain: as a 16-bit recording at that level: rounded, and cut off at full scale.
+    - mp3: encoding by LAME at that constant bit rate, and decoding.
+    - gain: as if recorded with 16 bits at that level: rounded, and clipped at full scale.
     - clip: hard clipping at that share of the largest sample.
     """
 
@@ -138,14 +138,14 @@ class Degrader:
                     raise UsageError(
                         f"--degrade {degradation.name}: at {rate} Hz, MP3 has {least:g} to {most:g} kbit/s"
                     )
-                _through_mp3(np.zeros(1152, dtype=np.float32), rate, most)  # raises where it cannot be written
+                _through_mp3(np.zeros(1152, dtype=np.float32), rate, most)  # raises if MP3 cannot be written
 
     def __call__(
         self, degradation: Degradation, samples: np.ndarray, name: str, other: OtherSpeech | None = None
     ) -> np.ndarray:
         """Degrade `(time,)` samples of the utterance with the id `name`; babble is made of `other` utterances.
 
-        Only speed changes the length. Raises AudioError where the noise is silent, or no other utterance can be read.
+        Only speed changes the length. Raises AudioError if the noise is silent or no other utterance can be read.
         """
         value = degradation.value or 0.0
         draw = seeded(degradation.kind, (degradation.variant, name))
@@ -186,21 +186,21 @@ class Degrader:
 def room(reverberation_time: float, rate: int, draw: random.Random) -> np.ndarray:
     """The impulse response of a room, `(time,)` float32, after Polack's model.
 
-    `h[0] = 1` is the direct sound. After it comes Gaussian noise whose level falls by 60 dB in `reverberation_time`
-    (RT60, seconds), `h[n] = g * w[n] * 10 ** (-3 n / (rate * RT60))`, cut off there, with `g` such that it has as much
-    energy as the direct sound: as at the critical distance of a room. (J.-D. Polack, "La transmission de l'energie
-    sonore dans les salles", 1988.)
+    `h[0] = 1` is the direct sound. It is followed by Gaussian noise that decays by 60 dB in `reverberation_time` (RT60,
+    seconds), `h[n] = g * w[n] * 10 ** (-3 n / (rate * RT60))`, and ends there; `g` gives it the energy of the direct
+    sound, as at the critical distance of a room. (J.-D. Polack, "La transmission de l'energie sonore dans les salles",
+    1988.)
     """
     count = round(reverberation_time * rate)
     noise = np.random.default_rng(draw.getrandbits(63)).standard_normal(count)
     tail = noise * 10.0 ** (-3.0 * np.arange(1, count + 1) / count)
-    # The direct sound must stay the largest sample: `reverb` takes that for time zero.
+    # The direct sound must stay the largest sample, which `reverb` takes as time zero.
     tail *= min(1.0 / math.sqrt(float(np.sum(tail**2))), 0.99 / float(np.abs(tail).max()))
     return np.concatenate([[1.0], tail]).astype(np.float32)
 
 
 def _bit_rates(rate: int) -> tuple[float, float]:
-    """The lowest and highest bit rate of MP3 at a sampling rate, kbit/s."""
+    """The lowest and highest bit rate of MP3 (kbit/s) at a sampling rate (hertz)."""
     return (32.0, 320.0) if rate >= 32000 else (8.0, 160.0) if rate >= 16000 else (8.0, 64.0)
 
 
@@ -208,12 +208,12 @@ def _through_mp3(samples: np.ndarray, rate: int, bit_rate: float) -> np.ndarray:
     import soundfile
 
     least, most = _bit_rates(rate)
-    level = min((most - bit_rate) / (most - least), 0.999)  # of compression, from which libsndfile has the bit rate
+    level = min((most - bit_rate) / (most - least), 0.999)  # of compression: libsndfile derives the bit rate from it
     file = io.BytesIO()
     if "MP3" not in soundfile.available_formats() or rate not in MP3_RATES:
         raise UsageError(f"--degrade mp3: this libsndfile writes no MP3 at {rate} Hz; see `asr doctor`")
     try:
-        # Beyond [-1, 1] libsndfile would cut off.
+        # libsndfile would clip samples outside [-1, 1].
         peak = np.float32(max(1.0, np.abs(samples).max(initial=0.0)))
         soundfile.write(
             file,
@@ -228,6 +228,6 @@ def _through_mp3(samples: np.ndarray, rate: int, bit_rate: float) -> np.ndarray:
         raise UsageError("--degrade mp3 needs soundfile 0.13 or newer: pip install --upgrade soundfile") from None
     file.seek(0)
     decoded, _ = soundfile.read(file, dtype="float32")
-    if len(decoded) > len(samples):  # at low bit rates there is no room for the header that names the delay
+    if len(decoded) > len(samples):  # low bit rates have no room for the header that gives the delay
         decoded = decoded[_MP3_DELAY:]
     return np.pad(decoded[: len(samples)], (0, max(0, len(samples) - len(decoded)))) * peak

@@ -1,4 +1,4 @@
-"""Log-mel features on the model's device: padded waveforms and lengths to normalized frames and counts."""
+"""Log-mel features on the model's device: padded waveforms and lengths -> normalized frames and counts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from asr.types import ConfigError
 
 Count = TypeVar("Count", int, Tensor)
 
-# Natural-log units; speech has 0.7 to 4. A bin that varies less holds rounding noise (up to 2e-6), which a smaller
-# floor would magnify beyond the 1e-4 to which an utterance must be the same alone and in a batch.
+# Natural-log units; speech has 0.7 to 4. A bin that varies less may be rounding noise (up to 2e-6), which a smaller
+# floor would amplify beyond the tolerance of 1e-4 for differences between an utterance alone and in a batch.
 _STD_FLOOR = 0.1
 _FLOOR_TOLERANCE = 1e-3  # natural-log units
 
@@ -26,7 +26,7 @@ _FLOOR_TOLERANCE = 1e-3  # natural-log units
 class FeatureConfig:
     """Settings of the log-mel front end: rate and band edges in hertz, window and hop in milliseconds.
 
-    `high_hz` 0 means half the rate. `log_floor` is the smallest mel power before the logarithm, of samples in
+    `high_hz` 0 means half the rate. `log_floor` is the smallest mel power before the logarithm, for samples in
     [-1, 1]. Raises ValueError on values that cannot work.
     """
 
@@ -72,19 +72,19 @@ class FeatureConfig:
 
 
 def frame_count(samples: Count, config: FeatureConfig) -> Count:
-    """The number of frames of so many samples: one centered on every hop from sample 0 on; none without samples."""
+    """The number of frames of `samples` samples: one centered on every hop from sample 0 on; 0 without samples."""
     if isinstance(samples, Tensor):
         return torch.where(samples > 0, samples.div(config.hop_samples, rounding_mode="floor") + 1, 0)
     return samples // config.hop_samples + 1 if samples > 0 else 0
 
 
 class LogMel(nn.Module):
-    """Log-mel filter bank energies, the same alone and in any batch, whatever the padding holds.
+    """Log-mel filter bank energies, the same alone and in any batch, whatever the padding contains.
 
-    Frames are centered, and outside the recording the signal, after pre-emphasis, is taken to be zero, so that the
-    frames at its end do not depend on how far it was padded. Natural logarithm of the power in HTK mel bands,
-    triangular filters of height 1 (torchaudio's filter bank). Float32 throughout, also under autocast and in a model
-    cast to half.
+    Frames are centered, and the signal outside the recording is taken to be zero after pre-emphasis, so that the last
+    frames do not depend on the amount of padding. The output is the natural logarithm of the power in HTK mel bands,
+    with triangular filters of height 1 (torchaudio's filter bank). Float32 throughout, even under autocast and in a
+    model cast to half.
     """
 
     window: Tensor
@@ -105,15 +105,15 @@ class LogMel(nn.Module):
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Features of waveforms `(batch, samples)` in [-1, 1] with lengths `(batch,)` in samples.
 
-        Returns `(batch, frames, n_mels)` float32, zero beyond each length, and `(batch,)` int64 frame counts.
-        Raises ValueError on shapes that do not fit.
+        Returns `(batch, frames, n_mels)` float32, zero in the padding, and `(batch,)` int64 frame counts.
+        Raises ValueError if shapes do not match.
         """
         if waveforms.dim() != 2 or lengths.shape != waveforms.shape[:1]:
             raise ValueError(
                 "expected waveforms (batch, samples) and lengths (batch,), "
                 f"found {tuple(waveforms.shape)} and {tuple(lengths.shape)}"
             )
-        longest = max(lengths.tolist(), default=0) if lengths.device.type == "cpu" else 0  # a GPU would be waited for
+        longest = max(lengths.tolist(), default=0) if lengths.device.type == "cpu" else 0  # no wait for a GPU
         if longest > waveforms.shape[1]:
             raise ValueError(f"a length of {longest} samples in a batch of {waveforms.shape[1]} samples")
         lengths = lengths.to(waveforms.device, torch.int64, non_blocking=True)
@@ -131,7 +131,7 @@ class LogMel(nn.Module):
             return waveforms.new_zeros(waveforms.shape[0], frames, self.config.n_mels)
         if self.config.preemphasis:
             waveforms = functional.preemphasis(waveforms, self.config.preemphasis)
-        # Masked after pre-emphasis, which carries the last sample one place further; padding may hold NaN.
+        # Mask after pre-emphasis, which spreads the last sample into the padding; the padding may contain NaN.
         padding = torch.arange(waveforms.shape[1], device=waveforms.device) >= lengths[:, None]
         spectrum = torch.stft(
             waveforms.masked_fill(padding, 0.0),
@@ -144,7 +144,7 @@ class LogMel(nn.Module):
             return_complex=True,
         )
         power = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
-        if power.device.type == "cuda":  # in float32 it would run as TF32, with 3 digits, where a trainer allows that
+        if power.device.type == "cuda":  # float32 would run as TF32, with 3 digits, if the trainer allows it
             mel = (power.double() @ self.filters.double()).float()
         else:
             mel = power @ self.filters
@@ -161,8 +161,9 @@ class LogMel(nn.Module):
 def _normalize(features: Tensor, valid: Tensor, floor: float) -> Tensor:
     """Zero mean and unit (biased) variance per utterance and bin, over the valid frames only.
 
-    Frames of digital silence, at `floor` in all bins, and their neighbors, whose windows reach a little beyond it, do
-    not count: they would shift the statistics of what was recorded. Their features are raised to the lowest counted.
+    Frames of digital silence, at `floor` in all bins, and their neighbors, with windows that partly cover it, do not
+    count, since they would distort the statistics of the recorded sound. Their features are raised to the lowest value
+    that counts.
     """
     if features.shape[1] == 0:
         return features
@@ -170,7 +171,7 @@ def _normalize(features: Tensor, valid: Tensor, floor: float) -> Tensor:
     recorded = valid & (nn.functional.max_pool1d(silent.float()[:, None], 3, 1, 1)[:, 0] == 0)
     counted = torch.where(recorded.any(dim=1, keepdim=True), recorded, valid)[:, :, None]
     count = counted.sum(dim=1, keepdim=True).clamp(min=1).to(features.dtype)
-    # Relative to the first frame that counts a constant bin is exactly zero: no rounding noise.
+    # Relative to the first frame that counts, a constant bin is exactly zero, without rounding noise.
     first = features.gather(1, counted.int().argmax(dim=1, keepdim=True).expand(-1, -1, features.shape[2]))
     shifted = (features - first).masked_fill(~counted, 0.0)
     centered = features - first - shifted.sum(dim=1, keepdim=True) / count
@@ -180,7 +181,7 @@ def _normalize(features: Tensor, valid: Tensor, floor: float) -> Tensor:
 
 
 def _filter_bank(config: FeatureConfig) -> tuple[int, Tensor]:
-    """The FFT size and the `(fft_size // 2 + 1, n_mels)` filters, no filter falling between bins."""
+    """An FFT size for which no filter falls between bins, and the filters `(fft_size // 2 + 1, n_mels)`."""
     fft_size = 2 ** (config.window_samples - 1).bit_length()
     for size in (fft_size, 2 * fft_size, 4 * fft_size):
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Opens recordings: detects the format by the first bytes, never by the name, and chooses the reader."""
+"""Opening recordings: detects the format by the first bytes, never by the name, and selects the reader."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Source = File | tuple[np.ndarray, int]
 _FFMPEG = "ffmpeg"
 _UNPACK = "unpack it first"
 _INSTALL_FFMPEG = "install ffmpeg (apt install ffmpeg, brew install ffmpeg or conda install ffmpeg)"
-_HEAD = 1024  # bytes: a sphere file's header
+_HEAD = 1024  # bytes, the size of a sphere header
 
 
 class Format(NamedTuple):
-    """`magic` is a regular expression that the first bytes match.
+    """A file format; `magic` is a regular expression for its first bytes.
 
-    `remedy` says what to do about a file that libsndfile does not read; _FFMPEG where the ffmpeg program reads it.
+    `remedy` says what to do about a file that libsndfile does not read, or is _FFMPEG if the ffmpeg program reads it.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Format(NamedTuple):
 
 
 _UNKNOWN = Format("", b"")
-_NEVER_RAW = ("wav", "flac", "ogg")  # their magic is no accident
+_NEVER_RAW = ("wav", "flac", "ogg")  # their magic is too long to occur in headerless audio by chance
 _FORMATS = (
     Format("wav", rb".{8}WAVE"),
     Format("flac", rb"fLaC"),
@@ -88,7 +88,7 @@ _FORMATS = (
     Format("7z", rb"7z\xbc\xaf\x27\x1c", _UNPACK),
     Format("git-lfs pointer", rb"version https://git-lfs", "it needs git lfs pull, which fetches the recording itself"),
 )
-_SHORT_MAGIC = ("", "mp3", "aac", "ac3", "gzip", "dss", "ds2")  # may as well be the first samples of headerless audio
+_SHORT_MAGIC = ("", "mp3", "aac", "ac3", "gzip", "dss", "ds2")  # could also be the first samples of headerless audio
 
 
 def open_file(source: File, name: str | None, stack: ExitStack) -> tuple[BinaryIO, str, Path | None]:
@@ -138,7 +138,7 @@ def open_reader(
 ) -> AudioReader:
     """A reader for `file` of `size` bytes, at `path` if it is on disk. `stack` owns temporary files.
 
-    Raises AudioError with `label` in it: what the file is, why it cannot be read, and what to do.
+    Raises AudioError, beginning with `label`: what the file is, why it cannot be read, and what to do.
     """
     file.seek(0)
     head = file.read(_HEAD)
@@ -178,7 +178,7 @@ def _sound_file_reader(file: BinaryIO, size: int, kind: str, head: bytes, raw: R
     except Undecodable:
         if extent is None or not extent.count:
             raise
-        reader = SoundFileReader(corrected(file, extent))  # what follows the samples was the trouble
+        reader = SoundFileReader(corrected(file, extent))  # the cause may be what follows the samples
     if kind == "ogg" and ogg_is_cut(file):
         reader.warnings.append("truncated: the stream has no proper end, read up to its last whole page")
     if kind == "ogg" and ogg_is_chained(file):
@@ -203,7 +203,7 @@ def _sound_file_reader(file: BinaryIO, size: int, kind: str, head: bytes, raw: R
 
 
 def _advice(kind: Format, reason: str) -> str:
-    """The format of a file that soundfile cannot read, and what to do on a machine without ffmpeg."""
+    """What a file that soundfile cannot read is, and what to do on a machine without ffmpeg."""
     if (kind.name and not kind.remedy) or "pip install" in reason:
         return f"damaged or unsupported {kind.name or 'audio'} ({reason})"
     if kind.remedy == _FFMPEG:
@@ -217,7 +217,7 @@ def _advice(kind: Format, reason: str) -> str:
 
 
 def _on_disk(file: BinaryIO, stack: ExitStack) -> Path:
-    """A copy on disk of a file given as bytes: ffmpeg has to seek in most containers."""
+    """A copy on disk of a file given as bytes, because ffmpeg has to seek in most containers."""
     path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="asr-"))) / "audio"
     file.seek(0)
     with path.open("wb") as copy:

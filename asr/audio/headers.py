@@ -1,8 +1,8 @@
-"""How many bytes of samples a header promises, and how many the file holds.
+"""How many bytes of samples a header promises, and how many a file really has.
 
-Programs that write to a pipe never learn the length, those that were interrupted never write it, and 32-bit fields
-wrap. libsndfile believes a length that is too short. Here the true end of the samples is found, and libsndfile is
-shown the file with a header that fits.
+Programs that write to a pipe never know the length, interrupted ones never write it, and 32-bit fields overflow.
+libsndfile trusts a length that is too short. This module finds the true end of the samples, and gives libsndfile a view
+of the file with a corrected header.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
-_UNKNOWN_BYTES = 0x7EFF0000  # programs that write to a pipe put this or more where the length should stand
-_TAIL = 1 << 20  # bytes at the end that are searched for chunks behind the samples
+_UNKNOWN_BYTES = 0x7EFF0000  # programs that write to a pipe give this length or more
+_TAIL = 1 << 20  # bytes at the end that are searched for chunks after the samples
 _BLOCK = 1 << 16
-_LEAST_REST = 8  # bytes; fewer behind the samples hold no chunk and do not matter
-# Chunks that often follow the samples; others count only where their lengths lead exactly to the end of the file.
+_LEAST_REST = 8  # fewer bytes after the samples cannot be a chunk and do not matter
+# Chunks that often follow the samples. Others count only if their lengths lead exactly to the end of the file.
 _COMMON_CHUNKS = re.compile(
     rb"LIST|id3 |ID3 |bext|cue |fact|smpl|iXML|_PMX|PEAK|JUNK|NAME|ANNO|AUTH|\(c\) |COMT|MARK|INST|APPL|info|PAD |afsp"
 )
@@ -30,11 +30,11 @@ class _Layout(NamedTuple):
     """The chunks of a file format: an identifier, a length in the given struct format, a body, padding."""
 
     magic: bytes
-    form: tuple[int, bytes]  # what else must stand in the header, and where
-    start: int  # of the first chunk
-    identifier: int  # bytes, of which the first four are a name
+    form: tuple[int, bytes]  # position and value of the other required bytes of the header
+    start: int  # position of the first chunk
+    identifier: int  # bytes, the first four of which are a name
     length: str
-    inclusive: bool  # whether a length counts identifier and length, too
+    inclusive: bool  # whether a length includes identifier and length field
     padding: int  # chunks begin at multiples of it
     data: bytes  # name of the chunk with the samples
     lead: int  # bytes in that chunk before the samples
@@ -59,10 +59,10 @@ _LAYOUTS = (
 
 @dataclass
 class Extent:
-    """Where the samples of a file lie, in bytes.
+    """Where the samples of a file are, in bytes.
 
-    `promised` is how many the header claims, None where it cannot know; `field` is where that is written, in which
-    struct format, and what should be written there. `misread`: libsndfile would read something else.
+    `promised` is the length in the header, None if the program that wrote it could not know; `field` is the position of
+    that length, its struct format, and its correct value. `misread`: libsndfile would read something else.
     """
 
     start: int
@@ -79,7 +79,7 @@ class Extent:
 
 
 def data_extent(file: BinaryIO, size: int) -> Extent | None:
-    """Where the samples of a chunked or Sun .au file of `size` bytes lie; None for other files, or without samples."""
+    """Where the samples of a chunked or Sun .au file of `size` bytes are; None for other files, or without samples."""
     head = _read_at(file, 0, 40)
     if head[:4] in (b".snd", b"dns.") and len(head) >= 24:
         order = ">" if head[:1] == b"." else "<"
@@ -97,7 +97,7 @@ def _read_at(file: BinaryIO, position: int, count: int = -1) -> bytes:
 
 
 class _Walk:
-    """Walks over the chunks of a file of `size` bytes; without a layout there are none."""
+    """Walks the chunks of a file of `size` bytes; without a layout it has none."""
 
     def __init__(self, file: BinaryIO, size: int, layout: _Layout | None) -> None:
         self.file, self.size, self.layout = file, size, layout
@@ -124,7 +124,7 @@ class _Walk:
         return None
 
     def extent(self, start: int, declared: int, field: int, form: str, extra: int) -> Extent:
-        """The samples from `start` on, whose length is written at `field`, with `extra` bytes more."""
+        """The samples from `start` on, with their length, plus `extra` bytes, written at `field`."""
         limit = _UNKNOWN_BYTES if struct.calcsize(form) == 4 else 1 << 62
         unknown = declared < 0 or (declared >= limit and start + declared > self.size)
         if unknown or not declared:
@@ -132,7 +132,7 @@ class _Walk:
         else:
             end = self._declared_end(start, declared)
         another = end < self.size and self._starts_another(end)
-        # A length beyond the end of the file misleads libsndfile in some kinds only.
+        # A length beyond the end of the file misleads libsndfile only in some formats.
         beyond = declared > end - start and end == self.size and self.magic not in (b"caff", b"riff")
         wrong = declared != end - start and not beyond
         return Extent(
@@ -146,16 +146,16 @@ class _Walk:
         )
 
     def _declared_end(self, start: int, declared: int) -> int:
-        """The end of the samples by a declared length, if what follows it cannot be samples."""
+        """The end of the samples by a declared length, unless more samples seem to follow."""
         if start + declared >= self.size:
             return self.size
-        for end in range(start + declared, self.size, 1 << 32):  # a length of 32 bits may have wrapped
+        for end in range(start + declared, self.size, 1 << 32):  # a 32-bit length may have overflowed
             if self._no_samples(end):
                 return end
         return self._end_of_samples(start)
 
     def _no_samples(self, at: int) -> bool:
-        """Whether what follows is chunks, tags or padding."""
+        """Whether chunks, tags or padding follow, rather than samples."""
         if self.size - at < _LEAST_REST or _read_at(self.file, at, 16).startswith(_TAGS) or self._starts_another(at):
             return True
         if self._chunks_follow(at) or (at % self.padding and self._chunks_follow(at + 1)):
@@ -167,7 +167,7 @@ class _Walk:
         return self.magic in (b"RIFF", b"FORM") and _read_at(self.file, at, 4) == self.magic
 
     def _end_of_samples(self, start: int) -> int:
-        """The end of the file, or of what lies before common chunks that lead exactly to the end."""
+        """The start of common chunks that lead exactly to the end of the file, or else the end of the file."""
         first = max(start, self.size - _TAIL)
         for match in _COMMON_CHUNKS.finditer(_read_at(self.file, first)):
             if self._chunks_follow(first + match.start()):
@@ -175,7 +175,7 @@ class _Walk:
         return self.size
 
     def _chunks_follow(self, at: int) -> bool:
-        """Whether chunks, and nothing else, follow up to the end of the file; the last of a common name may be cut."""
+        """Whether only chunks follow up to the end of the file; the last, if it has a common name, may be cut off."""
         while (chunk := self._chunk(at)) is not None:
             name, body, length = chunk
             if length < 0 or not name.decode("latin-1").isprintable() or not name.isascii():
@@ -190,7 +190,7 @@ class _Walk:
         return self.layout is not None
 
     def _chunk(self, at: int) -> tuple[bytes, int, int] | None:
-        """Name, start of the body and length of the chunk at a position; None where the file ends."""
+        """Name, start of the body and length of the chunk at a position; None at the end of the file."""
         layout = self.layout
         if layout is None or len(head := _read_at(self.file, at, layout.head)) < layout.head:
             return None
@@ -204,7 +204,7 @@ def corrected(file: BinaryIO, extent: Extent) -> Slice:
     position, form, value = extent.field
     struct.pack_into(form, head, position, min(value, 2 ** (8 * struct.calcsize(form)) - 1))
     if head[:4] == b"BW64":
-        head[:4] = b"RF64"  # the same but for chunks of no importance here, and known to libsndfile
+        head[:4] = b"RF64"  # known to libsndfile; it differs only in chunks that do not matter here
     if head[:4] == b"RIFF" and extent.count > 0xFFFFFFFF:
         sizes = struct.pack("<4sIQQQI", b"ds64", 28, 0, extent.count, 0, 0)
         head = bytearray(b"RF64\xff\xff\xff\xffWAVE") + sizes + head[12:]
@@ -212,10 +212,10 @@ def corrected(file: BinaryIO, extent: Extent) -> Slice:
 
 
 class Slice(io.RawIOBase):
-    """Bytes `start` to `end` of a file as libsndfile should see them: behind a `head`, and as a file of their own.
+    """Bytes `start` to `end` of a file, after `head`, as a file of their own for libsndfile.
 
-    It has no name, whose ending libsndfile would believe, and a seek to before the start, as damaged files ask for,
-    leaves the position instead of raising.
+    It has no name, since libsndfile would trust a suffix, and a seek to before the start, which damaged files cause,
+    keeps the position instead of raising.
     """
 
     def __init__(self, file: BinaryIO, start: int, end: int, head: bytes = b"") -> None:
@@ -249,7 +249,7 @@ class Slice(io.RawIOBase):
 
 
 def ogg_is_cut(file: BinaryIO) -> bool:
-    """Whether an Ogg file ends before the page that is marked as its stream's last, or within that page."""
+    """Whether an Ogg file ends before or within the page that is marked as the last of its stream."""
     tail = _read_at(file, max(0, file.seek(0, os.SEEK_END) - 2 * _LARGEST_PAGE))
     start = tail.rfind(b"OggS")
     if start < 0 or len(tail) < start + 27:
@@ -267,7 +267,7 @@ def ogg_is_chained(file: BinaryIO) -> bool:
         head = _read_at(file, at, 27)
         if len(head) < 27 or head[:4] != b"OggS":
             return False
-        if head[5] & 2 and begun:  # the first page of a stream, after pages that are not
+        if head[5] & 2 and begun:  # a stream's first page, after pages that are not
             return True
         begun = begun or not head[5] & 2
         at += 27 + head[26] + sum(file.read(head[26]))

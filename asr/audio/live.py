@@ -1,4 +1,4 @@
-"""Headerless audio that is still being recorded: samples from a pipe, as soon as they come."""
+"""Headerless audio that is still being recorded: samples from a pipe, as soon as they arrive."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from asr.audio.readers import BLOCK, AudioInfo, AudioReader, RawFormat
 
 
 class LiveReader(AudioReader):
-    """Raw samples from a file object that need not seek, a microphone's pipe for instance, to be read once."""
+    """Raw samples from a file object that need not be seekable, such as a microphone's pipe; they are read once."""
 
     def __init__(self, file: BinaryIO, raw: RawFormat) -> None:
         super().__init__(AudioInfo(0.0, raw.rate, raw.channels, -1, "RAW", raw.encoding))
         self._file, self._raw = file, raw
 
     def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
-        """All blocks `(frames, channels)` float32, as large as they come; a part of it cannot be chosen."""
+        """All blocks `(frames, channels)` float32, of the sizes that arrive; `start` and `stop` are ignored."""
         import soundfile
 
-        read = getattr(self._file, "read1", self._file.read)  # what is there, rather than a full block
+        read = getattr(self._file, "read1", self._file.read)  # what is available, rather than a full block
         held = b""
         while data := read(BLOCK):
             held += data

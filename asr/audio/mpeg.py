@@ -1,8 +1,8 @@
-"""MPEG audio as libsndfile reads it correctly: from its first frame on, with a first frame that counts the others.
+"""MPEG audio in a form that libsndfile reads correctly: from its first frame on, with a correct count of frames.
 
-Files begin with tags, padding, or the rest of a frame that was cut. Where no frame (Xing or Info) holds the number of
-frames, libmpg123 estimates it from the bit rate of the first; in joined files it trusts the number of the first file.
-libsndfile reads no further than that, and says nothing.
+Files may begin with tags, padding, or the rest of a cut frame. If no header frame (Xing or Info) gives the number of
+frames, libmpg123 estimates it from the bit rate of the first; in joined files it trusts the count of the first file.
+libsndfile reads no further than that, without a warning.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import BinaryIO
 
 from asr.audio.headers import Slice
 
-_SEARCHED = 1 << 16  # bytes; as far as libmpg123 looks for the first frame
-_CONSECUTIVE = 4  # frames of one kind, each where the one before it ends: no accident
+_SEARCHED = 1 << 16  # bytes in which libmpg123 searches the first frame
+_CONSECUTIVE = 4  # so many adjacent frames of one kind cannot be a coincidence
 _TAG_HEAD = 10
 _BLOCK = 1 << 20
-_LARGEST_FRAME = 4096  # bytes, generously
+_LARGEST_FRAME = 4096  # bytes, a generous bound
 _TAGS_BEHIND = 1024  # bytes
-_FEW = 3  # frames more than counted do not matter
-_BITRATES = {  # kbit/s by (MPEG 1, layer); index 0 is a rate of the encoder's own, without a frame length
+_FEW = 3  # so many more frames than counted do not matter
+_BITRATES = {  # kbit/s by (MPEG 1, layer); index 0 in the file is a custom rate, which gives no frame length
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
     (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -32,9 +32,9 @@ _RATES = (44100, 48000, 32000)  # hertz, of MPEG 1; MPEG 2 and 2.5 have half and
 
 
 def _first_frame(file: BinaryIO) -> int | None:
-    """Position of the first frame (ISO 11172-3, 13818-3) of a file, None where there are no frames near its start."""
-    start = _behind_tags(file)
-    for begin in dict.fromkeys((start, 0)):  # a tag may be longer than it says, or say too much
+    """Position of the first frame (ISO 11172-3, 13818-3) of a file, None if there are no frames near its start."""
+    start = _after_tags(file)
+    for begin in dict.fromkeys((start, 0)):  # the size of a tag may be wrong
         file.seek(begin)
         data = file.read(_SEARCHED + _CONSECUTIVE * _LARGEST_FRAME)
         at = data.find(b"\xff")
@@ -46,9 +46,9 @@ def _first_frame(file: BinaryIO) -> int | None:
 
 
 def readable_frames(file: BinaryIO, size: int) -> Slice | None:
-    """The frames of a file of `size` bytes, the first of which counts them right; None where there are none.
+    """The frames of a file of `size` bytes, with a correct count in the first; None if there are none.
 
-    Positions follow the Xing and Info headers as LAME and libmpg123 use them: flags at 4 (1: frames, 2: bytes).
+    Xing and Info headers are laid out as in LAME and libmpg123: flags at 4 (1: frames, 2: bytes), then the counts.
     """
     start = _first_frame(file)
     if start is None:
@@ -62,10 +62,10 @@ def readable_frames(file: BinaryIO, size: int) -> Slice | None:
     if layer != 3 or first[36:40] == b"VBRI":  # Fraunhofer's count, which libmpg123 trusts
         return unchanged
     mono = first[3] >> 6 == 3
-    at = 4 + ((17 if mono else 32) if version == 3 else (9 if mono else 17))  # behind the side information
+    at = 4 + ((17 if mono else 32) if version == 3 else (9 if mono else 17))  # after the side information
     if first[at : at + 4] in (b"Xing", b"Info") and first[at + 7] & 1:
         counted, covered = struct.unpack(">II", first[at + 8 : at + 16])
-        if first[at + 7] & 2 and start + covered + _TAGS_BEHIND > size:  # one file, whole or cut: nothing to count
+        if first[at + 7] & 2 and start + covered + _TAGS_BEHIND > size:  # a single file, whole or cut off
             return unchanged
         count = _count(file, start + length, size)
         if count <= counted + _FEW:
@@ -74,13 +74,13 @@ def readable_frames(file: BinaryIO, size: int) -> Slice | None:
         head[at + 8 : at + 12] = struct.pack(">I", count)
         return Slice(file, start + length, size, bytes(head))
     count = _count(file, start, size)
-    if abs(count - (size - start) / length) <= _FEW + count / 100:  # a constant bit rate: the estimate is good
+    if abs(count - (size - start) / length) <= _FEW + count / 100:  # constant bit rate: libmpg123's estimate is good
         return unchanged
     return Slice(file, start, size, _counting_frame(first[:4], at, count))
 
 
 def _counting_frame(like: bytes, at: int, count: int) -> bytes:
-    """A silent frame of the same kind as another, with a Xing header that says how many follow."""
+    """A silent frame of the same kind as the one with the head `like`, with a Xing header for `count` frames."""
     head = bytes((0xFF, like[1] | 1, 0x90 | like[2] & 0x0C, like[3]))  # no checksum; a bit rate with enough room
     frame = _frame(head)
     assert frame is not None
@@ -89,8 +89,8 @@ def _counting_frame(like: bytes, at: int, count: int) -> bytes:
 
 
 def _count(file: BinaryIO, start: int, size: int) -> int:
-    """How many frames there are from `start` on; whatever lies between them is skipped."""
-    count, at, base, data = 0, start, start, b""  # `data` are the bytes of the file from `base` on
+    """The number of frames from `start` on; anything between them is skipped."""
+    count, at, base, data = 0, start, start, b""  # `data` is a block of the file, from `base` on
     while at < size:
         if at + _SEARCHED > base + len(data) and base + len(data) < size:
             file.seek(at)
@@ -102,7 +102,7 @@ def _count(file: BinaryIO, start: int, size: int) -> int:
             count += 1
             at += frame[0]
             continue
-        # Not a frame: go on where several follow each other, or, where none do, behind what has been read.
+        # Not a frame: continue at the next run of frames, or if there is none, after the block.
         at = data.find(b"\xff", at - base + 1) + base
         while at >= base and not _frames_follow(data, at - base):
             at = data.find(b"\xff", at - base + 1) + base
@@ -111,8 +111,8 @@ def _count(file: BinaryIO, start: int, size: int) -> int:
     return count
 
 
-def _behind_tags(file: BinaryIO) -> int:
-    """The end of the ID3v2 tags that a file begins with (id3.org)."""
+def _after_tags(file: BinaryIO) -> int:
+    """The end of the ID3v2 tags (id3.org) at the start of a file."""
     at = 0
     while True:
         file.seek(at)
@@ -140,7 +140,7 @@ def _frames_follow(data: bytes, at: int) -> bool:
 
 @lru_cache(maxsize=1024)
 def _frame(head: bytes) -> tuple[int, tuple[int, int, int]] | None:
-    """Length in bytes and kind (version, layer, rate) of the frame with that head; None if it is none."""
+    """Length in bytes and kind (version, layer, rate) of the frame with this head; None if it is not a frame's."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)

@@ -1,4 +1,4 @@
-"""Noise, made or recorded, and the signal-to-noise ratio at which it is added: for training and for evaluation."""
+"""Generated and recorded noise, and adding it at a signal-to-noise ratio, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from asr.types import AudioError, ConfigError
 MadeNoise = Literal["white", "pink", "babble"]
 MADE_NOISES: tuple[str, ...] = get_args(MadeNoise)
 RECORDED = "recorded"  # noise from a folder
-TALKERS = 6  # of babble; speech is hardest to follow among 6 to 8 (Simpson and Cooke, JASA 2005)
-LOWEST_PINK = 20.0  # hertz; below it, where nobody listens, pink noise would have half of its power
+TALKERS = 6  # in babble; speech is hardest to understand among 6 to 8 (Simpson and Cooke, JASA 2005)
+LOWEST_PINK = 20.0  # hertz; below this inaudible limit, pink noise would have half of its power
 SPEECH_FRAME = 0.02  # seconds
 SPEECH_RANGE_DB = 30.0
 _ENDINGS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".sph", ".w64"}
 
-# A waveform (time,) of another utterance, chosen with the generator; no samples where it cannot be read.
+# Returns the waveform (time,) of another utterance, chosen with the generator; no samples if it cannot be read.
 OtherSpeech = Callable[[random.Random], np.ndarray]
 
 
 def seeded(purpose: str, seed: tuple[int | str, ...]) -> random.Random:
-    """A generator seeded by a hash of its arguments, so that neighboring seeds are unrelated."""
+    """A generator seeded by a hash of the arguments, so that neighboring seeds are unrelated."""
     return random.Random(":".join(map(str, (purpose, *seed))))
 
 
 def speech_power(samples: np.ndarray, rate: int) -> float:
-    """The mean square of the speech in `(time,)` samples: of the frames of 20 ms within 30 dB of the loudest.
+    """The mean square of the speech in `(time,)` samples: of the 20 ms frames within 30 dB of the loudest.
 
-    Pauses do not count, so that an utterance has the same power with silence around it as without.
+    Pauses do not count, so an utterance has the same power with and without silence around it.
     """
     width = max(1, round(SPEECH_FRAME * rate))
     frames = samples[: len(samples) // width * width] if len(samples) >= width else samples
@@ -49,7 +49,7 @@ def speech_power(samples: np.ndarray, rate: int) -> float:
 def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float, rate: int) -> np.ndarray:
     """`samples + g * noise`, with `g` such that `speech_power` is `snr_db` decibels above the noise's mean square.
 
-    Noise is repeated or cut to the length of the samples. Silence, in either, leaves the samples as they are.
+    Noise is repeated or cut to the length of the samples. If either is silent, the samples are returned unchanged.
     """
     if not len(noise) or not len(samples):
         return samples
@@ -61,10 +61,10 @@ def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float, rate: int) 
 
 
 def make_noise(kind: str, count: int, rate: int, draw: random.Random, other: OtherSpeech | None = None) -> np.ndarray:
-    """`(count,)` float32 samples of noise of any level, one of MADE_NOISES.
+    """`(count,)` float32 samples of a noise in MADE_NOISES, at an arbitrary level.
 
     White noise is Gaussian. Pink noise has equal power in every octave above 20 Hz. Babble is TALKERS `other`
-    utterances at once, all equally loud and each begun somewhere in its middle; it is empty without them.
+    utterances at once, equally loud, each from a random position on; it is empty without `other`.
     """
     if kind == "babble":
         return _babble(count, rate, draw, other) if other else np.zeros(0, dtype=np.float32)
@@ -88,8 +88,8 @@ def _babble(count: int, rate: int, draw: random.Random, other: OtherSpeech) -> n
 class Recordings:
     """The recordings in a folder and its subfolders, sorted, to be read at `rate` hertz. Can be pickled.
 
-    `where` is the setting that named the folder, for messages. Raises ConfigError if the folder is missing or holds no
-    recording, and when a recording cannot be read.
+    `where` is the setting that named the folder, for messages. Raises ConfigError if the folder is missing or has no
+    recordings, or if a recording cannot be read.
     """
 
     def __init__(self, folder: str, where: str, rate: int) -> None:
@@ -106,15 +106,15 @@ class Recordings:
             raise ConfigError(f"{where}: {error}") from error
 
     def stretch(self, which: float, place: float, count: int) -> np.ndarray:
-        """`count` samples of a recording, from `place` in it (both 0 to 1); all of a recording that is shorter."""
+        """`count` samples of recording `which` from `place` on (both in [0, 1)); all of it if it is shorter."""
         path, seconds = self.files[int(which * len(self.files))]
-        wanted = max(count / self.rate, 0.1)  # less may be no sample at all at the recording's own rate
-        if wanted >= seconds:
+        needed = max(count / self.rate, 0.1)  # less might be no sample at the recording's own rate
+        if needed >= seconds:
             return _read(path, self.rate, self.where)
-        return _read(path, self.rate, self.where, place * (seconds - wanted), wanted)
+        return _read(path, self.rate, self.where, place * (seconds - needed), needed)
 
     def impulse(self, which: float) -> np.ndarray:
-        """The first channel of a recording."""
+        """The first channel of recording `which` (in [0, 1))."""
         return _impulse(self.files[int(which * len(self.files))][0], self.rate, self.where)
 
 

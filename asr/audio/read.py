@@ -17,17 +17,17 @@ from asr.types import AsrError, AudioError, in_words
 
 __all__ = ["Audio", "AudioInfo", "AudioStream", "RawFormat", "Source", "from_array", "open_stream", "probe", "read"]
 
-_MAX_CHANNELS = 64  # of an array: beyond it, the axes have been swapped
-_MAX_PEAK = 16.0  # floats beyond it were scaled as integers
+_MAX_CHANNELS = 64  # of an array: with more, its axes must have been swapped
+_MAX_PEAK = 16.0  # larger floats must have been scaled as integers
 
 
 @dataclass(frozen=True)
 class Audio:
     """Samples of a recording or of a window of it.
 
-    `samples` is float32, `(time,)` for channel "mix" or a number and `(channels, time)` for "each", at
-    `rate` hertz. `duration` counts seconds of the source. `warnings` are phrases without the file's name.
-    `silent` says of each channel of `samples` whether it is constant: every sample, as decoded, has the same value.
+    `samples` is float32, `(time,)` for channel "mix" or a number and `(channels, time)` for "each", at `rate` hertz.
+    `duration` is in seconds of the source. `warnings` are phrases without the name of the file. `silent` says of each
+    channel of `samples` whether it is constant: all samples, as decoded, have the same value.
     """
 
     samples: np.ndarray
@@ -40,21 +40,21 @@ class Audio:
 
 
 def probe(source: Source, raw: RawFormat | None = None) -> AudioInfo:
-    """Duration, rate, channels and codec from the header (of a headerless file: from its size).
+    """Duration, rate, channels and codec from the header (for a headerless file, from its size).
 
-    A recording whose header does not say how long it is gets decoded to find out. Raises AudioError as `read` does.
+    If the header does not give the length, the recording is decoded to find out. Raises AudioError as `read` does.
     """
     with open_stream(source, rate=None, channel=0, raw=raw) as stream:
         info = stream.info
         if info.frames <= 0:
-            for _ in stream:  # raises where there are no samples
+            for _ in stream:  # raises if there are no samples
                 pass
             info = replace(info, frames=round(stream.duration * info.rate), duration=stream.duration)
         return info
 
 
 def channel_count(source: Source, raw: RawFormat | None = None) -> int:
-    """How many channels a recording has, from its header. Raises AudioError as `read` does."""
+    """The number of channels of a recording, from its header. Raises AudioError as `read` does."""
     with open_stream(source, channel=0, raw=raw) as stream:
         return stream.info.channels
 
@@ -69,15 +69,15 @@ def read(
     raw: RawFormat | None = None,
     name: str | None = None,
 ) -> Audio:
-    """Read a recording, or `duration` seconds of it from `offset` on, without decoding the rest where possible.
+    """Read a recording, or `duration` seconds of it from `offset` on, if possible without decoding the rest.
 
-    `source` is a path, the bytes of a file, a binary file object (read from its start where it can seek, else to its
-    end), or a pair of samples and rate as `from_array` takes them. `rate` None keeps the source's. `channel` is "mix"
-    (the mean), "each", or a number from 0. `raw` declares headerless samples. `name` stands for the source in messages.
+    `source` is a path, the bytes of a file, a binary file object (read from its start if it can seek, else from its
+    position), or a pair of samples and rate as for `from_array`. `rate` None keeps the source's. `channel` is "mix"
+    (the mean), "each", or a number from 0. `raw` declares headerless samples. `name` is the name used in messages.
 
-    Raises AudioError, one line with the name in it: missing, no permission, a folder, empty, not audio, no samples,
-    NaN or infinite samples, no such channel, or a window outside the recording. A truncated or damaged recording is
-    read as far as it goes, with a warning in `Audio.warnings`. What libraries raise becomes an AudioError as well.
+    Raises AudioError, one line with the name: missing, no permission, a folder, empty, not audio, no samples, NaN or
+    infinite samples, no such channel, or a window outside the recording. A truncated or damaged recording is read as
+    far as possible, with a warning in `Audio.warnings`. Errors of libraries become AudioError too.
     """
     with open_stream(
         source, rate=rate, channel=channel, offset=offset, duration=duration, raw=raw, name=name
@@ -96,7 +96,7 @@ def open_stream(
     raw: RawFormat | None = None,
     name: str | None = None,
 ) -> Iterator[AudioStream]:
-    """Open what `read` opens, to be read later or in blocks. Raises AudioError as `read` does, here or on the way."""
+    """Open a recording as `read` does, to be read later or in blocks. Raises AudioError as `read` does, now or then."""
     with ExitStack() as stack:
         if isinstance(source, tuple):
             label = name or "array"
@@ -108,17 +108,19 @@ def open_stream(
                 if not size:
                     raise AudioError(f"{label}: the file is empty (0 bytes)")
                 reader = open_reader(file, size, label, path, raw, stack)
-        if not LOWEST_RATE <= (found := reader.info.rate) <= HIGHEST_RATE:
-            raise AudioError(f"{label}: a rate of {found} Hz, outside the {LOWEST_RATE} to {HIGHEST_RATE} Hz of audio")
+        source_rate = reader.info.rate
+        if not LOWEST_RATE <= source_rate <= HIGHEST_RATE:
+            audible = f"the {LOWEST_RATE} to {HIGHEST_RATE} Hz of audio"
+            raise AudioError(f"{label}: a rate of {source_rate} Hz, outside {audible}")
         yield AudioStream(reader, label, rate, channel, offset, duration)
 
 
 class AudioStream:
-    """An opened recording, or a window of it, for one pass: `read` it whole, or iterate over blocks of it.
+    """An opened recording, or a window of it, for one pass: `read` all of it, or iterate over its blocks.
 
     Iterating (not with channel "each") gives the samples that `read` gives, in blocks `(time,)` float32 at `rate`
-    hertz; memory is bounded whatever the length. After the last block `duration` (seconds of the source), `warnings`
-    and `silent` are complete. `seconds` is what the header promises, infinite where it does not say.
+    hertz, in bounded memory. After the last block `duration` (seconds of the source), `warnings` and `silent` are
+    complete. `seconds` is the duration by the header, infinite if it does not say.
     """
 
     def __init__(
@@ -148,15 +150,15 @@ class AudioStream:
             raise AudioError(f"{label}: channel must be 'mix', 'each' or a number, found {channel!r}")
         picked = info.channels if channel == "each" else 1
         self._lowest, self._highest = np.full(picked, np.inf), np.full(picked, -np.inf)  # samples of each channel
-        self._energy = np.zeros(2)  # of the channels on average, of their mean
+        self._energy = np.zeros(2)  # mean over the channels, and of their mix
 
     @property
     def silent(self) -> bool:
-        """Whether all samples decoded so far, those given as blocks among them, are the same."""
+        """Whether all samples decoded so far have the same value."""
         return bool(self._lowest[0] == self._highest[0])
 
     def read(self) -> Audio:
-        """All of it at once."""
+        """The whole recording or window at once."""
         parts = list(self._decoded())
         with _named_errors(self._label):
             samples = resample(np.concatenate(parts, axis=-1), self.source_rate, self.rate)
@@ -177,7 +179,7 @@ class AudioStream:
             yield rest
 
     def _decoded(self) -> Iterator[np.ndarray]:
-        """Blocks at the source's rate, of the channels asked for; completes duration and warnings."""
+        """Blocks of the selected channels at the source's rate; completes duration and warnings."""
         frames = 0
         blocks = self._reader.blocks(self._start, self._stop)
         while True:
@@ -195,7 +197,7 @@ class AudioStream:
         self.warnings = (*self._reader.warnings, *shortage, *self._doubts())
 
     def _pick(self, block: np.ndarray, before: int) -> np.ndarray:
-        """The channels asked for, `(time,)` or for "each" `(channels, time)`, of a `(frames, channels)` block.
+        """The selected channels, `(time,)` or for "each" `(channels, time)`, of a `(frames, channels)` block.
 
         `before` frames came before it. Raises AudioError on samples that are not finite.
         """
@@ -204,12 +206,12 @@ class AudioStream:
         elif isinstance(self._channel, int) or self.info.channels == 1:
             picked = block[:, self._channel if isinstance(self._channel, int) else 0]
         else:
-            with np.errstate(all="ignore"):  # what is not finite is refused below
+            with np.errstate(all="ignore"):  # samples that are not finite are rejected below
                 picked = block.mean(axis=1, dtype=np.float32)
                 self._energy += [np.square(block).mean(axis=1).sum(), np.square(picked).sum()]
         if len(block):
             lowest, highest = picked.min(axis=-1), picked.max(axis=-1)
-            if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):  # NaN passes through both
+            if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):  # min and max propagate NaN
                 first = before + int(np.argmin(np.isfinite(np.atleast_2d(picked)).all(axis=0)))
                 place = f"the first at {first / self.source_rate:.3f} s"
                 raise AudioError(f"{self._label}: holds NaN or infinite samples ({place})")
@@ -218,17 +220,18 @@ class AudioStream:
 
     def _doubts(self) -> list[str]:
         """Warnings about the samples themselves."""
-        found = []
+        doubts = []
         if self._energy[1] < 1e-3 * self._energy[0]:
-            found.append("the channels cancel each other when mixed (one is inverted): choose one by its number")
+            doubts.append("the channels cancel each other when mixed (one is inverted): choose one by its number")
         if (peak := max(-self._lowest.min(), self._highest.max())) > _MAX_PEAK:
-            found.append(f"samples reach {peak:.0f}: floating-point audio belongs in [-1, 1]")
+            doubts.append(f"samples reach {peak:.0f}: floating-point audio belongs in [-1, 1]")
         if self.source_rate < self.rate:
             missing = f"frequencies above {self.source_rate / 2:g} Hz are missing"
-            found.append(f"recorded at {self.source_rate} Hz, below the {self.rate} Hz asked for: {missing}")
-        return found
+            doubts.append(f"recorded at {self.source_rate} Hz, below the {self.rate} Hz required: {missing}")
+        return doubts
 
     def _why_nothing(self) -> str:
+        """Why no sample could be read."""
         info = self.info
         if self._reader.damage or 0 < self._start < info.frames:
             because = self._reader.damage or f"the header promises {info.duration:.2f} s"
@@ -238,7 +241,7 @@ class AudioStream:
         return "; ".join(["holds no samples", *self._reader.warnings])
 
     def _shortage(self, end: int) -> list[str]:
-        """A warning if the recording ended, at frame `end`, before its header or the window asked for says so."""
+        """A warning if the recording ended, at frame `end`, earlier than its header or the window promises."""
         rate, stop, damage = self.source_rate, self._stop, self._reader.damage
         promised = max(self.info.frames, self._reader.promised_frames)
         because = f" ({damage})" if damage else ""
@@ -248,17 +251,17 @@ class AudioStream:
         if damage:
             return [f"damaged after {end / rate:.2f} s{because}; read as far as possible"]
         if stop is not None and stop - end > rate / 10:  # manifests round
-            asked = f"{(stop - self._start) / rate:.2f} s from {self._start / rate:.2f} s on"
-            return [f"the window ({asked}) reaches beyond the end of the recording at {end / rate:.2f} s"]
+            window = f"{(stop - self._start) / rate:.2f} s from {self._start / rate:.2f} s on"
+            return [f"the window ({window}) reaches beyond the end of the recording at {end / rate:.2f} s"]
         return []
 
 
 def from_array(
     samples: np.ndarray, rate: int, *, target_rate: int | None = 16000, channel: str | int = "mix", name: str = "array"
 ) -> Audio:
-    """What `read` gives, from samples `(time,)` or `(channels, time)` at `rate` hertz: floats in [-1, 1] or integers.
+    """As `read`, from samples `(time,)` or `(channels, time)` at `rate` hertz: floats in [-1, 1] or integers.
 
-    Raises AudioError on other shapes (swapped axes among them) and types, on no samples, and on NaN or infinity.
+    Raises AudioError on other shapes (including swapped axes) and types, on no samples, and on NaN or infinity.
     """
     return read((samples, rate), rate=target_rate, channel=channel, name=name)
 
@@ -286,13 +289,13 @@ class ArrayReader(AudioReader):
         kind, bits = self._samples.dtype.kind, 8 * self._samples.dtype.itemsize
         for first in range(start, min(self.info.frames, stop or self.info.frames), BLOCK):
             block = self._samples[first : min(first + BLOCK, stop or self.info.frames)]
-            with np.errstate(over="ignore"):  # infinity is refused with its place
+            with np.errstate(over="ignore"):  # infinity is rejected later, with its position
                 floats = block.astype(np.float32)
             yield floats if kind == "f" else (floats - 128.0 * (kind == "u")) / 2.0 ** (bits - 1)
 
 
 def _window(offset: float, duration: float | None, info: AudioInfo, label: str) -> tuple[int, int | None]:
-    """Convert a window from seconds to frames; adjacent windows meet without gap or overlap."""
+    """A window in frames, from seconds; adjacent windows meet without gap or overlap."""
     if not (math.isfinite(offset) and offset >= 0):
         raise AudioError(f"{label}: offset must be 0 s or more, found {offset:g}")
     start = round(offset * info.rate)
@@ -313,7 +316,7 @@ def _beyond_the_end(offset: float, info: AudioInfo) -> str:
 
 @contextmanager
 def _named_errors(label: str) -> Iterator[None]:
-    """Turn whatever is raised in the body into an AudioError that names the recording."""
+    """Turn any exception in the body into an AudioError that names the recording."""
     try:
         yield
     except AsrError:
@@ -321,7 +324,7 @@ def _named_errors(label: str) -> Iterator[None]:
     except OSError as error:
         raise AudioError(f"{label}: cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
-        raise AudioError(f"{label}: does not fit into memory: read it in windows of offset and duration") from error
+        raise AudioError(f"{label}: does not fit in memory: read it in windows (offset and duration)") from error
     except Undecodable as error:
         raise AudioError(f"{label}: cannot be read: {error}") from error
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Decode opened files: libsndfile, and the ffmpeg program for containers that libsndfile does not know."""
+"""Decoding of opened files by libsndfile, and by the ffmpeg program for formats that libsndfile does not know."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from asr.types import ConfigError
 Encoding = Literal["s8", "u8", "s16", "s24", "s32", "f32", "f64"]
 ByteOrder = Literal["little", "big"]
 
-LOWEST_RATE, HIGHEST_RATE = 1000, 768_000  # hertz; a header with another is damaged, and its filters fill the memory
+LOWEST_RATE, HIGHEST_RATE = 1000, 768_000  # hertz; others mean a damaged header, and resampling would fill the memory
 
 BLOCK = 65536  # frames decoded at once
 _MPEG_PACKET = 1152  # frames
-_UNKNOWN = 2**60  # libsndfile reports more frames than this where the header does not say how many there are
+_UNKNOWN = 2**60  # libsndfile reports more frames than this if the header does not give their number
 _SUBTYPES = {"s8": "PCM_S8", "u8": "PCM_U8", "f32": "FLOAT", "f64": "DOUBLE"}
-_SEEK_BEYOND = 60.0  # seconds; ffmpeg decodes a window that starts earlier from the beginning, which is exact
-_SEEK_LEAD = 1.0  # seconds decoded before a window after a seek: lossy codecs need some packets to settle
-_PIPED = 1 << 20  # bytes taken from ffmpeg at once
+_SEEK_BEYOND = 60.0  # seconds; for a window that starts earlier, ffmpeg decodes from the beginning, which is exact
+_SEEK_LEAD = 1.0  # seconds decoded before a window after a seek, since lossy codecs need some packets to settle
+_PIPED = 1 << 20  # bytes read from ffmpeg at once
 _quiet_lock = threading.Lock()
 
 
 class Undecodable(Exception):
-    """A reader cannot decode a file; the message says why, without the file's name."""
+    """A reader cannot decode a file; the message says why, without the name of the file."""
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """A recording as its header describes it: duration in seconds, rate in hertz, frames (samples per channel), codec.
+    """A recording as described by its header: duration in seconds, rate in hertz, frames (samples per channel), codec.
 
-    `frames` is -1 where the header does not say.
+    `frames` is -1 if the header does not say.
     """
 
     duration: float
@@ -82,7 +82,7 @@ class RawFormat:
         return self.channels * int(self.encoding[1:]) // 8
 
     def soundfile_options(self) -> dict[str, Any]:
-        """The arguments of `soundfile.SoundFile` that declare it."""
+        """The format as arguments of `soundfile.SoundFile`."""
         subtype = _SUBTYPES.get(self.encoding, f"PCM_{self.encoding[1:]}")
         stored = {"samplerate": self.rate, "channels": self.channels, "endian": self.byte_order.upper()}
         return {"format": "RAW", "subtype": subtype, **stored}
@@ -91,8 +91,8 @@ class RawFormat:
 class AudioReader(ABC):
     """An opened recording; `warnings` grows while it is read.
 
-    `promised_frames`, where it exceeds `info.frames`, is what the header of a truncated file claims, accurate to
-    `tolerance` frames. `damage` says, after reading, why reading stopped before the end.
+    `promised_frames`, if above `info.frames`, is the length by the header of a truncated file, accurate to `tolerance`
+    frames. `damage` says, after reading, why reading stopped before the end.
     """
 
     def __init__(self, info: AudioInfo) -> None:
@@ -108,11 +108,11 @@ class AudioReader(ABC):
 
     @abstractmethod
     def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
-        """Yield `(frames, channels)` float32 blocks of frames `start` to `stop` (None: the end), if they exist."""
+        """Yield `(frames, channels)` float32 blocks of the existing frames from `start` to `stop` (None: the end)."""
 
 
 class SoundFileReader(AudioReader):
-    """wav, flac, ogg (vorbis, opus), mp3, aiff, au, caf, w64, sphere, headerless PCM and whatever libsndfile reads."""
+    """wav, flac, ogg (vorbis, opus), mp3, aiff, au, caf, w64, sphere, headerless PCM and what else libsndfile reads."""
 
     def __init__(self, file: Slice, quiet: bool = False, raw: RawFormat | None = None) -> None:
         self._file, self._quiet = file, quiet
@@ -122,17 +122,17 @@ class SoundFileReader(AudioReader):
             frames = int(sound.frames) if sound.frames < _UNKNOWN else -1
             duration = max(frames, 0) / sound.samplerate
             super().__init__(AudioInfo(duration, sound.samplerate, sound.channels, frames, sound.format, sound.subtype))
-        if self.info.subtype.startswith("MPEG"):  # in a WAV file, too
+        if self.info.subtype.startswith("MPEG"):  # which may be in a WAV file
             self._quiet, self.tolerance = True, 2 * _MPEG_PACKET  # its header counts packets
         if raw is not None and (rest := file.size % raw.frame_bytes):
             self.warnings.append(
                 f"the last {rest} bytes do not make a whole frame of {raw.channels} x {raw.encoding}: "
-                "cut off, or stored in another format than the one given"
+                "cut off, or not in the given format"
             )
 
     def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
         done = start
-        # The block in which a damaged file ends is lost as a whole, so the rest is read once more in small ones.
+        # A damaged file loses the whole block in which it ends, so the rest is read again in small blocks.
         for size in (BLOCK, 256):
             sound = self._open_at(done)
             if sound is None:
@@ -160,7 +160,7 @@ class SoundFileReader(AudioReader):
             raise Undecodable(_first_line(error)) from error
 
     def _open_at(self, frame: int) -> Any:
-        """The file opened at a frame: by seeking, or by reading up to it where a damaged file cannot seek."""
+        """The file opened at a frame: by seeking or, if a damaged file cannot seek, by reading up to it."""
         sound = self._open()
         if frame == 0:
             return sound
@@ -192,7 +192,7 @@ class SoundFileReader(AudioReader):
 
 @contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Silence libmpg123, which writes remarks about truncated files, and after seeks, to the descriptor of stderr."""
+    """Silence libmpg123, which writes remarks on truncated files, and after seeks, to file descriptor 2."""
     locked = _quiet_lock.acquire(timeout=5)
     try:
         saved = os.dup(2) if locked else -1
@@ -215,8 +215,8 @@ def _no_stderr() -> Iterator[None]:
 def _sequential_sound_file() -> Any:
     """soundfile's SoundFile without its seek after every read.
 
-    That seek costs an mp3 decoder its bit reservoir (it complains on stderr) and fails at the end of a FLAC
-    file of undeclared length. Raises Undecodable where soundfile or its library is missing.
+    That seek makes an mp3 decoder lose its bit reservoir (it complains on stderr), and fails at the end of a FLAC file
+    of undeclared length. Raises Undecodable if soundfile or its library is missing.
     """
     try:
         import soundfile
@@ -231,16 +231,16 @@ def _sequential_sound_file() -> Any:
 
 
 def _first_line(error: BaseException) -> str:
-    """libsndfile's own words, without 'Error opening <_io.BytesIO object at 0x...>'."""
+    """libsndfile's own message, without 'Error opening <_io.BytesIO object at 0x...>'."""
     text = getattr(error, "error_string", None) or str(error) or type(error).__name__
     text = " ".join(str(text).split()).rstrip(".").removeprefix("Error : ")
-    return "no audio found in it" if text.startswith("File does not exist") else text  # its words for that of an mp3
+    return "no audio found in it" if text.startswith("File does not exist") else text  # said of an mp3 without frames
 
 
 class FfmpegReader(AudioReader):
-    """Any file on disk that the ffmpeg program on PATH decodes. Raises Undecodable where it finds no audio in it.
+    """Any file on disk that the ffmpeg program on PATH decodes. Raises Undecodable if it finds no audio in it.
 
-    Without ffprobe, which comes with it and reads lengths from headers, the length is unknown.
+    Without ffprobe, which comes with ffmpeg and reads lengths from headers, the length is unknown.
     """
 
     def __init__(self, path: Path) -> None:
@@ -262,23 +262,23 @@ class FfmpegReader(AudioReader):
         left = None if stop is None else stop - start
         seconds = None if left is None else (skipped + left) / rate
         for _, block in self._decode((start - skipped) / rate, seconds):
-            wanted = block[skipped:] if left is None else block[skipped : skipped + left]
+            part = block[skipped:] if left is None else block[skipped : skipped + left]
             skipped = max(0, skipped - len(block))
-            left = None if left is None else left - len(wanted)
-            if len(wanted):
-                yield wanted
+            left = None if left is None else left - len(part)
+            if len(part):
+                yield part
         if self._complaint:
             self.warnings.append(f"{self._complaint}; read as far as possible")
 
     def _decode(self, offset: float, seconds: float | None) -> Generator[tuple[int, np.ndarray], None, None]:
-        """(rate, `(frames, channels)` block) as ffmpeg decodes: hours of audio need no more memory than a block.
+        """(rate, `(frames, channels)` block) as ffmpeg decodes, in the memory of a block.
 
-        The first comes as soon as ffmpeg has written a header, even without samples. At the end, `_complaint` is what
-        ffmpeg complained of.
+        The first comes as soon as ffmpeg has written a header, even without samples. At the end, `_complaint` is the
+        error message of ffmpeg, if any.
         """
         window = ["-ss", f"{offset:.6f}"] if offset else []
         window += ["-t", f"{seconds:.6f}"] if seconds is not None else []
-        # After a seek the first packets may give nothing: silence in their place keeps the time true to some ms.
+        # After a seek, the first packets may give nothing: silence in their place keeps times right to some ms.
         align = ["-af", "aresample=async=1:first_pts=0"] if offset else []
         output = ["-map", "a:0", *align, "-c:a", "pcm_f32le", "-f", "wav", "-"]
         command = ["ffmpeg", "-v", "error", "-nostdin", *window, "-i", f"file:{self._path}", *output]
@@ -297,7 +297,7 @@ class FfmpegReader(AudioReader):
                     data = data[whole:] + more if more else b""
                 status = process.wait()
             finally:
-                process.kill()  # where nobody wants the rest
+                process.kill()  # if the rest is not needed
             stderr.seek(0)
             complaint = _last_line(stderr.read()) or (f"exit status {status}" if status else "")
             self._complaint = f"ffmpeg: {complaint}" if complaint else ""
@@ -311,7 +311,7 @@ def _started(command: list[str], stderr: Any) -> subprocess.Popen[bytes]:
 
 
 def _wav_header(data: bytes) -> tuple[int, int, int]:
-    """Rate and channels of a WAV file, and where its samples begin; ffmpeg writes the format chunk first."""
+    """Rate, channels and start of the samples of a WAV file, in which ffmpeg writes the format chunk first."""
     extent = data_extent(io.BytesIO(data), len(data))
     channels, rate = int.from_bytes(data[22:24], "little"), int.from_bytes(data[24:28], "little")
     if extent is None or not channels:
@@ -320,7 +320,7 @@ def _wav_header(data: bytes) -> tuple[int, int, int]:
 
 
 def _ffprobe(path: Path) -> AudioInfo | None:
-    """What ffprobe reads from the header; None where the program is missing or cannot say."""
+    """What ffprobe reads from the header; None if the program is missing or cannot say."""
     entries = "stream=sample_rate,channels,duration,codec_name:format=duration,format_name"
     options = ["-v", "error", "-select_streams", "a:0", "-show_entries", entries, "-of", "json"]
     if shutil.which("ffprobe") is None:
@@ -328,8 +328,8 @@ def _ffprobe(path: Path) -> AudioInfo | None:
     with _started(["ffprobe", *options, f"file:{path}"], subprocess.DEVNULL) as process:
         output = process.communicate()[0]
     try:
-        found = json.loads(output)
-        stream, container = found["streams"][0], found["format"]
+        description = json.loads(output)
+        stream, container = description["streams"][0], description["format"]
         rate, channels = int(stream["sample_rate"]), int(stream["channels"])
         duration = float(stream.get("duration") or container["duration"])
         name, codec = str(container["format_name"]), str(stream["codec_name"])

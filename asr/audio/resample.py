@@ -1,6 +1,6 @@
-"""Band-limited resampling: torchaudio's polyphase filters where they are small, an FFT where they would not be.
+"""Band-limited resampling, by torchaudio's polyphase filters or, if these would be large, by an FFT.
 
-At once (`resample`), or in blocks with bounded memory (`Resampler`).
+Either all at once (`resample`), or in blocks with bounded memory (`Resampler`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 # torchaudio's kernel has `target * (source + 2 * width)` taps over rates reduced by their common divisor:
 # 130,000 for 44100 -> 16000 Hz, but a gigabyte for 16001 -> 16000 Hz.
 _MAX_KERNEL = 4_000_000
-_FILTER_WIDTH = 64  # zero crossings each side; with the Kaiser window below: stop band under -100 dB
+_FILTER_WIDTH = 64  # zero crossings on each side; with this Kaiser window, the stop band is below -100 dB
 _ROLLOFF = 0.9475937167399596
 _BETA = 14.769656459379492
-_BLOCK_SECONDS = 5.0  # resampled at once by `Resampler`: long beside the filter's reach
+_BLOCK_SECONDS = 5.0  # of a block of `Resampler`: long compared to the reach of the filter
 
 
 def resample(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
@@ -39,7 +39,7 @@ def resample(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndar
 
 
 def _reduced(source_rate: int, target_rate: int) -> tuple[int, int]:
-    """The rates divided by their greatest common divisor: so many samples of either span the same time."""
+    """The rates divided by their greatest common divisor: the numbers of samples that span the same time."""
     divisor = gcd(source_rate, target_rate)
     return source_rate // divisor, target_rate // divisor
 
@@ -69,9 +69,9 @@ def _resampler(source: int, target: int) -> Any:
 
 
 def _resample_fft(samples: np.ndarray, source: int, target: int) -> np.ndarray:
-    """Resample by cutting or extending the spectrum; exact for any ratio of whole numbers, with the same roll-off."""
+    """Resample by cutting or extending the spectrum; exact for any ratio of integers, with the same roll-off."""
     length = samples.shape[-1]
-    periods = -(-(length + 4 * _FILTER_WIDTH) // source)  # zeros at the end, so that it does not wrap to the start
+    periods = -(-(length + 4 * _FILTER_WIDTH) // source)  # zeros at the end keep it from wrapping to the start
     spectrum = np.fft.rfft(samples.astype(np.float64), n=periods * source, axis=-1)
     kept = periods * min(source, target) // 2 + 1
     taper = np.ones(kept)
@@ -82,20 +82,18 @@ def _resample_fft(samples: np.ndarray, source: int, target: int) -> np.ndarray:
 
 
 class Resampler:
-    """`resample` of a long signal `(time,)` given in blocks: the same samples, each block with its neighborhood."""
+    """`resample` for a long signal `(time,)` given in blocks; it gives the same samples."""
 
     def __init__(self, source_rate: int, target_rate: int) -> None:
-        self._source, self._target = _reduced(source_rate, target_rate)
-        # How many source samples away a sample can change a resampled one (by an FFT: by more than 1e-4 of it).
-        reach = (
-            int(_width(self._source, self._target) * (1 if _kernel_is_small(self._source, self._target) else 16)) + 1
-        )
-        # From here on in periods: `source` samples, which become `target`. Blocks cut between periods need no phase.
-        self._margin = -(-reach // self._source)
-        self._least = max(1, int(_BLOCK_SECONDS * source_rate) // self._source)
-        self._before = 0  # of what is waiting: given out already, and kept for the filter
-        self._parts: list[np.ndarray] = []
-        self._waiting = 0  # samples
+        self._source, self._target = source, target = _reduced(source_rate, target_rate)
+        # The distance, in source samples, at which a sample can change a resampled one (with an FFT, by above 1e-4).
+        reach = int(_width(source, target) * (1 if _kernel_is_small(source, target) else 16)) + 1
+        # The rest counts periods of `source` samples, which become `target`: blocks cut between periods need no phase.
+        self._margin = -(-reach // source)
+        self._least = max(1, int(_BLOCK_SECONDS * source_rate) // source)
+        self._before = 0  # periods at the start of the buffer that were output already and are kept for the filter
+        self._parts: list[np.ndarray] = []  # the buffer
+        self._waiting = 0  # samples in the buffer
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """The resampled samples that no later block can change."""

@@ -1,4 +1,4 @@
-"""Archives (tar, plain or packed, and zip), read in one pass or unpacked without leaving their folder."""
+"""Archives (tar, plain or compressed, and zip): read in one pass, or unpacked safely into a folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMA
 
 
 class ArchiveError(AsrError):
-    """An archive is missing, damaged, or holds a member that must not be unpacked. The message names the archive."""
+    """An archive is missing, damaged, or has a member that must not be unpacked. The message names the archive."""
 
 
 def members(
@@ -31,15 +31,15 @@ def members(
 ) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
     """The regular files of a tar (plain, gzip, bzip2 or xz) or zip archive as (relative path, open stream), in order.
 
-    Nothing is written. Each stream is valid until the next iteration. Folders are skipped, and what `keep` declines by
-    its relative path. Raises ArchiveError on a member that is absolute or climbs out with `..`, on a link or device
-    that is not declined, and on truncation or a failed checksum (the one at the end of a packed tar is verified, too).
+    Nothing is written. Each stream is valid until the next iteration. Folders are skipped, as is every member for
+    whose relative path `keep` is false. Raises ArchiveError on a member with an absolute path or `..`, on a link or
+    device that is not skipped, and on truncation or a failed checksum (including that at the end of a compressed tar).
     """
     archive = Path(archive)
     with _opened(archive) as stream:
         if isinstance(stream, zipfile.ZipFile):
             for entry in stream.infolist():
-                mode = stat.S_IFMT(entry.external_attr >> 16)  # 0 where the archive was made on Windows
+                mode = stat.S_IFMT(entry.external_attr >> 16)  # 0 if the archive was made on Windows
                 path = _safe_path(entry.filename, archive)
                 if entry.is_dir() or (keep is not None and not keep(path)):
                     continue
@@ -57,7 +57,7 @@ def members(
                 if extracted is None:
                     raise _link(archive, member.name)
                 yield path, cast(IO[bytes], _Content(extracted, archive))
-            while stream.read(_BLOCK):  # what follows the last member: reading it verifies length and checksum
+            while stream.read(_BLOCK):  # reading to the end verifies length and checksum
                 pass
 
 
@@ -66,10 +66,10 @@ def extract(
     destination: str | Path,
     keep: Callable[[PurePosixPath], bool] | None = None,
 ) -> int:
-    """Unpack an archive below `destination` and return the number of files written; `keep` chooses by relative path.
+    """Unpack an archive into `destination` and return the number of files written; `keep` selects by relative path.
 
-    Each file appears under its name only when complete; running again after an interruption is safe. Modes and owners
-    in the archive are not applied. Raises ArchiveError as `members` does.
+    Each file appears under its name only when complete, so it is safe to run again after an interruption. Modes and
+    owners in the archive are ignored. Raises ArchiveError as `members` does.
     """
     destination = Path(destination)
     written = 0
@@ -84,24 +84,24 @@ def extract(
 
 
 def unpack(archive: str | Path, destination: str | Path, keep: Callable[[PurePosixPath], bool] | None = None) -> None:
-    """`extract`, once: a finished archive is not read again unless it changes, an interrupted one is from its start."""
+    """`extract`, once: a finished archive is read again only if it has changed, an interrupted one from its start."""
     archive, destination = Path(archive), Path(destination)
     stamp = Stamp(destination / f".{archive.name}.unpacked")
     inputs = {"archive": file_state(archive)}
     if not archive.is_file():
         raise ArchiveError(f"{archive}: no such file")
     if stamp.why(inputs):
-        if stamp.read():  # not on the first time: it looks at every file
+        if stamp.read():  # not the first time, since this visits every file
             remove_unfinished(destination)
         stamp.write(inputs, finished=False)
         if not extract(archive, destination, keep):
-            raise ArchiveError(f"{archive}: holds none of the files looked for: not the official layout")
+            raise ArchiveError(f"{archive}: has none of the expected files: not the official layout")
         stamp.write(inputs)
 
 
 def _safe_path(name: str, archive: Path) -> PurePosixPath:
     path = PurePosixPath(name)
-    # A backslash or a colon separates folders or drives on Windows only; no speech corpus has them in its names.
+    # Backslashes and colons separate folders and drives on Windows; no speech corpus has them in its file names.
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
         raise ArchiveError(f"{archive}: refused: the member '{name}' would be written outside the target folder")
     return path
@@ -112,18 +112,18 @@ def _link(archive: Path, name: str) -> ArchiveError:
 
 
 class _Content:
-    """What a member holds. Who reads it is told of damage as `members` tells it, which cannot see that."""
+    """The content of a member; reading it raises ArchiveError on damage, outside the reach of `members`."""
 
     def __init__(self, stream: IO[bytes], archive: Path) -> None:
         self._stream, self._archive = stream, archive
 
     def read(self, size: int = -1) -> bytes:
-        with _damage_named(self._archive):
+        with _damage_reported(self._archive):
             return self._stream.read(size)
 
 
 @contextmanager
-def _damage_named(archive: Path) -> Iterator[None]:
+def _damage_reported(archive: Path) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
@@ -132,30 +132,30 @@ def _damage_named(archive: Path) -> Iterator[None]:
 
 @contextmanager
 def _opened(archive: Path) -> Iterator[Any]:
-    """The zip file, or the uncompressed tar stream; a progress bar over the archive's own bytes on a terminal."""
+    """The zip file, or the uncompressed tar stream; on a terminal with a progress bar over the archive's bytes."""
     from tqdm import tqdm
 
     bar: dict[str, Any] = {"unit": "B", "unit_scale": True, "desc": archive.name, "disable": None, "leave": False}
     try:
         with (
-            _damage_named(archive),
+            _damage_reported(archive),
             archive.open("rb") as raw,
             tqdm.wrapattr(raw, "read", archive.stat().st_size, **bar) as counted,
         ):
             start = raw.peek(6)[:6]
             file = cast(BinaryIO, counted)
             if start.startswith(b"PK"):
-                with zipfile.ZipFile(raw) as opened:  # it seeks, which the progress bar cannot follow
+                with zipfile.ZipFile(raw) as opened:  # without the progress bar, which does not support seeking
                     yield opened
             elif start.startswith(b"\x1f\x8b"):
                 yield gzip.GzipFile(fileobj=file, mode="rb")
             elif start.startswith(b"BZh"):
                 yield bz2.BZ2File(file)
             elif start == b"\xfd7zXZ\0":
-                yield lzma.LZMAFile(file)  # noqa: SIM115 (as the others, closed with the file below it)
+                yield lzma.LZMAFile(file)  # noqa: SIM115 (like the others, closed with the underlying file)
             else:
                 yield counted
-    except (RuntimeError, NotImplementedError) as error:  # a zip with a password, or of an odd kind
+    except (RuntimeError, NotImplementedError) as error:  # a zip with a password or an unsupported compression
         raise ArchiveError(f"{archive}: cannot be unpacked: {error}") from error
     except OSError as error:
         raise ArchiveError(f"{archive}: cannot open the archive: {error.strerror or error}") from error

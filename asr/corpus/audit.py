@@ -1,4 +1,4 @@
-"""The checks that `asr data check` runs on one or several manifests, and between them."""
+"""The checks that `asr data check` runs on manifests, and between them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from asr.text.normalize import normalizer as normalizer_named
 from asr.text.tokenizer import Tokenizer, shown_symbols
 from asr.types import ManifestError
 
-FASTEST = 50.0  # characters per second, twice a fast auctioneer: audio and text do not belong together
+FASTEST = 50.0  # characters per second, twice the pace of a fast auctioneer: audio and text do not match
 _OUTLIER_Z = 5.0
-# Factors below and above the median; corpora cut to a maximum duration have long tails of short utterances.
+# Factors below and above the median. Corpora cut to a maximum duration have long tails of short utterances.
 _UNUSUAL_DURATION, _UNUSUAL_PACE = (10.0, 3.0), (3.0, 3.0)
-_FEW_WORDS = 3  # shorter texts are expected to recur
+_FEW_WORDS = 3  # shorter texts are expected to repeat
 
 
 @dataclass(frozen=True)
 class Target:
-    """The model to be trained: without `tokenizer` spelling is not checked; without `emitted`, feasibility is not.
+    """The model to be trained: without `tokenizer`, spelling is not checked; without `emitted`, feasibility is not.
 
-    `emitted` says how many frames the model emits for so many samples at `rate` (hertz).
+    `emitted` maps a number of samples at `rate` (hertz) to the number of frames that the model emits.
     """
 
     normalizer: str = "none"
@@ -55,13 +55,13 @@ class Audit:
         return [finding for finding in self.findings if not finding.is_problem]
 
     def skips(self) -> list[Skip]:
-        """The utterances with problems, for `write_skipped`; several problems of one are joined."""
+        """The utterances with problems, for `write_skipped`; several problems of an utterance are joined."""
         reasons: dict[tuple[str, str], list[str]] = {}
         for finding in self.problems:
             if finding.id:
-                found = f"{finding.kind}: {finding.detail}" if finding.detail else finding.kind
-                reasons.setdefault((finding.manifest, finding.id), []).append(found)
-        return [Skip(name, "; ".join(dict.fromkeys(found))) for (_, name), found in reasons.items()]
+                reason = f"{finding.kind}: {finding.detail}" if finding.detail else finding.kind
+                reasons.setdefault((finding.manifest, finding.id), []).append(reason)
+        return [Skip(name, "; ".join(dict.fromkeys(parts))) for (_, name), parts in reasons.items()]
 
 
 def audit(
@@ -71,11 +71,11 @@ def audit(
     decode: bool = False,
     progress: Callable[[int], Callable[[int], object]] | None = None,
 ) -> Audit:
-    """Check the manifests of `sources`, (path, role) with role "train", "test" or "" where unknown.
+    """Check the manifests of `sources`, (path, role) with role "train", "test" or "" if unknown.
 
     `target` may be a function of the manifests, for a tokenizer that is trained on them. `decode` reads all audio
-    instead of the headers. `progress(total)` returns the function to call with the number of utterances done. Raises
-    ManifestError for a manifest without any good row.
+    instead of only its headers. `progress(total)` returns the function to call with the number of utterances done.
+    Raises ManifestError for a manifest without any good row.
     """
     result = Audit([])
     for path, _ in sources:
@@ -92,20 +92,20 @@ def audit(
         subset = _texts(manifest, role, chosen, audio, result.findings)
         result.findings += [*_paces(subset), *copies(subset)]
         subsets.append(subset)
-        if chosen.tokenizer and (found := unknown_symbols(manifest, chosen.tokenizer, chosen.normalizer)):
-            result.unknown[manifest.path] = found
-    for one, other in combinations(subsets, 2):
-        if one.role == other.role != "":
+        if chosen.tokenizer and (symbols := unknown_symbols(manifest, chosen.tokenizer, chosen.normalizer)):
+            result.unknown[manifest.path] = symbols
+    for a, b in combinations(subsets, 2):
+        if a.role == b.role != "":
             continue
-        train, test = (other, one) if other.role == "train" or one.role == "test" else (one, other)
+        train, test = (b, a) if b.role == "train" or a.role == "test" else (a, b)
         result.findings += leaks(train, test)
     return result
 
 
 @dataclass
 class HashedManifest:
-    """A manifest with hashes of its columns (int64 each), to compare: ids, texts (0: empty), words and letters per
-    text, and the identities of the audio as in `AudioFacts`. `role` is "train", "test" or "" where unknown."""
+    """A manifest with columns to compare, int64 each: hashes of ids and texts (0: empty), words and letters per text,
+    and the identities of the audio as in `AudioFacts`. `role` is "train", "test" or "" if unknown."""
 
     manifest: Manifest
     role: str
@@ -119,18 +119,18 @@ class HashedManifest:
 
 
 def _texts(manifest: Manifest, role: str, target: Target, audio: AudioFacts, findings: list[Finding]) -> HashedManifest:
-    """Hash the columns of a manifest; what is wrong with single texts is added to `findings`."""
+    """Hash the columns of a manifest, and append problems of single utterances to `findings`."""
     normalize, tokenizer = normalizer_named(target.normalizer), target.tokenizer
     ids, texts, word_counts, letters = (np.zeros(len(manifest), dtype=np.int64) for _ in range(4))
     hashed = HashedManifest(manifest, role, ids, texts, word_counts, letters, audio.recording, audio.content)
     for i, utterance in enumerate(manifest):
         text = normalize(utterance.text)
-        ids[i], texts[i] = hash(utterance.id), hash(text)  # that of "" is 0
+        ids[i], texts[i] = hash(utterance.id), hash(text)  # hash("") is 0
         word_counts[i], letters[i] = len(text.split()), len(text) - text.count(" ")
         hashed.speakers |= {utterance.speaker} - {""}
         problems = []
         if not text and (utterance.text or not label_of(utterance)):
-            problems.append(("empty text", "nothing left by the normalizer" if utterance.text else ""))
+            problems.append(("empty text", "the normalizer leaves nothing" if utterance.text else ""))
         elif tokenizer and (symbols := tokenizer.unknown_symbols(text)):
             problems.append(("unknown symbols", shown_symbols(symbols)))
         if utterance.duration <= 0:
@@ -160,19 +160,19 @@ def _paces(subset: HashedManifest) -> Iterator[Finding]:
 
     for i in np.flatnonzero(impossible):
         yield finding("impossible pace", i, f"{letters[i]} letters in {seconds[i]:.2f} s")
-    usual, strange = _outliers(seconds, seconds > 0, *_UNUSUAL_DURATION)
-    for i in strange:
-        yield finding("unusual duration", i, f"{seconds[i]:.2f} s, the median is {usual:.2f} s")
-    usual, strange = _outliers(pace, usable & ~impossible, *_UNUSUAL_PACE)
-    for i in strange:
-        detail = f"{pace[i]:.1f} letters/s ({letters[i]} in {seconds[i]:.2f} s), the median is {usual:.1f}"
+    median, outliers = _outliers(seconds, seconds > 0, *_UNUSUAL_DURATION)
+    for i in outliers:
+        yield finding("unusual duration", i, f"{seconds[i]:.2f} s, the median is {median:.2f} s")
+    median, outliers = _outliers(pace, usable & ~impossible, *_UNUSUAL_PACE)
+    for i in outliers:
+        detail = f"{pace[i]:.1f} letters/s ({letters[i]} in {seconds[i]:.2f} s), the median is {median:.1f}"
         yield finding("unusual pace", i, detail)
 
 
 def _outliers(values: np.ndarray, usable: np.ndarray, below: float, above: float) -> tuple[float, np.ndarray]:
-    """(median, positions of the outliers, the strangest first) of positive values.
+    """(median, positions of the outliers, the most distant first) of positive values.
 
-    They lie more than `_OUTLIER_Z` deviations from the median, and also below or above it by these factors.
+    Outliers are more than `_OUTLIER_Z` deviations from the median, and also below or above it by the given factors.
     """
     if usable.sum() < 10:
         return 0.0, np.zeros(0, dtype=np.int64)
@@ -182,17 +182,17 @@ def _outliers(values: np.ndarray, usable: np.ndarray, below: float, above: float
     distance = np.abs(deviation)
     spread = np.median(distance[usable]) / 0.6745  # the standard deviation of a normal distribution
     far = (deviation < -np.log(below)) | (deviation > np.log(above))
-    strange = np.flatnonzero(far & (distance > _OUTLIER_Z * spread))
-    return float(np.exp(center)), strange[np.argsort(-distance[strange], kind="stable")]
+    outliers = np.flatnonzero(far & (distance > _OUTLIER_Z * spread))
+    return float(np.exp(center)), outliers[np.argsort(-distance[outliers], kind="stable")]
 
 
 def _misplaced(manifest: Manifest, audio: AudioFacts) -> Iterator[Finding]:
-    """A hint where no file is found because paths were written relative to the current folder."""
+    """A hint if no file is found because paths were written relative to the current folder."""
     if len(manifest) and not audio.recording.any():
         path, folder = Path(manifest[0].audio_filepath), Path(manifest.path).absolute().parent
         if path.is_relative_to(folder) and not path.exists() and path.relative_to(folder).exists():
             detail = (
-                "relative paths start at the manifest's folder, but these exist from the current one: correct them, "
+                "relative paths start at the manifest's folder, but these start at the current one: correct them, "
                 "or move the manifest"
             )
             yield Finding("audio paths", manifest.path, "", detail)
@@ -242,10 +242,10 @@ def leaks(train: HashedManifest, test: HashedManifest) -> Iterator[Finding]:
 
 
 def _in_common(train: HashedManifest, test: HashedManifest) -> Iterator[Finding]:
-    voices = test.speakers & train.speakers
-    if voices:
-        some = ", ".join(sorted(voices)[:5]) + (", ..." if len(voices) > 5 else "")
-        detail = f"{len(voices)} of {len(test.speakers)} also speak in {train.manifest.path}: {some}"
+    shared_speakers = test.speakers & train.speakers
+    if shared_speakers:
+        examples = ", ".join(sorted(shared_speakers)[:5]) + (", ..." if len(shared_speakers) > 5 else "")
+        detail = f"{len(shared_speakers)} of {len(test.speakers)} also speak in {train.manifest.path}: {examples}"
         yield Finding("shared speakers", test.manifest.path, "", detail)
     long = test.word_counts >= _FEW_WORDS
     shared = int(np.isin(test.texts[long], train.texts).sum())
@@ -259,7 +259,7 @@ def _leak(train: HashedManifest, test: HashedManifest, i: int, detail: str) -> F
 
 
 def _matches(ours: np.ndarray, theirs: np.ndarray) -> Iterator[tuple[int, int]]:
-    """(position in ours, first position in theirs) of equal values, 0 excepted."""
+    """(position in `ours`, first position in `theirs`) of equal values other than 0."""
     values, positions = np.unique(theirs, return_index=True)
     if not len(values):
         return
@@ -269,7 +269,7 @@ def _matches(ours: np.ndarray, theirs: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def _overlaps(train: HashedManifest, test: HashedManifest) -> Iterator[tuple[int, int]]:
-    """(position in test, position in train) of windows of one recording that share time and channel."""
+    """(position in `test`, position in `train`) of windows of the same recording that share time and channel."""
     common = np.setdiff1d(np.intersect1d(train.recording, test.recording), [0])
     windows: dict[int, list[tuple[float, float, int | None, int]]] = defaultdict(list)
     for j in np.flatnonzero(np.isin(train.recording, common)).tolist():

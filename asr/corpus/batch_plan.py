@@ -1,4 +1,4 @@
-"""Which utterances may share a batch, the same in every epoch: buckets by length, windows of shards, and sizes."""
+"""The part of batching that is the same in every epoch: buckets by length, windows of shards, and batch sizes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Inside one bucket the longest utterance is at most this many times the shortest (unless the bucket would then be
-# smaller than BUCKET_BATCHES batches), which bounds the padding to about a tenth whatever the corpus looks like.
+# In one bucket, the longest utterance is at most this many times as long as the shortest (unless the bucket would then
+# be smaller than BUCKET_BATCHES batches), which bounds the padding to about a tenth in any corpus.
 BUCKET_RATIO = 1.25
-BUCKET_BATCHES = 4  # a bucket of fewer would give nearly the same batches every epoch
+BUCKET_BATCHES = 4  # with fewer, a bucket would give nearly the same batches every epoch
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class Plan:
 
     order: np.ndarray  # (utterances,) indices, longest first
     bucket: np.ndarray  # (utterances,) bucket number of each position of `order`
-    offsets: np.ndarray  # (batches + 1,) first position of each batch, the repeated utterances at the end
-    repeated: int  # utterances that run twice in an epoch, drawn by it
-    place: np.ndarray  # (batches,) positions in `offsets` of the batches of the ranks in turn: the groups of one step
-    row: np.ndarray  # (groups,) the row of windows that each step is drawn from, ascending
-    cuts: list[int]  # where the windows begin and end, row by row, in the order of the utterances
+    offsets: np.ndarray  # (batches + 1,) first position of each batch; repeated utterances come last
+    repeated: int  # number of utterances that run twice in an epoch, drawn anew in each
+    place: np.ndarray  # (batches,) positions in `offsets`, grouped by step: one batch for each rank in turn
+    row: np.ndarray  # (groups,) the row of windows from which each step is drawn, ascending
+    cuts: list[int]  # boundaries of the windows, row by row, in the order of the utterances
 
     @property
     def batches(self) -> int:
@@ -32,9 +32,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Largest:
-    """Utterances in a batch whose longest has so many seconds, at most: at least one, however long it is.
+    """The most utterances that a batch may have, given the seconds of its longest: at least 1, however long that is.
 
-    With them the multiple to keep to: where not even `row_multiple` utterances fit, there is none (1).
+    Called, it returns that size and the multiple that batch sizes must keep: `row_multiple`, or 1 if not even
+    `row_multiple` utterances fit.
     """
 
     batch_seconds: float
@@ -49,7 +50,7 @@ class Largest:
 
 
 def make_plan(seconds: np.ndarray, largest: Largest, buckets: int, world_size: int) -> Plan:
-    """Batches from buckets of all utterances; `seconds` (utterances,) is as long as augmentation may make each."""
+    """Batches from buckets of all utterances; `seconds` (utterances,) are the longest that augmentation may make."""
     order = np.argsort(-seconds, kind="stable")
     falling = seconds[order]
     mass = np.cumsum(falling)
@@ -58,11 +59,11 @@ def make_plan(seconds: np.ndarray, largest: Largest, buckets: int, world_size: i
         start = borders[-1]
         longest = falling[start]
         size, unit = largest(longest)
-        # A bucket ends with its share of all audio, or before an utterance that needs too much padding.
+        # A bucket ends when it has its share of all audio, or before an utterance that needs too much padding.
         by_mass = int(np.searchsorted(mass, mass[start] - longest + mass[-1] / buckets, side="right"))
         by_ratio = int(np.searchsorted(-falling, -longest / BUCKET_RATIO, side="right"))
         end = min(max(min(by_mass, by_ratio), start + BUCKET_BATCHES * size), len(order))
-        if longest > largest.batch_seconds:  # batches of their own must not draw others into batches of one
+        if longest > largest.batch_seconds:  # utterances that need a batch each get buckets of their own
             end = int(np.searchsorted(-falling, -largest.batch_seconds, side="left"))
         if end < len(order):
             end -= (end - start) % unit
@@ -73,8 +74,8 @@ def make_plan(seconds: np.ndarray, largest: Largest, buckets: int, world_size: i
     sizes = np.diff(borders)
     count, unit_of = np.array(counts), np.array(units)
     missing = -int(count.sum()) % world_size
-    while missing and (sizes > count).any():  # one batch more where that changes the size of the batches least
-        whole = -(-sizes // unit_of) > count  # without breaking the multiple, if there is such a bucket
+    while missing and (sizes > count).any():  # add a batch to the bucket where it changes the batch size least
+        whole = -(-sizes // unit_of) > count  # if possible one that can keep its multiple
         splits = whole if whole.any() else sizes > count
         count[np.argmax(np.where(splits, count, 0))] += 1
         missing -= 1
@@ -89,11 +90,11 @@ def make_plan(seconds: np.ndarray, largest: Largest, buckets: int, world_size: i
 
 
 def _offsets(size: int, count: int, unit: int) -> np.ndarray:
-    """Where the `count` batches of a bucket of `size` utterances begin, each a multiple of `unit` where that can be."""
+    """Where the `count` batches of a bucket of `size` utterances begin, at multiples of `unit` if possible."""
     whole = -(-size // unit)
-    if count <= whole:  # they differ by at most one unit: no small leftover batch
+    if count <= whole:  # sizes differ by at most one unit: no small leftover batch
         return np.arange(count) * whole // count * unit
-    # More batches than units: as few units as possible, the last ones, are divided.
+    # More batches than units: divide as few units as possible, the last ones.
     divided = next(n for n in range(1, whole + 1) if size - (whole - n) * unit >= count - whole + n)
     kept = whole - divided
     smaller = np.arange(count - kept) * (size - kept * unit) // (count - kept)
@@ -101,7 +102,7 @@ def _offsets(size: int, count: int, unit: int) -> np.ndarray:
 
 
 def windowed_plan(seconds: np.ndarray, largest: Largest, buckets: int, world_size: int, window_seconds: float) -> Plan:
-    """One plan of the plans of all windows; those of a row get as many batches as the one that needs most."""
+    """The plans of all windows in one; windows of a row get as many batches as the one that needs most."""
     rows = min(max(1, round(seconds.sum() / (window_seconds * world_size))), len(seconds) // world_size)
     cuts = _cuts(seconds, rows * world_size).tolist()
     order: list[np.ndarray] = []
@@ -109,7 +110,7 @@ def windowed_plan(seconds: np.ndarray, largest: Largest, buckets: int, world_siz
     offsets: list[np.ndarray] = []
     place: list[np.ndarray] = []
     row: list[np.ndarray] = []
-    size = count = kinds = 0  # of the utterances, batches and buckets so far
+    size = count = kinds = 0  # utterances, batches and buckets so far
     for first in range(0, len(cuts) - 1, world_size):
         windows = [slice(*cuts[number : number + 2]) for number in range(first, first + world_size)]
         batches = max(make_plan(seconds[window], largest, buckets, 1).batches for window in windows)
@@ -130,7 +131,7 @@ def windowed_plan(seconds: np.ndarray, largest: Largest, buckets: int, world_siz
 
 
 def _cuts(seconds: np.ndarray, pieces: int) -> np.ndarray:
-    """(pieces + 1,) where to cut the utterances, in their order, into pieces of about equal length, none empty."""
+    """(pieces + 1,) boundaries that cut the utterances, in order, into non-empty pieces of about equal duration."""
     numbers = np.arange(pieces + 1)
     ends = np.cumsum(seconds)
     cuts = np.searchsorted(ends, ends[-1] * numbers / pieces)

@@ -1,4 +1,4 @@
-"""Checks of single utterances: is the audio readable and as described, and can CTC learn the transcript?"""
+"""Checks of single utterances: is the audio readable and as described, and can CTC learn the text?"""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PROBLEMS: dict[str, str] = {
     "empty text": "transcribe it, or remove the row",
     "unknown symbols": "correct the text, or choose another normalizer or tokenizer",
     "infeasible": "correct the text or duration, or remove the row: CTC cannot learn it",
-    "impossible pace": "text and audio do not belong together",
+    "impossible pace": "text and audio do not match: correct them, or remove the row",
     "duplicate audio": "remove the copies",
     "in train and test": "remove it from the training set, or scores will be too good",
 }
@@ -44,7 +44,7 @@ NOTES: dict[str, str] = {
     "tags": "not spoken: normalizers basic and librispeech drop them, none and version 1 keep them as words",
     "words in parentheses": "kept as words; put them in [ ] if they are not spoken",
     "unusual duration": "worth a look",
-    "unusual pace": "text or audio may be cut, or belong elsewhere",
+    "unusual pace": "text or audio may be cut off, or not match",
     "probably a copy": "same speaker, text and duration",
     "same id": "different recordings in two manifests share an id",
     "shared speakers": "scores do not show how well new speakers are recognized",
@@ -55,7 +55,7 @@ NOTES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem or a note: kind (a key of PROBLEMS or NOTES), manifest, utterance id ("" for the whole) and detail."""
+    """A problem or a note. `kind` is a key of PROBLEMS or NOTES; `id` is "" if it concerns the whole manifest."""
 
     kind: str
     manifest: str
@@ -77,7 +77,7 @@ class Skip:
 
 @dataclass(frozen=True)
 class UnknownSymbol:
-    """A character that no token spells: how often it occurs, and the ids of the first utterances that hold it."""
+    """A character that no token spells: how often it occurs, and the ids of the first utterances with it."""
 
     symbol: str
     count: int
@@ -85,9 +85,9 @@ class UnknownSymbol:
 
 
 def frames_needed(tokens: Sequence[int]) -> int:
-    """The fewest frames in which CTC can emit `tokens`: one each, and a blank between equal neighbors.
+    """The fewest frames in which CTC can emit `tokens`: one for each, and a blank between equal neighbors.
 
-    Graves et al. 2006, "Connectionist Temporal Classification": with fewer the loss is infinite.
+    With fewer, the loss is infinite (Graves et al. 2006, "Connectionist Temporal Classification").
     """
     return len(tokens) + sum(a == b for a, b in pairwise(tokens))
 
@@ -95,11 +95,11 @@ def frames_needed(tokens: Sequence[int]) -> int:
 def obstacle(
     utterance: Utterance, text: str, tokenizer: Tokenizer, rate: int, emitted: Callable[[int], int], speed: float = 1.0
 ) -> str:
-    """Why no CTC model of this shape can learn an utterance with this normalized text; "" if one can.
+    """Why a CTC model cannot learn an utterance with this normalized text; "" if it can.
 
     The text is empty or cannot be spelled, or the model emits fewer frames than `frames_needed`: `emitted(samples)` is
-    how many frames it emits for audio at `rate` (hertz), whose length is taken from the manifest. `speed` above 1
-    leaves room for speed perturbation by that factor.
+    the number of frames it emits for audio at `rate` (hertz), the length of which is taken from the manifest. `speed`
+    above 1 leaves room for speed perturbation by that factor.
     """
     samples = round(utterance.duration * rate / speed)
     if not text:
@@ -158,14 +158,14 @@ def write_skipped(path: str | Path, skips: Iterable[Skip]) -> None:
 
 
 _CHUNK = 2048  # utterances in flight
-_TOLERANCE_SECONDS, _TOLERANCE_SHARE = 0.1, 0.01  # of durations: lossy codecs pad, tools round
+_TOLERANCE_SECONDS, _TOLERANCE_SHARE = 0.1, 0.01  # of durations, since lossy codecs pad and tools round
 _Problem = tuple[str, str]  # kind and detail of a finding
 
 
 @dataclass
 class AudioFacts:
-    """Of each utterance of a manifest, as int64: `recording`, equal for equal files, and `content`, equal for the same
-    audio (the same window of equal files, or with decoding the same samples); 0 where it could not be read."""
+    """For each utterance of a manifest, int64: `recording`, equal for equal files, and `content`, equal for the same
+    audio (the same window of equal files or, with decoding, the same samples); 0 where it could not be read."""
 
     findings: list[Finding]
     recording: np.ndarray
@@ -175,31 +175,29 @@ class AudioFacts:
 def examine(
     manifests: Sequence[Manifest], *, decode: bool = False, advance: Callable[[int], object] = lambda n: None
 ) -> list[AudioFacts]:
-    """Probe every recording; with `decode` read it all, which also finds damage behind the header, and silence.
+    """Probe every recording; with `decode` read all of it, which also finds silence and damage after the header.
 
-    Files are compared by hash, but only where their sizes are equal, so that most need not be read. `advance` is told
-    how many utterances are done.
+    Only files of equal size are hashed and compared, so most need not be read. `advance` is called with the number of
+    utterances done since its last call.
     """
     _probe.cache_clear()  # the files may have changed
     facts = []
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
         for manifest in manifests:
-            found = AudioFacts([], *(np.zeros(len(manifest), dtype=np.int64) for _ in range(2)))
+            fact = AudioFacts([], *(np.zeros(len(manifest), dtype=np.int64) for _ in range(2)))
             for start in range(0, len(manifest), _CHUNK):  # map() alone would queue a whole corpus at once
                 results = pool.map(partial(_examine, decode=decode), manifest[start : start + _CHUNK])
                 for i, (problems, size, content) in enumerate(results, start):
-                    found.recording[i], found.content[i] = size, content
-                    found.findings += [
-                        Finding(kind, manifest.path, manifest[i].id, detail) for kind, detail in problems
-                    ]
+                    fact.recording[i], fact.content[i] = size, content
+                    fact.findings += [Finding(kind, manifest.path, manifest[i].id, text) for kind, text in problems]
                     advance(1)
-            facts.append(found)
+            facts.append(fact)
         _identify(manifests, facts, decode)
     return facts
 
 
 def _identify(manifests: Sequence[Manifest], facts: Sequence[AudioFacts], decode: bool) -> None:
-    """Turn the file sizes in `recording` into identities: hash the files that share their size with another."""
+    """Turn the file sizes in `recording` into identities by hashing the files that share their size with another."""
     sizes = np.concatenate([fact.recording for fact in facts])
     shared = np.zeros(len(sizes), dtype=bool)
     shared[repeats(sizes)] = True
@@ -212,22 +210,22 @@ def _identify(manifests: Sequence[Manifest], facts: Sequence[AudioFacts], decode
                 fact.recording[i] = file_identity(utterance.audio_filepath)
                 content = hash((int(fact.recording[i]), *utterance.window, utterance.channel))
             else:
-                fact.recording[i] = content = -(start + i + 1)  # no other file has this size: different from all
+                fact.recording[i] = content = -(start + i + 1)  # unlike all others: no other file has this size
             if not decode:
                 fact.content[i] = content
         start += len(manifest)
 
 
 def _examine(utterance: Utterance, decode: bool) -> tuple[list[_Problem], int, int]:
-    """(problems, file size, identity of the samples); the last two are 0 where they are not known."""
+    """(problems, file size, identity of the samples); the last two are 0 if unknown."""
     info, size = _probe(utterance.audio_filepath)
     if isinstance(info, str):
         return [("unreadable audio", info)], 0, 0
     problems = list(_disagreements(utterance, info))
     if not decode or any(kind in ("no such channel", "window outside audio") for kind, _ in problems):
         return problems, size, 0
-    found, content = _decode(utterance)
-    return problems + found, size, content
+    damage, content = _decode(utterance)
+    return problems + damage, size, content
 
 
 def _decode(utterance: Utterance) -> tuple[list[_Problem], int]:
@@ -241,11 +239,11 @@ def _decode(utterance: Utterance) -> tuple[list[_Problem], int]:
     if all(audio.silent):
         value = f"{audio.samples.flat[0]:.4g}" if audio.samples.any() else "zero"
         return [*problems, ("silent audio", f"{utterance.audio_filepath}: every sample is {value}")], 0
-    pcm = np.rint(np.clip(audio.samples, -1, 1) * 32767).astype(np.int16)  # the same from wav and from flac
+    pcm = np.rint(np.clip(audio.samples, -1, 1) * 32767).astype(np.int16)  # the same for wav and flac
     return problems, _identity([pcm.tobytes(), str(audio.rate).encode()])
 
 
-# Segments of one recording follow each other, so that a small cache spares nearly all repeated probes.
+# Segments of a recording follow each other, so a small cache saves nearly all repeated probes.
 @lru_cache(maxsize=4096)
 def _probe(path: str) -> tuple[AudioInfo | str, int]:
     try:
@@ -274,7 +272,7 @@ def _file_identity(path: str) -> int:
 
 
 def _identity(blocks: Iterable[bytes]) -> int:
-    """A positive int64 hash of the bytes: 0 stands for unknown, negative numbers for files unlike all others."""
+    """A positive int64 hash of the bytes; 0 means unknown, and negative numbers mean files unlike all others."""
     digest = hashlib.blake2b(digest_size=8)
     for block in blocks:
         digest.update(block)

@@ -16,12 +16,12 @@ from typing import IO, Any
 from asr.types import AsrError
 
 _BLOCK = 1 << 20
-_BYTES: dict[str, Any] = {"unit": "B", "unit_scale": True, "disable": None}  # of a progress bar on a terminal
+_BYTES: dict[str, Any] = {"unit": "B", "unit_scale": True, "disable": None}  # progress bars in bytes, on terminals
 _RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
 
 class DownloadError(AsrError):
-    """A file could not be fetched or is not what it should be. The message names the address and what to do."""
+    """A file could not be fetched, or is not what it should be. The message names the address and what to do."""
 
 
 def download(
@@ -35,11 +35,11 @@ def download(
 ) -> Path:
     """Fetch `url` to `destination` and return that path.
 
-    What has arrived is kept in `<destination>.part`; a later call continues from there with an HTTP Range request
+    Received bytes are kept in `<destination>.part`; a later call continues from there with an HTTP Range request
     (guarded by If-Range, so that a file that changed on the server is fetched anew). `destination` itself appears only
-    when the file is complete and its checksum ("md5:<hex>" or "sha256:<hex>") matches. A file that is already there is
-    verified and not fetched again. `attempts` is how many tries in a row may bring nothing new; `timeout` and `pause`
-    (doubled each time) are seconds. Raises DownloadError; the part file stays, unless its checksum is wrong.
+    when the file is complete and its checksum ("md5:<hex>" or "sha256:<hex>") matches. An existing file is verified
+    but not fetched again. `attempts` is how many tries in a row may make no progress; `timeout` and `pause` (doubled
+    each time) are in seconds. Raises DownloadError; the part file stays, unless its checksum is wrong.
     """
     destination = Path(destination)
     _refuse_other_schemes(url)
@@ -75,25 +75,25 @@ def download(
 
 
 def part_of(destination: Path) -> int:
-    """The bytes of an unfinished download that `download` would go on with."""
+    """The bytes of an unfinished download from which `download` would continue."""
     return _size(destination.with_name(destination.name + ".part"))
 
 
 def verify(path: str | Path, checksum: str, name: str = "") -> None:
-    """Compare a file with "md5:<hex>" or "sha256:<hex>" ("" accepts all); DownloadError when they differ."""
+    """Check a file against "md5:<hex>" or "sha256:<hex>" ("" accepts any). Raises DownloadError if they differ."""
     if not checksum:
         return
     kind, _, expected = checksum.partition(":")
-    found = file_digest(path, kind)
-    if found != expected.lower():
+    digest = file_digest(path, kind)
+    if digest != expected.lower():
         raise DownloadError(
-            f"{name or path}: {kind} is {found}, expected {expected}: damaged or not the official file; "
-            f"fetch it again (another mirror may help)"
+            f"{name or path}: {kind} is {digest}, expected {expected}: damaged or not the official file; "
+            "fetch it again (another mirror may help)"
         )
 
 
 def file_digest(path: str | Path, kind: str = "sha256") -> str:
-    """Hexadecimal digest of a file, read in blocks with a progress bar on a terminal."""
+    """The hexadecimal digest of a file, with a progress bar on a terminal."""
     from tqdm import tqdm
 
     path = Path(path)
@@ -143,13 +143,13 @@ def _fetch(url: str, part: Path, state: Path, timeout: float) -> None:
                 offset = 0  # 200: the whole file, from its beginning
             elif not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
                 _forget(part, state)
-                raise _Interrupted("the server sent another range than asked for")
+                raise _Interrupted("the server sent a different range than requested")
             _remember(url, state, response.headers)
             _receive(response, part, offset, url)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # our part is as long as or longer than the file: fetch it anew
+        if error.code == 416:  # the part is as long as the file or longer: fetch it anew
             _forget(part, state)
-            raise _Interrupted("the partial file does not fit the one on the server") from error
+            raise _Interrupted("the partial file does not match the one on the server") from error
         if error.code in _RETRIED_STATUS:
             raise _Interrupted(f"the server answers {error.code} {error.reason}") from error
         raise DownloadError(f"{url}: the server answers {error.code} {error.reason}") from error
@@ -169,7 +169,7 @@ def _receive(response: http.client.HTTPResponse, part: Path, offset: int, url: s
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - offset > free:
         raise DownloadError(
-            f"{part}: {(total - offset) / 1e9:.1f} GB are missing, but only {free / 1e9:.1f} GB are free on the disk"
+            f"{part}: {(total - offset) / 1e9:.1f} GB to download, but only {free / 1e9:.1f} GB are free on the disk"
         )
     with (
         part.open("r+b" if offset else "wb") as out,
@@ -186,7 +186,7 @@ def _receive(response: http.client.HTTPResponse, part: Path, offset: int, url: s
 
 
 def _resumable(url: str, part: Path, state: Path) -> tuple[int, str]:
-    """(bytes to keep, validator for If-Range); 0 when the part came from another address or has no validator."""
+    """(bytes to keep, validator for If-Range); (0, "") if the part came from another address or has no validator."""
     try:
         known = json.loads(state.read_text(encoding="utf-8"))
         validator = known["validator"] if known["url"] == url else ""

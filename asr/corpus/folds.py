@@ -11,19 +11,16 @@ from asr.types import ManifestError
 
 
 def speaker_folds(manifest: Manifest, folds: int) -> np.ndarray:
-    """(utterances,) int64 numbers from 0 to `folds` - 1. A speaker's utterances are all in one fold.
+    """The fold of each utterance, (utterances,) int64 from 0 to `folds` - 1; all of a speaker are in the same one.
 
-    Speakers go, those with the most speech first, to the fold that has the least so far: the same folds on every
-    machine, none of them empty. Raises ManifestError for an utterance without a speaker, and for too few speakers.
+    Speakers, those with the most speech first, go to the fold with the least speech so far. Folds are the same on
+    every machine, and none is empty. Raises ManifestError for an utterance without a speaker, and for too few speakers.
     """
     speakers = [utterance.speaker for utterance in manifest]
     if missing := speakers.count(""):
+        more = f" (and {missing - 1} more such rows)" if missing > 1 else ""
         first = manifest.where(speakers.index(""))
-        raise ManifestError(
-            f"{first}: no 'speaker' (and {missing - 1} more such rows): folds are made of whole speakers"
-            if missing > 1
-            else f"{first}: no 'speaker': folds are made of whole speakers"
-        )
+        raise ManifestError(f"{first}: no 'speaker'{more}: folds are made of whole speakers")
     seconds: dict[str, float] = defaultdict(float)
     for speaker, duration in zip(speakers, manifest.durations.tolist(), strict=True):
         seconds[speaker] += duration

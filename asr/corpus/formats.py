@@ -1,4 +1,4 @@
-"""Corpora in other tools' formats: read as manifests, and manifests written in them."""
+"""Reading corpora in other tools' formats as manifests, and writing manifests in them."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def read_corpus(
     unreadable: list[str] | None = None,
     notes: list[str] | None = None,
 ) -> Manifest:
-    """A corpus of any of SOURCES (`kind`, "" to detect it) as a manifest in memory, texts normalized.
+    """A corpus of any of SOURCES (`kind`, "" to detect it) as a manifest in memory, with normalized texts.
 
-    Missing durations are read from the audio files' headers. Audio that cannot be read is an AudioError or, with a list
-    for `unreadable`, left out and described there. What the corpus holds but is not used is described in `notes`.
-    Raises ManifestError and UsageError in one line.
+    Missing durations are read from the headers of the audio files. Audio that cannot be read raises AudioError or, with
+    a list for `unreadable`, is left out and described there. Unused parts of the corpus are described in `notes`.
+    Raises ManifestError and UsageError.
     """
     path = Path(source)
     kind = kind or source_kind(path)
@@ -58,12 +58,12 @@ def read_corpus(
     folder = path.absolute() if path.is_dir() else Path(base_folder(path), "clips" if kind == "commonvoice" else "")
     if not len(manifest):
         if not unreadable:
-            raise ManifestError(f"{path}: holds no utterances")
+            raise ManifestError(f"{path}: no utterances in it")
         hint = _path_hint(unreadable[0].partition(": ")[0], folder)
         raise ManifestError(f"{path}: none of its audio can be read, the first is {unreadable[0]}{hint}")
     if not any(_exists(utterance.audio_filepath) for utterance in manifest):
         first = manifest[0].audio_filepath
-        notes.append(f"{path}: none of its audio is here, the first is {first}{_path_hint(first, folder)}")
+        notes.append(f"{path}: none of its audio exists here, the first is {first}{_path_hint(first, folder)}")
     return manifest
 
 
@@ -72,7 +72,7 @@ def _exists(path: str | Path) -> bool:
 
 
 def _path_hint(audio: str, folder: Path) -> str:
-    """Says where relative audio paths start, and whether they exist in the current folder instead."""
+    """A hint that says where relative audio paths start, and whether they start at the current folder instead."""
     if not Path(audio).is_relative_to(folder):
         return ""
     written = Path(audio).relative_to(folder)
@@ -81,9 +81,9 @@ def _path_hint(audio: str, folder: Path) -> str:
 
 
 def write_corpus(target: str | Path, manifest: Sequence[Utterance], kind: str = "") -> list[str]:
-    """Write `manifest` as one of TARGETS (`kind`, "" to go by the name); files are replaced as a whole.
+    """Write `manifest` as one of TARGETS (`kind`, "" to go by the name), replacing files atomically.
 
-    Returns the keys that the format has no place for.
+    Returns the keys that the format cannot express.
     """
     path = Path(target)
     kind = kind or target_kind(path)
@@ -98,7 +98,7 @@ def write_corpus(target: str | Path, manifest: Sequence[Utterance], kind: str = 
 
 
 def source_kind(path: Path) -> str:
-    """Which of SOURCES `path` is; raises UsageError if that is unclear, ManifestError if it does not exist."""
+    """Which of SOURCES `path` is. Raises UsageError if that is unclear, ManifestError if it does not exist."""
     if path.is_dir():
         if (path / "wav.scp").exists():
             return "kaldi"
@@ -106,7 +106,7 @@ def source_kind(path: Path) -> str:
             return "librispeech"
         tables = sorted(file.name for file in path.glob("*.tsv") if is_common_voice(file))
         if tables:
-            raise UsageError(f"{path}: a Common Voice folder: name one of its tables ({', '.join(tables)})")
+            raise UsageError(f"{path}: a Common Voice folder: give one of its tables ({', '.join(tables)})")
         if is_pairs(path):
             return "pairs"
         raise UsageError(
@@ -120,7 +120,7 @@ def source_kind(path: Path) -> str:
         return "commonvoice" if is_common_voice(path) else "tsv"
     kind = {".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl"}.get(suffix)
     if kind is None:
-        raise UsageError(f"{path}: cannot tell its format by its name: say --from {'|'.join(SOURCES)}")
+        raise UsageError(f"{path}: cannot tell the format by the name: give --from {'|'.join(SOURCES)}")
     return kind
 
 
@@ -129,7 +129,7 @@ def target_kind(path: Path) -> str:
     kinds = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "jsonl", "": "kaldi"}
     kind = "kaldi" if path.is_dir() else kinds.get(path.suffix.lower())
     if kind is None:
-        raise UsageError(f"{path}: cannot tell the format by the name: say --to {'|'.join(TARGETS)}")
+        raise UsageError(f"{path}: cannot tell the format by the name: give --to {'|'.join(TARGETS)}")
     return kind
 
 
@@ -195,14 +195,14 @@ def _with_durations(rows: Iterator[dict[str, Any]], unreadable: list[str] | None
     bar: dict[str, Any] = {"desc": "reading", "unit": " rows", "leave": False, "disable": None}
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool, tqdm(**bar) as progress:
         while chunk := list(islice(rows, _CHUNK)):
-            for row, found in zip(chunk, pool.map(_duration, chunk), strict=True):
+            for row, duration in zip(chunk, pool.map(_duration, chunk), strict=True):
                 progress.update()
-                if not isinstance(found, str):
-                    yield row if found is None else {**row, "duration": found}
+                if not isinstance(duration, str):
+                    yield row if duration is None else {**row, "duration": duration}
                 elif unreadable is None:
-                    raise AudioError(found)
+                    raise AudioError(duration)
                 else:
-                    unreadable.append(found)
+                    unreadable.append(duration)
                     yield {}
 
 
@@ -217,24 +217,24 @@ def _duration(row: dict[str, Any]) -> float | str | None:
         return str(error)
 
 
-_READ = ("id", "recording_id", "start", "duration", "channel", "text", "alignment")  # of a supervision
+_READ = ("id", "recording_id", "start", "duration", "channel", "text", "alignment")  # keys of a supervision
 
 
 def is_lhotse(row: dict[str, Any]) -> bool:
-    """Whether a JSON object is a cut, a recording or a supervision of lhotse."""
+    """Whether a JSON object is a cut, recording or supervision of lhotse."""
     return bool({"supervisions", "sources", "recording_id"} & row.keys()) and "audio_filepath" not in row
 
 
 def read_cut(cut: dict[str, Any], folder: Path, place: str) -> Iterator[dict[str, Any]]:
-    """A manifest row for each supervision of a cut; relative audio paths start at `folder`, or the current one.
+    """A manifest row for each supervision of a cut; relative audio paths start at the current folder or `folder`.
 
-    Raises ManifestError, beginning with `place`, for supervisions or recordings alone, and for cuts that are more than
-    a window of one channel, or of all channels, of a file: mixed, padded, or transformed.
+    Raises ManifestError, beginning with `place`, for supervisions or recordings alone, and for cuts that are anything
+    but a window of one channel, or of all channels, of a file: mixed, padded, or transformed.
     """
     if "supervisions" not in cut:
         raise ManifestError(
-            f"{place}: one half of a lhotse corpus: join both with 'lhotse cut simple -r RECORDINGS -s SUPERVISIONS "
-            "cuts.jsonl.gz' and convert that"
+            f"{place}: one half of a lhotse corpus: join both halves with 'lhotse cut simple -r RECORDINGS "
+            "-s SUPERVISIONS cuts.jsonl.gz' and convert the result"
         )
     recording = cut.get("recording") or {}
     sources = recording.get("sources") or []
@@ -249,10 +249,10 @@ def read_cut(cut: dict[str, Any], folder: Path, place: str) -> Iterator[dict[str
     audio = str(path.absolute() if path.exists() else folder / path)
     channels = set(sources[0].get("channels") or [0])
     for supervision in cut["supervisions"]:
-        written = supervision.get("channel", 0)
-        chosen = set(written) if isinstance(written, list) else {written}
+        channel = supervision.get("channel", 0)
+        chosen = set(channel) if isinstance(channel, list) else {channel}
         if chosen != channels and not (len(chosen) == 1 and chosen < channels):
-            raise ManifestError(f"{place}: channels {sorted(chosen)} of {sorted(channels)}: name one, or all")
+            raise ManifestError(f"{place}: channels {sorted(chosen)} of {sorted(channels)}: give one, or all")
         row: dict[str, Any] = {key: value for key, value in supervision.items() if key not in _READ and value}
         row |= {"id": str(supervision["id"]), "audio_filepath": audio, "text": supervision.get("text") or ""}
         if chosen != channels:
@@ -267,18 +267,18 @@ _EXTENSIONS = (".flac", ".wav", ".ogg", ".opus", ".mp3")
 
 
 def is_librispeech(folder: Path) -> bool:
-    """Whether there are transcripts of this layout in `folder` or up to four levels below."""
+    """Whether there are transcripts of LibriSpeech's layout in `folder` or up to four levels below."""
     return any(next(folder.glob(f"{'*/' * depth}*.trans.txt"), None) for depth in range(5))
 
 
 def read_librispeech(folder: Path) -> Iterator[dict[str, Any]]:
     """Manifest rows of everything below `folder`, which may be the whole corpus, a split, a speaker or a chapter.
 
-    Linked folders are followed. Speaker and split are read from ids and folder names. Raises ManifestError with file
+    Links to folders are followed. Speaker and split are taken from ids and folder names. Raises ManifestError with file
     and line for a transcript without audio, and for audio without a transcript.
     """
     problems: list[str] = []
-    found = 0
+    count = 0
     for below, names in walk(folder, problems):
         if problems:
             raise ManifestError(problems[0])
@@ -289,10 +289,10 @@ def read_librispeech(folder: Path) -> Iterator[dict[str, Any]]:
             raise ManifestError(
                 f"{next(iter(audio.values()))}: {len(transcripts) or 'no'} *.trans.txt beside it: {_REMEDY}"
             )
-        found += len(transcripts)
+        count += len(transcripts)
         for transcript in transcripts:
             yield from _chapter(transcript, chapter, audio)
-    if not found:
+    if not count:
         raise ManifestError(f"{folder}: no *.trans.txt below: not a LibriSpeech folder")
 
 

@@ -1,4 +1,4 @@
-"""Kaldi data directories (wav.scp, text, utt2spk, segments and the like): read and written."""
+"""Reading and writing Kaldi data directories (wav.scp, text, utt2spk, segments and the like)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from asr.types import AudioError, ManifestError
 def read_kaldi(folder: Path, notes: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """Manifest rows of a Kaldi directory, in the order of its utterances.
 
-    Relative audio paths are taken from the current folder, as Kaldi does, or else from the directory itself. A channel
-    is that of the segments, of reco2file_and_channel (unless the recording has one only), or of the command in wav.scp.
-    `utt2lang` and `spk2gender` become `lang` and `gender`; files that are not used are named in `notes`. Raises
-    ManifestError with file and line: commands in wav.scp that do more than unpack a file, audio without text or text
-    without audio, unknown recordings or channels, columns that mean nothing here.
+    Relative audio paths start at the current folder, as in Kaldi, or else at the directory itself. The channel is taken
+    from the segments, from reco2file_and_channel (unless the recording has only one), or from the command in wav.scp.
+    `utt2lang` and `spk2gender` become `lang` and `gender`; unused files are listed in `notes`. Raises ManifestError
+    with file and line for commands in wav.scp that do more than unpack a file, audio without text or text without
+    audio, unknown recordings or channels, and extra columns.
     """
     _channel_count.cache_clear()  # the files may have changed
     audio = _recordings(folder)
@@ -44,11 +44,11 @@ def read_kaldi(folder: Path, notes: list[str] | None = None) -> Iterator[dict[st
         notes += [f"{folder}: not used: {', '.join(unused)}"] if unused else []
         paths = {str(row["audio_filepath"]) for row in windows.values() if "offset" in row and "channel" not in row}
         if mixed := sorted(path for path in paths if _channel_count(path) > 1):
-            notes.append(f"{listed}: no channel is named for recordings of several ({mixed[0]}): they will be mixed")
+            notes.append(f"{listed}: no channel given for recordings with several ({mixed[0]}): they will be mixed")
     for name, window in windows.items():
         speaker = speakers.get(name, name)
         row = {"id": name, **window, "text": texts[name][1]}
-        if speaker != name:  # Kaldi's habit for unknown speakers is the name of the utterance
+        if speaker != name:  # Kaldi names an unknown speaker after the utterance
             row["speaker"] = speaker
         if name in languages:
             row["lang"] = languages[name]
@@ -63,11 +63,12 @@ _REMEDY = "add it, or remove the other (utils/fix_data_dir.sh)"
 
 
 def write_kaldi(folder: Path, manifest: Sequence[Utterance]) -> list[str]:
-    """Write a Kaldi directory with absolute audio paths, sorted as Kaldi wants it (LC_ALL=C).
+    """Write a Kaldi directory with absolute audio paths, sorted as Kaldi requires (LC_ALL=C).
 
-    Has segments if any utterance is a window of a recording. A single channel becomes a recording of its own, made
-    by a sox command, and a line in reco2file_and_channel. Returns the keys that Kaldi has no file for, which are lost
-    (split, and all others but lang and gender). Raises ManifestError for ids with spaces, which Kaldi cannot express.
+    It has segments if any utterance is a window of a recording. A single channel becomes a recording of its own,
+    extracted by a sox command, and a line in reco2file_and_channel. Returns the keys that are lost because Kaldi has no
+    file for them (split, and all others but lang and gender). Raises ManifestError for ids with spaces, which Kaldi
+    cannot express.
     """
     segmented = any(utterance.segment for utterance in manifest)
     files: dict[str, dict[str, str]] = {"text": {}, "utt2spk": {}, **({"segments": {}} if segmented else {})}
@@ -79,7 +80,7 @@ def write_kaldi(folder: Path, manifest: Sequence[Utterance]) -> list[str]:
         name, speaker = utterance.id, utterance.speaker or utterance.id
         for kind, value in (("id", name), ("speaker", speaker)):
             if any(c.isspace() for c in value):
-                raise ManifestError(f"utterance '{name}': a Kaldi {kind} cannot hold spaces ('{value}'): rename it")
+                raise ManifestError(f"utterance '{name}': a Kaldi {kind} cannot have spaces ('{value}'): rename it")
         files["text"][name] = utterance.text
         files["utt2spk"][name] = speaker
         lost |= {*utterance.extra, *(["split"] if utterance.split else [])}
@@ -107,12 +108,12 @@ def write_kaldi(folder: Path, manifest: Sequence[Utterance]) -> list[str]:
         lines = (f"{key} {table[key]}".rstrip() + "\n" for key in sorted(table, key=str.encode))
         write_text(folder / file, "".join(lines))
     for file in {*_OPTIONAL} - files.keys():
-        (folder / file).unlink(missing_ok=True)  # left by an earlier conversion, it would not match
+        (folder / file).unlink(missing_ok=True)  # a file left by an earlier conversion would not match
     return sorted(lost - {"lang", "gender"})
 
 
 def _recording_name(path: str, channel: int | None, taken: dict[str, str]) -> str:
-    """The file name without extension, and the channel; if that is taken, the whole path."""
+    """The file name without extension, plus the channel; if that is taken, the whole path."""
     ending = "" if channel is None else f"-{_letter(channel)}"
     name = "_".join(Path(path).stem.split()) + ending
     return name if name not in taken else "_".join(path.lstrip("/").replace("/", "_").split()) + ending
@@ -134,11 +135,11 @@ def _table(path: Path, *, may_be_empty: bool = False) -> dict[str, tuple[int, st
 
 
 def _values(path: Path, keys: Collection[str] = ()) -> dict[str, str]:
-    """A table of two columns, {} if there is none; with `keys`, it must have lines for these and no others."""
+    """A table of two columns, {} if there is none; with `keys`, it must have a line for each of these and no others."""
     table = _table(path) if path.exists() else {}
     for key, (line, value) in table.items():
         if len(value.split()) > 1:
-            raise ManifestError(f"{path}:{line}: a third column, '{value.split()[1]}', has no meaning here: remove it")
+            raise ManifestError(f"{path}:{line}: unexpected third column '{value.split()[1]}': remove it")
         if keys and key not in keys:
             raise ManifestError(f"{path}:{line}: '{key}' is in none of the other files: {_REMEDY}")
     if table and (missing := next((key for key in keys if key not in table), None)):
@@ -147,13 +148,14 @@ def _values(path: Path, keys: Collection[str] = ()) -> dict[str, str]:
 
 
 def _recordings(folder: Path) -> dict[str, dict[str, Any]]:
-    """name -> audio_filepath and, where a command extracts one, channel."""
+    """name -> audio_filepath, and channel if a command extracts one."""
     rows: dict[str, dict[str, Any]] = {}
-    for name, (line, written) in _table(folder / "wav.scp").items():
-        written, channel = parse_entry(written, f"{folder / 'wav.scp'}:{line}")
-        path = Path(written)
-        found = str(path.absolute() if path.exists() else folder.absolute() / path)
-        rows[name] = {"audio_filepath": found} if channel is None else {"audio_filepath": found, "channel": channel}
+    for name, (line, entry) in _table(folder / "wav.scp").items():
+        file, channel = parse_entry(entry, f"{folder / 'wav.scp'}:{line}")
+        path = Path(file)
+        rows[name] = {"audio_filepath": str(path.absolute() if path.exists() else folder.absolute() / path)}
+        if channel is not None:
+            rows[name]["channel"] = channel
     return rows
 
 
@@ -168,7 +170,7 @@ def _add_channels(listed: Path, rows: dict[str, dict[str, Any]]) -> None:
         row = rows[name]
         if "channel" not in row and _channel_count(row["audio_filepath"]) != 1:
             if letter.isdecimal():  # ambiguous: from 0 as in segments, or from 1 as in NIST's files
-                raise ManifestError(f"{listed}:{line}: which channel is '{letter}'? Write a letter, A for the first")
+                raise ManifestError(f"{listed}:{line}: channel '{letter}' is ambiguous: write a letter, A is the first")
             row["channel"] = _channel(letter, row["audio_filepath"], f"{listed}:{line}")
 
 
@@ -176,23 +178,23 @@ def _letter(channel: int) -> str:
     return chr(ord("A") + channel) if channel < 26 else str(channel)
 
 
-def _channel(written: str, path: str, place: str) -> int:
-    """The channel, from 0, that a letter (A is the first) or a number from 0 means."""
-    if len(written) == 1 and "A" <= written.upper() <= "Z":
-        channel = ord(written.upper()) - ord("A")
-    elif written.isdecimal() and written.isascii():
-        channel = int(written)
+def _channel(name: str, path: str, place: str) -> int:
+    """The channel, from 0, that a letter (A is the first) or a number from 0 stands for."""
+    if len(name) == 1 and "A" <= name.upper() <= "Z":
+        channel = ord(name.upper()) - ord("A")
+    elif name.isdecimal() and name.isascii():
+        channel = int(name)
     else:
-        raise ManifestError(f"{place}: the channel '{written}' is neither a letter nor a number from 0")
+        raise ManifestError(f"{place}: the channel '{name}' is neither a letter nor a number from 0")
     channels = _channel_count(path)
     if channel >= channels > 0:
-        raise ManifestError(f"{place}: there is no channel '{written}': {path} has {channels} (0 or A is the first)")
+        raise ManifestError(f"{place}: there is no channel '{name}': {path} has {channels} (0 or A is the first)")
     return channel
 
 
 @cache
 def _channel_count(path: str) -> int:
-    """The number of channels of a file, 0 if it cannot be read: that is an error once the audio is needed."""
+    """The number of channels of a file, 0 if it cannot be read, which is an error only when the audio is needed."""
     from asr.audio.read import channel_count
 
     try:
@@ -226,9 +228,9 @@ def _windows(path: Path, audio: dict[str, dict[str, Any]], extracted: set[str]) 
         yield name, row
 
 
-# Commands in wav.scp that only unpack a file, and their options that leave the samples as they are. With other options
-# (trim, speed, ...) the audio is not that of the file, and reading the file instead would be wrong without a word.
-_COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {  # program: its options: the values that they take
+# Commands in wav.scp that only unpack a file, with the options that do not change the samples. Other options (trim,
+# speed, ...) change the audio, and reading the file itself would be silently wrong.
+_COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {  # program -> option -> values that it accepts
     "cat": {},
     "flac": dict.fromkeys(("--stdout", "--decode", "--silent", "--totally-silent", "-c", "-d", "-s"), ()),
     "sph2pipe": {"-p": (), "-f": ("wav", "rif"), "-c": ("1", "2")},
@@ -239,32 +241,30 @@ _COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {  # program: its options: th
 }
 
 
-def parse_entry(written: str, place: str) -> tuple[str, int | None]:
+def parse_entry(entry: str, place: str) -> tuple[str, int | None]:
     """(path, channel from 0, or None) of an entry such as `x.wav`, `flac -cds x.flac |`, `sph2pipe -c 2 x.sph |`.
 
-    Raises ManifestError, beginning with `place`, for commands that do anything else and for places in archives.
+    Raises ManifestError, beginning with `place`, for any other command and for positions in archives.
     """
-    if written.endswith("|"):
-        unpacked = _command(written[:-1])
+    if entry.endswith("|"):
+        unpacked = _command(entry[:-1])
         if unpacked is None:
-            raise ManifestError(
-                f"{place}: '{_cut(written)}' is a command: write its output to a file and name that here"
-            )
+            raise ManifestError(f"{place}: '{_cut(entry)}' is a command: write its output to a file and name that here")
         return unpacked
-    archive, _, position = written.rpartition(":")
-    if archive and position.isdigit() and not Path(written).exists():
-        raise ManifestError(f"{place}: '{_cut(written)}' lies inside a Kaldi archive: copy it to a file (wav-copy)")
-    return written, None
+    archive, _, position = entry.rpartition(":")
+    if archive and position.isdigit() and not Path(entry).exists():
+        raise ManifestError(f"{place}: '{_cut(entry)}' is inside a Kaldi archive: copy it to a file (wav-copy)")
+    return entry, None
 
 
-def _command(written: str) -> tuple[str, int | None] | None:
-    """The file that is read and the channel; None for a command that is not understood in full."""
+def _command(command: str) -> tuple[str, int | None] | None:
+    """The file that a command reads, and the channel; None unless every word of it is understood."""
     try:
-        program, *words = shlex.split(written)
-    except ValueError:  # an open quote, or nothing at all
+        program, *words = shlex.split(command)
+    except ValueError:  # an open quote, or an empty command
         return None
     program = Path(program).name
-    if any(c in written for c in "|;&<>$`*?") or program not in _COMMANDS:
+    if any(c in command for c in "|;&<>$`*?") or program not in _COMMANDS:
         return None
     if program == "flac":  # -cds is -c -d -s
         words = [

@@ -1,4 +1,4 @@
-"""The labels of manifests, for classifiers: rows have a `label`, and need no text."""
+"""The labels of manifests for classifiers: rows have a `label` and need no text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asr.types import ManifestError, TextError
 
 
 def label_of(utterance: Utterance) -> str:
-    """The label of a row, "" if it has none; a whole number is a name, too."""
+    """The label of a row, "" if it has none; integers are accepted as labels too."""
     label = utterance.extra.get("label", "")
     if isinstance(label, int) and not isinstance(label, bool):
         label = str(label)
@@ -20,7 +20,7 @@ def label_of(utterance: Utterance) -> str:
 
 
 def label_set(manifest: Manifest) -> LabelSet:
-    """The classes of a training set, by name. Raises ManifestError for a row without a label, or a single class."""
+    """The classes of a training set, sorted. Raises ManifestError for a row without a label and for a single class."""
     counts: Counter[str] = Counter()
     for i, utterance in enumerate(manifest):
         counts[_checked(label_of(utterance), manifest, i)] += 1
@@ -34,7 +34,7 @@ def label_set(manifest: Manifest) -> LabelSet:
 
 
 def label_numbers(manifest: Manifest, labels: LabelSet) -> np.ndarray:
-    """The class of each row, (rows,) int64. Raises ManifestError for a row without a label, or of another class."""
+    """The class of each row, (rows,) int64. Raises ManifestError for a row without a label or of an unknown class."""
     numbers = np.empty(len(manifest), dtype=np.int64)
     for i, utterance in enumerate(manifest):
         try:
@@ -49,7 +49,7 @@ def label_numbers(manifest: Manifest, labels: LabelSet) -> np.ndarray:
 def _checked(label: str, manifest: Manifest, i: int) -> str:
     if not label:
         utterance = manifest[i]
-        held = ", ".join(["audio_filepath", *(["text"] if utterance.text else []), *utterance.extra])
-        found = "'label' is no name" if "label" in utterance.extra else f"the row has no 'label' (it has: {held})"
-        raise ManifestError(f"{manifest.where(i)}: {found}: a classifier needs one in every row")
+        keys = ", ".join(["audio_filepath", *(["text"] if utterance.text else []), *utterance.extra])
+        problem = "'label' is not a name" if "label" in utterance.extra else f"the row has no 'label' (it has: {keys})"
+        raise ManifestError(f"{manifest.where(i)}: {problem}: a classifier needs one in every row")
     return label

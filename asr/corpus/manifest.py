@@ -1,4 +1,4 @@
-"""Manifests: JSON lines with NeMo's keys, indexed so compactly that a million rows take 30 megabytes."""
+"""Manifests: JSON lines with NeMo's keys, indexed compactly, so that a million rows take 30 megabytes."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _LEVELS_UP = 2  # how far "../" may climb before an absolute path is safer
 
 @dataclass(frozen=True)
 class Utterance:
-    """One row. `audio_filepath` can be opened as it stands; `duration` and `offset` are seconds.
+    """One row. `audio_filepath` can be opened as it is; `duration` and `offset` are in seconds.
 
-    `segment` is true where the row has an offset: the utterance is then the window [offset, offset + duration) of a
-    longer recording, otherwise the whole file, whatever length its manifest gives. `window` says what to read.
+    `segment` is true if the row has an offset: the utterance is then the window [offset, offset + duration) of a longer
+    recording, otherwise the whole file, even if the manifest's duration differs. `window` says what to read.
     """
 
     id: str
@@ -48,8 +48,8 @@ class Utterance:
         return (self.offset, self.duration) if self.segment or self.offset else (0.0, None)
 
 
-# What a manifest keeps of each row. `naming`: 0 for an id of the row's own or its file name, 1 for its path, n above 1
-# for its path with "~n". `duration`: seconds, those of the row or, where it has none, of its audio.
+# What a manifest keeps of each row. `naming`: 0 for the row's own id or its file name, 1 for its path, n above 1 for
+# its path with "~n". `duration`: in seconds, of the row or, if it has none, of its audio.
 _INDEX = np.dtype(
     [("position", "<i8"), ("line", "<i4"), ("source", "<u2"), ("naming", "<i4"), ("duration", "<f8")], align=False
 )
@@ -59,13 +59,13 @@ _PACKED = struct.Struct("<qiHid")  # the same layout
 class Manifest(Sequence[Utterance]):
     """A validated, read-only list of utterances.
 
-    Rows stay in the file as JSON and are parsed one at a time when asked for; in memory are only their positions and
-    durations (NumPy arrays, 30 bytes a row), so that forked workers share and spawned workers copy next to nothing. A
-    file that changes while in use is noticed and an error.
+    Rows stay in the file as JSON and are parsed one at a time on access. Only their positions and durations are in
+    memory (NumPy arrays, 30 bytes a row), so that forked workers share them and spawned workers copy next to nothing.
+    A file that changes while in use is detected and raises ManifestError.
 
-    `durations` is float32 seconds, one per row; `sha256` is the hash of the content, unpacked: for a plain file, what
-    `sha256sum` prints. A row without `id` is called by its file name, offset and channel; where that is not unique, by
-    its path; where that repeats, with ~2, ~3 in file order.
+    `durations` is float32 seconds, one per row. `sha256` is the hash of the uncompressed content: for a plain file,
+    what `sha256sum` prints. A row without `id` is named by its file name, offset and channel; if that is not unique, by
+    its path; if that is not unique either, with ~2, ~3 appended in file order.
     """
 
     def __init__(self, sources: Sequence[Source], index: np.ndarray, sha256: str) -> None:
@@ -83,22 +83,20 @@ class Manifest(Sequence[Utterance]):
         bad_rows: list[ManifestError] | None = None,
         content: bytes | None = None,
     ) -> Manifest:
-        """Read and validate one manifest, or several as one: files, gzip among them, pipes, `-` for stdin.
+        """Read and validate one manifest, or several as one: plain or gzipped files, pipes, `-` for stdin.
 
-        A byte order mark, any line ends and blank lines are accepted. Where a row lacks `duration`, it is read from the
+        A byte order mark, any line ends and blank lines are accepted. If a row lacks `duration`, it is read from the
         header of the audio file. Raises ManifestError with file, line and remedy for anything malformed, and for an id
-        that two rows share. With `require_text` false a row may lack `text`, which is then "". With a list for
-        `bad_rows` malformed rows are left out and their errors appended to it, unless no row is good. With `content`,
-        what was read from the pipe `paths`, nothing is opened.
+        shared by two rows. With `require_text` false a row may lack `text`, which is then "". With a list for
+        `bad_rows`, malformed rows are left out and their errors appended to it, unless no row is good. `content` is
+        what was already read from the pipe `paths`; nothing is opened then.
         """
         names = [paths] if isinstance(paths, str | Path) else list(paths)
         if not names:
             raise ManifestError("no manifest given")
         for name in names:
             if Path(name).is_dir():
-                raise ManifestError(
-                    f"{name}: a folder, not a manifest: make one with 'asr data convert {name} NEW.jsonl'"
-                )
+                raise ManifestError(f"{name}: a folder, not a manifest: run 'asr data convert {name} NEW.jsonl'")
         manifest = cls._index_rows([Source(str(name), content) for name in names], require_text, bad_rows)
         if not len(manifest):
             raise ManifestError(f"{manifest.path}: the manifest has no rows")
@@ -112,7 +110,7 @@ class Manifest(Sequence[Utterance]):
 
     @property
     def path(self) -> str:
-        """The file it was read from (several: joined by ", ")."""
+        """The file it was read from; several are joined by ", "."""
         return ", ".join(self.paths)
 
     @property
@@ -122,7 +120,7 @@ class Manifest(Sequence[Utterance]):
 
     @property
     def files(self) -> np.ndarray:
-        """For each utterance the number, in `paths`, of the file that it stands in."""
+        """For each utterance, the index in `paths` of its file, (utterances,) int64."""
         return self._index["source"].astype(np.int64)
 
     def __len__(self) -> int:
@@ -153,25 +151,25 @@ class Manifest(Sequence[Utterance]):
         return (self[i] for i in range(len(self)))
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Manifest:
-        """The utterances at these positions (or where a mask is true), in this order, over the same file."""
+        """The utterances at these positions (or where a mask is true), in this order."""
         chosen = np.asarray(indices)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
         digest = hashlib.sha256(self.sha256.encode() + chosen.tobytes()).hexdigest()
         return Manifest(self._sources, self._index[chosen], digest)
 
     def another(self, index: int, draw: random.Random) -> int:
-        """The position of another utterance, drawn at random: of another speaker, unless there is hardly one.
+        """The position of another utterance drawn at random, of another speaker if 20 draws find one.
 
-        Raises IndexError where there is no other.
+        Raises IndexError if there is no other utterance.
         """
         if len(self) < 2:
-            raise IndexError("the only utterance of a manifest has no other")
+            raise IndexError("a manifest of one utterance has no other")
         speaker = self[index].speaker
         for _ in range(20):
-            found = (index + 1 + draw.randrange(len(self) - 1)) % len(self)
-            if not speaker or self[found].speaker != speaker:
+            other = (index + 1 + draw.randrange(len(self) - 1)) % len(self)
+            if not speaker or self[other].speaker != speaker:
                 break
-        return found
+        return other
 
     def where(self, index: int) -> str:
         """ "file:line" of an utterance, for messages."""
@@ -195,8 +193,8 @@ class Manifest(Sequence[Utterance]):
                         path = _resolve(fields["audio_filepath"], source.folder)
                         fields["duration"] = audio_seconds(path, fields.get("offset", 0.0))
                 except (ManifestError, AudioError) as error:
-                    unread = "the row has no 'duration' and it cannot be read from the audio: "
-                    prefix = unread if isinstance(error, AudioError) else ""
+                    no_duration = "the row has no 'duration' and it cannot be read from the audio: "
+                    prefix = no_duration if isinstance(error, AudioError) else ""
                     bad.append(ManifestError(f"{source.path}:{line}: {prefix}{error}"))
                     if bad_rows is None:
                         raise bad[0] from error
@@ -217,9 +215,9 @@ class Manifest(Sequence[Utterance]):
         return manifest.select([i for i in range(len(manifest)) if i not in clashes]) if clashes else manifest
 
     def _make_ids_unique(self, id_hashes: np.ndarray, unnamed: np.ndarray) -> dict[int, ManifestError]:
-        """Give longer ids to rows without their own where short ones repeat; return what is wrong with other rows.
+        """Lengthen the derived ids that repeat; return errors for rows whose own ids repeat.
 
-        Hashes stand for the ids, since a million Python strings would cost more than everything else here.
+        Ids are compared by hash, since a million Python strings would cost more than everything else here.
         """
         naming = self._index["naming"]
         repeated = repeats(id_hashes)
@@ -245,7 +243,7 @@ class Manifest(Sequence[Utterance]):
 
 
 def _id(fields: dict[str, Any], naming: int = 0) -> str:
-    """The id of a row: its own, or one made of its file name or path (see `_INDEX`)."""
+    """The id of a row: its own, or one derived from its file name or path (see `_INDEX`)."""
     if "id" in fields:
         return fields["id"]
     return (path_id(fields) if naming else default_id(fields)) + (f"~{naming}" if naming > 1 else "")
@@ -254,8 +252,8 @@ def _id(fields: dict[str, Any], naming: int = 0) -> str:
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     """Write a JSONL manifest, atomically: a reader sees the old file or the complete new one.
 
-    Audio paths are written relative to the manifest's folder if the file lies below it or below one of the two folders
-    above it, so that a corpus can be moved as a whole; otherwise absolute.
+    Audio paths are written relative to the manifest's folder if the audio is below it or below one of its two closest
+    parents, so that a corpus can be moved as a whole, and otherwise as absolute paths.
     """
     target = Path(path)
     written = PathWriter(target.parent)
@@ -266,7 +264,7 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
 
 
 class PathWriter:
-    """Converts audio paths to how a manifest in `folder` should write them; each parent is looked up once."""
+    """Converts audio paths to the form for a manifest in `folder`; each parent is resolved only once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = Path(full_path(str(folder)))
@@ -281,17 +279,17 @@ class PathWriter:
     def _relative(self, parent: Path) -> Path:
         if parent.is_relative_to(self._folder):
             return parent.relative_to(self._folder)
-        here = self._folder.resolve()  # "../" climbs from where a folder really is, not from the link that led there
+        here = self._folder.resolve()  # "../" leads up from the real folder, not from a link to it
         try:
             relative = Path(os.path.relpath(parent.resolve(), here))
         except ValueError:  # another drive, on Windows
             return parent
         climbs = relative.parts.count(os.pardir)
-        return relative if climbs <= _LEVELS_UP and climbs < len(here.parts) - 1 else parent  # never by way of the root
+        return relative if climbs <= _LEVELS_UP and climbs < len(here.parts) - 1 else parent  # never up to the root
 
 
 def full_path(path: str) -> str:
-    """`path` from the root, without "..", which must not be cut out blindly where a folder is a link."""
+    """`path` from the root and without "..", which must not simply be cut out if a folder is a link."""
     absolute = Path(path).absolute()
     return str(absolute.parent.resolve() / absolute.name if ".." in absolute.parts else absolute)
 
@@ -317,16 +315,16 @@ def manifest_row(utterance: Utterance, audio_filepath: str) -> dict[str, Any]:
 def _resolve(audio_filepath: str, folder: str) -> str:
     if audio_filepath.startswith("~"):
         audio_filepath = os.path.expanduser(audio_filepath)  # noqa: PTH111
-    return os.path.join(folder, audio_filepath)  # noqa: PTH118 (called for every row; leaves absolute paths alone)
+    return os.path.join(folder, audio_filepath)  # noqa: PTH118 (called for every row; keeps absolute paths)
 
 
 def audio_seconds(path: str, offset: float) -> float:
-    """The seconds of an audio file from `offset` to its end, by its header. Raises AudioError."""
+    """The seconds of an audio file from `offset` (seconds) to its end, from its header. Raises AudioError."""
     from asr.audio.read import probe
 
     length = probe(path).duration
     if length <= offset:
-        raise AudioError(f"{path}: the offset {offset:g} s lies beyond its end ({length:g} s)")
+        raise AudioError(f"{path}: the offset {offset:g} s is after its end ({length:g} s)")
     return round(length - offset, 6) if offset else length
 
 

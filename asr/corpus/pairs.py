@@ -1,4 +1,4 @@
-"""A folder of recordings with a text file beside each (`x.wav` and `x.txt`) as manifest rows."""
+"""Reading a folder of recordings with a text file beside each (`x.wav` and `x.txt`) as manifest rows."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from asr.types import ManifestError
 
 AUDIO = frozenset((".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".webm", ".aac", ".sph", ".aiff", ".aif"))
 TEXT = (".txt", ".lab")
-_NAMED = 5  # unreadable folders and broken links that are named one by one
-# Folders that are sets, not speakers, and what we call those sets.
+_NAMED = 5  # unreadable folders and broken links that are reported one by one
+# Names of folders that are sets, not speakers, and our names for those sets.
 SETS = {
     "train": "train", "training": "train",
     "dev": "dev", "valid": "dev", "validation": "dev", "val": "dev", "eval": "dev",
@@ -26,11 +26,11 @@ def is_pairs(folder: Path) -> bool:
 
 
 def read_pairs(folder: Path, notes: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """A row for each recording with a text, whose lines are joined.
+    """A row for each recording with a text, the lines of which are joined.
 
-    The folder below `folder` that a recording is in is the speaker, unless it is called like a set (train, dev, valid,
-    test), which is then the split; `train/anna/x.wav` has both. Recordings without a text, texts without a
-    recording and empty texts are counted in `notes`. Raises ManifestError for a text that is not UTF-8.
+    The path of a recording's folder below `folder` is the speaker, except that a first folder named like a set (train,
+    dev, valid, test) is the split; `train/anna/x.wav` has both. Recordings without a text, texts without a recording,
+    and empty texts are counted in `notes`. Raises ManifestError for a text that is not UTF-8.
     """
     problems: list[str] = []
     alone = silent = unheard = 0
@@ -48,8 +48,8 @@ def read_pairs(folder: Path, notes: list[str] | None = None) -> Iterator[dict[st
                 yield {"audio_filepath": str(audio.absolute()), "text": text} | {k: v for k, v in where.items() if v}
     if notes is not None:
         notes += problems[:_NAMED]
-        found = {"recordings without a text": alone, "texts without a recording": unheard, "empty texts": silent}
-        notes += [f"{folder}: left out: {count} {what}" for what, count in found.items() if count]
+        counts = {"recordings without a text": alone, "texts without a recording": unheard, "empty texts": silent}
+        notes += [f"{folder}: left out: {count} {what}" for what, count in counts.items() if count]
 
 
 def _pairs(folder: Path, names: list[str]) -> Iterator[tuple[Path, Path]]:

@@ -1,4 +1,4 @@
-"""Rows of manifests: the bytes they are read from, one at a time, and what a valid row holds."""
+"""Rows of manifests: reading their bytes one at a time, and validating them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ REQUIRED = "audio_filepath"
 
 
 class Source:
-    """The bytes of one manifest: those of a plain file, or what a pipe, gzip or a program gave, held in memory.
+    """The bytes of one manifest: a plain file on disk, or in memory what came from a pipe, gzip or a program.
 
-    Forked workers share the open file and spawned ones open their own. Rows are read by position and not
-    from a memory map: what a map has touched counts as the process's own memory, 290 MB for a million rows, and a file
-    that is cut off while it is mapped kills the process.
+    Forked workers share the open file, and spawned ones open their own. Rows are read by position and not from a memory
+    map, because touched pages of a map count as the process's own memory, 290 MB for a million rows, and truncating a
+    mapped file kills the process.
 
-    `folder` is where relative audio paths start; `digest` the SHA-256 of the content once all rows have been read.
+    `folder` is where relative audio paths start; `digest` is the SHA-256 of the content once all rows have been read.
     """
 
     def __init__(self, path: str, content: bytes | None = None) -> None:
@@ -77,7 +77,7 @@ class Source:
             raise ManifestError(f"{self.path}: the manifest was changed while in use: start again")
         if hasattr(os, "pread"):
             return os.pread(self._file.fileno(), length, start)
-        with Path(self.path).open("rb") as file:  # Windows; a handle of its own, as threads would share the position
+        with Path(self.path).open("rb") as file:  # Windows: threads would share the position of one handle
             file.seek(start)
             return file.read(length)
 
@@ -91,12 +91,12 @@ def _stamp(file: io.FileIO) -> tuple[int, int]:
 
 
 def _only_carriage_returns(content: bytes) -> bool:
-    """Whether lines end in a lone CR, as on old Macs."""
+    """Whether lines end in a lone CR, as on classic Mac OS."""
     return b"\r" in content and b"\n" not in content
 
 
 def base_folder(path: str | Path) -> str:
-    """Where the relative audio paths of a manifest or table start: its folder; for a pipe or stdin, the current one."""
+    """Where relative audio paths in a manifest or table start: its folder or, for a pipe or stdin, the current one."""
     try:
         piped = str(path) == "-" or stat.S_ISFIFO(Path(path).stat().st_mode)
     except OSError:
@@ -105,9 +105,9 @@ def base_folder(path: str | Path) -> str:
 
 
 def parse_row(line: bytes, *, require_text: bool) -> dict[str, Any]:
-    """The fields of one row as arguments of Utterance; `id` and `duration` are absent where the row has none.
+    """The fields of one row as arguments of Utterance; `id` and `duration` are absent if the row has none.
 
-    Raises ManifestError without file and line, which the caller knows.
+    Raises ManifestError, without file and line, which the caller knows.
     """
     try:
         text = line.decode("utf-8")
@@ -128,14 +128,14 @@ def parse_row(line: bytes, *, require_text: bool) -> dict[str, Any]:
             fields[key] = value if type(value) is str and value.isascii() else _string(value, key)
     for key in (REQUIRED, "text") if require_text else (REQUIRED,):
         if key not in fields:
-            held = ", ".join(map(str, row)) or "nothing"
+            keys = ", ".join(map(str, row)) or "nothing"
             remedy = _LHOTSE if {"supervisions", "recording_id", "sources"} & row.keys() else "add it"
-            raise ManifestError(f"the row has no '{key}' (it has: {held}): {remedy}")
+            raise ManifestError(f"the row has no '{key}' (it has: {keys}): {remedy}")
     fields.setdefault("text", "")
     if not fields[REQUIRED].strip():
         raise ManifestError(f"'{REQUIRED}' is empty: name the audio file")
     if "id" in fields and (not fields["id"].strip() or not fields["id"].isprintable()):
-        raise ManifestError(f"'id' is {_shown(fields['id'])}: give a printable name, or leave the key out to get one")
+        raise ManifestError(f"'id' is {_shown(fields['id'])}: give a printable name, or leave the key out")
     for key in ("duration", "offset"):
         value = row.get(key)
         if value is not None:
@@ -151,18 +151,18 @@ def parse_row(line: bytes, *, require_text: bool) -> dict[str, Any]:
 
 _STRINGS = (REQUIRED, "text", "id", "speaker", "split")
 _ONE_PER_LINE = "a manifest has one whole JSON object per line"
-_ARRAY = f"this is a JSON array, and {_ONE_PER_LINE}: run 'asr data convert FILE NEW.jsonl'"
+_ARRAY = f"this is a JSON array, but {_ONE_PER_LINE}: run 'asr data convert FILE NEW.jsonl'"
 _LHOTSE = "it is from lhotse: 'asr data convert cuts.jsonl NEW.jsonl' reads cuts"
 _KNOWN = frozenset((*_STRINGS, "duration", "offset", "channel"))
 
 
 def default_id(fields: dict[str, Any]) -> str:
-    """The id of a row that has none: file name without extension, @offset, #channel."""
+    """The id of a row without one: file name without extension, @offset, #channel."""
     return _id_from(PurePath(fields[REQUIRED]).stem, fields)
 
 
 def path_id(fields: dict[str, Any]) -> str:
-    """The longer id for where file names repeat: the path as the manifest writes it, without extension."""
+    """The longer id for when file names repeat: the path as the manifest writes it, without extension."""
     path = PurePath(fields[REQUIRED])
     return _id_from(str(path.parent / path.stem), fields)
 
@@ -183,7 +183,7 @@ def _string(value: Any, key: str) -> str:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ManifestError(
-            f"'{key}' holds half a surrogate pair (character {error.start}): write it as UTF-8"
+            f"'{key}' has half a surrogate pair (character {error.start}): write it as UTF-8"
         ) from error
     return value
 
@@ -210,7 +210,7 @@ _DURATION_FIX = ": leave it out to have it read from the file"
 def _byte_order_mark(first_line: bytes, path: str) -> int:
     """The length of a UTF-8 byte order mark; raises ManifestError for UTF-16 and UTF-32."""
     if first_line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in first_line:
-        raise ManifestError(f"{path}:1: not UTF-8 (UTF-16, or not text at all): save the file as UTF-8")
+        raise ManifestError(f"{path}:1: not UTF-8 (UTF-16, or not text): save the file as UTF-8")
     return 3 if first_line.startswith(b"\xef\xbb\xbf") else 0
 
 

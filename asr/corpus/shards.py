@@ -1,7 +1,7 @@
-"""Writes a corpus as tar files of some hundred megabytes, WebDataset's layout: KEY.flac, KEY.json, one after another.
+"""Writing a corpus as tar files of several hundred megabytes in WebDataset's layout: KEY.flac, KEY.json, and so on.
 
-`index.jsonl` beside them is an ordinary manifest whose paths name members (see asr.audio.members). Two runs write the
-same bytes; one that was killed goes on with the first shard that is not whole.
+`index.jsonl` beside them is an ordinary manifest with paths that point into the tar files (see asr.audio.members). Two
+runs write the same bytes; a run that was killed continues with the first incomplete shard.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from asr.files import Stamp, replacing, write_text
 from asr.types import AsrError, AudioError, UsageError
 
 INDEX = "index.jsonl"
-_COPIED = {"FLAC": "flac", "OGG": "ogg", "MP3": "mp3"}  # whole files of these formats are stored as they are
+_COPIED = {"FLAC": "flac", "OGG": "ogg", "MP3": "mp3"}  # whole files in these formats are stored as they are
 _COMPRESSED = (".flac", ".mp3", ".ogg", ".oga", ".opus")
-_FLAC_SHARE, _SPEECH_BYTES = 0.55, 32000  # of the size of a WAV file; of a second at 16 kHz
-_MOST_CHANNELS = 8  # of a FLAC file
-_CHUNK = 4096  # files whose sizes are asked for at once
+_FLAC_SHARE, _SPEECH_BYTES = 0.55, 32000  # size of FLAC relative to WAV; bytes of a second of WAV at 16 kHz
+_MOST_CHANNELS = 8  # that FLAC allows
+_CHUNK = 4096  # files whose sizes are requested at once
 
 
 @dataclass(frozen=True)
 class Shards:
-    """What was written: the manifest, the tar files, the utterances in them, and what could not be read."""
+    """What was written: the manifest and the tar files; and messages about audio left out and doubtful audio."""
 
     index: Path
     tars: list[Path]
@@ -64,7 +64,7 @@ class _Task:
         return self.folder / f"shard-{number:06d}.tar"
 
     def report(self, number: int) -> dict[str, Any] | None:
-        """What `_write` found, if that shard is whole."""
+        """The report of `_write` on a shard, None unless the shard is complete."""
         stored = Stamp(self._report(number)).read()
         whole = stored and self.tar(number).exists() and self.tar(number).stat().st_size == stored["bytes"]
         return stored if whole else None
@@ -91,17 +91,17 @@ def write_shards(
 ) -> Shards:
     """Write `manifest` to `folder` as shards of about `size` bytes and at most `most` utterances (0: no bound).
 
-    Whole FLAC, Ogg and MP3 files are copied; other audio, and windows of recordings, become FLAC without loss, at
-    their own rate and of the channel that the row names, in 24 bits where 16 do not hold them. The utterances are
-    shuffled, always in the same way, as batches are drawn from neighbors (with `shuffle` false they stay in order).
-    Audio that cannot be read is left out. `advance` is told how many utterances are done. Raises UsageError where the
-    folder holds other shards, OutputError where it cannot be written.
+    Whole FLAC, Ogg and MP3 files are copied. Other audio, and windows of recordings, become lossless FLAC at their own
+    rate, of the row's channel, in 24 bits if 16 are not enough. The utterances are shuffled, always in the same way,
+    because batches are drawn from neighbors (with `shuffle` false they stay in order). Audio that cannot be read is
+    left out. `advance` is called with the number of utterances done since its last call. Raises UsageError if the
+    folder has other shards, OutputError if it cannot be written.
     """
     settings = {"version": 1, "manifest": manifest.sha256, "size": size, "utterances": most, "shuffle": shuffle}
     stamp = Stamp(folder / "shards.json")
     stored = stamp.read()
     if stored.get("inputs", settings) != settings or (not stored and any(folder.glob("shard-*.tar"))):
-        raise UsageError(f"{folder} holds shards of other data or of other settings: choose another folder")
+        raise UsageError(f"{folder} has shards of other data or with other settings: choose another folder")
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(manifest)) if shuffle else np.arange(len(manifest))
     ends = stored["result"]["ends"] if stored else list(_ends(manifest.select(order), size, most))
     task = _Task(manifest, order, ends, folder)
@@ -119,7 +119,7 @@ def write_shards(
 
 
 def _ends(ordered: Manifest, size: int, most: int) -> Iterator[int]:
-    """Where each shard ends, by an estimate of what its members will take."""
+    """Where each shard ends, by the estimated size of its members."""
     count, taken = 0, 0.0
     with ThreadPoolExecutor(16) as pool:  # remote disks answer slowly
         for start in range(0, len(ordered), _CHUNK):
@@ -143,7 +143,8 @@ def _estimated_bytes(utterance: Utterance) -> float:
 
 
 def _write_index(task: _Task) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {"left_out": [], "notes": []}
+    """Write the manifest from the reports on all shards, and return their messages."""
+    messages: dict[str, list[str]] = {"left_out": [], "notes": []}
     with (
         replacing(task.folder / INDEX) as partial,
         partial.open("w", encoding="utf-8", newline="\n") as file,
@@ -153,21 +154,22 @@ def _write_index(task: _Task) -> dict[str, list[str]]:
             if report is None:
                 raise AsrError(f"{task.tar(number)}: it was removed or changed meanwhile: run the command again")
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in report["rows"])
-            for kind, lines in found.items():
+            for kind, lines in messages.items():
                 lines += report[kind]
-    return found
+    return messages
 
 
-_task: _Task  # of a process that writes shards
-_done: Any  # the number of utterances that all processes have written
-_stop: Any  # set where the command was interrupted
+# Globals of a process that writes shards.
+_task: _Task
+_done: Any  # number of utterances that all processes have written
+_stop: Any  # event set when the command is interrupted
 
 
 def _begin(task: _Task, done: Any, stop: Any) -> None:
     global _task, _done, _stop
     _task, _done, _stop = task, done, stop
     if multiprocessing.parent_process() is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends the others
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process stops the others
 
 
 def _write_all(task: _Task, jobs: int, advance: Callable[[int], object]) -> None:
@@ -199,7 +201,7 @@ def _write_all(task: _Task, jobs: int, advance: Callable[[int], object]) -> None
 
 
 def _write(number: int, advance: Callable[[int], object] = lambda n: None) -> None:
-    """Write one shard; it appears once it is whole, and after it the report that says so."""
+    """Write one shard, which appears when complete, followed by its report."""
     report: dict[str, Any] = {"rows": [], "left_out": [], "notes": []}
     path = _task.tar(number)
     with (
@@ -230,7 +232,7 @@ def _write(number: int, advance: Callable[[int], object] = lambda n: None) -> No
 
 
 def _key(name: str) -> str:
-    """The utterance's id where it can be a file name up to the first dot, else one made of it."""
+    """The id of an utterance if it can be a file name without extension, else one derived from it."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:60]
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
@@ -242,7 +244,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _stored(utterance: Utterance) -> tuple[bytes, str, Utterance, tuple[str, ...]]:
-    """The bytes of the member, the end of its name, the utterance as it is then, and doubts about its audio."""
+    """The bytes of the member, its extension, the utterance to write in the manifest, and warnings about its audio."""
     path = utterance.audio_filepath
     offset, duration = utterance.window
     suffix = _COPIED.get(probe(path).format) if duration is None else None
@@ -263,6 +265,6 @@ def _stored(utterance: Utterance) -> tuple[bytes, str, Utterance, tuple[str, ...
 
 
 def holds_shards(manifest: Manifest) -> bool:
-    """Whether the training set lies in shards, judged by the first utterance of each of its files."""
+    """Whether the manifest is stored in shards, judged by the first utterance of each of its files."""
     firsts = np.unique(manifest.files, return_index=True)[1]
     return all(file_of(path := manifest[int(i)].audio_filepath) != path for i in firsts)

@@ -18,8 +18,8 @@ _BAR = 40
 
 @dataclass(frozen=True)
 class Stats:
-    """`seconds` is all audio, `percentiles` maps a percentage to the duration in seconds that it does not exceed,
-    `histogram` is (from, to, utterances) in seconds; the rates are per second of audio, silences included."""
+    """Totals of a manifest. `seconds` is all audio, `percentiles` maps percentages to durations in seconds, `histogram`
+    is (from, to, utterances) in seconds; rates are per second of audio, including silence."""
 
     utterances: int
     seconds: float
@@ -37,7 +37,7 @@ class Stats:
 
 
 def statistics(manifest: Iterable[Utterance], normalizer: str = "none") -> Stats:
-    """Totals of `manifest`, of its texts under the named normalizer; `characters` are ordered by frequency."""
+    """Totals of `manifest`, with texts under the given normalizer; `characters` are ordered by frequency."""
     normalize = normalizer_named(normalizer)
     words, characters, speakers = Counter[str](), Counter[str](), Counter[str]()
     lengths, empty = array("d"), 0
@@ -69,7 +69,7 @@ def statistics(manifest: Iterable[Utterance], normalizer: str = "none") -> Stats
 
 
 def render(stats: Stats) -> str:
-    """The totals as text, for a terminal."""
+    """The totals as text for a terminal."""
     levels = "  ".join(f"{name} {stats.percentiles[p]:.2f}" for p, name in PERCENTILES.items())
     without_speaker = f" ({stats.without_speaker:,} utterances without)" * bool(stats.without_speaker)
     lines = [
@@ -90,7 +90,7 @@ def render(stats: Stats) -> str:
 
 
 def _histogram(durations: np.ndarray, bins: int = 10) -> tuple[tuple[float, float, int], ...]:
-    """Equal bins of a round width (1, 2 or 5 times a power of ten) over all durations."""
+    """Equal bins of a round width (1, 2 or 5 times a power of ten) that cover all durations."""
     if not len(durations):
         return ()
     longest = max(float(durations.max()), 1e-3)

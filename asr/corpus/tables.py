@@ -1,4 +1,4 @@
-"""CSV and TSV files with named columns, among them Common Voice's: read as manifest rows, and written."""
+"""Reading CSV and TSV files with named columns (Common Voice's among them) as manifest rows, and writing them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asr.corpus.rows import base_folder
 from asr.files import opened, replacing
 from asr.types import ManifestError, UsageError
 
-# key of a manifest: what other tools call the column, the likeliest first; in the order of the fields of `Columns`
+# key of a manifest -> other tools' names of the column, the likeliest first; in the order of the fields of `Columns`
 _NAMES: dict[str, tuple[str, ...]] = {
     "audio_filepath": (
         *("audio_filepath", "wav_filename", "audio_path", "audio_file", "path", "wav", "audio", "file", "filename"),
@@ -34,7 +34,7 @@ REQUIRED_COLUMNS = ("audio", "text")
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns that hold audio, text, id and speaker; "" to find them by their usual names."""
+    """Names of the columns with audio, text, id and speaker; "" to find a column by its usual names."""
 
     audio: str = ""
     text: str = ""
@@ -42,23 +42,23 @@ class Columns:
     speaker: str = ""
 
     def keys(self, columns: Sequence[str], place: str, required: Collection[str] = REQUIRED_COLUMNS) -> dict[str, str]:
-        """column -> its key in a manifest; `original_NAME` where another column takes the key NAME.
+        """column -> its key in a manifest, which is `original_NAME` if another column takes the key NAME.
 
-        Raises UsageError for a column that was asked for and is not there, ManifestError for a required one.
+        Raises UsageError if a chosen column is missing, ManifestError if a required one is not found.
         """
         keys: dict[str, str] = {}
         lowered = {column.lower(): column for column in reversed(columns)}
         for field, (key, usual) in zip(fields(self), _NAMES.items(), strict=True):
-            asked = getattr(self, field.name)
-            if asked and asked not in columns:
-                raise UsageError(f"{place}: no column '{asked}'{nearest(asked, columns)}")
-            column = asked or next((lowered[name] for name in usual if name in lowered), "")
+            chosen = getattr(self, field.name)
+            if chosen and chosen not in columns:
+                raise UsageError(f"{place}: no column '{chosen}'{nearest(chosen, columns)}")
+            column = chosen or next((lowered[name] for name in usual if name in lowered), "")
             if column:
                 keys[column] = key
             elif field.name in required:
                 raise ManifestError(
-                    f"{place}: no column for the {field.name} (found: {', '.join(columns)}): name it with "
-                    f"--{field.name}-column, the first line must name the columns"
+                    f"{place}: no column for the {field.name} (found: {', '.join(columns)}): the first line must name "
+                    f"the columns; choose one with --{field.name}-column"
                 )
         for column in columns:
             if column not in keys:
@@ -81,9 +81,9 @@ def table_rows(
 ) -> Iterator[dict[str, Any]]:
     """Manifest rows of `text`, a CSV or TSV table with a header; unrecognized columns are kept as they are.
 
-    The separator is found in the header. Fields of tab-separated files are taken literally, except that one in quotes
-    with all quotes inside doubled is unquoted. With `clips` (Common Voice) audio lies in `clips/` beside the file. An
-    empty row stands for the header and each skipped line, so that row numbers are line numbers. Raises ManifestError,
+    The separator is detected in the header. Fields of tab-separated files are taken literally, except that a field in
+    quotes with all inner quotes doubled is unquoted. With `clips` (Common Voice) audio is in `clips/` beside the file.
+    The header and each skipped line give an empty row, so that row numbers are line numbers. Raises ManifestError,
     UsageError.
     """
     separator = max("\t,;|", key=text.partition("\n")[0].count)
@@ -101,7 +101,8 @@ def table_rows(
         for line, record in records:
             if len(record) != len(header):
                 raise ManifestError(
-                    f"{path}:{line}: {len(record)} fields, the header has {len(header)}: quote those with a separator"
+                    f"{path}:{line}: {len(record)} fields, but the header has {len(header)}: quote fields that contain "
+                    "the separator"
                 )
             yield from ({} for _ in range(line - previous - 1))
             previous = line
@@ -113,7 +114,7 @@ def table_rows(
 def _row(cells: dict[str, str], folder: Path, defaults: dict[str, str]) -> dict[str, Any]:
     row: dict[str, Any] = {key: value for key, value in cells.items() if value or key == "text"}
     for key in _NUMBERS:
-        with suppress(ValueError):  # the manifest refuses what is no number, naming its key
+        with suppress(ValueError):  # the manifest rejects what is not a number, with its key
             if key in row:
                 row[key] = int(row[key]) if key == "channel" else float(row[key])
     if "audio_filepath" in row:
@@ -122,12 +123,12 @@ def _row(cells: dict[str, str], folder: Path, defaults: dict[str, str]) -> dict[
 
 
 def unused_times(keys: Iterable[str], place: str) -> list[str]:
-    """A note if columns look like the times of a window but do not have the names that a manifest uses."""
+    """A note if columns look like the times of a window but lack the names that a manifest uses."""
     if "offset" in keys:
         return []
     times = [key for key in keys if key.lower().replace("_time", "") in ("start", "end", "begin", "onset", "stop")]
-    named = f"{place}: {', '.join(times)}: not used: say 'offset' and 'duration' (seconds) for windows of a recording"
-    return [named] if times else []
+    note = f"{place}: {', '.join(times)}: not used: windows of a recording need 'offset' and 'duration' (seconds)"
+    return [note] if times else []
 
 
 def is_common_voice(path: Path) -> bool:
@@ -139,7 +140,7 @@ def is_common_voice(path: Path) -> bool:
 
 
 def write_table(path: Path, manifest: Sequence[Utterance], separator: str) -> None:
-    """Write CSV (",") or TSV ("\\t") with a header, atomically; audio paths as in a manifest, nested values as JSON."""
+    """Write CSV (",") or TSV ("\\t") with a header, atomically; audio paths are as in manifests, nested values JSON."""
     header = list(dict.fromkeys(key for utterance in manifest for key in manifest_row(utterance, "")))
     relative = PathWriter(path.parent)
     rows = (manifest_row(utterance, relative(utterance.audio_filepath)) for utterance in manifest)
@@ -156,7 +157,7 @@ def _text(value: Any) -> str:
 
 
 def _literal(text: str) -> str:
-    """A field of a tab-separated file: without tabs and line ends; quoted if reading would remove its quotes."""
+    """A field of a tab-separated file: without tabs and line ends, and quoted if reading would remove its quotes."""
     text = " ".join(text.splitlines()).replace("\t", " ")
     return '"' + text.replace('"', '""') + '"' if text != _unquoted(text) else text
 
@@ -169,7 +170,7 @@ def _unquoted(text: str) -> str:
 
 
 def _records(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of each line that has any."""
+    """(line number, fields) of each non-empty line."""
     if separator == "\t":
         for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():

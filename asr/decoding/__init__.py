@@ -1,4 +1,4 @@
-"""From emissions to words. What needs compiled code is imported when it is asked for."""
+"""From emissions to words. Names that need compiled code are imported on first use."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""Forced alignment: the best path of a known text through the emissions (exact CTC Viterbi), and word times from it."""
+"""Forced alignment: the best path of a known text through the emissions (exact CTC Viterbi), and times from it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from asr.decoding.interface import check_emissions
 from asr.lm.compiling import kernel
 from asr.types import AsrError
 
-BEAM = 200.0  # nats below the best state of a frame: what the first, quick pass keeps
-LONGEST_EXTENSION = 0.12  # seconds that a word reaches beyond its own frames where no other word is near
+BEAM = 200.0  # nats: the first, quick pass keeps states that are at most this much below the best of their frame
+LONGEST_EXTENSION = 0.12  # seconds by which a word may be extended beyond its own frames
 _NEVER = -np.inf
 
 
 class AlignmentError(AsrError):
-    """A text cannot be aligned to a recording. The message says why, without the recording's name."""
+    """A text cannot be aligned to a recording. The message says why, without the name of the recording."""
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """The best path: token `i` fills frames `starts[i]` to `ends[i]` (exclusive), blanks lie between.
+    """The best path: token `i` has frames `starts[i]` to `ends[i]` (exclusive); frames between tokens are blank.
 
     `posteriors[i]` is the token's highest posterior in its frames, `score` the natural log-probability of the path.
     """
@@ -39,19 +39,19 @@ class Alignment:
 
 
 def needed_frames(tokens: Sequence[int]) -> int:
-    """The fewest frames that CTC can spell `tokens` in: one each, and a blank between equal neighbors."""
+    """The fewest frames in which CTC can emit `tokens`: one for each, and a blank between equal neighbors."""
     return len(tokens) + sum(a == b for a, b in pairwise(tokens))
 
 
 def forced_align(log_probs: Any, tokens: Sequence[int], beam: float = BEAM) -> Alignment:
     """The most probable CTC path of (time, vocab) natural log-probabilities that collapses to `tokens` (no blanks).
 
-    Exact (Graves et al. 2006, the maximum in place of the sum): a state is left out only where a bound proves that the
-    best path avoids it. A first pass keeps what is within `beam` nats of the best state of each frame and finds a path;
-    where the bound does not prove that path to be the best, a second pass keeps every state that could still beat it.
+    Exact (Graves et al. 2006, with the maximum instead of the sum): a state is pruned only if a bound proves that the
+    best path avoids it. A first pass keeps the states within `beam` nats of the best one of each frame and finds a
+    path. Unless the bound proves that this path is the best, a second pass keeps every state that could still beat it.
     Time is at worst O(time * tokens), usually far less; memory O(sqrt(time) * tokens). Raises AlignmentError for no
     tokens, for labels outside the vocabulary and for a text too long for the frames; EmissionError for arrays that are
-    no emissions.
+    not emissions.
     """
     array = check_emissions(log_probs)
     labels = np.asarray(tokens, dtype=np.int64)
@@ -69,17 +69,17 @@ def forced_align(log_probs: Any, tokens: Sequence[int], beam: float = BEAM) -> A
 
 
 def _best_path(array: np.ndarray, labels: np.ndarray, rest: np.ndarray, beam: float) -> tuple[np.ndarray, float]:
-    """State of every frame (2 i + 1: token i; even: blank), and the path's log-probability."""
+    """The state of each frame on the best path (2 i + 1: token i; even: blank), and the path's log-probability."""
     block = max(32, math.isqrt(len(array)))
     lost, score, saved = _forward(array, labels, rest, beam, _NEVER, block)
-    if lost > score:  # something left out could have led to a better path: keep all that can beat this score
+    if lost > score:  # a pruned path might have been better: keep all states that can beat this score
         slack = 1e-9 * max(1.0, abs(score)) if score > _NEVER else 0.0
         _, score, saved = _forward(array, labels, rest, np.inf, score - slack, block)
     return _backward(array, labels, block, *saved), score
 
 
 def _best_rest(array: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(time + 1,) bound: from frame t on, no path of these labels and blanks scores more than rest[t]."""
+    """An upper bound, (time + 1,): from frame t on, no path of these labels and blanks scores more than rest[t]."""
     best = np.maximum(array[:, labels].max(axis=1), array[:, 0]).astype(np.float64)
     return np.concatenate((np.cumsum(best[::-1])[::-1], [0.0]))
 
@@ -90,7 +90,7 @@ def _step(
 ) -> None:
     """One frame: from the scores `before` of states low..high (low at index 0) to `after` of states to..end.
 
-    CTC allows to stay, to go on by one state, and to skip the blank between two different tokens.
+    CTC allows staying, advancing by one state, and skipping the blank between two different tokens.
     """
     for state in range(to, end + 1):
         best = -np.inf
@@ -109,11 +109,11 @@ def _step(
 
 @kernel
 def _forward(array: np.ndarray, labels: np.ndarray, rest: np.ndarray, beam: float, floor: float, block: int) -> Any:
-    """Returns the most that any path left out could have scored, the score of the best path, and the saved rows.
+    """Returns a bound on the score of all pruned paths, the score of the best path found, and the saved rows.
 
-    In each frame a range of states is kept. A state at its edge is left out where it is `beam` below the best one, or
-    where even the best rest would not bring it up to `floor`. To save memory only every `block`-th row is stored, and
-    the range of every frame: `_backward` computes the rows between again.
+    Each frame keeps a range of states. A state at an edge of the range is pruned if it is more than `beam` below the
+    best one, or if even the best rest of a path could not raise it to `floor`. To save memory, only every `block`-th
+    row is stored, plus the range of every frame: `_backward` computes the rows in between again.
     """
     frames, count = array.shape[0], labels.shape[0]
     states = 2 * count + 1
@@ -133,7 +133,7 @@ def _forward(array: np.ndarray, labels: np.ndarray, rest: np.ndarray, beam: floa
         best = -np.inf
         for s in range(end - to + 1):
             best = max(best, after[s])
-        # what cannot reach the last token in the frames left is impossible, and needs no bound
+        # States that cannot reach the last token in the remaining frames are impossible: no path is lost with them.
         first = max(to, states - 2 - 2 * (frames - 1 - t))
         last = end
         limit = max(best - beam, floor - rest[t + 1])
@@ -143,7 +143,7 @@ def _forward(array: np.ndarray, labels: np.ndarray, rest: np.ndarray, beam: floa
         while last > first and after[last - to] < limit:
             lost = max(lost, after[last - to] + rest[t + 1])
             last -= 1
-        if first > last:  # the beam kept only states that cannot arrive in time
+        if first > last:  # the beam kept only states that cannot reach the end in time
             return np.inf, -np.inf, (lows, highs, offsets, store)
         lows[t], highs[t] = first, last
         width = last - first + 1
@@ -152,7 +152,7 @@ def _forward(array: np.ndarray, labels: np.ndarray, rest: np.ndarray, beam: floa
         low, high = first, last
         if t % block == 0:
             at = offsets[t // block]
-            if at + width > store.shape[0]:  # room for twice as much, so that growing costs little in all
+            if at + width > store.shape[0]:  # double the room, so that growing takes little time in total
                 grown = np.empty(2 * (at + width), np.float64)
                 grown[:at] = store[:at]
                 store = grown
@@ -167,15 +167,10 @@ def _forward(array: np.ndarray, labels: np.ndarray, rest: np.ndarray, beam: floa
 
 @kernel
 def _backward(
-    array: np.ndarray,
-    labels: np.ndarray,
-    block: int,
-    lows: np.ndarray,
-    highs: np.ndarray,
-    offsets: np.ndarray,
+    array: np.ndarray, labels: np.ndarray, block: int, lows: np.ndarray, highs: np.ndarray, offsets: np.ndarray,
     store: np.ndarray,
-) -> np.ndarray:
-    """The state of the best path in every frame, found block by block from the last frame back."""
+) -> np.ndarray:  # fmt: skip
+    """The state of the best path in every frame, found block by block, from the last frame to the first."""
     frames, states = array.shape[0], 2 * labels.shape[0] + 1
     path = np.empty(frames, np.int64)
     state = -1
@@ -198,7 +193,7 @@ def _backward(
             state = states - 2 if low <= states - 2 else states - 1
             if low <= states - 2 and high == states - 1 and final[states - 1 - low] > final[states - 2 - low]:
                 state = states - 1
-        else:  # the step from this block's last frame to the first of the next
+        else:  # the step from the last frame of this block to the first one of the next
             state = _came_from(labels, rows[begins[-2] :], lows[stop - 1], highs[stop - 1], state)
         path[stop - 1] = state
         for t in range(stop - 2, first - 1, -1):
@@ -210,7 +205,7 @@ def _backward(
 
 @kernel
 def _came_from(labels: np.ndarray, row: np.ndarray, low: int, high: int, state: int) -> int:
-    """The state in the frame before, by that frame's scores; staying wins a tie."""
+    """The state in the previous frame, by the scores of that frame; on ties, staying wins."""
     best, source = -np.inf, state
     if low <= state <= high:
         best = row[state - low]
@@ -224,7 +219,7 @@ def _came_from(labels: np.ndarray, row: np.ndarray, low: int, high: int, state: 
 
 @kernel
 def _spans(array: np.ndarray, labels: np.ndarray, path: np.ndarray) -> Any:
-    """First frame, one past the last, and the highest log-posterior of each token."""
+    """First frame, one past the last frame, and highest log-posterior of each token."""
     count = labels.shape[0]
     starts, ends, peaks = np.full(count, -1, np.int64), np.zeros(count, np.int64), np.full(count, -np.inf)
     for t in range(path.shape[0]):
@@ -240,11 +235,11 @@ def _spans(array: np.ndarray, labels: np.ndarray, path: np.ndarray) -> Any:
 def boundaries(
     first: Sequence[int] | np.ndarray, last: Sequence[int] | np.ndarray, frame_seconds: float, duration: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Begin and end, in seconds, of words or tokens that CTC emits in frames `first` to `last` (exclusive).
+    """Start and end, in seconds, of words or tokens that CTC emits in frames `first` to `last` (exclusive).
 
-    CTC emits a token in a frame or two somewhere inside its sound, and blanks around it. So each is extended beyond its
-    frames, to the middle of the gap to its neighbor, but by at most LONGEST_EXTENSION. Frame `i` is centered on
-    `i * frame_seconds`. Frames must be in order and disjoint; so are the results, within 0 to `duration`.
+    CTC emits a token in a frame or two somewhere inside its sound, with blanks around. Each is therefore extended
+    beyond its frames up to the middle of the gap to its neighbor, but by at most LONGEST_EXTENSION. Frame `i` is
+    centered on `i * frame_seconds`. Frames must be in order and disjoint; so are the results, within 0 to `duration`.
     """
     begins = (np.asarray(first, dtype=np.float64) - 0.5) * frame_seconds
     ends = (np.asarray(last, dtype=np.float64) - 0.5) * frame_seconds

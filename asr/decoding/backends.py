@@ -1,4 +1,4 @@
-"""Beam searches of other packages behind the interface of our decoders: flashlight and pyctcdecode, both extras."""
+"""Beam searches of other packages (flashlight and pyctcdecode, both extras) behind the interface of our decoders."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BLANK, _SPACE = "<blank>", "<space>"
 
 
 class _Backend:
-    """What both have in common: labels, and word times by aligning the text found to the emissions."""
+    """The common part of both backends: labels, and word times by aligning the text to the emissions."""
 
     def __init__(self, labels: Sequence[str], frame_seconds: float) -> None:
         self.alphabet = Alphabet(labels)
@@ -41,11 +41,11 @@ class _Backend:
 
 
 class FlashlightDecoder(_Backend):
-    """Lexicon decoding with a KenLM model, or without a lexicon by labels alone (Kahn et al. 2022, arXiv 2201.12465).
+    """Lexicon decoding with a KenLM model, or decoding without a lexicon (Kahn et al. 2022, arXiv 2201.12465).
 
-    `lm` is the path of an ARPA file or KenLM binary. `alpha` and `beta` mean what they mean in BeamSearch. Without a
-    `lexicon` the words of `lm_words` are it; without both there is none, and no LM. `encode` gives the label ids of a
-    word among SentencePiece pieces: flashlight knows one spelling of each. Runs in C++, through torchaudio.
+    `lm` is the path of an ARPA file or KenLM binary. `alpha` and `beta` are as in BeamSearch. The lexicon defaults to
+    `lm_words`; if there are none either, there can be no LM. `encode` gives the label ids of a word in SentencePiece
+    pieces, since flashlight uses one spelling for each word. Runs in C++, through torchaudio.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class FlashlightDecoder(_Backend):
         self._has_lexicon = bool(words)
         self.unspellable_words: list[str] = []
         if not words and lm is not None:
-            raise UsageError("--decoder flashlight takes a language model only with words: give --lexicon")
+            raise UsageError("--decoder flashlight needs words for a language model: give --lexicon")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "lexicon.txt"
             if words:
@@ -105,11 +105,11 @@ class FlashlightDecoder(_Backend):
         ending = np.full((1, len(self.labels)), -30.0, np.float32)
         ending[0, self.alphabet.separator] = 0.0
         [results] = self._decoder(torch.from_numpy(np.concatenate((array, ending))[None]))
-        found = []
+        hypotheses = []
         for result in results:
             text = " ".join(result.words) if self._has_lexicon else self._text(result.tokens.tolist())
-            found.append(self._hypothesis(array, text, float(result.score), float(result.score), 0.0))
-        return found or [Hypothesis("", 0.0, 0.0)]
+            hypotheses.append(self._hypothesis(array, text, float(result.score), float(result.score), 0.0))
+        return hypotheses or [Hypothesis("", 0.0, 0.0)]
 
     def _text(self, ids: Sequence[int]) -> str:
         return " ".join("".join(self.labels[i] for i in ids).replace(WORD_MARK, " ").split())
@@ -121,7 +121,7 @@ class FlashlightDecoder(_Backend):
         tokens: Sequence[str],
         encode: Callable[[str], Sequence[int]] | None,
     ) -> str:
-        """The lexicon as flashlight reads it: a word, a tab, its tokens. Notes the words that cannot be spelled."""
+        """The lexicon in flashlight's format: a word, a tab, its tokens. Collects `unspellable_words`."""
         if self.alphabet.pieces and encode is None:
             raise UsageError("--decoder flashlight needs the tokenizer to spell words in pieces")
         lines = []
@@ -159,8 +159,8 @@ def _require(module: str, message: str) -> Any:
 class PyctcdecodeDecoder(_Backend):
     """Open-vocabulary search with a KenLM model (github.com/kensho-technologies/pyctcdecode).
 
-    `lm` is the path of an ARPA file or KenLM binary, `lm_words` its words. `hotwords` are single words or phrases with
-    one weight for all. Needs the packages pyctcdecode and, with a language model, kenlm.
+    `lm` is the path of an ARPA file or KenLM binary, `lm_words` its words. `hotwords` are words or phrases, all with
+    the same weight. Needs the packages pyctcdecode and, with a language model, kenlm.
     """
 
     def __init__(
@@ -201,9 +201,9 @@ class PyctcdecodeDecoder(_Backend):
     def decode(self, log_probs: Any) -> list[Hypothesis]:
         """As BeamSearch.decode; scores are those of the best alignment, and `lm_score` includes the hotwords."""
         array = check_emissions(log_probs, len(self.labels))
-        found = []
+        hypotheses = []
         for text, *_, acoustic, score in self._decoder.decode_beams(array, **self._options)[: self.nbest]:
             language = float(score) - float(acoustic)
             language = 0.0 if math.isclose(language, 0.0) else language
-            found.append(self._hypothesis(array, " ".join(text.split()), float(score), float(acoustic), language))
-        return found
+            hypotheses.append(self._hypothesis(array, " ".join(text.split()), float(score), float(acoustic), language))
+        return hypotheses

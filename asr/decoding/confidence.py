@@ -1,4 +1,4 @@
-"""Calibrated word confidences: fitting temperature and offset, and measuring how good they are."""
+"""Calibration of word confidences: fitting temperature and offset, and measuring how good confidences are."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from asr.types import AsrError
 
 BINS = 15  # of equal width, as in Guo et al. 2017
-_LEAST = 1e-6  # distance that confidences keep from 0 and 1
-_PRIOR = 1.0  # pulls toward no change, with the weight of a few words: matters where there are few
+_LEAST = 1e-6  # smallest distance of confidences from 0 and 1
+_PRIOR = 1.0  # pulls toward no change with the weight of a few words, which matters only if words are few
 _SMALLEST_SLOPE = 0.01
 
 
@@ -28,21 +28,21 @@ class Calibration:
     offset: float = 0.0
 
     def __call__(self, confidence: float) -> float:
-        """The calibrated confidence of one in [0, 1]."""
+        """The calibrated value of a confidence in [0, 1]."""
         return 1.0 / (1.0 + math.exp(-(_logit(confidence) / self.temperature + self.offset)))
 
 
 def calibration_from_dict(values: Any) -> Calibration | None:
-    """The calibration of its two fields in a mapping, None for anything that is no calibration."""
+    """The calibration from a mapping of its two fields, None if it is not valid."""
     try:
-        found = Calibration(float(values["temperature"]), float(values["offset"]))
+        calibration = Calibration(float(values["temperature"]), float(values["offset"]))
     except (KeyError, TypeError, ValueError):
         return None
-    return found if found.temperature > 0 and math.isfinite(found.offset) else None
+    return calibration if calibration.temperature > 0 and math.isfinite(calibration.offset) else None
 
 
 def fit_calibration(confidences: Sequence[float], correct: Sequence[bool]) -> Calibration:
-    """The most probable calibration of words with these confidences, `correct` or not. Raises AsrError for no words."""
+    """The most probable calibration, given confidences of words and whether each was right. AsrError for no words."""
     if not len(confidences):
         raise AsrError("no recognized words to calibrate confidences on")
     x = np.array([_logit(c) for c in confidences])
@@ -54,7 +54,7 @@ def fit_calibration(confidences: Sequence[float], correct: Sequence[bool]) -> Ca
         z = inputs @ weights
         return float((np.logaddexp(0.0, z) - y * z).sum() + 0.5 * _PRIOR * np.square(weights - prior).sum())
 
-    for _ in range(100):  # Newton's method; the cost is convex
+    for _ in range(100):  # Newton's method on a convex cost
         p = 1.0 / (1.0 + np.exp(-np.clip(inputs @ at, -500, 500)))
         gradient = inputs.T @ (p - y) + _PRIOR * (at - prior)
         hessian = inputs.T @ (inputs * (p * (1 - p))[:, None]) + _PRIOR * np.eye(2)
@@ -69,7 +69,7 @@ def fit_calibration(confidences: Sequence[float], correct: Sequence[bool]) -> Ca
 
 
 def expected_calibration_error(confidences: Sequence[float], correct: Sequence[bool], bins: int = BINS) -> float:
-    """How far, on average over the words, the mean confidence of a bin lies from its share of correct words."""
+    """The distance between the mean confidence of a bin and its share of correct words, averaged over the words."""
     c, y = np.asarray(confidences, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     if not len(c):
         return 0.0
@@ -79,9 +79,9 @@ def expected_calibration_error(confidences: Sequence[float], correct: Sequence[b
 
 
 def normalized_cross_entropy(confidences: Sequence[float], correct: Sequence[bool]) -> float | None:
-    """NIST's measure: 1 for full confidence that is always right, 0 for giving every word the overall share of correct.
+    """NIST's measure: 1 for full confidences that are always right, 0 for the share of correct words as confidence.
 
-    Below 0 the confidences mislead. None where all words were correct, or none: there is nothing to tell apart.
+    Below 0, confidences are misleading. None if all words are correct, or none is: the measure is undefined.
     """
     c = np.clip(np.asarray(confidences, dtype=np.float64), _LEAST, 1.0 - _LEAST)
     y = np.asarray(correct, dtype=bool)
@@ -89,8 +89,8 @@ def normalized_cross_entropy(confidences: Sequence[float], correct: Sequence[boo
     if share in (0.0, 1.0):
         return None
     most = -len(y) * (share * math.log2(share) + (1 - share) * math.log2(1 - share))
-    found = -float(np.log2(np.where(y, c, 1.0 - c)).sum())
-    return (most - found) / most
+    entropy = -float(np.log2(np.where(y, c, 1.0 - c)).sum())
+    return (most - entropy) / most
 
 
 def _logit(confidence: float) -> float:

@@ -1,4 +1,4 @@
-"""The interface of all decoders: what they take (emissions, checked), what they give, whole or as a stream."""
+"""The interface of all decoders: their input (checked emissions) and output, for whole utterances and streams."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from asr.types import AsrError, Hypothesis
 
-OOV = ("allow", "penalize", "forbid")  # what becomes of words that the language model or lexicon does not have
+OOV = ("allow", "penalize", "forbid")  # how to treat words that are not in the language model or lexicon
 OOV_ALIASES = {"penalise": "penalize"}  # older spellings, still accepted
-TOLERANCE = 0.01  # of log(sum of a row): emissions may have been stored in half precision
+TOLERANCE = 0.01  # of log(sum of a row), since emissions may have been stored in half precision
 
 
 class EmissionError(AsrError, ValueError):
@@ -21,10 +21,10 @@ class EmissionError(AsrError, ValueError):
 def check_emissions(log_probs: Any, width: int | None = None, name: str = "emissions") -> np.ndarray:
     """Return `log_probs` as a contiguous float32 array (time, vocab), or raise EmissionError.
 
-    Natural logarithms, each row summing to 1 as probabilities, column 0 the blank, at least one row. `width`
-    is the number of labels including the blank. Takes numpy arrays and torch tensors on any device.
+    They must be natural logarithms of probabilities that sum to 1 in each row, with the blank in column 0 and at least
+    one row. `width` is the number of labels including the blank. Takes numpy arrays and torch tensors on any device.
     """
-    if hasattr(log_probs, "detach"):  # a torch tensor, without importing torch to find out
+    if hasattr(log_probs, "detach"):  # a torch tensor, detected without importing torch
         log_probs = log_probs.detach().float().cpu().numpy()
     array = np.asarray(log_probs)
     if array.ndim != 2:
@@ -36,7 +36,7 @@ def check_emissions(log_probs: Any, width: int | None = None, name: str = "emiss
         raise EmissionError(f"{name}: no frames to decode, shape {array.shape}")
     if width is not None and array.shape[1] != width:
         raise EmissionError(
-            f"{name}: {array.shape[1]} columns but {width} labels (blank included): from another model?"
+            f"{name}: {array.shape[1]} columns but {width} labels (with the blank): from another model?"
         )
     array = np.ascontiguousarray(array, dtype=np.float32)
     finite = np.isfinite(array).all(axis=1)
@@ -61,8 +61,8 @@ def check_emissions(log_probs: Any, width: int | None = None, name: str = "emiss
 
 @dataclass(frozen=True)
 class Encoded:
-    """What decoders with `reads_states` take: emissions (time, vocab) of CTC, and states (time, width) of the encoder,
-    both float32. `before` and `after` count the frames of silence around a window.
+    """Input of decoders with `reads_states`: CTC emissions (time, vocab) and encoder states (time, width), both
+    float32. `before` and `after` count the frames of silence around a window.
     """
 
     log_probs: np.ndarray
@@ -72,8 +72,8 @@ class Encoded:
 
 
 class Decoder(Protocol):
-    """Emissions to text. One that can decode several utterances at once has `decode_many`, as BeamSearch; one that
-    reads the encoder's states, too, has a true `reads_states` and takes `Encoded` in place of arrays.
+    """Turns emissions into text. A decoder that can decode several utterances at once has `decode_many`, like
+    BeamSearch; one that also reads encoder states has a true `reads_states`, and takes `Encoded` instead of arrays.
     """
 
     def decode(self, log_probs: Any) -> list[Hypothesis]:
@@ -82,14 +82,14 @@ class Decoder(Protocol):
 
 
 class DecodingStream(Protocol):
-    """`feed` any number of times, then `finish`, which gives what decoding all frames at once would give."""
+    """`feed` it any number of times, then `finish`, which gives the same as decoding all frames at once."""
 
     def feed(self, log_probs: Any) -> None:
         """Continue with frames (time, vocab), natural log-probabilities. Raises EmissionError."""
         ...
 
     def stable(self) -> str:
-        """The words so far that will not change, whatever follows."""
+        """The words so far that will not change any more."""
         ...
 
     def finish(self, nbest: int = 1) -> list[Hypothesis]:
@@ -98,12 +98,12 @@ class DecodingStream(Protocol):
 
 
 def reads_states(decoder: Decoder) -> bool:
-    """Whether a decoder takes `Encoded` in place of emissions."""
+    """Whether a decoder takes `Encoded` instead of emissions."""
     return bool(getattr(decoder, "reads_states", False))
 
 
 def begin_stream(decoder: Decoder) -> DecodingStream:
-    """The decoder's own stream where it has one; otherwise one that keeps the frames and decodes them at the end."""
+    """The decoder's own stream if it has one, otherwise one that stores the frames and decodes them at the end."""
     begin = getattr(decoder, "stream", None)
     stream: DecodingStream = _WholeStream(decoder) if begin is None else begin()
     return stream

@@ -1,4 +1,4 @@
-"""From a configuration, whose fields the command line and `asr.load` offer, to a decoder."""
+"""Makes decoders from a configuration, with fields that are options of the command line and of `asr.load`."""
 
 from __future__ import annotations
 
@@ -23,103 +23,63 @@ if TYPE_CHECKING:
     from asr.lm.ngram import NGramLM
     from asr.model.checkpoint import ModelFile
 
-DECODERS = ("greedy", "beam", "flashlight", "pyctcdecode")  # of CTC's emissions
-ATTENTION = ("attention", "joint", "rescore")  # with the attention decoder of a model that has one
-CTC_WEIGHT = 0.3  # of joint decoding and rescoring
+DECODERS = ("greedy", "beam", "flashlight", "pyctcdecode")  # of CTC emissions
+ATTENTION = ("attention", "joint", "rescore")  # for models with an attention decoder
+CTC_WEIGHT = 0.3  # in joint decoding and rescoring
+
+
+def _option(help: str, default: Any = None, **metadata: Any) -> Any:
+    """A field of DecodingConfig that is an option of the command line."""
+    return field(default=default, metadata={"help": help, **metadata})
 
 
 @dataclass(frozen=True)
 class DecodingConfig:
-    """How to decode. None stands for the decoder's default, or what was tuned for the language model.
+    """How to decode. None means the default of the decoder, or what was tuned for the language model.
 
-    `hotwords` is a file of phrases, "w1,w2 w3", or a list of phrases; `lexicon` a file of words, `lm` an ARPA file or
-    a binary of ours. `sentence_pause` is the seconds of silence after which a sentence may end for the language model.
+    `hotwords` is a file of phrases, "w1,w2 w3", or a list of phrases; `lexicon` a file of words; `lm` an ARPA file or
+    our binary. `sentence_pause` is the silence, in seconds, after which a sentence may end for the language model.
 
-    The command line generates its decoding options from these fields. A field whose metadata has "help" is the option
-    `--name-with-dashes`, its default the field's. The other entries: "metavar"; "kind" (int: a whole number above 0,
-    float, or str, which is assumed where it is missing); "choices", the only values allowed; "aliases", a mapping of
-    older spellings, still accepted, to the choices that they stand for.
+    The command line generates its decoding options from these fields. A field with "help" in its metadata is the option
+    `--name-with-dashes`, with the same default. Other entries are "metavar", "kind" (int for a whole number above 0,
+    float, or by default str), "choices", the only values allowed, and "aliases", a mapping of older spellings, still
+    accepted, to choices.
     """
 
-    decoder: str | None = field(
-        default=None,
-        metadata={
-            "help": "default: beam; attention for a model trained without CTC",
-            "choices": (*DECODERS, *ATTENTION),
-        },
+    decoder: str | None = _option(
+        "default: beam; attention for a model trained without CTC", choices=(*DECODERS, *ATTENTION)
     )
-    beam_width: int | None = field(
-        default=None,
-        metadata={
-            "help": "hypotheses kept (default: 50, or as tuned; 20 for attention and joint)",
-            "metavar": "N",
-            "kind": int,
-        },
+    beam_width: int | None = _option(
+        "hypotheses kept (default: 50, or as tuned; 20 for attention and joint)", metavar="N", kind=int
     )
-    ctc_weight: float | None = field(
-        default=None,
-        metadata={
-            "help": "joint, rescore: weight of CTC, 0 to 1; attention has the rest (default: 0.3)",
-            "metavar": "W",
-            "kind": float,
-        },
+    ctc_weight: float | None = _option(
+        "joint, rescore: weight of CTC, 0 to 1; attention has the rest (default: 0.3)", metavar="W", kind=float
     )
-    length_bonus: float | None = field(
-        default=None,
-        metadata={"help": "attention, joint: bonus per token, nats (default: 0)", "metavar": "B", "kind": float},
+    length_bonus: float | None = _option(
+        "attention, joint: bonus per token, nats (default: 0)", metavar="B", kind=float
     )
-    coverage: float | None = field(
-        default=None,
-        metadata={"help": "attention, joint: bonus per frame attended to (default: 0)", "metavar": "C", "kind": float},
+    coverage: float | None = _option("attention, joint: bonus per attended frame (default: 0)", metavar="C", kind=float)
+    lm: str | Path | None = _option(  # noqa: RUF009 (a field)
+        "word n-gram model: ARPA (.gz too) or the binary of `asr lm`", metavar="LM"
     )
-    lm: str | Path | None = field(
-        default=None,
-        metadata={"help": "word n-gram model: ARPA (.gz too) or the binary of `asr lm`", "metavar": "LM"},
+    alpha: float | None = _option("weight of the LM (default: as tuned for it, else 0.5)", metavar="A", kind=float)
+    beta: float | None = _option("bonus per word (default: as tuned, else 1.5)", metavar="B", kind=float)
+    hotwords: str | Sequence[str] | None = _option('phrases to favor: a file, or "w1,w2 w3"', metavar="FILE|WORDS")
+    hotword_weight: float = _option("weight of each hotword, nats (default: 10)", default=10.0, metavar="W", kind=float)
+    lexicon: str | Path | None = _option(  # noqa: RUF009
+        "the only words to recognize, one per line; 'word l e t t e r s' gives one another spelling", metavar="FILE"
     )
-    alpha: float | None = field(
-        default=None,
-        metadata={"help": "weight of the LM (default: as tuned for it, else 0.5)", "metavar": "A", "kind": float},
+    oov: str | None = _option(
+        "words the LM does not know (default: penalize; forbid with --lexicon)", choices=OOV, aliases=OOV_ALIASES
     )
-    beta: float | None = field(
-        default=None,
-        metadata={"help": "bonus per word (default: as tuned, else 1.5)", "metavar": "B", "kind": float},
-    )
-    hotwords: str | Sequence[str] | None = field(
-        default=None, metadata={"help": 'phrases to favor: a file, or "w1,w2 w3"', "metavar": "FILE|WORDS"}
-    )
-    hotword_weight: float = field(
-        default=10.0, metadata={"help": "of each of them, nats (default: 10)", "metavar": "W", "kind": float}
-    )
-    lexicon: str | Path | None = field(
-        default=None,
-        metadata={
-            "help": "the only words that may be recognized, one per line; 'word l e t t e r s' spells one otherwise",
-            "metavar": "FILE",
-        },
-    )
-    oov: str | None = field(
-        default=None,
-        metadata={
-            "help": "words the LM does not know (default: penalize; forbid with --lexicon)",
-            "choices": OOV,
-            "aliases": OOV_ALIASES,
-        },
-    )
-    sentence_pause: float | None = field(
-        default=None,
-        metadata={
-            "help": "silence after which a sentence may end for the LM, seconds (default: 0.3; 0: never)",
-            "metavar": "S",
-            "kind": float,
-        },
+    sentence_pause: float | None = _option(
+        "silence after which a sentence may end for the LM, seconds (default: 0.3; 0: never)", metavar="S", kind=float
     )
     nbest: int = 1
-    jobs: int | None = field(
-        default=None, metadata={"help": "threads that decode (default: by processors)", "metavar": "N", "kind": int}
-    )
+    jobs: int | None = _option("decoding threads (default: by number of CPUs)", metavar="N", kind=int)
 
     def check(self) -> None:
-        """Raise UsageError for options that do not go together, before any work."""
+        """Raise UsageError for options that contradict each other."""
         if self.decoder not in (None, *DECODERS, *ATTENTION):
             raise UsageError(f"decoder '{self.decoder}' is not one of {', '.join((*DECODERS, *ATTENTION))}")
         search, words = ("ctc_weight", "length_bonus", "coverage"), ("hotwords", "lexicon", "oov", "sentence_pause")
@@ -136,9 +96,9 @@ class DecodingConfig:
         for name in useless:
             if getattr(self, name) is not None:
                 flag = "--" + name.replace("_", "-")
-                raise UsageError(f"{flag} has no meaning for --decoder {self.decoder}")
+                raise UsageError(f"{flag} has no effect with --decoder {self.decoder}")
         if self.lm is None and (self.alpha is not None or self.beta is not None):
-            raise UsageError("--alpha and --beta weigh a language model: give --lm")
+            raise UsageError("--alpha and --beta are for a language model: give --lm")
         if self.lm is None and self.sentence_pause is not None:
             raise UsageError("--sentence-pause is for a language model: give --lm")
         if self.sentence_pause is not None and not 0.0 <= self.sentence_pause < math.inf:
@@ -149,16 +109,16 @@ class DecodingConfig:
             raise UsageError(f"--ctc-weight must lie between 0 and 1, found {self.ctc_weight:g}")
 
     def for_model(self, file: ModelFile) -> DecodingConfig:
-        """These options with the decoder that a model has by default, where none is chosen.
+        """These options with the default decoder of a model, if none is chosen.
 
-        Raises UsageError for options that do not go together, and for a decoder that the model cannot be used with.
+        Raises UsageError for options that contradict each other, and for a decoder that does not work with the model.
         """
         default = "beam" if file.has_ctc or file.model.decoder is None else "attention"
         config = replace(self, decoder=self.decoder or default)
         config.check()
         if config.decoder in ATTENTION and file.model.decoder is None:
             raise UsageError(
-                f"--decoder {config.decoder} needs a model with an attention decoder; this one has CTC alone"
+                f"--decoder {config.decoder} needs a model with an attention decoder; this one has only CTC"
             )
         if config.decoder != "attention" and file.model.decoder is not None:
             file.need_ctc(f"--decoder {config.decoder}")
@@ -172,10 +132,10 @@ def make_decoder(
     warn: Callable[[str], None] = lambda message: None,
     model: ModelFile | None = None,
 ) -> Decoder:
-    """The decoder of these options; `warn` is called with a line for words that cannot be spelled, and the like.
+    """The decoder for these options; `warn` is called with one-line warnings, as about words that cannot be spelled.
 
-    With `model`, which attention decoders need, they are also checked against what it was trained for. Raises
-    UsageError, and AsrError for files that cannot be read or do not fit the model.
+    With `model`, which attention decoders need, the options are also checked against what it was trained for. Raises
+    UsageError, and AsrError for files that cannot be read or do not match the model.
     """
     config = replace(config, decoder=config.decoder or "beam") if model is None else config.for_model(model)
     config.check()
@@ -186,7 +146,7 @@ def make_decoder(
     from asr.decoding.beam.alphabet import Alphabet
     from asr.decoding.beam.lexicon import read_words
 
-    # read once: it may be a pipe
+    # Read the lexicon only once, since it may be a pipe.
     lexicon = read_words(config.lexicon, Alphabet(tokenizer.labels)) if config.lexicon else None
     lm = _read_lm(config, tokenizer.labels, lexicon, warn)
     if config.decoder in ATTENTION:
@@ -231,7 +191,7 @@ def _attention(
 
 
 def _lm_weights(config: DecodingConfig, lm: NGramLM | None) -> tuple[float, float]:
-    """alpha and beta as BeamSearch would take them."""
+    """alpha and beta with the defaults of BeamSearch."""
     tuned = lm.tuned if lm else None
     alpha = config.alpha if config.alpha is not None else tuned.alpha if tuned else 0.5
     return alpha, config.beta if config.beta is not None else tuned.beta if tuned else 1.5
@@ -249,7 +209,7 @@ def _beam_search(
     from asr.decoding.beam.search import SENTENCE_PAUSE, BeamSearch
 
     processors = os.cpu_count() or 1
-    default_jobs = 1 if processors <= 2 else min(4, processors // 2)  # the model needs the other processors
+    default_jobs = 1 if processors <= 2 else min(4, processors // 2)  # leaves processors to the model
     hotwords = read_hotwords(config.hotwords, config.hotword_weight) if config.hotwords else {}
     search = BeamSearch(
         tokenizer.labels,
@@ -268,7 +228,7 @@ def _beam_search(
     )
     _warn_of("hotwords", search.unspellable_hotwords, warn)
     if hotwords and len(search.unspellable_hotwords) == len(hotwords):
-        raise AsrError("no hotword can be spelled with the model's alphabet: wrong case?")
+        raise AsrError("none of the hotwords can be spelled with the model's alphabet: wrong case?")
     source = "lexicon" if config.lexicon else "language model"
     _warn_of(f"words of the {source}", search.unspellable_words, warn)
     return search
@@ -282,7 +242,7 @@ def _backend(
     lexicon: SpelledWords | None,
     warn: Callable[[str], None],
 ) -> Decoder:
-    """flashlight or pyctcdecode, with the weights that BeamSearch would take."""
+    """flashlight or pyctcdecode, with the default weights of BeamSearch."""
     from asr.decoding.backends import FlashlightDecoder, PyctcdecodeDecoder
     from asr.decoding.beam.hotwords import read_hotwords
 
@@ -331,9 +291,9 @@ def _read_lm(
 
 @contextmanager
 def _for_kenlm(path: str | Path | None, lm: NGramLM | None) -> Iterator[str | Path | None]:
-    """The language model as a file that KenLM can open: `path`, or an ARPA file made for a binary or a pipe.
+    """The language model as a file that KenLM can open: `path`, or for our binary and for pipes a temporary ARPA file.
 
-    The file made is deleted at the end: KenLM reads all of it when it opens it.
+    The temporary file is deleted on exit, as KenLM reads all of it on opening.
     """
     if path is None or lm is None or (Path(path).is_file() and not lm.binary):
         yield path

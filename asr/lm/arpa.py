@@ -1,4 +1,4 @@
-"""ARPA files, plain or gzip: read in pieces of a few megabytes, with errors that name file and line; and written."""
+"""Reading ARPA files (plain or gzipped) in pieces of megabytes, with errors by file and line; and writing them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from asr.lm.tables import OOV_LOG10, SPECIAL_WORDS, UNK, LMError, NGramTable, NG
 _PIECE = 4 << 20  # bytes
 _ROWS = 100_000  # written at once
 _log = logging.getLogger(__name__)
-_MAGIC = {  # first bytes of files that are often taken for ARPA files
+_MAGIC = {  # first bytes of files that are often mistaken for ARPA files
     b"mmap lm http://kheafield.com/code": "a KenLM binary: give the ARPA file it was built from",
     b"BZh": "compressed with bzip2: unpack it, or compress it with gzip",
     b"\xfd7zXZ\x00": "compressed with xz: unpack it, or compress it with gzip",
@@ -34,25 +34,24 @@ _COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)$")
 def read_arpa(path: str | Path, file: Input) -> tuple[NGramTables, dict[int, int]]:
     """The n-grams of an ARPA file (Doug Paul's format, as SRILM and KenLM write it) opened by `asr.files`.
 
-    With them comes the line at which the n-grams of each order begin. A file without <unk> gets one with log10
-    p = -100, as in KenLM. Raises LMError with file and line; an n-gram that occurs twice is noticed when the
-    automaton is built.
+    Also returns the line at which the n-grams of each order begin. A file without <unk> gets one with log10 p = -100,
+    as in KenLM. Raises LMError with file and line; duplicate n-grams are only detected when the automaton is built.
     """
     reader = _Reader(path, file)
     return reader.read(), reader.first_line
 
 
 class _Reader:
-    """One pass over a file: `data` is the current piece (whole lines), `at` the position in it."""
+    """One pass over a file: `data` is the current piece, made of whole lines, and `at` the position in it."""
 
     def __init__(self, path: str | Path, file: Input) -> None:
         self.path = path
-        self.limit = file.limit  # what the counts in the header may promise
+        self.limit = file.limit  # bytes, which bounds the counts in the header
         self.pieces = _whole_lines(file)
-        self.first_line: dict[int, int] = {}  # of the rows of an order
+        self.first_line: dict[int, int] = {}  # order -> line of its first n-gram
         self.data = np.zeros(0, np.uint8)
         self.at = 0
-        self.lines_before = 0  # in the pieces before this one
+        self.lines_before = 0  # lines in the pieces before this one
         self.words: list[str] = []  # of the 1-grams, in the order of the rows
         self.packed = PackedWords(np.zeros(0, np.uint8), np.zeros(1, np.int64))
         self.word_table = np.zeros(0, np.int32)
@@ -74,7 +73,7 @@ class _Reader:
         return _with_special_words_first(self.words, tables, order)
 
     def _header(self) -> list[int]:
-        """The counts of \\data\\."""
+        """The n-gram counts in the \\data\\ section."""
         if not self._more():
             raise LMError(f"{self.path}: empty, not an ARPA file")
         start = self.data[:64].tobytes()
@@ -83,10 +82,10 @@ class _Reader:
                 raise LMError(f"{self.path}: {kind}")
         if start.startswith(b"\xef\xbb\xbf"):
             self.at = 3
-        seen = 0
+        lines = 0
         while (line := self._line()) != b"\\data\\":
-            seen += 1
-            if line is None or b"\0" in line or seen > 10000:
+            lines += 1
+            if line is None or b"\0" in line or lines > 10000:
                 raise LMError(f"{self.path}: not an ARPA file: it has no line \\data\\")
         counts: list[int] = []
         while (line := self._line()) is not None and (line or not counts):
@@ -101,7 +100,7 @@ class _Reader:
         return counts
 
     def _begin_section(self, k: int) -> None:
-        """Go past the line `\\k-grams:`."""
+        """Read the line `\\k-grams:`."""
         expected = f"\\{k}-grams:"
         line = self._next_line(expected)
         if line != expected.encode():
@@ -113,16 +112,16 @@ class _Reader:
         self.first_line[k] = self._line_number()
 
     def _reserve(self, k: int, count: int) -> NGramTable:
-        """Room for that many k-grams, unless the file cannot hold them."""
+        """An empty table for `count` k-grams, after checking that the file can hold them."""
         if self.limit is not None and count * (2 * k + 2) > self.limit:
-            self._fail(f"the header says {count:,} {k}-grams, more than fit into a file of {self.limit:,} bytes", -1)
-        try:  # nothing limits what a pipe may promise
+            self._fail(f"the header says {count:,} {k}-grams, more than fit in a file of {self.limit:,} bytes", -1)
+        try:  # the header of a pipe may promise anything
             return NGramTable(np.empty((count, k), np.int32), np.empty(count, np.float32), np.zeros(count, np.float32))
         except (MemoryError, ValueError):
-            self._fail(f"the header says {count:,} {k}-grams, more than fit into memory", -1)
+            self._fail(f"the header says {count:,} {k}-grams, more than fit in memory", -1)
 
     def _rows(self, table: NGramTable, highest: bool) -> list[bytes]:
-        """Fill a table; its `words` are rows of the 1-grams. For 1-grams the spelling of each is returned."""
+        """Fill a table, with rows of the 1-grams as its `words`; return the spellings of 1-grams."""
         count, k = table.words.shape
         spans = np.zeros((2, count if k == 1 else 0), np.int64)
         spelled: list[bytes] = []
@@ -158,14 +157,14 @@ class _Reader:
         self._fail(reasons[stop] + ("; is the file cut off?" if last else ""))
 
     def _index(self, spelled: list[bytes]) -> None:
-        """Take these as the words that longer n-grams are made of."""
+        """Index the words of the 1-grams, to look up the words of longer n-grams."""
         joined = b"\n".join(spelled)
         try:
             self.words = joined.decode("utf-8").split("\n")
         except UnicodeDecodeError as error:
             row = joined.count(b"\n", 0, error.start)
             self._fail_at(row, "the word is not UTF-8: convert the file to UTF-8")
-        block = np.frombuffer(b"".join(spelled), np.uint8).copy()  # a writable copy, so that numba sees one type
+        block = np.frombuffer(b"".join(spelled), np.uint8).copy()  # writable, which is another type to numba
         self.packed = PackedWords(block, bounds(list(map(len, spelled))))
         self.word_table = np.full(table_size(len(spelled)), -1, np.int32)
         again = int(arpa_parse.fill_word_table(self.word_table, *self.packed))
@@ -173,10 +172,9 @@ class _Reader:
             self._fail_at(again, f"the word '{self.words[again]}' occurs twice")
 
     def _order(self) -> np.ndarray:
-        """The rows of the 1-grams with <unk>, <s> and </s> in front; a missing <unk> is the row after the last.
+        """The rows of the 1-grams with <unk>, <s> and </s> first; a missing <unk> is the row after the last.
 
-        <UNK>, <S> and </S> are read as <unk>, <s> and </s> where those are missing, as in files that were put in
-        capitals.
+        <UNK>, <S> and </S> are read as <unk>, <s> and </s> if those are missing, as in files converted to upper case.
         """
         special = []
         for word in SPECIAL_WORDS:
@@ -193,7 +191,7 @@ class _Reader:
         return np.concatenate([special, rest]).astype(np.int64)
 
     def _more(self) -> bool:
-        """Whether there is something at the position, after fetching the next piece where the last one is used up."""
+        """Whether there are more bytes; fetches the next piece if this one is used up."""
         while self.at >= len(self.data):
             self.lines_before += int(np.count_nonzero(self.data == 10))
             self.data, self.at = next(self.pieces, np.zeros(0, np.uint8)), 0
@@ -202,7 +200,7 @@ class _Reader:
         return True
 
     def _line(self) -> bytes | None:
-        """The next line without white space at its ends, None at the end of the file."""
+        """The next line, stripped of white space; None at the end of the file."""
         if not self._more():
             return None
         start, step = self.at, 1 << 12
@@ -226,12 +224,12 @@ class _Reader:
         raise LMError(f"{self.path}:{max(1, self._line_number() + offset)}: {reason}")
 
     def _fail_at(self, row: int, reason: str) -> NoReturn:
-        """Raise the error for a row of the 1-grams."""
+        """Raise an error about a row of the 1-grams."""
         raise LMError(f"{self.path}:{self.first_line[1] + row}: {reason}")
 
 
 def _with_special_words_first(words: list[str], tables: list[NGramTable], order: np.ndarray) -> NGramTables:
-    """The tables of a file with ids in place of rows: word `i` is that of row order[i] (see `_Reader._order`)."""
+    """The tables of a file with word ids instead of rows: word `i` is that of row order[i] (see `_Reader._order`)."""
     spelled = [*SPECIAL_WORDS, *(words[row] for row in order[3:].tolist())]
     ids = np.arange(len(order), dtype=np.int32)
     logp, backoff = np.append(tables[0].logp, np.float32(OOV_LOG10)), np.append(tables[0].backoff, np.float32(0))
@@ -244,7 +242,7 @@ def _with_special_words_first(words: list[str], tables: list[NGramTable], order:
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[np.ndarray]:
-    """The file in pieces that end with a newline (one is added to the last line where it is missing)."""
+    """The file in pieces that end with a newline, which is added to the last line if missing."""
     rest = b""
     while piece := file.read(_PIECE):
         end = piece.rfind(b"\n") + 1
@@ -263,10 +261,10 @@ def _shown(text: bytes) -> str:
 
 
 def write_arpa(path: str | Path, model: NGramTables) -> None:
-    """Write a model (gzip for .gz), whole or not at all; numbers read back exactly. Raises LMError."""
+    """Write a model atomically, with gzip for .gz; numbers read back exactly. Raises LMError."""
     with replacing(path, LMError) as partial, partial.open("wb") as raw:
         if Path(path).suffix == ".gz":
-            # without name and time the same model is the same file
+            # without name and time, so that the same model gives the same file
             with gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
                 packed.writelines(_lines(model))
         else:
@@ -289,7 +287,7 @@ def _lines(model: NGramTables) -> Iterator[bytes]:
 
 
 def _shortest(values: np.ndarray) -> list[str]:
-    """The shortest decimals that read back as the same float32; never "-0", which to KenLM means something else."""
+    """The shortest decimals that read back as the same float32; never "-0", which has a special meaning in KenLM."""
     distinct, which = np.unique(values, return_inverse=True)
     shown = [np.format_float_positional(value, trim="-") if value else "0" for value in distinct]
     return [shown[i] for i in which.tolist()]

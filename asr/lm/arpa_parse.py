@@ -9,7 +9,7 @@ from asr.lm.compiling import inlined, kernel
 from asr.lm.tables import NGramTable
 
 # Why parsing stopped: at the end of the bytes, before a line with a backslash, before a blank line, because the table
-# is full, or at something wrong.
+# is full, or at an error.
 END, SECTION, BLANK, FULL, BAD_NUMBER, BAD_BACKOFF, POSITIVE, TOO_FEW, TOO_MANY, UNKNOWN_WORD = range(10)
 
 _POWERS = 10.0 ** np.arange(0, 309)
@@ -30,7 +30,7 @@ def _is_digit(data: np.ndarray, at: int, end: int) -> bool:
 
 @kernel
 def _token(data: np.ndarray, at: int) -> tuple[int, int]:
-    """Start and end of the next token of the line; start == end where there is none."""
+    """Start and end of the next token of the line; start == end if there is none."""
     while _is_space(data[at]):
         at += 1
     start = at
@@ -51,36 +51,36 @@ def _sign(data: np.ndarray, at: int, end: int) -> tuple[int, int]:
 def _number(data: np.ndarray, start: int, end: int) -> tuple[float, bool]:
     """A decimal number, and whether the bytes are one; "-inf" counts as -100."""
     sign, at = _sign(data, start, end)
-    # "| 32" makes a letter small
+    # "| 32" converts letters to lower case.
     if end - at == 3 and data[at] | 32 == 105 and data[at + 1] | 32 == 110 and data[at + 2] | 32 == 102:
         return _LOWEST, sign < 0
-    # All digits go into one integer, and `scale` counts the powers of ten that it is off by. After 18 digits, more than
-    # a double holds, further ones only move the scale.
+    # Collect the digits in one integer; `scale` is the power of ten by which it is off. After 18 digits, more than
+    # a double can represent, further digits only change the scale.
     mantissa, digits, scale = np.int64(0), 0, 0
-    seen_point = False
-    while _is_digit(data, at, end) or (at < end and data[at] == 46 and not seen_point):
+    after_point = False
+    while _is_digit(data, at, end) or (at < end and data[at] == 46 and not after_point):
         if data[at] == 46:
-            seen_point = True
+            after_point = True
         else:
             if mantissa < 10**17:
                 mantissa = mantissa * 10 + (data[at] - 48)
-                scale -= seen_point
+                scale -= after_point
             else:
-                scale += not seen_point
+                scale += not after_point
             digits += 1
         at += 1
-    if digits == 0:  # a sign or a point alone
+    if digits == 0:  # only a sign or a point
         return 0.0, False
     if at < end and data[at] | 32 == 101:
         exponent_sign, at = _sign(data, at + 1, end)
         exponent, first = 0, at
         while _is_digit(data, at, end):
-            exponent = min(exponent * 10 + (data[at] - 48), 10000)  # no more, so that it cannot overflow
+            exponent = min(exponent * 10 + (data[at] - 48), 10000)  # bounded, so that it cannot overflow
             at += 1
         if at == first:
             return 0.0, False
         scale += exponent_sign * exponent
-    # One multiplication or division: rounded as doubles are, far below what a float32 can tell.
+    # A single multiplication or division has the rounding error of a double, far below the resolution of a float32.
     value = float(mantissa)
     if scale > 0:
         value *= _POWERS[min(scale, 308)]
@@ -91,14 +91,14 @@ def _number(data: np.ndarray, start: int, end: int) -> tuple[float, bool]:
 
 @kernel
 def _rest_of_row(data: np.ndarray, at: int, highest: bool, backoff: np.ndarray, row: int) -> tuple[int, int]:
-    """The back-off weight, which may be missing, and the end of the line; -1 or what is wrong, and the position."""
+    """Parse the optional back-off weight up to the end of the line. Returns -1 or the error, and the position."""
     start, end = _token(data, at)
     if start == end:
         return -1, end + 1
     value, good = _number(data, start, end)
     if not good:
         return TOO_MANY if _token(data, end)[0] != _token(data, end)[1] else BAD_BACKOFF, start
-    if not highest:  # some writers give the longest n-grams a weight, too: it has no meaning
+    if not highest:  # some programs write a weight, without meaning, for the longest n-grams too
         backoff[row] = value
     start, end = _token(data, end)
     return (-1, end + 1) if start == end else (TOO_MANY, start)
@@ -106,10 +106,10 @@ def _rest_of_row(data: np.ndarray, at: int, highest: bool, backoff: np.ndarray, 
 
 @kernel
 def _begin_row(data: np.ndarray, at: int, row: int, logp: np.ndarray) -> tuple[int, int, int]:
-    """Parse a row's probability: why there is none or -1, the position (of the offender), the end of the number."""
+    """Parse a row's probability. Returns -1 or why there is none, the position (of the error), the number's end."""
     if at >= data.shape[0]:
         return END, at, at
-    if data[at] == 92:  # a backslash; a row begins with a number, so this is no n-gram
+    if data[at] == 92:  # a backslash, so not an n-gram
         return SECTION, at, at
     start, end = _token(data, at)
     if start == end:
@@ -132,14 +132,14 @@ def parse_rows(
 ) -> tuple[int, int, int]:  # fmt: skip
     """Parse rows from `at` on into `ngrams` from `row` on. `data` ends with a newline.
 
-    Returns why it stopped, the position (of the offender on errors) and the next row. The words of a 1-gram are
-    reported as data[spans[0, i]:spans[1, i]]; those of longer n-grams are looked up in the table of words (see
-    `find_word`) and their ids put into `ngrams.words`.
+    Returns why it stopped, the position (of the error, if any) and the next row. The words of 1-grams are reported as
+    data[spans[0, i]:spans[1, i]]; those of longer n-grams are looked up in the table of words (see `find_word`), and
+    their ids written to `ngrams.words`.
     """
     words, logp, backoff = ngrams
     order = words.shape[1]
     while True:
-        # Nothing is kept of a row that is not whole: on an error, `row` is still the one that failed.
+        # `row` advances only after a complete row: on an error it is the row that failed.
         stop, at, end = _begin_row(data, at, row, logp)
         if stop >= 0:
             return stop, at, row
@@ -162,7 +162,7 @@ def parse_rows(
 
 @kernel
 def _hash(data: np.ndarray, start: Integer, end: Integer) -> Integer:
-    """FNV-1a, its bits mixed once more, because a slot is made of the lowest ones only."""
+    """FNV-1a, with the high bits mixed into the low ones, which alone select a slot."""
     value = _FNV_OFFSET
     for i in range(start, end):
         value = (value ^ data[i]) * _FNV_PRIME
@@ -173,7 +173,7 @@ def _hash(data: np.ndarray, start: Integer, end: Integer) -> Integer:
 def find_word(
     data: np.ndarray, start: Integer, end: Integer, table: np.ndarray, block: np.ndarray, offsets: np.ndarray
 ) -> Integer:
-    """The id of the word data[start:end], -1 when it is not in the table.
+    """The id of the word data[start:end], -1 if it is not in the table.
 
     `table` is a hash table of ids (-1: free); word i is spelled block[offsets[i]:offsets[i + 1]].
     """
@@ -182,7 +182,7 @@ def find_word(
     while table[slot] >= 0:
         word = table[slot]
         first = offsets[word]
-        if offsets[word + 1] - first == end - start:  # most of other words differ in length already
+        if offsets[word + 1] - first == end - start:  # most other words differ in length already
             i = 0
             while i < end - start and block[first + i] == data[start + i]:
                 i += 1
@@ -194,7 +194,7 @@ def find_word(
 
 @kernel
 def fill_word_table(table: np.ndarray, block: np.ndarray, offsets: np.ndarray) -> Integer:
-    """Enter every word block[offsets[i]:offsets[i + 1]]; the id of a word that is there already, or -1."""
+    """Enter every word block[offsets[i]:offsets[i + 1]]. Returns the id of the first duplicate, or -1."""
     mask = table.shape[0] - 1
     for word in range(offsets.shape[0] - 1):
         if find_word(block, offsets[word], offsets[word + 1], table, block, offsets) >= 0:

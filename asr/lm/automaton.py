@@ -1,4 +1,4 @@
-"""The language model as an automaton: contexts become states, n-grams arcs, suffixes back-off links."""
+"""The language model as an automaton: contexts become states, n-grams become arcs, suffixes become back-off links."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from asr.lm.compiling import inlined, kernel
 from asr.lm.tables import ARC, STATE, UNIGRAM, LMArrays, LMError, NGramTable, NGramTables, with_missing_contexts
 
 LN10 = float(np.log(10.0))
-Integer = int | np.integer[Any]  # compiled code does not tell them apart
-_CHUNK = 1 << 20  # rows between two chances for Ctrl-C
+Integer = int | np.integer[Any]  # the same in compiled code
+_CHUNK = 1 << 20  # rows per call of compiled code, which Ctrl-C cannot interrupt
 _DONE, _MISSING, _DUPLICATE = range(3)
 _SPREAD = np.int64(-7046029254386353131)  # 2^64 / golden ratio (Knuth's multiplicative hashing)
 
 
 class DuplicateNGram(LMError):
-    """An n-gram occurs twice in its table: `order`, and `row` of the second; `ids` are its words."""
+    """An n-gram occurs twice in the table of `order`, again at `row`; `ids` are its words."""
 
     def __init__(self, tables: list[NGramTable], order: int, row: int) -> None:
         super().__init__(f"row {row + 1} of the {order}-grams occurs twice")
@@ -26,11 +26,12 @@ class DuplicateNGram(LMError):
 
 
 def build_automaton(model: NGramTables) -> tuple[LMArrays, np.ndarray]:
-    """The arrays of a model and (S,) int8, the number of words of each state's history.
+    """The arrays of a model, and the number of words in the history of each state, (S,) int8.
 
-    Nodes are the n-grams below the highest order, numbered by order and row after node 0, the empty one; those that
-    an n-gram extends or that have a back-off weight become states. A node's suffix link leads to its longest proper
-    suffix that is a node (Aho and Corasick 1975). Raises DuplicateNGram, and LMError for more n-grams than int32 holds.
+    Nodes are the n-grams below the highest order, numbered by order and row after node 0, the empty one. Nodes that
+    are the context of an n-gram or have a back-off weight become states. A node's suffix link leads to its longest
+    proper suffix that is a node (Aho and Corasick 1975). Raises DuplicateNGram, and LMError for more n-grams than int32
+    can number.
     """
     if sum(model.counts) >= 2**31 - 1:
         raise LMError(f"{sum(model.counts):,} n-grams are too many: at most {2**31 - 2:,}")
@@ -48,7 +49,7 @@ def build_automaton(model: NGramTables) -> tuple[LMArrays, np.ndarray]:
     chosen = np.flatnonzero(is_state)
 
     slots = table_size(sum(len(table.logp) for table in tables[1:]))
-    # np.empty, because numpy asks for huge pages for it and not for np.zeros: fewer TLB misses in the search, too
+    # numpy requests huge pages for np.empty but not for np.zeros; they mean fewer TLB misses here and in the search.
     arrays = LMArrays(np.empty(vocabulary, UNIGRAM), np.empty(slots, ARC), np.empty(len(chosen), STATE))
     arrays.unigram["logp"] = _natural(nodes.logp[1 : vocabulary + 1])
     arrays.unigram["next"] = state_of[1 : vocabulary + 1]
@@ -59,7 +60,7 @@ def build_automaton(model: NGramTables) -> tuple[LMArrays, np.ndarray]:
         if k < len(tables):
             after = state_of[nodes.bounds[k - 1] : nodes.bounds[k]]
             log10 = nodes.logp[nodes.bounds[k - 1] : nodes.bounds[k]]
-        else:  # the longest n-grams are no nodes: after them comes the state after their suffix, whose arc is in place
+        else:  # the longest n-grams are not nodes: they lead where their suffix leads, whose arc is already in place
             after, log10 = np.empty(len(words), np.int32), tables[-1].logp
             _fill_after(arrays, sources, words, after)
         row = _add_arcs(arrays, sources, words, _natural(log10), after)
@@ -70,7 +71,7 @@ def build_automaton(model: NGramTables) -> tuple[LMArrays, np.ndarray]:
 
 
 def table_size(entries: int) -> int:
-    """Slots of an open-addressing table for that many entries: a power of two, at most two thirds of it full."""
+    """Slots of an open-addressing table for `entries` entries: a power of two, so that at most 2/3 are used."""
     return 1 << max(4, (entries * 3 // 2).bit_length())
 
 
@@ -78,7 +79,7 @@ class _Nodes:
     """The n-grams below the highest order as a trie with suffix links.
 
     `parents[k - 2]`: the node of the context of every k-gram; `bounds[k - 1]`: the first node of order k. `complete` is
-    False when a context is no n-gram; then the rest must not be used.
+    False if a context is not an n-gram of the model; then nothing else must be used.
     """
 
     def __init__(self, tables: list[NGramTable]) -> None:
@@ -121,13 +122,13 @@ def _natural(log10: np.ndarray) -> np.ndarray:
 @inlined
 def hash_slot(key: Integer, mask: Integer) -> Integer:
     """Where the search for `key` begins in a table of `mask` + 1 slots."""
-    mixed = key * _SPREAD  # only the high bits of the product depend on all bits of the key: bring them down
+    mixed = key * _SPREAD  # only the high bits of the product depend on all bits of the key: mix them into the low ones
     return (mixed ^ (mixed >> 29)) & mask
 
 
 @inlined
 def _slot(keys: np.ndarray, key: Integer) -> Integer:
-    """The slot that holds `key`, or the free one (-1) in which it would be put."""
+    """The slot of `key`, or the free slot (-1) for it."""
     mask = keys.shape[0] - 1
     slot = hash_slot(key, mask)
     while keys[slot] != key and keys[slot] != -1:
@@ -145,7 +146,7 @@ def _find(keys: np.ndarray, values: np.ndarray, key: Integer) -> Integer:
 def _find_parents(
     words: np.ndarray, vocabulary: int, keys: np.ndarray, values: np.ndarray, parent: np.ndarray
 ) -> tuple[int, int]:
-    """Write the node of all words of a row but the last to `parent`; what went wrong, and in which row."""
+    """Write the node of each row without its last word to `parent`. Returns what went wrong, and in which row."""
     for i in range(words.shape[0]):
         node = np.int64(1) + words[i, 0]  # the 1-grams are the nodes after the empty one, in the order of the ids
         for j in range(1, words.shape[1] - 1):
@@ -163,8 +164,8 @@ def _add_nodes(
 ) -> tuple[int, int]:  # fmt: skip
     """Add the rows as nodes from `first` on; shorter n-grams are nodes already. Fills in NaN probabilities.
 
-    The suffix of a node is the node of its last word after the longest suffix of its context that has one: the same
-    walk along suffix links, adding up back-off weights, gives the probability of a context that the file leaves out.
+    The suffix of a node is found by following the suffix links of its context until the last word has a node there.
+    The back-off weights along this walk give the probability of a context that the file leaves out.
     """
     for i in range(words.shape[0]):
         node = np.int64(parent[i])
@@ -174,8 +175,8 @@ def _add_nodes(
             return _DUPLICATE, i
         keys[slot] = node * vocabulary + word
         values[slot] = first + i
-        # Backing off: from one suffix of the context to the next shorter one, until the word follows it. In the empty
-        # context (node 0) every word does, so the walk ends.
+        # Back off from each suffix of the context to the next shorter one, until the word follows it. Every word
+        # follows the empty context (node 0), so the walk ends.
         probability = np.float64(backoff[node])
         shorter = np.int64(suffix[node])
         while True:
@@ -192,22 +193,22 @@ def _add_nodes(
 
 @kernel
 def _inherit_states(state_of: np.ndarray, is_state: np.ndarray, suffix: np.ndarray) -> None:
-    """A node that is no state stands for the state of its longest suffix that is one."""
-    for node in range(state_of.shape[0]):  # a suffix is shorter, so its number is lower and its state is known
+    """Give nodes that are not states the state of their longest suffix that is one."""
+    for node in range(state_of.shape[0]):  # a suffix is shorter, so it has a lower number and its state is known
         if not is_state[node]:
             state_of[node] = state_of[suffix[node]]
 
 
 @kernel
 def _fill_after(lm: LMArrays, sources: np.ndarray, words: np.ndarray, after: np.ndarray) -> None:
-    """The states after `words` in the contexts `sources`, by their suffixes."""
+    """Write the states after `words` in the contexts `sources`, found by their suffixes, to `after`."""
     for i in range(words.shape[0]):
         after[i] = lm_step(lm, lm.state[sources[i]].next, words[i])[1]
 
 
 @kernel
 def _add_arcs(lm: LMArrays, sources: np.ndarray, words: np.ndarray, logp: np.ndarray, after: np.ndarray) -> int:
-    """Put arcs into the table; the row of one that is there already, or -1."""
+    """Put arcs into the table. Returns the row of the first duplicate, or -1."""
     arc, vocabulary = lm.arc, lm.unigram.shape[0]
     for i in range(words.shape[0]):
         key = np.int64(sources[i]) * vocabulary + words[i]
@@ -227,8 +228,8 @@ def lm_step(lm: LMArrays, state: Integer, word: Integer) -> tuple[float, Integer
     mask = lm.arc.shape[0] - 1
     logp = 0.0
     at = np.int64(state)
-    while at != 0:  # state 0 has its probabilities in an array of their own: no search, and always a hit
-        # `_slot` written out: the search spends its time here, and each key is read from memory once
+    while at != 0:  # the probabilities of state 0 are in an array of their own, without a search
+        # This is `_slot` written out to read each key from memory only once: the search spends its time here.
         key = at * vocabulary + word
         slot = hash_slot(key, mask)
         found = lm.arc[slot].key
@@ -246,12 +247,12 @@ def lm_step(lm: LMArrays, state: Integer, word: Integer) -> tuple[float, Integer
 def score_words(
     lm: LMArrays, state_length: np.ndarray, state: Integer, words: np.ndarray, logp: np.ndarray, length: np.ndarray
 ) -> None:
-    """Walk over `words` from `state`: natural log p and matched n-gram length of each."""
+    """Walk over `words` from `state`, and write the natural log p and the matched n-gram length of each."""
     arc, vocabulary = lm.arc, lm.unigram.shape[0]
     at = np.int64(state)
     for i in range(words.shape[0]):
         logp[i], following = lm_step(lm, at, words[i])
-        # the length of the n-gram found is for people only, so lm_step does without it and the walk is repeated here
+        # Only users need the length of the matched n-gram, so `lm_step` does not return it and the walk is repeated.
         while at != 0:
             key = at * vocabulary + words[i]
             if arc[_slot(arc["key"], key)].key == key:

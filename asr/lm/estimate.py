@@ -1,4 +1,4 @@
-"""Interpolated modified Kneser-Ney estimation of n-gram models, with the same numbers as KenLM's lmplz.
+"""Interpolated modified Kneser-Ney estimation of n-gram models, with the same results as KenLM's lmplz.
 
 Chen and Goodman, "An Empirical Study of Smoothing Techniques for Language Modeling", TR-10-98, 1998; Heafield,
 Pouzyrevsky, Clark and Koehn, "Scalable Modified Kneser-Ney Language Model Estimation", ACL 2013.
@@ -17,14 +17,14 @@ import numpy as np
 from asr.files import read_lines
 from asr.lm.tables import BOS, EOS, OOV_LOG10, SPECIAL_WORDS, LMError, NGramTable, NGramTables
 
-FALLBACK = (0.5, 1.0, 1.5)  # lmplz's, for counts 1, 2 and more
+FALLBACK = (0.5, 1.0, 1.5)  # lmplz's fallback discounts for counts 1, 2 and more
 Discounts = tuple[float, float, float]
 
 
 def read_sentences(paths: Iterable[str | Path], normalize: Callable[[str], str] = str) -> Iterator[str]:
-    """The lines of text files (UTF-8, plain or gzip, `-` for stdin), or the `text` of manifest rows, normalized.
+    """The lines of text files (UTF-8, plain or gzipped, `-` for stdin), or the `text` of manifest rows, normalized.
 
-    A file is a manifest when its name says .jsonl or its first line is a JSON object. Raises LMError with file, line.
+    A file is a manifest if it is named .jsonl or its first line is a JSON object. Raises LMError with file and line.
     """
     for path in paths:
         name = "stdin" if str(path) == "-" else str(path)
@@ -51,15 +51,15 @@ def _transcript(row: str, where: str) -> str:
         raise LMError(f"{where}: not JSON: {error}") from None
     text = values.get("text") if isinstance(values, dict) else None
     if not isinstance(text, str):
-        raise LMError(f"{where}: the row has no 'text' that is a string")
+        raise LMError(f"{where}: the row has no string 'text'")
     return text
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text as word ids: `tokens` (T,) int32, every sentence closed by </s>; `words` by id, special words first.
+    """A text as word ids: `tokens` (T,) int32, with </s> after every sentence; `words` by id, special words first.
 
-    `skipped` counts the <s>, </s> and <unk> that occurred in the text and were left out.
+    `skipped` counts the <s>, </s> and <unk> in the text, which are left out.
     """
 
     words: list[str]
@@ -75,7 +75,7 @@ class Corpus:
 def encode_corpus(sentences: Iterable[str]) -> Corpus:
     """Number the words of sentences in the order in which they first occur.
 
-    An empty sentence counts as one, as for KenLM's lmplz. Raises LMError when there is no word at all.
+    An empty sentence counts as a sentence, as in KenLM's lmplz. Raises LMError if there is no word at all.
     """
     index = {word: i for i, word in enumerate(SPECIAL_WORDS)}
     tokens = array("i")
@@ -90,7 +90,7 @@ def encode_corpus(sentences: Iterable[str]) -> Corpus:
         tokens.append(EOS)
     numbers = np.array(tokens, np.int32)
     if not (numbers > EOS).any():
-        raise LMError("no text to train a language model on: not a single word")
+        raise LMError("no text to train a language model on: it has no words")
     return Corpus(list(index), numbers, skipped)
 
 
@@ -98,10 +98,9 @@ def encode_corpus(sentences: Iterable[str]) -> Corpus:
 class OrderCounts:
     """The distinct k-grams of a text, sorted by their last word, then the one before, and so on.
 
-    `oldest` (n,) is the first word of each and `suffix` (n,) the row of the other k - 1 words among the (k-1)-grams;
-    `context` (n,) the row of its first k - 1 words; `count` (n,) how often it occurs. A k-gram is padded with one <s>
-    at most, as its first word. For k = 1 the rows are the word ids, <unk> and <s> included;
-    `suffix` and `context` are zero.
+    `oldest` (n,) is the first word of each, `suffix` (n,) the row of the other k - 1 words among the (k-1)-grams,
+    `context` (n,) the row of its first k - 1 words, and `count` (n,) how often it occurs. At most one <s> is in a
+    k-gram, as its first word. For k = 1, rows are word ids, including <unk> and <s>, and `suffix` and `context` are 0.
     """
 
     oldest: np.ndarray
@@ -111,14 +110,14 @@ class OrderCounts:
 
 
 def count_ngrams(corpus: Corpus, order: int) -> list[OrderCounts]:
-    """The counts of orders 1 to `order`. Memory: about 40 bytes per token of the text besides the result."""
+    """The counts of orders 1 to `order`. Takes about 40 bytes of memory per token of the text besides the result."""
     vocabulary = len(corpus.words)
     tokens = corpus.tokens
-    room = _words_before(tokens) + 2  # the longest n-gram that ends at a token: its words, and one <s>
+    room = _words_before(tokens) + 2  # length of the longest n-gram that ends at a token, including one <s>
     none, occurrences = np.zeros(vocabulary, np.int32), np.bincount(tokens, minlength=vocabulary).astype(np.int64)
     orders = [OrderCounts(np.arange(vocabulary, dtype=np.int32), none, none, occurrences)]
-    ends = np.arange(len(tokens))  # of the n-grams
-    rows = tokens  # of the (k-1)-gram that ends there
+    ends = np.arange(len(tokens))  # positions where an n-gram ends
+    rows = tokens  # rows of the (k-1)-grams that end there
     keys = np.arange(vocabulary, dtype=np.int64)
     for k in range(2, order + 1):
         long_enough = room[ends] >= k
@@ -134,7 +133,7 @@ def count_ngrams(corpus: Corpus, order: int) -> list[OrderCounts]:
 
 
 def ngram_words(orders: list[OrderCounts], k: int, rows: np.ndarray) -> np.ndarray:
-    """The words (n, k) int32 of rows of the k-grams."""
+    """The words (n, k) int32 of the given rows of the k-grams."""
     words = np.empty((len(rows), k), np.int32)
     for j in range(k):
         counts = orders[k - 1 - j]
@@ -144,16 +143,16 @@ def ngram_words(orders: list[OrderCounts], k: int, rows: np.ndarray) -> np.ndarr
 
 
 def _words_before(tokens: np.ndarray) -> np.ndarray:
-    """How many words of the same sentence stand before each token."""
+    """The number of words of the same sentence before each token."""
     ends = np.flatnonzero(tokens == EOS)
     starts = np.concatenate([[0], ends[:-1] + 1])
     return np.arange(len(tokens)) - np.repeat(starts, ends - starts + 1)
 
 
 def _unique(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct keys in order, the place of every key among them, and how often each occurs.
+    """The sorted distinct keys, the place of every key among them, and how often each occurs.
 
-    As np.unique, in two thirds of its time and with half of its memory for the places.
+    As np.unique, but in two thirds of its time and with half of its memory for the places.
     """
     order = np.argsort(keys, kind="stable")
     in_order = keys[order]
@@ -168,7 +167,7 @@ def _unique(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A trained model, the discounts D1, D2, D3+ of every order, and which orders fell back to fixed ones."""
+    """A trained model, the discounts D1, D2, D3+ of every order, and the orders that fell back to fixed discounts."""
 
     tables: NGramTables
     discounts: list[Discounts]
@@ -186,10 +185,10 @@ def estimate(
 ) -> Estimate:
     """Train a model of n-grams up to `order` (1 or more).
 
-    `prune`: n-grams that occur at most that often are left out, a number per order, the last one for all further
-    orders; numbers never fall. `limit_vocabulary`: n-grams with any other word are left out. Their probability goes to
-    the back-off. Where the counts are too few to estimate the discounts, `fallback` is used and `warn` called with a
-    sentence that names the order. Raises LMError for a bad `prune` or `order`.
+    `prune`: n-grams that occur at most this often are left out; a non-decreasing number per order, the last of which is
+    used for all further orders. `limit_vocabulary`: n-grams with any other word are left out. Their probability goes to
+    the back-off. If the counts are too few to estimate the discounts of an order, `fallback` is used, and `warn` is
+    called with a message. Raises LMError for a bad `prune` or `order`.
     """
     thresholds = pruning_thresholds(prune, order)
     counts = count_ngrams(corpus, order)
@@ -212,19 +211,19 @@ def estimate(
 def pruning_thresholds(prune: Sequence[int], order: int) -> list[int]:
     """A threshold for every order, as lmplz reads `--prune`. Raises LMError."""
     if not 1 <= order <= 32:
-        raise LMError(f"the order of a language model is between 1 and 32, not {order}")
+        raise LMError(f"the order of a language model must be between 1 and 32, not {order}")
     given = list(prune) or [0]
     if len(given) > order:
         raise LMError(f"{len(given)} pruning thresholds for a model of order {order}")
     if min(given) < 0 or given != sorted(given):
-        raise LMError("pruning thresholds are counts that never fall from one order to the next: for example 0 0 1")
+        raise LMError("pruning thresholds are counts that must not decrease from order to order, for example 0 0 1")
     return given + [given[-1]] * (order - len(given))
 
 
 def closed_form_discounts(ngrams: Sequence[int]) -> Discounts:
     """D1, D2, D3+ from the numbers of n-grams with (adjusted) count 1, 2, 3, 4: equation 26 of Chen and Goodman.
 
-    Raises ValueError, saying why, where they cannot be estimated.
+    Raises ValueError with the reason if they cannot be estimated.
     """
     discounts = []
     for j in (1, 2, 3):
@@ -239,7 +238,7 @@ def closed_form_discounts(ngrams: Sequence[int]) -> Discounts:
 
 
 def _adjusted(counts: list[OrderCounts], k: int) -> np.ndarray:
-    """How many words precede a k-gram; how often it occurs for the highest order and where nothing can precede it."""
+    """How many words precede each k-gram; its count instead for the highest order, and if nothing can precede it."""
     own = counts[k - 1]
     if k == len(counts):
         return own.count
@@ -266,19 +265,17 @@ def _pruned(
 
 
 def _statistics(counts: list[OrderCounts], adjusted: list[np.ndarray]) -> list[list[int]]:
-    """Per order the numbers of n-grams with adjusted count 1, 2, 3, 4."""
+    """For each order, the numbers of n-grams with adjusted counts 1, 2, 3, 4."""
     statistics = []
     last_is_open = True
     for k, (own, values) in enumerate(zip(counts, adjusted, strict=True), 1):
-        taken = values
         if k < len(counts) and last_is_open:
-            # lmplz takes the plain count of the last n-gram of its sorted list for its adjusted count. One n-gram per
-            # order matters in small texts only; done here as well, so that the probabilities agree there too
-            taken = values.copy()
-            taken[-1] = own.count[-1]
+            # lmplz uses the plain count of the last n-gram of its sorted list instead of the adjusted one. One n-gram
+            # per order matters only in small texts; this makes the probabilities agree there too.
+            values = values.copy()
+            values[-1] = own.count[-1]
             last_is_open = bool(own.oldest[-1] != BOS)
-        found = np.bincount(np.clip(taken, 0, 5), minlength=6)
-        statistics.append(found[1:5].tolist())
+        statistics.append(np.bincount(np.clip(values, 0, 5), minlength=6)[1:5].tolist())
     return statistics
 
 
@@ -289,10 +286,10 @@ def _interpolate(
     pruned: list[np.ndarray],
     discounts: list[Discounts],
 ) -> NGramTables:
-    """Equations 4 and 5 of Heafield et al.: discounted counts, mixed with the next shorter order's probabilities."""
+    """Equations 4 and 5 of Heafield et al.: discounted counts, mixed with the probabilities of the next lower order."""
     kept = [np.flatnonzero(~mask) for mask in pruned]
     id_of_word = np.cumsum(~pruned[0], dtype=np.int32) - np.int32(1)
-    shorter = np.full(1, 1.0 / (len(kept[0]) - 1))  # the uniform share: every word but <s>, which is never predicted
+    shorter = np.full(1, 1.0 / (len(kept[0]) - 1))  # uniform over all words but <s>, which is never predicted
     tables: list[NGramTable] = []
     for k, own in enumerate(counts, 1):
         values, d = adjusted[k - 1], np.array([0.0, *discounts[k - 1]])
@@ -307,7 +304,7 @@ def _interpolate(
             p[BOS] = 1.0  # as in lmplz: scoring <s> as a word costs nothing
         else:
             context_backoff = gamma[kept[k - 2]]
-            # a context none of whose continuations is kept gives back all its mass: 1, whatever rounding says
+            # A context with no continuation kept gives all its mass to the back-off, which is 1 up to rounding.
             tables[-1] = tables[-1]._replace(backoff=_log10(np.minimum(context_backoff, 1.0)))
         rows = kept[k - 1]
         ids = id_of_word[ngram_words(counts, k, rows)]
@@ -317,5 +314,5 @@ def _interpolate(
 
 
 def _log10(values: np.ndarray) -> np.ndarray:
-    # a discount of 0 leaves nothing for backing off; lmplz writes -inf then, which would make sums of scores useless
+    # A discount of 0 leaves nothing for backing off: lmplz writes -inf, which would make sums of scores useless.
     return np.log10(np.maximum(values, 10.0**OOV_LOG10)).astype(np.float32)

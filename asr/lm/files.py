@@ -1,8 +1,8 @@
-"""What lies on disk beside ARPA files: the binary form of a language model, and the weights tuned for one.
+"""Other files of language models than ARPA: the binary format, and the decoding weights tuned for a model.
 
-The binary holds the automaton's arrays as they lie in memory, to be mapped. Layout: 8 bytes magic, uint32 version,
-uint32 length of the header, uint32 CRC-32 of the header, the header (JSON: counts, size of the file, and per array its
-name, type, length, offset and BLAKE2b digest), the arrays at multiples of 64 bytes. Little-endian.
+The binary has the arrays of the automaton as they are in memory, to be mapped. Layout: 8 bytes magic, uint32 version,
+uint32 length of the header, uint32 CRC-32 of the header, the header (JSON: counts, size of the file, and for each array
+its name, type, length, offset and BLAKE2b digest), the arrays at multiples of 64 bytes. Little-endian.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from asr.files import Input, read_text, replacing, write_text
 from asr.lm.tables import ARC, STATE, UNIGRAM, LMArrays, LMError, PackedWords
 from asr.types import VERSION
 
-MAGIC = b"\x89ASRLM\r\n"  # a byte above 127 and a line end: a transfer as text would damage it, and be noticed
+MAGIC = b"\x89ASRLM\r\n"  # a byte above 127 and a line end, which reveal a transfer as text
 FORMAT_VERSION = 2  # 1 had an array per field
 _START = struct.Struct("<8sIII")
 _ALIGNMENT = 64
@@ -40,7 +40,7 @@ _CURE = "convert or fetch the language model again"
 
 
 class BinaryLM(NamedTuple):
-    """What a binary holds: the words by id, the automaton, the n-gram length of its states, n-grams by order."""
+    """The content of a binary: words by id, the automaton, the n-gram length of its states, n-gram counts by order."""
 
     words: PackedWords
     arrays: LMArrays
@@ -49,16 +49,16 @@ class BinaryLM(NamedTuple):
 
 
 def is_binary(file: Input) -> bool:
-    """Whether an input begins as our binaries do, of whatever version."""
+    """Whether an input begins like our binaries of any version."""
     return file.peek(len(MAGIC)).startswith(MAGIC)
 
 
 def write_binary(path: str | Path, lm: BinaryLM) -> None:
-    """Write a model, whole or not at all. Raises LMError."""
+    """Write a model atomically. Raises LMError."""
     words = {"word_offsets": lm.words.offsets, "word_block": lm.words.block}
     contents = {**lm.arrays._asdict(), "state_length": lm.state_length, **words}
     arrays = {name: np.ascontiguousarray(contents[name], dtype) for name, dtype in _TYPES.items()}
-    placeholder = 10**15  # as long as any number put there later, so that the header's length is known now
+    placeholder = 10**15  # as long as any final number, so that the length of the header is known now
     entries: dict[str, dict[str, Any]] = {
         name: {"length": len(array), "type": _TYPE_NAMES[name], "offset": placeholder, "blake2b": _digest(array)}
         for name, array in arrays.items()
@@ -80,11 +80,11 @@ def write_binary(path: str | Path, lm: BinaryLM) -> None:
 def read_binary(path: str | Path, file: Input, verify: bool = False) -> BinaryLM:
     """The contents of a binary opened by `asr.files`. Raises LMError.
 
-    Arrays of a file on the disk are read when they are first touched; a pipe or a packed file is read whole. The
-    header's checksum and all sizes are always compared; with `verify` the digests of the contents too, which reads all
-    of it: compiled code checks no index, so it must not meet damaged arrays.
+    A file on disk is mapped, so that its arrays are read on first access; a pipe or gzipped file is read at once. The
+    header's checksum and all sizes are always checked, and with `verify` the digests of the contents too, which reads
+    all of it: compiled code does not check indices, so it must not get damaged arrays.
     """
-    # writable (private) memory: numba takes read-only arrays for another type and would compile everything again
+    # Writable (private) memory: read-only arrays are another type to numba, which would compile everything again.
     data: mmap.mmap | bytearray
     if file.on_disk:
         with Path(path).open("rb") as mappable:
@@ -114,7 +114,7 @@ def _header(path: str | Path, data: memoryview) -> dict[str, Any]:
     if version != FORMAT_VERSION:
         kind = "newer" if version > FORMAT_VERSION else "older"
         raise LMError(
-            f"{path}: a binary language model of {kind} version {version}, asr {VERSION} reads {FORMAT_VERSION}: "
+            f"{path}: a binary language model of {kind} version {version}, but asr {VERSION} reads {FORMAT_VERSION}: "
             f"{'upgrade asr, or ' if version > FORMAT_VERSION else ''}convert the ARPA file again with this one"
         )
     if length > len(data):
@@ -124,14 +124,14 @@ def _header(path: str | Path, data: memoryview) -> dict[str, Any]:
         raise damaged
     header: dict[str, Any] = json.loads(encoded)
     if header["bytes"] != len(data):
-        raise LMError(f"{path}: {len(data):,} bytes where {header['bytes']:,} were written: {_CURE}")
+        raise LMError(f"{path}: {len(data):,} bytes, but {header['bytes']:,} were written: {_CURE}")
     if {name: entry["type"] for name, entry in header["arrays"].items()} != _TYPE_NAMES:
         raise damaged
     return header
 
 
 def _check_lengths(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
-    """The lengths agree with one another, so that no index computed from one array lies outside another."""
+    """Check that the lengths agree, so that no index computed from one array is out of range in another."""
     words, slots, states = (len(arrays[name]) for name in ("unigram", "arc", "state"))
     agree = len(arrays["word_offsets"]) == words + 1 and len(arrays["state_length"]) == states
     if not agree or words < 3 or not slots or slots & (slots - 1) or not states:
@@ -144,7 +144,7 @@ def _digest(array: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class Tuned:
-    """Decoding weights found for a language model: `alpha`, `beta`, `beam_width`; `details` say how they were found."""
+    """Decoding weights tuned for a language model: `alpha`, `beta`, `beam_width`; `details` say how."""
 
     alpha: float
     beta: float
@@ -153,14 +153,14 @@ class Tuned:
 
 
 def tuned_path(lm: str | Path) -> Path:
-    """The file beside a language model that holds its tuned weights."""
+    """The file with the tuned weights of a language model, beside it."""
     return Path(f"{lm}.tuned.json")
 
 
 def read_tuned(lm: str | Path) -> Tuned | None:
-    """The weights stored beside a language model, None where there are none. Raises LMError when they are malformed."""
+    """The weights stored beside a language model, None if there are none. Raises LMError if they are malformed."""
     path = tuned_path(lm)
-    if not Path(lm).is_file() or not path.exists():  # nothing lies beside a pipe
+    if not Path(lm).is_file() or not path.exists():  # nothing is stored beside a pipe
         return None
     cure = "run `asr lm tune` again or delete it"
     try:
@@ -179,5 +179,5 @@ def read_tuned(lm: str | Path) -> Tuned | None:
 
 
 def write_tuned(lm: str | Path, tuned: Tuned) -> None:
-    """Store the weights beside a language model, replacing those there. Raises LMError."""
+    """Store the weights beside a language model, replacing existing ones. Raises LMError."""
     write_text(tuned_path(lm), json.dumps(asdict(tuned), ensure_ascii=False, indent=1) + "\n", LMError, durable=True)

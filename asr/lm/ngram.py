@@ -1,4 +1,4 @@
-"""A word n-gram language model, ready to score: read from ARPA or our binary, checked against an acoustic model."""
+"""A word n-gram language model: read from ARPA or our binary, scored, and checked against an acoustic model."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from asr.lm.files import BinaryLM, Tuned, is_binary, read_binary, read_tuned, wr
 from asr.lm.tables import BOS, EOS, UNK, LMArrays, LMError, NGramTable, NGramTables, PackedWords, pack_words
 from asr.text.tokenizer import WORD_MARK
 
-LEAST_SPELLED = 0.5  # of the words' probability; below that the language model is for something else
+LEAST_SPELLED = 0.5  # share of the words, by probability; below that, the language model is for something else
 
 
 class NGramLM:
-    """A back-off n-gram model of words; its scores are KenLM's.
+    """A back-off n-gram model of words, with the same scores as KenLM.
 
     `order`; `counts` of n-grams per order; `arrays` for compiled code; `words` by id (0 <unk>, 1 <s>, 2 </s>);
-    `begin_state`, the state after <s>; `tuned`, the decoding weights found for it, None before `asr lm tune`;
-    `binary`, whether it was read from our binary form.
+    `begin_state`, the state after <s>; `tuned`, its decoding weights, None before `asr lm tune`; `binary`, whether it
+    was read from our binary format.
     """
 
     def __init__(
@@ -50,21 +50,20 @@ class NGramLM:
 
     @classmethod
     def from_tables(cls, tables: NGramTables, name: str = "language model") -> NGramLM:
-        """The model of these n-grams; raises DuplicateNGram when one occurs twice."""
+        """The model of these n-grams. Raises DuplicateNGram if one occurs twice."""
         arrays, state_length = build_automaton(tables)
         return cls(tables.words, arrays, state_length, tables.counts, name=name)
 
     @classmethod
     def read(cls, path: str | Path, verify: bool = False) -> NGramLM:
-        """An ARPA file (plain or gzip) or a binary of ours, told apart by content; with its tuned weights.
+        """Read an ARPA file (plain or gzipped) or our binary, detected by content, and its tuned weights.
 
-        With `verify`, as in all commands, a binary is read whole and its checksums compared; without, it opens at once.
-        Raises LMError with file and line.
+        With `verify`, as in all commands, a binary is read completely to compare its checksums; without, it opens
+        instantly. Raises LMError with file and line.
         """
         with opened(path, LMError) as file:
             if is_binary(file):
-                found = read_binary(path, file, verify)
-                model = cls(*found, name=str(path), binary=True)
+                model = cls(*read_binary(path, file, verify), name=str(path), binary=True)
             else:
                 tables, first_line = read_arpa(path, file)
                 try:
@@ -79,7 +78,7 @@ class NGramLM:
     def to_tables(self) -> NGramTables:
         """The n-grams of the model, sorted by their last word, then the one before, and so on.
 
-        Numbers are as exact as float32 is after a change of the logarithm's base (1e-7 of the value).
+        Numbers have the precision of float32 after a change of the logarithm's base (1e-7 of the value).
         """
         arrays, lengths = self.arrays, self.state_length
         used = np.flatnonzero(arrays.arc["key"] >= 0)
@@ -106,13 +105,13 @@ class NGramLM:
         return NGramTables(self.words, tables)
 
     def write_binary(self, path: str | Path) -> None:
-        """Write the binary that `read` opens by mapping it into memory, whole or not at all. Raises LMError."""
+        """Write the binary that `read` maps into memory, atomically. Raises LMError."""
         words = self._words if isinstance(self._words, PackedWords) else pack_words(self._words)
         write_binary(path, BinaryLM(words, self.arrays, self.state_length, self.counts))
 
     @property
     def vocab_size(self) -> int:
-        """Number of words, <unk>, <s> and </s> among them."""
+        """Number of words, including <unk>, <s> and </s>."""
         return len(self.arrays.unigram)
 
     @cached_property
@@ -125,15 +124,22 @@ class NGramLM:
         """The id of every word."""
         return {word: i for i, word in enumerate(self.words)}
 
+    @cached_property
+    def least_unigram(self) -> float:
+        """Natural log p of the rarest word in the empty context, at least -50."""
+        unigrams = self.arrays.unigram["logp"]
+        words = unigrams[EOS + 1 :]
+        return max(float((words if len(words) else unigrams).min()), -50.0)
+
     def __contains__(self, word: str) -> bool:
         return self.index.get(word, UNK) != UNK
 
     def score(self, sentence: str, bos: bool = True, eos: bool = True) -> float:
-        """log10 p of a sentence of words separated by spaces, as KenLM's `Model.score`."""
+        """log10 p of a sentence of words separated by spaces, like KenLM's `Model.score`."""
         return float(self._scores(sentence, bos, eos)[0].sum() / LN10)
 
     def full_scores(self, sentence: str, bos: bool = True, eos: bool = True) -> Iterator[tuple[float, int, bool]]:
-        """Per word (and </s>): log10 p, length of the n-gram that gave it, whether the word is unknown."""
+        """For each word (and </s>): log10 p, length of the matched n-gram, whether the word is unknown; as in KenLM."""
         for value, n, word in zip(*self._scores(sentence, bos, eos), strict=True):
             yield float(value / LN10), int(n), bool(word == UNK)
 
@@ -150,7 +156,7 @@ def _log10(natural: np.ndarray) -> np.ndarray:
 
 
 def read_ngrams(path: str | Path) -> NGramTables:
-    """The n-grams of a language model, ARPA (plain or gzip) or a binary of ours. Raises LMError."""
+    """The n-grams of a language model, ARPA (plain or gzipped) or our binary. Raises LMError."""
     with opened(path, LMError) as file:
         if not is_binary(file):
             return read_arpa(path, file)[0]
@@ -159,7 +165,7 @@ def read_ngrams(path: str | Path) -> NGramTables:
 
 @dataclass(frozen=True)
 class Perplexity:
-    """Sums over a text: `tokens` are words and </s>; log10 probabilities of all of them, and of the unknown words."""
+    """Sums over a text: `tokens` are words and </s>; log10 probabilities of all tokens, and of the unknown words."""
 
     sentences: int
     tokens: int
@@ -169,17 +175,17 @@ class Perplexity:
 
     @property
     def with_unknown(self) -> float:
-        """Per token, the unknown words at the cost the model gives them (KenLM: "including OOVs")."""
+        """Perplexity per token, with unknown words at the model's cost for them (KenLM: "including OOVs")."""
         return _perplexity(self.log10, self.tokens)
 
     @property
     def without_unknown(self) -> float:
-        """Per known token, the unknown words left out of sum and count (KenLM: "excluding OOVs")."""
+        """Perplexity per known token, without the unknown words (KenLM: "excluding OOVs")."""
         return _perplexity(self.log10 - self.log10_unknown, self.tokens - self.unknown)
 
     @property
     def unknown_rate(self) -> float:
-        """The share of words, </s> not counted, that the model does not know."""
+        """The share of words, excluding </s>, that the model does not know."""
         words = self.tokens - self.sentences
         return self.unknown / words if words else 0.0
 
@@ -207,16 +213,16 @@ def spelled_share(lm: NGramLM, labels: Sequence[str]) -> float:
 
 
 def check_lm(lm: NGramLM, labels: Sequence[str], lexicon: Sequence[str] | None = None) -> list[str]:
-    """Warnings about a language model for an output layer of these labels (index 0 the blank).
+    """Warnings about a language model for an output layer with these labels (index 0 is the blank).
 
-    Raises LMError, saying what to do, when less than half of its words can be spelled. With the words of a `lexicon`,
-    which may spell them in any way, only a model that knows none of them is refused.
+    Raises LMError, with advice, if less than half of its words can be spelled. With the words of a `lexicon`, which may
+    spell them in any way, it is raised only if the model knows none of them.
     """
     if lexicon is not None:
         if all(word not in lm for word in lexicon):
             raise LMError(
-                f"{lm.name}: the language model knows none of the {len(lexicon):,} words of the lexicon, for "
-                f"example not '{lexicon[0]}': is it of another case or language?"
+                f"{lm.name}: the language model knows none of the {len(lexicon):,} words of the lexicon (e.g. "
+                f"'{lexicon[0]}'): is it of another case or language?"
             )
         return []
     (words, weights), letters = _weighted_words(lm), _letters(labels)
@@ -226,16 +232,16 @@ def check_lm(lm: NGramLM, labels: Sequence[str], lexicon: Sequence[str] | None =
     share = _share(words, weights, letters)
     if share < LEAST_SPELLED:
         raise LMError(f"{lm.name}: {_reason(words, weights, letters, share, unit)}")
-    if unit and not all(label.startswith(WORD_MARK) for label in labels[1:]):  # else a token is a word, of any length
+    if unit and not all(label.startswith(WORD_MARK) for label in labels[1:]):  # unless each token is a word
         return [
-            f"{lm.name}: the language model looks like one of {unit}, but it is asked for whole words: "
+            f"{lm.name}: this looks like a language model of {unit}, but one of whole words is needed: "
             "train it on text with spaces between words (`asr lm train`)"
         ]
     return []
 
 
 def token_level(lm: NGramLM) -> str:
-    """What the words of a model are if they are no words: "single characters", "SentencePiece pieces"; else ""."""
+    """What the entries of a model are if not words: "single characters" or "SentencePiece pieces"; else ""."""
     words, weights = _weighted_words(lm)
     if _weighted_share([word.startswith(WORD_MARK) for word in words], weights) > 0.2:
         return "SentencePiece pieces"
@@ -243,31 +249,31 @@ def token_level(lm: NGramLM) -> str:
 
 
 def _letters(labels: Sequence[str]) -> frozenset[str]:
-    """What tokens, characters or SentencePiece pieces, can spell inside words."""
+    """The letters that tokens (characters or SentencePiece pieces) can spell in words."""
     return frozenset("".join(labels)) - {" ", WORD_MARK}
 
 
 def _reason(words: list[str], weights: np.ndarray, letters: frozenset[str], share: float, unit: str) -> str:
     """Why so few of the words can be spelled, and what to do."""
-    found = f"the model can spell only {share:.0%} of the language model's words"
+    problem = f"the model can spell only {share:.0%} of the language model's words"
     if unit == "SentencePiece pieces":
-        return f"{found}, which look like {unit}: train it on text with spaces between words (`asr lm train`)"
+        return f"{problem}, which look like {unit}: train it on text with spaces between words (`asr lm train`)"
     for change, case, other in ((str.lower, "UPPER", "lower"), (str.upper, "lower", "UPPER")):
         if _share([change(word) for word in words], weights, letters) >= LEAST_SPELLED:
             return (
-                f"{found}: it is in {case} case, the model in {other} case: "
+                f"{problem}: it is in {case} case, but the model is in {other} case: "
                 f"convert it with `asr lm convert LM NEW --case {other.lower()}`"
             )
     likely = [words[i] for i in np.argsort(-weights)[:2000].tolist()]
     missing = sorted({letter for word in likely for letter in word} - letters)[:8]
     return (
-        f"{found} (its alphabet lacks {', '.join(map(repr, missing))}, among others): is it for another language? "
-        "Train one on text normalized as the model's (`asr lm train TEXT -o LM -m MODEL`)"
+        f"{problem} (its alphabet lacks {', '.join(map(repr, missing))}, among others): is it for another language? "
+        "Train one on text normalized as for the model (`asr lm train TEXT -o LM -m MODEL`)"
     )
 
 
 def _weighted_words(lm: NGramLM) -> tuple[list[str], np.ndarray]:
-    """The words but the special ones, and their unigram probabilities."""
+    """The words, except the special ones, and their unigram probabilities."""
     return lm.words[EOS + 1 :], np.exp(lm.arrays.unigram["logp"][EOS + 1 :].astype(np.float64))
 
 
@@ -277,7 +283,7 @@ def _share(words: list[str], weights: np.ndarray, letters: frozenset[str]) -> fl
 
 
 def _weighted_share(chosen: list[bool], weights: np.ndarray) -> float:
-    """The share of the weight that is chosen; where there is no weight, all count alike."""
+    """The share of the weight that is chosen; if all weights are 0, all count the same."""
     if not weights.any():
         weights = np.ones(len(chosen))
     return float(weights[chosen].sum() / max(weights.sum(), 1e-300)) if chosen else 0.0

@@ -1,8 +1,8 @@
-"""Entropy pruning of n-gram models: removes the n-grams whose loss changes the model least (SRILM's `ngram -prune`).
+"""Entropy pruning of n-gram models: removes the n-grams that change the model least (SRILM's `ngram -prune`).
 
 Stolcke, "Entropy-based Pruning of Backoff Language Models", DARPA Broadcast News Workshop 1998, arXiv cs/0006025. How
-often a history occurs is counted in the training text where that is given, because the lower orders of a Kneser-Ney
-model do not tell it (Chelba, Brants, Neveitt and Xu, "Study on Interaction between Entropy Pruning and Kneser-Ney
+often histories occur is counted in the training text if it is given, because the lower orders of a Kneser-Ney model
+do not show it (Chelba, Brants, Neveitt and Xu, "Study on Interaction between Entropy Pruning and Kneser-Ney
 Smoothing", Interspeech 2010).
 """
 
@@ -14,27 +14,27 @@ from asr.lm.automaton import LN10
 from asr.lm.estimate import Corpus, count_ngrams, ngram_words
 from asr.lm.tables import BOS, EOS, OOV_LOG10, UNK, LMError, NGramTable, NGramTables, with_missing_contexts
 
-_SLACK = 1e-3  # how far above 1 probabilities may sum in a file with few decimals
+_SLACK = 1e-3  # by how much sums of probabilities may exceed 1 in a file with few decimals
 _ROUNDING = 1e-6  # error of a sum of float32 probabilities: smaller differences from 1 mean nothing
 
 
 def prune_entropy(model: NGramTables, threshold: float, corpus: Corpus | None = None) -> NGramTables:
-    """The model without the n-grams whose removal, each alone, raises the perplexity by less than `threshold`, a share.
+    """The model without n-grams that, removed one at a time, raise the perplexity by less than the share `threshold`.
 
-    `corpus` is the text it was trained on; without it a history is as probable as the model says, as in SRILM. Goes
-    from the longest n-grams down; words stay, and so do n-grams that a remaining longer one extends. Every back-off
-    weight is computed anew, so that the probabilities after each history sum to 1. Raises LMError for a model in which
-    they do not.
+    `corpus` is the text it was trained on; without it, the model itself gives the probabilities of histories, as in
+    SRILM. Pruning goes from the longest n-grams down. Words stay, and so do contexts of n-grams that stay. All back-off
+    weights are computed anew, so that the probabilities after each history sum to 1. Raises LMError for a model in
+    which they sum to more.
     """
     if not 0 <= threshold < np.inf:
-        raise LMError(f"a pruning threshold is a number from 0 on (1e-8 is a common one), not {threshold:g}")
+        raise LMError(f"a pruning threshold must be 0 or more (1e-8 is common), not {threshold:g}")
     model = _complete(model)
     if threshold == 0 or model.order == 1:
         return model
     index = NGramIndex(model)
     histories = history_log10(model, index, corpus)
     kept = list(model.tables)
-    extended = np.zeros(len(kept[-1].logp), np.bool_)  # n-grams that begin a longer one that stays
+    extended = np.zeros(len(kept[-1].logp), np.bool_)  # contexts of n-grams that stay
     for k in range(model.order, 1, -1):
         entropy = relative_entropies(model, index, k, histories[k - 2])
         stays = extended | (np.expm1(entropy) >= threshold)
@@ -48,7 +48,7 @@ def prune_entropy(model: NGramTables, threshold: float, corpus: Corpus | None = 
 
 
 class NGramIndex:
-    """Looks n-grams up. `context[k - 1]`: the row, among the (k-1)-grams, of the first k - 1 words of every k-gram."""
+    """Looks up n-grams. `context[k - 1]`: the row, among the (k-1)-grams, of the first k - 1 words of every k-gram."""
 
     def __init__(self, model: NGramTables) -> None:
         self.tables = model.tables
@@ -65,32 +65,32 @@ class NGramIndex:
             self.rows.append(order)
 
     def find(self, words: np.ndarray) -> np.ndarray:
-        """The rows of n-grams (n, k), -1 for those that are not in the model."""
+        """The rows of the n-grams `words` (n, k), -1 for those that are not in the model."""
         row = words[:, 0].astype(np.int64)
         for k in range(2, words.shape[1] + 1):
             keys = self.keys[k - 1]
             if not len(keys):
                 return np.full(len(words), -1, np.int64)
-            wanted = row * self.vocabulary + words[:, k - 1]
-            place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-            row = np.where((row >= 0) & (keys[place] == wanted), self.rows[k - 1][place], -1)
+            sought = row * self.vocabulary + words[:, k - 1]
+            place = np.minimum(np.searchsorted(keys, sought), len(keys) - 1)
+            row = np.where((row >= 0) & (keys[place] == sought), self.rows[k - 1][place], -1)
         return row
 
     def log10(self, words: np.ndarray) -> np.ndarray:
-        """log10 p of the last word of each row (n, k) after the others, float64, backing off where it must."""
+        """log10 p of the last word of each row (n, k) after the others, float64, backing off if necessary."""
         k = words.shape[1]
         row = self.find(words)
         logp = self.tables[k - 1].logp[row].astype(np.float64) if len(self.tables[k - 1].logp) else np.zeros(len(row))
-        away = np.flatnonzero(row < 0)
-        if len(away):
-            context = self.find(words[away, :-1])
+        missing = np.flatnonzero(row < 0)
+        if len(missing):
+            context = self.find(words[missing, :-1])
             weight = np.where(context >= 0, self.tables[k - 2].backoff[context], 0.0)
-            logp[away] = weight + self.log10(words[away, 1:])
+            logp[missing] = weight + self.log10(words[missing, 1:])
         return logp
 
 
 def relative_entropies(model: NGramTables, index: NGramIndex, k: int, history: np.ndarray) -> np.ndarray:
-    """D(p || p') in nats for every k-gram (k > 1) of the model, p' being the model that lost it alone.
+    """D(p || p') in nats for every k-gram (k > 1) of the model, where p' is the model without this k-gram.
 
     Stolcke's equation 4, for the order-k part of the model; `history` is log10 p of every (k-1)-gram as a piece of
     text (see `history_log10`).
@@ -99,23 +99,23 @@ def relative_entropies(model: NGramTables, index: NGramIndex, k: int, history: n
     p, shorter, left, left_shorter = _masses(model, index, k)
     left, left_shorter = left[context], np.maximum(left_shorter, 0.0)[context]
     with np.errstate(divide="ignore", invalid="ignore"):
-        # the back-off weight is left / left_shorter; without the n-gram (left + p) / (left_shorter + shorter)
+        # The back-off weight is left / left_shorter, and (left + p) / (left_shorter + shorter) without the n-gram.
         change = np.log1p(p / left) - np.log1p(shorter / left_shorter)
         change = np.where((left > _ROUNDING) & (left_shorter > 0), left * change, 0.0)
         own = np.log(shorter) + np.log((left + p) / (left_shorter + shorter)) - np.log(p)
     entropy = -np.exp(LN10 * history[context]) * (p * own + change)
-    return np.maximum(entropy, 0.0)  # it is never negative but for rounding
+    return np.maximum(entropy, 0.0)  # negative only by rounding
 
 
 def history_log10(model: NGramTables, index: NGramIndex, corpus: Corpus | None = None) -> list[np.ndarray]:
     """log10 p of the n-grams of every order but the highest, each as a piece of text.
 
-    Without a `corpus` it is the product of the model's own probabilities, that of <s> being that of </s>.
+    Without a `corpus` it is the product of the model's own probabilities, with that of </s> for <s>.
     """
     if corpus is not None:
         return _history_shares(model, index, corpus)
     total = model.tables[0].logp.astype(np.float64)
-    total[BOS] = total[EOS]  # there is one in every sentence; <s> itself is never predicted
+    total[BOS] = total[EOS]  # every sentence has one of each, but <s> is never predicted
     totals = [total]
     for table, context in zip(model.tables[1:-1], index.context[1:-1], strict=True):
         totals.append(totals[-1][context] + table.logp)
@@ -123,7 +123,7 @@ def history_log10(model: NGramTables, index: NGramIndex, corpus: Corpus | None =
 
 
 def _history_shares(model: NGramTables, index: NGramIndex, corpus: Corpus) -> list[np.ndarray]:
-    """The same from the text: how many of its words and sentence ends follow each n-gram."""
+    """As `history_log10`, counted in the text: the share of its words and sentence ends that follow each n-gram."""
     number = {word: i for i, word in enumerate(model.words)}
     ids = np.array([number.get(word, UNK) for word in corpus.words])
     counts = count_ngrams(corpus, model.order - 1)
@@ -141,9 +141,9 @@ def _history_shares(model: NGramTables, index: NGramIndex, corpus: Corpus) -> li
 
 
 def _masses(model: NGramTables, index: NGramIndex, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """p of every k-gram and of its last word after one word less; and what both leave over, per history.
+    """p of every k-gram, and of its last word after one word less; and for each history, 1 minus the sums of both.
 
-    Raises LMError where the k-grams of a history have more than 1 in all.
+    Raises LMError if the k-grams of a history sum to more than 1.
     """
     table, contexts = model.tables[k - 1], len(model.tables[k - 2].logp)
     p = np.exp(LN10 * table.logp.astype(np.float64))
@@ -162,19 +162,19 @@ def _normalized(model: NGramTables) -> NGramTables:
     """The model with the back-off weights that make the probabilities after every history sum to 1."""
     tables = list(model.tables)
     for k in range(2, model.order + 1):
-        part = NGramTables(model.words, tables[:k])  # in which the weights of shorter histories are the new ones
+        part = NGramTables(model.words, tables[:k])  # with the new weights of shorter histories
         _, _, left, left_shorter = _masses(part, NGramIndex(part), k)
         with np.errstate(divide="ignore", invalid="ignore"):
             weight = np.log10(left / left_shorter)
         weight = np.where(left > 0, weight, OOV_LOG10)
-        # else there is no word left to back off to
+        # without any word to back off to, the weight does not matter
         weight = np.where(left_shorter > _ROUNDING, weight, tables[k - 2].backoff)
         tables[k - 2] = tables[k - 2]._replace(backoff=weight.astype(np.float32))
     return NGramTables(model.words, tables)
 
 
 def _complete(model: NGramTables) -> NGramTables:
-    """The model with the contexts that it leaves out as n-grams of their own, at the probability they have."""
+    """The model with the contexts that it leaves out added as n-grams, with their probabilities."""
     tables = with_missing_contexts(model.tables)
     for k in range(2, model.order):
         absent = np.flatnonzero(np.isnan(tables[k - 1].logp))

@@ -1,4 +1,4 @@
-"""The data of an n-gram language model: plain tables, one per order, and the arrays of the automaton built of them."""
+"""The data of an n-gram language model: plain tables, one per order, and the arrays of the automaton made from them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 
 from asr.types import AsrError
 
-UNK, BOS, EOS = 0, 1, 2  # ids of <unk>, <s> and </s> in every model, wherever they stand in its file
+UNK, BOS, EOS = 0, 1, 2  # ids of <unk>, <s> and </s> in every model, whatever their positions in its file
 SPECIAL_WORDS = ("<unk>", "<s>", "</s>")
 OOV_LOG10 = -100.0  # the cost of an unknown word in a model without <unk>, as in KenLM
 
 
 class LMError(AsrError):
-    """A language model is missing, damaged or not one. The message names the file, and the line where there is one."""
+    """A file is missing, damaged, or not a language model. The message names the file and, if possible, the line."""
 
 
 class NGramTable(NamedTuple):
-    """The n-grams of one order: `words` (n, order) int32 ids, `logp` and `backoff` (n,) float32, log10.
+    """The n-grams of one order: `words` (n, order) int32 ids, `logp` and `backoff` (n,) float32 log10.
 
     A NaN in `logp` marks a context that the file leaves out: its probability follows from the shorter n-grams.
     """
@@ -43,7 +43,7 @@ class NGramTables:
 
     @property
     def order(self) -> int:
-        """Words of the longest n-grams."""
+        """Number of words in the longest n-grams."""
         return len(self.tables)
 
     @property
@@ -53,9 +53,9 @@ class NGramTables:
 
 
 def with_missing_contexts(tables: list[NGramTable]) -> list[NGramTable]:
-    """The tables, completed so that the first k - 1 words of every k-gram are an n-gram too (NaN where added).
+    """The tables with n-grams added, with NaN as `logp`, so that the first k - 1 words of every k-gram are an n-gram.
 
-    Models pruned by other tools may lack them; the automaton reaches a long n-gram through its contexts.
+    Models pruned by other tools may lack these, but the automaton reaches a long n-gram through its contexts.
     """
     complete = list(tables)
     for k in range(len(tables) - 1, 1, -1):
@@ -72,22 +72,20 @@ def with_missing_contexts(tables: list[NGramTable]) -> list[NGramTable]:
 
 
 def with_case(model: NGramTables, change: Callable[[str], str]) -> NGramTables:
-    """The model with its words changed by `change` (str.lower, str.upper); <unk>, <s> and </s> stay.
+    """The model with its words changed by `change` (str.lower, str.upper), except <unk>, <s> and </s>.
 
-    Raises LMError when two words become one: their joint probability does not follow from the tables.
+    Raises LMError if two words become the same, since their joint probability does not follow from the tables.
     """
-    words: list[str] = []
-    seen: dict[str, str] = {}
+    originals: dict[str, str] = {}  # by changed word
     for word in model.words:
         changed = word if word in SPECIAL_WORDS else change(word)
-        if changed in seen:
+        if changed in originals:
             raise LMError(
-                f"'{seen[changed]}' and '{word}' both become '{changed}': train the language model again on text of "
-                "that case"
+                f"'{originals[changed]}' and '{word}' both become '{changed}': train the language model again on text "
+                "of that case"
             )
-        seen[changed] = word
-        words.append(changed)
-    return NGramTables(words, model.tables)
+        originals[changed] = word
+    return NGramTables(list(originals), model.tables)
 
 
 class PackedWords(NamedTuple):
@@ -109,24 +107,24 @@ def pack_words(words: Sequence[str]) -> PackedWords:
 
 
 def bounds(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Where pieces of these lengths begin and end, one behind the other: (pieces + 1,) int64."""
-    found = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=found[1:])
-    return found
+    """The boundaries of adjacent pieces of these lengths, (pieces + 1,) int64."""
+    edges = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=edges[1:])
+    return edges
 
 
-# Each kind of entry is one record, so that what is read together lies together: most reads miss every cache.
+# Entries are records, so that values read together are adjacent in memory: most reads miss all caches.
 UNIGRAM = np.dtype([("logp", "<f4"), ("next", "<i4")], align=True)  # log p of a word in state 0; the state after it
-ARC = np.dtype([("key", "<i8"), ("logp", "<f4"), ("next", "<i4")], align=True)  # key: state * V + word, -1 where free
-STATE = np.dtype([("backoff", "<f4"), ("next", "<i4")], align=True)  # without an arc: what to add, where to look on
+ARC = np.dtype([("key", "<i8"), ("logp", "<f4"), ("next", "<i4")], align=True)  # key: state * V + word, -1 if free
+STATE = np.dtype([("backoff", "<f4"), ("next", "<i4")], align=True)  # if there is no arc: weight, state to back off to
 
 
 class LMArrays(NamedTuple):
-    """A back-off model as an automaton; a state is a history that some n-gram extends, state 0 the empty one.
+    """A back-off model as an automaton; a state is a history that some n-gram extends, and state 0 is the empty one.
 
     Probabilities and back-off weights are natural logarithms. V words, S states, H slots (a power of two).
     """
 
     unigram: np.ndarray  # (V,) UNIGRAM, <unk> included
-    arc: np.ndarray  # (H,) ARC: a hash table with open addressing, for the arcs of states above 0
+    arc: np.ndarray  # (H,) ARC: a hash table with open addressing for the arcs of states above 0
     state: np.ndarray  # (S,) STATE

@@ -1,4 +1,4 @@
-"""Texts that leave a choice of wordings, `i've { um / uh / @ } done`: reading them and choosing as sclite does."""
+"""Texts with alternative wordings, `i've { um / uh / @ } done`: reading them, and choosing a wording as sclite does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 NULL = "@"  # stands for no word
-# sclite's costs in its precision, single: the small cost of a null word decides between wordings of equal cost
+# sclite's costs, in its single precision: the small cost of a null word decides between wordings of equal cost
 _SUBSTITUTION, _GAP, _NULL_GAP, _NULL_PAIR = np.float32(4), np.float32(3), np.float32(0.001), np.float32(1)
 _SPECIAL = re.compile(r"[{@\\;*]")
 _WORD, _WORD_IN_CHOICE = re.compile(r"[^\s{]\S*"), re.compile(r"[^\s{/}][^\s/}]*")
@@ -20,7 +20,7 @@ _WORD, _WORD_IN_CHOICE = re.compile(r"[^\s{]\S*"), re.compile(r"[^\s{/}][^\s/}]*
 
 @dataclass(frozen=True)
 class Wordings:
-    """A text with alternatives: stretches of words and null words, and choices between such texts, in their order."""
+    """A text with alternatives: in order, stretches of words and null words, and choices between such texts."""
 
     parts: tuple[str | tuple[Wordings, ...], ...]
 
@@ -31,12 +31,12 @@ class Wordings:
 
 
 def read_markup(text: str) -> str | Wordings:
-    """The text of a trn or stm line without the markup that sclite knows in it.
+    """The text of a trn or stm line with sclite's markup interpreted.
 
-    `{ a b / c / @ }` is a choice, which may be nested, with or without spaces inside; `@` is no word; what follows a
-    `;` in a word is a tag, `\\;` a semicolon; other backslashes, and a `*` at the end of a longer word, are dropped.
-    Words in parentheses and fragments (`wor-`) are words, as they are to sclite without its options -D and -F. Raises
-    ValueError for braces that sclite cannot read.
+    `{ a b / c / @ }` is a choice, which may be nested, with or without spaces inside; `@` stands for no word; a `;` in
+    a word begins a tag, which is dropped, and `\\;` is a semicolon; other backslashes, and a `*` at the end of a longer
+    word, are dropped. Words in parentheses and fragments (`wor-`) are words, as in sclite without its options -D and
+    -F. Raises ValueError for braces that sclite cannot read.
     """
     if not _SPECIAL.search(text):
         return text
@@ -52,7 +52,7 @@ def read_markup(text: str) -> str | Wordings:
 def choose_wordings(
     references: Sequence[str | Wordings], hypotheses: Sequence[str | Wordings]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Plain texts: of each pair the wordings that sclite would score, those of the cheapest alignment at its costs."""
+    """Plain texts: for each pair the wordings that sclite would score, those of the cheapest alignment at its costs."""
     pairs = [
         (ours, theirs) if isinstance(ours, str) and isinstance(theirs, str) else _cheapest(ours, theirs)
         for ours, theirs in zip(references, hypotheses, strict=True)
@@ -61,7 +61,7 @@ def choose_wordings(
 
 
 def _parse(text: str, at: int, *, in_choice: bool) -> tuple[tuple[str | tuple[Wordings, ...], ...], int]:
-    """The parts of a text from `at` to its end, or to the / or } that ends a wording of a choice; and where that is."""
+    """The parts of a text from `at` to its end, or to the / or } that ends a wording of a choice; and that position."""
     parts: list[str | tuple[Wordings, ...]] = []
     words: list[str] = []
     pattern = _WORD_IN_CHOICE if in_choice else _WORD
@@ -80,7 +80,7 @@ def _parse(text: str, at: int, *, in_choice: bool) -> tuple[tuple[str | tuple[Wo
 
 
 def _parse_choice(text: str, at: int) -> tuple[tuple[Wordings, ...], int]:
-    """The wordings of the choice that begins at `at`, and where it is over."""
+    """The wordings of the choice that begins at `at`, and the position after it."""
     wordings: list[Wordings] = []
     while text[at] != "}":
         parts, at = _parse(text, at + 1, in_choice=True)
@@ -102,9 +102,10 @@ def _unescaped(token: str) -> str:
 def _network(
     text: str | Wordings, numbers: dict[str, int]
 ) -> tuple[list[str | None], list[int], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The lattice of a text: its words as arcs in topological order after an empty start, and which arcs are last.
+    """The lattice of a text: its words as arcs in topological order after an empty start arc, and its final arcs.
 
-    For compiled code: the words as `numbers` (-1: a null word), and the arcs that lead to each, as ends in a flat list.
+    Then the arrays for `_fill`: the words as `numbers` (-1 for a null word), and the predecessors of each arc in one
+    flat array, with the ends of each arc's part of it.
     """
     marked = isinstance(text, Wordings)
     words: list[str | None] = [None]
@@ -121,7 +122,7 @@ def _network(
                 for word in part.split():
                     after = add(None if word == NULL and marked else word, after)
             else:
-                ends = [extend(one, after) for one in part]
+                ends = [extend(wording, after) for wording in part]
                 after = [arc for end in ends for arc in (add(None, after) if end is after else end)]
         return after
 
@@ -138,7 +139,7 @@ def _cheapest(reference: str | Wordings, hypothesis: str | Wordings) -> tuple[st
     cost = np.zeros((len(words_a), len(words_b)), np.float32)
     back = np.zeros((*cost.shape, 2), np.int32)
     _kernel()(*arrays_a, *arrays_b, cost, back)
-    a, b = min(((a, b) for a in last_a for b in last_b), key=lambda cell: cost[cell])  # the first of equal ones
+    a, b = min(((a, b) for a in last_a for b in last_b), key=lambda cell: cost[cell])  # on ties the first, as in sclite
     path_a, path_b = [], []
     while a or b:
         before_a, before_b = map(int, back[a, b])
@@ -158,10 +159,12 @@ def _kernel() -> Any:
 def _fill(  # type: ignore[no-untyped-def]
     words_a, ends_a, before_a, words_b, ends_b, before_b, cost, back
 ) -> None:
-    """Fill `cost` of the cheapest alignment up to each pair of arcs, (arcs_a, arcs_b), and `back`, the pair before."""
-    # sclite's order, on which the wording depends where several cost the same: the first of equal predecessors; and
-    # of equal edits a substitution, then an insertion, then a deletion.
-    # Arcs are in topological order, so the cells that lead to a pair of arcs are filled before it.
+    """Fill `cost` (arcs_a, arcs_b) of the cheapest alignment up to each pair of arcs, and `back`, the pair before.
+
+    Ties are broken in sclite's order, since the chosen wording depends on it: the first of several predecessors; a
+    substitution before an insertion before a deletion. Arcs are in topological order, so the predecessors of a cell
+    are filled before it.
+    """
     infinity = np.float32(1e30)
     for a in range(len(words_a)):
         deletion = _NULL_GAP if words_a[a] < 0 else _GAP
@@ -174,7 +177,7 @@ def _fill(  # type: ignore[no-untyped-def]
             for i in range(ends_a[a], ends_a[a + 1]):
                 if cost[before_a[i], b] < delete:
                     delete, delete_a = cost[before_a[i], b], before_a[i]
-                # Arcs may have several predecessors: a pair of words follows the cheapest pair of these.
+                # A pair of words follows the cheapest pair of predecessors.
                 for j in range(ends_b[b], ends_b[b + 1]):
                     if cost[before_a[i], before_b[j]] < substitute:
                         substitute = cost[before_a[i], before_b[j]]

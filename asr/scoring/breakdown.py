@@ -1,4 +1,4 @@
-"""Errors by speaker, duration and noise, by word, and by the confidence of the recognized words; tables of them."""
+"""Errors by speaker, duration, noise level, word, and confidence of the recognized words, and tables of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Key = TypeVar("_Key", str, tuple[str, str])
 DURATION_EDGES = (2.0, 5.0, 10.0, 15.0, 20.0, 30.0)  # seconds
 LENGTH_EDGES = (1, 3, 6, 11, 21, 41)  # words of the reference
 FEW_WORDS = 100
-WORST = 3  # speakers named
+WORST = 3  # speakers listed by name
 UNKNOWN = "(unknown)"
 SNR_EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0)  # decibels
 _TASK_RATES: Mapping[str, tuple[tuple[str, Unit], ...]] = {
@@ -30,14 +30,14 @@ _TASK_RATES: Mapping[str, tuple[tuple[str, Unit], ...]] = {
     "ctc-spaced": (("CER", "word"),),
     "ctc-phones": (("PER", "word"),),
 }
-RATE_HEADER = ("95 % interval", "sub", "del", "ins", "words")  # of `rate_cells`, after the name of the rate
+RATE_HEADER = ("95 % interval", "sub", "del", "ins", "words")  # columns of `rate_cells` after the rate itself
 
 
 @dataclass(frozen=True)
 class GroupScore(Score):
-    """The score of some of the utterances, under a name; `seconds` of audio is None where not all durations are known.
+    """The score of a named group of utterances; `seconds` of audio is None unless all durations are known.
 
-    That of a group by name or range has an interval over utterances, of 1,000 resamples.
+    Groups made by the functions below have intervals over utterances, from 1,000 resamples.
     """
 
     name: str = ""
@@ -52,11 +52,11 @@ class GroupScore(Score):
 
 @dataclass(frozen=True)
 class Spread:
-    """How the word error rate differs between `groups` of utterances, speakers say, the worst first.
+    """How the word error rate differs between `groups` of utterances, such as speakers, the worst first.
 
-    `deviation` is the standard deviation of their rates, each counting once; `chance` is what it would be about if all
-    were equally hard and only had few words. It is taken from the errors within the groups: their variance per word
-    over the words of each group. None where every group is a single utterance.
+    `deviation` is the unweighted standard deviation of their rates. `chance` is about what it would be if all groups
+    were equally hard and differed only because they have few words: the variance of the errors within groups, per
+    word, divided by the words of each group. It is None if every group is a single utterance.
     """
 
     groups: tuple[GroupScore, ...]
@@ -65,7 +65,7 @@ class Spread:
 
     @property
     def few(self) -> int:
-        """How many groups have fewer than FEW_WORDS words: their rates are rough."""
+        """How many groups have fewer than FEW_WORDS words, so that their rates are rough."""
         return sum(group.reference_length < FEW_WORDS for group in self.groups)
 
     def summary(self) -> dict[str, Any]:
@@ -104,31 +104,31 @@ class Confusions:
 def by_name(
     counts: Sequence[EditCounts], names: Sequence[str], durations: Sequence[float | None] = ()
 ) -> tuple[GroupScore, ...]:
-    """A group per name (of a speaker, say), by name; utterances without one are "(unknown)" and come last."""
+    """A group per name (of a speaker, say), sorted by name; utterances without one are "(unknown)" and come last."""
     return _groups([(not name, name or UNKNOWN) for name in names], counts, durations)
 
 
 def spread(groups: Sequence[GroupScore]) -> Spread | None:
-    """The spread of the rates of named groups; None unless two of them have words."""
+    """The spread of the rates of named groups; None unless at least two of them have words."""
     known = [group for group in groups if group.reference_length and group.name != UNKNOWN]
     if len(known) < 2:
         return None
-    squares, spare = 0.0, 0  # of the errors beside those that the group's rate expects; utterances beyond the first
+    squares, freedom = 0.0, 0  # squared deviations from the errors that the group's rate predicts; degrees of freedom
     for group in known:
         errors, words = group.errors_and_lengths.T
         squares += float(np.square(errors - group.rate * words).sum())
-        spare += len(errors) - 1
+        freedom += len(errors) - 1
     lengths = np.array([group.reference_length for group in known])
     chance = None
-    if spare:
-        per_word = squares / int(lengths.sum()) * sum(len(group.utterances) for group in known) / spare
+    if freedom:
+        per_word = squares / int(lengths.sum()) * sum(len(group.utterances) for group in known) / freedom
         chance = float(np.sqrt(np.mean(per_word / lengths)))
     worst_first = sorted(known, key=lambda group: (-group.rate, group.name))
     return Spread(tuple(worst_first), float(np.std([group.rate for group in known], ddof=1)), chance)
 
 
 def by_duration(counts: Sequence[EditCounts], durations: Sequence[float | None]) -> tuple[GroupScore, ...]:
-    """A group per range of seconds of audio; ranges without utterances are left out, unknown durations come last."""
+    """A group per range of durations in seconds; empty ranges are left out, unknown durations come last."""
     return _by_range(counts, durations, DURATION_EDGES, _ranges(DURATION_EDGES, "s"), durations)
 
 
@@ -138,7 +138,7 @@ def by_snr(counts: Sequence[EditCounts], decibels: Sequence[float | None]) -> tu
 
 
 def by_length(counts: Sequence[EditCounts]) -> tuple[GroupScore, ...]:
-    """A group per range of words of the reference, for where durations are not known."""
+    """A group per range of words in the reference, for use when durations are not known."""
     spans = [f"{low}-{high - 1}" if high - low > 1 else f"{low}" for low, high in pairwise((0, *LENGTH_EDGES))]
     names = [f"{span} word" + "s" * (span != "1") for span in (*spans, f"{LENGTH_EDGES[-1]}+")]
     return _by_range(counts, [c.reference_length for c in counts], LENGTH_EDGES, names)
@@ -148,16 +148,16 @@ def confusions(
     references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]], alignments: Sequence[Sequence[Edit]]
 ) -> Confusions:
     """Count the edits of aligned token sequences by the words in them."""
-    found = Confusions(Counter(), Counter(), Counter())
+    counts = Confusions(Counter(), Counter(), Counter())
     for reference, hypothesis, edits in zip(references, hypotheses, alignments, strict=True):
         for edit in edits:
             if edit.kind == "substitute":
-                found.substituted.update(edit.pairs(reference, hypothesis))
+                counts.substituted.update(edit.pairs(reference, hypothesis))
             elif edit.kind == "delete":
-                found.deleted.update(reference[edit.reference_start : edit.reference_end])
+                counts.deleted.update(reference[edit.reference_start : edit.reference_end])
             elif edit.kind == "insert":
-                found.inserted.update(hypothesis[edit.hypothesis_start : edit.hypothesis_end])
-    return found
+                counts.inserted.update(hypothesis[edit.hypothesis_start : edit.hypothesis_end])
+    return counts
 
 
 def ranked(counter: Counter[_Key], limit: int | None = None) -> list[tuple[_Key, int]]:
@@ -167,13 +167,13 @@ def ranked(counter: Counter[_Key], limit: int | None = None) -> list[tuple[_Key,
 
 @dataclass(frozen=True)
 class WordConfidences:
-    """The recognized words of an utterance (or of many): the confidence of each, and whether it was right."""
+    """The recognized words of one or more utterances: the confidence of each, and whether it was right."""
 
     confidences: tuple[float, ...] = ()
     correct: tuple[bool, ...] = ()
 
     def quality(self) -> dict[str, Any]:
-        """Words, share of right ones, mean confidence, ECE and normalized cross entropy (None: undefined), as JSON."""
+        """JSON-able: words, share right, mean confidence, ECE, and normalized cross entropy (None if undefined)."""
         cross_entropy = normalized_cross_entropy(self.confidences, self.correct)
         count = max(len(self.confidences), 1)
         return {
@@ -185,7 +185,7 @@ class WordConfidences:
         }
 
     def bins(self) -> list[tuple[float, float, int]]:
-        """Mean confidence, share of right words and number of words in each bin that has any, as ECE takes them."""
+        """Mean confidence, share of right words, and number of words of each non-empty bin of ECE."""
         members: dict[int, list[tuple[float, bool]]] = {}
         for confidence, right in zip(self.confidences, self.correct, strict=True):
             members.setdefault(min(int(confidence * BINS), BINS - 1), []).append((confidence, right))
@@ -199,10 +199,10 @@ class WordConfidences:
 
 
 def word_confidences(line: Line, hypothesis: str, normalizer: str, edits: Sequence[Edit]) -> WordConfidences | None:
-    """The words of `hypothesis`, the normalized text of `line`, aligned by `edits`; None where confidences are unknown.
+    """The words of `hypothesis`, the normalized text of `line`, aligned by `edits`; None if confidences are unknown.
 
-    A recognized word that the normalizer splits passes its confidence to each part. A word is right where it is aligned
-    with an equal word of the reference, as in NIST's scoring of confidences.
+    When the normalizer splits a recognized word, each part gets its confidence. A word is right if it is aligned with
+    an equal word of the reference, as in NIST's scoring of confidences.
     """
     known = [(part, w.confidence) for w in line.words for part in normalize(w.word, normalizer).split()]
     if [part for part, _ in known] != hypothesis.split():
@@ -216,7 +216,7 @@ def word_confidences(line: Line, hypothesis: str, normalizer: str, edits: Sequen
 
 
 def pooled(parts: Sequence[WordConfidences | None]) -> WordConfidences:
-    """The words of all utterances, those without confidences left out."""
+    """The words of all utterances that have confidences."""
     known = [part for part in parts if part is not None]
     return WordConfidences(
         tuple(c for part in known for c in part.confidences), tuple(right for part in known for right in part.correct)
@@ -230,13 +230,13 @@ def _by_range(
     names: Sequence[str],
     durations: Sequence[float | None] = (),
 ) -> tuple[GroupScore, ...]:
-    """A group per range [edge, next edge), with the name at its place in `names`."""
+    """A group per range [edge, next edge), named by the entry of `names` at the same position."""
     places = [len(names) if value is None else bisect_right(edges, value) for value in values]
     return _groups([(place, (*names, UNKNOWN)[place]) for place in places], counts, durations)
 
 
 def _ranges(edges: Sequence[float], unit: str) -> list[str]:
-    """The names of the ranges that these edges separate."""
+    """The names of the ranges between `edges`."""
     inner = [f"{low:g}-{high:g} {unit}" for low, high in pairwise(edges)]
     return [f"below {edges[0]:g} {unit}", *inner, f"{edges[-1]:g} {unit} and more"]
 
@@ -244,7 +244,7 @@ def _ranges(edges: Sequence[float], unit: str) -> list[str]:
 def _groups(
     keys: Sequence[tuple[int, str]], counts: Sequence[EditCounts], durations: Sequence[float | None]
 ) -> tuple[GroupScore, ...]:
-    """A group for each different (rank, name) of the utterances, in their order."""
+    """A group for each distinct (rank, name), sorted."""
     members: dict[tuple[int, str], list[int]] = {}
     for i, key in enumerate(keys):
         members.setdefault(key, []).append(i)
@@ -258,12 +258,12 @@ def _groups(
 
 
 def task_rates(task: str) -> tuple[tuple[str, Unit], ...]:
-    """The rates of a model's task as (label, unit), the leading one first; an unknown task has those of `ctc`."""
+    """The rates of a model's task as (label, unit), the main one first; an unknown task has those of `ctc`."""
     return _TASK_RATES.get(task, _TASK_RATES["ctc"])
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
-    """Rows of cells under a header, in columns two spaces apart; the first `left` columns are aligned to the left."""
+    """Rows of cells under a header, in columns two spaces apart; the first `left` columns are left-aligned."""
     columns = []
     for i, column in enumerate(zip(header, *rows, strict=True)):
         width = max(map(len, column))
@@ -286,21 +286,21 @@ def rates(score: Score) -> dict[str, Any]:
 
 
 def rate_cells(figures: Mapping[str, Any]) -> list[str]:
-    """The cells of a table for what `rates` gives: the rate itself, then the columns of RATE_HEADER."""
+    """Table cells for the result of `rates`: the rate itself, then the columns of RATE_HEADER."""
     low, high = figures["interval_95"]
     counts = (figures[key] for key in ("substitutions", "deletions", "insertions", "reference_length"))
     return [f"{figures['rate']:.2%}", f"{low:.2%} to {high:.2%}", *map(str, counts)]
 
 
 def rate_line(label: str, score: Score) -> str:
-    """A score for people, one line."""
+    """A score as one readable line."""
     rate, interval, *counts = rate_cells(rates(score))
     named = ", ".join(f"{letter} {count}" for letter, count in zip("SDIN", counts, strict=True))
     return f"{label} {rate:>7}  95 % interval {interval}  ({named})"
 
 
 def quality_line(figures: Mapping[str, Any]) -> str:
-    """What `WordConfidences.quality` found, for people."""
+    """The result of `WordConfidences.quality` as one readable line."""
     entropy = figures["normalized_cross_entropy"]
     return (
         f"{figures['words']} words, {figures['right']:.1%} right, mean confidence {figures['mean_confidence']:.1%}, "
@@ -310,7 +310,7 @@ def quality_line(figures: Mapping[str, Any]) -> str:
 
 
 def group_table(title: str, groups: Sequence[GroupScore], limit: int | None = None) -> str:
-    """A row per group; with a `limit` the groups with the most errors, and how many others there are."""
+    """A row per group; with a `limit`, those with the most errors and the number of others."""
     worst = {group.name for group in sorted(groups, key=lambda group: (-group.counts.errors, group.name))[:limit]}
     shown = [group for group in groups if group.name in worst]
     rows = [[group.name, str(len(group.utterances)), *rate_cells(rates(group))] for group in shown]
@@ -321,7 +321,7 @@ def group_table(title: str, groups: Sequence[GroupScore], limit: int | None = No
 
 
 def confusion_table(found: Confusions, limit: int | None = None) -> str:
-    """The most frequent confusions, deletions and insertions side by side; "" where there is none."""
+    """The most frequent confusions, deletions and insertions side by side; "" if there are none."""
     ranks = {
         "confused": [(" -> ".join(pair), number) for pair, number in ranked(found.substituted, limit)],
         "deleted": ranked(found.deleted, limit),

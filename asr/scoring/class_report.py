@@ -1,4 +1,4 @@
-"""The HTML report of a classifier: one page that holds everything, in the style of the report of a recognizer."""
+"""The HTML report of a classifier: one self-contained page, in the style of the report of a recognizer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_CONFUSIONS = 30
 
 @dataclass(frozen=True)
 class WrongUtterance:
-    """An utterance that was not given its class; `found` "" where it could not be read, `audio` a data URI or ""."""
+    """A misclassified utterance; `found` is "" if its audio could not be read, `audio` a data URI or ""."""
 
     id: str
     speaker: str
@@ -35,7 +35,7 @@ def write_class_report(
     facts: Sequence[str] = (),
     footer: str = "",
 ) -> None:
-    """Write the page: rates with intervals, confusion matrix, classes, confusions and wrong utterances."""
+    """Write the page: rates with intervals, confusion matrix, classes, confusions, and wrong utterances."""
     page = files("asr.scoring").joinpath("report.html").read_text(encoding="utf-8")
     style = page[page.index("<style>") : page.index("</style>")]
     sections = [
@@ -78,7 +78,7 @@ def _cards(scores: ClassScores) -> list[str]:
 
 
 def _matrix(scores: ClassScores) -> str:
-    """Rows are classes, columns what was found; the color is the share of the row."""
+    """Rows are classes, columns what was found; colors show the share of the row."""
     none = bool(scores.table[:, -1].any())
     table = scores.table if none else scores.table[:, :-1]
     head = "".join(f'<th scope="col">{escape(label)}</th>' for label in [*scores.labels, *(["(none)"] if none else [])])
@@ -120,10 +120,10 @@ def _wrong(wrong: Sequence[WrongUtterance]) -> str:
     if not wrong:
         return "<p>None.</p>"
     rows = []
-    for one in wrong:
-        label = f"{one.found} ({one.probability:.2f})" if one.found else "(could not be read)"
-        player = f'<audio controls preload="metadata" src="{one.audio}"></audio>' if one.audio else ""
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in (one.id, one.speaker, one.label, label))
+    for u in wrong:
+        found = f"{u.found} ({u.probability:.2f})" if u.found else "(could not be read)"
+        player = f'<audio controls preload="metadata" src="{u.audio}"></audio>' if u.audio else ""
+        cells = "".join(f"<td>{escape(cell)}</td>" for cell in (u.id, u.speaker, u.label, found))
         rows.append(f"<tr>{cells}<td>{player}</td></tr>")
     head = "".join(f"<th>{name}</th>" for name in ("utterance", "speaker", "class", "found", ""))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

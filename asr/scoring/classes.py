@@ -1,4 +1,4 @@
-"""Scores of classifiers: accuracy, balanced accuracy, F1, by class, with bootstrap intervals; two of them compared."""
+"""Scores of classifiers, overall and by class, with bootstrap intervals; and the comparison of two classifiers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ import numpy as np
 
 from asr.files import replacing
 from asr.scoring.breakdown import text_table
-from asr.scoring.comparison import p_text
-from asr.scoring.edits import TAIL, bootstrap_interval, expanded_interval, paired_bootstrap, resampling_units
+from asr.scoring.comparison import verdict
+from asr.scoring.edits import (
+    TAIL,
+    Difference,
+    bootstrap_interval,
+    expanded_interval,
+    paired_bootstrap,
+    resampling_units,
+)
 
 RESAMPLES = 1000
-WIDEST_MATRIX = 20  # classes; with more, text shows the most frequent confusions instead of the matrix
+WIDEST_MATRIX = 20  # classes; with more, tables show the most frequent confusions instead of the matrix
 TOP = 5
 NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 
@@ -25,9 +32,9 @@ Interval = tuple[float, float]
 
 
 def class_rates(table: np.ndarray) -> dict[str, float]:
-    """The metrics of a table (classes, classes + 1): utterances by their class and the one found, the last column none.
+    """The metrics of a table (classes, classes + 1) of utterances by class and class found; last column: none found.
 
-    Balanced accuracy is the mean recall of the classes that occur; macro F1 the mean F1 of those that occur or
+    Balanced accuracy is the mean recall of the classes that occur, macro F1 the mean F1 of those that occur or
     are found.
     """
     classes = table[:, :-1]
@@ -46,7 +53,7 @@ def _rates(right: np.ndarray, support: np.ndarray, found: np.ndarray) -> dict[st
 
 
 def _by_class(right: np.ndarray, support: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and F1, (..., classes); 0 where they are not defined."""
+    """Precision, recall and F1, (..., classes); 0 where undefined."""
     return right / np.maximum(found, 1), right / np.maximum(support, 1), 2 * right / np.maximum(support + found, 1)
 
 
@@ -56,10 +63,10 @@ def _mean(values: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """A classifier on a test set, an entry for each utterance.
+    """The results of a classifier on a test set, with an entry for each utterance.
 
-    `references` (utterances,) are numbers of `labels`, `found` those of the classifier, -1 where it gave none, and
-    `probabilities` (utterances, classes), if known. Intervals are over speakers where these are known, see
+    `references` (utterances,) and `found` (utterances,), the classifier's answers, are indices into `labels`, -1 for
+    no answer; `probabilities` are (utterances, classes). Intervals are over speakers if these are known, see
     `resampling_units`.
     """
 
@@ -72,7 +79,7 @@ class ClassScores:
 
     @cached_property
     def table(self) -> np.ndarray:
-        """Utterances by class and class found (classes, classes + 1) int64; the last column: none was found."""
+        """Utterances by class and class found (classes, classes + 1) int64; last column: none found."""
         classes = len(self.labels)
         places = self.references * (classes + 1) + np.where(self.found < 0, classes, self.found)
         return np.bincount(places, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
@@ -83,17 +90,17 @@ class ClassScores:
 
     @property
     def wrong(self) -> np.ndarray:
-        """(utterances,) bool."""
+        """Which utterances are wrong, (utterances,) bool."""
         return self.found != self.references
 
     @property
     def certainty(self) -> np.ndarray:
-        """The probability of the class that was found, (utterances,); 0 where it is not known."""
+        """The probability of the class found, (utterances,); 0 where unknown."""
         known = np.zeros(len(self.ids)) if self.probabilities is None else self.probabilities.max(axis=1)
         return np.where(self.found < 0, 0.0, known)
 
     def top(self, count: int) -> float | None:
-        """The share of utterances whose class is among the `count` most probable ones; None where these are unknown."""
+        """The share of utterances whose class is among the `count` most probable; None without probabilities."""
         if self.probabilities is None or not len(self.references):
             return None
         own = np.take_along_axis(self.probabilities, self.references[:, None], axis=1)
@@ -102,7 +109,7 @@ class ClassScores:
 
     @cached_property
     def errors(self) -> tuple[np.ndarray, str]:
-        """Errors and utterances of each unit of resampling, (units, 2), and what the units are."""
+        """Errors and utterances of each resampling unit, (units, 2), and what the units are."""
         counts = np.stack([self.wrong, np.ones_like(self.wrong)], axis=1).astype(np.int64)
         return resampling_units(counts, self.speakers)
 
@@ -117,7 +124,7 @@ class ClassScores:
 
     @cached_property
     def classes(self) -> list[dict[str, Any]]:
-        """Of each class: utterances, how often it was found, precision, recall with its interval, F1 with its own."""
+        """Figures of each class: utterances, how often it was found, precision, recall and F1 with their intervals."""
         right, support, found = np.diagonal(self.table[:, :-1]), self.table.sum(axis=1), self.table[:, :-1].sum(axis=0)
         precision, recall, f1 = _by_class(right, support, found)
         _, recalls, f1s = _by_class(*self._resampled)
@@ -152,7 +159,7 @@ class ClassScores:
         return counts[0], counts[1], counts[2]
 
     def _interval(self, values: np.ndarray, utterances: int) -> Interval:
-        """Of a resampled rate; exact binomial limits where all resamples are 0 or 1, which shows no spread."""
+        """The interval of a resampled rate; exact binomial limits if all resamples are 0 or 1, without any spread."""
         units = len(self.errors[0])
         if not utterances or units < 2:
             return (0.0, 1.0)
@@ -196,7 +203,7 @@ class ClassScores:
         return lines
 
     def tables(self, limit: int | None = None) -> str:
-        """The classes, and the confusion matrix; where there are many classes, the most frequent confusions."""
+        """The classes and the confusion matrix, or for many classes the most frequent confusions."""
         rows = []
         for row in self.classes:
             rates = [f"{row[key]:.2%}" for key in ("precision", "recall", "f1")]
@@ -206,17 +213,13 @@ class ClassScores:
         text = text_table(header, rows)
         if len(self.labels) > WIDEST_MATRIX:
             pairs = [[label, found or "(none)", str(n)] for label, found, n in self.confusions(limit)]
-            return "\n\n".join(
-                [text, *([text_table(["class", "found", "utterances"], pairs, left=2)] if pairs else [])]
-            )
-        none = bool(self.table[:, -1].any())
-        cells = [
-            [label, *map(str, row[: None if none else -1])] for label, row in zip(self.labels, self.table, strict=True)
-        ]
-        return f"{text}\n\n" + text_table(["class \\ found", *self.labels, *(["(none)"] if none else [])], cells)
+            return f"{text}\n\n" + text_table(["class", "found", "utterances"], pairs, left=2) if pairs else text
+        columns = [*self.labels, "(none)"] if self.table[:, -1].any() else list(self.labels)
+        cells = [[label, *map(str, row[: len(columns)])] for label, row in zip(self.labels, self.table, strict=True)]
+        return f"{text}\n\n" + text_table(["class \\ found", *columns], cells)
 
     def draw(self, path: Path) -> None:
-        """The confusion matrix as a PNG: the share of each class's utterances in color, and the numbers."""
+        """Write the confusion matrix as a PNG: shares of each class as colors, counts as numbers."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -240,17 +243,14 @@ class ClassScores:
 
 
 @dataclass(frozen=True)
-class ClassComparison:
-    """Two classifiers on the same utterances: accuracy of B minus that of A, with a paired bootstrap over `units`, and
-    the exact McNemar test on the utterances that only one of them has right.
+class ClassComparison(Difference):
+    """Two classifiers on the same utterances: the accuracy of B minus that of A, by a paired bootstrap over `units`.
+
+    `only_a` and `only_b` count the utterances that only one of them has right, for the exact McNemar test.
     """
 
     a: ClassScores
     b: ClassScores
-    difference: float
-    interval: Interval
-    p: float
-    bounded: bool
     units: str
     only_a: int
     only_b: int
@@ -277,25 +277,21 @@ class ClassComparison:
         }
 
     def verdict(self) -> str:
-        """What the paired bootstrap says, in a line."""
-        low, high = (100.0 * limit for limit in self.interval)
-        figures = f"{100.0 * self.difference:+.2f} % absolute [{low:+.2f}, {high:+.2f}], {p_text(self.p, self.bounded)}"
+        """The result of the paired bootstrap, in one line."""
         if not self.only_a and not self.only_b:
             return "A and B are right about the same utterances"
-        if self.p < 0.05 and not low <= 0.0 <= high:
-            return f"B is {'better' if self.difference > 0 else 'worse'}: {figures}"
-        return f"no significant difference: B is at {figures}"
+        return verdict(self, better=self.difference > 0)
 
 
 def compare_classes(a: ClassScores, b: ClassScores) -> ClassComparison:
-    """Compare two classifiers. Raises ValueError where their references differ."""
+    """Compare two classifiers. Raises ValueError if their utterances or references differ."""
     if a.ids != b.ids or not np.array_equal(a.references, b.references):
         raise ValueError("the two were scored on different utterances")
     (errors_a, units), (errors_b, _) = a.errors, b.errors
-    found = paired_bootstrap(errors_a, errors_b)
-    low, high = found.interval
+    errors = paired_bootstrap(errors_a, errors_b)
+    low, high = errors.interval
     only_a, only_b = int((~a.wrong & b.wrong).sum()), int((a.wrong & ~b.wrong).sum())
-    return ClassComparison(a, b, -found.difference, (-high, -low), found.p, found.bounded, units, only_a, only_b)
+    return ClassComparison(-errors.difference, (-high, -low), errors.p, errors.bounded, a, b, units, only_a, only_b)
 
 
 def _shown(interval: Sequence[float]) -> str:

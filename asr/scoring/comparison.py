@@ -1,4 +1,4 @@
-"""Two systems on the same utterances: the difference, its interval and p-values, and where each of them wins."""
+"""Two systems on the same utterances: the difference of their rates, its interval and p-values, and who wins where."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from asr.scoring.edits import (
 )
 
 SIGNIFICANT = 0.05
-GOOD_WORDS = 2  # correct words of both systems that end a segment, as in NIST's sc_stats
+GOOD_WORDS = 2  # words right in both systems that separate two segments, as in NIST's sc_stats
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class MatchedPairs:
 class Comparison(Difference):
     """Two scores of the same references, and the difference of their rates, B's minus A's: negative where B is better.
 
-    Interval and p come from a paired bootstrap over `interval_units` ("speakers" where these are known, else
-    "utterances"). `matched` is None for characters, for which that test is not defined.
+    Interval and p come from a paired bootstrap over `interval_units` ("speakers" if these are known, else
+    "utterances"). `matched` is None for characters, for which the matched-pairs test is not defined.
     """
 
     a: Score
@@ -56,19 +56,13 @@ class Comparison(Difference):
 
     @property
     def significant(self) -> bool:
-        low, high = self.interval
-        return self.p < SIGNIFICANT and not low <= 0.0 <= high
+        return is_significant(self)
 
     def verdict(self) -> str:
-        """ "B is better: -0.8 % absolute [-1.2, -0.4], p = 0.001", or that the difference may be chance."""
-        low, high = (100.0 * limit for limit in self.interval)
-        p = p_text(self.p, self.bounded)
-        figures = f"{100.0 * self.difference:+.2f} % absolute [{low:+.2f}, {high:+.2f}], {p}"
+        """The result of the paired bootstrap, in one line."""
         if not self.gains.any():
             return "A and B make equally many errors in every utterance"
-        if self.significant:
-            return f"B is {'better' if self.difference < 0 else 'worse'}: {figures}"
-        return f"no significant difference: B is at {figures}"
+        return verdict(self, better=self.difference < 0)
 
     def summary(self) -> dict[str, Any]:
         """The figures as JSON-able values; rates are fractions."""
@@ -96,10 +90,10 @@ def compare(
     speakers: Sequence[str] = (),
     references_b: Sequence[str] | None = None,
 ) -> Comparison:
-    """Compare two systems' hypotheses of the same references; nothing is normalized here.
+    """Compare two systems' hypotheses for the same references; texts are not normalized here.
 
-    With `speakers`, one per utterance, the interval is over speakers. `references_b` are the wordings for B where the
-    references leave a choice. Raises ValueError when lists differ in length.
+    With `speakers`, one per utterance, the interval is over speakers. `references_b` are the references as worded for
+    B, when they leave a choice of wordings. Raises ValueError when the lists differ in length.
     """
     others = references if references_b is None else references_b
     alignments_a, alignments_b = align_texts(references, hypotheses_a, unit), align_texts(others, hypotheses_b, unit)
@@ -109,8 +103,24 @@ def compare(
     if unit == "word":
         reworded = {i for i, (ours, other) in enumerate(zip(references, others, strict=True)) if ours != other}
         matched = matched_pairs(alignments_a, alignments_b, reworded)
-    found = paired_bootstrap(units[:, :2], units[:, 2:])
-    return Comparison(**vars(found), a=a, b=b, interval_units=name, matched=matched)
+    difference = paired_bootstrap(units[:, :2], units[:, 2:])
+    return Comparison(**vars(difference), a=a, b=b, interval_units=name, matched=matched)
+
+
+def is_significant(difference: Difference) -> bool:
+    """Whether chance is ruled out by both p and the 95 % interval."""
+    low, high = difference.interval
+    return difference.p < SIGNIFICANT and not low <= 0.0 <= high
+
+
+def verdict(difference: Difference, better: bool) -> str:
+    """ "B is better: -0.8 % absolute [-1.2, -0.4], p = 0.001", or that the difference may be chance."""
+    low, high = (100.0 * limit for limit in difference.interval)
+    p = p_text(difference.p, difference.bounded)
+    figures = f"{100.0 * difference.difference:+.2f} % absolute [{low:+.2f}, {high:+.2f}], {p}"
+    if is_significant(difference):
+        return f"B is {'better' if better else 'worse'}: {figures}"
+    return f"no significant difference: B is at {figures}"
 
 
 def p_text(p: float, bounded: bool = False) -> str:
@@ -123,11 +133,11 @@ def p_text(p: float, bounded: bool = False) -> str:
 def matched_pairs(
     alignments_a: Sequence[Sequence[Edit]], alignments_b: Sequence[Sequence[Edit]], whole: Collection[int] = ()
 ) -> MatchedPairs:
-    """The matched-pairs sentence-segment word error test (Gillick and Cox, ICASSP 1989) as NIST's sc_stats does it.
+    """The matched-pairs sentence-segment word error test (Gillick and Cox, ICASSP 1989), as in NIST's sc_stats.
 
-    Utterances are cut where both systems have GOOD_WORDS words in a row right; the differences of the errors in the
-    segments with errors are taken to be independent and their mean to be normally distributed, which requires about 30
-    segments. The utterances in `whole`, whose references differ, are a segment each.
+    Utterances are cut where both systems have GOOD_WORDS words in a row right. The differences in errors of the
+    segments with errors are assumed to be independent, and their mean to be normally distributed, which requires about
+    30 segments. Each utterance in `whole`, where the two references differ, is one segment.
     """
     differences: list[int] = []
     for i, alignments in enumerate(zip(alignments_a, alignments_b, strict=True)):
@@ -141,7 +151,7 @@ def matched_pairs(
     if n < 2 or not values.any():
         return MatchedPairs(n, float(values.mean()) if n else 0.0, 0.0, 1.0)
     mean, deviation = float(values.mean()), float(values.std(ddof=1))
-    if deviation == 0.0:  # every segment differs by the same: the sign test's answer
+    if deviation == 0.0:  # all segments differ by the same amount: use the sign test
         return MatchedPairs(n, mean, math.copysign(math.inf, mean), min(1.0, 2.0 * 0.5**n))
     z = mean / (deviation / math.sqrt(n))
     return MatchedPairs(n, mean, z, math.erfc(abs(z) / math.sqrt(2.0)))
@@ -152,7 +162,7 @@ def _segment_differences(places_a: Sequence[int], places_b: Sequence[int]) -> li
     events = sorted([*((place, 1) for place in places_a), *((place, -1) for place in places_b)])
     differences = [events[0][1]] if events else []
     for (before, _), (place, sign) in pairwise(events):
-        if place // 2 - (before + 1) // 2 >= GOOD_WORDS:  # words between the two, right in both
+        if place // 2 - (before + 1) // 2 >= GOOD_WORDS:  # so many words between the two are right in both
             differences.append(sign)
         else:
             differences[-1] += sign
@@ -160,7 +170,7 @@ def _segment_differences(places_a: Sequence[int], places_b: Sequence[int]) -> li
 
 
 def _error_places(edits: Sequence[Edit]) -> list[int]:
-    """Where the errors are: 2i + 1 for one at reference word i, 2i for a word inserted before it."""
+    """The positions of errors: 2i + 1 for one at reference word i, 2i for a word inserted before it."""
     places: list[int] = []
     for edit in edits:
         if edit.kind == "insert":

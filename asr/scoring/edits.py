@@ -1,4 +1,4 @@
-"""Word and character error rates from summed edit counts, their intervals, and the paired bootstrap; jiwer aligns."""
+"""Word and character error rates from summed edit counts, bootstrap intervals, and the paired bootstrap test."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import numpy as np
 
 Unit = Literal["word", "char"]
 Kind = Literal["equal", "substitute", "delete", "insert"]
-TAIL = 0.025  # on either side of a 95 % interval
-FEWEST_SPEAKERS = 5  # with fewer, an interval over speakers would mean next to nothing
-_DRAWS = 200_000_000  # units drawn in all resamples together: bounds the time
+TAIL = 0.025  # probability on either side of a 95 % interval
+FEWEST_SPEAKERS = 5  # with fewer, an interval over speakers means next to nothing
+_DRAWS = 200_000_000  # units drawn over all resamples: bounds the time
 _DRAWS_AT_ONCE = 2_000_000  # draws held in memory at a time
 _NORMAL = NormalDist()
-_BLOCK = 1000  # utterances that jiwer is given at a time: it takes some kilobytes for each of them
+_BLOCK = 1000  # utterances passed to jiwer at a time: it needs several kilobytes for each
 _KINDS: dict[str, Kind] = {"equal": "equal", "replace": "substitute", "delete": "delete", "insert": "insert"}
 
 
@@ -34,10 +34,10 @@ class Edit(NamedTuple):
     hypothesis_end: int
 
     def pairs(self, reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[str, str]]:
-        """The tokens of both sides that stand opposite each other, "" where one side has none."""
-        ours = reference[self.reference_start : self.reference_end]
-        theirs = hypothesis[self.hypothesis_start : self.hypothesis_end]
-        return list(zip_longest(ours, theirs, fillvalue=""))
+        """The aligned tokens of both sides, "" where one side has none."""
+        left = reference[self.reference_start : self.reference_end]
+        right = hypothesis[self.hypothesis_start : self.hypothesis_end]
+        return list(zip_longest(left, right, fillvalue=""))
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class EditCounts:
 
     @property
     def rate(self) -> float:
-        """Errors per reference token; without any reference token the number of insertions, as in jiwer."""
+        """Errors per reference token; the number of insertions if there is no reference token, as in jiwer."""
         return self.errors / max(self.reference_length, 1)
 
     def __add__(self, other: EditCounts) -> EditCounts:
@@ -65,10 +65,10 @@ class EditCounts:
 
 @dataclass(frozen=True)
 class Score:
-    """The error rate of a test set: counts summed over all utterances and divided once.
+    """The error rate of a test set: counts summed over all utterances, then divided once.
 
-    `utterances` holds the counts of each utterance in input order, `speakers` their speakers where these are known.
-    `resamples` sets the number of bootstrap resamples for the interval (default: as `bootstrap_interval` chooses).
+    `utterances` holds the counts of each utterance in input order, `speakers` their speakers if known. `resamples` is
+    the number of bootstrap resamples for the interval (default: chosen from the number of units).
     """
 
     unit: Unit
@@ -131,7 +131,7 @@ class Score:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % bootstrap interval of `rate`, over speakers where these are known; computed when first asked for."""
+        """The 95 % bootstrap interval of `rate`, over speakers if these are known; computed on first use."""
         return self._interval[0]
 
     @property
@@ -157,30 +157,31 @@ def score(
     """Align each hypothesis with the reference at the same position and count edits.
 
     Words are separated by white space; characters include one space between words. An empty reference is allowed:
-    every token of its hypothesis is an insertion. Nothing is normalized: do that before, to both sides alike. With
-    `speakers`, one per utterance, the interval is over speakers. Raises ValueError when the lists differ in length.
+    every token of its hypothesis is an insertion. Texts are not normalized here: normalize both sides alike first.
+    With `speakers`, one per utterance, the interval is over speakers. Raises ValueError when the lists differ in
+    length.
     """
     return score_alignments(align_texts(references, hypotheses, unit), unit, speakers)
 
 
 def align_texts(references: Sequence[str], hypotheses: Sequence[str], unit: Unit = "word") -> list[list[Edit]]:
-    """A minimum edit alignment (all edits cost 1) of each pair. Raises ValueError when the lists differ in length."""
+    """A minimum edit alignment of each pair, all edits at cost 1. Raises ValueError when the lists differ in length."""
     if len(references) != len(hypotheses):
         raise ValueError(f"{len(references)} references but {len(hypotheses)} hypotheses")
-    ours, theirs = [tokens(text, unit) for text in references], [tokens(text, unit) for text in hypotheses]
+    left, right = [tokens(text, unit) for text in references], [tokens(text, unit) for text in hypotheses]
     alignments: list[list[Edit]] = []
     if unit == "char":
-        from rapidfuzz.distance import Levenshtein  # what jiwer stands on: it takes five times as long for characters
+        from rapidfuzz.distance import Levenshtein  # jiwer is built on it, and takes five times as long for characters
 
-        for reference, hypothesis in zip(ours, theirs, strict=True):
+        for reference, hypothesis in zip(left, right, strict=True):
             ops = Levenshtein.opcodes(reference, hypothesis)
             alignments.append([Edit(_KINDS[o.tag], o.src_start, o.src_end, o.dest_start, o.dest_end) for o in ops])
         return alignments
     import jiwer
 
-    for first in range(0, len(ours), _BLOCK):
+    for first in range(0, len(left), _BLOCK):
         block = slice(first, first + _BLOCK)
-        output = jiwer.process_words([*map(" ".join, ours[block])], [*map(" ".join, theirs[block])])
+        output = jiwer.process_words([*map(" ".join, left[block])], [*map(" ".join, right[block])])
         alignments += [
             [Edit(c.type, c.ref_start_idx, c.ref_end_idx, c.hyp_start_idx, c.hyp_end_idx) for c in chunks]  # type: ignore[arg-type]
             for chunks in output.alignments
@@ -189,14 +190,14 @@ def align_texts(references: Sequence[str], hypotheses: Sequence[str], unit: Unit
 
 
 def score_alignments(alignments: Sequence[Sequence[Edit]], unit: Unit = "word", speakers: Sequence[str] = ()) -> Score:
-    """The score of utterances that are aligned already. Raises ValueError when the lists differ in length."""
+    """The score of already aligned utterances. Raises ValueError when the lists differ in length."""
     if speakers and len(speakers) != len(alignments):
         raise ValueError(f"{len(alignments)} utterances but {len(speakers)} speakers")
     return Score(unit, tuple(map(_count, alignments)), tuple(speakers))
 
 
 def tokens(text: str, unit: Unit) -> Sequence[str]:
-    """The words of `text`, or its characters (a string) with white space reduced to one space between words."""
+    """The words of `text`, or its characters (a string) with each run of white space reduced to one space."""
     if unit not in ("word", "char"):
         raise ValueError(f"unit is 'word' or 'char', found {unit!r}")
     return text.split() if unit == "word" else " ".join(text.split())
@@ -212,9 +213,9 @@ def _count(alignment: Sequence[Edit]) -> EditCounts:
 
 @dataclass(frozen=True)
 class Difference:
-    """A statistic of a resampled test set: its value, 95 % `interval`, and the two-sided `p` for no difference.
+    """A difference on a resampled test set: its value, 95 % `interval`, and two-sided `p` under no difference.
 
-    `bounded` where no resample went against the difference: `p` is then only known to be below the value given.
+    `bounded` means that no resample contradicted the difference, so that `p` is only an upper bound.
     """
 
     difference: float
@@ -224,11 +225,12 @@ class Difference:
 
 
 def resampling_units(counts: np.ndarray, speakers: Sequence[str]) -> tuple[np.ndarray, str]:
-    """The units to resample, and what they are: counts (utterances, k) summed per speaker where these are known.
+    """The units to resample and their name: counts (utterances, k), summed per speaker if speakers are known.
 
-    Utterances of one speaker resemble each other, so that a set of few speakers says less than its number of
+    Utterances of one speaker resemble each other, so a test set with few speakers says less than its number of
     utterances suggests (Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance
-    evaluation", ICASSP 2004). Speakers count as known where every utterance has one and there are FEWEST_SPEAKERS.
+    evaluation", ICASSP 2004). Speakers count as known if every utterance has one and there are at least
+    FEWEST_SPEAKERS of them.
     """
     if len(speakers) == len(counts) and all(speakers):
         names, index = np.unique(np.asarray(speakers, dtype=object).astype(str), return_inverse=True)
@@ -242,9 +244,9 @@ def bootstrap_interval(errors: np.ndarray, lengths: np.ndarray, *, resamples: in
     """The 95 % interval of sum(errors) / sum(lengths): an expanded percentile bootstrap over units.
 
     `errors` and `lengths`, both (units,), are per utterance, or summed per speaker (see `resampling_units`). The
-    percentiles are widened as Hesterberg ("What teachers should know about the bootstrap", The American Statistician
-    2015) recommends, which matters for few units. Without any error the upper limit is the exact binomial one over
-    reference tokens; a single unit, which has no spread, gives (0, 1).
+    percentiles are widened as recommended by Hesterberg ("What teachers should know about the bootstrap", The American
+    Statistician 2015), which matters when units are few. If there are no errors, the upper limit is the exact binomial
+    one over reference tokens; a single unit, which has no spread, gives (0, 1).
     """
     units = len(errors)
     total, tokens = float(np.sum(errors)), float(np.sum(lengths))
@@ -261,8 +263,8 @@ def bootstrap_interval(errors: np.ndarray, lengths: np.ndarray, *, resamples: in
 def paired_bootstrap(a: np.ndarray, b: np.ndarray, *, resamples: int | None = None) -> Difference:
     """The difference of two error rates, B's minus A's; `a` and `b` (units, 2) hold errors and reference tokens.
 
-    Both systems are scored on the same resampled units, so that what is hard for both cancels (Bisani and Ney 2004).
-    Interval and p agree: p < 0.05 exactly where the 95 % interval leaves out 0, but for the grain of the resamples.
+    Both systems are scored on the same resampled units, so what is hard for both cancels out (Bisani and Ney 2004).
+    Interval and p agree: up to the resolution of the resamples, p < 0.05 exactly when the 95 % interval excludes 0.
     """
     units = len(a)
     table = np.concatenate([a, b], axis=1)
@@ -277,10 +279,10 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, *, resamples: int | None = No
     if np.array_equal(a, b):
         return Difference(0.0, (0.0, 0.0), 1.0, bounded=False)
     differences = differences_of(_resampled(table, resamples))
-    equal = int((differences == 0).sum())  # counted half: errors are whole numbers, ties are common
+    equal = int((differences == 0).sum())  # counted half: errors are integers, so ties are common
     against = min(int((differences < 0).sum()), int((differences > 0).sum())) + equal / 2
     one_sided = min((against + 1) / (len(differences) + 1), 0.5)
-    # the expansion of the interval, the other way round
+    # the inverse of the expansion in `expanded_interval`
     t = -_NORMAL.inv_cdf(one_sided) * math.sqrt((units - 1) / units)
     p = min(1.0, 2.0 * student_tail(t, units - 1))
     return Difference(value, expanded_interval(differences, units), p, bounded=against == 0)
@@ -297,7 +299,7 @@ def _resampled(columns: np.ndarray, resamples: int | None) -> np.ndarray:
     for first in range(0, count, rows):
         here = min(rows, count - first)
         drawn = generator.integers(0, units, size=(here, units), dtype=np.int32).astype(np.int64)
-        # how often each unit was drawn, then one product gives all sums: faster than gathering column by column
+        # Count how often each unit was drawn; one matrix product then gives all sums, faster than gathering columns.
         drawn += np.arange(here, dtype=np.int64)[:, None] * units
         weights = np.bincount(drawn.ravel(), minlength=here * units).reshape(here, units)
         sums[first : first + here] = weights @ values
@@ -305,7 +307,7 @@ def _resampled(columns: np.ndarray, resamples: int | None) -> np.ndarray:
 
 
 def expanded_interval(values: np.ndarray, units: int) -> tuple[float, float]:
-    """The percentiles of a resampled statistic at which the interval has about the coverage that TAIL promises."""
+    """The percentiles of a resampled statistic, widened so that the coverage is about what TAIL promises."""
     tail = _NORMAL.cdf(-student_quantile(TAIL, units - 1) * math.sqrt(units / (units - 1)))
     low, high = np.quantile(values, [tail, 1.0 - tail])
     return (float(low), float(high))
@@ -324,7 +326,7 @@ def student_quantile(tail: float, degrees: int) -> float:
 
 
 def student_tail(t: float, degrees: int) -> float:
-    """The probability that Student's distribution with so many degrees of freedom exceeds t.
+    """The probability that a Student's t variable with `degrees` degrees of freedom exceeds t.
 
     A finite series in the cosine of arctan(t / sqrt(degrees)): Abramowitz and Stegun, 26.7.3 and 26.7.4.
     """

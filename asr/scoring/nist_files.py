@@ -1,4 +1,4 @@
-"""The texts that NIST's sclite reads: trn (texts with ids), stm (segments with times), ctm (words with times)."""
+"""The text formats of NIST's sclite: trn (texts with ids), stm (segments with times), ctm (words with times)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asr.scoring.alternatives import Wordings, read_markup
 from asr.scoring.pairing import Line, TextFile, TextFileError, TimedWord, timed_line
 
 TRN_LINE = re.compile(r"(.*?)\s*\(([^()\s]+)\)\s*$", re.DOTALL)
-IGNORED = "ignore_time_segment_in_scoring"  # in any case, as to sclite
+IGNORED = "ignore_time_segment_in_scoring"  # sclite ignores its case
 
 
 def read_trn(path: str, content: str) -> TextFile:
@@ -29,10 +29,10 @@ def read_trn(path: str, content: str) -> TextFile:
 def read_stm(path: str, content: str) -> TextFile:
     """The segments of `recording channel speaker start end [<label>] text`, and those to be ignored in scoring.
 
-    As in sclite, a text that begins with `<` begins with a label. Segments are named recording-channel-start. Raises
-    TextFileError.
+    As in sclite, a text that begins with `<` begins with a label. Segments are named recording-channel-start, with
+    the speaker where that is not unique. Raises TextFileError.
     """
-    found: list[tuple[Line, str]] = []
+    segments: list[tuple[Line, str]] = []  # with their places for messages
     for number, row in _rows(content):
         where = f"{path}:{number}"
         fields = row.split(maxsplit=5)
@@ -49,17 +49,17 @@ def read_stm(path: str, content: str) -> TextFile:
             text = text.partition(" ")[2].strip()
         line = Line(f"{recording}-{channel}-{start:.2f}", text, speaker, round(end - start, 6))
         line = replace(line, offset=start, segment=True, recording=f"{recording} {channel}")
-        found.append((line, where))
-    uses = Counter(line.id for line, _ in found)
-    named = [(replace(x, id=f"{x.id}-{x.speaker}") if uses[x.id] > 1 else x, where) for x, where in found]
+        segments.append((line, where))
+    uses = Counter(line.id for line, _ in segments)
+    named = [(replace(x, id=f"{x.id}-{x.speaker}") if uses[x.id] > 1 else x, where) for x, where in segments]
     scored = tuple(_with_markup_read(line, where) for line, where in named if not _is_ignored(line))
     return TextFile(path, scored, ignored=tuple(line for line, _ in named if _is_ignored(line)))
 
 
 def read_ctm(path: str, content: str) -> TextFile:
-    """A text per recording and channel of `recording channel start duration word [confidence]`, and the words.
+    """A text per recording and channel from lines of `recording channel start duration word [confidence]`.
 
-    A text is named after its recording, with the channel where there are several. Raises TextFileError.
+    A text is named after its recording, with the channel if there are several. Raises TextFileError.
     """
     words: dict[str, list[TimedWord]] = {}
     for number, row in _rows(content):
@@ -80,10 +80,10 @@ def read_ctm(path: str, content: str) -> TextFile:
         words.setdefault(f"{recording} {channel}", []).append(word)
     channels = Counter(key.split()[0] for key in words)
     lines = []
-    for key, found in words.items():
+    for key, timed in words.items():
         recording, channel = key.split()
         name = recording if channels[recording] == 1 else f"{recording}-{channel}"
-        lines.append(timed_line(Line(name, "", recording=key), found, path))
+        lines.append(timed_line(Line(name, "", recording=key), timed, path))
     return TextFile(path, tuple(lines), timed=words)
 
 
@@ -98,12 +98,12 @@ def _is_ignored(line: Line) -> bool:
 
 
 def _with_markup_read(line: Line, where: str) -> Line:
-    """The line with the markup of its text read."""
+    """The line with the markup of its text interpreted."""
     try:
-        read = read_markup(line.text or "")
+        text = read_markup(line.text or "")
     except ValueError as error:
-        raise TextFileError(f"{where}: {error} (in a file of plain texts, txt or jsonl, braces are letters)") from error
-    return replace(line, wordings=read) if isinstance(read, Wordings) else replace(line, text=read)
+        raise TextFileError(f"{where}: {error} (in plain texts, txt or jsonl, braces are ordinary letters)") from error
+    return replace(line, wordings=text) if isinstance(text, Wordings) else replace(line, text=text)
 
 
 def _plain_word(word: str, where: str) -> str:
@@ -119,16 +119,16 @@ _TWINS = str.maketrans("{}\\", "\uff5b\uff5d\uff3c")
 
 
 def nist_id(name: str) -> str:
-    """An id as the NIST formats allow it: white space and parentheses would end it, `;;` or `**` begin a comment."""
+    """An id that the NIST formats allow: white space and parentheses would end it, `;;` or `**` begin a comment."""
     name = "".join("_" if c.isspace() or c in "()" else c for c in name) or "utterance"
     return "_" + name[1:] if name.startswith((";;", "**")) else name
 
 
 def nist_text(text: str) -> str:
-    """A text written so that sclite reads its words in trn, stm and ctm: one space between them, its markup escaped.
+    """A text as sclite reads it in trn, stm and ctm: one space between words, sclite's markup escaped.
 
-    Braces, backslashes and a lone @ cannot be escaped: their full-width twins (U+FF5B, U+FF5D, U+FF3C, U+FF20) stand
-    for them.
+    Braces, backslashes and a lone @ cannot be escaped: they are replaced by their full-width twins (U+FF5B, U+FF5D,
+    U+FF3C, U+FF20).
     """
     words = [_nist_word(word) for word in text.split()]
     if words and words[0].startswith("**"):  # would begin a comment
@@ -137,15 +137,15 @@ def nist_text(text: str) -> str:
 
 
 def has_look_alikes(text: str) -> bool:
-    """Whether `nist_text` has to write other letters than those of the text."""
+    """Whether `nist_text` has to replace letters of the text."""
     return not _UNREADABLE.isdisjoint(text) or "@" in text.split()
 
 
 def _nist_word(word: str) -> str:
     if word == "@":
         return "\uff20"
-    word = word.translate(_TWINS).replace(";", "\\;")  # after ; comes a tag
-    return word + "*" if len(word) > 1 and word.endswith("*") else word  # the last * of a longer word is not read
+    word = word.translate(_TWINS).replace(";", "\\;")  # a bare ; begins a tag
+    return word + "*" if len(word) > 1 and word.endswith("*") else word  # sclite drops the last * of a longer word
 
 
 def trn_line(text: str, utterance_id: str) -> str:
@@ -154,17 +154,17 @@ def trn_line(text: str, utterance_id: str) -> str:
 
 
 def stm_line(line: Line, text: str) -> str:
-    """A line of a segment time mark file, sclite's reference for a ctm: the utterance as a recording of its own."""
+    """A line of an stm file, sclite's reference for a ctm, with each utterance as a recording of its own."""
     name = nist_id(line.id)
     speaker = nist_id(line.speaker) if line.speaker else name
-    # the label: without one sclite takes a text that begins with < for it
+    # <> is an empty label: without it, sclite takes a text that begins with < for the label
     return f"{name} 1 {speaker} 0.000 {line.duration or 0.0:.3f} <> {nist_text(text)}".rstrip() + "\n"
 
 
 def ctm_lines(line: Line, words: Iterable[str]) -> str:
-    """The words of a hypothesis with their times in the form of a ctm file; `words` are normalized, one per time."""
+    """The lines of a ctm file for a hypothesis: `words` are its normalized words, one for each of `line.words`."""
     rows = ""
-    for word, at in zip(words, line.words, strict=True):
-        length = max(at.end - at.start, 0.001)
-        rows += f"{nist_id(line.id)} 1 {at.start:.3f} {length:.3f} {nist_text(word)} {at.confidence:.3f}\n"
+    for text, word in zip(words, line.words, strict=True):
+        length = max(word.end - word.start, 0.001)
+        rows += f"{nist_id(line.id)} 1 {word.start:.3f} {length:.3f} {nist_text(text)} {word.confidence:.3f}\n"
     return rows

@@ -1,4 +1,4 @@
-"""The HTML report: one page that holds everything, opens from disk and loads nothing from elsewhere."""
+"""The HTML report: one self-contained page that opens from disk and loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from asr.scoring.pairing import Line
 from asr.scoring.sclite import sclite_rows
 from asr.scoring.scored import ScoredSet
 
-MOST_UTTERANCES = 20_000  # with more, a page takes seconds to open: those with the most errors are kept
+MOST_UTTERANCES = 20_000  # those with the most errors are kept: with more, the page takes seconds to open
 MOST_WORDS = 200
-MOST_SPEAKERS = 200  # with rows of their own
-WORST_SPEAKERS = 10  # in their table
+MOST_SPEAKERS = 200  # with more, there are no rows for speakers
+WORST_SPEAKERS = 10  # listed in the table of speakers
 MOST_LABELS = 48
 FRAME_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
 class Posteriorgram:
-    """A posteriorgram: `log_probs` (time, vocab) natural log, `labels[0]` the blank, seconds from frame to frame."""
+    """A posteriorgram: `log_probs` (time, vocab) in natural log, `labels` with the blank first, seconds per frame."""
 
     log_probs: np.ndarray
     labels: Sequence[str]
@@ -42,7 +42,7 @@ class Posteriorgram:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page: a table, and where there are `groups` a plot of their rates above it."""
+    """A section of the page: a table, with a plot of the rates of `groups`, if any, above it."""
 
     title: str
     header: Sequence[str]
@@ -64,10 +64,10 @@ def write_report(
     flag_below: float | None = None,
     footer: str = "",
 ) -> None:
-    """Write the page for the first of `sets`, with the rates of the others beside it. Raises OutputError.
+    """Write the page for the first of `sets`, with the rates of the others beside its own. Raises OutputError.
 
-    `audio` (data URIs) and `posteriorgrams` are by position in the set; `sections` follow the plots. Utterances without
-    a hypothesis are marked, and words whose confidence is below `flag_below`.
+    Keys of `audio` (data URIs) and `posteriorgrams` are positions in the set; `sections` follow the plots. Utterances
+    without a hypothesis are marked, as are words with a confidence below `flag_below`.
     """
     first = sets[0]
     speakers = [line.speaker for line in first.lines]
@@ -96,7 +96,7 @@ def write_report(
         "total": len(first.references),
         "utterances": [_utterance(first, i, flag_below) for i in sorted(most_errors(first, MOST_UTTERANCES))],
         "audio": {str(i): uri for i, uri in (audio or {}).items()},
-        "posteriorgrams": {str(i): posteriorgram_data(one) for i, one in (posteriorgrams or {}).items()},
+        "posteriorgrams": {str(i): posteriorgram_data(p) for i, p in (posteriorgrams or {}).items()},
         "sclite": [
             {"name": row.name, "sentences": row.sentences, "words": row.words, "figures": list(row.percentages())}
             for row in sclite_rows(first.sclite_counts, speakers if len(set(speakers)) <= MOST_SPEAKERS else ())
@@ -104,14 +104,14 @@ def write_report(
         "footer": footer,
     }
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    # inside a script element only "</" and "<!--" could end the data
+    # Inside a script element, only "</" and "<!--" could end the data.
     text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     page = files("asr.scoring").joinpath("report.html").read_text(encoding="utf-8")
     write_text(Path(path), page.replace("@TITLE@", escape(title)).replace("@DATA@", text))
 
 
 def most_errors(scored: ScoredSet, count: int) -> list[int]:
-    """Positions of the utterances with most errors, at most `count`; without errors the first in order."""
+    """Positions of the utterances with the most errors, at most `count`; ties in order."""
     errors = scored.words.errors_and_lengths[:, 0]
     return [int(i) for i in np.argsort(-errors, kind="stable")[:count]]
 
@@ -135,7 +135,7 @@ def shown_labels(posteriorgram: Posteriorgram) -> tuple[list[str], np.ndarray]:
     chosen = np.flatnonzero(peaks > 0.1)
     if len(chosen) > MOST_LABELS:
         chosen = np.sort(chosen[np.argsort(-peaks[chosen], kind="stable")[:MOST_LABELS]])
-    if len(posteriorgram.labels) > 100:  # pieces, whose order means nothing: show them by the time of their peak
+    if len(posteriorgram.labels) > 100:  # pieces, in no meaningful order: sort them by the time of their peak
         chosen = chosen[np.argsort(posteriors[:, chosen].argmax(axis=0), kind="stable")]
     rows = [*chosen.tolist(), 0]
     names = [label_name(k, posteriorgram.labels) for k in rows]
@@ -143,7 +143,7 @@ def shown_labels(posteriorgram: Posteriorgram) -> tuple[list[str], np.ndarray]:
 
 
 def label_name(token: int, labels: Sequence[str]) -> str:
-    """A label of the output layer as pictures show it."""
+    """The name of an output label for display."""
     return "blank" if token == 0 else "space" if labels[token] == " " else labels[token]
 
 
@@ -174,7 +174,7 @@ def _cards(scored: ScoredSet) -> list[dict[str, Any]]:
 
 
 def _confidence_card(scored: ScoredSet, flag_below: float | None) -> list[dict[str, Any]]:
-    """What the confidences of the first set's words are worth; none where no word has one."""
+    """A card with the quality of the word confidences; [] if no word has one."""
     if scored.confidences is None:
         return []
     figures = scored.confidences.quality()
@@ -200,13 +200,13 @@ def _charts(scored: ScoredSet) -> list[dict[str, Any]]:
 
 
 def _speaker_section(scored: ScoredSet) -> list[Section]:
-    """How far the speakers differ, and the worst of them; none where fewer than two are known."""
-    if (found := scored.speaker_spread) is None:
+    """How much the speakers differ, and the worst of them; [] if fewer than two are known."""
+    if (spread := scored.speaker_spread) is None:
         return []
-    worst = found.groups[:WORST_SPEAKERS]
+    worst = spread.groups[:WORST_SPEAKERS]
     rows = [[group.name, f"{len(group.utterances):,}", *rate_cells(rates(group))] for group in worst]
-    title = "Speakers" if len(worst) == len(found.groups) else f"Speakers, the {len(worst)} worst"
-    return [Section(title, ["speaker", "utterances", "WER", *RATE_HEADER], rows, note=found.text())]
+    title = "Speakers" if len(worst) == len(spread.groups) else f"Speakers, the {len(worst)} worst"
+    return [Section(title, ["speaker", "utterances", "WER", *RATE_HEADER], rows, note=spread.text())]
 
 
 def _group(group: GroupScore) -> dict[str, Any]:
@@ -232,7 +232,7 @@ def _utterance(scored: ScoredSet, i: int, flag_below: float | None) -> dict[str,
 
 
 def _parts(reference: list[str], hypothesis: list[str], edits: Sequence[Edit]) -> list[str | list[str]]:
-    """The alignment as the page takes it: right words as one string, every edit as [reference, hypothesis]."""
+    """The alignment as the page expects it: right words as one string, each edit as [reference, hypothesis]."""
     parts: list[str | list[str]] = []
     for edit in edits:
         pairs = edit.pairs(reference, hypothesis)
@@ -241,14 +241,14 @@ def _parts(reference: list[str], hypothesis: list[str], edits: Sequence[Edit]) -
 
 
 def read_clip(line: Line, rate: int | None = None) -> tuple[np.ndarray, int]:
-    """Samples (time,) float32 and their rate of the utterance's stretch of its file. Raises AudioError."""
+    """Samples (time,) float32 of the utterance, and their rate in hertz. Raises AudioError."""
     channel, duration = "mix" if line.channel is None else line.channel, line.duration if line.segment else None
     audio = read(line.audio_filepath, rate=rate, channel=channel, offset=line.offset, duration=duration)
     return audio.samples, audio.rate
 
 
 def data_uri(samples: np.ndarray, rate: int) -> str:
-    """The recording as a data URI that every browser plays: MP3 where libsndfile writes it, 16-bit WAV otherwise."""
+    """The recording as a data URI that every browser plays: MP3 if libsndfile can write it, else 16-bit WAV."""
     import soundfile
 
     buffer = io.BytesIO()
@@ -263,7 +263,7 @@ def data_uri(samples: np.ndarray, rate: int) -> str:
 def estimated_snr(samples: np.ndarray, rate: int) -> float | None:
     """Decibels from the quietest tenth of the frames to the mean of the loud half; None below half a second.
 
-    A rough figure to sort utterances by: it takes the pauses for noise, and clean pauses of digital silence for 60 dB.
+    A rough figure for sorting utterances: it takes pauses for noise, and reports 60 dB if pauses are digital silence.
     """
     length = round(FRAME_SECONDS * rate)
     frames = len(samples) // length

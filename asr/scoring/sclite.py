@@ -1,4 +1,4 @@
-"""Scores as NIST's sclite counts and prints them."""
+"""Word counts as NIST's sclite computes and prints them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-SUBSTITUTION, INSERTION, DELETION = 4, 3, 3  # sclite's costs: it prefers a deletion and an insertion to two swaps
+SUBSTITUTION, INSERTION, DELETION = 4, 3, 3  # sclite's costs: a deletion and an insertion beat two substitutions
 
 
 @dataclass(frozen=True)
 class ScliteRow:
-    """A row of sclite's summary; all but `name` are counts."""
+    """A row of sclite's summary: counts under a name."""
 
     name: str
     sentences: int
@@ -39,7 +39,7 @@ class ScliteRow:
     def percentages(self) -> tuple[float, ...]:
         """Corr, Sub, Del, Ins, Err of the words and S.Err of the sentences, rounded to tenths with sclite's arithmetic.
 
-        Halves go upwards where the quotient is exact: 86.25 becomes 86.3, but 102 of 160 stays 63.7.
+        Halves are rounded up if the floating-point quotient is exact: 86.25 becomes 86.3, but 102 of 160 gives 63.7.
         """
         counts = (self.correct, self.substitutions, self.deletions, self.insertions, self.errors)
         parts = [*((count, self.words) for count in counts), (self.sentence_errors, self.sentences)]
@@ -50,8 +50,8 @@ def sclite_counts(references: Sequence[str], hypotheses: Sequence[str]) -> np.nd
     """Correct, substituted, deleted and inserted words of each utterance as sclite counts them, (utterances, 4) int64.
 
     sclite aligns at costs of 4 for a substitution and 3 for a deletion or insertion, and breaks ties in favor of
-    substitutions, then insertions. Its number of errors is therefore sometimes above the smallest, which WER is
-    elsewhere taken from (here too).
+    substitutions, then insertions. It therefore sometimes counts more errors than the minimum, from which WER is
+    computed everywhere else.
     """
     numbers: dict[str, int] = {}
 
@@ -66,7 +66,7 @@ def sclite_counts(references: Sequence[str], hypotheses: Sequence[str]) -> np.nd
 
 
 def sclite_row(name: str, counts: np.ndarray) -> ScliteRow:
-    """The row of utterances whose `sclite_counts` are given."""
+    """The row of some utterances, given their `sclite_counts`."""
     correct, substituted, deleted, inserted = (int(total) for total in counts.sum(axis=0))
     wrong = int((counts[:, 1:].sum(axis=1) > 0).sum())
     words = correct + substituted + deleted
@@ -74,7 +74,7 @@ def sclite_row(name: str, counts: np.ndarray) -> ScliteRow:
 
 
 def sclite_rows(counts: np.ndarray, speakers: Sequence[str]) -> list[ScliteRow]:
-    """A row per speaker, by name, where speakers are known; the last row is `Sum/Avg`."""
+    """A row per speaker, sorted by name, if speakers are known; the last row is `Sum/Avg`."""
     rows = []
     if speakers and any(speakers):
         members: dict[str, list[int]] = {}
@@ -85,7 +85,7 @@ def sclite_rows(counts: np.ndarray, speakers: Sequence[str]) -> list[ScliteRow]:
 
 
 def sclite_table(rows: Sequence[ScliteRow]) -> str:
-    """The summary of percentages in sclite's form, as `-o sum` prints it."""
+    """The summary of percentages in the format of sclite's `-o sum`."""
     width = max(7, *(len(row.name) for row in rows))
     head = f"| {'SPKR':<{width}}| # Snt  # Wrd | Corr    Sub    Del    Ins    Err  S.Err |"
     lines = [head, "|" + "-" * (width + 1) + "+" + "-" * 14 + "+" + "-" * 41 + "|"]
@@ -108,17 +108,19 @@ def _count_all(
     reference: np.ndarray, reference_ends: np.ndarray, hypothesis: np.ndarray, hypothesis_ends: np.ndarray,
     counts: np.ndarray,
 ) -> None:  # fmt: skip
-    """Fill `counts`; ids of tokens lie one utterance after another, `*_ends` (utterances + 1,) says where.
+    """Fill `counts`; token ids of all utterances are concatenated, and `*_ends` (utterances + 1,) delimits them.
 
-    The result is that of the full table, in a band of diagonals around its corners that is widened until every path
-    outside it costs more than the best one inside (Ukkonen 1985, "Algorithms for approximate string matching"). Memory
-    is linear in the length of the longest utterance; time is that of the full table only where two long texts with
-    the same words in another order are so far apart that no narrower band proves anything.
+    The result is that of the full dynamic programming table, but only a band of diagonals around its corners is
+    computed, which is widened until every path outside it must cost more than the best one inside (Ukkonen 1985,
+    "Algorithms for approximate string matching"). Memory is linear in the length of the longest utterance. Time is
+    that of the full table only if two long texts have the same words in a very different order, so that no narrower
+    band is sure to hold the best path.
     """
-    # A cell is one number: the cost in the upper 32 bits, two bits that rank the last step, and 30 bits that count the
-    # substitutions so far. The least of three such numbers is the cheapest step, with ties broken as by sclite; cost
-    # and substitutions give the other counts. `cells[d % 3][i + 1]` is the cell of i reference and d - i hypothesis
-    # tokens: those of one antidiagonal d do not depend on each other, so that the compiler can vectorize the loop.
+    # A cell packs three fields into one integer: the cost in the upper 32 bits, the rank of the last step in 2 bits,
+    # and the number of substitutions so far in 30 bits. The minimum of three such integers is the cheapest step, with
+    # ties broken as in sclite; cost and substitutions determine the other counts. `cells[d % 3][i + 1]` is the cell
+    # of i reference and d - i hypothesis tokens. Cells of one antidiagonal d do not depend on each other, so the
+    # compiler can vectorize the loop over them.
     swap = (np.int64(SUBSTITUTION) << 32) + 1
     insert = (np.int64(INSERTION) << 32) + (np.int64(1) << 30)
     delete = (np.int64(DELETION) << 32) + (np.int64(2) << 30)
@@ -136,11 +138,11 @@ def _count_all(
     for u in range(len(counts)):
         r0, h0 = reference_ends[u], hypothesis_ends[u]
         n, m = reference_ends[u + 1] - r0, hypothesis_ends[u + 1] - h0
-        ours[0], theirs[m] = -1, -2  # beside the first row and column, where nothing is equal
+        ours[0], theirs[m] = -1, -2  # next to the first row and column, where nothing may match
         ours[1 : n + 1] = reference[r0 : r0 + n]
         for j in range(m):
             theirs[m - 1 - j] = hypothesis[h0 + j]
-        # The words that both have, in any order, bound the number of hits: at least `fewest_swaps` pairs differ.
+        # The words that both sides share, in any order, bound the number of hits: at least `fewest_swaps` pairs differ.
         for i in range(n):
             unmatched[reference[r0 + i]] += 1
         most_hits = 0
@@ -158,7 +160,7 @@ def _count_all(
             cells[:, : n + 3] = outside
             cells[0, 1] = 0
             for d in range(1, n + m + 1):
-                # the i of this antidiagonal that lie in the table and, by their diagonal d - 2i, in the band
+                # the i of this antidiagonal that are in the table and whose diagonal d - 2i is in the band
                 first, last = max(0, d - m, (d - high + 1) // 2), min(n, d, (d - low) // 2)
                 before, above, here = cells[(d - 2) % 3], cells[(d - 1) % 3], cells[d % 3]
                 diagonal, up = before[first : last + 1], above[first : last + 1]
@@ -170,8 +172,8 @@ def _count_all(
                 here[first] = here[last + 2] = outside
             best = cells[(n + m) % 3, n + 1]
             cost, swaps = best >> 32, best & ((np.int64(1) << 30) - 1)
-            # A path that leaves the band has at least `band + 1` deletions and as many insertions more than are
-            # unavoidable, and substitutes the words of the reference that are then left without a match.
+            # A path that leaves the band has at least `band + 1` deletions and `band + 1` insertions beyond the
+            # unavoidable ones, and must substitute the reference words that are then left without a match.
             spare = cost - unavoidable
             needed = min(spare // (DELETION + INSERTION), (spare - SUBSTITUTION * fewest_swaps) // 2)
             if band >= needed or band >= min(n, m):

@@ -1,4 +1,4 @@
-"""A test set scored under one normalizer: its figures for people and programs, and its files for sclite."""
+"""A test set scored under one normalizer: its figures as text and JSON, and its files for sclite."""
 
 from __future__ import annotations
 
@@ -39,9 +39,8 @@ if TYPE_CHECKING:
 class ScoredSet:
     """References and hypotheses of a test set after one normalizer, and their scores.
 
-    `lines` are the references' lines with what is known of the utterances (speaker, duration, ...), `hypothesis_lines`
-    the hypotheses' with the times and confidences of their words where they have these. `characters` is None unless
-    asked for.
+    `lines` are those of the references, with what is known of the utterances (speaker, duration, ...);
+    `hypothesis_lines` have the times and confidences of words, if known. `characters` is None unless requested.
     """
 
     normalizer: str
@@ -55,7 +54,7 @@ class ScoredSet:
 
     @property
     def scores(self) -> dict[str, Score]:
-        """WER and, where characters were asked for, CER."""
+        """WER and, if characters were requested, CER."""
         return {"WER": self.words} | ({} if self.characters is None else {"CER": self.characters})
 
     @cached_property
@@ -65,7 +64,7 @@ class ScoredSet:
 
     @cached_property
     def speakers(self) -> tuple[GroupScore, ...]:
-        """A group per speaker, () where none is known."""
+        """A group per speaker, () if none is known."""
         names = [line.speaker for line in self.lines]
         return breakdown.by_name(self.words.utterances, names, self._durations) if any(names) else ()
 
@@ -76,20 +75,20 @@ class ScoredSet:
 
     @cached_property
     def durations(self) -> tuple[GroupScore, ...]:
-        """Groups by seconds of audio; where no duration is known, by words of the reference."""
+        """Groups by seconds of audio or, if no duration is known, by words of the reference."""
         if any(value is not None for value in self._durations):
             return breakdown.by_duration(self.words.utterances, self._durations)
         return breakdown.by_length(self.words.utterances)
 
     @cached_property
     def noise(self) -> tuple[GroupScore, ...]:
-        """Groups by signal-to-noise ratio, () where none is known."""
+        """Groups by signal-to-noise ratio, () if none is known."""
         ratios = [line.snr for line in self.lines]
         return breakdown.by_snr(self.words.utterances, ratios) if any(r is not None for r in ratios) else ()
 
     @property
     def snr_note(self) -> str:
-        """What to write after "SNR": " (estimated)" where any was estimated from the audio, else nothing."""
+        """A suffix for "SNR": " (estimated)" if any was estimated from the audio, else ""."""
         return " (estimated)" if any(line.snr_estimated for line in self.lines) else ""
 
     @cached_property
@@ -100,23 +99,23 @@ class ScoredSet:
 
     @cached_property
     def word_confidences(self) -> tuple[WordConfidences | None, ...]:
-        """The recognized words of each utterance with their confidences; None where these are not known."""
+        """The recognized words of each utterance with their confidences; None where these are unknown."""
         utterances = zip(self.hypothesis_lines, self.hypotheses, self.alignments, strict=True)
         return tuple(word_confidences(line, text, self.normalizer, edits) for line, text, edits in utterances)
 
     @cached_property
     def confidences(self) -> WordConfidences | None:
-        """All recognized words with confidences; None where there are none."""
-        found = pooled(self.word_confidences)
-        return found if found.confidences else None
+        """All recognized words with confidences; None if there are none."""
+        words = pooled(self.word_confidences)
+        return words if words.confidences else None
 
     @property
     def _durations(self) -> list[float | None]:
         return [line.duration for line in self.lines]
 
     def summary(self, limit: int | None = None) -> dict[str, Any]:
-        """All figures as JSON-able values; rates are fractions. `limit` cuts the lists of words."""
-        found = self.confusions
+        """All figures as JSON-able values; rates are fractions. `limit` truncates the lists of words."""
+        confusions = self.confusions
         return {
             "normalizer": self.normalizer,
             **{label.lower(): rates(score) for label, score in self.scores.items()},
@@ -130,50 +129,50 @@ class ScoredSet:
             "confidence": self.confidences and self.confidences.quality(),
             "confused": [
                 {"reference": ours, "hypothesis": theirs, "count": n}
-                for (ours, theirs), n in ranked(found.substituted, limit)
+                for (ours, theirs), n in ranked(confusions.substituted, limit)
             ],
-            "deleted": dict(ranked(found.deleted, limit)),
-            "inserted": dict(ranked(found.inserted, limit)),
+            "deleted": dict(ranked(confusions.deleted, limit)),
+            "inserted": dict(ranked(confusions.inserted, limit)),
         }
 
     def sclite_text(self, limit: int | None = None) -> str:
-        """The rows of sclite's summary, per speaker where there are at most `limit`."""
+        """sclite's summary, with a row per speaker if there are at most `limit`."""
         speakers = [line.speaker for line in self.lines]
         few = limit is None or len(set(speakers)) <= limit
         text = sclite_table(sclite_rows(self.sclite_counts, speakers if few else ()))
-        above = int(self.sclite_counts[:, 1:].sum()) - self.words.counts.errors
-        if above:
-            text += f"\n(sclite's weighted alignment finds {above} more errors than the fewest possible, above)"
+        more = int(self.sclite_counts[:, 1:].sum()) - self.words.counts.errors
+        if more:
+            text += f"\n(sclite's weighted alignment finds {more} more errors than the minimum, shown above)"
         return text
 
     def tables(self, limit: int | None = None) -> str:
-        """Errors by speaker, duration and noise, and the words in them, for people."""
+        """Tables of errors by speaker, duration, noise level, and word."""
         named = {"speaker": self.speakers, "length": self.durations, f"SNR{self.snr_note}": self.noise}
         parts = [group_table(title, groups, limit) for title, groups in named.items() if groups]
         return "\n\n".join(filter(None, [*parts, confusion_table(self.confusions, limit)]))
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What makes the figures doubtful, one line each."""
+        """Reasons to doubt the figures, one line each."""
         lines = []
         if empty := sum(not counts.reference_length for counts in self.words.utterances):
             lines.append(
-                f"{empty} of {len(self.references)} references are empty: all words recognized there count as inserted"
+                f"{empty} of {len(self.references)} references are empty: words recognized there count as insertions"
             )
         known = {line.speaker for line in self.lines if line.speaker}
         if known and self.words.interval_units == "utterances":
             lines.append(
                 f"the intervals are over utterances: {len(known)} speaker{'s are' if len(known) > 1 else ' is'} known, "
-                "too few (or not of all utterances) to resample"
+                "too few to resample, or not all utterances have one"
             )
         for texts, what in ((self.lines, "the references"), (self.hypothesis_lines, "the hypotheses")):
             lines += tag_warnings(((line.id, line.text or "") for line in texts), what, self.normalizer)
         return tuple(lines)
 
     def write(self, folder: str | Path) -> tuple[str, ...]:
-        """Write ref.trn, hyp.trn and alignments.txt, with word times hyp.ctm and ref.stm, too; return warnings.
+        """Write ref.trn, hyp.trn and alignments.txt and, with word times, hyp.ctm and ref.stm; return warnings.
 
-        sclite reads them: `sclite -s -r ref.trn trn -h hyp.trn trn -i spu_id` (-s: as they stand, in their case).
+        To score them with sclite: `sclite -s -r ref.trn trn -h hyp.trn trn -i spu_id` (-s: case-sensitive).
         """
         folder = Path(folder)
         ids = [line.id for line in self.lines]
@@ -189,19 +188,19 @@ class ScoredSet:
         texts = zip(ids, self.references, self.hypotheses, strict=True)
         changed = tuple(name for name, *both in texts if has_look_alikes(" ".join(both)))
         return changed and (
-            f"{len(changed)} texts (e.g. of '{changed[0]}') hold {{, }}, \\ or a lone @, which sclite cannot read as "
-            "letters: its files have their full-width twins instead",
+            f"{len(changed)} texts (e.g. of '{changed[0]}') contain {{, }}, \\ or a lone @, which sclite cannot read "
+            "as letters: its files have their full-width twins instead",
         )
 
     @property
     def _timed(self) -> bool:
-        """Whether all words of all hypotheses have times, after the normalizer as before it."""
+        """Whether all words of all hypotheses have times, and the normalizer did not change their number."""
         known = all(line.duration is not None for line in self.lines)
         both = zip(self.hypothesis_lines, self.hypotheses, strict=True)
         return known and all(len(line.words) == len(text.split()) for line, text in both)
 
     def alignment_text(self, i: int) -> str:
-        """Reference over hypothesis, the edits marked below, in the form of sclite's `pra`."""
+        """Reference over hypothesis, with the edits marked below, in the format of sclite's `pra`."""
         reference, hypothesis = self.references[i].split(), self.hypotheses[i].split()
         marks = {"equal": "", "substitute": "S", "delete": "D", "insert": "I"}
         rows: tuple[list[str], ...] = (["REF: "], ["HYP: "], ["Eval:"])
@@ -219,7 +218,7 @@ class ScoredSet:
 def score_set(
     lines: Sequence[Line], hypothesis_lines: Sequence[Line], normalizer: str, *, characters: bool = False
 ) -> ScoredSet:
-    """Normalize both sides alike and score; a hypothesis without text counts as empty. Raises ConfigError."""
+    """Normalize both sides alike and score them; a hypothesis without text counts as empty. Raises ConfigError."""
     name = versioned(normalizer)
     references, hypotheses = normalized_pairs(lines, hypothesis_lines, name)
     speakers = [line.speaker for line in lines]
@@ -240,7 +239,7 @@ def score_set(
 def normalized_pairs(
     lines: Sequence[Line], hypotheses: Sequence[Line], normalizer: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The texts of both sides after the normalizer; of a choice the wording nearest to the other side."""
+    """The normalized texts of both sides; for alternatives, the wording closest to the other side."""
 
     def normalized(line: Line) -> str | Wordings:
         if line.wordings is None:

@@ -1,4 +1,4 @@
-"""Files of references and hypotheses in all formats that are scored, and what is known of their speakers."""
+"""Reading files of references and hypotheses in all supported formats, and their speakers."""
 
 from __future__ import annotations
 
@@ -22,15 +22,9 @@ from asr.types import ManifestError, UsageError, Word
 
 PlacedRow = tuple[str, dict[str, Any]]  # "file:line" for messages, and the fields of the row
 FORMATS = ("trn", "stm", "ctm", "jsonl", "json", "csv", "kaldi", "srt", "vtt", "txt")
-_SUFFIXES = {
-    **{f".{name}": name for name in FORMATS},
-    **{".ndjson": "jsonl", ".tsv": "csv"},
-    # what is not read
-    **{
-        f".{name}": ""
-        for name in ["textgrid", "eaf", "trs", "xml", "html", "ass", "ssa", "lrc", "ttml", "sbv", "mlf", "rttm"]
-    },
-}
+_UNSUPPORTED = ("textgrid", "eaf", "trs", "xml", "html", "ass", "ssa", "lrc", "ttml", "sbv", "mlf", "rttm")
+_SUFFIXES = {f".{name}": name for name in FORMATS} | {".ndjson": "jsonl", ".tsv": "csv"}
+_SUFFIXES |= {f".{name}": "" for name in _UNSUPPORTED}
 # XML and HTML, TextGrid, MLF, ASS, RTTM, LRC and Whisper's log, Audacity's labels
 _FOREIGN = re.compile(
     r"\s*(<\?xml|<!DOCTYPE|<html|<tt\b|File type = \"ooTextFile|#!MLF!#|\[Script Info\]"
@@ -47,37 +41,37 @@ _NAME_COLUMNS = {"id", "utt_id", "utterance_id", "key", "path", "audio_filepath"
 
 
 def read_texts(path: str, *, hypotheses: bool = False, format: str | None = None) -> TextFile:
-    """Read a file of texts, gzip or not; `-` is stdin. The format is the one given, or what suffix or content suggest.
+    """Read a file of texts, plain or gzipped; `-` is stdin. Without `format`, suffix and content decide.
 
-    trn: `text (id)` per line, stm: segments with times, both with sclite's markup; ctm: words with times, a text per
-    recording. jsonl, json, csv (tsv): `text` and, of `hypotheses`, `pred_text` if the rows have it; `id`, or one made
-    of `audio_filepath`. kaldi: an id, then the text. srt, vtt, and Whisper's json and tsv: one text, named after the
-    file. txt: a text per line, empty lines are empty texts, to be paired by line number. Raises TextFileError, also for
-    files of other kinds, or UsageError for an unknown format.
+    trn: `text (id)` per line; stm: segments with times, both with sclite's markup. ctm: words with times, a text per
+    recording. jsonl, json, csv (tsv): `text` or, for `hypotheses`, `pred_text` if the rows have it; `id`, or one
+    derived from `audio_filepath`. kaldi: an id, then the text. srt, vtt, and Whisper's json and tsv: one text, named
+    after the file. txt: a text per line, paired by line number; empty lines are empty texts. Raises TextFileError,
+    also for files of other kinds, and UsageError for an unknown format.
     """
     if format is not None and format not in FORMATS:
         raise UsageError(f"unknown format '{format}' of {path} (valid: {', '.join(FORMATS)})")
     content = read_text(path, TextFileError)
-    found = format or _format_of(path, content)
-    if found in _ROW_READERS:
-        rows, whole = _ROW_READERS[found](path, content)
+    kind = format or _format_of(path, content)
+    if kind in _ROW_READERS:
+        rows, whole = _ROW_READERS[kind](path, content)
         predicted = any("pred_text" in row for _, row in rows)
         texts = TextFile(path, _row_lines(path, rows, hypotheses), predicted=predicted, whole=whole)
     else:
-        texts = _READERS[found](path, content)
+        texts = _READERS[kind](path, content)
     if not texts.lines:
         raise TextFileError(f"{path}: no texts in it")
     [(name, uses)] = Counter(line.id for line in texts.lines).most_common(1)
     if uses > 1:
         raise TextFileError(f"{path}: the id '{name}' occurs twice: every utterance needs its own")
-    return replace(texts, format=found, chosen=format is not None)
+    return replace(texts, format=kind, chosen=format is not None)
 
 
 def with_speakers(texts: TextFile, source: str) -> TextFile:
     """The texts with speakers from `source`: "prefix" for the id up to its first - or _ (sclite's spu_id), else a file.
 
-    The file is JSONL with `id` and `speaker`, whose durations and audio paths are taken too, or has lines of two
-    words, id and speaker (Kaldi's utt2spk). Raises TextFileError where it knows none of the ids.
+    The file is JSONL with `id` and `speaker`, from which durations and audio paths are taken too, or has an id and a
+    speaker per line (Kaldi's utt2spk). Raises TextFileError if it has none of the ids.
     """
     if source == "prefix":
         return replace(texts, lines=tuple(replace(x, speaker=re.split("[-_]", x.id)[0]) for x in texts.lines))
@@ -107,7 +101,7 @@ def _speakers(path: str) -> dict[str, Line]:
 
 
 def _format_of(path: str, content: str) -> str:
-    """The format that the suffix or else the content says. Raises TextFileError for formats that are not read."""
+    """The format by suffix or else by content. Raises TextFileError for formats that are not supported."""
     suffix = Path(path.removesuffix(".gz")).suffix.lower()
     known = _SUFFIXES.get(suffix)
     if "\0" in content or _FOREIGN.match(content) or known == "":  # no text has NUL characters
@@ -134,7 +128,7 @@ def _shape(content: str) -> str:
         return "vtt"
     if any(_CUE.match(row) for row in rows[:3]):
         return "srt"
-    # A txt read as trn would fail on its first line; a trn read as txt would have its ids scored as correct words.
+    # A txt read as trn fails on its first line, but a trn read as txt would have its ids scored as correct words.
     if all(TRN_LINE.match(row) for row in rows):
         return "trn"
     for name, pattern in (("stm", _STM_LINE), ("ctm", _CTM_LINE)):
@@ -155,7 +149,7 @@ def _lines(content: str, keep_empty: bool = False) -> tuple[Line, ...]:
 
 
 def _read_subtitles(path: str, content: str) -> TextFile:
-    """The words of SubRip or WebVTT cues, in order, without times, styles and notes, as one text."""
+    """The words of SubRip or WebVTT cues as one text, without times, styles and notes."""
     captions: list[str] = []
     for block in re.split(r"\n\s*\n", content):
         rows = block.strip().split("\n")
@@ -166,16 +160,16 @@ def _read_subtitles(path: str, content: str) -> TextFile:
 
 
 def _jsonl_rows(path: str, content: str) -> tuple[list[PlacedRow], bool]:
-    """The objects of a JSONL file, each of which is a text of its own."""
+    """The objects of a JSONL file; False, as each is a text of its own."""
     lines = enumerate(content.split("\n"), start=1)
     places = [(f"{path}:{number}", line) for number, line in lines if line.strip()]
     return [(where, _object(_parsed(line, where), where)) for where, line in places], False
 
 
 def _json_rows(path: str, content: str) -> tuple[list[PlacedRow], bool]:
-    """The rows of a JSON file, and whether it is one text without an id: what Whisper and its like write.
+    """The rows of a JSON file, and whether it is one text without an id, as Whisper writes.
 
-    These are JSON lines, a list of objects, an object with `text`, or one of texts by id. Raises TextFileError.
+    Accepts JSON lines, a list of objects, an object with `text`, and an object of texts by id. Raises TextFileError.
     """
     first, _, more = content.strip().partition("\n")
     with suppress(ValueError, RecursionError):
@@ -196,9 +190,9 @@ def _json_rows(path: str, content: str) -> tuple[list[PlacedRow], bool]:
 
 
 def _csv_rows(path: str, content: str) -> tuple[list[PlacedRow], bool]:
-    """The rows of a table with a header, and whether it is one text in stretches of time, as in Whisper's tsv.
+    """The rows of a table with a header, and whether they are the segments of one text, as in Whisper's tsv.
 
-    The text and the id, or the path of the audio, are found by the usual names of their columns. Raises TextFileError.
+    The columns of the text and of the id or audio path are found by their usual names. Raises TextFileError.
     """
     try:
         table = list(enumerate(table_rows(Path(path), content, required=()), start=1))
@@ -207,8 +201,8 @@ def _csv_rows(path: str, content: str) -> tuple[list[PlacedRow], bool]:
     rows = [(f"{path}:{number}", row) for number, row in table if row]
     if rows and not any({"text", "pred_text"} & row.keys() for _, row in rows):
         raise TextFileError(
-            f"{path}: no column for the text (found: {', '.join(rows[0][1])}): call one 'text', the first line must "
-            "name the columns (--format kaldi for lines of an id and a text)"
+            f"{path}: no column for the text (found: {', '.join(rows[0][1])}): the first line must name the columns, "
+            "one of them 'text' (--format kaldi for lines of an id and a text)"
         )
     if any("id" in row or "audio_filepath" in row for _, row in rows):
         return rows, False
@@ -216,7 +210,7 @@ def _csv_rows(path: str, content: str) -> tuple[list[PlacedRow], bool]:
         text = " ".join(row["text"] for _, row in rows)
         return [(path, {"id": _stem(path), "text": text})], True
     if rows:
-        raise TextFileError(f"{path}: no column for the id (found: {', '.join(rows[0][1])}): call one 'id'")
+        raise TextFileError(f"{path}: no column for the id (found: {', '.join(rows[0][1])}): name one 'id'")
     return [], False
 
 
@@ -226,7 +220,7 @@ def _stem(path: str) -> str:
 
 
 def _row_lines(path: str, rows: Sequence[PlacedRow], hypotheses: bool, *, text_needed: bool = True) -> tuple[Line, ...]:
-    """The texts of rows: `text` or, of hypotheses, `pred_text` where any row has it. Raises TextFileError."""
+    """The texts of rows: `text` or, for hypotheses, `pred_text` if any row has it. Raises TextFileError."""
     key = "pred_text" if hypotheses and any("pred_text" in row for _, row in rows) else "text"
     if hypotheses and rows and not any({key, "error"} & row.keys() for _, row in rows):
         raise TextFileError(f"{path}: no row has a 'text' (the first has: {', '.join(rows[0][1]) or 'nothing'})")
@@ -308,7 +302,7 @@ def _audio(path: Any, texts_path: str) -> str:
 
 
 def _words(rows: Any) -> tuple[Word, ...]:
-    with suppress(TypeError, KeyError, ValueError):  # words in the form of another tool have no times here
+    with suppress(TypeError, KeyError, ValueError):  # words in another tool's format count as without times
         return tuple(
             Word(str(w["word"]), float(w["start"]), float(w["end"]), float(w["confidence"])) for w in rows or ()
         )

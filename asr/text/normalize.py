@@ -1,11 +1,11 @@
-"""Named text normalizers: the same one is applied to training texts, to references and to hypotheses.
+"""Named text normalizers: the same one is applied to training texts, references and hypotheses.
 
 Every normalizer is idempotent and returns Unicode NFC with single spaces and none at the ends ("normalized text"),
 which the tokenizers reproduce exactly. When its rules change, a normalizer gets a new version: a plain name means the
-newest one, `basic@1` the first, and model files and reports hold `versioned(name)`.
+newest version, `basic@1` the first, and model files and reports store `versioned(name)`.
 
-Version 2 of `basic` and `librispeech` leaves out annotators' tags (`[noise]`, `(laughs)`, `<unk>`), which version 1
-turned into words, and changes the case of a character only where that adds no combining mark to the text.
+Version 2 of `basic` and `librispeech` drops annotators' tags (`[noise]`, `(laughs)`, `<unk>`), which version 1 turned
+into words, and changes the case of a character only if that adds no combining mark to the text.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ from asr.text.phones import timit39, timit48
 from asr.types import ConfigError
 
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\uff07": "'", "`": "'", "\u00b4": "'"})
-_DASH_LIKE = frozenset("/\\_\u2026\u2212")  # they separate words, as every dash (category Pd) does
-_MARK = re.compile(r"[^\w\s]|_")  # all but letters, digits and spaces, which always stay
-_READ_ALOUD = frozenset("%&@")  # punctuation by category, words when read: kept, so that the check reports them
+_DASH_LIKE = frozenset("/\\_\u2026\u2212")  # they separate words, like all dashes (category Pd)
+_MARK = re.compile(r"[^\w\s]|_")  # anything but letters, digits and spaces, which always stay
+_READ_ALOUD = frozenset("%&@")  # punctuation by category, but read as words: kept, so that checks report them
 
 
 def none(text: str) -> str:
-    """The text as it is, in NFC, with single spaces and none at the ends."""
+    """The text unchanged except for NFC, single spaces, and none at the ends."""
     return unicodedata.normalize("NFC", " ".join(text.split()))
 
 
 def basic(text: str) -> str:
     """Lower case without punctuation and annotators' tags, for any language with spaces between words.
 
-    Apostrophes inside words (don't) and marks between digits (3.5, 10:30) stay; dashes, slashes and ellipses
-    become spaces; symbols that are read aloud (% & @ $ + ...) stay, so that they are reported as unknown and
-    not lost. Lower case is Unicode's, whatever the language: I becomes i in Turkish, too. One character remains
-    one: \u0130 becomes i, \u00df and ligatures stay.
+    Apostrophes inside words (don't) and marks between digits (3.5, 10:30) stay. Dashes, slashes and ellipses become
+    spaces. Symbols that are read aloud (% & @ $ + ...) stay, so that they are reported as unknown instead of lost.
+    Lower case is Unicode's in every language: I becomes i in Turkish too. A character never becomes several: \u0130
+    becomes i, and \u00df and ligatures stay.
     """
     return _until_stable(text, lambda text: _without_marks(_lower(without_tags(text)), _inside_word))
 
 
 def librispeech(text: str) -> str:
-    """A-Z, apostrophe and space, as in the official LibriSpeech transcripts, which it leaves as they are.
+    """A-Z, apostrophe and space, as in the official LibriSpeech transcripts, which it does not change.
 
-    Apostrophes stay when they touch a letter ('TIS, DON'T, SOLDIERS'); dashes become spaces; other
-    punctuation and annotators' tags go. Digits, accented letters and symbols stay: they have no agreed spelling, so
-    they are reported as unknown. So do characters whose upper case would be a letter and a combining mark.
+    Apostrophes stay if they touch a letter ('TIS, DON'T, SOLDIERS'). Dashes become spaces. Other punctuation and
+    annotators' tags are dropped. Digits, accented letters and symbols stay and are reported as unknown, as there is no
+    agreed spelling for them. Characters with an upper case of a letter and a combining mark stay too.
     """
     return _until_stable(text, lambda text: _without_marks(_upper(without_tags(text)), _touches_letter))
 
 
 def characters(text: str) -> str:
-    """`basic` without spaces, and then one between all characters: each is a word, as phones are.
+    """`basic`, with a space between all characters instead of between words: each character is a word.
 
-    For a language model of characters, where a language has no spaces between words.
+    For language models of characters, in languages without spaces between words.
     """
     return " ".join("".join(basic("".join(without_tags(text).split())).split()))
 
@@ -78,44 +78,44 @@ NORMALIZERS: dict[str, tuple[Callable[[str], str], ...]] = {
 
 
 def normalize(text: str, name: str) -> str:
-    """`text` under the normalizer called `name` ("basic", or "basic@2" as `versioned` writes it).
+    """`text` after the normalizer `name` ("basic", or "basic@2" as `versioned` writes it).
 
-    Raises ConfigError for an unknown name, with the nearest one, and for a version that is not known here.
+    Raises ConfigError for an unknown name, suggesting the nearest one, and for an unknown version.
     """
     return normalizer(name)(text)
 
 
 def normalizer(name: str) -> Callable[[str], str]:
-    """The function behind a name; raises ConfigError as `normalize` does."""
+    """The normalizer with this name. Raises ConfigError as `normalize` does."""
     plain, number = _parsed(name)
     return NORMALIZERS[plain][number - 1]
 
 
 def versioned(name: str) -> str:
-    """The name with the version of its rules, as reports print it: "basic@2"."""
+    """The name with its version, as printed in reports: "basic@2". Raises ConfigError as `normalize` does."""
     plain, number = _parsed(name)
     return f"{plain}@{number}"
 
 
 def recorded(name: str) -> str:
-    """The versioned name for a name in a file: names had no version as long as there was only one."""
+    """The versioned name for a name in a file; names had no version while there was only one."""
     return name if "@" in name else f"{name}@1"
 
 
 def tag_warnings(texts: Iterable[tuple[str, str]], what: str, name: str) -> list[str]:
-    """A warning where (id, text) pairs hold annotators' tags: how many, which, and what normalizer `name` does to them.
+    """A warning if (id, text) pairs have annotators' tags: how many, which, and what normalizer `name` does to them.
 
-    `what` names the texts: "the references".
+    `what` is what to call the texts: "the references".
     """
     tags = count_tags(texts)
     if not tags:
         return []
-    ids = list(dict.fromkeys(id for found in tags.values() for id in found))
-    counts = [f"{tag} x {len(found)}" for tag, found in tags.items()]
+    ids = list(dict.fromkeys(id for uses in tags.values() for id in uses))
+    counts = [f"{tag} x {len(uses)}" for tag, uses in tags.items()]
     kept = normalizer(name)("[noise]")
-    fate = "counts them as words; the normalizer basic leaves them out" if kept else "leaves them out"
+    fate = "counts them as words; the normalizer basic drops them" if kept else "drops them"
     return [
-        f"{len(ids)} of {what} ({', '.join(ids[:3])}{', ...' * (len(ids) > 3)}) hold tags of annotators: "
+        f"{len(ids)} of {what} ({', '.join(ids[:3])}{', ...' * (len(ids) > 3)}) have annotators' tags: "
         f"{', '.join(counts[:5])}{', ...' * (len(counts) > 5)}: {versioned(name)} {fate}"
     ]
 
@@ -131,19 +131,19 @@ def _parsed(name: str) -> tuple[str, int]:
 
 
 def _until_stable(text: str, rules: Callable[[str], str]) -> str:
-    """Apply the rules again where removing characters has made a tag (of "<.b>") or has joined i and a dot above."""
+    """Apply the rules again if removing characters has created a tag (from "<.b>") or joined i and a dot above."""
     once = rules(text)
     return _until_stable(once, rules) if find_tags(once) or "i\u0307" in once else once
 
 
 def _lower(text: str) -> str:
-    """Lower case, with one letter for \u0130, too, the only one of which Unicode makes two (i and a dot above)."""
+    """Lower case, with \u0130 as one letter too, the only one that Unicode turns into two (i and a dot above)."""
     lower = unicodedata.normalize("NFC", text).lower()
-    return unicodedata.normalize("NFC", lower.replace("i\u0307", "i"))  # the dot that every i has
+    return unicodedata.normalize("NFC", lower.replace("i\u0307", "i"))
 
 
 def _upper(text: str) -> str:
-    """Upper case, but for characters that would become a letter and a combining mark."""
+    """Upper case, except for characters that would become a letter and a combining mark."""
 
     def splits(c: str) -> bool:
         return len(c.upper()) > 1 and any(map(unicodedata.combining, unicodedata.normalize("NFC", c.upper())))
@@ -155,8 +155,8 @@ def _without_marks(text: str, keeps_apostrophe: Callable[[str, int], bool]) -> s
     """Normalized text without punctuation; `keeps_apostrophe(text, position)` decides on each apostrophe."""
     text = unicodedata.normalize("NFC", text).translate(_APOSTROPHES)
 
-    def kept(found: re.Match[str]) -> str:
-        c, i = found[0], found.start()
+    def kept(match: re.Match[str]) -> str:
+        c, i = match[0], match.start()
         if c == "'":
             return c if keeps_apostrophe(text, i) else ""
         category = unicodedata.category(c)
@@ -186,7 +186,7 @@ def _is_word(c: str) -> bool:
 
 
 _ASCII = str.maketrans("（）［］＜＞｛｝【】〔〕", "()[]<>{}[][]")
-# Noises and remarks as annotators write them between parentheses, by the beginnings of the words.
+# Beginnings of words for noises and remarks, as annotators write them in parentheses.
 _EVENT = r"""(?:
     (?: laugh | chuckl | giggl | cough | sneez | sniff | sigh | breath | inhal | exhal | gasp | yawn | sobb | groan
       | moan | whistl | humming | clap(?:s|ping)?\b | applau | aplaus | cheer | musi[ck] | música | nois | static\b
@@ -204,7 +204,7 @@ _TAG = re.compile(
   | < [^\W\d_]+ \s [\w-]+ = [^<>]{{0,60}} >                         # <font color="red">
   | \{{ [^\W\d_] [\w-]{{0,40}} \}}                                 # {{breath}}; not {{a / b}}, sclite's alternatives
   | \+\+ [\w-]{{1,40}} \+\+                                        # ++noise++
-  | \*+ {_EVENT} \*+                                              # *laughs*; others stress a word
+  | \*+ {_EVENT} \*+                                              # *laughs*; around other words * marks stress
   | &= [\w:]{{1,40}}                                               # &=laughs
   | \( [^\w()%]* (?:clears\s+)? {_EVENT}
        (?: [^\w()]+ (?: {_EVENT} | and | in | language | speech | voice | word | \d+ ) )* [^\w()]* \)
@@ -215,37 +215,37 @@ _ASIDE = re.compile(r"(?<!\w)\([^()]*\w[^()]*\)(?!\w)|\[[^\[\]]*\w[^\[\]]*\]")
 
 
 def find_tags(text: str) -> list[str]:
-    """The annotators' tags of a text, as they are written there.
+    """The annotators' tags in a text, as written.
 
     These count as tags: `[...]` of up to 60 characters; `<...>` that begins with a letter, / or |, as in XML; `{word}`,
-    `++word++` and `&=word`; and `(...)` and `*...*` around words for noises or for what could not be understood. Other
-    words in parentheses may be spoken (`(and then he said)`, and acronyms in texts read aloud): see `find_asides`.
-    Whisper's normalizers drop those as well, and sclite can let a hypothesis leave them out. A word spoken while
-    laughing and written `[laughter-yes]` goes with its tag.
+    `++word++` and `&=word`; and `(...)` and `*...*` around words for noises or for unintelligible speech. Other words
+    in parentheses may be spoken (`(and then he said)`, and acronyms in texts read aloud): see `find_asides`. Whisper's
+    normalizers drop those as well, and sclite can make them optional. A word spoken while laughing and written
+    `[laughter-yes]` is dropped with its tag.
     """
-    return [text[slice(*place)] for place in _places(text)]
+    return [text[slice(*span)] for span in _tag_spans(text)]
 
 
 def find_asides(text: str) -> list[str]:
     """Text in parentheses, or in brackets around more than 60 characters, that is not a tag: perhaps spoken."""
-    return [found[0] for found in _ASIDE.finditer(without_tags(text))]
+    return [match[0] for match in _ASIDE.finditer(without_tags(text))]
 
 
 def count_tags(texts: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     """The tags of (id, text) pairs, the most frequent first, with the id of each occurrence."""
-    found: dict[str, list[str]] = {}
+    ids: dict[str, list[str]] = {}
     for name, text in texts:
         for tag in find_tags(text):
-            found.setdefault(tag, []).append(name)
-    return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
+            ids.setdefault(tag, []).append(name)
+    return dict(sorted(ids.items(), key=lambda item: (-len(item[1]), item[0])))
 
 
 def without_tags(text: str) -> str:
     """The text with each tag replaced by a space."""
-    for start, end in reversed(_places(text)):
+    for start, end in reversed(_tag_spans(text)):
         text = f"{text[:start]} {text[end:]}"
     return text
 
 
-def _places(text: str) -> list[tuple[int, int]]:
-    return [found.span() for found in _TAG.finditer(text.translate(_ASCII))]
+def _tag_spans(text: str) -> list[tuple[int, int]]:
+    return [match.span() for match in _TAG.finditer(text.translate(_ASCII))]

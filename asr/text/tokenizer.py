@@ -1,4 +1,4 @@
-"""Text to token ids and back, exactly: characters, SentencePiece pieces (BPE or unigram), or words. Blank is 0."""
+"""Lossless tokenizers: characters, SentencePiece pieces (BPE or unigram), or words. Token 0 is the blank."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asr.config import nearest
 from asr.files import read_text, write_text
 from asr.types import ConfigError, ModelFileError, TextError
 
-WORD_MARK = "\u2581"  # SentencePiece's "▁": a piece that begins a word carries it
+WORD_MARK = "\u2581"  # SentencePiece's "▁", with which a piece that begins a word begins
 MOST_WORDS = 20_000  # of a word tokenizer: more than the characters of any language, fewer than the words of most
 _log = logging.getLogger(__name__)
 
@@ -25,8 +25,8 @@ class Tokenizer(ABC):
 
     kind: str  # char, bpe, unigram, word or labels
     labels: list[str]
-    _symbols: set[str]  # what can be spelled: characters, or words where a token is one
-    _word_mark: str  # what a label that begins a word begins with
+    _symbols: set[str]  # the characters that can be spelled, or words if each is a token
+    _word_mark: str  # the prefix of labels that begin a word
 
     @property
     def vocab_size(self) -> int:
@@ -34,7 +34,7 @@ class Tokenizer(ABC):
         return len(self.labels)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of normalized text; raises TextError naming the symbols outside the alphabet."""
+        """Token ids of normalized text. Raises TextError listing the symbols outside the alphabet."""
         if unknown := self.unknown_symbols(text):
             beginning = text if len(text) <= 60 else text[:57] + "..."
             raise TextError(
@@ -69,7 +69,7 @@ class Tokenizer(ABC):
         return [*words, (spelled, start, len(ids))] if spelled else words
 
     def symbols(self, text: str) -> Sequence[str]:
-        """What a text consists of for this tokenizer: its characters, or its words where a token is one."""
+        """The units of a text for this tokenizer: its characters, or its words if each is a token."""
         return text
 
     def unknown_symbols(self, text: str) -> set[str]:
@@ -78,7 +78,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """The tokenizer as JSON-able values, for model files; `tokenizer_from_dict` reads them."""
+        """The tokenizer as JSON-able values for model files, read by `tokenizer_from_dict`."""
 
     def save(self, path: str | Path) -> None:
         """Write the tokenizer to a JSON file, atomically."""
@@ -104,7 +104,7 @@ class CharTokenizer(Tokenizer):
         self._ids = {c: i for i, c in enumerate(self.labels) if i > 0}
         self._symbols = set(self._ids)
         if len(self._ids) != len(self.labels) - 1:
-            raise ModelFileError("a character stands twice in the alphabet")
+            raise ModelFileError("a character occurs twice in the alphabet")
 
     def _encode(self, text: str) -> list[int]:
         return [self._ids[c] for c in text]
@@ -114,9 +114,9 @@ class CharTokenizer(Tokenizer):
 
 
 class WordTokenizer(Tokenizer):
-    """One token per word: phones, or the characters of a text that has spaces between all of them.
+    """One token per word: phones, or the characters of a text with spaces between all of them.
 
-    Its labels carry the word mark, as pieces that begin a word do, so that decoders spell with them as with pieces.
+    Its labels begin with the word mark, like pieces that begin a word, so that decoders treat them like pieces.
     """
 
     kind = "word"
@@ -130,7 +130,7 @@ class WordTokenizer(Tokenizer):
         self._ids = {word: i for i, word in enumerate(words, start=1)}
         self._symbols = set(words)
         if len(self._symbols) != len(words):
-            raise ModelFileError("a word stands twice in the vocabulary")
+            raise ModelFileError("a word occurs twice in the vocabulary")
 
     def symbols(self, text: str) -> Sequence[str]:
         return text.split()
@@ -145,8 +145,8 @@ class WordTokenizer(Tokenizer):
 class SentencePieceTokenizer(Tokenizer):
     """Sub-word pieces of a trained SentencePiece model (Kudo and Richardson 2018, arXiv 1808.06226).
 
-    The model is trained with its unknown piece at id 0 and without sentence marks, and the blank takes that
-    place: piece ids are token ids, and nothing in the output layer can spell <unk>.
+    The model is trained with its unknown piece at id 0 and without sentence marks, and the blank takes the place of
+    the unknown piece: piece ids are token ids, and no label spells <unk>.
     """
 
     _word_mark = WORD_MARK
@@ -177,7 +177,7 @@ class SentencePieceTokenizer(Tokenizer):
 
 
 def train_char(texts: Iterable[str]) -> CharTokenizer:
-    """The alphabet of these normalized texts: blank, space, then the other characters in code point order."""
+    """The alphabet of normalized texts: blank, space, then the other characters in code point order."""
     symbols: set[str] = set()
     for text in texts:
         symbols.update(text)
@@ -188,12 +188,12 @@ def train_char(texts: Iterable[str]) -> CharTokenizer:
 
 
 def train_word(texts: Iterable[str]) -> WordTokenizer:
-    """The words of these normalized texts, in code point order. Raises TextError for more than MOST_WORDS of them."""
+    """The words of normalized texts, in code point order. Raises TextError for more than MOST_WORDS of them."""
     words = {word for text in texts for word in text.split()}
     if not words:
         raise TextError("no text to make a vocabulary of: every training transcript is empty")
     if any(WORD_MARK in word for word in words):
-        raise TextError(f"a training text holds '{WORD_MARK}' (U+2581), which marks the words: remove it")
+        raise TextError(f"a training text contains '{WORD_MARK}' (U+2581), which marks words: remove it")
     if len(words) > MOST_WORDS:
         raise TextError(
             f"{len(words)} different words are too many for one token each (at most {MOST_WORDS}): "
@@ -205,11 +205,10 @@ def train_word(texts: Iterable[str]) -> WordTokenizer:
 def train_sentencepiece(
     texts: Iterable[str], vocab_size: int, kind: Literal["bpe", "unigram"] = "bpe"
 ) -> SentencePieceTokenizer:
-    """Train pieces on normalized texts; `vocab_size` counts the blank.
+    """Train pieces on normalized texts; `vocab_size` includes the blank.
 
-    Where the texts do not hold that many pieces, the largest possible vocabulary is trained and a warning
-    logged; the result has the size. Raises ConfigError when `vocab_size` cannot hold all characters, TextError
-    without text.
+    If the texts do not have that many pieces, the largest possible vocabulary is trained, with a logged warning.
+    Raises ConfigError if `vocab_size` is too small for all characters, TextError if there is no text.
     """
     if kind not in ("bpe", "unigram"):
         raise ConfigError(f"tokenizer kind '{kind}' is not one of char, bpe, unigram")
@@ -218,17 +217,17 @@ def train_sentencepiece(
     if not symbols:
         raise TextError("no text to train a tokenizer on: every training transcript is empty")
     if WORD_MARK in symbols:
-        raise TextError(f"a training text holds '{WORD_MARK}' (U+2581), which SentencePiece uses itself: remove it")
+        raise TextError(f"a training text contains '{WORD_MARK}' (U+2581), which SentencePiece reserves: remove it")
     smallest = len(symbols) + 2  # with the blank and the word mark
     if vocab_size < smallest:
-        raise ConfigError(f"vocab_size {vocab_size} cannot hold the {len(symbols)} characters: use {smallest} or more")
+        raise ConfigError(f"vocab_size {vocab_size} is too small: {len(symbols)} characters need at least {smallest}")
     try:
         tokenizer = SentencePieceTokenizer(_train(sentences, vocab_size, kind), kind)
     except RuntimeError as error:
         raise TextError(f"SentencePiece cannot train on these texts: {' '.join(str(error).split())}") from error
     if (size := tokenizer.vocab_size) != vocab_size:
         _log.warning(
-            "the texts hold fewer pieces than vocab_size %d: trained %d, the most they allow", vocab_size, size
+            "the texts have fewer pieces than vocab_size %d: trained %d, the most they allow", vocab_size, size
         )
     missing = symbols - tokenizer._symbols
     if missing:
@@ -237,9 +236,9 @@ def train_sentencepiece(
 
 
 class LabelSet(Tokenizer):
-    """The classes of a classifier, none of them a blank: a label is one token, its number.
+    """The classes of a classifier, without a blank: a label is one token, its number.
 
-    `counts` are the utterances of each class in the training set.
+    `counts` are the numbers of utterances of each class in the training set.
     """
 
     kind = "labels"
@@ -250,10 +249,10 @@ class LabelSet(Tokenizer):
         self._ids = {label: i for i, label in enumerate(self.labels)}
         self._symbols = set(self._ids)
         if len(self._ids) != len(self.labels) or len(self.counts) not in (0, len(self.labels)):
-            raise ModelFileError("classes have names that differ, and as many counts, or none")
+            raise ModelFileError("classes need distinct names, and a count for each or none at all")
 
     def encode(self, text: str) -> list[int]:
-        """The number of the class with this label; raises TextError where there is none."""
+        """The number of the class with this label. Raises TextError if there is none."""
         if text not in self._ids:
             raise TextError(f"the label '{text}' is none of the {len(self.labels)} classes{nearest(text, self.labels)}")
         return self._encode(text)
@@ -269,7 +268,7 @@ class LabelSet(Tokenizer):
 
 
 def tokenizer_from_dict(values: dict[str, Any]) -> Tokenizer:
-    """The tokenizer that `to_dict` wrote; raises ModelFileError for anything else."""
+    """The tokenizer from the values of `to_dict`. Raises ModelFileError for anything else."""
     kind = values.get("kind")
     try:
         if kind == "char":
@@ -286,7 +285,7 @@ def tokenizer_from_dict(values: dict[str, Any]) -> Tokenizer:
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """Read a tokenizer saved as JSON; raises ModelFileError naming the file."""
+    """Read a tokenizer saved as JSON. Raises ModelFileError naming the file."""
     try:
         values = json.loads(read_text(path, ModelFileError))
     except ValueError:
@@ -308,14 +307,14 @@ def _train(sentences: list[str], size: int, kind: str) -> bytes:
         model_writer=model,
         model_type=kind,
         vocab_size=size,
-        normalization_rule_name="identity",  # the default (NFKC) would silently change our normalized text
+        normalization_rule_name="identity",  # the default (NFKC) would silently change normalized text
         character_coverage=1.0,
         unk_id=0,
         bos_id=-1,
         eos_id=-1,
         pad_id=-1,
-        hard_vocab_limit=False,  # fewer pieces where the texts do not hold as many
-        max_sentence_length=1 << 20,  # longer ones are silently dropped, and their characters with them
+        hard_vocab_limit=False,  # fewer pieces if the texts do not have as many
+        max_sentence_length=1 << 20,  # longer texts are silently dropped, with their characters
         num_threads=4,  # fixed, so that the result does not depend on the machine
         minloglevel=2,
     )
@@ -323,7 +322,7 @@ def _train(sentences: list[str], size: int, kind: str) -> bytes:
 
 
 def shown_symbol(symbol: str) -> str:
-    """A character or a word as messages show it: quoted, with code points where glyphs alone may mislead."""
+    """A character or word for messages: quoted, with code points if glyphs alone may mislead."""
     codes = " ".join(f"U+{ord(c):04X}" for c in symbol)
     if not symbol.isprintable():
         return codes
@@ -331,5 +330,5 @@ def shown_symbol(symbol: str) -> str:
 
 
 def shown_symbols(symbols: Iterable[str]) -> str:
-    """Symbols as messages list them, in code point order."""
+    """Symbols for messages, in code point order."""
     return ", ".join(map(shown_symbol, sorted(symbols)))

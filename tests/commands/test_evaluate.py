@@ -232,7 +232,7 @@ def test_report_options_that_cannot_work_are_said_before_the_work(test_set, caps
 
 def test_decoding_options_are_checked_before_the_work(test_set, capsys):
     assert main(["evaluate", str(test_set), "-m", "nowhere.asr", "--decoder", "greedy", "--lm", "x.arpa"]) == 2
-    assert "--lm has no meaning for --decoder greedy" in capsys.readouterr().err
+    assert "--lm has no effect with --decoder greedy" in capsys.readouterr().err
 
 
 def test_a_compressed_manifest_with_long_ids_through_a_pipe(test_set, tiny_model, tmp_path, piped, capsys, monkeypatch):

@@ -87,7 +87,7 @@ def test_pruning_by_entropy(asr_command: Command, tmp_path: Path) -> None:
 def test_usage_errors(asr_command: Command, tmp_path: Path) -> None:
     for arguments, message in [
         (["train", TEXT, "-o", tmp_path / "x.txt"], "ends in .lm, .arpa or .arpa.gz"),
-        (["train", TEXT, "-o", tmp_path / "x.lm", "--prune", 1, 0], "never fall"),
+        (["train", TEXT, "-o", tmp_path / "x.lm", "--prune", 1, 0], "must not decrease"),
         (["train", TEXT, "-o", tmp_path / "x.lm", "--order", 0], "between 1 and 32"),
         (["train", TEXT, "-o", tmp_path / "x.lm", "--discount-fallback", 2], "up to three discounts"),
         (["train", TEXT, "-o", tmp_path / "x.lm", "--normalizer", "basci"], "did you mean"),

@@ -65,8 +65,8 @@ def test_a_language_model_is_converted_and_measured_through_pipes(texts, piped, 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (b"ngram 1=", b"ngram 1=9999999999999", "more than fit into memory"),
-        (b"ngram 2=", b"ngram 2=99999999999999999999", "more than fit into memory"),
+        (b"ngram 1=", b"ngram 1=9999999999999", "more than fit in memory"),
+        (b"ngram 2=", b"ngram 2=99999999999999999999", "more than fit in memory"),
         (b"\\2-grams:", b"", "where \\2-grams: was expected"),
         (b"\\data\\", b"", "no line \\data\\"),
     ],

@@ -122,11 +122,11 @@ def test_tags_of_either_side_are_reported_whatever_becomes_of_them(tmp_path, cap
     ref, hyp = tmp_path / "ref.jsonl", tmp_path / "hyp.jsonl"
     ref.write_text('{"id":"u1","text":"[noise] yes (laughs)"}\n{"id":"u2","text":"\u0130stanbul"}\n', encoding="utf-8")
     hyp.write_text('{"id":"u1","text":"yes"}\n{"id":"u2","text":"istanbul <unk>"}\n', encoding="utf-8")
-    ours = "1 of the references (u1) hold tags of annotators: (laughs) x 1, [noise] x 1: "
-    theirs = "(u2) hold tags of annotators: <unk> x 1: "
+    ours = "1 of the references (u1) have annotators' tags: (laughs) x 1, [noise] x 1: "
+    theirs = "(u2) have annotators' tags: <unk> x 1: "
     fates = {
-        "basic": "basic@2 leaves them out",
-        "none": "none@1 counts them as words; the normalizer basic leaves them",
+        "basic": "basic@2 drops them",
+        "none": "none@1 counts them as words; the normalizer basic drops them",
     }
     for name, fate in fates.items():
         assert main(["score", str(ref), str(hyp), "--normalize", name, "--json"]) == 0
@@ -136,7 +136,7 @@ def test_tags_of_either_side_are_reported_whatever_becomes_of_them(tmp_path, cap
         assert ours + fate in err and f"1 of the hypotheses {theirs}{fate}" in err
     assert main(["compare", str(ref), str(ref), str(hyp), "--normalize", "basic"]) == 0
     err = capsys.readouterr().err
-    assert "1 of A's hypotheses (u1) hold" in err and f"1 of B's hypotheses {theirs}basic@2 leaves them out" in err
+    assert "1 of A's hypotheses (u1) have" in err and f"1 of B's hypotheses {theirs}basic@2 drops them" in err
 
 
 @pytest.fixture

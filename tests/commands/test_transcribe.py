@@ -303,8 +303,8 @@ def test_progress_is_shown_only_when_asked_for_or_on_a_terminal(run, talk):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--decoder", "greedy", "--beam-width", "9"], "--beam-width has no meaning for --decoder greedy"),
-        (["--decoder", "flashlight", "--hotwords", "a"], "--hotwords has no meaning for --decoder flashlight"),
+        (["--decoder", "greedy", "--beam-width", "9"], "--beam-width has no effect with --decoder greedy"),
+        (["--decoder", "flashlight", "--hotwords", "a"], "--hotwords has no effect with --decoder flashlight"),
         (["--alpha", "0.5"], "give --lm"),
         (["--oov", "forbid"], "give --lm or --lexicon"),
         (["--sentence-pause", "0.5"], "--sentence-pause is for a language model: give --lm"),

@@ -121,14 +121,14 @@ def test_kaldi_directory_by_hand(audio: Path, tmp_path: Path, monkeypatch: pytes
     ("files", "message"),
     [
         ({"wav.scp": "u sox a.wav -t wav - speed 1.1 |"}, r"wav\.scp:1: 'sox a.wav .* speed 1.1 \|' is a command"),
-        ({"utt2spk": "u ann x"}, r"utt2spk:1: a third column, 'x'"),
+        ({"utt2spk": "u ann x"}, r"utt2spk:1: unexpected third column 'x'"),
         ({"utt2spk": "u ann\nv ann"}, r"utt2spk:2: 'v' is in none of the other files"),
         ({"reco2file_and_channel": "u a"}, r"reco2file_and_channel:1: expected 'RECORDING FILE CHANNEL'"),
         ({"reco2file_and_channel": "v a A"}, r"reco2file_and_channel:1: recording 'v' is not in wav\.scp"),
-        ({"reco2file_and_channel": "u a 1"}, r"reco2file_and_channel:1: which channel is '1'\? Write a letter"),
+        ({"reco2file_and_channel": "u a 1"}, r"reco2file_and_channel:1: channel '1' is ambiguous: write a letter"),
         ({"segments": "u u 0 1 left"}, r"segments:1: the channel 'left' is neither a letter nor a number"),
         ({"segments": "u u 0 1 0 x"}, r"segments:1: expected 'UTTERANCE RECORDING START END \[CHANNEL\]'"),
-        ({"wav.scp": "u raw.ark:1234"}, r"wav\.scp:1: 'raw.ark:1234' lies inside a Kaldi archive"),
+        ({"wav.scp": "u raw.ark:1234"}, r"wav\.scp:1: 'raw.ark:1234' is inside a Kaldi archive"),
         ({"wav.scp": "u a.wav\nu b.wav"}, r"wav\.scp:2: 'u' is already on line 1"),
         ({"wav.scp": "u"}, r"wav\.scp:1: 'u' has no value"),
         ({"text": "u x\nv y"}, r"text:2: utterance 'v' is not in .*wav\.scp"),
@@ -149,7 +149,7 @@ def test_bad_kaldi_directories(files: dict[str, str], message: str, tmp_path: Pa
 
 def test_kaldi_cannot_express_everything(tmp_path: Path) -> None:
     row = Utterance("a", "/a.wav", 1.0, "x", split="dev", extra={"lang": "de", "gender": "f", "age": 7})
-    with pytest.raises(ManifestError, match="id cannot hold spaces"):
+    with pytest.raises(ManifestError, match="id cannot have spaces"):
         write_corpus(tmp_path / "k", [replace(row, id="a b")])
     assert write_corpus(tmp_path / "k", [row]) == ["age", "split"]
     assert (tmp_path / "k" / "utt2lang").read_text(encoding="utf-8") == "a de\n"
@@ -337,14 +337,14 @@ def test_named_columns_and_separators(audio: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.csv", "path,text\na.wav,x,y\n", r"t\.csv:2: 3 fields, the header has 2"),
+        ("t.csv", "path,text\na.wav,x,y\n", r"t\.csv:2: 3 fields, but the header has 2"),
         ("t.csv", 'path,text\na.wav,"x\n', r"t\.csv: not a table"),
         ("t.csv", "path,path,text\n", r"t\.csv:1: two columns have the same name"),
         ("t.csv", "path,text,duration\na.wav,x,1\n\nb.wav,x,long\n", r"t\.csv:4: 'duration' must be a number"),
         ("t.csv", "path,text,duration\na.wav,x,-1\n", r"t\.csv:2: 'duration' is negative"),
         ("t.tsv", "path\ttext\tduration\n\tx\t1\n", r"t\.tsv:2: the row has no 'audio_filepath'"),
         ("t.csv", "path,text,id,duration\na.wav,x,1,1\nb.wav,x,1,1\n", r"t\.csv:3: the id '1' is already used in .*:2"),
-        ("t.csv", "path,text\n", r"t\.csv: holds no utterances"),
+        ("t.csv", "path,text\n", r"t\.csv: no utterances in it"),
         ("t.csv", "", r"t\.csv:1: no column for the audio"),
         ("t.json", '[{"audio_filepath": "a", "duration": 1, "text": "x"}, 3]', "value 2 is not a JSON object"),
         ("t.json", '[\n{"audio_filepath": }]', r"t\.json:2: not valid JSON"),
@@ -385,7 +385,7 @@ def test_common_voice(audio: Path, tmp_path: Path) -> None:
     assert (first.id, first.text, first.speaker, first.split) == ("a", '"Quoted" here', "ann", "dev")
     assert Path(first.audio_filepath) == tmp_path / "clips" / "a.wav" and first.extra == {"up_votes": "2"}
     assert (second.text, second.extra) == ('"Go!" he said, "now"', {"up_votes": "3", "age": "twenties"})
-    with pytest.raises(UsageError, match=r"name one of its tables \(dev\.tsv\)"):
+    with pytest.raises(UsageError, match=r"give one of its tables \(dev\.tsv\)"):
         read_corpus(tmp_path)
 
 
@@ -431,7 +431,7 @@ def test_paths_meant_from_the_current_folder_are_told(
         read_corpus(path, unreadable=[])
     notes: list[str] = []
     read_corpus(write(path, "path,text,duration\nwavs/a.wav,x,1\n"), notes=notes)
-    assert len(notes) == 1 and f"none of its audio is here, the first is {path.parent}/wavs/a.wav (rel" in notes[0]
+    assert len(notes) == 1 and f"none of its audio exists here, the first is {path.parent}/wavs/a.wav (rel" in notes[0]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -468,9 +468,7 @@ def test_columns_are_kept_or_named(audio: Path, tmp_path: Path) -> None:
     notes: list[str] = []
     [row] = read_corpus(path, columns=Columns(text="clean"), notes=notes)
     assert row.text == "one" and row.extra == {"original_text": "One!", "start": "0", "end": "1"}
-    assert notes == [
-        f"{path}:1: start, end: not used: say 'offset' and 'duration' (seconds) for windows of a recording"
-    ]
+    assert notes == [f"{path}:1: start, end: not used: windows of a recording need 'offset' and 'duration' (seconds)"]
     lines = write(tmp_path / "t.jsonl", '{"path": "wavs/a.wav", "text": "One!", "clean": "one", "note": 7}')
     [row] = read_corpus(lines, columns=Columns(text="clean"))
     assert row.text == "one" and row.extra == {"original_text": "One!", "note": 7}
@@ -522,9 +520,9 @@ def test_targets_are_told_by_name(name: str, kind: str, tmp_path: Path) -> None:
 
 
 def test_unclear_formats_ask_for_the_option(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="say --to jsonl"):
+    with pytest.raises(UsageError, match="give --to jsonl"):
         target_kind(tmp_path / "a.xml")
-    with pytest.raises(UsageError, match="say --from jsonl"):
+    with pytest.raises(UsageError, match="give --from jsonl"):
         read_corpus(write(tmp_path / "a.txt", "x"))
     with pytest.raises(ManifestError, match="no such file or folder"):
         read_corpus(tmp_path / "nothing")

@@ -67,7 +67,7 @@ def write(path: Path, *lines: str, encoding: str = "utf-8", end: str = "\n") -> 
         (line(id=["a"]), ":1: 'id' must be a string"),
         (line(speaker=1.5), ":1: 'speaker' must be a string, found 1.5"),
         (line(split=3), ":1: 'split' must be a string, found 3"),
-        ('{"audio_filepath": "a", "duration": 1, "text": "\\ud800"}', ":1: 'text' holds half a surrogate pair"),
+        ('{"audio_filepath": "a", "duration": 1, "text": "\\ud800"}', ":1: 'text' has half a surrogate pair"),
         (line(id="a") + "\n\n" + line(id="a"), r":3: the id 'a' is already used in .*\.jsonl:1"),
         (line(duration=..., audio_filepath="gone.wav"), r":1: the row has no 'duration' .*gone\.wav"),
         ("[" * 100_000, ":1: "),
@@ -145,7 +145,7 @@ def test_missing_durations_are_read_from_the_audio(tmp_path: Path, write_audio: 
     assert manifest.durations == pytest.approx([1.234, 0.734, 9.0])
     assert [u.duration for u in manifest.select([1, 0])] == pytest.approx([0.734, 1.234], abs=1e-12)
     write(path, line(duration=..., offset=5))
-    with pytest.raises(ManifestError, match=r":1: .*the offset 5 s lies beyond its end \(1.234 s\)"):
+    with pytest.raises(ManifestError, match=r":1: .*the offset 5 s is after its end \(1.234 s\)"):
         Manifest.read(path)
 
 

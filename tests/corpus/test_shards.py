@@ -116,7 +116,7 @@ def test_several_processes_a_killed_run_and_an_unbroken_one_write_the_same(
     assert contents(broken) == expected == contents(tmp_path / "processes")
     write_shards(corpus, broken, most=3)
     assert len(times) == 9  # nothing to do
-    with pytest.raises(UsageError, match="other data or of other settings"):
+    with pytest.raises(UsageError, match="other data or with other settings"):
         write_shards(corpus, broken, most=4)
 
 

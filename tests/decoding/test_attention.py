@@ -213,10 +213,10 @@ def test_a_decoder_that_repeats_itself_is_stopped() -> None:
 
 def test_options_that_do_not_go_together_are_refused() -> None:
     for options, message in (
-        ({"decoder": "attention", "ctc_weight": 0.5}, "--ctc-weight has no meaning for --decoder attention"),
-        ({"decoder": "beam", "ctc_weight": 0.5}, "--ctc-weight has no meaning for --decoder beam"),
-        ({"decoder": "rescore", "coverage": 0.5}, "--coverage has no meaning for --decoder rescore"),
-        ({"decoder": "joint", "hotwords": "a"}, "--hotwords has no meaning for --decoder joint"),
+        ({"decoder": "attention", "ctc_weight": 0.5}, "--ctc-weight has no effect with --decoder attention"),
+        ({"decoder": "beam", "ctc_weight": 0.5}, "--ctc-weight has no effect with --decoder beam"),
+        ({"decoder": "rescore", "coverage": 0.5}, "--coverage has no effect with --decoder rescore"),
+        ({"decoder": "joint", "hotwords": "a"}, "--hotwords has no effect with --decoder joint"),
         ({"decoder": "joint", "ctc_weight": 1.5}, "--ctc-weight must lie between 0 and 1, found 1.5"),
     ):
         with pytest.raises(UsageError, match=message):

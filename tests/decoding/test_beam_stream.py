@@ -207,7 +207,7 @@ def test_settings_that_cannot_be_are_refused(lm):
     for wrong in ({"beam_width": -1}, {"nbest": 0}, {"alpha": -1.0}, {"oov": "maybe"}, {"jobs": 0}):
         with pytest.raises(UsageError):
             BeamSearch(CHARACTERS, lm, **wrong)
-    with pytest.raises(UsageError, match="no words"):
+    with pytest.raises(UsageError, match="needs the words"):
         BeamSearch(CHARACTERS, oov="forbid")
 
 

@@ -58,7 +58,7 @@ def test_a_hotword_that_is_not_there_changes_nothing(lm):
 def test_hotwords_that_cannot_be_spelled_are_reported(lm):
     search = BeamSearch(LABELS, lm, hotwords=["ada", "Ada", "naïve art", " "])
     assert search.unspellable_hotwords == ("Ada", "naïve art", " ")
-    with pytest.raises(UsageError, match="one string"):
+    with pytest.raises(UsageError, match="not a string"):
         BeamSearch(LABELS, lm, hotwords="ada")
     with pytest.raises(UsageError, match="weight"):
         BeamSearch(LABELS, lm, hotwords={"ada": float("nan")})
@@ -79,7 +79,7 @@ def test_files_and_lists_of_hotwords_are_read(tmp_path):
     assert read_hotwords(str(path), 9.0) == {"ada lovelace": 9.0, "charles": 3.5}
     assert read_hotwords("ada, love lace", 2.0) == {"ada": 2.0, "love lace": 2.0}
     path.write_text("ada\tmuch\n", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"hot\.txt:1: 'much' is no weight"):
+    with pytest.raises(UsageError, match=r"hot\.txt:1: 'much' is not a weight"):
         read_hotwords(str(path), 9.0)
     with pytest.raises(UsageError, match="no such file"):
         read_hotwords(str(tmp_path / "missing.txt"), 1.0)

@@ -130,7 +130,7 @@ def test_files_without_words_are_refused_by_name(tmp_path):
     path = tmp_path / "words.txt"
     for empty in ("", "\n", "\ufeff", "# nothing\n"):
         path.write_text(empty, encoding="utf-8")
-        with pytest.raises(LexiconError, match="holds no words"):
+        with pytest.raises(LexiconError, match="no words in it"):
             read_words(path, Alphabet(CHARACTERS))
     with pytest.raises(LexiconError, match="cannot be read"):
         read_words(tmp_path / "missing.txt", Alphabet(CHARACTERS))

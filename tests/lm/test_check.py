@@ -24,8 +24,8 @@ SPOKEN = {
     "fitting": WORDS,
 }
 REFUSED = {
-    "upper": "it is in UPPER case, the model in lower case: convert it with `asr lm convert LM NEW --case lower`",
-    "foreign": "is it for another language? Train one on text normalized as the model's",
+    "upper": "in UPPER case, but the model is in lower case: convert it with `asr lm convert LM NEW --case lower`",
+    "foreign": "is it for another language? Train one on text normalized as for the model",
     "pieces": "which look like SentencePiece pieces: train it on text with spaces between words",
 }
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -90,7 +90,7 @@ def test_a_model_of_characters_is_warned_of_once(
     path = lm_file("characters")
     done = asr_command("transcribe", audio, "-m", tiny_model, "--lm", path)
     assert done.returncode == 0
-    assert done.stderr.count(f"asr: warning: {path}: the language model looks like one of single characters") == 1
+    assert done.stderr.count(f"asr: warning: {path}: this looks like a language model of single characters") == 1
 
 
 @pytest.mark.parametrize("kind", SPOKEN)

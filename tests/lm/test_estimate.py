@@ -154,9 +154,9 @@ def test_counts_of_a_text() -> None:
 
 
 def test_an_empty_text_and_bad_thresholds_are_refused() -> None:
-    with pytest.raises(LMError, match="not a single word"):
+    with pytest.raises(LMError, match="it has no words"):
         encode_corpus(["", " "])
-    with pytest.raises(LMError, match="never fall"):
+    with pytest.raises(LMError, match="must not decrease"):
         pruning_thresholds([1, 0], 3)
     with pytest.raises(LMError, match="4 pruning thresholds"):
         pruning_thresholds([0, 0, 0, 1], 3)

@@ -69,7 +69,7 @@ def test_damaged_contents_are_found_when_asked_for(binary: Path) -> None:
 @pytest.mark.parametrize("cut", [8, 15, 400, -1])
 def test_cut_off_files_are_refused(binary: Path, cut: int) -> None:
     binary.write_bytes(binary.read_bytes()[:cut])
-    with pytest.raises(LMError, match=r"x\.lm: .*(damaged|cut off|bytes where).*: convert or fetch"):
+    with pytest.raises(LMError, match=r"x\.lm: .*(damaged|cut off|bytes, but).*: convert or fetch"):
         NGramLM.read(binary)
 
 

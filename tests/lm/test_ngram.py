@@ -133,9 +133,9 @@ LOWER = ["", " ", *"abcdefghijklmnopqrstuvwxyz'"]
 
 def test_a_model_that_fits_and_ones_of_the_wrong_case() -> None:
     assert check_lm(lm_of("the cat", "the dog sat"), LOWER) == []
-    with pytest.raises(LMError, match=r"lm\.arpa: .* only 0%.* in UPPER case, the model in lower case.*--case lower"):
+    with pytest.raises(LMError, match=r"lm\.arpa: .* 0%.* UPPER case, but the model is in lower case.*--case lower"):
         check_lm(lm_of("THE CAT", "THE DOG SAT"), LOWER)
-    with pytest.raises(LMError, match=r"in lower case, the model in UPPER case.*--case upper"):
+    with pytest.raises(LMError, match=r"in lower case, but the model is in UPPER case.*--case upper"):
         check_lm(lm_of("the cat"), ["", " ", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ"])
     with pytest.raises(LMError, match="another language"):
         check_lm(lm_of("кот сидел", "cat"), LOWER)

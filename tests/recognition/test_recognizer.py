@@ -225,7 +225,7 @@ def test_one_bad_input_stops_no_other(recognizer, noise, monkeypatch, tmp_path, 
     assert [type(result) for result in results] == [Transcript, Failure, Transcript]
     message = results[1].error
     assert message.startswith(f"{tmp_path / 'bad.wav'}: ") and message.count("bad.wav") == 1 and "\n" not in message
-    assert expected in message or "does not fit into memory" in message
+    assert expected in message or "does not fit in memory" in message
 
 
 def test_a_decoder_error_is_a_failure_of_that_recording_alone(recognizer, noise, monkeypatch):
@@ -283,7 +283,7 @@ def test_the_default_decoder_is_that_of_the_commands_and_options_are_theirs(tiny
     assert len(asr.load(tiny_model, nbest=3).transcribe(audio, nbest=3).nbest) == 3
     with pytest.warns(UserWarning, match="1 hotwords cannot be spelled .*'xyz'"):
         asr.load(tiny_model, hotwords=["cab", "xyz"])
-    with pytest.raises(UsageError, match="--hotwords has no meaning for --decoder greedy"):
+    with pytest.raises(UsageError, match="--hotwords has no effect with --decoder greedy"):
         asr.load("nowhere.asr", decoder="greedy", hotwords=["cab"])
     with pytest.raises(TypeError, match="decodr"):
         asr.load(tiny_model, decodr="greedy")

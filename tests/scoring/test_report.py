@@ -210,7 +210,7 @@ def test_sorting_filtering_and_searching(browser, page, scored):
     choose(browser, "search", "W33 the")
     assert ids(browser) == ["s1-033"]
     choose(browser, "search", "nothing like it")
-    assert ids(browser) == [] and browser.run("document.querySelector('.utts').textContent") == "No utterance fits."
+    assert ids(browser) == [] and browser.run("document.querySelector('.utts').textContent") == "No utterance matches."
     choose(browser, "search", "onerror")
     assert len(ids(browser)) == 1 and browser.run("document.querySelectorAll('img').length") == 0
     assert browser.errors == []

@@ -148,7 +148,7 @@ def test_tiny_corpora(kind: str, texts: list[str]) -> None:
 
 
 def test_impossible_requests_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"vocab_size 5 .* use \d+ or more"):
+    with pytest.raises(ConfigError, match=r"vocab_size 5 .* at least \d+"):
         train_sentencepiece(TEXTS, 5)
     with pytest.raises(ConfigError, match="not one of char, bpe, unigram"):
         train_sentencepiece(TEXTS, 50, "word")  # type: ignore[arg-type]

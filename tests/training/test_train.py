@@ -153,7 +153,7 @@ def test_utterances_that_cannot_be_learned_are_named_and_tags_too(
     with pytest.raises(ManifestError, match="1 of 48 training utterances"):
         train(parse_config(values))
     assert "too-short" in (tmp_path / "run" / "skipped.tsv").read_text(encoding="utf-8")
-    assert "(tagged) hold tags of annotators: [noise] x 1: basic@2 leaves them out" in capsys.readouterr().err
+    assert "(tagged) have annotators' tags: [noise] x 1: basic@2 drops them" in capsys.readouterr().err
     values["data"]["allow_skips"] = True
     metadata = read_metadata(train(parse_config(values)).model_path)
     assert metadata["training"]["train_utterances"] == 47 and metadata["vocab_size"] == 6  # nothing of "noise"

@@ -1,11 +1,12 @@
-"""Text prefixes as keys, and the candidates of a frame: which may still be among the best, and the best of them.
+"""Keys of text prefixes, and the candidates of a frame: a rising bound on their scores, and selecting the best.
 
-Equal texts, reached over different labels, have equal keys. A prefix is its finished words (`history`), the places of
-long pauses in it (`pauses`), and the word begun: a `node` of the lexicon's tree or, once it has left the tree, the hash
-of its symbols (`spelled`, NONE inside the tree). Hashes have 64 bits and are taken to be equal only for equal texts.
+Equal texts reached by different labels have equal keys. A prefix is its finished words (`history`), the positions of
+long pauses in it (`pauses`), and the open word: a `node` of the lexicon's tree or, once it has left the tree, the hash
+of its symbols (`spelled`, NONE inside the tree). Hashes have 64 bits, and collisions are ignored.
 
-The beam keeps the best `width` candidates. Sorting them would take longer than all else; instead scores are counted in
-buckets, an eighth of a power of two wide, and the bound below which a candidate cannot be kept rises as they come in.
+The beam keeps the best `width` candidates. Sorting them would take longer than everything else. Instead, scores are
+counted in buckets, eight for each power of two, and the bound below which a candidate cannot be kept rises as
+candidates arrive.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ EMPTY_HISTORY = np.uint64(0x632BE59BD9B4E019)
 
 @embedded
 def mix(x: int) -> Any:
-    """A hash of 64 bits (the finalizer of Steele et al. 2014, SplitMix)."""
+    """A 64-bit hash (the finalizer of SplitMix, Steele et al. 2014)."""
     x = (x ^ (x >> _S30)) * _B
     x = (x ^ (x >> _S29)) * _C
     return x ^ (x >> _S32)
@@ -39,8 +40,8 @@ def mix(x: int) -> Any:
 
 @embedded
 def prefix_key(history: int, node: int, spelled: int) -> Any:
-    """The key of a prefix; `history` with its pauses added to it."""
-    # One multiplication chain for both cases: this is inlined in many places.
+    """The key of a prefix; `history` includes the hash of its pauses."""
+    # One chain of multiplications for both cases, since this is inlined in many places.
     return mix(history + (spelled * _A if spelled != NONE else (uint64(node) + ONE) * _C))
 
 
@@ -52,19 +53,19 @@ def prefix_and_label_key(key: int, label: int) -> Any:
 
 @embedded
 def leave_tree(node: int) -> Any:
-    """The hash of a word begun that leaves the tree at `node`, before its first symbol outside."""
+    """The hash of an open word that leaves the tree at `node`, before its first symbol outside."""
     return mix((uint64(node) + ONE) * _B + _A)
 
 
 @embedded
 def spell_on(spelled: int, symbol: int) -> Any:
-    """The hash of a word begun outside the tree, with one more symbol."""
+    """The hash of an open word outside the tree, after one more symbol."""
     return mix(spelled + (uint64(symbol) + ONE) * _A)
 
 
 @embedded
 def history_after(history: int, entries: np.ndarray, entry: int, node: int, spelled: int) -> Any:
-    """The hash of the finished words with one more: `entry` of the lexicon or, below 0, the word begun as spelled."""
+    """The hash of the finished words after one more: lexicon entry `entry` or, if below 0, the open word as spelled."""
     if entry >= 0:
         word = (uint64(entries[entry].text) + ONE) * _B
     else:
@@ -74,29 +75,29 @@ def history_after(history: int, entries: np.ndarray, entry: int, node: int, spel
 
 @embedded
 def pauses_after(pauses: int, rested: int, history: int) -> Any:
-    """The hash of where pauses lie if a word with pauses `rested` in or after it has ended in these finished words."""
+    """The hash of pause positions once a word with pauses `rested` in or after it has ended, giving `history`."""
     return pauses + rested * (mix(history) | ONE)
 
 
 class Bound(NamedTuple):
-    """What is known of a frame's candidates so far."""
+    """The scores of a frame's candidates so far."""
 
     best: float  # the best score
-    limit: float  # candidates below it cannot be kept
-    lowest: Any  # int64: the lowest bucket that was counted in
-    floor: Any  # int64: the bucket of the limit that the width sets
-    above: Any  # int64: candidates in `floor` or higher
+    limit: float  # candidates below this cannot be kept
+    lowest: Any  # int64: the lowest non-empty bucket
+    floor: Any  # int64: the bucket of the limit that follows from the width
+    above: Any  # int64: number of candidates in `floor` or higher
 
 
 @embedded
 def bucket_of(score: float) -> Any:
-    """The bucket of a score: the leading bits of a positive float64 order as its value does."""
+    """The bucket of a score: the leading bits of a positive float64, which sort like its value."""
     return np.float64(score).view(np.int64) >> BUCKET_SHIFT
 
 
 @embedded
 def count_score(histogram: np.ndarray, width: int, keep: float, score: float, bound: Bound) -> Any:
-    """Count a candidate's score and raise the bound: `keep` of the best score, or where `width` others are above it."""
+    """Count a candidate's score and raise the bound: to `keep` times the best score, or to exclude all but `width`."""
     best, limit, lowest, floor, above = bound
     if score > best:
         best = score
@@ -107,7 +108,7 @@ def count_score(histogram: np.ndarray, width: int, keep: float, score: float, bo
         above += 1
         lowest = min(lowest, bucket)
     if above >= width:
-        floor = max(floor, lowest)  # nothing is below
+        floor = max(floor, lowest)  # lower buckets are empty
         while above - histogram[floor] >= width:
             above -= histogram[floor]
             floor += 1
@@ -117,7 +118,7 @@ def count_score(histogram: np.ndarray, width: int, keep: float, score: float, bo
 
 @embedded
 def find_slot(table: np.ndarray, key: int, stamp: int) -> Any:
-    """Where `key` is in the hash table, or else the free place for it; places of other stamps are free."""
+    """The place of `key` in the hash table, or a free place for it; places with other stamps are free."""
     mask = uint64(table.shape[0] - 1)
     h = key & mask
     while table[h].stamp == stamp and table[h].key != key:
@@ -127,25 +128,17 @@ def find_slot(table: np.ndarray, key: int, stamp: int) -> Any:
 
 @embedded
 def add_mass(
-    table: np.ndarray,
-    candidates: np.ndarray,
-    histogram: np.ndarray,
-    width: int,
-    keep: float,
-    key: int,
-    mass: float,
-    stamp: int,
-    count: int,
-    bound: Bound,
-) -> Any:
-    """Add mass to the candidate with this key, or make it candidate number `count`; its number and the bound."""
+    table: np.ndarray, candidates: np.ndarray, histogram: np.ndarray, width: int, keep: float, key: int, mass: float,
+    stamp: int, count: int, bound: Bound,
+) -> Any:  # fmt: skip
+    """Add mass to the candidate with this key, or make it candidate `count`. Returns its number and the bound."""
     place = table[find_slot(table, key, stamp)]
     if place.stamp == stamp:
         k = np.int64(place.slot)
         before = bucket_of(candidates[k].score)
         candidates[k].score += mass
         candidates[k].label_mass += mass
-        if before >= bound.floor:  # it is counted again, with its new score
+        if before >= bound.floor:  # uncount it here, as it is counted with its new score below
             histogram[before] -= 1
             bound = Bound(bound.best, bound.limit, bound.lowest, bound.floor, bound.above - 1)
     else:
@@ -160,9 +153,9 @@ def add_mass(
 def choose_best(
     candidates: np.ndarray, count: int, histogram: np.ndarray, width: int, bound: Bound, chosen: np.ndarray
 ) -> Any:
-    """The numbers of the candidates to keep, into `chosen`; how many they are. Clears the histogram."""
+    """Write the numbers of the candidates to keep to `chosen`, and return how many. Clears the histogram."""
     limit, floor, above = bound.limit, bound.floor, bound.above
-    spare = histogram[floor] - max(above - width, 0)  # so many of the lowest bucket still fit
+    spare = histogram[floor] - max(above - width, 0)  # how many candidates of the lowest bucket fit in
     kept = 0
     for k in range(count):
         score = candidates[k].score
@@ -174,19 +167,19 @@ def choose_best(
             spare -= 1
         chosen[kept] = k
         kept += 1
-    for b in range(uint64(bound.lowest), uint64(bucket_of(bound.best) + 1)):  # unsigned, so that it becomes a memset
+    for b in range(uint64(bound.lowest), uint64(bucket_of(bound.best) + 1)):  # unsigned, to be compiled to a memset
         histogram[b] = 0
     return kept
 
 
 @internal
 def forget_alternatives(beam: Beam, base: int, size: int, most: int, stamp: int) -> Any:
-    """After a long pause: keep the `most` best of the hypotheses that nothing to come can tell apart; their number.
+    """After a long pause, keep the `most` best of each set of hypotheses with the same future; return how many remain.
 
-    Otherwise all that was ambiguous before would fill the beam, in all its combinations, for the rest of a recording.
+    Otherwise, all combinations of earlier ambiguities would fill the beam for the rest of a recording.
     """
     hyps, table, candidates, order = beam.hypothesis, beam.table, beam.candidate, beam.chosen
-    # An insertion sort, best first: the beam is small, this happens once a pause, and `argsort` takes 2 s to compile.
+    # An insertion sort, best first: the beam is small, this runs once per pause, and `argsort` takes 2 s to compile.
     for i in range(size):
         mass = hyps[base + i].blank + hyps[base + i].label_mass
         candidates[i].score = mass
@@ -198,14 +191,15 @@ def forget_alternatives(beam: Beam, base: int, size: int, most: int, stamp: int)
     for k in range(size):
         i = order[k]
         hyp = hyps[base + i]
+        # Hypotheses with equal keys score the same whatever follows.
         key = prefix_key(uint64(hyp.state) * _STATE + uint64(hyp.hotword) * _HOTWORD, np.int64(hyp.node), hyp.spelled)
         key = prefix_and_label_key(key, (np.int64(hyp.label) << 2) + (np.int64(hyp.paused) << 1) + (hyp.rested != NONE))
         place = table[find_slot(table, key, stamp)]
         if place.stamp != stamp:
             place.stamp, place.key, place.slot = stamp, key, 0
-        place.slot += 1  # so many with this key so far
-        candidates[i].ended = place.slot > most
-    kept = 0  # in their old order: a hypothesis moves only toward the front, over one that is dropped
+        place.slot += 1  # number of hypotheses with this key so far
+        candidates[i].ended = place.slot > most  # `ended` serves as the mark for dropped ones
+    kept = 0  # in their old order, so that a hypothesis only moves to the front, over a dropped one
     for i in range(size):
         if candidates[i].ended == 0:
             if kept < i:

@@ -1,4 +1,8 @@
-"""Stage 2 of a frame in the beam search: prefixes grow by a label, inside a word, out of the lexicon, or to its end."""
+"""Stage 2 of a frame in the beam search: prefixes grow by a label, in a word, out of the lexicon, or ending a word.
+
+`propose` and `end_words` exist once for characters and once for pieces: `pieces` is a constant to the compiler (see
+asr.decoding.beam.kernel).
+"""
 
 from __future__ import annotations
 
@@ -28,34 +32,18 @@ from asr.decoding.beam.trace import spell_outside
 from asr.decoding.beam.word_end import word_factor
 from asr.lm.compiling import embedded, inlined, internal
 
-NO_WORD, UNKNOWN = -1, -2  # the word that ends in a step, where it is none of the tree
+NO_WORD, UNKNOWN = -1, -2  # no word ends in a step, or one that is not in the tree
 
 
 @inlined
 def propose(
-    pieces: bool,
-    weights: Weights,
-    table: np.ndarray,
-    candidates: np.ndarray,
-    histogram: np.ndarray,
-    stamp: int,
-    source: int,
-    label: int,
-    score: float,
-    factor: float,
-    history: int,
-    pauses: int,
-    node: int,
-    spelled: int,
-    state: int,
-    hotword: int,
-    ended: int,
-    count: int,
-    bound: Bound,
-) -> Any:
-    """Hypothesis `source` grown by `label`, as a candidate. Returns the number of candidates and the bound."""
+    pieces: bool, weights: Weights, table: np.ndarray, candidates: np.ndarray, histogram: np.ndarray, stamp: int,
+    source: int, label: int, score: float, factor: float, history: int, pauses: int, node: int, spelled: int,
+    state: int, hotword: int, ended: int, count: int, bound: Bound,
+) -> Any:  # fmt: skip
+    """Add hypothesis `source` extended by `label` to the candidates. Returns their number and the bound."""
     k = count
-    if pieces:
+    if pieces:  # several segmentations may lead to this prefix: add to its mass
         key = prefix_and_label_key(prefix_key(history + pauses, node, spelled), label)
         k, bound = add_mass(
             table, candidates, histogram, weights.beam_width, weights.keep, key, score, stamp, count, bound
@@ -74,7 +62,7 @@ def propose(
 
 @embedded
 def leaving_factor(nodes: np.ndarray, weights: Weights, node: int, spelled: int) -> Any:
-    """The factor of a step out of the tree but for the symbols in it: the word begun will be an unknown one."""
+    """The factor for leaving the tree, except for the symbols of the step: the open word becomes an unknown one."""
     factor = 1.0
     if weights.open_vocabulary and spelled == NONE:
         score = weights.unknown_lookahead + weights.unknown_word + weights.unknown_symbol * nodes[node].depth
@@ -84,17 +72,13 @@ def leaving_factor(nodes: np.ndarray, weights: Weights, node: int, spelled: int)
 
 @embedded
 def grow_by_characters(
-    resources: Resources,
-    beam: Beam,
-    hyp: Any,
-    i: int,
-    characters: int,
-    credited: float,
-    stamp: int,
-    count: int,
+    resources: Resources, beam: Beam, hyp: Any, i: int, characters: int, credited: float, stamp: int, count: int,
     bound: Bound,
-) -> Any:
-    """Grow hypothesis i by each of `characters` (bits) that is not in the beam already."""
+) -> Any:  # fmt: skip
+    """Extend hypothesis i by each of `characters` (bits), unless that prefix is already in the beam (`hyp.present`).
+
+    `credited` takes back the hotword credit in the score of the hypothesis: the new state brings its own.
+    """
     tree, hot, weights = resources.tree, resources.hotwords, resources.weights
     nodes, candidates, histogram, table = tree.node, beam.candidate, beam.histogram, beam.table
     probability, following, credit, reward = beam.probability, hot.following, hot.credit, hot.reward
@@ -117,7 +101,7 @@ def grow_by_characters(
                 score = (total if c != last else blank_mass) * probability[c]
                 if score * boost < bound.limit:
                     continue
-                # Children lie in order of label: as many before this one as there are bits below its own.
+                # Children are sorted by label: the number of set bits below this one is its index among them.
                 to = first + np.int64(popcount(children & (bit - ONE)))
                 factor = nodes[to].lookahead * base_factor
                 to_hotword = np.int64(0)
@@ -157,7 +141,7 @@ def grow_by_characters(
 def advance_hotwords(
     following: np.ndarray, rewards: np.ndarray, first: np.ndarray, spelling: np.ndarray, state: int, label: int
 ) -> Any:
-    """The hotword automaton's state after a label's symbols, and the factor of all phrases completed by them."""
+    """The state of the hotword automaton after a label's symbols, and the factor for the phrases completed by them."""
     reward = 1.0
     at = np.int64(state)
     for k in range(first[label], first[label + 1]):
@@ -168,17 +152,10 @@ def advance_hotwords(
 
 @embedded
 def grow_by_pieces(
-    resources: Resources,
-    beam: Beam,
-    hyp: Any,
-    i: int,
-    active: int,
-    credited: float,
-    stamp: int,
-    count: int,
+    resources: Resources, beam: Beam, hyp: Any, i: int, active: int, credited: float, stamp: int, count: int,
     bound: Bound,
-) -> Any:
-    """Grow the word begun in hypothesis i, or begin one, by each of the `active` labels of the frame."""
+) -> Any:  # fmt: skip
+    """Extend the open word of hypothesis i, or begin a word, by each of the `active` labels of the frame."""
     tree, hot, labels, weights = resources.tree, resources.hotwords, resources.labels, resources.weights
     nodes, candidates, histogram, table = tree.node, beam.candidate, beam.histogram, beam.table
     probability, active_labels, credit = beam.probability, beam.active, hot.credit
@@ -192,10 +169,10 @@ def grow_by_pieces(
     for a in range(active):
         c = np.int64(active_labels[a])
         if c == separator or (starts_word[c] != 0 and not between):
-            continue  # these end the word
+            continue  # these end the open word
         flow = (total if c != last else blank_mass) * probability[c]
         if flow * weights.boost < bound.limit and spelled == NONE:
-            continue  # inside a word the LM's factors are at most 1
+            continue  # within a word, the LM's factors are at most 1
         to, outside, factor = np.int64(-1), NONE, 1.0
         if spelled == NONE:
             to = label_child(tree, node, c)
@@ -222,20 +199,12 @@ def grow_by_pieces(
 
 @inlined
 def end_words(
-    pieces: bool,
-    resources: Resources,
-    beam: Beam,
-    hyp: Any,
-    i: int,
-    active: int,
-    credited: float,
-    stamp: int,
-    count: int,
-    bound: Bound,
-) -> Any:
-    """End the word begun in hypothesis i by the separator or by pieces that begin another word.
+    pieces: bool, resources: Resources, beam: Beam, hyp: Any, i: int, active: int, credited: float, stamp: int,
+    count: int, bound: Bound,
+) -> Any:  # fmt: skip
+    """End the open word of hypothesis i by the separator or by pieces that begin another word.
 
-    Words of one spelling (`entry` and those linked to it) are candidates of their own.
+    Words of the same spelling (the entries linked from the first one) become different candidates.
     """
     tree, hot, labels, weights = resources.tree, resources.hotwords, resources.labels, resources.weights
     nodes, entries, candidates, histogram, table = tree.node, tree.entry, beam.candidate, beam.histogram, beam.table
@@ -249,7 +218,7 @@ def end_words(
     while more:
         following = entry if entry < 0 else np.int64(entries[entry].next)
         only = entry < 0 or (following < 0 and nodes[node].entry == entry)
-        # The price does not change from frame to frame: hypotheses keep it, where there is one.
+        # The factor does not change from frame to frame: if only one word ends here, the hypothesis stores it.
         ending, state = hyp.ending, np.int64(hyp.ending_state)
         if not only or ending < 0.0:
             ending, state = word_factor(resources, hyp, entry)
@@ -298,7 +267,7 @@ def end_words(
                 not pieces
                 and table[find_slot(table, prefix_key(history + pauses, np.int64(0), NONE), stamp)].stamp == stamp
             ):
-                continue  # this text is in the beam; it has got this mass from its parent
+                continue  # this text is in the beam already, and got this mass from its parent in stage 1
             count, bound = propose(
                 pieces, weights, table, candidates, histogram, stamp, i, c, score, factor,
                 history, pauses, to, outside, state, hotword, entry if entry >= 0 else UNKNOWN, count, bound,
@@ -310,17 +279,10 @@ def end_words(
 
 @inlined
 def extend(
-    pieces: bool,
-    resources: Resources,
-    beam: Beam,
-    base: int,
-    size: int,
-    active: int,
-    characters: int,
-    stamp: int,
+    pieces: bool, resources: Resources, beam: Beam, base: int, size: int, active: int, characters: int, stamp: int,
     bound: Bound,
-) -> Any:
-    """Stage 2: prefixes grow by a label, inside a word or to its end. The number of candidates, and the bound."""
+) -> Any:  # fmt: skip
+    """Stage 2: extend all prefixes by a label, in a word or ending it. Returns how many candidates, and the bound."""
     nodes, credit, weights = resources.tree.node, resources.hotwords.credit, resources.weights
     hyps, probability, active_labels = beam.hypothesis, beam.probability, beam.active
     starts_word, separator = resources.labels.starts_word, weights.separator
@@ -334,7 +296,7 @@ def extend(
         hyp = hyps[base + i]
         credited = 1.0
         if weights.has_hotwords:
-            credited = 1.0 / credit[hyp.hotword]  # given back, as the state after the step brings its own
+            credited = 1.0 / credit[hyp.hotword]
         if pieces:
             count, bound = grow_by_pieces(resources, beam, hyp, i, active, credited, stamp, count, bound)
         else:
@@ -342,7 +304,7 @@ def extend(
         if most <= 0.0 or (hyp.node == 0 and hyp.spelled == NONE):
             continue
         lookahead = weights.unknown_lookahead_factor if hyp.spelled != NONE else nodes[hyp.node].lookahead
-        # No word is likelier than 1: this spares most looks into the language model.
+        # A word has at most probability 1, which rules out most ends without a look-up in the language model.
         if (hyp.blank + hyp.label_mass) * most * weights.boost * weights.word_factor >= bound.limit * lookahead:
             count, bound = end_words(pieces, resources, beam, hyp, i, active, credited, stamp, count, bound)
     return count, bound

@@ -1,4 +1,4 @@
-"""The labels that each frame of emissions can plausibly be, with their probabilities; and the check of emissions."""
+"""The plausible labels of each frame of emissions, with their probabilities; and a fast check of emissions."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from numba.extending import intrinsic
 from asr.decoding.beam.arrays import Beam, Weights
 from asr.lm.compiling import INTERNAL, compiled, internal
 
-LEAST_PROBABILITY = -80.0  # natural log; keeps blanks from becoming 0 so that a beam never dies
+LEAST_PROBABILITY = -80.0  # natural log; keeps the probability of blanks above 0, so that the beam is never empty
 _ONE = np.uint64(1)
 
 
 @internal
 def read_frame(log_probs: np.ndarray, t: int, weights: Weights, silent: np.ndarray, beam: Beam) -> Any:
-    """Fill `beam.active` with the labels that a frame may be, `beam.probability` with theirs; the number of labels.
+    """Write the plausible labels of a frame to `beam.active`, and their probabilities. Returns their number.
 
-    Those below `least_label` are left out, but never the best one of all, blank included: 0 if the frame can be nothing
-    but a blank. Of more than `most_labels` the best are kept.
+    Labels below `least_label` are left out, except that the best label always stays: the result is 0 only if that is
+    the blank. At most the `most_labels` best are kept.
     """
     active, active_score, probability, most = beam.active, beam.active_score, beam.probability, weights.most_labels
     width = log_probs.shape[1]
@@ -58,7 +58,7 @@ def read_frame(log_probs: np.ndarray, t: int, weights: Weights, silent: np.ndarr
 
 @internal
 def read_bits(log_probs: np.ndarray, t: int, least: float, most: int, spoken: int, probability: np.ndarray) -> Any:
-    """`read_frame` for at most 64 labels: the bits of those that a frame may be, of `spoken`, 0 if only a blank."""
+    """`read_frame` for at most 64 labels: returns the bits of plausible labels in `spoken`, 0 for only a blank."""
     threshold = np.float32(least)
     bits: Any = np.uint64(0)
     for c in range(log_probs.shape[1]):
@@ -101,18 +101,19 @@ _BIAS, _EXPONENT = np.float32(127.0), np.float32(1 << 23)  # of float32
 def sums_to_one(log_probs: np.ndarray, tolerance: float) -> bool:
     """Whether every row is finite and its exponentials sum to 1 within a factor e^tolerance.
 
-    2^x is 2^floor(x), made from its bits, times a cubic of the rest (error below 2e-4). Each of the three loops does
-    one thing over all rows, so that they vectorize: together they take a fifth of one that does it all.
+    e^v is computed as 2^x with x = v log2(e), as 2^floor(x), made from its bits, times a cubic polynomial of the
+    fraction (error below 2e-4). Each of the three loops does only one thing, so that it vectorizes: together they take
+    a fifth of the time of a single loop.
     """
     rows, columns = log_probs.shape
     low, high = np.exp(-tolerance) - 2e-4, np.exp(tolerance) + 2e-4
     flat = log_probs.reshape(rows * columns)
     wrong = 0
     for i in range(rows * columns):
-        wrong += not flat[i] > _LOWEST  # NaN, too
+        wrong += not flat[i] > _LOWEST  # also counts NaN
     exponentials = np.empty(rows * columns, np.float32)
     for i in range(rows * columns):
-        x = min(max(flat[i] * _LOG2_E, _LEAST), _MOST) + _BIAS  # above 0: cutting off the fraction rounds down
+        x = min(max(flat[i] * _LOG2_E, _LEAST), _MOST) + _BIAS  # positive, so that truncation rounds down
         whole = np.float32(np.int32(x))
         part = x - whole
         cubic = _CUBIC[0] + part * (_CUBIC[1] + part * (_CUBIC[2] + part * _CUBIC[3]))
@@ -125,12 +126,12 @@ def sums_to_one(log_probs: np.ndarray, tolerance: float) -> bool:
     return wrong == 0
 
 
-_intrinsic: Any = intrinsic  # its type has the context as an argument of the caller's
+_intrinsic: Any = intrinsic  # untyped, because its type wrongly makes the context an argument of callers
 
 
 @_intrinsic
 def popcount(context: Any, bits: Any) -> Any:
-    """Number of bits set."""
+    """The number of set bits."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
@@ -140,7 +141,7 @@ def popcount(context: Any, bits: Any) -> Any:
 
 @_intrinsic
 def lowest_bit(context: Any, bits: Any) -> Any:
-    """Place of the lowest bit set; `bits` is not 0."""
+    """The index of the lowest set bit; `bits` must not be 0."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         from llvmlite import ir
@@ -152,7 +153,7 @@ def lowest_bit(context: Any, bits: Any) -> Any:
 
 @_intrinsic
 def prefetch(context: Any, array: Any, index: Any) -> Any:
-    """Have an element brought into the cache while other work is done; it takes as long as hundreds of steps."""
+    """Start loading an element into the cache, which takes as long as hundreds of instructions."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         from llvmlite import ir
@@ -171,7 +172,7 @@ def prefetch(context: Any, array: Any, index: Any) -> Any:
 
 @_intrinsic
 def float32_at(context: Any, address: Any) -> Any:
-    """The pointer at an address: arrays are handed over by theirs, since a list of arrays takes far longer."""
+    """A pointer from an address: arrays are passed by address, because a list of arrays takes far longer."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))

@@ -1,8 +1,8 @@
-"""Hotwords: phrases that raise the score of texts that hold them, found by an Aho-Corasick automaton over characters.
+"""Hotwords: phrases that raise the score of texts with them, matched by an Aho-Corasick automaton over characters.
 
-The weight of a phrase is added for every time its words stand in the text as whole words. While a phrase is only begun,
-a part of the weight is credited in advance, in proportion to its characters, so that the beam does not lose it before
-it is whole; the credit is taken back when the text goes on otherwise.
+The weight of a phrase is added for each of its occurrences as whole words. While a phrase is incomplete, part of its
+weight is credited in advance, in proportion to its characters, so that the beam does not lose it; the credit is taken
+back if the text continues differently.
 
 Aho and Corasick 1975, doi:10.1145/360825.360855.
 """
@@ -26,9 +26,9 @@ BOUNDARY = 0  # the symbol before, between and after words
 
 @dataclass(frozen=True)
 class Hotwords:
-    """Compiled hotwords. `words` are the single words in them, `unspellable` the phrases left out.
+    """Compiled hotwords: `count` phrases, the `words` in them, and the `unspellable` phrases that are left out.
 
-    `count` phrases; `boost`, the most that one step can raise a score, as a factor.
+    `boost` is the largest factor by which one step can raise a score.
     """
 
     arrays: HotwordArrays
@@ -39,9 +39,9 @@ class Hotwords:
 
 
 def read_hotwords(source: str | Iterable[str], weight: float) -> dict[str, float]:
-    """Phrases and weights from a file (one phrase per line, a tab and its weight where it has its own) or "w1,w2 w3".
+    """Phrases and weights from a file (a phrase per line, optionally with a tab and its own weight) or "w1,w2 w3".
 
-    A list of phrases is taken as it is. Raises UsageError.
+    Also takes a list of phrases. Raises UsageError.
     """
     if not isinstance(source, str):
         return dict.fromkeys(source, weight)
@@ -57,21 +57,21 @@ def read_hotwords(source: str | Iterable[str], weight: float) -> dict[str, float
         try:
             phrases[phrase.strip()] = float(own) if own.strip() else weight
         except ValueError:
-            raise UsageError(f"{source}:{number}: '{own}' is no weight (phrase, tab, number expected)") from None
+            raise UsageError(f"{source}:{number}: '{own}' is not a weight (expected phrase, tab, number)") from None
     return phrases
 
 
 def compile_hotwords(alphabet: Alphabet, phrases: Iterable[str] | Mapping[str, float], weight: float) -> Hotwords:
-    """The automaton for these phrases; those without a weight of their own get `weight` (nats)."""
+    """The automaton for these phrases; those without their own weight get `weight` (nats)."""
     if isinstance(phrases, str):
-        raise UsageError("hotwords are a list of phrases, or phrases with weights; found one string")
+        raise UsageError("hotwords must be a list of phrases, or a mapping of phrases to weights, not a string")
     given = dict(phrases) if isinstance(phrases, Mapping) else dict.fromkeys(phrases, weight)
     spelled: dict[tuple[int, ...], float] = {}
     words: dict[str, None] = {}
     unspellable = []
     for phrase, value in given.items():
         if not math.isfinite(value) or abs(value) > 200:
-            raise UsageError(f"hotword '{phrase}': a weight between -200 and 200 expected, found {value}")
+            raise UsageError(f"hotword '{phrase}': expected a weight between -200 and 200, found {value}")
         parts = phrase.split()
         if not parts or any(symbol not in alphabet.index for part in parts for symbol in part):
             unspellable.append(phrase)
@@ -86,13 +86,13 @@ def compile_hotwords(alphabet: Alphabet, phrases: Iterable[str] | Mapping[str, f
 
 
 def _automaton(phrases: Mapping[tuple[int, ...], float], symbols: int) -> tuple[HotwordArrays, float]:
-    """States are beginnings of phrases; from each, for every symbol, the longest one that the text then ends with."""
+    """States are beginnings of phrases. A symbol leads to the longest one with which the text ends after it."""
     children: list[dict[int, int]] = [{}]
     reward, credit = [0.0], [0.0]
     for phrase, weight in phrases.items():
         state = 0
         for depth, symbol in enumerate(phrase):
-            if depth:  # the credit after `depth` symbols, the first boundary not counted
+            if depth:  # the credit after `depth` symbols, not counting the first boundary
                 credit[state] = max(credit[state], weight * (depth - 1) / (len(phrase) - 1))
             following = children[state].get(symbol)
             if following is None:

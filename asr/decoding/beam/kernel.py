@@ -1,21 +1,23 @@
-"""The beam search, compiled, over characters and over pieces.
+"""The compiled beam search, for characters and for pieces.
 
-CTC prefix beam search (Hannun et al. 2014, arXiv 1408.2873): a hypothesis is a text prefix and sums over its
-alignments, apart for those that end in a blank and in its last label. Scores are probabilities times the language
-model's weighted factors, in the linear domain, scaled together before they get too small or too large.
+CTC prefix beam search (Hannun et al. 2014, arXiv 1408.2873): a hypothesis is a text prefix with the sum over its
+alignments, separately for those that end in a blank and those that end in its last label. Scores are probabilities
+times weighted factors of the language model, in the linear domain, and are rescaled together before they get too small
+or too large.
 
-Among characters every prefix has one parent, the prefix one character shorter: what grows from a hypothesis is either
-in the beam already or found by nobody else, and sets of labels are the bits of a number. Pieces reach one text in
-several ways: a hypothesis is a prefix with its last label, and candidates with equal keys are found in a hash table
-and added up. Both are compiled from this source. `pieces` is a constant to the compiler: it drops the branches of the
-other search before it looks at their types.
+With characters, every prefix has one parent, the prefix one character shorter. A prefix that grows from a hypothesis is
+therefore either in the beam already or reached from nowhere else, and sets of labels fit in the bits of an integer.
+Pieces can spell a text in several ways: a hypothesis is a prefix with its last label, and candidates with equal keys
+are found in a hash table and added up. Both searches are compiled from this source: `pieces` is a constant to the
+compiler, which removes the branches of the other search before type inference.
 
 A frame has three stages, each compiled into the loop over frames: `carry_over`, `extend` and `prune`.
 
-A long pause is a run of frames in which the blank and the separator are likelier than all else. Then every hypothesis
-notes the pause where its text has come to (`mark_pause`). Alignments of a text that have the pause in other places are
-other hypotheses, as the language model may differ; they are added up in the end. If a word follows, the language model
-takes </s> and a new sentence in between where that is likelier (`word_logp`); inside a word a pause changes nothing.
+A long pause is a run of frames in which the blank and the separator are more probable than everything else. Every
+hypothesis then notes the pause at the current position of its text (`mark_pause`). Alignments of the same text with
+the pause at another position are different hypotheses, because the language model may score them differently; they are
+added up at the end. If a word follows, the language model inserts </s> and starts a new sentence if that is more
+probable (`word_logp`); inside a word, a pause has no effect.
 """
 
 from __future__ import annotations
@@ -65,14 +67,14 @@ from asr.lm.automaton import hash_slot
 from asr.lm.compiling import embedded, inlined, internal, kept_internal, search_kernel
 from asr.lm.tables import LMArrays
 
-_SMALL, _LARGE = 1e-90, 1e90  # when the best score leaves this range, all are divided by it
+_SMALL, _LARGE = 1e-90, 1e90  # if the best score leaves this range, all scores are divided by it
 
 
 @internal
 def _begin(pieces: bool, resources: Resources, beam: Beam) -> None:
-    """The beam that holds the empty text."""
+    """Start with the empty text as the only hypothesis."""
     weights = resources.weights
-    beam.counts[QUIET], beam.counts[PAUSES] = -NEVER, 0  # silence before the first word ends no sentence
+    beam.counts[QUIET], beam.counts[PAUSES] = -NEVER, 0  # silence before the first word does not end a sentence
     beam.counts[SIZE], beam.counts[SIDE], beam.counts[PENDING] = 1, 0, 0
     beam.counts[TRACES], beam.counts[FRAMES] = 0, 0
     beam.scale[LOG_SCALE] = 0.0
@@ -93,16 +95,16 @@ def _begin(pieces: bool, resources: Resources, beam: Beam) -> None:
 
 @inlined
 def carry_over(pieces: bool, weights: Weights, beam: Beam, base: int, size: int, pending: int, stamp: int) -> Any:
-    """Stage 1: every prefix stays as it is, over a blank or its last label again; candidate i is hypothesis i.
+    """Stage 1: every prefix stays the same, by a blank or by its last label again; candidate i is hypothesis i.
 
-    Their keys go into the hash table. Among characters they also get what flows into them from their parents, as a
-    parent that grew by their last label would be the same text; the parent notes that label as `present`.
+    Keys are entered into the hash table. For characters, a prefix also gets the mass that its parent passes to it by
+    growing by its last label, since that is the same text; the parent marks that label as `present`.
     """
     hyps, candidates, table = beam.hypothesis, beam.candidate, beam.table
     histogram, probability = beam.histogram, beam.probability
     for i in range(size):
         hyp = hyps[base + i]
-        if pending:  # frames that could only be blanks have been skipped
+        if pending:  # frames with only a blank were skipped before this one
             hyp.blank += hyp.label_mass
             hyp.label_mass = 0.0
         place = table[find_slot(table, hyp.key, stamp)]
@@ -117,27 +119,27 @@ def carry_over(pieces: bool, weights: Weights, beam: Beam, base: int, size: int,
         total = hyp.blank + hyp.label_mass
         mass = 0.0
         if p > 0.0:
-            # After a separator another one changes nothing.
+            # After a separator, another one changes nothing, even with a blank in between.
             mass = p * (total if hyp.node == 0 and hyp.spelled == NONE else hyp.label_mass)
             if not pieces and hyp.parent != NONE:
                 place = table[find_slot(table, hyp.parent, stamp)]
                 if place.stamp == stamp:
                     parent = hyps[base + place.slot]
-                    # Without a blank in between, a label twice in a row is one label.
+                    # A repeated label is one label unless there is a blank in between.
                     flow = parent.blank + (parent.label_mass if parent.label != c else 0.0)
                     mass += flow * p * hyp.entered
                     parent.present |= ONE << uint64(c)
         score = total * p_blank + mass
         stay = candidates[i]
         stay.blank, stay.label_mass, stay.score = total * p_blank, mass, score
-        if pieces or (score >= bound.limit and score > 0.0):  # counted even below the limit: they may grow yet
+        if pieces or (score >= bound.limit and score > 0.0):  # pieces below the limit may still gain mass in stage 2
             bound = count_score(histogram, weights.beam_width, weights.keep, score, bound)
     return bound
 
 
 @embedded
 def prefetch_step(tree: Tree, lm: LMArrays, node: int, state: int) -> None:
-    """Prefetch what a hypothesis that has come to `node` will need: its children and, if a word ends, the LM's arcs."""
+    """Prefetch what a hypothesis at `node` will need: the children and, if a word may end, the arcs of the LM."""
     prefetch(tree.node, np.int64(tree.node[node].child))
     entry = np.int64(tree.node[node].entry)
     if entry >= 0:
@@ -149,25 +151,20 @@ def prefetch_step(tree: Tree, lm: LMArrays, node: int, state: int) -> None:
 
 @inlined
 def prune(
-    pieces: bool,
-    resources: Resources,
-    beam: Beam,
-    base: int,
-    next_base: int,
-    size: int,
-    count: int,
-    bound: Bound,
-    scale: float,
-    frame: int,
-) -> Any:
-    """Stage 3: the best candidates become the next generation, with a trace of what was spelled; their number."""
+    pieces: bool, resources: Resources, beam: Beam, base: int, next_base: int, size: int, count: int, bound: Bound,
+    scale: float, frame: int,
+) -> Any:  # fmt: skip
+    """Stage 3: the best candidates become the next generation, and the trace records what they spell. Returns how many.
+
+    Hypotheses of this frame are at `base`, those of the next one at `next_base`.
+    """
     hyps, candidates, chosen, counts, records = beam.hypothesis, beam.candidate, beam.chosen, beam.counts, beam.record
     tree, lm, labels = resources.tree, resources.lm, resources.labels
     kept = choose_best(candidates, count, beam.histogram, resources.weights.beam_width, bound, chosen)
     for d in range(kept):
         k = int(chosen[d])
         hyp, candidate = hyps[next_base + d], candidates[k]
-        if k < size:  # it stays the same text: only its mass has changed
+        if k < size:  # the same text as before, with another mass
             hyps[next_base + d] = hyps[base + k]
             hyp.blank, hyp.label_mass = candidate.blank * scale, candidate.label_mass * scale
             continue
@@ -184,8 +181,8 @@ def prune(
                 trace = record(counts, records, trace, np.int64(PAUSE), frame)
             prefetch(lm.state, np.int64(state))
         elif rested != NONE:
-            pauses = source.key  # a pause inside a word does not matter, but this is not what grew before it
-        # Inside the tree the node says what was spelled; outside each symbol is recorded.
+            pauses = source.key  # a pause inside a word has no effect, but keeps this apart from what grew before it
+        # Inside the tree, the node tells what was spelled; outside, each symbol is recorded.
         if outside != NONE:
             trace = record_label(tree, labels.first, labels.spelling, counts, records, trace, node, spelled, c, frame)
         elif to != 0:
@@ -209,10 +206,10 @@ _PAUSE = np.uint64(0x8CB92BA72F3D8DD7)
 def mark_pause(
     hyps: np.ndarray, base: int, size: int, pieces: bool, separator: int, counts: np.ndarray, records: np.ndarray
 ) -> None:
-    """A long pause after what `size` hypotheses from `base` on have said.
+    """Mark a long pause at the current end of the texts of `size` hypotheses from `base` on.
 
-    From here on the same text with the pause elsewhere is another hypothesis, as the language model may differ. Between
-    words, the pause is where it would be had the word ended in it: both ways lead to one hypothesis.
+    From here on, the same text with the pause at another position is a different hypothesis, because the language model
+    may score it differently. A pause after a word and one in which the word ends lead to the same hypothesis.
     """
     counts[PAUSES] += 1
     pause = mix(uint64(counts[PAUSES]) * _PAUSE)
@@ -221,7 +218,7 @@ def mark_pause(
         if hyp.node != 0 or hyp.spelled != NONE:
             hyp.rested += pause
             hyp.key = mix(hyp.key + pause)
-            hyp.parent = NONE  # what the parent grows from now on has its pause one label earlier
+            hyp.parent = NONE  # texts that the parent grows into from now on have the pause one label earlier
             continue
         hyp.pauses = pauses_after(hyp.pauses, pause, hyp.history)
         hyp.key = prefix_key(hyp.history + hyp.pauses, np.int64(0), NONE)
@@ -235,13 +232,13 @@ def mark_pause(
 
 
 def _search(pieces: bool, decorate: Any) -> Any:
-    """The compiled search over pieces or over characters: `pieces` is a constant in it, and part of its cache key."""
+    """The compiled search for pieces or for characters; `pieces` is a constant in it, and part of its cache key."""
 
     @decorate
     def advance(log_probs: np.ndarray, start: int, resources: Resources, beam: Beam) -> Any:
-        """Go on with frames from `start`; the frame before which the trace is full, else the number of frames.
+        """Search frames from `start` on. Returns the frame at which the trace is full, else the number of frames.
 
-        A beam of no hypotheses is begun with the empty text.
+        A beam without hypotheses starts with the empty text.
         """
         if beam.counts[SIZE] == 0:
             _begin(pieces, resources, beam)
@@ -262,17 +259,17 @@ def _search(pieces: bool, decorate: Any) -> Any:
         t = np.int64(start)
         while t < frames:
             skipped = log_probs[t, 0] > weights.blank_skip
-            # The caller makes room in the trace. A skipped frame adds nothing to it but the mark of a long pause.
+            # The caller makes room in the trace. A skipped frame adds nothing to it, except to mark a long pause.
             if counts[TRACES] > trace_room and (not skipped or quiet + 1 == pause_frames):
                 break
-            active, bits = np.int64(0), NONE  # the frame's labels: how many among pieces, a bit for each character
+            active, bits = np.int64(0), NONE  # the frame's labels: the number of pieces, or the bits of characters
             if not skipped:
                 if pieces:
                     active = read_frame(log_probs, t, weights, silent, beam)
                 else:
                     bits = read_bits(log_probs, t, weights.least_label, weights.most_labels, spoken, probability)
             only_blank = active == 0 and bits == NONE
-            # Pauses: when one has become long it is marked, and when it ends, alternatives before it are forgotten.
+            # A pause is marked once it is long; when it ends, alternatives before it are forgotten.
             quiet += 1
             if not only_blank and probability[0] + probability[separator] <= QUIET_SHARE:
                 if quiet > pause_frames:
@@ -281,28 +278,28 @@ def _search(pieces: bool, decorate: Any) -> Any:
                 quiet = 0
             elif quiet == pause_frames:
                 mark_pause(hyps, side * width, size, pieces, separator, counts, records)
-            # A frame that can only be a blank moves all mass to the paths that end in a blank. That is done once for a
-            # run of such frames, by the next other frame (`pending`); their probability is common to all hypotheses.
+            # A frame that can only be a blank moves all mass to the paths that end in a blank. The next other frame
+            # does this once for the whole run (`pending`). The probability of the run is the same for all hypotheses.
             if only_blank:
                 pending = 1
                 log_scale += max(np.float64(log_probs[t, 0]), LEAST_PROBABILITY)
                 t += 1
                 continue
-            # The three stages. The two halves of the hypothesis array take turns as this frame's and the next one's.
+            # The three stages. The halves of the hypothesis array alternate between this frame and the next one.
             base, next_base = side * width, (1 - side) * width
-            stamp += 1  # frees all places of the hash table
+            stamp += 1  # empties the hash table
             bound = carry_over(pieces, weights, beam, base, size, pending, stamp)
             pending = 0
             characters = NONE if pieces else bits & ~(ONE << uint64(separator))
             count, bound = extend(pieces, resources, beam, base, size, active, characters, stamp, bound)
-            # In the linear domain scores run out of range after some hundred frames.
+            # In the linear domain, scores would leave the range of float64 after some hundred frames.
             scale = 1.0
             if bound.best < _SMALL or bound.best > _LARGE:
                 scale = 1.0 / bound.best
                 log_scale += np.log(bound.best)
             size = prune(pieces, resources, beam, base, next_base, size, count, bound, scale, counts[FRAMES] + t)
             side = 1 - side
-            # Labels that a frame leaves out have probability 0: only what this frame has set is cleared.
+            # Labels left out of a frame must have probability 0: clear what this frame has set.
             if pieces:
                 for k in range(active):
                     probability[active_labels[k]] = 0.0
@@ -319,6 +316,6 @@ def _search(pieces: bool, decorate: Any) -> Any:
     return advance
 
 
-# Characters: linked into the search of a batch and into that of a stream. Pieces: called from Python alone.
+# The search for characters is linked into those of batches and streams; the one for pieces is called only from Python.
 advance_characters = _search(False, kept_internal)
 advance_pieces = _search(True, search_kernel)

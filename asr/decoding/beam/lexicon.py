@@ -1,8 +1,8 @@
-"""The words a decoder knows as a tree of characters in flat arrays, with the best LM unigram score below each node.
+"""The words of a decoder as a tree of characters in flat arrays, with the best LM unigram score below each node.
 
-Words are spelled in characters, also where the model's labels are SentencePiece pieces. There a label walks several
-nodes at once (`label_arcs`): every sequence of pieces that spells a word counts as that word, as in training with
-sampled segmentations, and the search sums over them.
+Words are spelled in characters even if the model's labels are SentencePiece pieces. A piece then walks several nodes at
+once (`label_arcs`): every sequence of pieces that spells a word counts as that word, as in training with sampled
+segmentations, and the search sums over them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from asr.lm.compiling import embedded, kernel
 from asr.text.tokenizer import WORD_MARK
 from asr.types import AsrError
 
-UNKNOWN = 0  # the LM's id of words it does not know
+UNKNOWN = 0  # the LM's id for words it does not know
 
 
 class LexiconError(AsrError):
-    """A list of words cannot be read or holds none that the model can spell; the message names file and line."""
+    """A lexicon cannot be read, or has no word that the model can spell; the message names file and line."""
 
 
 class Lexicon:
-    """Words in a tree. `words[entry]` is a word's text, `lookahead[node]` the best of `scores` at or below a node."""
+    """Words in a tree. `words[entry]` is the text of a word, `lookahead[node]` the best of `scores` below a node."""
 
     def __init__(
         self,
@@ -39,9 +39,9 @@ class Lexicon:
         scores: np.ndarray | None = None,
         spellings: Sequence[str] | None = None,
     ) -> None:
-        """`scores` (natural log) and `lm_words` (ids) go with `words`; `spellings`, where they differ from the texts.
+        """`scores` (natural log), `lm_words` (ids) and `spellings`, if not the words themselves, are one per word.
 
-        Words that the alphabet cannot spell are left out and kept in `unspellable`.
+        Words that the alphabet cannot spell are left out, and listed in `unspellable`.
         """
         encoded = alphabet.encode(spellings if spellings is not None else words) if len(words) else []
         order = sorted((i for i, code in enumerate(encoded) if code), key=encoded.__getitem__)
@@ -50,7 +50,7 @@ class Lexicon:
         chosen = np.array(order, np.int64)
         numbers = {word: i for i, word in reversed(list(enumerate(self.words)))}
         texts = np.array([numbers[word] for word in self.words], np.int32)
-        # Then a text prefix has one parent and one spelling, which the faster search relies on.
+        # If so, a text prefix has one parent and one spelling, as the faster search requires.
         self.one_way = alphabet.fits_bits and len(numbers) == len(self.words)
         ids = np.zeros(len(words), np.int32) if lm_words is None else np.asarray(lm_words, np.int32)
         values = np.zeros(len(words), np.float32) if scores is None else np.asarray(scores, np.float32)
@@ -63,7 +63,7 @@ class Lexicon:
         return len(self.words)
 
     def weighted(self, alpha: float, least: float) -> Tree:
-        """The tree with look-ahead: e^(`alpha` * score), at least e^`least`."""
+        """The tree with look-ahead scores: e^(`alpha` * score), at least e^`least`."""
         nodes = self.tree.node.copy()
         nodes["lookahead"][:-1] = (
             np.exp(np.maximum(alpha * self.lookahead.astype(np.float64), least)) if len(self) else 1.0
@@ -72,68 +72,66 @@ class Lexicon:
 
 
 class SpelledWords(NamedTuple):
-    """The words of a lexicon file and, one for each, how they are spelled."""
+    """The words of a lexicon file and the spelling of each."""
 
     words: list[str]
     spellings: list[str]
 
 
 def read_words(path: str | Path, alphabet: Alphabet) -> SpelledWords:
-    """Words and their spellings from a text file: lines of `word`, or of `word unit unit ...` to spell it otherwise.
+    """Words and their spellings from a text file with lines of `word`, or of `word unit unit ...` for another spelling.
 
-    Units are the model's labels between white space: letters (`hello h e l l o`), with SentencePiece labels also pieces
-    (`hello ▁he llo`). A `|` or `▁` at the end, as in flashlight's lexicons, only ends the word. A word may have
-    several spellings. Empty lines are skipped, and those that begin with `#` if the model has no such letter. Raises
-    LexiconError with file and line for other units: a pronunciation, or several words, would spell something else.
+    Units are labels of the model separated by white space: letters (`hello h e l l o`) or, with SentencePiece labels,
+    also pieces (`hello ▁he llo`). A `|` or `▁` at the end, as in flashlight's lexicons, only ends the word. A word may
+    have several spellings. Empty lines are skipped, as are lines that begin with `#` if the model has no such letter.
+    Raises LexiconError with file and line for other units, such as pronunciations or several words.
     """
     labels = {label for label, silent in zip(alphabet.labels[1:], alphabet.silent[1:], strict=True) if not silent}
-    found: dict[tuple[str, str], None] = {}
+    entries: dict[tuple[str, str], None] = {}  # (spelling, word)
     for number, line in enumerate(read_text(path, LexiconError).split("\n"), 1):
         word, *units = line.split() or [""]
         if not word or (word.startswith("#") and "#" not in alphabet.index):
             continue
         if units and units[-1] in ("|", WORD_MARK):
             units.pop()
-        wrong = _no_label(units, alphabet, labels)
-        if wrong:
-            raise LexiconError(f"{path}:{number}: {wrong}")
-        found["".join(units).removeprefix(WORD_MARK) or word, word] = None
-    if not found:
-        raise LexiconError(f"{path}: holds no words (one per line expected)")
-    return SpelledWords([word for _, word in found], [spelling for spelling, _ in found])
+        problem = _problem(units, alphabet, labels)
+        if problem:
+            raise LexiconError(f"{path}:{number}: {problem}")
+        entries["".join(units).removeprefix(WORD_MARK) or word, word] = None
+    if not entries:
+        raise LexiconError(f"{path}: no words in it (expected one per line)")
+    return SpelledWords([word for _, word in entries], [spelling for spelling, _ in entries])
 
 
-def _no_label(units: list[str], alphabet: Alphabet, labels: set[str]) -> str:
-    """What is wrong with the units of a spelling, "" where nothing is."""
+def _problem(units: list[str], alphabet: Alphabet, labels: set[str]) -> str:
+    """What is wrong with the units of a spelling, "" if nothing is."""
     first, *others = units or [""]
     letters = [first.removeprefix(WORD_MARK), *others]
     if all(_is_letter(unit, alphabet) for unit in letters if unit):
         return ""
-    expected = "expected is a word alone, or a word and its letters, as in 'hello h e l l o'"
+    expected = "expected a word, or a word and its letters, as in 'hello h e l l o'"
     if alphabet.pieces:
         if first.startswith(WORD_MARK) and first in {WORD_MARK, *labels} and labels.issuperset(others):
             marked = next((unit for unit in others if unit.startswith(WORD_MARK)), None)
             return f"'{marked}' begins another word: an entry is one word" if marked else ""
-        expected += f", or its pieces from one with the word mark on, as in 'hello {WORD_MARK}he llo'"
+        expected += f", or its pieces, the first with the word mark, as in 'hello {WORD_MARK}he llo'"
     units = [unit for unit in units if unit not in labels and not _is_letter(unit, alphabet)] or units
-    return (
-        f"'{units[0]}' is no label of the model to spell a word with: {expected}; not a pronunciation or several words"
-    )
+    return f"'{units[0]}' is not a label that can spell a word: {expected}; no pronunciations or several words"
 
 
 def _is_letter(unit: str, alphabet: Alphabet) -> bool:
-    """Whether a unit is a symbol that the model spells with, or one with marks above or below it."""
+    """Whether a unit is a symbol of the alphabet, possibly with combining marks."""
     return all(symbol in alphabet.index for symbol in unit) and all(category(mark)[0] == "M" for mark in unit[1:])
 
 
 def _build(alphabet: Alphabet, encoded: list[str], lm_words: np.ndarray, scores: np.ndarray) -> tuple[Tree, np.ndarray]:
-    """The tree over sorted strings, level by level: words that share a node are neighbors."""
+    """The tree of sorted strings, built level by level: words that share a node are neighbors."""
     flat, starts = alphabet.codes(encoded)
     lengths = np.diff(starts)
     parents, symbols, counts = [np.zeros(1, np.int64)], [np.zeros(1, np.int32)], [1]
     end = np.zeros(len(encoded), np.int64)
     alive = np.arange(len(encoded))
-    at = np.zeros(len(encoded), np.int64)  # the node that each living word has come to
+    at = np.zeros(len(encoded), np.int64)  # the current node of each word in `alive`
     nodes, depth = 1, 0
     while len(alive):
         letter = flat[starts[alive] + depth]
@@ -157,7 +155,7 @@ def _build(alphabet: Alphabet, encoded: list[str], lm_words: np.ndarray, scores:
     node = np.zeros(nodes + 1, TREE_NODE)
     node["child"], node["mask"][:-1], node["entry"], node["lookahead"] = child, mask, -1, 1.0
     node["depth"][:-1] = np.repeat(np.arange(len(counts)), counts)
-    entry = np.zeros(max(len(encoded), 1), ENTRY)  # compiled code takes no empty array
+    entry = np.zeros(max(len(encoded), 1), ENTRY)  # compiled code needs a non-empty array
     entry["next"] = -1
     if len(encoded):
         entry["end"], entry["word"] = end, lm_words
@@ -170,7 +168,7 @@ def _build(alphabet: Alphabet, encoded: list[str], lm_words: np.ndarray, scores:
         level = slice(last - count, last)
         np.maximum.at(lookahead, parent[level], lookahead[level])
         last -= count
-    lookahead[0] = 0.0  # nothing is known of a word before its first symbol
+    lookahead[0] = 0.0  # nothing is known about a word before its first symbol
     tree = Tree(
         node=node,
         symbol=symbol.astype(np.int32),
@@ -185,7 +183,7 @@ def _build(alphabet: Alphabet, encoded: list[str], lm_words: np.ndarray, scores:
 
 
 def _longest_chain(following: np.ndarray) -> int:
-    """The largest number of words with one spelling; they are neighbors."""
+    """The largest number of words with the same spelling, which are neighbors."""
     breaks = np.flatnonzero(np.concatenate(([True], following < 0)))
     return int(np.diff(breaks).max(initial=1))
 
@@ -208,23 +206,23 @@ def _with_label_arcs(tree: Tree, alphabet: Alphabet) -> Tree:
 
 
 @kernel
-def child_of(nodes: np.ndarray, symbol: np.ndarray, node: int, wanted: int) -> Any:
-    """The child of `node` by a symbol, -1 where there is none."""
+def child_of(nodes: np.ndarray, symbol: np.ndarray, node: int, sought: int) -> Any:
+    """The child of `node` by a symbol, -1 if there is none."""
     low, high = np.int64(nodes[node].child), np.int64(nodes[node + 1].child)
     while low < high:
         middle = (low + high) >> 1
-        if symbol[middle] < wanted:
+        if symbol[middle] < sought:
             low = middle + 1
         else:
             high = middle
-    if low < nodes[node + 1].child and symbol[low] == wanted:
+    if low < nodes[node + 1].child and symbol[low] == sought:
         return low
     return np.int64(-1)
 
 
 @embedded
 def label_child(tree: Tree, node: int, label: int) -> Any:
-    """The node that a label leads to inside the tree, -1; the labels of the root's arcs begin a word."""
+    """The node to which a label leads in the tree, -1 if there is none."""
     to = np.int64(-1)
     if node == 0:
         to = np.int64(tree.root_child[label])
@@ -254,26 +252,22 @@ def _walk(nodes: np.ndarray, symbol: np.ndarray, node: int, symbols: np.ndarray)
 
 @kernel
 def label_arcs(
-    tree: np.ndarray,
-    symbol: np.ndarray,
-    flat: np.ndarray,
-    starts: np.ndarray,
-    labels: np.ndarray,
-    root_child: np.ndarray,
-    longest: int,
-) -> Any:
-    """For every node that labels can reach, the labels that go on from it and where to: arrays of `Tree`.
+    tree: np.ndarray, symbol: np.ndarray, flat: np.ndarray, starts: np.ndarray, labels: np.ndarray,
+    root_child: np.ndarray, longest: int,
+) -> Any:  # fmt: skip
+    """For every node that labels can reach, the labels that continue from it and their nodes: arrays of `Tree`.
 
-    Label `labels[k]` spells `flat[starts[k]:starts[k + 1]]`; the spellings are sorted, so that those with a common
-    beginning are neighbors and are walked together.
+    Label `labels[k]` spells `flat[starts[k]:starts[k + 1]]`. The spellings are sorted, so that labels with a common
+    beginning are neighbors, and that beginning is walked only once: `path` has the nodes along the current label.
     """
     nodes = tree.shape[0] - 1
     reached = np.zeros(nodes, np.bool_)
     for c in root_child:
         if c >= 0:
             reached[c] = True
-    # where to go on after label k failed at its symbol d: the next label that does not share d + 1 symbols with it
-    shared = np.zeros(labels.shape[0] + 1, np.int64)  # symbols that label k shares with the one before
+    # `jump` tells where to continue when label k fails at its symbol d: at the next label that does not share its
+    # first d + 1 symbols, since those in between fail as well.
+    shared = np.zeros(labels.shape[0] + 1, np.int64)  # number of symbols that label k shares with the previous one
     jump = np.empty(flat.shape[0], np.int64)
     for i in range(labels.shape[0] - 1, -1, -1):
         length = starts[i + 1] - starts[i]
@@ -291,7 +285,7 @@ def label_arcs(
         begin = count
         if reached[node] and tree[node].child < tree[node + 1].child:
             path[0] = node
-            known: Any = np.int64(0)  # so many symbols of label k have been walked
+            known: Any = np.int64(0)  # number of symbols of label k that have been walked
             k: Any = np.int64(0)
             while k < labels.shape[0]:
                 length = starts[k + 1] - starts[k]
@@ -308,7 +302,7 @@ def label_arcs(
                 if count == found_label.shape[0]:
                     found_label = np.concatenate((found_label, np.empty_like(found_label)))
                     found_child = np.concatenate((found_child, np.empty_like(found_child)))
-                at = count  # in order of label
+                at = count  # insert in order of label
                 while at > begin and found_label[at - 1] > labels[k]:
                     found_label[at], found_child[at] = found_label[at - 1], found_child[at - 1]
                     at -= 1

@@ -22,29 +22,20 @@ from asr.lm.tables import ARC, STATE, UNIGRAM, LMArrays
 from asr.types import AsrError, Hypothesis, UsageError
 
 SENTENCE_PAUSE = 0.3  # seconds; LibriSpeech's utterances were cut at silences of this length
-UNKNOWN_SYMBOL = -3.0  # nats; a penalty per word alone glues words together
+UNKNOWN_SYMBOL = -3.0  # nats per character; a penalty only per word would join words together
 _CHANGEABLE = (
-    "alpha",
-    "beta",
-    "beam_width",
-    "nbest",
-    "jobs",
-    "times",
-    "pruning",
-    "unk_score_offset",
-    "unk_char_score",
+    "alpha", "beta", "beam_width", "nbest", "jobs", "times", "pruning", "unk_score_offset", "unk_char_score",
     "sentence_pause",
-)
-LEAST_LOG = -300.0  # of what a word begun is given in advance, so that e to it stays a number
+)  # fmt: skip
+LEAST_LOG = -300.0  # lower limit of look-ahead scores, so that e to their power does not underflow
 
 
 class Pruning(NamedTuple):
-    """What the search leaves out, apart from the width of the beam. Natural logarithms.
+    """What the search leaves out, apart from the width of the beam. `label` and `score` are natural logarithms.
 
-    Labels below `label` in a frame are taken as impossible there (the best one of all, blank included, never is); of
-    more than `most_labels` the best are kept. Hypotheses worse than the best one by more than `score` are dropped.
-    Frames whose blank is above `blank_skip` are taken as blanks: each changes the probability of an alignment by less
-    than 1 - blank.
+    Labels below `label` in a frame are ignored there, except the best one, and at most `most_labels` are used.
+    Hypotheses worse than the best one by more than `score` are dropped. Frames with a blank probability above
+    `blank_skip` count as blanks: each changes the probability of an alignment by less than 1 - blank.
     """
 
     label: float = -7.0
@@ -61,20 +52,22 @@ class Pruning(NamedTuple):
 class BeamSearch:
     """Decodes (time, vocab) natural log-probabilities; `labels[0]` is the blank.
 
-    A text's score is ln P(text | emissions) + alpha * ln P_lm(text) + beta * words + hotwords, P(text | emissions)
-    summing over all alignments and segmentations that the beam kept. `alpha` and `beta` are pyctcdecode's, and mean
-    nothing without an LM; None takes those tuned for the LM (else 0.5 and 1.5).
+    The score of a text is ln P(text | emissions) + alpha * ln P_lm(text) + beta * words + hotwords, where
+    P(text | emissions) sums over all alignments and segmentations in the beam. `alpha` and `beta` are as in
+    pyctcdecode, and have no effect without an LM; None takes those tuned for the LM, or else 0.5 and 1.5.
 
-    Words the LM does not know score as its <unk> (at least as its rarest word) with, for `oov="penalize"`,
-    `unk_score_offset` more and `unk_char_score` more per character; "allow" adds neither, "forbid" allows only the
-    lexicon, or the LM's words. A lexicon (words, or a file of them) forbids others unless `oov` says otherwise.
-    A pause of `sentence_pause` seconds (frames of blanks and separators) may end a sentence: the word after it gets the
-    LM's probability in the sentence or, where that is higher, that of </s> and of the word as the first of another one.
-    After such a pause only the `nbest` best of what the LM cannot tell apart any more goes on. 0: sentences never end.
+    Words that the LM does not know score as its <unk> (at least as its rarest word) plus, with `oov="penalize"`,
+    `unk_score_offset` and `unk_char_score` per character. "allow" adds neither; "forbid" allows only the words of the
+    lexicon or LM. A lexicon (words, or a file of them) forbids other words unless `oov` says otherwise.
 
-    `hotwords` (phrases, or phrases with weights in nats) raise the score of texts that hold them as whole words; those
-    that cannot be spelled are in `unspellable_hotwords`. Without `times` hypotheses have no words with times, which
-    saves their alignment. Thread-safe; one object may decode in many threads.
+    A pause of `sentence_pause` seconds (frames of blanks and separators) may end a sentence: the next word gets its LM
+    probability in the sentence or, if higher, that of </s> times that of the word at the start of a sentence. After
+    such a pause, only the `nbest` best of the hypotheses that have become the same to the LM go on. With 0, sentences
+    never end.
+
+    `hotwords` (phrases, or phrases with weights in nats) raise the score of texts with them as whole words; phrases
+    that cannot be spelled are in `unspellable_hotwords`. Without `times`, hypotheses have no timed words, which saves
+    the alignment. Thread-safe: one object may decode in many threads.
     """
 
     def __init__(
@@ -130,7 +123,7 @@ class BeamSearch:
         self._prepare()
 
     def reweighted(self, **changes: Any) -> BeamSearch:
-        """The same search with another `alpha`, `beta`, `beam_width`, `nbest`, ...; shares all that is large."""
+        """The same search with another `alpha`, `beta`, `beam_width`, `nbest`, ...; large data is shared."""
         other = object.__new__(BeamSearch)
         other.__dict__.update(self.__dict__)
         for name, value in changes.items():
@@ -143,56 +136,56 @@ class BeamSearch:
     def decode(self, log_probs: Any) -> list[Hypothesis]:
         """Up to `nbest` hypotheses of different texts, best first. Raises EmissionError.
 
-        Times are seconds from the first frame (CTC peaks, approximate). `score` is what the search ranked by,
-        `lm_score` the part of it that came from LM, word bonus and hotwords, `acoustic_score` the rest.
+        Times are in seconds from the first frame (CTC peaks, approximate). `score` is what hypotheses are ranked by,
+        `lm_score` the part of it from LM, word bonus and hotwords, `acoustic_score` the rest.
         """
         return self._decode_some([log_probs], errors_as_values=False)[0]
 
     def decode_many(
         self, emissions: Iterable[Any], jobs: int | None = None, errors_as_values: bool = False
     ) -> list[Any]:
-        """`decode` of several utterances, in `jobs` threads (the search runs outside Python's lock), in their order.
+        """`decode` several utterances in `jobs` threads (the search releases Python's global lock), in order.
 
-        With `errors_as_values` an utterance that is an AsrError, or raises one, has that error in its place.
+        With `errors_as_values`, an utterance that is an AsrError, or raises one, has that error as its result.
         """
         jobs = self.jobs if jobs is None else jobs
         _check(jobs >= 1, f"jobs must be at least 1, found {jobs}")
         remaining = iter(emissions)
         parts = iter(lambda: list(itertools.islice(remaining, MOST_UTTERANCES)), [])
         if jobs == 1:
-            found = [self._decode_some(part, errors_as_values) for part in parts]
+            results = [self._decode_some(part, errors_as_values) for part in parts]
         else:
             with ThreadPoolExecutor(jobs) as pool:
-                found = list(pool.map(self._decode_some, parts, itertools.repeat(errors_as_values)))
-        return list(itertools.chain.from_iterable(found))
+                results = list(pool.map(self._decode_some, parts, itertools.repeat(errors_as_values)))
+        return list(itertools.chain.from_iterable(results))
 
     def _decode_some(self, emissions: list[Any], errors_as_values: bool) -> list[Any]:
-        """`decode_many` in this thread: together what can be, the others one by one."""
+        """`decode_many` in this thread: as many as possible in one call, the others one by one."""
         workspace = self._take()
         try:
-            found: list[Any] = [None] * len(emissions)
+            results: list[Any] = [None] * len(emissions)
             if self.nbest == 1 and self.lexicon.one_way:
                 plain = [i for i, log_probs in enumerate(emissions) if self._is_plain(log_probs)]
                 together = decode_batch(self._setting, workspace, [emissions[i] for i in plain]) if plain else []
                 for i, hypothesis in zip(plain, together, strict=True):
-                    found[i] = [hypothesis] if hypothesis is not None else None
+                    results[i] = [hypothesis] if hypothesis is not None else None
             for i, log_probs in enumerate(emissions):
-                if found[i] is not None:
+                if results[i] is not None:
                     continue
                 try:
                     if isinstance(log_probs, AsrError):
                         raise log_probs
-                    found[i] = BeamStream(self._setting, workspace).decode(log_probs, self.nbest)
+                    results[i] = BeamStream(self._setting, workspace).decode(log_probs, self.nbest)
                 except AsrError as error:
                     if not errors_as_values:
                         raise
-                    found[i] = error
-            return found
+                    results[i] = error
+            return results
         finally:
             self._free.append(workspace)
 
     def _is_plain(self, log_probs: Any) -> bool:
-        """Whether an utterance can be decoded with others, as far as its form shows."""
+        """Whether an utterance can be decoded together with others, judging by its type and shape."""
         return (
             isinstance(log_probs, np.ndarray)
             and log_probs.dtype == np.float32
@@ -204,7 +197,7 @@ class BeamSearch:
         )
 
     def stream(self) -> BeamStream:
-        """A search that is fed frames as they come; ends in the same hypotheses as `decode` of all of them."""
+        """A search that is fed frames as they arrive; it ends with the same hypotheses as `decode` of all of them."""
         return BeamStream(self._setting, Workspace(self._setting))
 
     def _make_lexicon(self, words: Sequence[str] | SpelledWords | str | Path | None, phrases: Hotwords) -> Lexicon:
@@ -219,7 +212,7 @@ class BeamSearch:
             chosen = [word for word in self.lm.words[3:] if word]
             spellings = chosen
         else:
-            _check(self.oov != "forbid", "without a lexicon or a language model there are no words: oov='forbid'")
+            _check(self.oov != "forbid", "oov='forbid' needs the words of a lexicon or language model")
             chosen = spellings = []
         known = set(spellings)
         extra = [word for word in phrases.words if word not in known]
@@ -238,21 +231,19 @@ class BeamSearch:
         return lexicon
 
     def _unknown_logp(self) -> tuple[float, float]:
-        """Of <unk> in the empty context, and the least it gets in any: an LM without <unk> must not forbid words."""
+        """log p of <unk> in the empty context, and the least in any: an LM without <unk> must not forbid words."""
         assert self.lm is not None
-        unigrams = self.lm.arrays.unigram["logp"]
-        least = float(unigrams[3:].min()) if len(unigrams) > 3 else float(unigrams.min())
-        least = max(least, -50.0)
-        return max(float(unigrams[UNKNOWN]), least), least
+        least = self.lm.least_unigram
+        return max(float(self.lm.arrays.unigram["logp"][UNKNOWN]), least), least
 
     def _pause_frames(self) -> int:
-        """So many quiet frames in a row are a pause after which a sentence may end."""
+        """The number of consecutive quiet frames after which a sentence may end."""
         if self.lm is None or self.sentence_pause == 0.0:
             return NEVER
         return max(1, min(NEVER, math.ceil(self.sentence_pause / self.frame_seconds - 1e-6)))
 
     def _prepare(self) -> None:
-        """All that depends on the weights."""
+        """Compute everything that depends on the weights."""
         alpha, beta, unknown, least = 0.0, 0.0, 0.0, 0.0
         if self.lm is not None:
             alpha, beta = self.alpha, self.beta
@@ -316,7 +307,7 @@ def _check(condition: bool, message: str) -> None:
 
 
 def _no_lm() -> LMArrays:
-    """A model to which every word is certain."""
+    """A language model that gives every word probability 1."""
     arcs = np.zeros(1, ARC)
     arcs["key"] = -1
     return LMArrays(np.zeros(1, UNIGRAM), arcs, np.zeros(1, STATE))

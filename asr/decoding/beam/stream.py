@@ -1,4 +1,4 @@
-"""From emissions to hypotheses: one utterance, at once or while its frames come, or several in one compiled call."""
+"""From emissions to hypotheses: one utterance, at once or as its frames arrive, or several in one compiled call."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from asr.decoding.interface import TOLERANCE, check_emissions
 from asr.lm.compiling import bare_kernel, search_kernel
 from asr.types import AsrError, Hypothesis, Word
 
-TRACE_RECORDS = 1 << 14  # room in the trace at first
-MOST_UTTERANCES = 32  # of a call; from there on it costs nothing
-MOST_FRAMES = 2048  # of an utterance; the alignment of longer ones takes much memory, and is made in parts
-_SHARED = -1  # instead of a hypothesis: what all of them have in common
+TRACE_RECORDS = 1 << 14  # initial size of the trace
+MOST_UTTERANCES = 32  # in a compiled call; the cost of a call is then negligible
+MOST_FRAMES = 2048  # of an utterance in a batch; the alignment of longer ones needs much memory, and is made in parts
+_SHARED = -1  # in place of a hypothesis: the words that all hypotheses have in common
 
 
 @dataclass(frozen=True)
 class Setting:
-    """All that a search reads and never writes."""
+    """Everything that a search reads but never writes."""
 
     alphabet: Alphabet
     lexicon: Lexicon
@@ -60,8 +60,8 @@ class Workspace:
     def __init__(self, setting: Setting) -> None:
         weights, lexicon, labels = setting.resources.weights, setting.lexicon, len(setting.alphabet.labels)
         width, homographs = weights.beam_width, lexicon.homographs
-        # What grows from a hypothesis: itself, each label inside the word, and the ends of words of its spelling: by
-        # the separator alone among characters, else by each label.
+        # Candidates from a hypothesis: itself, each label in the open word, and the end of each word of its spelling:
+        # only by the separator for characters, else by each label.
         grown = 1 + weights.most_labels + homographs * (1 if lexicon.one_way else 1 + weights.most_labels)
         candidates = width * grown + 1
         self.beam = Beam(
@@ -82,12 +82,12 @@ class Workspace:
         self.make_room_for_text(1 << 13, 1 << 11)
 
     def make_room_for_text(self, symbols: int, words: int) -> None:
-        """Room for as many symbols and words, and what goes between them."""
+        """Allocate room for texts of this many symbols and words."""
         numbers = [np.zeros(words + 3, np.int64) for _ in range(6)]
         self.texts = WordArrays._make([np.zeros(symbols + 1, np.int32), *numbers, np.zeros(words + 3)])
 
 
-# What streams call: each unpacks the arrays for one of the functions that the search of a batch is made of.
+# Entry points for streams: each unpacks the arrays and calls one of the functions that make up the search of a batch.
 
 
 @search_kernel
@@ -110,42 +110,42 @@ def _read_out(resources: Resources, beam: Beam, slot: int, end: int, texts: Word
 
 
 class BeamStream:
-    """A search that is given frames as they come. `feed` any number of times, then `finish`."""
+    """A search that is fed frames as they arrive. `feed` it any number of times, then `finish`."""
 
     def __init__(self, setting: Setting, workspace: Workspace) -> None:
         self.setting = setting
         self._work = workspace
-        self._rows: list[np.ndarray] = []  # of the emissions, those an alignment needs
-        self._frames: list[np.ndarray] = []  # and which frames they are
-        self._whole: np.ndarray | None = None  # the emissions, where they were fed at once
+        self._rows: list[np.ndarray] = []  # the rows of the emissions that an alignment needs
+        self._frames: list[np.ndarray] = []  # and their frames
+        self._whole: np.ndarray | None = None  # the emissions, if they were fed all at once
         self._in_blanks = False
         self._finished = False
         workspace.beam.counts[SIZE] = 0
         self._advance(np.empty((0, len(setting.alphabet.labels)), np.float32))
 
     def feed(self, log_probs: Any) -> None:
-        """Go on with frames (time, vocab), natural log-probabilities. Raises EmissionError."""
+        """Continue with frames (time, vocab), natural log-probabilities. Raises EmissionError."""
         self._feed(log_probs, keep=True)
 
     def _feed(self, log_probs: Any, keep: bool) -> None:
         if self._finished:
-            raise AsrError("this stream is finished: begin another one")
+            raise AsrError("this stream is finished: start a new one")
         array = check_emissions(log_probs, len(self.setting.alphabet.labels))
-        if not array.flags.writeable:  # code is compiled anew for such
+        if not array.flags.writeable:  # another type to numba, which would compile everything again
             array = array.copy()
-        begun = int(self._work.beam.counts[FRAMES])
+        start = int(self._work.beam.counts[FRAMES])
         kept = np.empty(len(array), np.int64)
         count, self._in_blanks = kept_frames(array, self.setting.resources.weights.blank_skip, self._in_blanks, kept)
         if keep:
             self._rows.append(array[kept[:count]])
         else:
             self._whole = array
-        self._frames.append(kept[:count] + begun)
+        self._frames.append(kept[:count] + start)
         self._advance(array)
         self._work.beam.counts[FRAMES] += len(array)
 
     def best(self) -> Hypothesis:
-        """What is best now, with the word that has begun; without </s>, so that more may follow."""
+        """The best hypothesis so far, including the open word, without </s>, so that more may follow."""
         counts, width = self._work.beam.counts, self.setting.resources.weights.beam_width
         first = int(counts[SIDE]) * width
         hypotheses = self._work.beam.hypothesis[first : first + int(counts[SIZE])]
@@ -154,27 +154,24 @@ class BeamStream:
         return self._hypothesis(first + best, PARTIAL, float(masses[best]))
 
     def stable(self) -> str:
-        """The words that every hypothesis begins with: whatever follows, they will not change."""
+        """The words with which all hypotheses begin: they will not change any more."""
         return " ".join(self._spell(_SHARED, DROPPED)[0])
 
     def finish(self, nbest: int = 1) -> list[Hypothesis]:
-        """The hypotheses, best first, if there are no more frames; the stream takes none afterwards."""
+        """The hypotheses after the last frame, best first; the stream accepts no frames afterwards."""
         self._finished = True
         setting, work = self.setting, self._work
         count = _final_texts(setting.resources, work.beam, work.slots, work.ends, work.masses)
-        found: list[Hypothesis] = []
-        texts: set[str] = set()
+        hypotheses: dict[str, Hypothesis] = {}  # by text: an entry of the lexicon may be written as another is spelled
         for i in np.argsort(-work.masses[:count], kind="stable").tolist():
             hypothesis = self._hypothesis(int(work.slots[i]), int(work.ends[i]), float(work.masses[i]))
-            if hypothesis.text not in texts:  # a word of the lexicon may be written as another is spelled
-                texts.add(hypothesis.text)
-                found.append(hypothesis)
-            if len(found) == nbest:
+            hypotheses.setdefault(hypothesis.text, hypothesis)
+            if len(hypotheses) == nbest:
                 break
-        return found
+        return list(hypotheses.values())
 
     def decode(self, log_probs: Any, nbest: int) -> list[Hypothesis]:
-        """All at once; the same as `feed` and `finish`."""
+        """`feed` and `finish` at once, without storing the emissions again."""
         self._feed(log_probs, keep=False)
         return self.finish(nbest)
 
@@ -186,7 +183,7 @@ class BeamStream:
             self._make_room()
 
     def _make_room(self) -> None:
-        """The trace is full: forget what no hypothesis leads back to, and where that is little, make it larger."""
+        """The trace is full: drop records that no hypothesis leads back to and, if these are few, enlarge it."""
         beam, weights = self._work.beam, self.setting.resources.weights
         first = int(beam.counts[SIDE]) * weights.beam_width
         forget_dead_traces(beam, first, int(beam.counts[SIZE]), np.empty(int(beam.counts[TRACES]), np.int64))
@@ -209,7 +206,7 @@ class BeamStream:
         return Hypothesis(" ".join(spelled), score, score - lm_score, lm_score, timed)
 
     def _spell(self, slot: int, end: int) -> tuple[list[str], float]:
-        """The words of a hypothesis that ends so and its language score, once the workspace has room for the text."""
+        """The words of a hypothesis with this end, and its language score; makes room for the text if necessary."""
         work = self._work
         while True:
             symbols, words, score = _read_out(self.setting.resources, work.beam, slot, end, work.texts)
@@ -220,7 +217,7 @@ class BeamStream:
             work.make_room_for_text(2 * symbols, 2 * words)
 
     def _kept(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Emissions, the rows of them that an alignment needs, and their frames."""
+        """Emissions, the indices of the rows that an alignment needs, and the frames of these rows."""
         if self._whole is not None:
             return self._whole, self._frames[0], self._frames[0]
         if len(self._rows) > 1:
@@ -229,36 +226,25 @@ class BeamStream:
 
 
 def _word_texts(setting: Setting, symbols: np.ndarray, starts: Sequence[int], entries: Sequence[int]) -> list[str]:
-    """The texts of words that were read out, as in `WordArrays`."""
-    known, of_symbol = setting.lexicon.words, setting.alphabet.symbols
+    """The texts of words in the form of `WordArrays`."""
+    words, names = setting.lexicon.words, setting.alphabet.symbols
     return [
-        known[entry] if entry >= 0 else "".join([of_symbol[s] for s in symbols[starts[i] : starts[i + 1] - 1].tolist()])
+        words[entry] if entry >= 0 else "".join([names[s] for s in symbols[starts[i] : starts[i + 1] - 1].tolist()])
         for i, entry in enumerate(entries)
     ]
 
 
 @search_kernel
 def _decode(
-    addresses: np.ndarray,
-    lengths: np.ndarray,
-    first: int,
-    tolerance: float,
-    resources: Resources,
-    beam: Beam,
-    times: bool,
-    slots: np.ndarray,
-    ends: np.ndarray,
-    masses: np.ndarray,
-    texts: WordArrays,
-    kept: np.ndarray,
-    words_of: np.ndarray,
-    scores: np.ndarray,
-) -> Any:
-    """Check, search and read out utterances from `first` on; where the texts have no more room, the utterance reached.
+    addresses: np.ndarray, lengths: np.ndarray, first: int, tolerance: float, resources: Resources, beam: Beam,
+    times: bool, slots: np.ndarray, ends: np.ndarray, masses: np.ndarray, texts: WordArrays, kept: np.ndarray,
+    words_of: np.ndarray, scores: np.ndarray,
+) -> Any:  # fmt: skip
+    """Check, search and read out utterances from `first` on. Returns the utterance for which `texts` has no more room.
 
-    The words of all utterances lie one after the other in `texts`; `words_of` has their numbers, -1 for an utterance
-    that a stream has to decode: its emissions are invalid, or the trace is full. `scores` (utterances, 2) are that of
-    the search and the language model's part.
+    The words of all utterances are consecutive in `texts`. `words_of` has the number of words of each, -1 if a stream
+    has to decode the utterance, because its emissions are invalid or the trace is full. `scores` (utterances, 2) are
+    the total and the part of the language model.
     """
     weights = resources.weights
     width = resources.labels.silent.shape[0]
@@ -269,7 +255,7 @@ def _decode(
         if not sums_to_one(log_probs, tolerance):
             continue
         beam.counts[SIZE] = 0
-        # An int64, as in streams: for the literal 0 the search would be compiled once more.
+        # An int64, as in streams: the search would be compiled once more for the literal 0.
         if advance_characters(log_probs, np.int64(0), resources, beam) < lengths[u]:
             continue
         beam.counts[FRAMES] += lengths[u]
@@ -288,7 +274,7 @@ def _decode(
         scores[u, 0] = np.log(masses[best]) + beam.scale[LOG_SCALE] if masses[best] > 0.0 else -np.inf
         scores[u, 1] = score
         if times and words > 0:
-            own.begins[:words], own.finals[:words] = -1, -1  # as they stay where nothing fits
+            own.begins[:words], own.finals[:words] = -1, -1  # kept if the words do not fit in the frames
             rows, _ = kept_frames(log_probs, weights.blank_skip, False, kept)
             symbols = own.symbols[: own.starts[words] - 1]
             align_characters(
@@ -300,48 +286,48 @@ def _decode(
 
 
 def decode_batch(setting: Setting, work: Workspace, arrays: Sequence[np.ndarray]) -> list[Hypothesis | None]:
-    """The best hypothesis of each of the arrays (time, vocab), contiguous float32; None for those left to a stream.
+    """The best hypothesis of each array (time, vocab) of contiguous float32; None for those left to a stream.
 
-    Characters only. One call for all: handing over the arrays of a search takes as long as many frames.
+    Only for characters. All are decoded in one call, since passing the arrays of a search takes as long as many frames.
     """
     count, times, resources = len(arrays), setting.times, setting.resources
     addresses = np.array([a.ctypes.data for a in arrays], np.int64)
     lengths = np.array([len(a) for a in arrays], np.int64)
     kept = np.empty(int(lengths.max(initial=0)), np.int64)
     words_of, scores = np.empty(count, np.int64), np.empty((count, 2))
-    found: list[Hypothesis | None] = []
-    while len(found) < count:
-        begun = len(found)
+    results: list[Hypothesis | None] = []
+    while len(results) < count:
+        done = len(results)
         reached = _decode(
-            addresses, lengths, begun, TOLERANCE, resources, work.beam, times, work.slots, work.ends, work.masses,
+            addresses, lengths, done, TOLERANCE, resources, work.beam, times, work.slots, work.ends, work.masses,
             work.texts, kept, words_of, scores,
         )  # fmt: skip
-        found += _hypotheses(setting, work.texts, words_of[begun:reached].tolist(), scores[begun:reached].tolist())
-        if reached == begun:  # one text is longer than all the room
+        results += _hypotheses(setting, work.texts, words_of[done:reached].tolist(), scores[done:reached].tolist())
+        if reached == done:  # the room is too small for a single text
             work.make_room_for_text(2 * len(work.texts.symbols), 2 * len(work.texts.starts))
-    return found
+    return results
 
 
 def _hypotheses(
     setting: Setting, texts: WordArrays, words_of: list[int], scores: list[list[float]]
 ) -> list[Hypothesis | None]:
-    """What the compiled call left in its arrays. They become lists at once: that takes less than word by word."""
+    """The hypotheses from the arrays that `_decode` filled; converting whole arrays to lists is faster than by word."""
     total = sum(words + 1 for words in words_of if words >= 0)
     entries, starts = texts.entries[:total].tolist(), texts.starts[:total].tolist()
     columns: list[list[float]] = []
     if setting.times:
         columns = [(frames[:total] * setting.frame_seconds).tolist() for frames in (texts.begins, texts.finals)]
         columns.append(texts.confidences[:total].tolist())
-    found: list[Hypothesis | None] = []
+    results: list[Hypothesis | None] = []
     word, symbol = 0, 0
     for words, (score, lm_score) in zip(words_of, scores, strict=True):
         if words < 0:
-            found.append(None)
+            results.append(None)
             continue
         last = word + words
         spelled = _word_texts(setting, texts.symbols[symbol:], starts[word : last + 1], entries[word:last])
         timed = tuple(map(Word, spelled, *(column[word:last] for column in columns))) if columns else ()
-        found.append(Hypothesis(" ".join(spelled), score, score - lm_score, lm_score, timed))
+        results.append(Hypothesis(" ".join(spelled), score, score - lm_score, lm_score, timed))
         symbol += starts[last]
         word = last + 1
-    return found
+    return results

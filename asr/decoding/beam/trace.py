@@ -1,7 +1,7 @@
-"""The trace: what hypotheses have spelled, as records that lead back to the ones before them, and reading it out.
+"""The trace: what hypotheses have spelled, as linked records that lead back to the start, and reading it out.
 
-Inside the tree a word is one record, at its end; outside, one for the node where it left the tree, one for each symbol
-after it, and one for its end.
+A word in the tree is one record, at its end. A word outside is a record for the node where it left the tree, one for
+each symbol after that, and one for its end.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from asr.decoding.beam.candidates import NONE, leave_tree, spell_on
 from asr.decoding.beam.lexicon import child_of
 from asr.lm.compiling import allocating_internal, bare_kernel, embedded, internal
 
-SPELLED, NOTHING, DROPPED, PARTIAL = -1, -2, -3, -4  # how a hypothesis ends, where not in a word of the tree
+SPELLED, NOTHING, DROPPED, PARTIAL = -1, -2, -3, -4  # how a hypothesis ends, if not in a word of the tree
 
 
 @embedded
 def record(counts: np.ndarray, records: np.ndarray, before: int, symbol: int, frame: int) -> Any:
-    """One more record in the trace; its number. `symbol` has the record's kind in its lowest bits."""
+    """Append a record to the trace, and return its number. The lowest bits of `symbol` are the kind of the record."""
     at = counts[TRACES]
     place = records[at]
     place.parent, place.symbol, place.frame = before, symbol, frame
@@ -46,27 +46,19 @@ def record(counts: np.ndarray, records: np.ndarray, before: int, symbol: int, fr
 def record_end(
     counts: np.ndarray, records: np.ndarray, before: int, entry: int, node: int, spelled: int, frame: int
 ) -> Any:
-    """The record of a word's end: of the tree's word `entry`, or (below 0) of one that is spelled out."""
+    """Record the end of a word: word `entry` of the tree or, if below 0, one that is spelled out."""
     at = np.int64(before)
-    if entry < 0 and spelled == NONE:  # a beginning of other words is a word of its own
+    if entry < 0 and spelled == NONE:  # an unknown word that is the beginning of known ones
         at = record(counts, records, at, (node << KIND_BITS) | NODE, frame)
     return record(counts, records, at, np.int64(END) if entry < 0 else (entry << KIND_BITS) | WORD, frame)
 
 
 @internal
 def record_label(
-    tree: Tree,
-    first: np.ndarray,
-    spelling: np.ndarray,
-    counts: np.ndarray,
-    records: np.ndarray,
-    trace: int,
-    node: int,
-    spelled: int,
-    label: int,
-    frame: int,
-) -> Any:
-    """The records of a label's symbols outside the tree; before the first of a word, of where it left the tree."""
+    tree: Tree, first: np.ndarray, spelling: np.ndarray, counts: np.ndarray, records: np.ndarray, trace: int, node: int,
+    spelled: int, label: int, frame: int,
+) -> Any:  # fmt: skip
+    """Record the symbols of a label outside the tree and, before the first of them, where the word left the tree."""
     at, outside = np.int64(node), spelled
     for k in range(first[label], first[label + 1]):
         symbol = np.int64(spelling[k])
@@ -83,7 +75,7 @@ def record_label(
 
 @internal
 def spell_outside(tree: Tree, first: np.ndarray, spelling: np.ndarray, node: int, spelled: int, label: int) -> Any:
-    """Where a label leads that the tree has no arc for: the last node of the tree, and the hash outside."""
+    """Where a label leads out of the tree: the last node in the tree, and the hash of the symbols outside."""
     at, outside = np.int64(node), spelled
     for k in range(first[label], first[label + 1]):
         symbol = spelling[k]
@@ -99,7 +91,7 @@ def spell_outside(tree: Tree, first: np.ndarray, spelling: np.ndarray, node: int
 
 @bare_kernel
 def forget_dead_traces(beam: Beam, first: int, size: int, moved: np.ndarray) -> None:
-    """Keep only the records that the hypotheses `first` to `first + size` lead back to."""
+    """Keep only the records to which hypotheses `first` to `first + size` lead back."""
     count = beam.counts[TRACES]
     moved[:count] = 0
     for s in range(first, first + size):
@@ -123,12 +115,12 @@ def forget_dead_traces(beam: Beam, first: int, size: int, moved: np.ndarray) -> 
 
 @internal
 def common_trace(weights: Weights, beam: Beam) -> Any:
-    """The last record that all hypotheses lead back to, -1; records are younger than those before them."""
+    """The last record to which all hypotheses lead back, -1 if there is none."""
     size, base = beam.counts[SIZE], beam.counts[SIDE] * weights.beam_width
     common = np.int64(beam.hypothesis[base].trace)
     for s in range(base + 1, base + size):
         at = np.int64(beam.hypothesis[s].trace)
-        while at != common:
+        while at != common:  # a record has a higher number than its parent, so the higher one goes back
             if at > common:
                 at = np.int64(beam.record[at].parent)
             else:
@@ -149,13 +141,11 @@ def _append_path(tree: Tree, node: int, symbols: np.ndarray, count: int) -> Any:
 
 @allocating_internal
 def spell_out(tree: Tree, beam: Beam, trace: int, node: int, spelled: int, end: int, texts: WordArrays) -> Any:
-    """The words up to a record of the trace: their symbols one after the other with 0 between, and where each begins.
+    """Write the words up to a record of the trace to `texts` (all arrays but the last three).
 
-    The word begun, at `node` or `spelled` out, is treated as `end` says (see `final_texts`; PARTIAL as SPELLED).
-
-    Returns the numbers of symbols and of words; where they are more than the arrays hold these are not filled and the
-    caller tries again with larger ones. `entries` has each word's entry (-1 where it is spelled out), `ends_at` the
-    frame in which the search first took it as ended, `pauses` 1 where there was a long pause before it.
+    The open word, at `node` or `spelled` out, is treated as `end` says (see `final_texts`; PARTIAL is as SPELLED).
+    Returns the numbers of symbols and of words. If the arrays are too small for these, they are incomplete, and the
+    caller tries again with larger ones.
     """
     symbols, starts, entries, ends_at, pauses = texts.symbols, texts.starts, texts.entries, texts.ends_at, texts.pauses
     length, at = 0, np.int64(trace)

@@ -1,10 +1,10 @@
-"""The end of a word and of an utterance: the price of a finished word, and the texts that hypotheses come to.
+"""The ends of words and utterances: the score of a finished word, and the final texts of hypotheses.
 
-This is the only place where the language model and the word scores come in.
+The search uses the language model and the word scores only here.
 
-A text's score is ln P(text | emissions) + the sum over its words of alpha ln P_lm(word) + beta, + the scores of unknown
-words + hotwords. While a word is only begun, the best unigram score of the words that it may become stands in for its
-price (`lookahead`); when it ends, that is replaced by the real one.
+The score of a text is ln P(text | emissions) + the sum over its words of alpha ln P_lm(word) + beta + the scores of
+unknown words + hotwords. The open word has the best unigram score of the words that it may become (`lookahead`), which
+is replaced by its real score when it ends.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from asr.lm.tables import LMArrays
 def word_logp(lm: LMArrays, weights: Weights, state: int, word: int, paused: int) -> Any:
     """Natural log p of a word (0: unknown) after `state`, and the next state.
 
-    After a long pause (`paused`) a sentence may have ended: then it is that of </s> and of the word as the first of a
-    sentence, if that is likelier.
+    After a long pause (`paused`) a sentence may have ended: p is then that of </s> times that of the word at the start
+    of a sentence, if that is higher.
     """
     least = weights.unknown_least if word == 0 else -np.inf
     logp, following = lm_step(lm, state, word)
@@ -41,16 +41,16 @@ def word_logp(lm: LMArrays, weights: Weights, state: int, word: int, paused: int
 
 @embedded
 def word_factor(resources: Resources, hyp: Any, entry: int) -> Any:
-    """What a hypothesis's score is multiplied by when the word begun ends, and the LM's state after it.
+    """The factor for the score of a hypothesis when its open word ends, and the LM's state after it.
 
-    The word is `entry` of the lexicon (words of one spelling have prices of their own) or, below 0, an unknown one: a
-    beginning in the tree, or spelled outside of it.
+    The word is entry `entry` of the lexicon (words of the same spelling have different factors) or, if below 0, an
+    unknown one: the beginning of known words, or spelled outside the tree.
     """
     nodes, weights = resources.tree.node, resources.weights
     word = np.int64(0) if entry < 0 else np.int64(resources.tree.entry[entry].word)
     logp, following = word_logp(resources.lm, weights, np.int64(hyp.state), word, np.int64(hyp.paused))
     score = weights.alpha * logp + weights.beta
-    if hyp.spelled != NONE:  # the scores of its symbols were added one by one
+    if hyp.spelled != NONE:  # the scores of its symbols have been added one by one
         return np.exp(score - weights.unknown_lookahead), following
     if entry < 0:
         score += weights.unknown_word + weights.unknown_symbol * nodes[hyp.node].depth
@@ -59,7 +59,7 @@ def word_factor(resources: Resources, hyp: Any, entry: int) -> Any:
 
 @internal
 def language_score(resources: Resources, texts: WordArrays, words: int, ended: bool) -> Any:
-    """What language model, word penalties and hotwords add to a text's score: natural log, weighted."""
+    """The part of a text's score from language model, word penalties and hotwords: natural log, weighted."""
     tree, lm, hot, weights = resources.tree, resources.lm, resources.hotwords, resources.weights
     symbols, starts, entries, pauses = texts.symbols, texts.starts, texts.entries, texts.pauses
     total = 0.0
@@ -82,10 +82,10 @@ def language_score(resources: Resources, texts: WordArrays, words: int, ended: b
 
 @internal
 def final_texts(resources: Resources, beam: Beam, slots: np.ndarray, ends: np.ndarray, masses: np.ndarray) -> Any:
-    """The different texts if the utterance ends here, with </s>: hypothesis, its end and mass of each; their number.
+    """Write hypothesis, end and mass of each different text if the utterance ends here, with </s>. Returns how many.
 
-    The end is a word of the tree, SPELLED, or NOTHING between words. Without the open vocabulary, beginnings of words
-    are no texts; where nothing else is left, the best one without its beginning is returned (DROPPED).
+    The end is a word of the tree, SPELLED, or NOTHING if no word is open. Without an open vocabulary, hypotheses with
+    an incomplete word are not texts; if there is nothing else, the best one is returned without that word (DROPPED).
     """
     tree, lm, hot, weights = resources.tree, resources.lm, resources.hotwords, resources.weights
     size, base = beam.counts[SIZE], beam.counts[SIDE] * weights.beam_width
@@ -116,7 +116,7 @@ def final_texts(resources: Resources, beam: Beam, slots: np.ndarray, ends: np.nd
             if place.stamp == stamp:
                 text = place.slot
                 masses[text] += mass
-                # Of hypotheses with pauses in other places, the greatest is shown.
+                # Of hypotheses that differ in their pauses, the most probable one represents the text.
                 if hyp.pauses != beam.hypothesis[slots[text]].pauses and mass > beam.candidate[text].score:
                     slots[text], ends[text], beam.candidate[text].score = s, end, mass
             else:
@@ -138,7 +138,7 @@ def final_texts(resources: Resources, beam: Beam, slots: np.ndarray, ends: np.nd
 
 @internal
 def read_out(resources: Resources, beam: Beam, slot: int, end: int, texts: WordArrays) -> Any:
-    """`spell_out` and `language_score` of a hypothesis: numbers of symbols and words, score."""
+    """`spell_out` and `language_score` of a hypothesis. Returns the numbers of symbols and words, and the score."""
     hyp = beam.hypothesis[slot]
     count, words = spell_out(resources.tree, beam, np.int64(hyp.trace), np.int64(hyp.node), hyp.spelled, end, texts)
     score = 0.0

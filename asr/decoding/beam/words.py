@@ -1,8 +1,8 @@
-"""When the words of a hypothesis were spoken: the best alignment of its text to the emissions (Viterbi).
+"""Word times of a hypothesis: the best alignment of its text to the emissions (Viterbi).
 
-The text is a chain of characters or a lattice of labels: among SentencePiece pieces a word has many segmentations, and
-the best one is found together with its times. As in greedy decoding a word begins at the first frame of its first label
-and ends with the last frame of its last one; its confidence is the lowest of its labels' posteriors, each taken at its
+The text is a chain of characters or a lattice of labels: with SentencePiece pieces a word has many segmentations, and
+the best one is found together with its times. As in greedy decoding, a word begins with the first frame of its first
+label and ends with the last frame of its last one; its confidence is the lowest posterior of its labels, each at its
 peak.
 """
 
@@ -18,15 +18,15 @@ from asr.types import Word
 
 _NEVER = np.float32(-1e30)
 IMPOSSIBLE = -1e29  # natural log
-_LARGEST = 1 << 24  # rows times lattice of one alignment; longer texts are aligned in parts
+_LARGEST = 1 << 24  # rows times lattice size of an alignment; longer texts are aligned in parts
 _PART = 50  # words
 
 
 @bare_kernel
 def kept_frames(log_probs: np.ndarray, blank_skip: float, in_blanks: bool, kept: np.ndarray) -> Any:
-    """The frames that an alignment needs: of a run of blanks that the search skipped, the first one.
+    """Write the frames that an alignment needs to `kept`: all but the second and later ones of a run of skipped blanks.
 
-    `in_blanks`: whether such a run was open before. Returns the number of frames and whether one is open after.
+    `in_blanks`: whether such a run was open before. Returns the number of frames, and whether a run is open after.
     """
     count = 0
     for t in range(log_probs.shape[0]):
@@ -43,7 +43,7 @@ def _lattice(symbols: np.ndarray, starts: np.ndarray, words: int, labels: Labels
     """Arcs of labels between the places of a text: source, label, word (-1: none), sorted by target; and `into`.
 
     Place i is before symbol i; the arcs into it are `into[i]` to `into[i + 1]`. A separator may come before and after
-    all words, and several times between two.
+    all words, and repeatedly between two words.
     """
     length = max(starts[words] - 1, 0)
     first, spelling, starts_word, separator = labels.first, labels.spelling, labels.starts_word, labels.separator
@@ -82,7 +82,7 @@ def _lattice(symbols: np.ndarray, starts: np.ndarray, words: int, labels: Labels
                     if starts_word[c] != 0 and w > 0:
                         source[count], target[count], label[count], word[count] = i - 1, i + size, c, w
                         count += 1
-    # A counting sort, since numpy's takes 2 s to compile.
+    # A counting sort by target, since numpy's sort takes 2 s to compile.
     into = np.zeros(length + 2, np.int32)
     for a in range(count):
         into[target[a] + 1] += 1
@@ -100,21 +100,14 @@ def _lattice(symbols: np.ndarray, starts: np.ndarray, words: int, labels: Labels
 
 @kernel
 def align_pieces(
-    log_probs: np.ndarray,
-    rows: np.ndarray,
-    frames: np.ndarray,
-    symbols: np.ndarray,
-    starts: np.ndarray,
-    words: int,
-    labels: LabelsBySymbol,
-    word_start: np.ndarray,
-    word_end: np.ndarray,
-    confidence: np.ndarray,
-) -> Any:
-    """Align `words` words to the given rows of `log_probs`, row `rows[t]` being frame `frames[t]`.
+    log_probs: np.ndarray, rows: np.ndarray, frames: np.ndarray, symbols: np.ndarray, starts: np.ndarray, words: int,
+    labels: LabelsBySymbol, word_start: np.ndarray, word_end: np.ndarray, confidence: np.ndarray,
+) -> Any:  # fmt: skip
+    """Align `words` words to the given rows of `log_probs`; row `rows[t]` is frame `frames[t]`.
 
-    Fills first frame, one past the last frame and confidence (a probability) of each word; returns the best path's
-    natural log-probability, about -1e30 where the words do not fit into so few rows.
+    Writes first frame, one past the last frame, and confidence (a probability) of each word. Returns the natural
+    log-probability of the best path, about -1e30 if the words do not fit in so few rows. A path is either on an arc
+    (its last label) or at a place (after a blank); `back` has the predecessor of each, arcs first, then places.
     """
     source, label, word, into = _lattice(symbols, starts, words, labels)
     arcs, places = source.shape[0], into.shape[0] - 1
@@ -174,26 +167,18 @@ def align_pieces(
 
 @allocating_kernel
 def align_characters(
-    log_probs: np.ndarray,
-    rows: np.ndarray,
-    frames: np.ndarray,
-    symbols: np.ndarray,
-    starts: np.ndarray,
-    words: int,
-    separator: int,
-    word_start: np.ndarray,
-    word_end: np.ndarray,
-    confidence: np.ndarray,
-) -> Any:
-    """The same where each label is a character: the text is a chain, with a separator that may be before and after.
+    log_probs: np.ndarray, rows: np.ndarray, frames: np.ndarray, symbols: np.ndarray, starts: np.ndarray, words: int,
+    separator: int, word_start: np.ndarray, word_end: np.ndarray, confidence: np.ndarray,
+) -> Any:  # fmt: skip
+    """As `align_pieces`, if each label is a character: the text is a chain, with optional separators at both ends.
 
-    Step j of the chain is label `chain[j + 1]`; `on` are the paths whose last label is that, `after` those with a blank
-    after it. The loops over the chain have no branches, so that they vectorize.
+    `on[:, j]` are the paths that end in label `chain[j]`, `after[:, j]` those with a blank after it. The first index
+    alternates between this row and the next one. The loops over the chain have no branches, so that they vectorize.
     """
     width = log_probs.shape[1] - 1
     extra = 1 if separator <= width else 0
     length = symbols.shape[0] + 2 * extra
-    # Arrays are filled in loops, since each of numpy's functions that is used takes a tenth of a second to compile.
+    # Fill arrays in loops, since each numpy function used takes a tenth of a second to compile.
     chain = np.empty(length + 1, np.int64)
     chain[0], chain[1], chain[length] = 0, separator, separator
     for j in range(symbols.shape[0]):
@@ -202,7 +187,7 @@ def align_characters(
     repeated, emitted = np.empty(length + 1, np.float32), np.empty(length + 1, np.float32)
     for j in range(length + 1):
         on[0, j], on[1, j], after[0, j], after[1, j] = _NEVER, _NEVER, _NEVER, _NEVER
-        # A label twice in a row needs a blank between.
+        # A repeated label needs a blank in between.
         repeated[j] = _NEVER if j < 2 or chain[j] == chain[j - 1] else np.float32(0.0)
     after[0, 0], after[0, extra] = np.float32(0.0), np.float32(0.0)
     count = rows.shape[0]
@@ -235,7 +220,7 @@ def align_characters(
     for w in range(words):
         confidence[w] = 0.0
     w, peak = words - 1, _NEVER
-    ends_word = True  # the next label found is the last one of word w
+    ends_word = True  # the next label, going back, is the last one of word w
     for t in range(count - 1, -1, -1):
         if in_blank:
             in_blank = came_after[t, at] == 0
@@ -261,20 +246,15 @@ def align_characters(
 
 
 def time_words(
-    log_probs: np.ndarray,
-    rows: np.ndarray,
-    frames: np.ndarray,
-    symbols: np.ndarray,
-    starts: np.ndarray,
-    ended: np.ndarray,
-    words: int,
-    labels: LabelsBySymbol,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    log_probs: np.ndarray, rows: np.ndarray, frames: np.ndarray, symbols: np.ndarray, starts: np.ndarray,
+    ended: np.ndarray, words: int, labels: LabelsBySymbol,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """First frame, one past the last frame, and confidence of each of `words` words (at least one).
 
     Row `rows[k]` of `log_probs` is frame `frames[k]`; word w spells `symbols[starts[w]:starts[w + 1] - 1]`, and the
-    search took it as ended in frame `ended[w]`. A text too long for one alignment is cut after every 50 words where the
-    search ended the word, and pieced together; where a part does not fit between its cuts, it is joined with the next.
+    search ended it in frame `ended[w]`. A text too long for a single alignment is cut after every 50 words at the frame
+    where the search ended the word, and aligned in parts; a part that does not fit between its cuts is joined with the
+    next one.
     """
     begins, ends, confidences = np.full(words, -1, np.int64), np.full(words, -1, np.int64), np.zeros(words)
     part = words if len(rows) * int(starts[words]) * 2 <= _LARGEST else _PART
@@ -287,17 +267,16 @@ def time_words(
             which = slice(word, word + count)
             first, final = int(starts[word]), int(starts[word + count]) - 1
             spelled, spelled_starts = symbols[first:final], starts[word : word + count + 1] - first
-            taken = rows[row:stop], frames[row:stop]
-            given = log_probs, *taken, spelled, spelled_starts, count
-            found = begins[which], ends[which], confidences[which]
+            inputs = log_probs, rows[row:stop], frames[row:stop], spelled, spelled_starts, count
+            outputs = begins[which], ends[which], confidences[which]
             if labels.plain:
-                best = align_characters(*given, labels.separator, *found)
+                best = align_characters(*inputs, labels.separator, *outputs)
             else:
-                best = align_pieces(*given, labels, *found)
+                best = align_pieces(*inputs, labels, *outputs)
             if best > IMPOSSIBLE or last:
                 break
             count = min(count + _PART, words - word)
-        if best <= IMPOSSIBLE and word > 0:  # a cut before left too little for the rest: without cuts
+        if best <= IMPOSSIBLE and word > 0:  # an earlier cut left too few frames for the rest: align without cuts
             part, word, row = words, 0, 0
             continue
         word, row = word + count, stop
@@ -307,9 +286,9 @@ def time_words(
 def align_text(
     alphabet: Alphabet, labels: LabelsBySymbol, log_probs: np.ndarray, text: str, frame_seconds: float
 ) -> tuple[Word, ...]:
-    """The words of a text with times (seconds) and confidences; none where they do not fit into the emissions.
+    """The words of a text with times (seconds) and confidences; () if they do not fit in the emissions.
 
-    `log_probs` (time, vocab) natural log; for decoders that do not tell times themselves.
+    `log_probs` (time, vocab) are natural log-probabilities. For decoders that give no times themselves.
     """
     words = text.split()
     if not words or any(symbol not in alphabet.index for word in words for symbol in word):
