@@ -92,7 +92,7 @@ class OutputFolder:
 
 
 def exists_error(path: Path) -> OutputError:
-    return OutputError(f"{path}: exists already; --resume skips what is finished, --force overwrites it")
+    return OutputError(f"{path}: already exists; --resume skips what is finished, --force overwrites it")
 
 
 def _exists(path: Path) -> bool:

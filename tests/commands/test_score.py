@@ -98,7 +98,7 @@ def test_two_formats_in_one_command_and_what_a_flag_decides(tmp_path, asr_comman
         (["ref.trn", "hyp.trn", "--strict"], 2, "--strict: "),
         (["ref.trn", "hyp.trn", "--normalize", "basics"], 2, "did you mean 'basic'?"),
         (["ref.trn", "hyp.trn", "--normalize", ","], 2, "no normalizer given"),
-        (["ref.trn", "hyp.trn", "--format", "trn,txt,txt"], 2, "--format is one format, or two"),
+        (["ref.trn", "hyp.trn", "--format", "trn,txt,txt"], 2, "--format takes one format, or two"),
         (["ref.trn", "hyp.trn", "--format", "trn,txs"], 2, "unknown format 'txs'"),
         (["ref.trn", "hyp.trn", "--limit", "-1"], 2, "--limit must be 0 or more"),
         (["ref.trn", "hyp.trn", "--html", "x.html", "--flag-below", "0.6"], 2, "no words with confidences"),

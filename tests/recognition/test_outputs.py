@@ -90,7 +90,7 @@ def test_what_exists_is_left_unless_overwriting_was_allowed(tmp_path):
     careful = OutputFolder(tmp_path, ["json", "txt"])
     assert careful.existing("a") == tmp_path / "a.txt"
     assert not careful.finished("a")
-    with pytest.raises(OutputError, match=r"a\.txt: exists already"):
+    with pytest.raises(OutputError, match=r"a\.txt: already exists"):
         careful.write(transcript("new"), "a")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "precious\n"
 
