@@ -23,16 +23,16 @@ from asr.training.process import available_cores
 from asr.types import AudioError, ManifestError, UsageError
 
 RATE = 16000  # hertz
-_NAMED = 5  # recordings left out that are named one by one
+_NAMED = 5  # unreadable recordings that are named individually
 
 
 class ShardConverted(Exception):
-    """Ends a preparation with `--shard`: its part of the recordings is converted, the sets are for the whole."""
+    """Ends a preparation with `--shard` once its part is converted, because the sets need all parts."""
 
 
 def add_shard_argument(parser: argparse.ArgumentParser) -> None:
-    """`--shard I/N`, of recipes that pass it to `to_flac`."""
-    help = "only convert the I-th of N equal parts of the recordings, beside other machines on a shared folder"
+    """`--shard I/N`, for recipes that pass it to `to_flac`."""
+    help = "convert only the I-th of N equal parts of the recordings, while other machines convert theirs"
     parser.add_argument("--shard", type=shard_argument, metavar="I/N", help=help)
 
 
@@ -41,9 +41,10 @@ def to_flac(
 ) -> list[Utterance]:
     """The utterances as mono 16-bit FLAC files at `rate` hertz, `folder`/SPEAKER/ID.flac, with their durations.
 
-    All cores convert. Files that are not older than their recordings are kept (each appears only when complete), so
-    that an interrupted conversion goes on. Recordings that cannot be read are named and left out; AudioError where none
-    can be read. `shard` (I, N) converts the I-th of N equal parts, beside other processes, and ends in ShardConverted.
+    Uses all cores. Files that are no older than their recordings are kept (each appears only when complete), so that an
+    interrupted conversion continues where it stopped. Recordings that cannot be read are named and left out; raises
+    AudioError if none can be read. With `shard` (I, N), converts the I-th of N equal parts, while other processes
+    convert the others, and raises ShardConverted.
     """
 
     def convert(utterance: Utterance) -> Utterance:
@@ -72,18 +73,18 @@ def _is_current(target: Path, recording: str) -> bool:
 
 
 def with_durations(utterances: Sequence[Utterance]) -> list[Utterance]:
-    """The utterances, their recordings where they are, with durations from the headers; unreadable ones as above."""
+    """The utterances with durations from the headers of their recordings; unreadable ones as in `to_flac`."""
     return _each(lambda u: replace(u, duration=probe(u.audio_filepath).duration), utterances, "reading headers")
 
 
 def split_by(
     group: Callable[[Utterance], str], utterances: Sequence[Utterance], dev: float = 0.05, test: float = 0.05
 ) -> dict[str, list[Utterance]]:
-    """{"train", "dev", "test"}: whole groups (speakers, chapters) held out, about these shares of the seconds.
+    """Sets {"train", "dev", "test"}: whole groups (speakers, chapters) with about these shares of the audio held out.
 
     A hash of its name decides where a group goes, so that the split is the same on every machine. Groups that are too
-    large for a held-out set stay in training. With a share of 0 there is no such set. Raises UsageError where there are
-    not enough groups.
+    large for a held-out set stay in training. A set with a share of 0 is left out. Raises UsageError if there are not
+    enough groups.
     """
     seconds: dict[str, float] = defaultdict(float)
     for utterance in utterances:
@@ -115,7 +116,7 @@ def split_by_first(
     dev: float = 0.05,
     test: float = 0.05,
 ) -> dict[str, list[Utterance]]:
-    """`split_by` the first of the named groupings that has enough groups; says so where that is not the first one."""
+    """`split_by` the first of the named groupings with enough groups; prints which one unless it is the first."""
     for name, group in groups.items():
         if len({group(utterance) for utterance in utterances}) > bool(dev) + bool(test):
             if name != next(iter(groups)):
@@ -125,7 +126,7 @@ def split_by_first(
 
 
 def write_sets(data: Path, sets: Mapping[str, Iterable[Utterance]]) -> None:
-    """Write each set as `data`/NAME.jsonl and say how many hours it has. Raises ManifestError for an empty one."""
+    """Write each set to `data`/NAME.jsonl and print its hours. Raises ManifestError for an empty set."""
     for name, utterances in sets.items():
         rows = [replace(utterance, split=name) for utterance in utterances]
         if not rows:
@@ -138,7 +139,7 @@ def write_sets(data: Path, sets: Mapping[str, Iterable[Utterance]]) -> None:
 
 
 def _each(work: Callable[[Utterance], Utterance], utterances: Sequence[Utterance], what: str) -> list[Utterance]:
-    """`work` done to all utterances on all cores, in order, with a progress bar; see `to_flac` for failures."""
+    """Apply `work` to all utterances on all cores, in order, with a progress bar; see `to_flac` for failures."""
     from tqdm import tqdm
 
     def attempt(utterance: Utterance) -> Utterance | AudioError:
@@ -149,7 +150,7 @@ def _each(work: Callable[[Utterance], Utterance], utterances: Sequence[Utterance
 
     kept: list[Utterance] = []
     failed: list[AudioError] = []
-    with ThreadPoolExecutor(available_cores()) as pool:  # decoding and encoding leave the interpreter to other threads
+    with ThreadPoolExecutor(available_cores()) as pool:  # decoding and encoding release the interpreter lock
         try:
             done = pool.map(attempt, utterances)
             for result in tqdm(done, what, len(utterances), leave=False, unit="file", disable=None):
