@@ -231,7 +231,7 @@ def test_longer_training_goes_on_from_the_checkpoint(toy: Toy) -> None:
 def test_interrupted_training_is_resumed(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     toy.interrupt = True
     assert toy.run() == (128 + signal.SIGTERM, ["prepare", "train"])
-    assert "the same command without --shard" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
     toy.interrupt = False
     assert toy.run() == (0, ["train", *EVALUATE])
     assert toy.resumed == [False, True]
