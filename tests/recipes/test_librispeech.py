@@ -153,7 +153,7 @@ def test_unpacked_folder_is_used_in_place(
 
 def test_nothing_is_fetched_unasked(recipe_module: Callable, arguments: Callable, tmp_path: Path) -> None:
     prepare = recipe_module("librispeech", "prepare")
-    with pytest.raises(UsageError, match=r"--download \(fetches 6.7 GB: 2 files"):
+    with pytest.raises(UsageError, match=r"--download \(6.7 GB: 2 files"):
         prepare.prepare(arguments(prepare, tmp_path / "data", manifests=("train-clean-100", "dev-clean")))
     with pytest.raises(UsageError, match="no split 'dev-cleen'"):
         prepare.prepare(arguments(prepare, tmp_path / "data", "--download", manifests=("dev-cleen",)))
