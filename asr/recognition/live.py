@@ -1,4 +1,4 @@
-"""Recognition of a recording that is still being made, by a model that streams."""
+"""Recognition of a recording that is still being made, with a model that can stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asr.types import ConfigError
 
 
 def can_stream(acoustics: Acoustics, decoder: Decoder) -> bool:
-    """Whether model and decoder recognize a recording while it comes."""
+    """Whether the model and the decoder can recognize a recording as it arrives."""
     if reads_states(decoder):
         return False
     try:
@@ -26,7 +26,7 @@ def can_stream(acoustics: Acoustics, decoder: Decoder) -> bool:
 
 
 def streamed(acoustics: Acoustics, samples: AudioStream) -> Iterator[np.ndarray]:
-    """Log-probabilities (time, vocab), each frame as soon as it is final; blank as long as all samples are the same."""
+    """Log-probabilities (time, vocab), each frame once it is final; blank as long as all samples are the same."""
     stream = AcousticStream(acoustics.model)
     for block in samples:
         yield from _unless_silent(acoustics, stream.feed(torch.from_numpy(block)), samples.silent)
@@ -34,6 +34,6 @@ def streamed(acoustics: Acoustics, samples: AudioStream) -> Iterator[np.ndarray]
 
 
 def _unless_silent(acoustics: Acoustics, log_probs: torch.Tensor, silent: bool) -> Iterator[np.ndarray]:
-    """The emissions, if there are any, or as many blank ones."""
+    """The emissions, if there are any; for a constant signal, as many blank ones."""
     if len(log_probs):
         yield acoustics.certain(0, len(log_probs)) if silent else log_probs.cpu().numpy()

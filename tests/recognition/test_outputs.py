@@ -126,7 +126,7 @@ def test_text_is_utf8_with_plain_line_ends_and_escapes_what_is_not(tmp_path):
 
 def test_a_file_in_place_of_the_folder_is_wrong_usage(tmp_path):
     (tmp_path / "out").write_text("", encoding="utf-8")
-    with pytest.raises(UsageError, match="cannot make the output folder"):
+    with pytest.raises(UsageError, match="cannot create the output folder"):
         OutputFolder(tmp_path / "out", ["txt"])
     with pytest.raises(OutputError, match="cannot be written"):
         write_text(tmp_path / "out" / "x.txt", "")
