@@ -1,4 +1,4 @@
-"""Common Voice (Ardila et al., 2020): any language of a release, its official dev and test sets untouched."""
+"""Common Voice (Ardila et al., 2020): any language of a release, with its official dev and test sets."""
 
 from __future__ import annotations
 
@@ -23,19 +23,21 @@ CORPUS = Corpus(
     license="CC0 1.0",
     homepage="https://datacollective.mozillafoundation.org/",
     disk_gb="twice the download",
-    by_hand="the Mozilla Data Collective gives each language's archive to who has agreed to its terms",
+    by_hand="the Mozilla Data Collective has an archive for each language, after you agree to its terms",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS)
-    parser.add_argument("--language", metavar="CODE", default="", help="where the folder holds several, as in de")
-    parser.add_argument("--train", choices=("train", "validated"), default="train", help="train on: %(default)s.tsv")
-    parser.add_argument("--digits", choices=("leave-out", "keep"), default="leave-out", help="training texts with some")
-    parser.add_argument(
-        "--normalizer", default="basic", help="casing and punctuation, as text.normalizer (%(default)s)"
-    )
-    parser.add_argument("--alphabet", metavar="FILE", default="", help=f"the letters to be learned, or '{ALL}'")
+    language = "the language, such as de, if the folder contains several"
+    parser.add_argument("--language", metavar="CODE", default="", help=language)
+    table = "table of the training set (default: %(default)s)"
+    parser.add_argument("--train", choices=("train", "validated"), default="train", help=table)
+    digits = "training texts that contain digits (default: %(default)s)"
+    parser.add_argument("--digits", choices=("leave-out", "keep"), default="leave-out", help=digits)
+    normalizer = "rules for case and punctuation, as text.normalizer (default: %(default)s)"
+    parser.add_argument("--normalizer", default="basic", help=normalizer)
+    parser.add_argument("--alphabet", metavar="FILE", default="", help=f"file of the letters to learn, or '{ALL}'")
 
 
 def sources(args: argparse.Namespace) -> list[Path]:
@@ -60,19 +62,19 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def find_language(root: Path, language: str) -> Path:
-    """The folder with train.tsv: `root`, LANGUAGE or cv-corpus-N-DATE/LANGUAGE in it."""
-    patterns = [f"{language}/train.tsv", f"*/{language}/train.tsv"] if language else ["*/train.tsv", "*/*/train.tsv"]
-    found = [path.parent for pattern in patterns for path in sorted(root.glob(pattern))]
+    """The folder with train.tsv: `root`, or LANGUAGE or cv-corpus-N-DATE/LANGUAGE in it."""
     if (root / "train.tsv").is_file() and language in ("", root.name):
         return root
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise UsageError(f"{root}: one folder of a language with train.tsv expected, found {names}: say --language")
-    return found[0]
+    name = language or "*"
+    folders = [path.parent for p in (f"{name}/train.tsv", f"*/{name}/train.tsv") for path in sorted(root.glob(p))]
+    if len(folders) != 1:
+        names = ", ".join(path.name for path in folders) or "none"
+        raise UsageError(f"{root}: expected one folder of a language with train.tsv, found {names}: use --language")
+    return folders[0]
 
 
 def read_durations(path: Path) -> dict[str, float]:
-    """Clip file name -> seconds; releases before 16.1 have no such table."""
+    """{clip file name: seconds}; empty for releases before 16.1, which have no such table."""
     rows = [line.split("\t") for line in read_lines(path, ManifestError)][1:] if path.is_file() else []
     return {row[0]: int(row[1]) / 1000 for row in rows if len(row) == 2 and row[1].isdecimal()}
 
@@ -86,7 +88,7 @@ def read_set(path: Path, here: set[str], seconds: dict[str, float]) -> list[Utte
             f"{path}: {len(lost)} of its {len(rows)} clips are not in clips/, e.g. {lost[0]}: unpack again"
         )
     if len(set(names)) < len(names):
-        raise ManifestError(f"{path}: the clip {Counter(names).most_common(1)[0][0]} stands twice")
+        raise ManifestError(f"{path}: the clip {Counter(names).most_common(1)[0][0]} occurs twice")
     clips = []
     for name, row in zip(names, rows, strict=True):
         extra = {key: row[key] for key in row if key in ("up_votes", "down_votes")}

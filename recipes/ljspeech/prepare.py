@@ -1,4 +1,4 @@
-"""LJ Speech 1.1 (Ito and Johnson, 2017): one speaker; whole chapters held out."""
+"""LJ Speech 1.1 (Ito and Johnson, 2017): one speaker, with whole chapters held out."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def read_metadata(root: Path) -> list[Utterance]:
-    """`metadata.csv`: ID|as printed|as read, numbers and abbreviations in words; without quoting."""
+    """`metadata.csv`, without quoting: ID|as printed|as read, with numbers and abbreviations in words."""
     path = root / "metadata.csv"
     utterances = []
     for number, line in enumerate(read_lines(path, ManifestError), start=1):

@@ -1,4 +1,4 @@
-"""VCTK 0.92 (Yamagishi et al., 2019): English accents; whole speakers held out."""
+"""VCTK 0.92 (Yamagishi et al., 2019): English accents, with whole speakers held out."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def read_speakers(root: Path, suffix: str) -> list[Utterance]:
-    """The recordings of one microphone that have a text: p315 has none, and p280 and p362 lack recordings of mic2."""
+    """The recordings of one microphone that have a text: p315 has no texts, p280 and p362 have no mic2 recordings."""
     utterances = []
     for path in sorted((root / AUDIO).glob(f"*/*{suffix}")):
         name, speaker = path.name.removesuffix(suffix), path.parent.name

@@ -1,4 +1,4 @@
-"""yesno (OpenSLR 1): one man says yes and no in Hebrew, eight words a recording; the smallest corpus there is."""
+"""yesno (OpenSLR 1): one man says yes and no in Hebrew, eight words per recording; the smallest corpus there is."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def prepare(args: argparse.Namespace) -> None:
     root = obtain(args, CORPUS, "waves_yesno")
     recordings = [path for path in sorted(root.glob("*.wav")) if re.fullmatch("[01](_[01])*", path.stem)]
     if not recordings:
-        raise ManifestError(f"{root}: no recordings called like 0_1_1_0_0_1_0_1.wav: not the yesno corpus")
+        raise ManifestError(f"{root}: no recordings with names like 0_1_1_0_0_1_0_1.wav: not the yesno corpus")
     utterances = [Utterance(path.stem, str(path), 0.0, read_name(path.stem)) for path in recordings]
     write_sets(args.data, split_by(lambda u: u.id, to_flac(utterances, args.data / "audio"), dev=0.1, test=0.3))
 
 
 def read_name(name: str) -> str:
-    """The words said: "no yes yes" for 0_1_1."""
+    """The words in a recording: "no yes yes" for 0_1_1."""
     return " ".join(WORDS[digit] for digit in name.split("_"))

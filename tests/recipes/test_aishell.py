@@ -63,7 +63,7 @@ def test_half_a_corpus(
         run({name: data for name, data in official.items() if "S0724" not in name}, "half")
     with pytest.raises(UsageError, match="name the folder data_aishell"):
         run({"data_aishell/wav/README": b""}, "wrong")
-    with pytest.raises(ManifestError, match=r"v0\.8\.txt:9: 'BAC009S0002W0122' stands twice"):
+    with pytest.raises(ManifestError, match=r"v0\.8\.txt:9: 'BAC009S0002W0122' occurs twice"):
         run(official | {TRANSCRIPT: official[TRANSCRIPT] + b"BAC009S0002W0122 \xe8\x80\x8c\n"}, "twice")
     with pytest.raises(ManifestError, match=r"v0\.8\.txt:1: 'BAC1' has no text"):
         run(official | {TRANSCRIPT: b"BAC1 \n"}, "empty")

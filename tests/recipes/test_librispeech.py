@@ -210,9 +210,9 @@ def test_official_language_model(
         prepare.prepare(args)
         return (data / lm).read_bytes()
 
-    with pytest.raises(UsageError, match=r"no official language model .*4-gram"):
+    with pytest.raises(UsageError, match=r"not an official language model .*4-gram"):
         run("mine.arpa", "--download")
-    with pytest.raises(UsageError, match="does not exist: say --download"):
+    with pytest.raises(UsageError, match="does not exist: use --download"):
         run(name, "--archive", str(tmp_path))
     assert run(name, "--download", "--lm-url", served) == b"a language model"
     assert Quiet.asked == [f"/{name}"]
