@@ -96,8 +96,8 @@ def add_source_arguments(parser: argparse.ArgumentParser, corpus: Corpus, unpack
 
 
 def source_paths(args: argparse.Namespace) -> list[Path]:
-    """The file or folder that the user named, for a preparation's `sources`. Raises UsageError if it does not exist."""
-    named = [path for path in (args.archive, getattr(args, "unpacked", None)) if path]
+    """The file or folder of `--archive` or `--unpacked`, if given. Raises UsageError if it does not exist."""
+    named = [path for name in ("archive", "unpacked") if (path := getattr(args, name, None))]
     if missing := [path for path in named if not path.exists()]:
         raise UsageError(f"{missing[0]}: no such file or folder")
     return named

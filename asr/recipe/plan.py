@@ -25,7 +25,7 @@ def lines(run: Run, chosen: Sequence[str], forced: Sequence[str]) -> list[str]:
     existing = next(path for path in (run.args.data, *run.args.data.absolute().parents) if path.exists())
     written.append(f"{'data in':<10}{run.args.data}, with {size(shutil.disk_usage(existing).free / 1e9)} free")
     if "prepare" in steps and steps["prepare"][0]:
-        named = run.preparation.sources(run.args)
+        named = run.sources()
         written += [f"{'source':<10}{path}" for path in named]
         if not named or _folder(run):
             written += [f"{'archive':<10}{_state(run, archive)}" for archive in _wanted(run)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from asr.lm.files import tuned_path
 from asr.lm.ngram import NGramLM
 from asr.model.checkpoint import find_model, load_model, save_model
 from asr.model.config import CLASSIFICATION
-from asr.recipe.corpus import WHERE, Corpus
+from asr.recipe.corpus import WHERE, Corpus, source_paths
 from asr.recipe.results import decodings_of, evaluate_all, results_folders, results_table
 from asr.recipe.sets import ShardConverted
 from asr.recognition.tuning import tune_on_manifest, write_tuning
@@ -70,15 +70,17 @@ class Planned(Exception):
 
 
 class Preparation(Protocol):
-    """A recipe's own part, its module prepare.py."""
+    """A recipe's own part, its module prepare.py.
+
+    It may also have `sources(args)`, the files or folders that `prepare` reads (default: `source_paths`), so that it is
+    repeated when they change; `archives(args)`, those of CORPUS that it needs; and, for a recipe without a recipe.yaml,
+    `configure(args)`, which returns the values of the configuration.
+    """
 
     CORPUS: Corpus
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add arguments for the source of the audio, and for anything else the user can choose."""
-
-    def sources(self, args: argparse.Namespace) -> list[Path]:
-        """The files or folders that are read: when one changes, the preparation is done again."""
 
     def prepare(self, args: argparse.Namespace) -> None:
         """Write audio and manifests below `args.data`.
@@ -104,6 +106,11 @@ class Run:
         self.lm_file = self.output / "words.lm"
         self.tokenizer_file = Path(self.config.text.tokenizer_file or self.output / TOKENIZER)
         self.stamps = self.output / "steps"
+
+    def sources(self) -> Sequence[Path]:
+        """The files or folders that the preparation reads."""
+        sources: Callable[[argparse.Namespace], Sequence[Path]] = getattr(self.preparation, "sources", source_paths)
+        return sources(self.args)
 
     def steps(self, chosen: Sequence[str], forced: Sequence[str]) -> None:
         """Run the chosen steps that are forced or not up to date, in order; with --shard only the preparation."""
@@ -142,7 +149,7 @@ class Run:
         code = [path for path in sorted(self.folder.glob("*.py")) if path.name != "run.py"]
         inputs = {
             "arguments": chosen,
-            "sources": [file_state(path) for path in self.preparation.sources(self.args)],
+            "sources": [file_state(path) for path in self.sources()],
             "recipe": {path.name: file_digest(path) for path in code},
             "manifests": sorted(str(path) for path in wanted),
         }

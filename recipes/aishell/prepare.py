@@ -9,7 +9,7 @@ from pathlib import Path
 from asr.corpus.archive import unpack
 from asr.corpus.manifest import Utterance
 from asr.files import read_lines
-from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain, source_paths
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain
 from asr.recipe.sets import with_durations, write_sets
 from asr.types import ManifestError, UsageError
 
@@ -31,10 +31,6 @@ _WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width to
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS)
-
-
-def sources(args: argparse.Namespace) -> list[Path]:
-    return source_paths(args)
 
 
 def prepare(args: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ import soundfile
 
 from asr.corpus.archive import ArchiveError, members
 from asr.corpus.manifest import Utterance
-from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain_archives, source_paths
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain_archives
 from asr.recipe.sets import write_sets
 
 CORPUS = Corpus(
@@ -38,11 +38,6 @@ _NOT_WORDS = {"<s>", "</s>", "<sil>"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS, unpacked=False)
-
-
-def sources(args: argparse.Namespace) -> list[Path]:
-    """The input files of the preparation, which is repeated when one of them changes."""
-    return source_paths(args)
 
 
 def prepare(args: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from asr.corpus.archive import ArchiveError, extract
 from asr.corpus.download import download
 from asr.corpus.formats import read_corpus
 from asr.corpus.manifest import write_manifest
-from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain_archives, source_paths, what_to_get
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain_archives, what_to_get
 from asr.types import UsageError
 
 BASE_URL = "https://www.openslr.org/resources/12"
@@ -52,11 +52,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS)
     url = "folder of the language models (default: %(default)s)"
     parser.add_argument("--lm-url", default=LM_URL, metavar="URL", help=url)
-
-
-def sources(args: argparse.Namespace) -> list[Path]:
-    """The input folders of the preparation, which is repeated when one of them changes."""
-    return source_paths(args)
 
 
 def prepare(args: argparse.Namespace) -> None:

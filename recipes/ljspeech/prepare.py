@@ -7,7 +7,7 @@ from pathlib import Path
 
 from asr.corpus.manifest import Utterance
 from asr.files import read_lines
-from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain, source_paths
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain
 from asr.recipe.sets import add_shard_argument, split_by_first, to_flac, write_sets
 from asr.types import ManifestError
 
@@ -30,10 +30,6 @@ CORPUS = Corpus(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS)
     add_shard_argument(parser)
-
-
-def sources(args: argparse.Namespace) -> list[Path]:
-    return source_paths(args)
 
 
 def prepare(args: argparse.Namespace) -> None:

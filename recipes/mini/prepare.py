@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import random
 from dataclasses import replace
-from pathlib import Path
 
 from sentences import Grammar
 from synthesize import Synthesizer, draw_voice, record
@@ -32,11 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     size = "size of the training set (default: 2200, or 3000 with --config scratch)"
     parser.add_argument("--utterances", type=int, metavar="N", help=size)
     parser.add_argument("--seed", type=int, default=1, help="another seed gives other sentences (default: 1)")
-
-
-def sources(args: argparse.Namespace) -> list[Path]:
-    """The input files of the preparation: none, because everything is synthesized."""
-    return []
 
 
 def prepare(args: argparse.Namespace) -> None:

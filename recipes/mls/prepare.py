@@ -8,7 +8,7 @@ from pathlib import Path
 
 from asr.corpus.manifest import Utterance
 from asr.files import read_lines, walk
-from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain, source_paths
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain
 from asr.recipe.sets import write_sets
 from asr.types import ManifestError, UsageError
 
@@ -41,10 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS)
     parser.add_argument("--language", choices=LANGUAGES, default="polish", help="default: %(default)s, the smallest")
     parser.add_argument("--limited", choices=LIMITED, help="train only on the official subset of this length")
-
-
-def sources(args: argparse.Namespace) -> list[Path]:
-    return source_paths(args)
 
 
 def archives(args: argparse.Namespace) -> list[Archive]:

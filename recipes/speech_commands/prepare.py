@@ -11,7 +11,7 @@ from pathlib import Path
 
 from asr.audio.read import probe
 from asr.corpus.manifest import Utterance
-from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain, source_paths
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain
 from asr.recipe.sets import with_durations, write_sets
 from asr.types import ManifestError
 
@@ -43,10 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clips", type=int, metavar="N", help=clips)
     seed = "random seed of the synthesis, and of the classes silence and unknown (default: 1)"
     parser.add_argument("--seed", type=int, default=1, help=seed)
-
-
-def sources(args: argparse.Namespace) -> list[Path]:
-    return source_paths(args)
 
 
 def prepare(args: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from asr.audio.read import probe
 from asr.corpus.manifest import Utterance
 from asr.files import read_text
-from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain, source_paths
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain
 from asr.recipe.sets import write_sets
 from asr.scoring.nist_files import read_stm
 from asr.types import ManifestError, UsageError
@@ -37,10 +37,6 @@ _CLITIC = re.compile(r"(?<=\w) (?='(?:s|re|ve|ll|d|m|t)\b)")  # it 's, don 't
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS)
-
-
-def sources(args: argparse.Namespace) -> list[Path]:
-    return source_paths(args)
 
 
 def prepare(args: argparse.Namespace) -> None:

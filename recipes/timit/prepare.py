@@ -8,7 +8,7 @@ from pathlib import Path
 
 from asr.corpus.manifest import Utterance
 from asr.files import read_lines, walk
-from asr.recipe.corpus import Corpus, add_source_arguments, obtain, source_paths
+from asr.recipe.corpus import Corpus, add_source_arguments, obtain
 from asr.recipe.sets import with_durations, write_sets
 from asr.types import ManifestError, UsageError
 
@@ -42,10 +42,6 @@ PHONES, DEV, CORE = (frozenset(names.split()) for names in (_PHONES, _DEV, _CORE
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS)
-
-
-def sources(args: argparse.Namespace) -> list[Path]:
-    return source_paths(args)
 
 
 def prepare(args: argparse.Namespace) -> None:

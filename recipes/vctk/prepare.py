@@ -7,7 +7,7 @@ from pathlib import Path
 
 from asr.corpus.manifest import Utterance
 from asr.files import read_text
-from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain, source_paths
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain
 from asr.recipe.sets import add_shard_argument, split_by, to_flac, write_sets
 from asr.types import ManifestError
 
@@ -32,10 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS)
     add_shard_argument(parser)
     parser.add_argument("--mic", choices=("mic1", "mic2"), default="mic1", help="the microphone (default: mic1)")
-
-
-def sources(args: argparse.Namespace) -> list[Path]:
-    return source_paths(args)
 
 
 def prepare(args: argparse.Namespace) -> None:

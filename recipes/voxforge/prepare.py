@@ -11,7 +11,7 @@ from pathlib import Path
 from asr.corpus.archive import ArchiveError, unpack
 from asr.corpus.download import download
 from asr.corpus.manifest import Utterance
-from asr.recipe.corpus import Corpus, add_source_arguments, source_paths
+from asr.recipe.corpus import Corpus, add_source_arguments
 from asr.recipe.sets import add_shard_argument, split_by_first, to_flac, write_sets
 from asr.types import UsageError
 
@@ -32,10 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shard_argument(parser)
     parser.add_argument("--download", action="store_true", help="download all submissions that the index lists")
     parser.add_argument("--mirror", default=INDEX, metavar="URL", help="another index (default: %(default)s)")
-
-
-def sources(args: argparse.Namespace) -> list[Path]:
-    return source_paths(args)
 
 
 def prepare(args: argparse.Namespace) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 
 from asr.corpus.manifest import Utterance
-from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain, source_paths
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain
 from asr.recipe.sets import split_by, to_flac, write_sets
 from asr.types import ManifestError
 
@@ -30,10 +29,6 @@ WORDS = {"0": "no", "1": "yes"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS)
-
-
-def sources(args: argparse.Namespace) -> list[Path]:
-    return source_paths(args)
 
 
 def prepare(args: argparse.Namespace) -> None:
