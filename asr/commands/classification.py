@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from asr.commands import options
 from asr.files import read_lines
-from asr.types import AsrError, Failure, ManifestError, Transcript, UsageError
+from asr.types import AsrError, ManifestError, UsageError
 
 if TYPE_CHECKING:
     from asr.recognition.class_evaluation import ClassEvaluation
@@ -38,13 +38,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     if args.output:
         OutputFolder(args.output, ())
     classifier = options.load_classifier(args)
-    with options.progress_bar(args, total=len(manifest), unit="utt") as bar:
-
-        def on_result(result: Transcript | Failure) -> None:
-            bar.update()
-            if isinstance(result, Failure):
-                options.say(f"asr: error: {result.id}: {result.error}")
-
+    with options.reported_results(args, len(manifest)) as on_result:
         evaluation = evaluate_classes(classifier, manifest, batch_seconds=args.batch_seconds, on_result=on_result)
     model = {"model": args.model, "device": str(classifier.device)}
     if args.output:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -234,13 +234,7 @@ def evaluate(
     """
     from asr.recognition import evaluation
 
-    with progress_bar(args, total=len(manifest), unit="utt", title=condition) as bar:
-
-        def on_result(result: Transcript | Failure) -> None:
-            bar.update()
-            if isinstance(result, Failure) and result.id not in known_failures:
-                say(f"asr: error: {condition and condition + ': '}{result.id}: {result.error}")
-
+    with reported_results(args, len(manifest), condition, known_failures) as on_result:
         return evaluation.evaluate(
             recognizer,
             manifest,
@@ -249,6 +243,21 @@ def evaluate(
             on_result=on_result,
             change=change,
         )
+
+
+@contextlib.contextmanager
+def reported_results(
+    args: argparse.Namespace, total: int, condition: str = "", known_failures: Collection[str] = ()
+) -> Iterator[Callable[[Transcript | Failure], None]]:
+    """A progress bar, and a function that advances it for each result and names new failures on stderr."""
+    with progress_bar(args, total=total, unit="utt", title=condition) as bar:
+
+        def on_result(result: Transcript | Failure) -> None:
+            bar.update()
+            if isinstance(result, Failure) and result.id not in known_failures:
+                say(f"asr: error: {condition and condition + ': '}{result.id}: {result.error}")
+
+        yield on_result
 
 
 def progress_bar(args: argparse.Namespace, total: int, unit: str, title: str = "") -> Any:

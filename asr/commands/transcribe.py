@@ -175,7 +175,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _is_live(recording: Recording, args: argparse.Namespace, recognizer: Recognizer) -> bool:
     """Whether to recognize raw samples from stdin as they arrive."""
-    from asr.recognition.live import can_stream
+    from asr.recognition.acoustics import can_stream
 
     raw = recording.audio_filepath == STDIN and args.raw_rate is not None and args.channel != "each"
     return raw and can_stream(recognizer.acoustics, recognizer.decoder)

@@ -149,7 +149,11 @@ def obtain_archives(args: argparse.Namespace, corpus: Corpus, archives: Sequence
             path = args.archive / archive.name if args.archive.is_dir() or len(wanted) > 1 else args.archive
             if not path.is_file():
                 raise UsageError(f"{path}: no such file; it comes from {archive.url}")
-            found.append(verified(path, checksum))
+            try:
+                verify(path, checksum)
+            except DownloadError as error:
+                raise ArchiveError(f"{error}; if it is meant to differ, use --no-checksum") from error
+            found.append(path)
         elif args.download or kept.is_file():
             url = f"{args.mirror.rstrip('/')}/{archive.name}" if args.mirror else archive.url
             _check_space(args.data, wanted, corpus)
@@ -157,15 +161,6 @@ def obtain_archives(args: argparse.Namespace, corpus: Corpus, archives: Sequence
         else:
             raise UsageError(what_to_get(args, corpus, wanted))
     return found
-
-
-def verified(archive: Path, checksum: str) -> Path:
-    """An existing archive, once its checksum is verified. Raises ArchiveError."""
-    try:
-        verify(archive, checksum)
-    except DownloadError as error:
-        raise ArchiveError(f"{error}; if it is meant to differ, use --no-checksum") from error
-    return archive
 
 
 def what_to_get(args: argparse.Namespace, corpus: Corpus, archives: Sequence[Archive]) -> str:

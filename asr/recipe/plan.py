@@ -68,18 +68,15 @@ def _training(run: Run) -> list[str]:
     config, facts = run.config, run.preparation.CORPUS
     paths = [Path(path) for path in manifests(config.data.train)]
     if all(path.exists() for path in paths):
-        durations, vocabulary = corpus(config)
-    else:
-        hours = _hours(run, [path.stem for path in paths])
-        if not hours:
-            return ["its size is unknown until the data is prepared"]
-        mean = facts.mean_seconds
-        count = max(1, round(hours * 3600 / mean))
-        durations = spread_durations(hours, count, min(4 * mean, config.data.max_duration))
-        vocabulary = expected_vocabulary(config)
-        assumed = f"{hours:.4g} hours" if facts.set_hours else f"{hours:.4g} hours at most"
-        return [f"{assumed}, if utterances last {mean:g} s on average", *_lines(run, durations, vocabulary)]
-    return _lines(run, durations, vocabulary)
+        return _lines(run, *corpus(config))
+    hours = _hours(run, [path.stem for path in paths])
+    if not hours:
+        return ["its size is unknown until the data is prepared"]
+    mean = facts.mean_seconds
+    durations = spread_durations(hours, max(1, round(hours * 3600 / mean)), min(4 * mean, config.data.max_duration))
+    assumed = f"{hours:.4g} hours" if facts.set_hours else f"{hours:.4g} hours at most"
+    plan_lines = _lines(run, durations, expected_vocabulary(config))
+    return [f"{assumed}, if utterances last {mean:g} s on average", *plan_lines]
 
 
 def _lines(run: Run, durations: np.ndarray, vocabulary: int) -> list[str]:

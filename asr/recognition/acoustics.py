@@ -19,11 +19,12 @@ import torch
 
 from asr.audio.read import AudioStream
 from asr.decoding.interface import Decoder, Encoded, begin_stream, reads_states
-from asr.model.acoustic import Outputs, out_of_memory
+from asr.model.acoustic import out_of_memory
 from asr.model.checkpoint import ModelFile
 from asr.model.shapes import fast_rows
+from asr.model.streaming import AcousticStream
 from asr.recognition.windows import SHORTEST_UTTERANCE, Grid, Window, cut_windows
-from asr.types import AsrError, Hypothesis, UsageError, in_words
+from asr.types import AsrError, ConfigError, Hypothesis, UsageError, in_words
 
 BATCH_SECONDS = {"cpu": 60.0, "cuda": 600.0}  # padded audio per batch on each kind of device
 CERTAIN = 1.0 - 1e-6  # probability of the label in a frame that is made up, not emitted by a model
@@ -58,24 +59,19 @@ class Acoustics:
         """How many of `count` waveforms make a batch that needs no filler rows; all of them if there are too few."""
         return count - count % fast_rows(self.device) or count
 
-    def emissions(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Log-probabilities (time, vocab) float32 of waveforms (samples,) at the model's rate, as one padded batch."""
-        outputs = self._outputs(waveforms)
-        return _rows(outputs.log_probs, outputs.lengths)
+    def emissions(self, waveforms: Sequence[np.ndarray], states: bool = False) -> list[Any]:
+        """Log-probabilities (time, vocab) float32 of waveforms (samples,) at the model's rate, as one padded batch.
 
-    def encoded(self, waveforms: Sequence[np.ndarray]) -> list[Encoded]:
-        """The same, with the states of the encoder, for decoders that read them."""
-        outputs = self._outputs(waveforms)
-        rows = (_rows(tensor, outputs.lengths) for tensor in (outputs.log_probs, outputs.states))
-        return [Encoded(log_probs, states) for log_probs, states in zip(*rows, strict=True)]
-
-    def _outputs(self, waveforms: Sequence[np.ndarray]) -> Outputs:
+        With `states`, Encoded: with the states of the encoder, for decoders that read them.
+        """
         lengths = torch.tensor([len(waveform) for waveform in waveforms], dtype=torch.int64)
         padded = torch.zeros(len(waveforms), int(lengths.max()))
         for row, waveform in zip(padded, waveforms, strict=True):
             row[: len(waveform)] = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
         with torch.inference_mode():
-            return self.model.outputs(padded.to(self.device), lengths.to(self.device))
+            outputs = self.model.outputs(padded.to(self.device), lengths.to(self.device))
+        log_probs = _rows(outputs.log_probs, outputs.lengths)
+        return [*map(Encoded, log_probs, _rows(outputs.states, outputs.lengths))] if states else log_probs
 
     def emissions_or_errors(self, waveforms: Sequence[np.ndarray], states: bool = False) -> list[Any]:
         """The emissions of a batch or, if the whole batch fails, of each waveform alone, or an error in its place.
@@ -83,7 +79,7 @@ class Acoustics:
         With `states` they are Encoded. The usual failure is a lack of memory, so one waveform may fit where all do not.
         """
         try:
-            return [*(self.encoded if states else self.emissions)(waveforms)]
+            return self.emissions(waveforms, states)
         except AssertionError:  # a bug, not a bad input
             raise
         except Exception as error:
@@ -288,3 +284,28 @@ def _kept_states(acoustics: Acoustics, batch: list[Window], silent: bool) -> Ite
         kept = slice(window.first, window.last)
         silence = window.after + len(range(encoded.after)[kept])
         yield Encoded(encoded.log_probs[kept], encoded.states[kept], window.before, silence)
+
+
+def can_stream(acoustics: Acoustics, decoder: Decoder) -> bool:
+    """Whether the model and the decoder can recognize a recording as it arrives."""
+    if reads_states(decoder):
+        return False
+    try:
+        AcousticStream(acoustics.model)
+    except ConfigError:
+        return False
+    return True
+
+
+def streamed(acoustics: Acoustics, samples: AudioStream) -> Iterator[np.ndarray]:
+    """Log-probabilities (time, vocab), each frame once it is final; blank as long as all samples are the same."""
+    stream = AcousticStream(acoustics.model)
+    for block in samples:
+        yield from _unless_silent(acoustics, stream.feed(torch.from_numpy(block)), samples.silent)
+    yield from _unless_silent(acoustics, stream.finish(), samples.silent)
+
+
+def _unless_silent(acoustics: Acoustics, log_probs: torch.Tensor, silent: bool) -> Iterator[np.ndarray]:
+    """The emissions, if there are any; for a constant signal, as many blank ones."""
+    if len(log_probs):
+        yield acoustics.certain(0, len(log_probs)) if silent else log_probs.cpu().numpy()

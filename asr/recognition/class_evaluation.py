@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ import numpy as np
 
 from asr.corpus.labels import label_numbers
 from asr.corpus.manifest import Manifest, Utterance, manifest_row
-from asr.files import write_text
 from asr.recognition.classifier import Classifier
 from asr.recognition.evaluation import ManifestResults, recognize_manifest
 from asr.recognition.writers import json_object
@@ -35,9 +33,7 @@ class ClassEvaluation(ManifestResults):
             "manifest": self.manifest,
             "unreadable": len(self.failures),
             **self.scores.summary(),
-            "audio_seconds": round(self.audio_seconds, 3),
-            "seconds": round(self.seconds, 3),
-            "real_time_factor": round(self.real_time_factor, 5),
+            **self.costs(),
             "failures": [{"id": failure.id, "error": failure.error} for failure in self.failures],
         }
 
@@ -57,8 +53,7 @@ class ClassEvaluation(ManifestResults):
     def write(self, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
         """Write predictions.jsonl (manifest rows with pred_label), confusion.png and summary.json (with `extra`)."""
         folder = Path(folder)
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in map(_row, self.utterances, self.results))
-        write_text(folder / "predictions.jsonl", "".join(lines))
+        self.write_rows(folder / "predictions.jsonl", _row)
         self.scores.draw(folder / "confusion.png")
         write_summary(folder, {**(extra or {}), **self.summary()})
 

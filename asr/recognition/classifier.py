@@ -145,5 +145,5 @@ class _Pieces(Acoustics):
     """An acoustic model that emits one frame, (1, classes), for each waveform."""
 
     def silence(self, samples: int, states: bool = False) -> np.ndarray:
-        """Digital silence is a sound like any other."""
+        """To a classifier, digital silence is a sound like any other."""
         return self.emissions([np.zeros(samples, dtype=np.float32)])[0]

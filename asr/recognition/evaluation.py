@@ -59,6 +59,19 @@ class ManifestResults:
         """Seconds of work per second of audio, including reading and decoding but not loading the model."""
         return self.seconds / self.audio_seconds if self.audio_seconds else 0.0
 
+    def costs(self) -> dict[str, Any]:
+        """The seconds of audio and of work as JSON-able values."""
+        return {
+            "audio_seconds": round(self.audio_seconds, 3),
+            "seconds": round(self.seconds, 3),
+            "real_time_factor": round(self.real_time_factor, 5),
+        }
+
+    def write_rows(self, path: Path, row: Callable[[Utterance, Transcript | Failure], dict[str, Any]]) -> None:
+        """Write a JSON line for each utterance and its result."""
+        rows = map(row, self.utterances, self.results)
+        write_text(path, "".join(json.dumps(values, ensure_ascii=False) + "\n" for values in rows))
+
 
 @dataclass(frozen=True)
 class Evaluation(ManifestResults):
@@ -109,9 +122,7 @@ class Evaluation(ManifestResults):
             "utterances": len(self.utterances),
             "unreadable": len(self.failures),
             **self.scored.summary(limit=MOST_WORDS),
-            "audio_seconds": round(self.audio_seconds, 3),
-            "seconds": round(self.seconds, 3),
-            "real_time_factor": round(self.real_time_factor, 5),
+            **self.costs(),
             "unknown_share": round(self.unknown_share, 5),
             "unknown_symbols": self.unknown_symbols,
             "failures": [{"id": failure.id, "error": failure.error} for failure in self.failures],
@@ -143,9 +154,7 @@ class Evaluation(ManifestResults):
         """Write the files of ScoredSet.write, hypotheses.jsonl (rows with pred_text), summary.json (with `extra`)."""
         folder = Path(folder)
         self.scored.write(folder)
-        rows = map(_row, self.utterances, self.results)
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_text(folder / "hypotheses.jsonl", "".join(lines))
+        self.write_rows(folder / "hypotheses.jsonl", _row)
         write_summary(folder, {**(extra or {}), **self.summary()})
 
 

@@ -272,13 +272,11 @@ def _png(panels: list[Panel], duration: float, title: str = "") -> bytes:
 
 
 def _drawn(panels: list[Panel], duration: float, title: str) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     head = 0.3 if title else 0.04
     height = sum(panel.height + MARGIN + head for panel in panels) + (0.3 if title else 0.0)
     figure = Figure(figsize=(WIDTH, height))
-    FigureCanvasAgg(figure)
     if title:
         figure.text(LEFT, 1 - 0.1 / height, title, fontsize=12, fontweight="bold", va="top")
     top = height - (0.3 if title else 0.0)

@@ -29,9 +29,9 @@ from asr.recognition.acoustics import (
     longest_piece,
     recognize_long,
     stitched,
+    streamed,
 )
 from asr.recognition.inputs import Recording, as_recording
-from asr.recognition.live import streamed
 from asr.recognition.loading import (
     LoadedRecording,
     Waveform,

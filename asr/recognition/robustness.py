@@ -132,11 +132,9 @@ def _other_speech(manifest: Manifest, index: int, rate: int) -> OtherSpeech:
 
 def draw_rates(groups: Sequence[GroupScore], path: Path, label: str) -> None:
     """Plot the rates of the groups with their intervals, and a line at the first one, to a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 1.2 + 0.28 * len(groups)), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     places = range(len(groups))
     values = np.array([100 * group.rate for group in groups])

@@ -280,7 +280,6 @@ def write_tuning(tuning: Tuning, folder: Path, title: str) -> None:
 
 def _draw_surface(tuning: Tuning, path: Path, title: str) -> None:
     """Plot the response surface of the word error rate, the trials on it and the chosen one, to a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     width = tuning.trials[0].beam_width
@@ -290,7 +289,6 @@ def _draw_surface(tuning: Tuning, path: Path, title: str) -> None:
     best = tuning.best
     shown = np.minimum(rates, max(2 * rates.min(), rates.min() + 5.0))  # or the far corners would hide the valley
     figure = Figure(figsize=(6, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     if np.ptp(shown) > 0:
         filled: Any = axes.tricontourf(alpha, beta, shown, levels=14, cmap="viridis_r")
