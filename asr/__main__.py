@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("asr.commands.explain", "show what happens inside a model as it hears a recording"),
     "train": ("asr.commands.train", "train a model from a recipe"),
     "tune": ("asr.commands.tune", "search for the best training settings"),
-    "data": ("asr.commands.data", "check, summarize or convert a manifest"),
+    "data": ("asr.commands.data", "check, summarize, set up, convert or shard a corpus"),
     "lm": ("asr.commands.lm", "train, convert, inspect or measure a language model"),
     "info": ("asr.commands.models", "describe a model file"),
     "models": ("asr.commands.models", "list the bundled models"),
