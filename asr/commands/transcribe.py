@@ -186,7 +186,7 @@ def _plan(
 ) -> list[Recording | Failure | list[Path]]:
     """The recordings to transcribe, in order, with a Failure for those whose output exists.
 
-    Recordings that --resume skips are left out or, where --json prints them, stand as lists of their JSON files.
+    Recordings that --resume skips are left out or, if --json prints them, replaced by the paths of their JSON files.
     """
     plan: list[Recording | Failure | list[Path]] = []
     if args.shard:
