@@ -159,7 +159,7 @@ def test_compare_says_which_is_better_and_where(systems, asr_command):
     assert (done.returncode, done.stderr) == (0, "")
     assert "  B is better: -13.33 % absolute [" in done.stdout and "p < 0.001" in done.stdout
     assert "paired bootstrap over utterances; matched pairs of" in done.stdout
-    assert "B has fewer errors in 44 utterances, more in 1, as many in 15" in done.stdout
+    assert "B has fewer errors in 44 utterances, more in 1, equally many in 15" in done.stdout
     assert done.stdout.count("\nB wins s") == 2
     assert "B loses s0-30 by 8\n  REF w0" in done.stdout
     assert "... and 42 more utterances that B wins" in done.stdout

@@ -111,7 +111,7 @@ def test_nothing_to_read_and_nobody_to_hold_out(recipe_module: Callable, argumen
     with pytest.raises(UsageError, match="contains no manifests"):
         prepare.prepare(arguments(prepare, data, "--manifests", str(here)))
     write_manifest(here / "single.jsonl", rows(1))
-    with pytest.raises(UsageError, match=r"nothing is left for dev: none of single has a dev set, or 10 speakers"):
+    with pytest.raises(UsageError, match=r"there is no dev set: none of single has one, or at least 10 speakers"):
         prepare.prepare(arguments(prepare, data, "--manifests", str(here)))
 
 
