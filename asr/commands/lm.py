@@ -62,9 +62,9 @@ def _train(args: argparse.Namespace) -> int:
     from asr.lm.tables import LMError
 
     write = _writer(args.output, args.force)
-    given: list[float] = args.discount_fallback or list(FALLBACK)
-    d1, d2, d3 = (given + 2 * given[-1:])[:3]
-    if len(given) > 3 or not (0 <= d1 <= 1 and 0 <= d2 <= 2 and 0 <= d3 <= 3):
+    fallback: list[float] = args.discount_fallback or list(FALLBACK)
+    d1, d2, d3 = (fallback + 2 * fallback[-1:])[:3]
+    if len(fallback) > 3 or not (0 <= d1 <= 1 and 0 <= d2 <= 2 and 0 <= d3 <= 3):
         raise UsageError("--discount-fallback takes up to three discounts, at most 1, 2 and 3: for example 0.5 1 1.5")
     try:
         pruning_thresholds(args.prune, args.order)  # before the text is read

@@ -187,14 +187,14 @@ def is_classifier(args: argparse.Namespace, recognizers_only: Mapping[str, Any] 
     return True
 
 
-def refuse_for_classifiers(args: argparse.Namespace, defaults: Mapping[str, Any], what: str) -> None:
+def refuse_for_classifiers(args: argparse.Namespace, defaults: Mapping[str, Any], path: str) -> None:
     """Raise UsageError for options that differ from their `defaults` and have no meaning for classifiers.
 
-    `what` is the model file, or the file of its output.
+    `path` is the model file, or the file of its output.
     """
     for name, default in defaults.items():
         if getattr(args, name, default) != default:
-            raise UsageError(f"--{name.replace('_', '-')} is for recognizers, but {what} belongs to a classifier")
+            raise UsageError(f"--{name.replace('_', '-')} is for recognizers, but {path} belongs to a classifier")
 
 
 def load_classifier(args: argparse.Namespace) -> Classifier:

@@ -126,14 +126,14 @@ def run_compare(args: argparse.Namespace) -> int:
     if [line.id for line in lines] != [line.id for line in sets[1].references]:
         raise TextFileError(f"{args.reference}: A and B pair by different ids: give both in the same format")
     sides = [(lines, "the references"), (sets[0].hypotheses, "A's hypotheses")]
-    for side, what in [*sides, (sets[1].hypotheses, "B's hypotheses")]:
-        warnings += tag_warnings(((line.id, line.text or "") for line in side), what, names[0])
+    for side, name in [*sides, (sets[1].hypotheses, "B's hypotheses")]:
+        warnings += tag_warnings(((line.id, line.text or "") for line in side), name, names[0])
     speakers = [line.speaker for line in lines]
     results: list[tuple[str, Comparison]] = []
     for name in names:
-        (ours, a), (others, b) = (normalized_pairs(lines, test_set.hypotheses, name) for test_set in sets)
+        (references_a, a), (references_b, b) = (normalized_pairs(lines, test_set.hypotheses, name) for test_set in sets)
         known = speakers if any(speakers) else ()
-        result = compare(ours, a, b, "char" if args.cer else "word", speakers=known, references_b=others)
+        result = compare(references_a, a, b, "char" if args.cer else "word", speakers=known, references_b=references_b)
         results.append((versioned(name), result))
     if args.json:
         print(json.dumps(_compared_summary(sets, results, warnings), ensure_ascii=False))

@@ -67,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
             output = config.output
             result = train(config, args.resume)
     except Interrupted as stop:
-        again = shlex.join(["asr", "train", args.recipe, *args.overrides])
+        command = shlex.join(["asr", "train", args.recipe, *args.overrides])
         saved = f"everything is saved in {output}" if output else "training had not started"
-        say(f"stopped; {saved}. Continue with: {again}")
+        say(f"stopped; {saved}. Continue with: {command}")
         return stop.status
     if result.scores:  # other ranks of a distributed run have nothing to report
         print(f"{result.model_path}  {result.scores}  {result.epochs} epochs")

@@ -80,7 +80,7 @@ class Tally:
 
     def line(self) -> str:
         others = ((self.skipped, "already done"), (self.failed, "failed"))
-        text = ", ".join([f"{self.done} transcribed", *(f"{count} {what}" for count, what in others if count)])
+        text = ", ".join([f"{self.done} transcribed", *(f"{count} {state}" for count, state in others if count)])
         if self.audio_seconds:
             minutes, seconds = divmod(round(self.audio_seconds), 60)
             audio = f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

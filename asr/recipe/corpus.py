@@ -179,7 +179,7 @@ def _check_space(data: Path, wanted: Sequence[Archive], corpus: Corpus) -> None:
     """Refuse to start a download if there is no room to unpack it."""
     if isinstance(corpus.disk_gb, str) or len(wanted) < len(corpus.archives):
         return
-    here = sum(path.stat().st_size for path in data.rglob("*") if path.is_file()) / 1e9
+    used = sum(path.stat().st_size for path in data.rglob("*") if path.is_file()) / 1e9
     free = shutil.disk_usage(data).free / 1e9
-    if here + free < corpus.disk_gb:
+    if used + free < corpus.disk_gb:
         raise UsageError(f"{data}: {size(corpus.disk_gb)} needed, only {size(free)} free: choose another --data")

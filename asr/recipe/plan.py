@@ -53,15 +53,15 @@ def _folder(run: Run) -> Path | None:
 
 def _state(run: Run, archive: Archive) -> str:
     if folder := _folder(run):
-        there = (folder / archive.name).exists()
-        return f"{folder / archive.name}: {'here' if there else f'missing; it comes from {archive.url}'}"
+        exists = (folder / archive.name).exists()
+        return f"{folder / archive.name}: {'here' if exists else f'missing; it comes from {archive.url}'}"
     kept = run.args.data / "archives" / archive.name
     if kept.exists():
         return f"{kept}: here"
     arrived = part_of(kept)
     part = f", {size(arrived / 1e9)} of it here" if arrived else ""
-    fate = "will be downloaded" if getattr(run.args, "download", False) else "is downloaded only with --download"
-    return f"{archive.url} ({size(archive.gigabytes)}{part}): {fate}"
+    state = "will be downloaded" if getattr(run.args, "download", False) else "is downloaded only with --download"
+    return f"{archive.url} ({size(archive.gigabytes)}{part}): {state}"
 
 
 def _training(run: Run) -> list[str]:

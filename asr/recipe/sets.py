@@ -138,7 +138,7 @@ def write_sets(data: Path, sets: Mapping[str, Iterable[Utterance]]) -> None:
         print(f"{name}: {len(rows)} utterances, {hours:.2f} h{speakers}", file=sys.stderr)
 
 
-def _each(work: Callable[[Utterance], Utterance], utterances: Sequence[Utterance], what: str) -> list[Utterance]:
+def _each(work: Callable[[Utterance], Utterance], utterances: Sequence[Utterance], title: str) -> list[Utterance]:
     """Apply `work` to all utterances on all cores, in order, with a progress bar; see `to_flac` for failures."""
     from tqdm import tqdm
 
@@ -153,7 +153,7 @@ def _each(work: Callable[[Utterance], Utterance], utterances: Sequence[Utterance
     with ThreadPoolExecutor(available_cores()) as pool:  # decoding and encoding release the interpreter lock
         try:
             done = pool.map(attempt, utterances)
-            for result in tqdm(done, what, len(utterances), leave=False, unit="file", disable=None):
+            for result in tqdm(done, title, len(utterances), leave=False, unit="file", disable=None):
                 (failed if isinstance(result, AudioError) else kept).append(result)  # type: ignore[arg-type]
         except BaseException:
             pool.shutdown(cancel_futures=True)

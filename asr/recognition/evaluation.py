@@ -108,11 +108,11 @@ class Evaluation(ManifestResults):
         """Reasons to doubt the error rates, one line each."""
         if self.unknown_share <= UNKNOWN_SHARE_LIMIT:
             return self.scored.warnings
-        most = ", ".join(map(repr, list(self.unknown_symbols)[:8]))
+        symbols = ", ".join(map(repr, list(self.unknown_symbols)[:8]))
         return (
             *self.scored.warnings,
             f"{self.unknown_share:.1%} of the reference characters are outside the model's alphabet (most often "
-            f"{most}): wrong case or normalizer? The references were normalized with '{self.scored.normalizer}'",
+            f"{symbols}): wrong case or normalizer? The references were normalized with '{self.scored.normalizer}'",
         )
 
     def summary(self) -> dict[str, Any]:
@@ -241,8 +241,8 @@ def held_out(utterances: Sequence[WordConfidences], speakers: Sequence[str]) -> 
     for fold in sorted(set(fold_of.values())):
         rest = pooled([u for u, name in zip(utterances, names, strict=True) if fold_of[name] != fold])
         calibration = fit_calibration(rest.confidences, rest.correct) if rest.confidences else Calibration()
-        here = pooled([u for u, name in zip(utterances, names, strict=True) if fold_of[name] == fold])
-        calibrated.append(replace(here, confidences=tuple(map(calibration, here.confidences))))
+        held = pooled([u for u, name in zip(utterances, names, strict=True) if fold_of[name] == fold])
+        calibrated.append(replace(held, confidences=tuple(map(calibration, held.confidences))))
     return pooled(calibrated)
 
 

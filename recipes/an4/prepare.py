@@ -104,8 +104,8 @@ def _unpack(archive: Path, audio: Path) -> tuple[dict[str, dict[str, str]], dict
             durations[path.stem] = samples.size / RATE
     missing = {"train", "test"} - set(texts)
     if missing or not durations:
-        what = f"etc/an4_{min(missing)}.transcription" if missing else "wav/**/*.raw"
-        raise ArchiveError(f"{archive}: not the AN4 archive: {what} is missing; expected {CORPUS.archives[0].url}")
+        name = f"etc/an4_{min(missing)}.transcription" if missing else "wav/**/*.raw"
+        raise ArchiveError(f"{archive}: not the AN4 archive: {name} is missing; expected {CORPUS.archives[0].url}")
     return texts, durations
 
 

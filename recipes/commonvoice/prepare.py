@@ -48,8 +48,8 @@ def prepare(args: argparse.Namespace) -> None:
     """Write `{train,dev,test}.jsonl` below `args.data`; the clips stay MP3 files."""
     folder = find_language(obtain(args, CORPUS, ""), args.language)
     seconds = read_durations(folder / "clip_durations.tsv")
-    here = {path.name for path in (folder / "clips").iterdir()} if (folder / "clips").is_dir() else set()
-    sets = {name: read_set(folder / f"{name}.tsv", here, seconds) for name in (args.train, "dev", "test")}
+    files = {path.name for path in (folder / "clips").iterdir()} if (folder / "clips").is_dir() else set()
+    sets = {name: read_set(folder / f"{name}.tsv", files, seconds) for name in (args.train, "dev", "test")}
     sets = {"train": sets[args.train], "dev": sets["dev"], "test": sets["test"]}
     for line in shared_sentences(sets) if args.train == "train" else ():
         print(f"note: {line}", file=sys.stderr)
@@ -79,11 +79,11 @@ def read_durations(path: Path) -> dict[str, float]:
     return {row[0]: int(row[1]) / 1000 for row in rows if len(row) == 2 and row[1].isdecimal()}
 
 
-def read_set(path: Path, here: set[str], seconds: dict[str, float]) -> list[Utterance]:
+def read_set(path: Path, files: set[str], seconds: dict[str, float]) -> list[Utterance]:
     """The clips of a table; `extra` holds the votes."""
     rows = [row for row in table_rows(path, read_text(path, ManifestError), clips=True) if row]
     names = [Path(row["audio_filepath"]).name for row in rows]
-    if lost := [name for name in names if name not in here]:
+    if lost := [name for name in names if name not in files]:
         raise ManifestError(
             f"{path}: {len(lost)} of its {len(rows)} clips are not in clips/, e.g. {lost[0]}: unpack again"
         )

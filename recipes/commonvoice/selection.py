@@ -25,20 +25,20 @@ def learnable(clips: list[Utterance], held_out: list[Utterance], digits: bool) -
     """
     speakers = {utterance.speaker for utterance in held_out}
     sentences = {utterance.text for utterance in held_out}
-    kept, gone = [], Counter[str]()
+    kept, left_out = [], Counter[str]()
     for clip in clips:
         up, down = (int(clip.extra.get(key, "0")) for key in ("up_votes", "down_votes"))
         if "up_votes" in clip.extra and up <= down:
-            gone["without a majority of votes"] += 1
+            left_out["without a majority of votes"] += 1
         elif clip.speaker in speakers:
-            gone["of speakers of the dev or test set"] += 1
+            left_out["of speakers of the dev or test set"] += 1
         elif clip.text in sentences:
-            gone["with a sentence of the dev or test set"] += 1
+            left_out["with a sentence of the dev or test set"] += 1
         elif not digits and any(character.isdigit() for character in clip.text):
-            gone["with digits, which can be read in several ways"] += 1
+            left_out["with digits, which can be read in several ways"] += 1
         else:
             kept.append(clip)
-    for reason, count in gone.items():
+    for reason, count in left_out.items():
         print(f"left out of training: {count} clips {reason}", file=sys.stderr)
     return kept
 
