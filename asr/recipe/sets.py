@@ -36,10 +36,8 @@ def add_shard_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard", type=shard_argument, metavar="I/N", help=help)
 
 
-def to_flac(
-    utterances: Sequence[Utterance], folder: Path, rate: int = RATE, shard: tuple[int, int] | None = None
-) -> list[Utterance]:
-    """The utterances as mono 16-bit FLAC files at `rate` hertz, `folder`/SPEAKER/ID.flac, with their durations.
+def to_flac(utterances: Sequence[Utterance], folder: Path, *, shard: tuple[int, int] | None = None) -> list[Utterance]:
+    """The utterances as mono 16-bit FLAC files at 16 kHz, `folder`/SPEAKER/ID.flac, with their durations.
 
     Uses all cores. Files that are no older than their recordings are kept (each appears only when complete), so that an
     interrupted conversion continues where it stopped. Recordings that cannot be read are named and left out; raises
@@ -52,10 +50,10 @@ def to_flac(
         if not _is_current(target, utterance.audio_filepath):
             offset, duration = utterance.window
             channel = "mix" if utterance.channel is None else utterance.channel
-            audio = read(utterance.audio_filepath, rate=rate, channel=channel, offset=offset, duration=duration)
+            audio = read(utterance.audio_filepath, rate=RATE, channel=channel, offset=offset, duration=duration)
             pcm = np.clip(np.rint(audio.samples * 32768), -32768, 32767).astype(np.int16)
             with replacing(target, durable=False) as partial:
-                soundfile.write(partial, pcm, rate, subtype="PCM_16", format="FLAC")
+                soundfile.write(partial, pcm, RATE, subtype="PCM_16", format="FLAC")
         seconds = soundfile.info(target).duration
         return replace(utterance, audio_filepath=str(target), duration=seconds, offset=0.0, channel=None, segment=False)
 
@@ -111,17 +109,14 @@ def split_by(
 
 
 def split_by_first(
-    groups: Mapping[str, Callable[[Utterance], str]],
-    utterances: Sequence[Utterance],
-    dev: float = 0.05,
-    test: float = 0.05,
+    groups: Mapping[str, Callable[[Utterance], str]], utterances: Sequence[Utterance]
 ) -> dict[str, list[Utterance]]:
     """`split_by` the first of the named groupings with enough groups; prints which one unless it is the first."""
     for name, group in groups.items():
-        if len({group(utterance) for utterance in utterances}) > bool(dev) + bool(test):
+        if len({group(utterance) for utterance in utterances}) > 2:
             if name != next(iter(groups)):
                 print(f"too few {next(iter(groups))}s to hold some out: split by {name}", file=sys.stderr)
-            return split_by(group, utterances, dev, test)
+            return split_by(group, utterances)
     raise UsageError(f"{len(utterances)} utterances are too few to hold some out")
 
 

@@ -55,7 +55,7 @@ def word_score(model: AcousticModel, tokens: Sequence[int], first: int, last: in
     return score
 
 
-def explain_score(score: Score, features: Tensor, seed: int = 0) -> Saliency:
+def explain_score(score: Score, features: Tensor) -> Saliency:
     """Integrated gradients of `score` over features (frames, mels), checked by deletion.
 
     The baseline is the mean of each mel band over the recording: an average sound in which nothing happens. Silence
@@ -72,7 +72,7 @@ def explain_score(score: Score, features: Tensor, seed: int = 0) -> Saliency:
         count = max(1, round(TENTH * features.numel()))
         removed = torch.zeros(1 + RANDOM_DRAWS, features.numel(), dtype=torch.bool)
         removed[0, attributions.flatten().argsort(descending=True)[:count].cpu()] = True
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(0)
         for row in removed[1:]:
             row[torch.randperm(features.numel(), generator=generator)[:count]] = True
         masks = removed.view(-1, *features.shape).to(features.device)
@@ -104,10 +104,8 @@ class _Segment:
         return float(self.attributions.sum(dtype=torch.float64)) - (self.score_end - self.score_begin)
 
 
-def integrated_gradients(
-    score: Score, features: Tensor, baseline: Tensor, most_steps: int = MOST_STEPS
-) -> tuple[Tensor, int]:
-    """Attributions (frames, mels), and the number of gradients they took: at most `most_steps`, rounded up to a round.
+def integrated_gradients(score: Score, features: Tensor, baseline: Tensor) -> tuple[Tensor, int]:
+    """Attributions (frames, mels), and the number of gradients they took, about MOST_STEPS at most.
 
     The attributions are the mean gradient on the straight path from the baseline, times the difference (Sundararajan
     et al., 2017, "Axiomatic attribution for deep networks", eq. 1). They add up to score(features) - score(baseline)
@@ -130,7 +128,7 @@ def integrated_gradients(
         steps += len(new)
         done = sorted([*done, *new], key=lambda segment: abs(segment.gap))
         new = []
-        if sum(abs(segment.gap) for segment in done) > COMPLETE * abs(whole) and steps < most_steps:
+        if sum(abs(segment.gap) for segment in done) > COMPLETE * abs(whole) and steps < MOST_STEPS:
             for segment in done[-SEGMENTS // 2 :]:
                 new.append(_Segment(segment.begin, segment.middle, segment.score_begin, segment.score_middle))
                 new.append(_Segment(segment.middle, segment.end, segment.score_middle, segment.score_end))
