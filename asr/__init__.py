@@ -5,6 +5,7 @@ Importing it loads neither torch nor numpy; loading a model does.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from asr.types import VERSION, AsrError, Classification, Failure, Hypothesis, Transcript, Word
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from asr.recognition.recognizer import Recognizer
 
 __version__ = VERSION
+
+_LAZY = {"Classifier": "asr.recognition.classifier", "Recognizer": "asr.recognition.recognizer"}  # they import torch
 
 __all__ = [
     "AsrError",
@@ -34,11 +37,11 @@ __all__ = [
 def load(path: str | Path, device: str = "auto", threads: int | None = None, **decoding: Any) -> Recognizer:
     """Open a model file, or a bundled model by its name (`asr models` lists them).
 
-    `device` is auto, cpu or cuda, `threads` caps PyTorch's threads on the CPU. `decoding` sets fields of
+    `device` is auto, cpu or cuda; `threads` limits PyTorch's CPU threads. `decoding` sets fields of
     asr.decoding.make.DecodingConfig, the decoding options of `asr transcribe`: lm="words.lm", hotwords=["ada"],
-    nbest=5, decoder="greedy"; the default is the beam search, for models trained without CTC "attention". Words of a
-    language model and hotwords that the model cannot spell cause a warning. Raises ModelFileError for a file that is
-    not a model of this package, UsageError for a device that does not exist or contradictory options, LMError.
+    nbest=5, decoder="greedy". The default decoder is the beam search or, for models trained without CTC, "attention".
+    Hotwords and words of a language model that the model cannot spell cause a warning. Raises ModelFileError for a file
+    that is not a model of this package, UsageError for an unavailable device or contradictory options, LMError.
 
     A classifier is opened as a Classifier: `asr.load("words.asr").classify("a.wav").label`.
     """
@@ -54,12 +57,6 @@ def load(path: str | Path, device: str = "auto", threads: int | None = None, **d
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Recognizer":  # imports torch
-        from asr.recognition.recognizer import Recognizer
-
-        return Recognizer
-    if name == "Classifier":
-        from asr.recognition.classifier import Classifier
-
-        return Classifier
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'asr' has no attribute '{name}'")

@@ -1,4 +1,4 @@
-"""The command line `asr`: a table of commands, of which only the chosen one is imported."""
+"""The `asr` command line: a table of commands. Only the module of the chosen command is imported."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from asr import __version__, standard_streams
 from asr.config import nearest
 from asr.types import AsrError, ConfigError, UsageError
 
-# name: (module with add_arguments(parser) and run(args) -> exit status, one line of help). The functions of a command
-# that shares the module of another have its name in theirs: add_compare_arguments and run_compare.
+# name: (module with add_arguments(parser) and run(args) -> exit status, one line of help). Where the module is named
+# differently, its functions have the command in their names: add_compare_arguments and run_compare.
 COMMANDS: dict[str, tuple[str, str]] = {
     "transcribe": ("asr.commands.transcribe", "transcribe audio files, folders or a manifest"),
     "evaluate": ("asr.commands.evaluate", "measure the word error rate of a model on a manifest"),
-    "score": ("asr.commands.score", "error rates of the output of any recognizer"),
+    "score": ("asr.commands.score", "compute the error rates of any recognizer's output"),
     "compare": ("asr.commands.score", "test whether one system is really better than another"),
     "align": ("asr.commands.align", "find when each word of a known text was spoken"),
-    "explain": ("asr.commands.explain", "look inside a model while it hears a recording"),
+    "explain": ("asr.commands.explain", "show what happens inside a model as it hears a recording"),
     "train": ("asr.commands.train", "train a model from a recipe"),
-    "tune": ("asr.commands.tune", "search for the best settings of a training: sizes, rates"),
-    "data": ("asr.commands.data", "check, summarize or convert a manifest"),
+    "tune": ("asr.commands.tune", "search for the best training settings"),
+    "data": ("asr.commands.data", "check, summarize, set up, convert or shard a corpus"),
     "lm": ("asr.commands.lm", "train, convert, inspect or measure a language model"),
     "info": ("asr.commands.models", "describe a model file"),
-    "models": ("asr.commands.models", "list the models that are part of the package"),
-    "average": ("asr.commands.models", "average models of one shape"),
+    "models": ("asr.commands.models", "list the bundled models"),
+    "average": ("asr.commands.models", "average the weights of several models"),
     "calibrate": ("asr.commands.evaluate", "fit word confidences to a development set"),
     "doctor": ("asr.commands.doctor", "check the installation and say how to fix it"),
 }
@@ -37,7 +37,7 @@ OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
-    0 all is well, 1 something failed, 2 wrong usage, 130 interrupted by Ctrl-C, 141 stdout closed by its reader.
+    0: success; 1: something failed; 2: wrong usage; 130: interrupted by Ctrl-C; 141: the reader of stdout has gone.
     """
     if argv is None:
         standard_streams.install()
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _status(arguments: list[str]) -> int:
-    """Run a command and say in one line what went wrong; raises OSError where that is stdout."""
+    """Run a command and report an error in one line. Raises OSError for errors of stdout itself."""
     try:
         return _dispatch(arguments)
     except (UsageError, ConfigError) as error:
@@ -108,7 +108,7 @@ def _overview() -> str:
 
 def _fail(message: object, status: int, kind: str = "error: ") -> int:
     try:
-        standard_streams.flush_stdout()  # results printed so far come before the error where both go to one place
+        standard_streams.flush_stdout()  # so that earlier results precede the error where both go to the same place
     finally:
         print(f"asr: {kind}{message}", file=sys.stderr)
     return status

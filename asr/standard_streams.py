@@ -1,7 +1,7 @@
-"""Standard streams for the command line: closed or full, they fail with one line of error, or not at all.
+"""Standard streams of the command line: one that is closed or full causes a one-line error, or none at all.
 
-Python sets a closed stream to None, and the next file that is opened takes its descriptor. A full disk is noticed only
-when the interpreter flushes at exit, too late for an exit status.
+Python sets a closed stream to None, and the next file to be opened gets its descriptor. A full disk is noticed only
+when the interpreter flushes at exit, too late for the exit status.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BROKEN_PIPE = 141  # the exit status that a shell reports: 128 + SIGPIPE
 
 
 class _Stdout(io.FileIO):
-    """stdout, named in its errors. `failed` keeps the error of a write that a caller (argparse) may swallow."""
+    """stdout, named in its errors. `failed` keeps the error of a write, which a caller such as argparse may swallow."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "wb", closefd=False)
@@ -43,7 +43,7 @@ class _ClosedStdin(io.RawIOBase):
 
 
 class _Messages(io.FileIO):
-    """stderr: a message that cannot be delivered is not an error, except once, when its reader has gone away."""
+    """stderr: a message that cannot be written is not an error, except for the first one after its reader has gone."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "wb", closefd=False)
@@ -60,11 +60,11 @@ class _Messages(io.FileIO):
 
 
 def install() -> None:
-    """Replace the streams of this process: each exists, is UTF-8, and is named in its errors.
+    """Replace the standard streams of this process: each one exists, uses UTF-8, and is named in its errors.
 
-    A closed stdin or stdout fails when it is used; a closed stderr discards everything silently.
+    A closed stdin or stdout fails when it is used; a closed stderr silently discards everything.
     """
-    # In this order: opening a file takes the lowest free descriptor, which is that of the closed stream.
+    # The order matters: a newly opened file gets the lowest free descriptor, that of the first closed stream.
     if sys.stdin is None:
         _occupy(os.O_RDONLY)
         sys.stdin = io.TextIOWrapper(io.BufferedReader(_ClosedStdin()), encoding="utf-8")
@@ -80,12 +80,12 @@ def install() -> None:
 
 
 def output(descriptor: int, *, line_by_line: bool = False) -> io.TextIOWrapper:
-    """A text stream to a descriptor, with stdout as the file name in its errors."""
+    """A text stream to a descriptor, whose errors have stdout as the file name."""
     return _text(_Stdout(descriptor), line_by_line)
 
 
 def flush_stdout() -> None:
-    """Flush stdout. Raises OSError, also for an earlier failure that was swallowed (argparse does that)."""
+    """Flush stdout. Raises OSError, also for an earlier failure that argparse swallowed."""
     sys.stdout.flush()
     failed = getattr(getattr(getattr(sys.stdout, "buffer", None), "raw", None), "failed", None)
     if failed is not None:
@@ -95,16 +95,16 @@ def flush_stdout() -> None:
 def guarded(command: Callable[[], int], name: str) -> int:
     """Run a command and return its exit status.
 
-    1, with a line of error that begins with `name`, if it cannot write to stdout; 141, silently, if the reader of
-    stdout has gone away (`| head`).
+    If stdout cannot be written to, it is 1, with a line on stderr that begins with `name`; if the reader of stdout has
+    gone (`| head`), it is 141, silently.
     """
     try:
         try:
             status = command()
-        except SystemExit:  # argparse has printed help, or what is wrong
+        except SystemExit:  # argparse has printed help or an error
             flush_stdout()
             raise
-        flush_stdout()  # notices a full disk or a reader that has gone away
+        flush_stdout()  # notices a full disk, or that the reader has gone
         return status
     except BrokenPipeError:
         with contextlib.suppress(OSError):
@@ -126,28 +126,28 @@ def is_file_error(error: OSError) -> bool:
 
 def _discard_stdout() -> None:
     """Discard the rest of stdout, because the interpreter flushes it once more at exit."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # of a stream without a descriptor
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a stream without a descriptor
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
 
 
 def _occupy(flags: int) -> int:
-    """Occupy the lowest free descriptor, so that no other file gets it, in child processes either."""
+    """Occupy the lowest free descriptor, so that no other file gets it, not even in child processes."""
     descriptor = os.open(os.devnull, flags)
     os.set_inheritable(descriptor, True)
     return descriptor
 
 
 def _text(raw: io.FileIO, line_by_line: bool) -> io.TextIOWrapper:
-    # file names that are not UTF-8 are escaped
+    # backslashreplace: file names need not be UTF-8
     return io.TextIOWrapper(
         io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=line_by_line
     )
 
 
 def _is_file(stream: Any) -> TypeGuard[io.TextIOWrapper]:
-    """Whether this is a stream of the operating system, not one that a program or test put there."""
+    """Whether this is a stream of the operating system, rather than one that a program or test has put there."""
     if not isinstance(stream, io.TextIOWrapper):
         return False
-    return isinstance(getattr(stream.buffer, "raw", stream.buffer), io.FileIO)  # `python -u` has no buffer between
+    return isinstance(getattr(stream.buffer, "raw", stream.buffer), io.FileIO)  # unbuffered with `python -u`

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from asr.commands import options
 from asr.files import is_input, read_text
-from asr.recognition.inputs import STDIN, Recording, as_recording, is_manifest, is_pipe
+from asr.recognition.inputs import STDIN, Recording, as_recording, from_argument, is_manifest, is_pipe
 from asr.recognition.outputs import DiskFull, OutputFolder, exists_error
 from asr.recognition.writers import WRITERS, json_line, parse_formats
 from asr.types import AsrError, Failure, UsageError
 
 FORMATS = ("json", "jsonl", "ctm", "srt", "vtt", "tsv", "textgrid")
-STREAMED = ("jsonl", "ctm")  # formats in which several recordings can follow one another on stdout
+STREAMED = ("jsonl", "ctm")  # formats that stay valid when several results are concatenated on stdout
 _TEXT_SUFFIXES = frozenset([".txt", ".text", ".lab", ".trn", ".md"])
 
 EXAMPLES = """\
@@ -27,12 +26,12 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
-    parser.add_argument("input", metavar="AUDIO|MANIFEST", help="audio file, - for stdin; or a manifest with texts")
-    parser.add_argument("text", nargs="?", metavar="TEXT", help="a text file, - for stdin, or the words themselves")
+    parser.add_argument("input", metavar="AUDIO|MANIFEST", help="audio file, - for stdin, or a manifest with texts")
+    parser.add_argument("text", nargs="?", metavar="TEXT", help="text file, - for stdin, or the words themselves")
     parser.add_argument("-f", "--format", metavar="F[,F]", help=f"{', '.join(FORMATS)} (default: json)")
     parser.add_argument("-o", "--output", metavar="DIR", help="write files here, named after the recordings")
     parser.add_argument("--force", action="store_true", help="overwrite output files")
-    parser.add_argument("--channel", metavar="C", default="mix", help="mix (default) or a number from 0")
+    options.add_channel_option(parser)
     options.add_model_options(parser, batches=False)
     options.add_window_options(parser)
     options.add_raw_options(parser)
@@ -43,8 +42,6 @@ def run(args: argparse.Namespace) -> int:
     windows = options.windows(args)
     several = is_manifest(args.input) or (args.text is None and is_pipe(args.input))
     formats = _formats(args, several)
-    if args.channel != "mix" and not args.channel.isdecimal():
-        raise UsageError(f"--channel must be mix or a number from 0, found '{args.channel}'")
     folder = OutputFolder(args.output, formats, overwrite=args.force) if args.output else None
     work, bad_rows = _of_manifest(args) if several else ([_single(args)], 0)
     failed = 0
@@ -83,12 +80,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _formats(args: argparse.Namespace, several: bool) -> tuple[str, ...]:
-    """The formats asked for; raises UsageError for those without times, and for those that need -o."""
+    """The requested formats. Raises UsageError for formats without times, and for those that need -o."""
     default = "jsonl" if several and not args.output else "json"
     names = FORMATS if args.format == "all" else parse_formats(args.format or default)
     for name in names:
         if name not in FORMATS:
-            raise UsageError(f"-f {name} holds no times: choose from {', '.join(FORMATS)}")
+            raise UsageError(f"-f {name} has no times: choose from {', '.join(FORMATS)}")
     if args.force and not args.output:
         raise UsageError("--force needs output files: give -o DIR")
     options.check_output(args.output, names, several, STREAMED)
@@ -98,15 +95,13 @@ def _formats(args: argparse.Namespace, several: bool) -> tuple[str, ...]:
 def _single(args: argparse.Namespace) -> tuple[Recording, str]:
     if args.text is None:
         raise UsageError("TEXT is missing: give the words themselves, a text file, or - for stdin")
-    if args.input == STDIN:
-        if args.text == STDIN:
-            raise UsageError("stdin ('-') can be read only once")
-        return Recording(sys.stdin.buffer, id="stdin", audio_filepath=STDIN), _text(args.text)
-    return as_recording(args.input), _text(args.text)
+    if args.input == args.text == STDIN:
+        raise UsageError("stdin ('-') can be read only once")
+    return from_argument(args.input), _text(args.text)
 
 
 def _text(argument: str) -> str:
-    """The content of a text file, a pipe or stdin, or the argument itself."""
+    """The content of a text file, pipe or stdin, or else the argument itself."""
     if argument == STDIN or is_input(argument):
         return read_text(argument, UsageError)
     if Path(argument).suffix.lower() in _TEXT_SUFFIXES and len(argument.split()) == 1:
@@ -115,9 +110,9 @@ def _text(argument: str) -> str:
 
 
 def _of_manifest(args: argparse.Namespace) -> tuple[list[tuple[Recording, str]], int]:
-    """The rows of a manifest, and how many of them are malformed."""
+    """The rows of a manifest, and the number of malformed ones."""
     if args.text is not None:
-        raise UsageError(f"{args.input} is a manifest, whose rows have their own texts: leave TEXT out")
+        raise UsageError(f"{args.input} is a manifest, whose rows have their own texts: omit TEXT")
     from asr.corpus.manifest import Manifest
     from asr.types import ManifestError
 

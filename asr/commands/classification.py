@@ -1,23 +1,22 @@
-"""`asr evaluate` and `asr compare` for classifiers: accuracy and its kin on a manifest, and the paired test of two."""
+"""`asr evaluate` and `asr compare` for classifiers: accuracy and F1 on a manifest, and a paired test of two models."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.commands import options
 from asr.files import read_lines
-from asr.types import AsrError, Failure, ManifestError, Transcript, UsageError
+from asr.types import AsrError, ManifestError, UsageError
 
 if TYPE_CHECKING:
     from asr.recognition.class_evaluation import ClassEvaluation
     from asr.scoring.classes import ClassScores
 
 TABLE_ROWS = 20
-# Options of `asr evaluate` that are about texts, with their defaults.
+# The options of `asr evaluate` that apply to texts only, with their defaults.
 TEXT_OPTIONS: dict[str, Any] = {
     "normalizer": None,
     "posteriorgrams": "8",
@@ -39,13 +38,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     if args.output:
         OutputFolder(args.output, ())
     classifier = options.load_classifier(args)
-    with options.progress_bar(args, total=len(manifest), unit="utt") as bar:
-
-        def on_result(result: Transcript | Failure) -> None:
-            bar.update()
-            if isinstance(result, Failure):
-                options.say(f"asr: error: {result.id}: {result.error}")
-
+    with options.reported_results(args, len(manifest)) as on_result:
         evaluation = evaluate_classes(classifier, manifest, batch_seconds=args.batch_seconds, on_result=on_result)
     model = {"model": args.model, "device": str(classifier.device)}
     if args.output:
@@ -69,9 +62,9 @@ def _write_report(args: argparse.Namespace, evaluation: ClassEvaluation) -> None
     from asr.scoring.report import data_uri, read_clip
 
     scores, wrong = evaluation.scores, list[WrongUtterance]()
-    surest = -scores.certainty  # the surest errors first
-    for i in (i for i in surest.argsort(kind="stable").tolist() if scores.wrong[i]):
-        utterance, found = evaluation.utterances[i], int(scores.found[i])
+    most_certain_first = (-scores.certainty).argsort(kind="stable").tolist()
+    for i in (i for i in most_certain_first if scores.wrong[i]):
+        utterance, predicted = evaluation.utterances[i], int(scores.found[i])
         audio = ""
         if len(wrong) < args.audio:
             where = {name: getattr(utterance, name) for name in ("duration", "audio_filepath", "offset", "segment")}
@@ -79,7 +72,7 @@ def _write_report(args: argparse.Namespace, evaluation: ClassEvaluation) -> None
                 audio = data_uri(*read_clip(Line(utterance.id, "", channel=utterance.channel, **where)))
             except AsrError as error:
                 options.warn(f"no player for {utterance.id}: {error}")
-        label, probability = scores.labels[found] if found >= 0 else "", float(scores.certainty[i])
+        label, probability = scores.labels[predicted] if predicted >= 0 else "", float(scores.certainty[i])
         reference = scores.labels[int(scores.references[i])]
         wrong.append(WrongUtterance(utterance.id, utterance.speaker, reference, label, probability, audio))
     write_class_report(
@@ -100,7 +93,7 @@ def _write_report(args: argparse.Namespace, evaluation: ClassEvaluation) -> None
 
 
 def has_labels(path: str) -> bool:
-    """Whether a file holds what a classifier found, rows with `pred_label` or `probabilities`; a pipe holds texts."""
+    """Whether a file holds the output of a classifier, rows with `pred_label` or `probabilities`; never for a pipe."""
     if not Path(path).is_file():
         return False
     try:
@@ -111,16 +104,14 @@ def has_labels(path: str) -> bool:
 
 
 def run_compare(args: argparse.Namespace) -> int:
-    """`asr compare` with what two classifiers found."""
+    """`asr compare` with the output of two classifiers."""
     from asr.scoring.classes import compare_classes
     from asr.scoring.comparison import p_text
 
     paths = (args.hypothesis_a, args.hypothesis_b)
     for path in paths:
         if not has_labels(path):
-            raise UsageError(
-                f"{path}: holds no labels (pred_label, or label with probabilities), and the other file does"
-            )
+            raise UsageError(f"{path}: has no labels (pred_label, or label with probabilities), but the other file has")
     options.refuse_for_classifiers(args, COMPARED_TEXT_OPTIONS, paths[0])
     (a, missing_a), (b, missing_b) = (_scores(args.reference, path) for path in paths)
     result = compare_classes(a, b)
@@ -134,8 +125,8 @@ def run_compare(args: argparse.Namespace) -> int:
         lines += [
             f"  {result.verdict()}",
             f"  paired bootstrap over {result.units}; exact McNemar test: {p_text(result.mcnemar)}",
+            f"only A is right in {result.only_a} utterances, only B in {result.only_b}",
         ]
-        lines.append(f"only A is right in {result.only_a} utterances, only B in {result.only_b}")
         print("\n".join(lines))
     for name, missing_ids in (("A", missing_a), ("B", missing_b)):
         if missing_ids:
@@ -146,7 +137,7 @@ def run_compare(args: argparse.Namespace) -> int:
 
 
 def _scores(reference: str, path: str) -> tuple[ClassScores, list[str]]:
-    """What was found for the rows of a manifest, paired by id, and the ids for which nothing was."""
+    """The predictions for the rows of a manifest, paired by id, and the ids without a prediction."""
     import numpy as np
 
     from asr.corpus.labels import label_numbers, label_of
@@ -155,24 +146,22 @@ def _scores(reference: str, path: str) -> tuple[ClassScores, list[str]]:
     from asr.text.tokenizer import LabelSet
 
     manifest = Manifest.read(reference, require_text=False)
-    found = _read_found(path)
-    names = sorted({label_of(u) for u in manifest} - {""} | set(found.values()) - {""})
-    labels = LabelSet(names)
-    references = label_numbers(manifest, labels)
+    predictions = _read_predictions(path)
+    names = sorted({label_of(u) for u in manifest} - {""} | set(predictions.values()) - {""})
+    references = label_numbers(manifest, LabelSet(names))
     ids = tuple(utterance.id for utterance in manifest)
-    if not set(ids) & found.keys():
+    if not set(ids) & predictions.keys():
         raise ManifestError(f"{path}: none of its ids is in {reference}")
     places = {label: i for i, label in enumerate(names)}
-    numbers = np.array([places.get(found.get(name, ""), -1) for name in ids], dtype=np.int64)
+    numbers = np.array([places.get(predictions.get(name, ""), -1) for name in ids], dtype=np.int64)
     speakers = tuple(utterance.speaker for utterance in manifest)
-    missing = [name for name in ids if not found.get(name)]
+    missing = [name for name in ids if not predictions.get(name)]
     return ClassScores(tuple(names), ids, references, numbers, speakers=speakers), missing
 
 
-def _read_found(path: str) -> dict[str, str]:
-    """The label found for each id, "" where an utterance failed. Raises ManifestError."""
-    found: dict[str, str] = {}
-    uses: Counter[str] = Counter()
+def _read_predictions(path: str) -> dict[str, str]:
+    """The predicted label of each id, "" where an utterance failed. Raises ManifestError."""
+    labels: dict[str, str] = {}
     for number, line in enumerate(read_lines(path, ManifestError), start=1):
         if not line.strip():
             continue
@@ -181,10 +170,9 @@ def _read_found(path: str) -> dict[str, str]:
         except ValueError as error:
             raise ManifestError(f"{path}:{number}: not valid JSON ({error})") from error
         if not isinstance(row, dict) or not isinstance(row.get("id"), str):
-            raise ManifestError(f"{path}:{number}: no row of a classifier's output: it has no 'id'")
+            raise ManifestError(f"{path}:{number}: not a row of a classifier's output: it has no 'id'")
         name = row["id"]
-        uses[name] += 1
-        if uses[name] > 1:
-            raise ManifestError(f"{path}:{number}: the id '{name}' is there twice")
-        found[name] = str(row.get("pred_label" if "pred_label" in row else "label") or "")
-    return found
+        if name in labels:
+            raise ManifestError(f"{path}:{number}: the id '{name}' occurs twice")
+        labels[name] = str(row.get("pred_label" if "pred_label" in row else "label") or "")
+    return labels

@@ -1,4 +1,4 @@
-"""`asr data check|stats|init|convert|shard`: problems of a corpus, totals, sets and settings, formats, tar files."""
+"""`asr data check|stats|init|convert|shard`: problems in a corpus, totals, sets and settings, formats, tar files."""
 
 from __future__ import annotations
 
@@ -32,13 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         {
             "check": ("find problems, by utterance id; exit status 1 if there are any", _add_check, _check),
             "stats": ("hours, durations, speakers, words, characters", _add_stats, _stats),
-            "init": (
-                "your own recordings: sets split by speaker, and a configuration that fits",
-                _add_init,
-                _init,
-            ),
+            "init": ("split your own recordings by speaker and write a recipe that suits them", _add_init, _init),
             "convert": ("Kaldi, CSV, TSV <-> JSONL; LibriSpeech, Common Voice -> JSONL", _add_convert, _convert),
-            "shard": ("write audio and transcripts to tar files, to be read front to back", _add_shard, _shard),
+            "shard": ("pack audio and transcripts into tar files for sequential reading", _add_shard, _shard),
         },
     )
 
@@ -48,16 +44,17 @@ run = options.run_subcommand
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Find unreadable audio, transcripts that cannot be learned, duplicates and outliers and, with several "
-        "manifests, utterances that are in more than one. Exit status 0: no problems, 1: problems."
+        "Find unreadable audio, transcripts that cannot be learned, duplicates, outliers and, given several "
+        "manifests, utterances that occur in more than one. Exit status 0: no problems, 1: problems."
     )
     parser.add_argument("manifests", nargs="*", metavar="MANIFEST")
     parser.add_argument("--train", action="append", default=[], metavar="MANIFEST", help="a training set")
     parser.add_argument("--test", action="append", default=[], metavar="MANIFEST", help="a dev or test set")
     target = parser.add_mutually_exclusive_group()
     target.add_argument("--model", metavar="MODEL", help="check spelling and lengths for this model")
-    target.add_argument("--tokenizer", metavar="FILE", help="check them for this tokenizer and the default model")
-    recipe = "check them for this recipe (default for MANIFEST: the recipe's)"
+    tokenizer = "check spelling and lengths for this tokenizer and the default model"
+    target.add_argument("--tokenizer", metavar="FILE", help=tokenizer)
+    recipe = "check spelling and lengths for this recipe; MANIFEST defaults to its sets"
     target.add_argument("--config", metavar="RECIPE.yaml", help=recipe)
     normalizer = "text normalizer (default: that of the model or recipe, else none)"
     parser.add_argument("--normalizer", metavar="NAME", help=normalizer)
@@ -65,7 +62,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="all results as JSON")
     shown = f"ids to show per kind of problem (default: {_SHOWN})"
     parser.add_argument("--limit", type=int, default=_SHOWN, metavar="N", help=shown)
-    parser.add_argument("-o", "--output", metavar="TSV", help="write the ids with problems, and the reasons, to a file")
+    parser.add_argument("-o", "--output", metavar="TSV", help="write ids with problems, and the reasons, to this file")
 
 
 def _add_stats(parser: argparse.ArgumentParser) -> None:
@@ -77,16 +74,12 @@ def _add_stats(parser: argparse.ArgumentParser) -> None:
 def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Formats are detected by name and content. Missing durations are read from the audio. Utterances whose audio "
-        "cannot be read are named and left out (exit status 1); files and keys that are not used are named in notes. "
-        "Files may be compressed (.gz) or, with --from, pipes or - for stdin. The channels of a Kaldi directory come "
-        "from segments, reco2file_and_channel, or commands in wav.scp that only unpack a file (sph2pipe, flac, sox, "
-        "cat)."
+        "cannot be read are named and left out (exit status 1); unused files and keys are named in notes. Files may be "
+        "compressed (.gz) or, with --from, pipes or - for stdin. The channels of a Kaldi directory come from segments, "
+        "reco2file_and_channel, or commands in wav.scp that only unpack a file (sph2pipe, flac, sox, cat)."
     )
-    parser.add_argument(
-        "source",
-        metavar="SRC",
-        help="a file, Kaldi or LibriSpeech folder, x.wav with x.txt, lhotse's cuts",
-    )
+    source = "a file, a Kaldi or LibriSpeech folder, a folder of x.wav and x.txt, lhotse cuts"
+    parser.add_argument("source", metavar="SRC", help=source)
     parser.add_argument("target", metavar="DST", help="a .jsonl, .csv or .tsv file, or a folder for Kaldi")
     sources = "jsonl, kaldi, librispeech, pairs, csv, tsv or commonvoice"
     parser.add_argument("--from", dest="source_kind", default="", metavar="FORMAT", help=sources)
@@ -100,20 +93,20 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 
 def _add_init(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Write train, dev and test manifests and recipe.yaml, fitted to the hours, the language and this machine, to "
-        "be kept and changed. Speakers come from the data or from folders; dev and test hold other speakers than train "
-        "where that can be. The recordings stay where they are."
+        "Write train, dev and test manifests and a recipe.yaml that suits the hours, the language and this machine, "
+        "for you to keep and change. Speakers come from the data or from folders; dev and test have other speakers "
+        "than train where possible. The recordings stay where they are."
     )
     parser.add_argument("source", metavar="SRC", help="a folder of x.wav and x.txt, a table, a Kaldi folder, ...")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="where sets and recipe.yaml go")
-    parser.add_argument("--test", metavar="SRC", help="another one, to test on (default: a part of the first)")
+    parser.add_argument("--test", metavar="SRC", help="a corpus to test on (default: a part of the first SRC)")
 
 
 def _init(args: argparse.Namespace) -> int:
     from asr.recipe.custom import collect, configuration, gpu_memory, write
 
     if (args.output / "recipe.yaml").exists():
-        raise UsageError(f"{args.output / 'recipe.yaml'} exists: delete it to have it made anew")
+        raise UsageError(f"{args.output / 'recipe.yaml'} already exists: delete it to have it written again")
     collected = collect(args.source, args.test)
     values = configuration(collected, args.output, Path("exp") / args.output.resolve().name, gpu_memory())
     path = write(collected, values, args.output)
@@ -125,25 +118,25 @@ def _init(args: argparse.Namespace) -> int:
 def _add_shard(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Write a corpus to DIR as tar files in WebDataset's layout (KEY.flac, KEY.json), and DIR/index.jsonl, a "
-        "manifest of what is in them, for slow or remote disks and for millions of files. A run that was interrupted "
-        "goes on where it stopped. Utterances whose audio cannot be read are named and left out (exit status 1)."
+        "manifest of their contents, for slow or remote disks and for millions of files. An interrupted run resumes "
+        "where it stopped. Utterances whose audio cannot be read are named and left out (exit status 1)."
     )
     parser.add_argument("manifest", metavar="MANIFEST")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder of the shards")
-    size = "size of a shard, about (default: 500MB)"
+    size = "approximate size of a shard (default: 500MB)"
     parser.add_argument("--size", type=_bytes, default="500MB", metavar="SIZE", help=size)
-    most = "utterances in a shard, at most (default: no bound)"
+    most = "most utterances in a shard (default: no limit)"
     parser.add_argument("--utterances", type=int, default=0, metavar="N", help=most)
-    order = "leave the utterances in order (default: shuffled, as batches are drawn from neighbors)"
+    order = "keep the utterances in order (default: shuffled, because batches are drawn from neighbors)"
     parser.add_argument("--keep-order", action="store_true", help=order)
-    parser.add_argument("--jobs", type=int, default=0, metavar="N", help="processes (default: one for each core)")
+    parser.add_argument("--jobs", type=int, default=0, metavar="N", help="processes (default: one per core)")
 
 
 def _bytes(text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG])B", text.strip().upper())
-    if not found or not float(found[1]):
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG])B", text.strip().upper())
+    if not match or not float(match[1]):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 500MB or 1.5GB")
-    return int(float(found[1]) * {"K": 10**3, "M": 10**6, "G": 10**9}[found[2]])
+    return int(float(match[1]) * {"K": 10**3, "M": 10**6, "G": 10**9}[match[2]])
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -161,7 +154,7 @@ def _check(args: argparse.Namespace) -> int:
             sources = [(path, "train") for path in manifests(config.data.train)]
             sources += [(path, "test") for path in (*manifests(config.data.dev), *config.data.test.values())]
     if not sources:
-        raise UsageError("name a manifest to check (or a recipe that names some: --config RECIPE.yaml)")
+        raise UsageError("name a manifest to check, or a recipe that names some: --config RECIPE.yaml")
     [(path, uses)] = Counter(str(Path(path).resolve()) for path, _ in sources).most_common(1)
     if uses > 1:
         raise UsageError(f"{path} is named twice")
@@ -195,17 +188,22 @@ def _convert(args: argparse.Namespace) -> int:
     kind = args.target_kind or target_kind(target)
     taken = (target / "wav.scp").exists() if kind == "kaldi" else target.exists()
     if taken and not args.force:
-        raise UsageError(f"{target} exists: --force replaces it")
+        raise UsageError(f"{target}: already exists; --force replaces it")
     columns = Columns(args.audio_column, args.text_column, args.id_column, args.speaker_column)
-    found: dict[str, list[str]] = {"unreadable": [], "notes": []}
-    manifest = read_corpus(args.source, args.source_kind, columns=columns, normalizer=args.normalizer, **found)
-    unreadable, notes = found.values()
+    unreadable, notes = list[str](), list[str]()
+    manifest = read_corpus(
+        args.source,
+        args.source_kind,
+        columns=columns,
+        normalizer=args.normalizer,
+        unreadable=unreadable,
+        notes=notes,
+    )
     for error in unreadable:
         options.say(f"asr: left out: {error}")
     if lost := write_corpus(target, manifest, kind):
         notes.append(f"{target}: this format cannot hold: {', '.join(lost)}")
-    for note in notes:
-        options.say(f"asr: note: {note}")
+    options.note(*notes)
     print(f"{target}: {_count(len(manifest), 'utterance')}, {_hours(manifest)}")
     return 1 if unreadable else 0
 
@@ -229,21 +227,20 @@ def _shard(args: argparse.Namespace) -> int:
     )
     for error in shards.left_out:
         options.say(f"asr: left out: {error}")
-    for note in shards.notes:
-        options.say(f"asr: note: {note}")
+    options.note(*shards.notes)
     written = Manifest.read(shards.index, require_text=False)
     size = sum(path.stat().st_size for path in shards.tars) / 1e6
-    shown = f"{_count(len(written), 'utterance')}, {_hours(written)} in {_count(len(shards.tars), 'shard')}"
-    print(f"{shards.index}: {shown}, {size:,.1f} MB")
+    contents = f"{_count(len(written), 'utterance')}, {_hours(written)} in {_count(len(shards.tars), 'shard')}"
+    print(f"{shards.index}: {contents}, {size:,.1f} MB")
     return 1 if shards.left_out else 0
 
 
 def _target(
     args: argparse.Namespace, config: TrainConfig | None, sources: list[tuple[str, str]]
 ) -> Callable[[list[Manifest]], Target]:
-    """What the texts must suit: a model file, a tokenizer or a recipe, or nothing but the normalizer.
+    """What to check the texts against: a model file, a tokenizer, a recipe, or only the normalizer.
 
-    A recipe that names no tokenizer gets one trained on its training set, or on the first set at hand.
+    For a recipe that names no tokenizer file, one is trained on its training sets or else on the first manifest.
     """
     from asr.corpus.audit import Target
     from asr.model.config import CLASSIFICATION

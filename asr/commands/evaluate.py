@@ -1,4 +1,4 @@
-"""`asr evaluate` and `asr calibrate`: error rates of a model on a manifest, and the calibration of its confidences."""
+"""`asr evaluate` and `asr calibrate`: error rates of a model on a manifest, and calibration of its confidences."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 TABLE_ROWS = 10
 
 DEGRADE_EPILOG = """\
-conditions of --degrade (each evaluates every utterance once more; values after commas are conditions of their own):
-  noise:20,10,5,0       white noise at these signal-to-noise ratios in dB; noise:pink:10, noise:babble:10 (six of the
-                        other utterances at once); recorded noise with --noise-dir. The level of speech is that of its
-                        frames of 20 ms within 30 dB of the loudest: pauses do not count
+conditions of --degrade (each one evaluates every utterance again; each value of a list is a condition of its own):
+  noise:20,10,5,0       white noise at these signal-to-noise ratios in dB; noise:pink:10, noise:babble:10 (six other
+                        utterances at once); recorded noise with --noise-dir. The level of the speech is measured in
+                        20 ms frames within 30 dB of the loudest, so pauses do not count
   reverb, reverb:0.3,1  a room with this reverberation time in seconds (default: 0.5); a recorded room with --reverb-dir
   speed:0.9,1.1         faster or slower, and higher or lower
   band:8000             resampled to this rate in Hz and back
   mp3:32                through MP3 at this bit rate in kbit/s
   gain:-20              louder or quieter by this many dB, as a 16-bit recording
-  clip, clip:0.1        cut off at this share of the largest sample (default: 0.25)
-Noise and rooms are drawn from the utterance's id: the same in every run.
+  clip, clip:0.1        clipped at this share of the largest sample (default: 0.25)
+The utterance's id decides which noise and room are drawn, so that every run uses the same ones.
 """
 
 CLASSIFIER_EPILOG = """\
-With a classifier, the rows of the manifest have labels, and accuracy, balanced accuracy and macro F1 are printed;
+For a classifier, the rows of the manifest have labels, and the output is accuracy, balanced accuracy and macro F1;
 --tables prints the classes and the confusion matrix; -o writes predictions.jsonl, confusion.png and summary.json.
 """
 CALIBRATE_EPILOG = """\
 "after" is measured by cross-validation: each fifth of the speakers (or utterances) with a calibration fitted to the
-others. The calibration in NEW.asr is fitted to all of them; measure it on a test set with `asr evaluate`.
+rest. The calibration in NEW.asr is fitted to all of them; measure it on a test set with `asr evaluate`.
 """
 
 
@@ -50,13 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", nargs="+", metavar="MANIFEST", help="JSONL manifest; several are scored as one set")
     options.add_model_options(parser)
     options.add_decoding_options(parser)
-    named = "none, basic or librispeech, basic@1 for an earlier version (default: the model's own)"
+    named = "none, basic or librispeech; basic@1 for an earlier version (default: the model's own)"
     parser.add_argument("--normalizer", metavar="NAME", help=named)
     parser.add_argument("--json", action="store_true", help="all results as one JSON object on stdout")
     tables = "print sclite's row, errors by speaker and length, confusions"
     parser.add_argument("--tables", action="store_true", help=tables)
     options.add_report_options(parser)
-    shown = "with --html: show the posteriors for the N utterances with most errors (default: 8), or for these ids"
+    shown = "with --html: show the posteriors of the N utterances with the most errors (default: 8), or of these ids"
     parser.add_argument("--posteriorgrams", default="8", metavar="N|ID[,ID]", help=shown)
     written = (
         "write hyp.trn, ref.trn, alignments.txt, hypotheses.jsonl, summary.json and, if words have times, hyp.ctm and "
@@ -65,10 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", metavar="DIR", help=written)
     group = parser.add_argument_group("robustness")
-    conditions = "also evaluate with the audio made worse, see below: --degrade noise:20,10 reverb mp3:32"
+    conditions = "also evaluate degraded audio, see below: --degrade noise:20,10 reverb mp3:32"
     group.add_argument("--degrade", nargs="+", metavar="CONDITION", default=[], help=conditions)
-    group.add_argument("--noise-dir", metavar="DIR", default="", help="recordings that `noise` is taken from")
-    group.add_argument("--reverb-dir", metavar="DIR", default="", help="impulse responses that `reverb` is taken from")
+    group.add_argument("--noise-dir", metavar="DIR", default="", help="recordings to take `noise` from")
+    group.add_argument("--reverb-dir", metavar="DIR", default="", help="impulse responses to take `reverb` from")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -82,14 +82,14 @@ def run(args: argparse.Namespace) -> int:
     from asr.text.normalize import normalizer
 
     if args.normalizer:
-        normalizer(args.normalizer)  # so that an unknown name is an error before the work
+        normalizer(args.normalizer)  # report an unknown name before the work
     degradations = parse_degradations(args.degrade, args.noise_dir, args.reverb_dir)
     manifest = Manifest.read(args.manifest)
     if len(manifest) < 2 and any(d.variant == "babble" for d in degradations):
-        raise UsageError("--degrade noise:babble: babble is made of the other utterances, and there is only one")
+        raise UsageError("--degrade noise:babble: babble is made of other utterances, but there is only one")
     chosen = None if args.posteriorgrams.isdecimal() else _places(args.posteriorgrams, [u.id for u in manifest])
     if args.output:
-        OutputFolder(args.output, ())  # and so is a folder that cannot be created
+        OutputFolder(args.output, ())  # and a folder that cannot be created
     recognizer = options.load_recognizer(args)
     degrader = Degrader(degradations, recognizer.rate, noise_dir=args.noise_dir, reverb_dir=args.reverb_dir)
     evaluation = options.evaluate(args, recognizer, manifest, args.normalizer)
@@ -114,8 +114,8 @@ def run(args: argparse.Namespace) -> int:
     if args.html:
         options.warn(*_write_report(args, evaluation, recognizer, chosen, robustness))
     options.warn(*evaluation.warnings)
-    every = [evaluation, *(robustness.conditions.values() if robustness else ())]
-    return 1 if any(one.failures for one in every) else 0
+    evaluations = [evaluation, *(robustness.conditions.values() if robustness else ())]
+    return 1 if any(e.failures for e in evaluations) else 0
 
 
 def _degraded(
@@ -139,12 +139,12 @@ def _degraded(
 
 
 def _places(names: str, ids: list[str]) -> list[int]:
-    """Where the utterances of a comma-separated list are in the manifest."""
+    """The positions in the manifest of a comma-separated list of ids."""
     places = {name: i for i, name in enumerate(ids)}
     try:
         return [places[name] for name in names.split(",")]
     except KeyError as error:
-        raise UsageError(f"--posteriorgrams: no utterance has the id {error} (give a number, or ids)") from None
+        raise UsageError(f"--posteriorgrams: no utterance has the id {error}; give a number or ids") from None
 
 
 def _write_report(
@@ -158,7 +158,7 @@ def _write_report(
 
     posteriorgrams = {}
     if not recognizer.model_file.has_ctc:
-        chosen = []  # its output layer shows nothing
+        chosen = []  # its output layer was not trained
     for i in most_errors(evaluation.scored, int(args.posteriorgrams)) if chosen is None else chosen:
         if isinstance(evaluation.results[i], Transcript):
             samples, _ = read_clip(evaluation.scored.lines[i], recognizer.rate)
@@ -172,7 +172,7 @@ def _write_report(
     facts.append(f"confidences {calibrated}")
     sections = []
     if robustness:
-        note = "The dotted line is the rate of the clean recordings; differences to it are of a paired bootstrap."
+        note = "The dotted line is the rate on the clean recordings; differences from it have a paired bootstrap."
         sections.append(Section("Robustness", *robustness.rows(), robustness.groups, note))
     return options.write_html(
         args,
@@ -209,12 +209,13 @@ def run_calibrate(args: argparse.Namespace) -> int:
     recognizer.calibration = None
     evaluation = options.evaluate(args, recognizer, manifest)
     scored = evaluation.scored
-    found = [(u, line.speaker) for u, line in zip(scored.word_confidences, scored.lines, strict=True) if u]
-    words = pooled([utterance for utterance, _ in found])
+    pairs = [(u, line.speaker) for u, line in zip(scored.word_confidences, scored.lines, strict=True) if u]
+    utterances, speakers = [u for u, _ in pairs], [speaker for _, speaker in pairs]
+    words = pooled(utterances)
     if not words.confidences:
         raise AsrError(f"{args.manifest}: no words were recognized: there is nothing to calibrate on")
     calibration = fit_calibration(words.confidences, words.correct)
-    unseen = held_out([utterance for utterance, _ in found], [speaker for _, speaker in found])
+    unseen = held_out(utterances, speakers)
     before, after = words.quality(), None if unseen is None else unseen.quality()
     summary = {"manifest": Path(args.manifest).name, "decoder": args.decoder, "before": before, "held_out": after}
     if args.output:
@@ -224,5 +225,5 @@ def run_calibrate(args: argparse.Namespace) -> int:
     else:
         print(f"temperature {calibration.temperature:.3f}, offset {calibration.offset:+.3f}")
         print(f"before  {quality_line(before)}")
-        print(f"after   {quality_line(after) if after else 'not known: one utterance leaves nothing to measure on'}")
+        print(f"after   {quality_line(after) if after else 'unknown: with one utterance there is none to measure on'}")
     return 1 if evaluation.failures else 0

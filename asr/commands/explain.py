@@ -1,14 +1,13 @@
-"""`asr explain`: what a model does with one recording, as a page or a picture."""
+"""`asr explain`: what happens inside a model as it hears one recording, as a page or a picture."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from asr.commands import options
-from asr.recognition.inputs import STDIN, Recording, as_recording
+from asr.recognition.inputs import from_argument
 from asr.types import UsageError
 
 SUFFIXES = (".html", ".htm", ".png")
@@ -23,15 +22,16 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("input", metavar="AUDIO", help="audio file, or - for stdin")
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="page.html, or pictures alone: page.png")
-    parser.add_argument("--text", help="align these words (default: what the model recognizes, greedily)")
-    word = "the word to explain, or its number from 1 (default: the one that lasts longest)"
+    page = "the page, FILE.html, or only its pictures, FILE.png"
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help=page)
+    parser.add_argument("--text", help="align these words (default: what the model recognizes by greedy decoding)")
+    word = "the word to explain, or its number from 1 (default: the longest in time)"
     parser.add_argument("--word", metavar="N|WORD", help=word)
     layer = "layer of the encoder to show, from 1 (default: the last one with recurrent cells)"
     parser.add_argument("--layer", type=int, metavar="N", help=layer)
-    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="begin here, in seconds (default: 0)")
-    parser.add_argument("--duration", type=float, metavar="S", help="look at so many seconds (at most 60)")
-    parser.add_argument("--channel", metavar="C", default="mix", help="mix (default) or a number from 0")
+    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="second to start at (default: 0)")
+    parser.add_argument("--duration", type=float, metavar="S", help="seconds to look at (at most 60)")
+    options.add_channel_option(parser)
     options.add_model_options(parser, batches=False)
     options.add_raw_options(parser)
 
@@ -39,21 +39,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     if output.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"-o {args.output}: the name must end in .html, for a page, or .png, for the pictures alone")
+        raise UsageError(f"-o {args.output}: the name must end in .html for a page, or in .png for only its pictures")
     if output.is_dir():
-        raise UsageError(f"-o {args.output}: a folder; name the file to write")
-    if args.channel != "mix" and not args.channel.isdecimal():
-        raise UsageError(f"--channel must be mix or a number from 0, found '{args.channel}'")
+        raise UsageError(f"-o {args.output}: is a folder; name a file")
     if not args.start >= 0:
         raise UsageError(f"--start must be 0 or more, found {args.start:g}")
     if args.duration is not None and not args.duration > 0:
         raise UsageError(f"--duration must be positive, found {args.duration:g}")
     raw = options.raw_format(args)
-    if args.input == STDIN:
-        recording = Recording(sys.stdin.buffer, id="stdin", audio_filepath=STDIN)
-    else:
-        recording = as_recording(args.input)
-    recording = replace(recording, offset=args.start, duration=args.duration)
+    recording = replace(from_argument(args.input), offset=args.start, duration=args.duration)
 
     import asr
     from asr.recognition.explanation import explain
@@ -65,8 +59,7 @@ def run(args: argparse.Namespace) -> int:
     )
     write_explanation(output, explanation, Path(args.model).name)
     options.warn(*(f"{explanation.name}: {warning}" for warning in explanation.warnings))
-    for note in explanation.notes:
-        options.say(f"asr: note: {note}")
+    options.note(*explanation.notes)
     print(options.labeled([("text", explanation.text or "(none)"), *saliency_rows(explanation)]))
     options.say(f"asr: explanation written to {args.output}")
     return 0

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         {
             "train": ("estimate a language model from text", _add_train, _train),
-            "convert": ("convert between ARPA and binary, change the case of the words, prune", _add_convert, _convert),
+            "convert": ("convert between ARPA and binary, change the case of words, prune", _add_convert, _convert),
             "info": ("describe a language model", _add_info, _info),
             "tune": ("find alpha and beta on a development set", _add_tune, _tune),
             "perplexity": ("measure the perplexity of a language model on text", _add_perplexity, _perplexity),
@@ -41,17 +41,17 @@ run = options.run_subcommand
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Estimate an n-gram model with interpolated modified Kneser-Ney smoothing: the probabilities of KenLM's lmplz. "
-        "Every line of text is a sentence, even an empty one."
+        "Every line of text is a sentence, including empty ones."
     )
     parser.add_argument("texts", nargs="+", metavar="TEXT", help=_TEXT_HELP)
     parser.add_argument("-o", "--output", required=True, metavar="LM", help=_OUTPUT_HELP)
-    parser.add_argument("--order", type=int, default=3, metavar="N", help="words of the longest n-grams (default: 3)")
-    rare = "leave out n-grams seen at most N times: a number per order, the last one for all higher orders (0 0 1)"
+    parser.add_argument("--order", type=int, default=3, metavar="N", help="words in the longest n-grams (default: 3)")
+    rare = "drop n-grams seen at most N times: one number per order, the last one for all higher orders (0 0 1)"
     parser.add_argument("--prune", type=int, nargs="+", default=[], metavar="N", help=rare)
     _add_prune_entropy(parser, "")
-    parser.add_argument("--limit-vocab", metavar="FILE", help="leave out n-grams with words not in this list")
+    parser.add_argument("--limit-vocab", metavar="FILE", help="drop n-grams with words that are not in this list")
     _add_normalizer(parser)
-    fallback = "discounts for counts 1, 2 and more where a small text determines none (default: 0.5 1 1.5)"
+    fallback = "discounts for counts 1, 2 and 3+ where a text is too small to estimate them (default: 0.5 1 1.5)"
     parser.add_argument("--discount-fallback", type=float, nargs="+", metavar="D", help=fallback)
     parser.add_argument("--force", action="store_true", help="replace LM if it exists")
 
@@ -62,9 +62,9 @@ def _train(args: argparse.Namespace) -> int:
     from asr.lm.tables import LMError
 
     write = _writer(args.output, args.force)
-    given: list[float] = args.discount_fallback or list(FALLBACK)
-    d1, d2, d3 = (given + 2 * given[-1:])[:3]
-    if len(given) > 3 or not (0 <= d1 <= 1 and 0 <= d2 <= 2 and 0 <= d3 <= 3):
+    fallback: list[float] = args.discount_fallback or list(FALLBACK)
+    d1, d2, d3 = (fallback + 2 * fallback[-1:])[:3]
+    if len(fallback) > 3 or not (0 <= d1 <= 1 and 0 <= d2 <= 2 and 0 <= d3 <= 3):
         raise UsageError("--discount-fallback takes up to three discounts, at most 1, 2 and 3: for example 0.5 1 1.5")
     try:
         pruning_thresholds(args.prune, args.order)  # before the text is read
@@ -77,7 +77,7 @@ def _train(args: argparse.Namespace) -> int:
     _say("reading the text")
     corpus = encode_corpus(read_sentences(args.texts, normalize))
     if corpus.skipped:
-        _warn(f"{corpus.skipped:,} occurrences of <s>, </s> or <unk> in the text, read as white space")
+        _warn(f"{corpus.skipped:,} occurrences of <s>, </s> or <unk> in the text were read as white space")
     _say(f"{corpus.sentences:,} sentences, {len(corpus.tokens) - corpus.sentences:,} words; estimating")
     result = estimate(corpus, args.order, prune=args.prune, limit_vocabulary=allowed, fallback=(d1, d2, d3), warn=_warn)
     tables = result.tables
@@ -95,7 +95,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="LM", help=_LM_HELP)
     parser.add_argument("target", metavar="NEW", help=_OUTPUT_HELP)
     parser.add_argument("--case", choices=["lower", "upper"], help="write the words in this case")
-    _add_prune_entropy(parser, "; better done by `asr lm train`, which has the text")
+    _add_prune_entropy(parser, "; more exact in `asr lm train`, which has the text")
     parser.add_argument("--force", action="store_true", help="replace NEW if it exists")
 
 
@@ -117,7 +117,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _add_info(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("lm", metavar="LM", help=_LM_HELP)
-    parser.add_argument("-m", "--model", metavar="MODEL", help="also say how much of it this model can spell")
+    parser.add_argument("-m", "--model", metavar="MODEL", help="also report how much of it this model can spell")
     parser.add_argument("--json", action="store_true", help="as one JSON object")
 
 
@@ -130,7 +130,7 @@ def _info(args: argparse.Namespace) -> int:
     lm = NGramLM.read(args.lm, verify=True)
     values: dict[str, Any] = {
         "path": args.lm,
-        "bytes": Path(args.lm).stat().st_size if Path(args.lm).is_file() else None,  # None: of a pipe
+        "bytes": Path(args.lm).stat().st_size if Path(args.lm).is_file() else None,  # None for a pipe
         "kind": "binary" if lm.binary else "ARPA",
         "order": lm.order,
         "ngrams": list(lm.counts),
@@ -171,15 +171,14 @@ def _described(values: dict[str, Any]) -> str:
 
 def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Find alpha, beta and the beam width with the fewest word errors on a development set. The acoustic model runs "
+        "Find the alpha, beta and beam width with the fewest word errors on a development set. The acoustic model runs "
         "once; its output is kept in a folder. The result is stored beside the language model, where --lm finds it."
     )
     parser.add_argument("manifest", nargs="+", metavar="MANIFEST", help="JSONL manifest of a development set")
     options.add_model_options(parser)
     parser.add_argument("--lm", required=True, metavar="LM", help="language model, ARPA or binary")
     for name, default in (("--alpha", "0:3"), ("--beta", "-1:5")):
-        bounds = f"bounds of the search (default: {default})"
-        parser.add_argument(name, default=default, metavar="LOW:HIGH", help=bounds)
+        parser.add_argument(name, default=default, metavar="LOW:HIGH", help=f"search bounds (default: {default})")
     parser.add_argument("--beam-width", type=options.positive, metavar="N", help="use this width (default: choose one)")
     parser.add_argument("--lexicon", metavar="FILE", help="allow only these words")
     parser.add_argument("--jobs", type=options.positive, default=1, metavar="N", help="decoding threads (default: 1)")
@@ -203,7 +202,7 @@ def _tune(args: argparse.Namespace) -> int:
     from asr.recognition.tuning import table, tune_on_manifest, write_tuning
 
     folder = Path(args.output or f"{args.lm}.tuning")
-    OutputFolder(folder, ())  # a folder that cannot be created is an error before the work
+    OutputFolder(folder, ())  # report a folder that cannot be created before the work
     recognizer = asr.Recognizer.load(args.model, device=args.device, threads=args.threads)
     with options.progress_bar(args, total=len(manifest), unit="utt") as bar:
         tuning = tune_on_manifest(
@@ -261,27 +260,27 @@ def _perplexity(args: argparse.Namespace) -> int:
     from asr.lm.ngram import NGramLM, perplexity
 
     normalize = _normalizer(args)
-    found = perplexity(NGramLM.read(args.lm, verify=True), read_sentences(args.texts, normalize))
-    if not found.tokens:
-        raise UsageError("no text to score: not a single line")
+    result = perplexity(NGramLM.read(args.lm, verify=True), read_sentences(args.texts, normalize))
+    if not result.tokens:
+        raise UsageError("no text to score: it has no lines")
     values = {
-        "perplexity": found.with_unknown,
-        "perplexity_without_oov": found.without_unknown,
-        "sentences": found.sentences,
-        "tokens": found.tokens,
-        "oov": found.unknown,
-        "oov_rate": found.unknown_rate,
-        "log10": found.log10,
+        "perplexity": result.with_unknown,
+        "perplexity_without_oov": result.without_unknown,
+        "sentences": result.sentences,
+        "tokens": result.tokens,
+        "oov": result.unknown,
+        "oov_rate": result.unknown_rate,
+        "log10": result.log10,
     }
     if args.json:
         print(json.dumps({key: value if math.isfinite(value) else None for key, value in values.items()}))
         return 0
     rows = [
-        ("perplexity, unknown words counted", f"{found.with_unknown:.2f}"),
-        ("perplexity, unknown words left out", f"{found.without_unknown:.2f}"),
-        ("unknown words", f"{found.unknown:,} ({found.unknown_rate:.2%})"),
-        ("tokens (words and </s>)", f"{found.tokens:,}"),
-        ("sentences", f"{found.sentences:,}"),
+        ("perplexity, unknown words counted", f"{result.with_unknown:.2f}"),
+        ("perplexity, unknown words left out", f"{result.without_unknown:.2f}"),
+        ("unknown words", f"{result.unknown:,} ({result.unknown_rate:.2%})"),
+        ("tokens (words and </s>)", f"{result.tokens:,}"),
+        ("sentences", f"{result.sentences:,}"),
     ]
     print(options.labeled(rows))
     return 0
@@ -307,19 +306,19 @@ def _writer(path: str, force: bool) -> Callable[[NGramTables, Tuned | None], Non
             write_tuned(path, tuned)
         elif tuned_path(path).exists():
             tuned_path(path).unlink()
-            _say(f"{tuned_path(path)} belonged to the replaced language model and is deleted: run `asr lm tune` again")
+            _say(f"deleted {tuned_path(path)}, which belonged to the replaced language model: run `asr lm tune` again")
 
     return write
 
 
 def _add_prune_entropy(parser: argparse.ArgumentParser, hint: str) -> None:
-    pruned = "leave out n-grams whose loss raises the perplexity by less than this share, for example 1e-7"
-    source = f"(Stolcke 1998, as SRILM's -prune{hint})"
+    pruned = "drop n-grams whose removal raises the perplexity by less than this fraction, for example 1e-7"
+    source = f"(Stolcke 1998, like SRILM's -prune{hint})"
     parser.add_argument("--prune-entropy", type=_share, metavar="T", help=f"{pruned} {source}")
 
 
 def _share(text: str) -> float:
-    """For argparse: a number in [0, 1)."""
+    """An argparse type: a number in [0, 1)."""
     value = float(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to well below 1 (for example 1e-7), found {text}")
@@ -329,7 +328,7 @@ def _share(text: str) -> float:
 def _add_normalizer(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--normalizer", metavar="NAME", help="text normalizer (default: none, the text as it is)")
-    group.add_argument("-m", "--model", metavar="MODEL", help="normalize as for this model file")
+    group.add_argument("-m", "--model", metavar="MODEL", help="use the normalizer of this model file")
 
 
 def _normalizer(args: argparse.Namespace) -> Callable[[str], str]:

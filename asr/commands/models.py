@@ -40,7 +40,7 @@ def _described(metadata: dict[str, Any]) -> str:
         ),
         *_symbols(metadata),
     ]
-    if init := training.pop("init", None):  # the model that the training began from; some of it may not be known
+    if init := training.pop("init", None):  # the model that training started from, as far as it is known
         hours = f"{init['hours']:g} h of speech" if init["hours"] else ""
         known = ", ".join(filter(None, (init["name"], hours, init["normalizer"])))
         rows.append(("init", f"{init['file']}: {known} (sha256 {init['sha256']})"))
@@ -51,7 +51,7 @@ def _described(metadata: dict[str, Any]) -> str:
 
 
 def _symbols(metadata: dict[str, Any]) -> list[tuple[str, str]]:
-    """What the output layer stands for."""
+    """What the outputs of the last layer stand for."""
     if "labels" not in metadata:
         symbols = f"{metadata['tokenizer']['kind']}, {metadata['vocab_size']} entries with the blank"
         return [("tokenizer", symbols), ("normalizer", metadata["normalizer"])]
@@ -64,8 +64,8 @@ def _symbols(metadata: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "A name stands for a model file everywhere: asr info NAME, init: NAME in a recipe, asr.load(NAME)."
-    parser.add_argument("--json", action="store_true", help="a JSON object per model, one per line")
+    parser.epilog = "A name can stand for any model file: asr info NAME, init: NAME in a recipe, asr.load(NAME)."
+    parser.add_argument("--json", action="store_true", help="one JSON object per model, each on a line")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,13 +83,14 @@ def run(args: argparse.Namespace) -> int:
 
 def add_average_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "The models must have the same encoder, features, tokenizer, normalizer and task: those of one run, or of runs "
-        "that began from one model. Means of models trained apart recognize nothing. The training record is the first "
-        "model's without its scores, with all that were averaged. Measure the result with `asr evaluate`."
+        "The models must have the same encoder, features, tokenizer, normalizer and task, and come from one run or "
+        "from runs that started from the same model: averages of unrelated models recognize nothing. The training "
+        "record is that of the first model, without its scores, plus a list of the averaged models. Measure the result "
+        "with `asr evaluate`."
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="model files (.asr) or names of bundled ones")
     parser.add_argument("-o", "--output", required=True, metavar="NEW.asr", help="write the model to this file")
-    parser.add_argument("--half", action="store_true", help="store the weights in half precision, in half the space")
+    parser.add_argument("--half", action="store_true", help="store the weights in half precision, for half the size")
     parser.add_argument("--force", action="store_true", help="replace NEW.asr if it exists")
 
 

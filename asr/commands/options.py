@@ -1,11 +1,11 @@
-"""Options and output that several commands share: model, device, decoding, raw audio, report, progress, messages."""
+"""Options and output shared by several commands: model, device, decoding, raw audio, report, progress, messages."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 PLAYERS = 30  # a minute of speech adds about 0.3 MB to the page
-# A subcommand: one line of help, what adds its arguments, what runs it.
+# A subcommand: one line of help, the function that adds its arguments, the function that runs it.
 Subcommand = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 
 
 def add_subcommands(parser: argparse.ArgumentParser, table: Mapping[str, Subcommand]) -> None:
-    """Commands below a command, `asr lm train` for one; the one that was chosen is `args.run_subcommand`."""
+    """Add subcommands, such as `train` in `asr lm train`; `args.run_subcommand` will run the chosen one."""
     commands = parser.add_subparsers(metavar="|".join(table), required=True)
     for name, (summary, add_arguments, run) in table.items():
         description = summary[0].upper() + summary[1:] + "."
@@ -41,19 +41,19 @@ def add_subcommands(parser: argparse.ArgumentParser, table: Mapping[str, Subcomm
 
 
 def run_subcommand(args: argparse.Namespace) -> int:
-    """Run the subcommand that was chosen."""
+    """Run the chosen subcommand."""
     status: int = args.run_subcommand(args)
     return status
 
 
 def add_model_options(parser: argparse.ArgumentParser, *, batches: bool = True) -> None:
-    """-m/--model, --device, --threads, --batch-seconds (where the command makes batches), --progress."""
+    """-m/--model, --device, --threads, --batch-seconds (if the command makes `batches`), --progress."""
     named = "model file (.asr), or the name of a bundled one (asr models)"
     parser.add_argument("-m", "--model", required=True, metavar="MODEL", help=named)
     parser.add_argument("--device", default="auto", help="auto (default), cpu or cuda")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads for the model")
     if batches:
-        padded = "padded audio per batch (default: 60 on CPU, 600 on CUDA); lower it if memory runs out"
+        padded = "seconds of padded audio per batch (default: 60 on CPU, 600 on CUDA); lower it if memory runs out"
         parser.add_argument("--batch-seconds", type=float, metavar="S", help=padded)
     bar = "progress bar on stderr (default: on terminals)"
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, help=bar)
@@ -82,7 +82,7 @@ def _value_type(kind: type, aliases: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def decoding_config(args: argparse.Namespace) -> DecodingConfig:
-    """What the decoding options say; raises UsageError where they contradict each other."""
+    """The configuration that the decoding options describe. Raises UsageError where they contradict each other."""
     names = [field.name for field in fields(DecodingConfig) if hasattr(args, field.name)]
     config = DecodingConfig(**{name: getattr(args, name) for name in names})
     config.check()
@@ -97,21 +97,36 @@ def add_window_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=30.0,
         metavar="S",
-        help="longest window: recordings longer than S and two overlaps, or twice the longest training utterance, are "
-        "recognized in overlapping windows that end in pauses, and decoded as one (default: 30; 0: no windows)",
+        help="longest window in seconds: recordings longer than S plus two overlaps, or than twice the longest "
+        "training utterance, are recognized in windows that end in pauses, and decoded as one (default: 30; 0: never)",
     )
-    context = "context on either side of a window where there is no pause (default: 5, at most the window's length)"
+    context = "seconds of context on a side of a window without a pause (default: 5, at most the window's length)"
     group.add_argument("--chunk-overlap", type=float, metavar="S", help=context)
 
 
 def windows(args: argparse.Namespace) -> Windows | None:
-    """What --chunk-length and --chunk-overlap say; None: recordings in one piece."""
+    """The windows of --chunk-length and --chunk-overlap; None: every recording in one piece."""
     from asr.recognition.acoustics import Windows
 
     if args.chunk_length == 0:
         return None
     overlap = min(Windows.overlap, args.chunk_length) if args.chunk_overlap is None else args.chunk_overlap
     return Windows(args.chunk_length, overlap)
+
+
+def add_channel_option(parser: argparse.ArgumentParser, *, each: bool = False) -> None:
+    """--channel: mix, a number from 0 or, where `each` is allowed, each."""
+    words = ("mix", "each") if each else ("mix",)
+    valid = f"{', '.join(words)} or a number from 0"
+
+    def channel(text: str) -> str | int:
+        if text in words:
+            return text
+        if not text.isdecimal():
+            raise UsageError(f"--channel must be {valid}, found '{text}'")
+        return int(text)
+
+    parser.add_argument("--channel", type=channel, default="mix", metavar="C", help=f"{valid} (default: mix)")
 
 
 def add_raw_options(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +140,7 @@ def add_raw_options(parser: argparse.ArgumentParser) -> None:
 
 
 def raw_format(args: argparse.Namespace) -> RawFormat | None:
-    """What the --raw options say, None without them."""
+    """The format that the --raw options describe, None without them."""
     if args.raw_rate is None:
         if args.raw_encoding != "s16" or args.raw_byte_order != "little" or args.raw_channels != 1:
             raise UsageError("--raw-encoding, --raw-byte-order and --raw-channels need --raw-rate")
@@ -136,28 +151,28 @@ def raw_format(args: argparse.Namespace) -> RawFormat | None:
 
 
 def check_output(output: str | None, formats: Sequence[str], several: bool, streamed: Sequence[str]) -> None:
-    """Raise UsageError where `formats` cannot go to stdout, which they do without a folder `output`.
+    """Raise UsageError if there is no `output` folder and `formats` cannot be written to stdout.
 
-    `streamed` are the formats that stay valid when the results of several inputs follow one another.
+    `streamed` are the formats that stay valid when the results of several inputs are concatenated.
     """
     if not output and len(formats) > 1:
-        raise UsageError(f"{len(formats)} formats need files to go to: give -o DIR")
+        raise UsageError(f"{len(formats)} formats cannot share stdout: give -o DIR")
     if not output and several and formats and formats[0] not in streamed:
-        only = f"on stdout only {', '.join(streamed)} can follow one another"
+        only = f"only {', '.join(streamed)} can be concatenated on stdout"
         raise UsageError(f"-f {formats[0]} for several inputs needs -o DIR ({only})")
 
 
 def refuse_existing(path: str | Path | None, force: bool) -> None:
     """Raise UsageError for an output file that exists, unless --force was given."""
     if path and Path(path).exists() and not force:
-        raise UsageError(f"{path}: exists already; --force replaces it")
+        raise UsageError(f"{path}: already exists; --force replaces it")
 
 
 def is_classifier(args: argparse.Namespace, recognizers_only: Mapping[str, Any] | None = None) -> bool:
-    """Whether the model is one; a model that cannot be read is reported where it is loaded.
+    """Whether the model is a classifier; False for an unreadable file, which is reported where it is loaded.
 
-    Raises UsageError for decoding options with a classifier, and for those in `recognizers_only`, which have values
-    other than these defaults.
+    Raises UsageError for a classifier with decoding options, or with options of `recognizers_only`, which maps names to
+    defaults, at other values.
     """
     from asr.model.checkpoint import read_metadata
     from asr.model.config import CLASSIFICATION
@@ -172,11 +187,14 @@ def is_classifier(args: argparse.Namespace, recognizers_only: Mapping[str, Any] 
     return True
 
 
-def refuse_for_classifiers(args: argparse.Namespace, defaults: Mapping[str, Any], what: str) -> None:
-    """Raise UsageError for options, given by their defaults, that mean nothing for a classifier or what it found."""
+def refuse_for_classifiers(args: argparse.Namespace, defaults: Mapping[str, Any], path: str) -> None:
+    """Raise UsageError for options that differ from their `defaults` and have no meaning for classifiers.
+
+    `path` is the model file, or the file of its output.
+    """
     for name, default in defaults.items():
         if getattr(args, name, default) != default:
-            raise UsageError(f"--{name.replace('_', '-')} is for recognizers; {what} is of a classifier")
+            raise UsageError(f"--{name.replace('_', '-')} is for recognizers, but {path} belongs to a classifier")
 
 
 def load_classifier(args: argparse.Namespace) -> Classifier:
@@ -193,10 +211,10 @@ def load_recognizer(args: argparse.Namespace) -> Recognizer:
 
     recognizer = asr.Recognizer.load(args.model, device=args.device, threads=args.threads)
     if bundled := bundled_model(args.model):
-        say(f"asr: note: {bundled.name} is {bundled.purpose}")
+        note(f"{bundled.name} is {bundled.purpose}")
     config = decoding_config(args).for_model(recognizer.model_file)
     args.decoder = config.decoder  # for reports
-    recognizer.decode_with(config, lambda message: warn(message))
+    recognizer.decode_with(config, warn)
     return recognizer
 
 
@@ -210,19 +228,13 @@ def evaluate(
     change: Change | None = None,
     known_failures: Collection[str] = (),
 ) -> Evaluation:
-    """Recognize and score a manifest, with a progress bar; failures are named on stderr, unless known already.
+    """Recognize and score a manifest, with a progress bar; failures are named on stderr unless they are known already.
 
-    `change` makes other samples of those of each utterance, `condition` is its name.
+    `change` alters the samples of each utterance; `condition` is its name.
     """
     from asr.recognition import evaluation
 
-    with progress_bar(args, total=len(manifest), unit="utt", title=condition) as bar:
-
-        def on_result(result: Transcript | Failure) -> None:
-            bar.update()
-            if isinstance(result, Failure) and result.id not in known_failures:
-                say(f"asr: error: {condition and condition + ': '}{result.id}: {result.error}")
-
+    with reported_results(args, len(manifest), condition, known_failures) as on_result:
         return evaluation.evaluate(
             recognizer,
             manifest,
@@ -233,50 +245,73 @@ def evaluate(
         )
 
 
+@contextlib.contextmanager
+def reported_results(
+    args: argparse.Namespace, total: int, condition: str = "", known_failures: Collection[str] = ()
+) -> Iterator[Callable[[Transcript | Failure], None]]:
+    """A progress bar, and a function that advances it for each result and names new failures on stderr."""
+    with progress_bar(args, total=total, unit="utt", title=condition) as bar:
+
+        def on_result(result: Transcript | Failure) -> None:
+            bar.update()
+            if isinstance(result, Failure) and result.id not in known_failures:
+                say(f"asr: error: {condition and condition + ': '}{result.id}: {result.error}")
+
+        yield on_result
+
+
 def progress_bar(args: argparse.Namespace, total: int, unit: str, title: str = "") -> Any:
     """A tqdm bar on stderr where that is a terminal, unless --progress or --no-progress says otherwise."""
     from tqdm import tqdm
 
-    hidden = None if args.progress is None else not args.progress  # None: unless on a terminal
+    hidden = None if args.progress is None else not args.progress  # None: hidden unless stderr is a terminal
     return tqdm(total=total, unit=unit, desc=title or None, file=sys.stderr, dynamic_ncols=True, disable=hidden)
 
 
 def say(message: str) -> None:
-    """One line on stderr that does not tear a progress bar."""
+    """Print a line to stderr without breaking a progress bar."""
     from tqdm import tqdm
 
     tqdm.write(message, file=sys.stderr)
 
 
 def warn(*messages: str) -> None:
-    """A line on stderr for each warning."""
+    """Print each warning as a line to stderr."""
     for message in messages:
         say(f"asr: warning: {message}")
 
 
+def note(*messages: str) -> None:
+    """Print each note as a line to stderr."""
+    for message in messages:
+        say(f"asr: note: {message}")
+
+
 def labeled(rows: Iterable[tuple[str, str]]) -> str:
-    """A line per row, the texts aligned after their labels."""
+    """A line per row, with the texts aligned behind their labels."""
     rows = list(rows)
     width = max(len(label) for label, _ in rows)
     return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
 
 
 def note_shortened(folder: OutputFolder | None) -> None:
-    """Say once for all recordings that names of output files were cut."""
+    """Note, once for all recordings, that names of output files were shortened."""
     if folder is not None and folder.shortened:
         name, path = folder.shortened
-        say(f"asr: note: names too long for a file were cut, e.g. of '{name[:40]}...': {path}")
+        note(f"names too long for a file were shortened, such as '{name[:40]}...': {path}")
 
 
 def note_rates(recognizer: Recognizer | None) -> None:
-    """Say once for all recordings what was resampled."""
-    for rate, count in sorted(recognizer.source_rates.items()) if recognizer else ():
-        if recognizer and rate != recognizer.rate:
+    """Note, once for all recordings, how many were resampled."""
+    if recognizer is None:
+        return
+    for rate, count in sorted(recognizer.source_rates.items()):
+        if rate != recognizer.rate:
             say(f"asr: {count} recording{'s' * (count > 1)} resampled from {rate} Hz to {recognizer.rate} Hz")
 
 
 def positive(text: str) -> int:
-    """For argparse: a whole number, 1 or more."""
+    """An argparse type: a whole number, 1 or more."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, found {value}")
@@ -284,7 +319,7 @@ def positive(text: str) -> int:
 
 
 def check_flag_below(value: float | None) -> None:
-    """Raise UsageError for a confidence that no word can lie below."""
+    """Raise UsageError for a confidence that no word can be below."""
     if value is not None and not 0.0 < value <= 1.0:
         raise UsageError(f"--flag-below must lie between 0 and 1, found {value:g}")
 
@@ -293,9 +328,9 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     """--html, --audio, --flag-below, --snr."""
     group = parser.add_argument_group("report")
     group.add_argument("--html", metavar="FILE", help="write a report as a single HTML page")
-    players = f"with --html: add players for the N utterances with most errors (default N: {PLAYERS})"
+    players = f"with --html: add players for the N utterances with the most errors (N defaults to {PLAYERS})"
     group.add_argument("--audio", type=int, nargs="?", const=PLAYERS, default=0, metavar="N", help=players)
-    marked = "with --html: mark words of lower confidence, for example 0.6"
+    marked = "with --html: mark words with a confidence below C, such as 0.6"
     group.add_argument("--flag-below", type=float, metavar="C", help=marked)
     group.add_argument("--snr", action="store_true", help="estimate signal-to-noise ratios from the audio (roughly)")
 
@@ -305,23 +340,23 @@ def check_report_options(args: argparse.Namespace) -> None:
     if args.audio < 0:
         raise UsageError(f"--audio must be 0 or more, found {args.audio}")
     if args.audio and not args.html:
-        raise UsageError("--audio puts players into a report: give --html FILE, too")
+        raise UsageError("--audio adds players to a report: give --html FILE as well")
     if args.flag_below is not None and not args.html:
-        raise UsageError("--flag-below marks words in a report: give --html FILE, too")
+        raise UsageError("--flag-below marks words in a report: give --html FILE as well")
     check_flag_below(args.flag_below)
     if args.html and Path(args.html).is_dir():
-        raise UsageError(f"--html {args.html}: a folder; name the file to write")
+        raise UsageError(f"--html {args.html}: is a folder; name a file")
 
 
 def with_estimated_snr(scored: ScoredSet) -> ScoredSet:
-    """The set with a signal-to-noise ratio for every utterance whose audio can be read and that has none."""
+    """The set with estimated signal-to-noise ratios for utterances that have none and whose audio can be read."""
     from asr.scoring.report import estimated_snr, read_clip
 
     _need_audio(scored, "--snr")
     lines = []
     for line in scored.lines:
         if line.snr is None and line.audio_filepath:
-            with contextlib.suppress(AsrError):  # it stays unknown; a player for the same utterance reports why
+            with contextlib.suppress(AsrError):  # the ratio stays unknown; a player for the utterance reports why
                 line = replace(line, snr=estimated_snr(*read_clip(line)), snr_estimated=True)
         lines.append(line)
     return replace(scored, lines=tuple(lines))
@@ -337,7 +372,7 @@ def write_html(
     posteriorgrams: Mapping[int, Posteriorgram] | None = None,
     sections: Sequence[Section] = (),
 ) -> list[str]:
-    """Write the report that --html asks for; returns a line for each recording that could not be included."""
+    """Write the report of --html; returns a line for each recording that could not be included."""
     from asr import __version__
     from asr.scoring.report import data_uri, most_errors, read_clip, write_report
 
@@ -370,4 +405,4 @@ def write_html(
 
 def _need_audio(scored: ScoredSet, option: str) -> None:
     if not any(line.audio_filepath for line in scored.lines):
-        raise UsageError(f"{option}: the references name no audio; give a manifest as REF, or as --speakers")
+        raise UsageError(f"{option}: the references name no audio: give a manifest as REF or as --speakers")

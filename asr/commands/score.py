@@ -1,4 +1,4 @@
-"""`asr score` and `asr compare`: error rates of hypotheses of any system, and whether one system is better."""
+"""`asr score` and `asr compare`: error rates of any system's hypotheses, and whether one system is better."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ examples:
   asr score data/test/text decode/text --format kaldi    an id, then the text, on each line
   asr score talk.txt talk.srt --normalize basic          subtitles as one text, paired with the whole txt
 
-trn and stm files may give alternatives, as for sclite: { a / b c / @ }, where @ stands for no word. The one nearest to
-the hypothesis is scored. In other formats braces have no meaning.
+trn and stm files may give alternatives, as in sclite: { a / b c / @ }, where @ stands for no word. The one closest to
+the hypothesis is scored. In other formats, braces have no meaning.
 
 A reference without a hypothesis counts as deletions; a hypothesis without a reference is not scored. Both are
 counted and named on stderr; with --strict they are an error.
@@ -82,9 +82,9 @@ def _add_text_options(parser: argparse.ArgumentParser) -> None:
         help="none (default), basic or librispeech, applied to both sides; several are scored side by side. basic and "
         "librispeech leave out annotators' tags ([noise], <unk>, (laughs)); basic@1, librispeech@1 keep them as words",
     )
-    named = "manifest or utt2spk file that names the speakers; `prefix`: the start of each id, up to the first - or _"
+    named = "manifest or utt2spk file that names the speakers, or `prefix`: the part of each id before the first - or _"
     parser.add_argument("--speakers", metavar="FILE", help=named)
-    detected = f"{TEXT_FORMATS}: of all files, or of references,hypotheses (default: detected)"
+    detected = f"{TEXT_FORMATS}: one for all files, or two for references,hypotheses (default: detected)"
     parser.add_argument("--format", metavar="F[,F]", help=detected)
     parser.add_argument("--strict", action="store_true", help="treat missing and extra utterances as an error")
 
@@ -124,16 +124,16 @@ def run_compare(args: argparse.Namespace) -> int:
 
     lines = sets[0].references
     if [line.id for line in lines] != [line.id for line in sets[1].references]:
-        raise TextFileError(f"{args.reference}: paired by other ids with A than with B: give both in one format")
+        raise TextFileError(f"{args.reference}: A and B pair by different ids: give both in the same format")
     sides = [(lines, "the references"), (sets[0].hypotheses, "A's hypotheses")]
-    for side, what in [*sides, (sets[1].hypotheses, "B's hypotheses")]:
-        warnings += tag_warnings(((line.id, line.text or "") for line in side), what, names[0])
+    for side, name in [*sides, (sets[1].hypotheses, "B's hypotheses")]:
+        warnings += tag_warnings(((line.id, line.text or "") for line in side), name, names[0])
     speakers = [line.speaker for line in lines]
     results: list[tuple[str, Comparison]] = []
     for name in names:
-        (ours, a), (others, b) = (normalized_pairs(lines, test_set.hypotheses, name) for test_set in sets)
+        (references_a, a), (references_b, b) = (normalized_pairs(lines, test_set.hypotheses, name) for test_set in sets)
         known = speakers if any(speakers) else ()
-        result = compare(ours, a, b, "char" if args.cer else "word", speakers=known, references_b=others)
+        result = compare(references_a, a, b, "char" if args.cer else "word", speakers=known, references_b=references_b)
         results.append((versioned(name), result))
     if args.json:
         print(json.dumps(_compared_summary(sets, results, warnings), ensure_ascii=False))
@@ -164,14 +164,12 @@ def _read(args: argparse.Namespace, paths: list[str | None]) -> tuple[list[str],
         raise UsageError("stdin ('-') can be read only once")
     formats = (args.format or "").split(",")
     if len(formats) > 2:
-        raise UsageError(
-            f"--format is one format, or two: of the references and of the hypotheses; found '{args.format}'"
-        )
+        raise UsageError(f"--format takes one format, or two: references,hypotheses; found '{args.format}'")
     references = read_texts(args.reference, format=formats[0].strip() or None)
     if args.speakers:
         references = with_speakers(references, args.speakers)
     if None in paths and not references.predicted:
-        raise UsageError(f"{args.reference}: no row has 'pred_text': give the file of the hypotheses, too")
+        raise UsageError(f"{args.reference}: no row has 'pred_text': give a file of hypotheses as well")
     sets = []
     for path in paths:
         hypotheses = read_texts(path or args.reference, hypotheses=True, format=formats[-1].strip() or None)
@@ -221,7 +219,7 @@ def _text(test_set: TestSet, sets: list[ScoredSet], limit: int | None) -> str:
 def _compared_summary(
     sets: list[TestSet], results: list[tuple[str, Comparison]], warnings: list[str]
 ) -> dict[str, Any]:
-    """All results as JSON-able values; the `gain` of an utterance is how many fewer errors B makes in it than A."""
+    """All results as JSON-able values; the gain of an utterance is how many fewer errors B makes in it than A."""
     from asr.scoring.breakdown import rates
 
     a, b = sets
@@ -258,7 +256,8 @@ def _compared_text(sets: list[TestSet], results: list[tuple[str, Comparison]], l
         lines += [f"  {result.verdict()}", f"  paired bootstrap over {result.interval_units}{second}"]
     gains = results[0][1].gains
     wins, losses = int((gains > 0).sum()), int((gains < 0).sum())
-    lines.append(f"B has fewer errors in {wins} utterances, more in {losses}, as many in {len(gains) - wins - losses}")
+    ties = len(gains) - wins - losses
+    lines.append(f"B has fewer errors in {wins} utterances, more in {losses}, equally many in {ties}")
     for title, gained in (("B wins", gains), ("B loses", -gains)):
         order = sorted((i for i in range(len(gained)) if gained[i] > 0), key=lambda i: (-gained[i], i))
         for i in order[:limit]:

@@ -1,4 +1,4 @@
-"""`asr train RECIPE.yaml [key=value ...]`: train a model as a recipe says."""
+"""`asr train RECIPE.yaml [key=value ...]`: train a model from a recipe."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume",
         default="auto",
         metavar="auto|never|PATH",
-        help="resume from the last checkpoint of the output folder (auto), start afresh (never), or resume from PATH",
+        help="resume from the last checkpoint in the output folder (auto), start over (never), or resume from PATH",
     )
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="do not train or write anything: run a few steps and print hours, steps, memory and time of the training",
+        help="write nothing: run a few steps and print the hours, steps, memory and time that training would take",
     )
     parser.add_argument(
         "--throughput",
         type=float,
         default=0.0,
         metavar="N",
-        help="with --dry-run: run no steps, assume N seconds of audio per second, as measured on another machine",
+        help="with --dry-run: run no steps but assume N seconds of audio per second, as measured on another machine",
     )
     parser.add_argument("--json", action="store_true", help="with --dry-run: print the plan as JSON")
     parser.add_argument(
         "--find-batch",
         action="store_true",
-        help="do not train: find the largest data.batch_seconds that fits into GPU memory",
+        help="do not train: find the largest data.batch_seconds that fits in GPU memory",
     )
 
 
@@ -67,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
             output = config.output
             result = train(config, args.resume)
     except Interrupted as stop:
-        again = shlex.join(["asr", "train", args.recipe, *args.overrides])
-        saved = f"everything is saved in {output}" if output else "the training had not begun"
-        say(f"stopped; {saved}. Go on with: {again}")
+        command = shlex.join(["asr", "train", args.recipe, *args.overrides])
+        saved = f"everything is saved in {output}" if output else "training had not started"
+        say(f"stopped; {saved}. Continue with: {command}")
         return stop.status
     if result.scores:  # other ranks of a distributed run have nothing to report
         print(f"{result.model_path}  {result.scores}  {result.epochs} epochs")
@@ -88,13 +88,13 @@ def _plan(args: argparse.Namespace) -> int:
 
     durations, vocab_size = corpus(config)
     try:
-        what = plan(config, durations, vocab_size, throughput=args.throughput, run=not args.throughput)
+        planned = plan(config, durations, vocab_size, throughput=args.throughput, run=not args.throughput)
     except Exception as error:
         if not out_of_memory(error):
             raise
         advice = f"out of memory with data.batch_seconds={config.data.batch_seconds:g}: lower it"
-        raise AsrError(f"{advice}, or let --find-batch look for the largest that fits on a GPU") from error
-    print(json.dumps(what.to_dict()) if args.json else "\n".join(what.lines()))
+        raise AsrError(f"{advice}, or let --find-batch find the largest that fits on a GPU") from error
+    print(json.dumps(planned.to_dict()) if args.json else "\n".join(planned.lines()))
     return 0
 
 
@@ -111,15 +111,15 @@ def _find_batch(args: argparse.Namespace) -> int:
             "--find-batch needs a CUDA GPU, and there is none; on the CPU larger batches are not faster, and "
             f"--dry-run estimates the memory for data.batch_seconds={config.data.batch_seconds:g}"
         )
-    found = find_batch(config, *corpus(config))
-    if not found:
-        raise AsrError("not even the longest utterance fits into the memory of this GPU: lower data.max_duration")
-    print(f"data.batch_seconds={int(found)}")
+    seconds = find_batch(config, *corpus(config))
+    if not seconds:
+        raise AsrError("not even the longest utterance fits in the memory of this GPU: lower data.max_duration")
+    print(f"data.batch_seconds={int(seconds)}")
     return 0
 
 
 def _refuse_pipes(recipe: str, config: TrainConfig) -> None:
-    """Refuse pipes for a run on several devices: each process reads the inputs, and a pipe can be read only once."""
+    """Refuse pipes in a run on several devices: each process reads the inputs, but a pipe can be read only once."""
     from asr.training.config import manifests
 
     if config.trainer.get("devices", 1) in (1, "1") and config.trainer.get("num_nodes", 1) == 1:

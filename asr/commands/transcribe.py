@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from asr.recognition.recognizer import Recognizer
 
 Show = Callable[[Transcript | Failure], str]
-TIMED = ("srt", "vtt", "tsv", "ctm", "textgrid")  # formats that are empty without times of words
-STREAMED = ("jsonl", "ctm", "trn")  # formats that stay valid when several files follow one another on stdout
+TIMED = ("srt", "vtt", "tsv", "ctm", "textgrid")  # formats that are empty without word times
+STREAMED = ("jsonl", "ctm", "trn")  # formats that stay valid when several results are concatenated on stdout
 
 EXAMPLES = """\
 examples:
@@ -34,11 +34,11 @@ examples:
   sox x.wav -t wav - | asr transcribe - -m model.asr     audio on stdin
   arecord -t raw -f S16_LE -r 16000 | asr transcribe - --raw-rate 16000 -m streaming.asr
                                                          words as they are spoken, with a model that can stream
-  asr transcribe clips/ -m words.asr                     labels, where the model is a classifier
+  asr transcribe clips/ -m words.asr                     labels, if the model is a classifier
   asr transcribe corpus/ -m model.asr -o out --shard 2/8 --resume
                                                          the second of eight jobs, resumed
   asr transcribe corpus/ -m model.asr -o out -f json --resume --json > all.jsonl
-                                                         what is left, and all results in input order
+                                                         the rest, and all results in input order
 """
 
 
@@ -53,15 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     words = "one word per line: start, end (seconds), confidence, word (JSON always has them)"
     parser.add_argument("--words", action="store_true", help=words)
     parser.add_argument("--json", action="store_true", help="JSON lines on stdout, even for a single input or with -o")
-    nbest = "hypotheses in JSON (greedy decoding has one)"
+    nbest = "hypotheses in JSON (greedy decoding has only one)"
     parser.add_argument("--nbest", type=int, default=1, metavar="N", help=nbest)
-    channel = "mix (default), each, or a number from 0"
-    parser.add_argument("--channel", type=_channel, default="mix", metavar="C", help=channel)
-    resume = "skip recordings whose output files exist; with -f json and --json their results are printed all the same"
+    options.add_channel_option(parser, each=True)
+    resume = "skip recordings whose output files exist; with -f json and --json their results are still printed"
     parser.add_argument("--resume", action="store_true", help=resume)
     parser.add_argument("--force", action="store_true", help="overwrite output files")
     parser.add_argument("--shard", type=shard, metavar="I/N", help="only the I-th of N equal parts of the inputs")
-    marked = "in txt, mark words of lower confidence as [word?]"
+    marked = "in txt, mark words with a confidence below C as [word?]"
     parser.add_argument("--flag-below", type=float, metavar="C", help=marked)
     options.add_window_options(parser)
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first recording that fails")
@@ -70,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class Tally:
-    """Counts of what was done, for the summary and the exit status."""
+    """Counts for the summary and the exit status."""
 
     done: int = 0
     failed: int = 0
@@ -81,7 +80,7 @@ class Tally:
 
     def line(self) -> str:
         others = ((self.skipped, "already done"), (self.failed, "failed"))
-        text = ", ".join([f"{self.done} transcribed", *(f"{count} {what}" for count, what in others if count)])
+        text = ", ".join([f"{self.done} transcribed", *(f"{count} {state}" for count, state in others if count)])
         if self.audio_seconds:
             minutes, seconds = divmod(round(self.audio_seconds), 60)
             audio = f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
@@ -97,7 +96,7 @@ class Tally:
 
 
 class _LiveText:
-    """Prints the text of a single long recording while it is being recognized."""
+    """Prints the text of a single long recording as it is recognized."""
 
     def __init__(self) -> None:
         self.printed = ""
@@ -107,7 +106,7 @@ class _LiveText:
         self.printed = text
 
     def rest(self, show: Show) -> Show:
-        """Show what is not yet printed of a result; after a failure, end the line."""
+        """Show the part of a result that is not yet printed; end the line after a failure."""
         if not self.printed:
             return show
         return lambda result: show(result).removeprefix(self.printed) or "\n"
@@ -129,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     show = _stdout_form(args, formats, single, writers)
     live = _live_text(args, formats, single)
     if live is not None and args.progress is None:
-        args.progress = False  # the text itself shows how far the work is
+        args.progress = False  # the text itself shows the progress
     tally = Tally()
     plan = _plan(args, found, folder, tally)
     todo = [item for item in plan if isinstance(item, Recording)]
@@ -162,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
                     break
         except DiskFull as error:
             tally.failed += 1
-            options.say(f"asr: error: {error}: stopped; --resume goes on from here")
+            options.say(f"asr: error: {error}: stopped; --resume continues from here")
         except KeyboardInterrupt:
             interrupted = True
     options.warn(*(f"{count} recordings in all: {text}" for text, count in tally.warnings.items() if count > 1))
@@ -175,8 +174,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _is_live(recording: Recording, args: argparse.Namespace, recognizer: Recognizer) -> bool:
-    """Whether to recognize raw samples on stdin while they come."""
-    from asr.recognition.live import can_stream
+    """Whether to recognize raw samples from stdin as they arrive."""
+    from asr.recognition.acoustics import can_stream
 
     raw = recording.audio_filepath == STDIN and args.raw_rate is not None and args.channel != "each"
     return raw and can_stream(recognizer.acoustics, recognizer.decoder)
@@ -185,9 +184,9 @@ def _is_live(recording: Recording, args: argparse.Namespace, recognizer: Recogni
 def _plan(
     args: argparse.Namespace, found: list[Recording | Failure], folder: OutputFolder | None, tally: Tally
 ) -> list[Recording | Failure | list[Path]]:
-    """The recordings to transcribe, in order, with a Failure for outputs that exist.
+    """The recordings to transcribe, in order, with a Failure for those whose output exists.
 
-    Of those that `--resume` skips there are the JSON files where `--json` prints them.
+    Recordings that --resume skips are left out or, if --json prints them, replaced by the paths of their JSON files.
     """
     plan: list[Recording | Failure | list[Path]] = []
     if args.shard:
@@ -213,13 +212,13 @@ def _channels(recording: Recording, args: argparse.Namespace) -> list[int | None
     if args.channel != "each" or recording.channel is not None:
         return [None]
     source = recording.source
-    if not isinstance(source, str | Path) or not Path(source).is_file():  # what is read of a pipe is gone
+    if not isinstance(source, str | Path) or not Path(source).is_file():  # a pipe can be read only once
         return [0]
     from asr.audio.read import probe
 
     try:
         return list(range(probe(source, options.raw_format(args)).channels))
-    except AsrError:  # reported when it is read
+    except AsrError:  # reported when the audio is read
         return [0]
 
 
@@ -245,13 +244,13 @@ def _check_output(args: argparse.Namespace, formats: tuple[str, ...], single: bo
     if args.flag_below is not None:
         structured = args.words or (args.json and not args.output)
         if structured or "txt" not in (formats or (("txt",) if single or args.output else ())):
-            raise UsageError("--flag-below marks words in txt only; other formats hold the confidence of every word")
+            raise UsageError("--flag-below marks words in txt only; other formats have the confidence of every word")
     if args.output is None:
         if args.resume or args.force:
             raise UsageError("--resume and --force need output files: give -o DIR")
         options.check_output(None, formats, not single, STREAMED)
     elif args.words:
-        raise UsageError("--words is for text on stdout; for files choose -f json, ctm or tsv, which hold times")
+        raise UsageError("--words is for text on stdout; for files choose -f json, ctm or tsv, which have times")
 
 
 def _print_finished(paths: list[Path]) -> Failure | None:
@@ -260,7 +259,7 @@ def _print_finished(paths: list[Path]) -> Failure | None:
         try:
             row = json.loads(read_text(path))
         except ValueError as error:
-            return Failure(path.stem, str(path), f"{path}: not JSON ({error}): delete it, and it is made anew")
+            return Failure(path.stem, str(path), f"{path}: not JSON ({error}): delete it to have it written again")
         _print(json.dumps(row, ensure_ascii=False) + "\n")
     return None
 
@@ -268,7 +267,7 @@ def _print_finished(paths: list[Path]) -> Failure | None:
 def _stdout_form(
     args: argparse.Namespace, formats: tuple[str, ...], single: bool, writers: Mapping[str, Callable[[Transcript], str]]
 ) -> Show:
-    """How a result looks on stdout; "" for nothing."""
+    """The function that formats a result for stdout; "" for nothing."""
     if args.json or (args.output is None and not single and not formats):
         return json_line
     writer = word_lines if args.words and not formats else writers[formats[0] if formats else "txt"]
@@ -276,13 +275,13 @@ def _stdout_form(
 
 
 def _live_text(args: argparse.Namespace, formats: tuple[str, ...], single: bool) -> _LiveText | None:
-    """For one recording whose text goes to stdout as it is."""
+    """Live output for a single recording whose plain text goes to stdout."""
     plain = not (args.output or args.json or args.words or args.flag_below) and formats in ((), ("txt",))
     return _LiveText() if single and plain and args.channel != "each" else None
 
 
 def _report(result: list[Transcript] | Failure, show: Show, tally: Tally) -> None:
-    """Print a recording's results and count them."""
+    """Print the results of a recording and count them."""
     if isinstance(result, Failure):
         tally.failed += 1
         options.say(f"asr: error: {result.error}")
@@ -294,18 +293,10 @@ def _report(result: list[Transcript] | Failure, show: Show, tally: Tally) -> Non
         _print(show(transcript))
     for warning in dict.fromkeys(w for transcript in result for w in transcript.warnings):
         tally.warnings[warning] += 1
-        if tally.warnings[warning] == 1:  # a telephone corpus would repeat it for every file
+        if tally.warnings[warning] == 1:  # a telephone corpus would repeat one for every file
             options.warn(f"{result[0].audio_filepath}: {warning}")
 
 
 def _print(text: str) -> None:
     if text:
         print(text, end="", flush=True)  # so that a pipeline sees each result at once, and Ctrl-C loses none
-
-
-def _channel(text: str) -> str | int:
-    if text in ("mix", "each"):
-        return text
-    if text.isdecimal():
-        return int(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is not mix, each or a channel number from 0")

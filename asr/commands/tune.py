@@ -1,4 +1,4 @@
-"""`asr tune RECIPE.yaml key=[a,b] key=loguniform(a,b) ...`: search for the best settings of a training."""
+"""`asr tune RECIPE.yaml key=[a,b] key=loguniform(a,b) ...`: search for the best training settings."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ if TYPE_CHECKING:
     from asr.training.study import Search
 
 _VALUES = """\
-what to search:
+settings:
   key=[a,b,c]                one of these; in a grid, each of them
-  key=int(low,high[,step])   whole numbers; in a grid, each of them
-  key=uniform(low,high)      any number between
-  key=loguniform(low,high)   any number between, evenly on a logarithmic scale
-  key=value                  the same in all trials
+  key=int(low,high[,step])   a whole number; in a grid, each of them
+  key=uniform(low,high)      any number in between
+  key=loguniform(low,high)   any number in between, evenly on a logarithmic scale
+  key=value                  the same value in all trials
 
-The weights of a language model are found by `asr lm tune`."""
+For the weights of a language model, use `asr lm tune`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _VALUES
     parser.add_argument("recipe", nargs="?", metavar="RECIPE.yaml", help="the configuration, as for asr train")
     parser.add_argument("settings", nargs="*", metavar="key=VALUES", help="settings to search, or to change (below)")
-    searches = "grid (default where every key has a list or int), random, or tpe (default otherwise)"
+    searches = "grid (default if every key has a list or int), random, or tpe (default otherwise)"
     parser.add_argument("--search", choices=("grid", "random", "tpe"), help=searches)
-    parser.add_argument("--trials", type=positive, metavar="N", help="trials of the study (default: 30; a grid: all)")
+    parser.add_argument("--trials", type=positive, metavar="N", help="trials in the study (default: 30; a grid: all)")
     folds = "cross-validation: train each trial on K parts of data.train, split by speaker, and take the mean"
     parser.add_argument("--folds", type=positive, metavar="K", help=folds)
-    parser.add_argument("--jobs", type=positive, metavar="N", help="trials at once (default: one per GPU, else 1)")
-    pruning = "end trials early that are worse than the median of the others (default: yes, but not in a grid)"
+    parser.add_argument("--jobs", type=positive, metavar="N", help="trials at a time (default: one per GPU, else 1)")
+    pruning = "stop trials early that are worse than the median of the others (default: yes, except in a grid)"
     parser.add_argument("--prune", action=argparse.BooleanOptionalAction, help=pruning)
     after = "validations before a trial can be pruned (default: %(default)s)"
     parser.add_argument("--prune-after", type=positive, default=5, metavar="N", help=after)
-    folder = "folder of the study (default: the recipe's output and '-tune'); the same folder resumes or shares it"
+    folder = "folder of the study (default: the recipe's output plus '-tune'); the same folder resumes or shares it"
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help=folder)
     database = "SQL database to use instead of DIR/study.journal, such as postgresql://host/name"
     parser.add_argument("--storage", default="", metavar="URL", help=database)
     parser.add_argument("--study", default="", metavar="NAME", help="its name in the database (default: the recipe's)")
-    report = "run nothing: print the results of the study in this folder, and write them there again"
+    report = "run nothing: print the results of the study in this folder and write them there again"
     parser.add_argument("--report", metavar="DIR", type=Path, help=report)
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     set_thread_environment()  # before torch is imported
     if args.report:
         if args.recipe:
-            raise UsageError("--report takes no recipe: it reads the study in the folder given")
+            raise UsageError("--report takes no recipe: it reads the study in the given folder")
         from asr.training.study import load_study, open_storage
 
         return _show(load_study(open_storage(args.storage, args.report, create=False), args.study), args.report, args)
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         with handled_signals() as signals, signals.deferred():
             return _search(args, signals)
     except Interrupted as stop:
-        say(f"stopped; everything is saved. Go on with: {shlex.join(['asr', *sys.argv[1:]])}")
+        say(f"stopped; everything is saved. Continue with: {shlex.join(['asr', *sys.argv[1:]])}")
         return stop.status
 
 
@@ -85,7 +85,7 @@ def _search(args: argparse.Namespace, signals: Signals) -> int:
     search: Search = args.search or ("tpe" if cells is None else "grid")
     if search == "grid" and cells is None:
         endless = next(d.key for d in space if d.cells() is None)
-        raise UsageError(f"a grid over '{endless}' has no end: give a list of values, or --search random or tpe")
+        raise UsageError(f"a grid over '{endless}' would be infinite: give a list, or --search random or tpe")
     recipe, config = check_space(args.recipe, plain, space)
 
     from asr.training.process import say
@@ -98,26 +98,26 @@ def _search(args: argparse.Namespace, signals: Signals) -> int:
     most = args.trials or (len(cells) if search == "grid" and cells else 30)
     prune = args.prune if args.prune is not None else search != "grid"
     plan = Plan(recipe, config, space, output, search, most, args.folds or 0, jobs, prune, args.prune_after, gpus)
-    asked = attributes(plan)
+    recorded = attributes(plan)
     storage = open_storage(args.storage, output)
     chosen = cells[:most] if search == "grid" and cells else []
-    study = create_study(storage, args.study or config.name, plan.mode, asked, chosen)
+    study = create_study(storage, args.study or config.name, plan.mode, recorded, chosen)
     where = f"{len(gpus)} GPUs" if len(gpus) > 1 else "the GPU" if gpus else "the CPU"
-    say(f"study '{study.study_name}' in {args.storage or output}: {search}, {most} trials, {jobs} at once on {where}")
+    say(f"study '{study.study_name}' in {args.storage or output}: {search}, {most} trials, {jobs} at a time on {where}")
     run_trials(plan, study, signals)
     return _show(study, output, args)
 
 
 def _show(study: optuna.Study, output: Path, args: argparse.Namespace) -> int:
-    """Write the report and print it; the status is 1 where trials failed."""
+    """Write the report and print it; the exit status is 1 if trials failed."""
     from asr.training.process import say
     from asr.training.study_report import BEST, as_json, table, write_report
 
-    found = write_report(study, output)
-    print(json.dumps(as_json(study, found)) if args.json else table(study, found))
-    if any(row.state == "complete" for row in found):
-        say(f"results and pictures are in {output}; train the best with: asr train {shlex.quote(str(output / BEST))}")
-    failed = [row for row in found if row.state == "failed"]
+    rows = write_report(study, output)
+    print(json.dumps(as_json(study, rows)) if args.json else table(study, rows))
+    if any(row.state == "complete" for row in rows):
+        say(f"results and plots are in {output}; train the best with: asr train {shlex.quote(str(output / BEST))}")
+    failed = [row for row in rows if row.state == "failed"]
     if failed:
         say(f"{len(failed)} trials failed, the first with: {failed[0].error} (the same command runs them again)")
     return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""A recipe's corpus: its facts, said once, and its official archives, taken from where the user says they are."""
+"""The corpus of a recipe: facts about it, and its official archives, downloaded or from where the user has them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from asr.corpus.download import DownloadError, download, verify
 from asr.files import Stamp
 from asr.types import UsageError
 
-# Arguments that say where the data comes from, not what is prepared of it.
+# Arguments that name the source of the data; they do not change what is prepared.
 WHERE = ("archive", "unpacked", "download", "mirror", "no_checksum")
 
 
 @dataclass(frozen=True)
 class Archive:
-    """An official file: its address, its size in GB (10^9 bytes), and the checksum published ("md5:...", "sha256:...").
+    """An official file: its URL, its size in GB (10^9 bytes), and its published checksum ("md5:...", "sha256:...").
 
-    Without a published checksum it is that of a copy which was read in full, or "".
+    Where none is published, the checksum is that of a copy that was read in full, or "".
     """
 
     url: str
@@ -35,12 +35,13 @@ class Archive:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a recipe's page and its `--dry-run` say about the data.
+    """Facts about the data, for a recipe's page and its `--dry-run`.
 
-    `hours` are those of the official corpus, `set_hours` those of its sets by the names of their manifests, and
-    `disk_gb` what the recipe leaves in its data folder, archives included. `hours`, `disk_gb` and `download`, else the
-    size of all archives, may be words where they depend on what is chosen. `mean_seconds` is the length of an utterance
-    to plan with before there are any. `by_hand` says how to get what no program may fetch.
+    `hours` are those of the official corpus, `set_hours` those of its sets by the names of their manifests. `disk_gb`
+    is what the recipe leaves in its data folder, archives included. `download` describes the size of the download
+    (default: that of all archives). `hours`, `disk_gb` and `download` may be text where they depend on options.
+    `mean_seconds` is the utterance length to plan with before the data is there. `by_hand` tells how to get data that
+    no program may download.
     """
 
     speech: str
@@ -59,7 +60,7 @@ class Corpus:
         return sum(archive.gigabytes for archive in self.archives)
 
     def facts(self) -> list[tuple[str, str]]:
-        """(name, value), in the order and the words of the table in the recipe's README.md."""
+        """(name, value) pairs, in the order and wording of the table in the recipe's README.md."""
         download = self.download or (size(self.download_gb) if self.archives else self.by_hand or "none")
         disk = self.disk_gb if isinstance(self.disk_gb, str) else size(self.disk_gb)
         hours = self.hours if isinstance(self.hours, str) else f"{self.hours:g}"
@@ -74,29 +75,29 @@ class Corpus:
 
 
 def size(gigabytes: float) -> str:
-    """ "64 MB", "2.7 GB"."""
+    """A size for people: "64 MB", "2.7 GB"."""
     if gigabytes < 1:
         return f"{1000 * gigabytes:.0f} MB"
     return f"{gigabytes:.1f} GB" if gigabytes < 10 else f"{gigabytes:.0f} GB"
 
 
 def add_source_arguments(parser: argparse.ArgumentParser, corpus: Corpus, unpacked: bool = True) -> None:
-    """`--archive`, `--unpacked`, `--download`, `--mirror`, `--no-checksum`: where the data is."""
+    """`--archive`, `--unpacked`, `--download`, `--mirror`, `--no-checksum`: the source of the data."""
     where = parser.add_mutually_exclusive_group()
     names = corpus.archives[0].name if len(corpus.archives) == 1 else "the official archive"
-    where.add_argument("--archive", type=Path, metavar="PATH", help=f"{names}, or the folder with it")
+    where.add_argument("--archive", type=Path, metavar="PATH", help=f"{names}, or the folder that contains it")
     if unpacked:
-        where.add_argument("--unpacked", type=Path, metavar="DIR", help="the unpacked corpus; it stays as it is")
+        where.add_argument("--unpacked", type=Path, metavar="DIR", help="the unpacked corpus; it is not modified")
     if corpus.archives:
-        fetched = corpus.download or size(corpus.download_gb)
-        where.add_argument("--download", action="store_true", help=f"fetch {fetched} if not here yet")
-        parser.add_argument("--mirror", metavar="URL", help="fetch the files from this folder instead")
+        needed = corpus.download or size(corpus.download_gb)
+        where.add_argument("--download", action="store_true", help=f"download {needed}, unless already here")
+        parser.add_argument("--mirror", metavar="URL", help="download the files from this folder instead")
         parser.add_argument("--no-checksum", action="store_true", help="accept files other than the official ones")
 
 
 def source_paths(args: argparse.Namespace) -> list[Path]:
-    """The file or folder named by the user, for `sources` of a preparation. Raises UsageError where it is missing."""
-    named = [path for path in (args.archive, getattr(args, "unpacked", None)) if path]
+    """The file or folder of `--archive` or `--unpacked`, if given. Raises UsageError if it does not exist."""
+    named = [path for name in ("archive", "unpacked") if (path := getattr(args, name, None))]
     if missing := [path for path in named if not path.exists()]:
         raise UsageError(f"{missing[0]}: no such file or folder")
     return named
@@ -109,10 +110,10 @@ def obtain(
     keep: Callable[[PurePosixPath], bool] | None = None,
     archives: Sequence[Archive] | None = None,
 ) -> Path:
-    """The unpacked corpus: the folder `top` of its archives, which are fetched, verified and unpacked as needed.
+    """The unpacked corpus: the folder `top` of its archives, which are downloaded, verified and unpacked as needed.
 
-    `archives` are those wanted (default: all of the corpus), `keep` chooses files of them by relative path. What was
-    unpacked before is used when the user names no place. Raises UsageError saying what to get and from where.
+    `archives` are the ones to use (default: all of the corpus); `keep` selects files in them by relative path. If the
+    user names no source, what was unpacked before is used. Raises UsageError with what to get and where to get it.
     """
     if args.unpacked:
         inside = args.unpacked / top
@@ -128,15 +129,15 @@ def obtain(
     for path in obtain_archives(args, corpus, archives):
         unpack(path, args.data, keep)
     if not (args.data / top).is_dir():
-        raise ArchiveError(f"{args.archive or args.data}: there is no folder '{top}' inside: not the official layout")
+        raise ArchiveError(f"{args.archive or args.data}: contains no folder '{top}': not the official layout")
     stamp.write({"archives": wanted})
     return args.data / top
 
 
 def obtain_archives(args: argparse.Namespace, corpus: Corpus, archives: Sequence[Archive] | None = None) -> list[Path]:
-    """The archive files, verified: those the user names, or downloaded ones (to `args.data`/archives)."""
+    """The verified archive files: those that the user names, or downloads in `args.data`/archives."""
     wanted = corpus.archives if archives is None else archives
-    if not wanted:  # of a corpus that is got by hand
+    if not wanted:  # the corpus cannot be downloaded by a program
         if not args.archive:
             raise UsageError(what_to_get(args, corpus, wanted))
         return [args.archive]
@@ -148,7 +149,11 @@ def obtain_archives(args: argparse.Namespace, corpus: Corpus, archives: Sequence
             path = args.archive / archive.name if args.archive.is_dir() or len(wanted) > 1 else args.archive
             if not path.is_file():
                 raise UsageError(f"{path}: no such file; it comes from {archive.url}")
-            found.append(verified(path, checksum))
+            try:
+                verify(path, checksum)
+            except DownloadError as error:
+                raise ArchiveError(f"{error}; if it is meant to differ, use --no-checksum") from error
+            found.append(path)
         elif args.download or kept.is_file():
             url = f"{args.mirror.rstrip('/')}/{archive.name}" if args.mirror else archive.url
             _check_space(args.data, wanted, corpus)
@@ -158,32 +163,23 @@ def obtain_archives(args: argparse.Namespace, corpus: Corpus, archives: Sequence
     return found
 
 
-def verified(archive: Path, checksum: str) -> Path:
-    """An archive that is here, after a look at its checksum. Raises ArchiveError."""
-    try:
-        verify(archive, checksum)
-    except DownloadError as error:
-        raise ArchiveError(f"{error}; or use --no-checksum if it is meant to differ") from error
-    return archive
-
-
 def what_to_get(args: argparse.Namespace, corpus: Corpus, archives: Sequence[Archive]) -> str:
-    """One line: where the data is to be had, and the arguments that take it."""
-    options = ["--archive PATH (what you have already)"]
+    """One line: where to get the data, and the arguments for it."""
+    options = ["--archive PATH (an archive you have)"]
     if hasattr(args, "unpacked"):
-        options.append("--unpacked DIR (the corpus unpacked)")
+        options.append("--unpacked DIR (the unpacked corpus)")
     if not archives:
-        return f"where is the data? {corpus.by_hand}; then say {' or '.join(options)}"
-    fetched = size(sum(archive.gigabytes for archive in archives))
+        return f"where is the data? {corpus.by_hand}; then use {' or '.join(options)}"
+    needed = size(sum(archive.gigabytes for archive in archives))
     names = archives[0].url if len(archives) == 1 else f"{len(archives)} files, {archives[0].url} ..."
-    return f"where is the data? Say --download (fetches {fetched}: {names}), {' or '.join(options)}"
+    return f"where is the data? Use --download ({needed}: {names}), {' or '.join(options)}"
 
 
 def _check_space(data: Path, wanted: Sequence[Archive], corpus: Corpus) -> None:
-    """Refuse to begin a download that cannot be unpacked afterwards."""
+    """Refuse to start a download if there is no room to unpack it."""
     if isinstance(corpus.disk_gb, str) or len(wanted) < len(corpus.archives):
         return
-    here = sum(path.stat().st_size for path in data.rglob("*") if path.is_file()) / 1e9
+    used = sum(path.stat().st_size for path in data.rglob("*") if path.is_file()) / 1e9
     free = shutil.disk_usage(data).free / 1e9
-    if here + free < corpus.disk_gb:
-        raise UsageError(f"{data}: {size(corpus.disk_gb)} are needed and {size(free)} are free: name another --data")
+    if used + free < corpus.disk_gb:
+        raise UsageError(f"{data}: {size(corpus.disk_gb)} needed, only {size(free)} free: choose another --data")

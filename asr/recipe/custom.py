@@ -1,4 +1,4 @@
-"""Recordings of your own: read in any format, split by speaker, and a configuration fitted to them and the machine."""
+"""Your own recordings: read in any format, split by speaker, with a configuration that suits them and the machine."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from asr.training.config import parse_config
 from asr.training.plan import plan
 from asr.types import ManifestError, UsageError
 
-INITIAL = "english-14h"  # the bundled model that English begins from
+INITIAL = "english-14h"  # the bundled model that training on English starts from
 NORMALIZER = "basic"
 _ENGLISH = frozenset("abcdefghijklmnopqrstuvwxyz' ")
-_RARE = 0.001  # the share of other characters that still counts as English
-_MEMORY = 0.7  # of the device's, for the largest batch
+_RARE = 0.001  # the largest share of other characters in a text that counts as English
+_MEMORY = 0.7  # the share of the GPU's memory that the largest batch may take
 _LARGE_ALPHABET = 200
 _MOST_HELD_OUT = 5.0  # hours
 
 
 @dataclass(frozen=True)
 class Size:
-    """What suits this many hours of training audio, and below. Batches are seconds of audio, epochs from nothing."""
+    """Settings for up to this many hours of training audio. Batches are in seconds; epochs are those from scratch."""
 
     hours: float
     hidden_size: int
@@ -45,7 +45,7 @@ class Size:
     ema_decay: float
 
 
-# The first row is the an4 recipe's, the last two are librispeech's; those between are interpolated.
+# The first row is that of the an4 recipe, the last two are those of librispeech; the others are interpolated.
 SIZES = (
     Size(2, 256, 3, 60, 110, 200, 0.35, 0.998),
     Size(10, 384, 4, 120, 90, 500, 0.35, 0.999),
@@ -53,28 +53,28 @@ SIZES = (
     Size(300, 640, 5, 400, 80, 2000, 0.3, 0.999),
     Size(float("inf"), 1024, 6, 800, 40, 5000, 0.2, 0.999),
 )
-_TUNED_BELOW = 50.0  # hours: with more, a larger model from nothing has enough to learn from
+_TUNED_BELOW = 50.0  # hours: with more, there is enough to train a larger model from scratch
 
 
 @dataclass
 class Collection:
-    """The sets of a corpus, and what the user should know about them."""
+    """The sets of a corpus, and notes about them for the user."""
 
     sets: dict[str, list[Utterance]]
     notes: list[str] = field(default_factory=list)
 
     @property
     def hours(self) -> float:
-        """Of the training set."""
+        """The hours of the training set."""
         return sum(utterance.duration for utterance in self.sets["train"]) / 3600
 
 
 def collect(source: str | Path, test: str | Path | None = None) -> Collection:
-    """Read a corpus and split it; with `test`, another one, that is the test set.
+    """Read a corpus and split it; if `test` names another corpus, that is the test set.
 
-    Speakers come from the data or from folders. A split that the data has (folders or values called train, dev, test)
-    is kept, and what is missing is held out of the training set: whole speakers, or utterances where there are too few
-    speakers, which a note says. Raises UsageError and ManifestError where nothing can be read.
+    Speakers come from the data or from folders. An existing split (folders or values called train, dev, test) is kept,
+    and missing sets are held out of the training set: whole speakers, or utterances if there are too few speakers, with
+    a note. Raises UsageError and ManifestError if nothing can be read.
     """
     notes: list[str] = []
     rows = _read(source, notes)
@@ -84,7 +84,7 @@ def collect(source: str | Path, test: str | Path | None = None) -> Collection:
         for name in ("train", "dev") if test else sets:
             sets[name] = known[name]
         if others := len(rows) - sum(map(len, known.values())):
-            notes.append(f"{source}: left out: {others} utterances of other sets than train, dev and test")
+            notes.append(f"{source}: left out: {others} utterances of sets other than train, dev and test")
     else:
         sets["train"] = rows
     wanted = [name for name in ("dev", "test") if not sets[name]]
@@ -109,7 +109,7 @@ def _read(source: str | Path, notes: list[str]) -> list[Utterance]:
     if not kept:
         raise ManifestError(f"{source}: no utterance has a text")
     if not any(Path(row.audio_filepath).exists() for row in kept[:100]):
-        raise ManifestError(f"{source}: its audio is not here; the first is {kept[0].audio_filepath}")
+        raise ManifestError(f"{source}: its audio files do not exist; the first is {kept[0].audio_filepath}")
     return kept
 
 
@@ -120,12 +120,12 @@ def _hold_out(rows: Sequence[Utterance], shares: dict[str, float], notes: list[s
     if len(speakers) > wanted and not unnamed:
         return split_by(lambda u: u.speaker, rows, **shares)
     if unnamed:
-        found = "are known in part" if speakers else "are not known"
+        problem = "not all speakers are known" if speakers else "the speakers are not known"
     else:
-        found = f"are too few ({len(speakers)})"
+        problem = f"there are too few speakers ({len(speakers)})"
     notes.append(
-        f"the speakers {found}: sets are split by utterance, and the same voices may be in all of them, so that error "
-        "rates are lower than those of new voices will be (a `speaker` column, or a folder for each speaker, mends it)"
+        f"{problem}: sets are split by utterance and may share voices, so that error rates are lower than they will be "
+        "for new voices (to avoid it, add a `speaker` column or use a folder per speaker)"
     )
     if len(rows) <= wanted:
         raise UsageError(f"{len(rows)} utterance{'s' * (len(rows) != 1)} cannot be split into {wanted + 1} sets")
@@ -133,9 +133,9 @@ def _hold_out(rows: Sequence[Utterance], shares: dict[str, float], notes: list[s
 
 
 def configuration(collected: Collection, data: Path, output: Path, memory: float) -> dict[str, Any]:
-    """The values of a configuration for these sets, whose manifests are or will be in `data`; adds notes.
+    """The values of a configuration for these sets, whose manifests belong in `data`; adds notes.
 
-    `memory` is that of the GPU in bytes, 0 for a CPU.
+    `memory` is that of the GPU in bytes, 0 without one.
     """
     train = collected.sets["train"]
     seconds = np.array([u.duration for u in train], dtype=np.float32)
@@ -177,7 +177,7 @@ def configuration(collected: Collection, data: Path, output: Path, memory: float
         values["text"]["vocab_size"] = 1000 if hours > 300 else 500
     if size.hidden_size >= 1024:
         values["model"]["projection"] = 512
-    if tuned:  # the network is that of the model; consistency regularization where its second view costs little time
+    if tuned:  # the network is that of the model; consistency regularization only where its second view is cheap
         values |= {"init": INITIAL, "objectives": {"ctc": 1.0, **({"consistency": 0.2} if on_gpu else {})}}
         values["model"] = {"dropout": size.dropout}
         if hours <= 2:  # as measured in recipes/an4/finetune.yaml
@@ -212,34 +212,34 @@ def _describe(
     notes = collected.notes
     notes.append(f"{hours:.2f} hours for training; {len(letters)} characters, the most frequent first: {shown}")
     if rare:
-        notes.append(f"rare characters, which are best spelled out or corrected: {', '.join(rare[:10])}")
+        notes.append(f"rare characters, to be spelled out or corrected: {', '.join(rare[:10])}")
     if tuned:
-        notes.append(f"the texts are in a to z: the training begins from {INITIAL}")
+        notes.append(f"the texts are in a to z: training starts from {INITIAL}")
     else:
-        why = (
-            f"there are more than {_TUNED_BELOW:g} hours" if english else f"{foreign:.1%} of the letters are not a to z"
+        large = f"there are more than {_TUNED_BELOW:g} hours"
+        notes.append(
+            f"training starts from scratch: {large if english else f'{foreign:.1%} of the letters are not a to z'}"
         )
-        notes.append(f"the training begins from nothing: {why}")
     longest = max(u.duration for u in collected.sets["train"])
     if longest > 30:
-        notes.append(f"recordings of more than 30 s are not trained on (the longest has {longest:.0f} s): cut them")
+        notes.append(f"recordings longer than 30 s are not trained on (the longest has {longest:.0f} s): cut them")
 
 
 def multiplies_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 in hardware: a training step then takes about half the time."""
+    """Whether the CPU multiplies bfloat16 in hardware, which about halves the time of a training step."""
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.11 may not have it
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def gpu_memory() -> float:
-    """Bytes of the smallest GPU that a training would use; 0 without one."""
+    """The memory, in bytes, of the smallest GPU that training would use; 0 without one."""
     if not torch.cuda.is_available():
         return 0.0
     return float(min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())))
 
 
 def write(collected: Collection, values: dict[str, Any], data: Path) -> Path:
-    """Write the manifests and, unless there is one, `data`/recipe.yaml, to be kept and changed by the user."""
+    """Write the manifests and, unless it exists, `data`/recipe.yaml, for the user to keep and change."""
     write_sets(data, collected.sets)
     path = data / "recipe.yaml"
     if not path.exists():
@@ -249,6 +249,6 @@ def write(collected: Collection, values: dict[str, Any], data: Path) -> Path:
 
 
 def as_yaml(values: dict[str, Any], notes: Sequence[str]) -> str:
-    """The configuration as a file, its notes as comments."""
+    """The configuration as a YAML file, with its notes as comments."""
     comments = "".join(f"# {note}\n" for note in notes)
     return comments + yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)

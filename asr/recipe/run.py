@@ -1,4 +1,4 @@
-"""The program of every recipe, called by its run.py: reads arguments and configuration, and does the steps."""
+"""The program behind every recipe's run.py: reads the arguments and the configuration, and runs the steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEPS = ("prepare", "tokenizer", "train", "average", "lm", "evaluate")  # method
 def main(folder: Path, preparation: Preparation, argv: Sequence[str] | None = None) -> int:
     """Run a recipe from the command line and return the exit status.
 
-    0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM.
+    0: done; 1: failed; 2: wrong usage; 130: stopped by Ctrl-C; 143: stopped by SIGTERM.
     """
     set_thread_environment()  # before torch is imported
     if argv is None:
@@ -39,7 +39,7 @@ def _status(folder: Path, preparation: Preparation, arguments: Sequence[str]) ->
             args = _parse(folder, preparation, arguments)
             config = _config(folder, preparation, args)
             chosen, forced = _chosen(args.steps), _chosen(args.force or "")
-            with signals.deferred():  # takes seconds; an exception while a library starts up can abort the process
+            with signals.deferred():  # importing takes seconds, and an exception meanwhile can abort the process
                 from asr.recipe.steps import Run
             signals.check()
             run = Run(config, args, preparation, folder, signals)
@@ -51,7 +51,7 @@ def _status(folder: Path, preparation: Preparation, arguments: Sequence[str]) ->
                 run.steps(chosen, forced)
             return 0
     except Interrupted as stop:
-        say(f"{folder.name}: stopped; everything is saved, the same command goes on from here")
+        say(f"{folder.name}: stopped; everything is saved, the same command continues from here")
         return stop.status
     except AsrError as error:
         print(f"{folder.name}: error: {error}", file=sys.stderr)
@@ -69,23 +69,22 @@ def _parse(folder: Path, preparation: Preparation, argv: Sequence[str]) -> argpa
         prog=f"{folder.name}/run.py",
         description=f"The recipe {folder.name}, in steps: {', '.join(STEPS)}; see recipes/{folder.name}/README.md.",
     )
-    preparation.add_arguments(parser)  # first, because it may have an argument without dashes
+    preparation.add_arguments(parser)  # first, because it may add a positional argument
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, e.g. model.layers=5")
+    config = "a configuration of this recipe, or a YAML file (default: recipe)"
+    parser.add_argument("--config", default="recipe", metavar="NAME", help=config)
+    data = f"folder for audio and manifests (default: data/{folder.name})"
+    parser.add_argument("--data", type=Path, metavar="DIR", help=data)
     parser.add_argument(
-        "--config", default="recipe", metavar="NAME", help="a configuration of this recipe, or a YAML file"
+        "--output", type=Path, metavar="DIR", help="folder of the run (default: as configured, in exp/)"
     )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where audio and manifests go (default: data/ here)")
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="where the run goes (default: as configured, exp/ here)"
-    )
-    parser.add_argument("--steps", default=",".join(STEPS), metavar="A,B", help="only these of: %(default)s")
-    parser.add_argument("--force", metavar="A,B", help="do these steps even when they are up to date")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="do nothing: print what would be fetched, stored and done, and why"
-    )
+    parser.add_argument("--steps", default=",".join(STEPS), metavar="A,B", help="run only these of: %(default)s")
+    parser.add_argument("--force", metavar="A,B", help="run these steps even if they are up to date")
+    dry_run = "do nothing: print what would be downloaded, stored and done, and why"
+    parser.add_argument("--dry-run", action="store_true", help=dry_run)
     args = parser.parse_intermixed_args(argv)
     for name, value in vars(args).items():
-        if isinstance(value, Path):  # a shell leaves the ~ of --output=~/x alone
+        if isinstance(value, Path):  # a shell does not expand the ~ of --output=~/x
             setattr(args, name, Path(expand_path(str(value), f"--{name.replace('_', '-')}")))
     return args
 
@@ -95,7 +94,7 @@ def _config(folder: Path, preparation: Preparation, args: argparse.Namespace) ->
     from asr.config import apply_overrides
     from asr.training.config import manifests, parse_config, read_extended
 
-    configure = getattr(preparation, "configure", None)  # of a recipe without a configuration of its own
+    configure = getattr(preparation, "configure", None)  # for a recipe without a recipe.yaml
     if configure and args.config == "recipe":
         values = configure(args)
     else:
@@ -126,7 +125,7 @@ def _found(folder: Path, name: str) -> Path:
 
 
 def _moved(value: Any, default: Path, data: Path) -> Any:
-    """The same setting with all paths below the folder `default` moved to the folder `data`."""
+    """A setting with all paths below the folder `default` moved to the folder `data`."""
     if isinstance(value, dict):
         return {key: _moved(entry, default, data) for key, entry in value.items()}
     if isinstance(value, list):

@@ -23,27 +23,26 @@ from asr.training.process import available_cores
 from asr.types import AudioError, ManifestError, UsageError
 
 RATE = 16000  # hertz
-_NAMED = 5  # recordings left out that are named one by one
+_NAMED = 5  # unreadable recordings that are named individually
 
 
 class ShardConverted(Exception):
-    """Ends a preparation with `--shard`: its part of the recordings is converted, the sets are for the whole."""
+    """Ends a preparation with `--shard` once its part is converted, because the sets need all parts."""
 
 
 def add_shard_argument(parser: argparse.ArgumentParser) -> None:
-    """`--shard I/N`, of recipes that pass it to `to_flac`."""
-    help = "only convert the I-th of N equal parts of the recordings, beside other machines on a shared folder"
+    """`--shard I/N`, for recipes that pass it to `to_flac`."""
+    help = "convert only the I-th of N equal parts of the recordings, while other machines convert theirs"
     parser.add_argument("--shard", type=shard_argument, metavar="I/N", help=help)
 
 
-def to_flac(
-    utterances: Sequence[Utterance], folder: Path, rate: int = RATE, shard: tuple[int, int] | None = None
-) -> list[Utterance]:
-    """The utterances as mono 16-bit FLAC files at `rate` hertz, `folder`/SPEAKER/ID.flac, with their durations.
+def to_flac(utterances: Sequence[Utterance], folder: Path, *, shard: tuple[int, int] | None = None) -> list[Utterance]:
+    """The utterances as mono 16-bit FLAC files at 16 kHz, `folder`/SPEAKER/ID.flac, with their durations.
 
-    All cores convert. Files that are not older than their recordings are kept (each appears only when complete), so
-    that an interrupted conversion goes on. Recordings that cannot be read are named and left out; AudioError where none
-    can be read. `shard` (I, N) converts the I-th of N equal parts, beside other processes, and ends in ShardConverted.
+    Uses all cores. Files that are no older than their recordings are kept (each appears only when complete), so that an
+    interrupted conversion continues where it stopped. Recordings that cannot be read are named and left out; raises
+    AudioError if none can be read. With `shard` (I, N), converts the I-th of N equal parts, while other processes
+    convert the others, and raises ShardConverted.
     """
 
     def convert(utterance: Utterance) -> Utterance:
@@ -51,10 +50,10 @@ def to_flac(
         if not _is_current(target, utterance.audio_filepath):
             offset, duration = utterance.window
             channel = "mix" if utterance.channel is None else utterance.channel
-            audio = read(utterance.audio_filepath, rate=rate, channel=channel, offset=offset, duration=duration)
+            audio = read(utterance.audio_filepath, rate=RATE, channel=channel, offset=offset, duration=duration)
             pcm = np.clip(np.rint(audio.samples * 32768), -32768, 32767).astype(np.int16)
             with replacing(target, durable=False) as partial:
-                soundfile.write(partial, pcm, rate, subtype="PCM_16", format="FLAC")
+                soundfile.write(partial, pcm, RATE, subtype="PCM_16", format="FLAC")
         seconds = soundfile.info(target).duration
         return replace(utterance, audio_filepath=str(target), duration=seconds, offset=0.0, channel=None, segment=False)
 
@@ -72,18 +71,18 @@ def _is_current(target: Path, recording: str) -> bool:
 
 
 def with_durations(utterances: Sequence[Utterance]) -> list[Utterance]:
-    """The utterances, their recordings where they are, with durations from the headers; unreadable ones as above."""
+    """The utterances with durations from the headers of their recordings; unreadable ones as in `to_flac`."""
     return _each(lambda u: replace(u, duration=probe(u.audio_filepath).duration), utterances, "reading headers")
 
 
 def split_by(
     group: Callable[[Utterance], str], utterances: Sequence[Utterance], dev: float = 0.05, test: float = 0.05
 ) -> dict[str, list[Utterance]]:
-    """{"train", "dev", "test"}: whole groups (speakers, chapters) held out, about these shares of the seconds.
+    """Sets {"train", "dev", "test"}: whole groups (speakers, chapters) with about these shares of the audio held out.
 
     A hash of its name decides where a group goes, so that the split is the same on every machine. Groups that are too
-    large for a held-out set stay in training. With a share of 0 there is no such set. Raises UsageError where there are
-    not enough groups.
+    large for a held-out set stay in training. A set with a share of 0 is left out. Raises UsageError if there are not
+    enough groups.
     """
     seconds: dict[str, float] = defaultdict(float)
     for utterance in utterances:
@@ -110,22 +109,19 @@ def split_by(
 
 
 def split_by_first(
-    groups: Mapping[str, Callable[[Utterance], str]],
-    utterances: Sequence[Utterance],
-    dev: float = 0.05,
-    test: float = 0.05,
+    groups: Mapping[str, Callable[[Utterance], str]], utterances: Sequence[Utterance]
 ) -> dict[str, list[Utterance]]:
-    """`split_by` the first of the named groupings that has enough groups; says so where that is not the first one."""
+    """`split_by` the first of the named groupings with enough groups; prints which one unless it is the first."""
     for name, group in groups.items():
-        if len({group(utterance) for utterance in utterances}) > bool(dev) + bool(test):
+        if len({group(utterance) for utterance in utterances}) > 2:
             if name != next(iter(groups)):
                 print(f"too few {next(iter(groups))}s to hold some out: split by {name}", file=sys.stderr)
-            return split_by(group, utterances, dev, test)
+            return split_by(group, utterances)
     raise UsageError(f"{len(utterances)} utterances are too few to hold some out")
 
 
 def write_sets(data: Path, sets: Mapping[str, Iterable[Utterance]]) -> None:
-    """Write each set as `data`/NAME.jsonl and say how many hours it has. Raises ManifestError for an empty one."""
+    """Write each set to `data`/NAME.jsonl and print its hours. Raises ManifestError for an empty set."""
     for name, utterances in sets.items():
         rows = [replace(utterance, split=name) for utterance in utterances]
         if not rows:
@@ -137,8 +133,8 @@ def write_sets(data: Path, sets: Mapping[str, Iterable[Utterance]]) -> None:
         print(f"{name}: {len(rows)} utterances, {hours:.2f} h{speakers}", file=sys.stderr)
 
 
-def _each(work: Callable[[Utterance], Utterance], utterances: Sequence[Utterance], what: str) -> list[Utterance]:
-    """`work` done to all utterances on all cores, in order, with a progress bar; see `to_flac` for failures."""
+def _each(work: Callable[[Utterance], Utterance], utterances: Sequence[Utterance], title: str) -> list[Utterance]:
+    """Apply `work` to all utterances on all cores, in order, with a progress bar; see `to_flac` for failures."""
     from tqdm import tqdm
 
     def attempt(utterance: Utterance) -> Utterance | AudioError:
@@ -149,10 +145,10 @@ def _each(work: Callable[[Utterance], Utterance], utterances: Sequence[Utterance
 
     kept: list[Utterance] = []
     failed: list[AudioError] = []
-    with ThreadPoolExecutor(available_cores()) as pool:  # decoding and encoding leave the interpreter to other threads
+    with ThreadPoolExecutor(available_cores()) as pool:  # decoding and encoding release the interpreter lock
         try:
             done = pool.map(attempt, utterances)
-            for result in tqdm(done, what, len(utterances), leave=False, unit="file", disable=None):
+            for result in tqdm(done, title, len(utterances), leave=False, unit="file", disable=None):
                 (failed if isinstance(result, AudioError) else kept).append(result)  # type: ignore[arg-type]
         except BaseException:
             pool.shutdown(cancel_futures=True)

@@ -1,6 +1,6 @@
-"""The steps of a recipe: prepare, tokenizer, train, average, lm, evaluate; each is skipped when it is up to date.
+"""The steps of a recipe: prepare, tokenizer, train, average, lm, evaluate; each is skipped if it is up to date.
 
-Imported after the arguments are read and the signals taken over, because it imports torch and Lightning.
+Because it imports torch and Lightning, this is imported after reading the arguments and setting up signal handlers.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from asr.lm.files import tuned_path
 from asr.lm.ngram import NGramLM
 from asr.model.checkpoint import find_model, load_model, save_model
 from asr.model.config import CLASSIFICATION
-from asr.recipe.corpus import WHERE, Corpus
+from asr.recipe.corpus import WHERE, Corpus, source_paths
 from asr.recipe.results import decodings_of, evaluate_all, results_folders, results_table
 from asr.recipe.sets import ShardConverted
 from asr.recognition.tuning import tune_on_manifest, write_tuning
@@ -43,37 +43,26 @@ from asr.types import AudioError, ConfigError, ModelFileError, UsageError
 PREVIOUS = "previous"
 UP_TO_DATE = "up to date"
 
-# Settings that do not change what is learned: with another value a finished run is still up to date. Manifests count by
-# their content, not by where they lie.
+# Settings that do not affect what is learned: a finished run stays up to date when they change. Manifests are compared
+# by content, not by path.
 _INCIDENTAL = (
     *("name", "output", "checkpoint_minutes", "blank_plateau_epochs", "text.tokenizer_file", "averaging.last_k", "lm"),
     *(f"data.{key}" for key in ("train", "dev", "test", "workers", "cache_audio", "eval_batch_seconds")),
     *(f"trainer.{key}" for key in ("devices", "accelerator", "num_nodes", "strategy")),
     *(f"trainer.{key}" for key in ("log_every_n_steps", "enable_progress_bar")),
 )
-# Settings with which an earlier run can be continued, rather than begun again.
+# Settings that may change when an earlier run is continued.
 _CONTINUED = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "early_stopping")
-# Arguments that every recipe has; the others are its preparation's own.
+# Arguments that every recipe has; the others belong to its preparation.
 _SHARED_ARGUMENTS = {
-    *(
-        "config",
-        "data",
-        "output",
-        "steps",
-        "force",
-        "overrides",
-        "manifests",
-        "lm_file",
-        "dry_run",
-        "train_hours",
-        "shard",
-    ),
+    *("config", "data", "output", "steps", "force", "overrides", "manifests", "lm_file"),
+    *("dry_run", "train_hours", "shard"),
     *WHERE,
 }
 
 
 class Planned(Exception):
-    """Ends a step of a dry run: `reason` why it would be done, "" if it would not, `word` for that."""
+    """Ends a step of a dry run. `reason` is why it would be done, "" if it would not; then `word` tells why not."""
 
     def __init__(self, reason: str, word: str = UP_TO_DATE) -> None:
         super().__init__(reason or word)
@@ -81,21 +70,23 @@ class Planned(Exception):
 
 
 class Preparation(Protocol):
-    """The recipe's own part, its module prepare.py."""
+    """A recipe's own part, its module prepare.py.
+
+    It may also have `sources(args)`, the files or folders that `prepare` reads (default: `source_paths`), so that it is
+    repeated when they change; `archives(args)`, those of CORPUS that it needs; and, for a recipe without a recipe.yaml,
+    `configure(args)`, which returns the values of the configuration.
+    """
 
     CORPUS: Corpus
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Where the audio comes from, and whatever else can be chosen."""
-
-    def sources(self, args: argparse.Namespace) -> list[Path]:
-        """The files or folders that are read: when one changes, the preparation is done again."""
+        """Add arguments for the source of the audio, and for anything else the user can choose."""
 
     def prepare(self, args: argparse.Namespace) -> None:
         """Write audio and manifests below `args.data`.
 
-        `args.manifests` are those that the configuration names; `args.lm_file` is the language model that it names, if
-        that lies below `args.data`, else None.
+        `args.manifests` are those that the configuration names; `args.lm_file` is the language model that it names if
+        its path is below `args.data`, else None.
         """
 
 
@@ -116,11 +107,16 @@ class Run:
         self.tokenizer_file = Path(self.config.text.tokenizer_file or self.output / TOKENIZER)
         self.stamps = self.output / "steps"
 
+    def sources(self) -> Sequence[Path]:
+        """The files or folders that the preparation reads."""
+        sources: Callable[[argparse.Namespace], Sequence[Path]] = getattr(self.preparation, "sources", source_paths)
+        return sources(self.args)
+
     def steps(self, chosen: Sequence[str], forced: Sequence[str]) -> None:
-        """Do the chosen steps that are not up to date, or are forced, in order; with `--shard` only the preparation."""
+        """Run the chosen steps that are forced or not up to date, in order; with --shard only the preparation."""
         if getattr(self.args, "shard", None):
             chosen = [step for step in chosen if step == "prepare"]
-        if not is_first_process():  # only the training is shared
+        if not is_first_process():  # processes share only the training
             chosen = [step for step in chosen if step == "train"]
         with contextlib.ExitStack() as locks:
             for step in chosen:
@@ -130,21 +126,21 @@ class Run:
                 self.signals.check()
 
     def reasons(self, chosen: Sequence[str], forced: Sequence[str]) -> dict[str, tuple[bool, str]]:
-        """Of each chosen step, whether it would be done and why, or why not. Nothing is done."""
-        found: dict[str, tuple[bool, str]] = {}
+        """For each chosen step, whether it would be done, and why or why not. Nothing is done."""
+        reasons: dict[str, tuple[bool, str]] = {}
         for step in chosen:
-            first = next((name for name, (due, _) in found.items() if due), "")
+            first = next((name for name, (due, _) in reasons.items() if due), "")
             try:
                 getattr(self, step)(step in forced)
             except Planned as plan:
-                found[step] = (bool(plan.reason), str(plan))
-            except (UsageError, ModelFileError) as error:  # it reads what an earlier step makes
+                reasons[step] = (bool(plan.reason), str(plan))
+            except (UsageError, ModelFileError):  # it reads what an earlier step makes
                 if not first:
                     raise
-                found[step] = (True, str(error))
-            if first and str(found[step][1]).partition(" (")[0] != "nothing to do":
-                found[step] = (True, f"after {first}")
-        return found
+                reasons[step] = (True, "")
+            if first and not reasons[step][1].startswith("nothing to do"):
+                reasons[step] = (True, f"after {first}")
+        return reasons
 
     def prepare(self, force: bool) -> None:
         """Audio and manifests."""
@@ -153,21 +149,21 @@ class Run:
         code = [path for path in sorted(self.folder.glob("*.py")) if path.name != "run.py"]
         inputs = {
             "arguments": chosen,
-            "sources": [file_state(path) for path in self.preparation.sources(self.args)],
+            "sources": [file_state(path) for path in self.sources()],
             "recipe": {path.name: file_digest(path) for path in code},
             "manifests": sorted(str(path) for path in wanted),
         }
         stamp = Stamp(self.args.data / ".prepared.json")
-        if not inputs["sources"]:  # where the user names none, what was prepared before is meant
+        if not inputs["sources"]:  # without a source, the user means what was prepared before
             inputs["sources"] = stamp.read().get("inputs", {}).get("sources", [])
         if not self._is_due("prepare", stamp, inputs, wanted, force):
             return
         if getattr(self.args, "shard", None):  # other processes are at work in the folder
             if not self.args.unpacked:
-                raise UsageError("--shard unpacks nothing: name the unpacked corpus with --unpacked DIR")
+                raise UsageError("--shard does not unpack archives: name the unpacked corpus with --unpacked DIR")
             with contextlib.suppress(ShardConverted):
                 self.preparation.prepare(self.args)
-            say("[prepare] this part is converted; without --shard, the same command goes on when all parts are")
+            say("[prepare] this part is converted; once all parts are, run the same command without --shard")
             return
         with locked(self.args.data):
             self.preparation.prepare(self.args)
@@ -177,7 +173,7 @@ class Run:
         stamp.write(inputs)
 
     def tokenizer(self, force: bool) -> None:
-        """The tokenizer, from the training transcripts alone; symbols of the other sets that it lacks are reported."""
+        """The tokenizer, from the training transcripts only; symbols of other sets that it lacks are reported."""
         text, data = self.config.text, self.config.data
         inputs = {"text": to_dict(text), "manifests": _digests(manifests(data.train))}
         stamp = Stamp(self.stamps / "tokenizer.json")
@@ -196,21 +192,21 @@ class Run:
             elif unknown := describe_unknown_symbols(rows, tokenizer, text.normalizer):
                 say(f"[tokenizer] warning: {path} has symbols that no model of this recipe can write: {unknown}")
         stamp.write(inputs)
-        what = "classes" if isinstance(tokenizer, LabelSet) else "symbols with the blank"
-        say(f"[tokenizer] {tokenizer.kind}, {tokenizer.vocab_size} {what}")
+        noun = "classes" if isinstance(tokenizer, LabelSet) else "symbols with the blank"
+        say(f"[tokenizer] {tokenizer.kind}, {tokenizer.vocab_size} {noun}")
 
     def train(self, force: bool) -> None:
-        """The model: an interrupted run goes on, one with other settings or data is set aside."""
+        """The model: an interrupted run is continued, a run with other settings or data is set aside."""
         data = self.config.data
         sets: dict[str, Any] = {"train": _digests(manifests(data.train)), "dev": _digests(manifests(data.dev))}
-        weights = [one.weight for one in training_sets(data.train)]
+        weights = [training_set.weight for training_set in training_sets(data.train)]
         if any(weight != 1 for weight in weights):
             sets["weights"] = weights
         settings = _without(to_dict(self.config), _INCIDENTAL)
         inputs = {**settings, "manifests": sets, "tokenizer": _digests([self.tokenizer_file])}
-        stamp = Stamp(self.stamps / "train.json", _with_todays_settings)
+        stamp = Stamp(self.stamps / "train.json", _with_current_settings)
         stored = stamp.read()
-        if self.config.init:  # by its content, too; a run that has begun does not need it any more
+        if self.config.init:  # also by content; a run that has started no longer needs it
             init = find_model(self.config.init)
             digest = file_digest(init) if init.is_file() else stored.get("inputs", {}).get("init_sha256")
             inputs["init_sha256"] = digest
@@ -223,18 +219,18 @@ class Run:
                 keep = {self.stamps.name, self.tokenizer_file.name}
                 keep |= {path.name for path in self.output.glob(f"{PREVIOUS}-*")}
                 aside = set_aside(self.output, self.output / f"{PREVIOUS}-", keep)
-                say(f"[train] starting afresh; the earlier run was moved to {aside}")
+                say(f"[train] starting over; the earlier run was moved to {aside}")
             stamp.write(inputs, finished=False)
         config = replace(self.config, text=replace(self.config.text, tokenizer_file=str(self.tokenizer_file)))
         result = train(config, resume="auto")
         if is_first_process():
             stamp.write(inputs, result={"dev": result.dev, "epochs": result.epochs, "seconds": result.seconds})
-            # Training ends with averaging by these settings.
+            # Training ends by averaging with these settings.
             Stamp(self.stamps / "average.json").write(self._average_inputs())
             say(f"[train] {result.scores} after {result.epochs} epochs in {result.seconds / 60:.1f} minutes")
 
     def average(self, force: bool) -> None:
-        """The mean of the best checkpoints, again, when `averaging.last_k` was changed after the training."""
+        """The mean of the best checkpoints, again, if `averaging.last_k` was changed after the training."""
         if self.config.averaging.kind != "last_k":
             return self._nothing_to_do("average", f"averaging.kind is {self.config.averaging.kind}")
         inputs, stamp = self._average_inputs(), Stamp(self.stamps / "average.json")
@@ -243,7 +239,7 @@ class Run:
         names = inputs["checkpoints"]
         file = load_model(self.model_file)
         file.model.load_state_dict(average_checkpoints([self.output / "checkpoints" / name for name in names]))
-        # The rates on the dev set were measured with other weights.
+        # The error rates on the dev set were measured with other weights.
         summary = {key: value for key, value in file.training.items() if not key.startswith("dev_")}
         summary |= {"averaging": "last_k", "checkpoints": names}
         save_model(self.model_file, file.model, file.tokenizer, file.normalizer, summary, file.task)
@@ -251,10 +247,10 @@ class Run:
         say(f"[average] {self.model_file} is the mean of {len(names)} checkpoints")
 
     def lm(self, force: bool) -> None:
-        """The language model of the beam search, and its weights, tuned on the dev set."""
+        """The language model for the beam search, and its weights, tuned on the dev set."""
         config, dev = self.config, manifests(self.config.data.dev)
         if not self._wants_lm():
-            return self._nothing_to_do("lm", "lm.order is 0" if self.config.task != CLASSIFICATION else "no texts")
+            return self._nothing_to_do("lm", "lm.order is 0" if config.task != CLASSIFICATION else "no texts")
         texts = [config.lm.file] if config.lm.file else [*manifests(config.data.train), *manifests(config.lm.text)]
         inputs = {
             "lm": to_dict(config.lm),
@@ -273,12 +269,12 @@ class Run:
         write_tuning(tuning, folder, config.name)
         stamp.write(inputs)
         best = tuning.best
-        found = f"alpha {best.alpha:g}, beta {best.beta:g}, beam width {best.beam_width}"
+        weights = f"alpha {best.alpha:g}, beta {best.beta:g}, beam width {best.beam_width}"
         label = next(label for label, unit in task_rates(config.task) if unit == "word")
-        say(f"[lm] {found}: dev {label} {tuning.wer(best):.2%}")
+        say(f"[lm] {weights}: dev {label} {tuning.wer(best):.2%}")
 
     def evaluate(self, force: bool) -> None:
-        """Each test set on its own: greedily, by beam search with an LM, by an attention decoder; the table."""
+        """The error rates on each test set with each decoder, as files and as a table."""
         tests = self.config.data.test
         if not tests:
             return self._nothing_to_do("evaluate", "data.test names no test set")
@@ -315,7 +311,7 @@ class Run:
         say(f"[{step}] nothing to do ({why})")
 
     def _average_inputs(self) -> dict[str, Any]:
-        """The best `last_k` of the checkpoints that the training kept."""
+        """The names of the best `last_k` checkpoints that the training kept."""
         best = best_checkpoints(self.output, task_of(self.config))
         return {"checkpoints": [path.name for path in best[: self.config.averaging.last_k]]}
 
@@ -323,9 +319,9 @@ class Run:
         return bool(self.config.lm.order or self.config.lm.file) and self.config.task != CLASSIFICATION
 
     def _make_language_model(self, texts: Sequence[str]) -> None:
-        """Write the binary language model: that of `lm.file`, or one of `lm.order` from texts (a sentence a line).
+        """Write the binary language model: that of `lm.file`, or one of `lm.order` from texts with a sentence per line.
 
-        The texts go through the recipe's normalizer.
+        The texts are normalized by the recipe's normalizer.
         """
         config = self.config
         if config.lm.file:
@@ -337,8 +333,8 @@ class Run:
         lm.write_binary(self.lm_file)
 
 
-def _with_todays_settings(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs of a training, settings that came or were renamed since then included: they change nothing."""
+def _with_current_settings(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The recorded inputs of a training, with the defaults of newer settings and the new names of renamed ones."""
     known = {field.name for field in fields(TrainConfig)} - set(_INCIDENTAL)
     try:
         config = from_dict(TrainConfig, {key: value for key, value in inputs.items() if key in known})
@@ -350,12 +346,12 @@ def _with_todays_settings(inputs: dict[str, Any]) -> dict[str, Any]:
 def _digests(paths: Sequence[str | Path]) -> list[str]:
     for path in paths:
         if not Path(path).is_file():
-            raise UsageError(f"{path} does not exist; run the earlier steps first, or without --steps")
+            raise UsageError(f"{path} does not exist: run the earlier steps first, or omit --steps")
     return [file_digest(path) for path in paths]
 
 
 def _without(settings: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """Nested settings without some of them, given by dotted names."""
+    """Nested settings without those named by dotted `keys`."""
     result: dict[str, Any] = {}
     for key, value in settings.items():
         if key in keys:

@@ -27,10 +27,10 @@ def align_recording(
 ) -> Transcript:
     """The transcript whose words are those of `text`, as written there, with times, confidences and `tokens`.
 
-    The text is normalized as the model's training texts were; a word's times reach from the first to the last of its
-    tokens and halfway into the gaps around it (see `boundaries`). Times are seconds of the source; a word's confidence
-    is the lowest posterior of its tokens. Recordings of any length. Raises AudioError; AlignmentError and TextError for
-    a text that is empty, too long or not to be spelled, in one line with the recording's name.
+    The text is normalized as the model's training texts were. A word lasts from its first to its last token and halfway
+    into the gaps around it (see `boundaries`). Times are in seconds from the start of the source; a word's confidence
+    is the lowest posterior of its tokens. The recording can be of any length. Raises AudioError, and AlignmentError or
+    TextError for a text that is empty, too long or cannot be spelled; messages begin with the recording's name.
     """
     with naming(recording):
         normalized, written = normalized_words(text, recognizer.normalizer)
@@ -57,7 +57,7 @@ def align_recording(
 
 @contextmanager
 def naming(recording: Recording) -> Iterator[None]:
-    """Errors inside begin with the recording's name."""
+    """Prefix the messages of errors in the body with the recording's name."""
     try:
         yield
     except AsrError as error:
@@ -67,13 +67,14 @@ def naming(recording: Recording) -> Iterator[None]:
 def align_tokens(
     recognizer: Recognizer, log_probs: np.ndarray, tokens: Sequence[int], duration: float
 ) -> tuple[list[Word], list[Word], Alignment]:
-    """Words (as the tokenizer spells them) and tokens of an utterance, with times in seconds from its first frame, and
-    the alignment behind them. Raises AlignmentError.
+    """The words (as the tokenizer spells them) and tokens of an utterance, and the alignment behind them.
+
+    Times are in seconds from the first frame of `log_probs` (time, vocab). Raises AlignmentError.
     """
     step = recognizer.frame_seconds
     if needed_frames(tokens) > len(log_probs):
         raise AlignmentError(
-            f"the text needs at least {needed_frames(tokens) * step:.1f} s of audio at this model's rate of frames, "
+            f"the text needs at least {needed_frames(tokens) * step:.1f} s of audio at this model's frame rate, but "
             f"the recording has {duration:.1f} s: is it the right text?"
         )
     alignment = forced_align(log_probs, tokens)
@@ -81,7 +82,7 @@ def align_tokens(
     words = recognizer.tokenizer.words(tokens)
 
     def timed(spans: Sequence[tuple[str, int, int]]) -> list[Word]:
-        """Stretches of tokens, given as text, first token and one past the last."""
+        """Words from spans of tokens: text, first token, one past the last token."""
         starts = [alignment.starts[first] for _, first, _ in spans]
         ends = [alignment.ends[last - 1] for _, _, last in spans]
         return [
@@ -96,8 +97,8 @@ def align_tokens(
 def normalized_words(text: str, normalizer_name: str) -> tuple[list[str], list[tuple[str, int]]]:
     """The normalized words of a text, and its words as written, each with the number of normalized words it stands for.
 
-    Words that the normalizer removes (a dash on its own) are left out. Where normalizing word by word gives another
-    text than normalizing all of it, the normalized words take the place of the written ones.
+    Words that the normalizer removes (a dash on its own) are left out. If normalizing word by word differs from
+    normalizing the whole text, the normalized words replace the written ones.
     """
     normalize = normalizer(normalizer_name)
     normalized = normalize(text).split()
@@ -108,7 +109,7 @@ def normalized_words(text: str, normalizer_name: str) -> tuple[list[str], list[t
 
 
 def merge_words(words: Sequence[Word], written: Sequence[tuple[str, int]]) -> list[Word]:
-    """The words as written, each from the first to the last of the words it stands for."""
+    """The words as written, each lasting from the first to the last of the normalized words it stands for."""
     merged, at = [], 0
     for text, count in written:
         parts = words[at : at + count]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ import numpy as np
 
 from asr.corpus.labels import label_numbers
 from asr.corpus.manifest import Manifest, Utterance, manifest_row
-from asr.files import write_text
 from asr.recognition.classifier import Classifier
 from asr.recognition.evaluation import ManifestResults, recognize_manifest
 from asr.recognition.writers import json_object
@@ -25,7 +23,7 @@ from asr.types import Failure, Transcript
 
 @dataclass(frozen=True)
 class ClassEvaluation(ManifestResults):
-    """The result of a classifier on a manifest, in manifest order; what could not be read counts as wrong."""
+    """The results of a classifier on a manifest, in manifest order; unreadable recordings count as wrong."""
 
     scores: ClassScores
 
@@ -35,17 +33,15 @@ class ClassEvaluation(ManifestResults):
             "manifest": self.manifest,
             "unreadable": len(self.failures),
             **self.scores.summary(),
-            "audio_seconds": round(self.audio_seconds, 3),
-            "seconds": round(self.seconds, 3),
-            "real_time_factor": round(self.real_time_factor, 5),
+            **self.costs(),
             "failures": [{"id": failure.id, "error": failure.error} for failure in self.failures],
         }
 
     def text(self) -> str:
         """The figures as a few lines of text."""
-        unread = f", {len(self.failures)} of them unreadable and counted as wrong" if self.failures else ""
+        unreadable = f", {len(self.failures)} of them unreadable and counted as wrong" if self.failures else ""
         occurring = len(set(self.scores.references.tolist()))
-        facts = f"{len(self.utterances)} utterances{unread}, {occurring} of {len(self.scores.labels)} classes"
+        facts = f"{len(self.utterances)} utterances{unreadable}, {occurring} of {len(self.scores.labels)} classes"
         return "\n".join(
             [
                 f"{self.manifest}: {facts}, {self.audio_seconds / 60:.1f} min",
@@ -57,8 +53,7 @@ class ClassEvaluation(ManifestResults):
     def write(self, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
         """Write predictions.jsonl (manifest rows with pred_label), confusion.png and summary.json (with `extra`)."""
         folder = Path(folder)
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in map(_row, self.utterances, self.results))
-        write_text(folder / "predictions.jsonl", "".join(lines))
+        self.write_rows(folder / "predictions.jsonl", _row)
         self.scores.draw(folder / "confusion.png")
         write_summary(folder, {**(extra or {}), **self.summary()})
 
@@ -70,20 +65,20 @@ def evaluate_classes(
     batch_seconds: float | None = None,
     on_result: Callable[[Transcript | Failure], object] | None = None,
 ) -> ClassEvaluation:
-    """Classify every utterance of a manifest, read without texts, and score the labels.
+    """Classify every utterance of a manifest, whose texts are not used, and score the labels.
 
-    Raises ManifestError for a row without a label, or with one that the classifier does not have.
+    Raises ManifestError for a row without a label, or with a label that the classifier does not have.
     """
     references = label_numbers(manifest, LabelSet(classifier.labels))
     started = time.perf_counter()
     results = recognize_manifest(classifier, manifest, batch_seconds=batch_seconds, on_result=on_result)
     seconds = time.perf_counter() - started
     places = {label: i for i, label in enumerate(classifier.labels)}
-    found = np.full(len(results), -1, dtype=np.int64)
+    predictions = np.full(len(results), -1, dtype=np.int64)
     probabilities = np.zeros((len(results), len(places)))
     for i, result in enumerate(results):
         if isinstance(result, Transcript):
-            found[i] = places[result.text]
+            predictions[i] = places[result.text]
             for hypothesis in result.nbest:
                 probabilities[i, places[hypothesis.text]] = np.exp(hypothesis.score)
     utterances = tuple(manifest)
@@ -91,7 +86,7 @@ def evaluate_classes(
         tuple(classifier.labels),
         tuple(utterance.id for utterance in utterances),
         references,
-        found,
+        predictions,
         probabilities,
         tuple(utterance.speaker for utterance in utterances),
     )
@@ -99,8 +94,8 @@ def evaluate_classes(
 
 
 def _row(utterance: Utterance, result: Transcript | Failure) -> dict[str, Any]:
-    """The manifest row with its path made usable from anywhere, and what was found."""
-    row, found = manifest_row(utterance, utterance.audio_filepath), json_object(result)
+    """The manifest row, with a path that is valid from anywhere, and the prediction."""
+    row, values = manifest_row(utterance, utterance.audio_filepath), json_object(result)
     if isinstance(result, Failure):
-        return row | {"pred_label": None, "error": found["error"]}
-    return row | {"pred_label": found["label"], **{k: found[k] for k in ("probability", "probabilities")}}
+        return row | {"pred_label": None, "error": values["error"]}
+    return row | {"pred_label": values["label"], **{k: values[k] for k in ("probability", "probabilities")}}

@@ -1,4 +1,4 @@
-"""A loaded classifier: recordings in, labels with probabilities out; long recordings get a label for each window."""
+"""A loaded classifier: recordings in, labels with probabilities out; a long recording has a label for each window."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from asr.types import Classification, Failure, Hypothesis, Transcript, Word
 
 
 class Classifier(Recognizer):
-    """A model file of a classifier on a device; `labels` are its classes.
+    """The model file of a classifier on a device; `labels` are its classes.
 
-    A recording that is much longer than what the model was trained on is cut into windows of about the mean length of
-    a training utterance. Its probabilities are the means of those of its windows, weighted by their length, and
-    neighboring windows with the same label are merged into one.
+    A recording much longer than the training utterances is cut into windows of about their mean length. Its
+    probabilities are the means of those of its windows, weighted by length, and neighboring windows with the same label
+    are merged into one.
     """
 
     classifies = True
@@ -37,15 +37,15 @@ class Classifier(Recognizer):
 
     def classify(self, source: Any, *, channel: str | int = "mix", raw: RawFormat | None = None) -> Classification:
         """Classify one recording, given as for `Recognizer.transcribe`. Raises AudioError naming the file."""
-        found = self.transcribe(source, channel=channel, raw=raw)
-        assert isinstance(found, Classification)
-        return found
+        result = self.transcribe(source, channel=channel, raw=raw)
+        assert isinstance(result, Classification)
+        return result
 
     def classify_many(self, sources: Iterable[Any], **options: Any) -> Iterator[Classification | Failure]:
         """Classify many recordings, in input order, with the options of `Recognizer.transcribe_many`."""
-        for found in self.transcribe_many(sources, **options):
-            assert isinstance(found, Classification | Failure)
-            yield found
+        for result in self.transcribe_many(sources, **options):
+            assert isinstance(result, Classification | Failure)
+            yield result
 
     def transcribe(self, source: Any, **options: Any) -> Transcript:
         return super().transcribe(source, **{**options, "nbest": len(self.labels)})
@@ -89,8 +89,8 @@ class Classifier(Recognizer):
         silent: bool,
         hypotheses: Sequence[Hypothesis],
     ) -> Transcript:
-        found = super()._transcript(recording, audio, channel, silent, hypotheses)
-        return Classification(**vars(replace(found, confidence=math.exp(hypotheses[0].score))))
+        transcript = super()._transcript(recording, audio, channel, silent, hypotheses)
+        return Classification(**vars(replace(transcript, confidence=math.exp(hypotheses[0].score))))
 
 
 class LabelDecoder:
@@ -100,14 +100,15 @@ class LabelDecoder:
         self.labels = labels
 
     def decode(self, log_probs: np.ndarray) -> list[Hypothesis]:
-        """`log_probs` (1, classes) natural log, of a whole recording, whose length is not known here."""
+        """`log_probs` (1, classes), natural logarithms, of a whole recording, whose length is not known here."""
         return merged(self.labels, check_emissions(log_probs, len(self.labels)), np.full(len(log_probs), math.inf))
 
 
 def merged(labels: Sequence[str], log_probs: np.ndarray, seconds: np.ndarray) -> list[Hypothesis]:
-    """All labels for windows with `log_probs` (windows, classes) that follow one another and last so many seconds.
+    """All labels, the best first, for successive windows with `log_probs` (windows, classes) that last `seconds` each.
 
-    The words of the best one are the stretches with one label each, and the mean probability of that in the stretch.
+    The words of the best one are the stretches of windows with the same label; their confidence is its mean probability
+    in the stretch.
     """
     posteriors = np.exp(np.asarray(log_probs, dtype=np.float64))
     weights = np.ones(len(seconds)) if np.isinf(seconds).any() else seconds
@@ -121,12 +122,12 @@ def merged(labels: Sequence[str], log_probs: np.ndarray, seconds: np.ndarray) ->
     ]
     scores = np.log(np.maximum(means, 1e-30))
     order = np.argsort(-scores, kind="stable").tolist()
-    found = [Hypothesis(labels[i], float(scores[i]), float(scores[i])) for i in order]
-    return [replace(found[0], words=tuple(stretches)), *found[1:]]
+    hypotheses = [Hypothesis(labels[i], float(scores[i]), float(scores[i])) for i in order]
+    return [replace(hypotheses[0], words=tuple(stretches)), *hypotheses[1:]]
 
 
 def cut(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Pieces (size,) of blocks (time,) of samples; the last has half as many to one and a half times as many."""
+    """Cut blocks (time,) of samples into pieces (size,); the last one has half to one and a half times as many."""
     held = np.zeros(0, dtype=np.float32)
     for block in blocks:
         held = np.concatenate([held, block])
@@ -141,8 +142,8 @@ def cut(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
 
 
 class _Pieces(Acoustics):
-    """An acoustic model that emits one frame, (1, classes), for whatever it is given."""
+    """An acoustic model that emits one frame, (1, classes), for each waveform."""
 
     def silence(self, samples: int, states: bool = False) -> np.ndarray:
-        """Digital silence is a sound like any other."""
+        """To a classifier, digital silence is a sound like any other."""
         return self.emissions([np.zeros(samples, dtype=np.float32)])[0]

@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from asr.recognition.recognizer import Recognizer
 
 MOST_WORDS = 200  # in the lists of the summary
-UNKNOWN_SHARE_LIMIT = 0.05  # of reference characters; beyond it the WER says more about spelling than about recognition
-# Other samples (time,), at the model's rate, of those of an utterance.
+UNKNOWN_SHARE_LIMIT = 0.05  # of reference characters; above it, the WER reflects spelling more than recognition
+# Alters the samples (time,) of an utterance, at the model's rate.
 Change = Callable[[Utterance, np.ndarray], np.ndarray]
-FOLDS = 5  # of the cross-validation of calibrated confidences
+FOLDS = 5  # in the cross-validation of calibrated confidences
 
 
 @dataclass(frozen=True)
 class ManifestResults:
-    """What a model makes of a manifest, in manifest order, and the seconds that it took."""
+    """The results of a model on a manifest, in manifest order, and the seconds that it took."""
 
     manifest: str
     utterances: tuple[Utterance, ...]
@@ -56,17 +56,31 @@ class ManifestResults:
 
     @property
     def real_time_factor(self) -> float:
-        """Seconds of work per second of audio, with reading and decoding, without loading the model."""
+        """Seconds of work per second of audio, including reading and decoding but not loading the model."""
         return self.seconds / self.audio_seconds if self.audio_seconds else 0.0
+
+    def costs(self) -> dict[str, Any]:
+        """The seconds of audio and of work as JSON-able values."""
+        return {
+            "audio_seconds": round(self.audio_seconds, 3),
+            "seconds": round(self.seconds, 3),
+            "real_time_factor": round(self.real_time_factor, 5),
+        }
+
+    def write_rows(self, path: Path, row: Callable[[Utterance, Transcript | Failure], dict[str, Any]]) -> None:
+        """Write a JSON line for each utterance and its result."""
+        rows = map(row, self.utterances, self.results)
+        write_text(path, "".join(json.dumps(values, ensure_ascii=False) + "\n" for values in rows))
 
 
 @dataclass(frozen=True)
 class Evaluation(ManifestResults):
-    """The result of a model on a manifest; all lists are in manifest order.
+    """The scored results of a model on a manifest; all lists are in manifest order.
 
-    `scored` holds references and hypotheses after the normalizer and their scores, `results` are as recognized. An
-    utterance whose audio could not be read has a Failure there and counts as an empty hypothesis. `unknown_symbols`
-    counts what the model cannot spell in the references, most frequent first. The model's `task` says which rate leads.
+    `scored` holds the normalized references and hypotheses and their scores; `results` are as recognized, with a
+    Failure for an utterance whose audio could not be read, which counts as an empty hypothesis. `unknown_symbols`
+    counts the symbols in the references that the model cannot spell, most frequent first. The model's `task` determines
+    the leading error rate.
     """
 
     scored: ScoredSet
@@ -84,21 +98,21 @@ class Evaluation(ManifestResults):
 
     @property
     def unknown_share(self) -> float:
-        """Share of the reference characters that the model cannot spell; spaces do not count."""
+        """The share of reference characters, without spaces, that the model cannot spell."""
         characters = sum(len(text) - text.count(" ") for text in self.scored.references)
         unknown = sum(len(symbol) * count for symbol, count in self.unknown_symbols.items())
         return unknown / characters if characters else 0.0
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Reasons to doubt the rates, one line each."""
+        """Reasons to doubt the error rates, one line each."""
         if self.unknown_share <= UNKNOWN_SHARE_LIMIT:
             return self.scored.warnings
-        most = ", ".join(map(repr, list(self.unknown_symbols)[:8]))
+        symbols = ", ".join(map(repr, list(self.unknown_symbols)[:8]))
         return (
             *self.scored.warnings,
             f"{self.unknown_share:.1%} of the reference characters are outside the model's alphabet (most often "
-            f"{most}): wrong case or normalizer? The references were normalized with '{self.scored.normalizer}'",
+            f"{symbols}): wrong case or normalizer? The references were normalized with '{self.scored.normalizer}'",
         )
 
     def summary(self) -> dict[str, Any]:
@@ -108,9 +122,7 @@ class Evaluation(ManifestResults):
             "utterances": len(self.utterances),
             "unreadable": len(self.failures),
             **self.scored.summary(limit=MOST_WORDS),
-            "audio_seconds": round(self.audio_seconds, 3),
-            "seconds": round(self.seconds, 3),
-            "real_time_factor": round(self.real_time_factor, 5),
+            **self.costs(),
             "unknown_share": round(self.unknown_share, 5),
             "unknown_symbols": self.unknown_symbols,
             "failures": [{"id": failure.id, "error": failure.error} for failure in self.failures],
@@ -120,14 +132,14 @@ class Evaluation(ManifestResults):
     def text(self) -> str:
         """The figures as a few lines of text."""
         words, confidences = self.wer, self.scored.confidences
-        unread = f", {len(self.failures)} of them unreadable and counted as empty" if self.failures else ""
+        unreadable = f", {len(self.failures)} of them unreadable and counted as empty" if self.failures else ""
         total = len(self.utterances)
         speed = f" ({1 / self.real_time_factor:.0f}x real time)" if self.real_time_factor else ""
         scores = {"word": words, "char": self.cer}
         lead, *others = (rate_line(label, scores[unit]) for label, unit in task_rates(self.task))
         return "\n".join(
             [
-                f"{self.manifest}: {len(self.scored.hypotheses)} of {total} utterances{unread}, "
+                f"{self.manifest}: {len(self.scored.hypotheses)} of {total} utterances{unreadable}, "
                 f"{words.reference_length} words, {self.audio_seconds / 60:.1f} min",
                 f"{lead}   normalizer {self.scored.normalizer}",
                 *others,
@@ -139,12 +151,10 @@ class Evaluation(ManifestResults):
         )
 
     def write(self, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
-        """Write what ScoredSet.write does, hypotheses.jsonl (rows with pred_text) and summary.json (with `extra`)."""
+        """Write the files of ScoredSet.write, hypotheses.jsonl (rows with pred_text), summary.json (with `extra`)."""
         folder = Path(folder)
         self.scored.write(folder)
-        rows = map(_row, self.utterances, self.results)
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_text(folder / "hypotheses.jsonl", "".join(lines))
+        self.write_rows(folder / "hypotheses.jsonl", _row)
         write_summary(folder, {**(extra or {}), **self.summary()})
 
 
@@ -160,14 +170,14 @@ def evaluate(
 ) -> Evaluation:
     """Recognize every utterance of a manifest and score the texts.
 
-    `normalizer` (default: the model's own) is applied to references and hypotheses alike. `on_result` is called as
-    results come, longest utterances first; what is recognized is what `change` makes of an utterance's samples. Raises
-    ManifestError for a malformed manifest, ConfigError for an unknown normalizer; unreadable audio is no error but a
-    Failure among the results.
+    `normalizer` (default: the model's own) is applied to both references and hypotheses. `on_result` is called with
+    each result, longest utterances first. `change` alters the samples of an utterance before recognition. Raises
+    ManifestError for a malformed manifest, ConfigError for an unknown normalizer; unreadable audio is not an error but
+    a Failure among the results.
     """
     if not isinstance(manifest, Manifest):
         manifest = Manifest.read(manifest)
-    name = versioned(normalizer or recognizer.normalizer)  # an unknown one is an error before the work
+    name = versioned(normalizer or recognizer.normalizer)  # raises for an unknown one before the work
     started = time.perf_counter()
     results = recognize_manifest(
         recognizer, manifest, batch_seconds=batch_seconds, workers=workers, on_result=on_result, change=change
@@ -201,9 +211,9 @@ def recognize_manifest(
     on_result: Callable[[Transcript | Failure], object] | None = None,
     change: Change | None = None,
 ) -> tuple[Transcript | Failure, ...]:
-    """The result of each utterance, in manifest order; `on_result` is called as results come, longest first."""
+    """The result of each utterance, in manifest order; `on_result` is called with each one, longest first."""
     utterances = list(manifest)
-    # Longest first: batches are even, and what does not fit into memory shows at once.
+    # Longest first, so that batches are even and a lack of memory shows at once.
     longest_first = np.argsort(-manifest.durations, kind="stable").tolist()
     ordered = (utterances[i] for i in longest_first)
     recordings = (replace(as_recording(u), change=partial(change, u)) if change else as_recording(u) for u in ordered)
@@ -217,27 +227,27 @@ def recognize_manifest(
 
 
 def held_out(utterances: Sequence[WordConfidences], speakers: Sequence[str]) -> WordConfidences | None:
-    """The words with the confidences of calibrations fitted on other utterances (cross-validation in FOLDS parts).
+    """The words with confidences from calibrations fitted to other utterances (cross-validation in FOLDS parts).
 
-    A speaker's utterances stay together where all are known and there are enough; None for a single utterance. The
-    figures of a calibration on the words it was fitted on would flatter it.
+    Measured on the words it was fitted to, a calibration would look too good. A speaker's utterances stay together if
+    all speakers are known and there are at least FOLDS of them. Returns None for a single utterance.
     """
-    several = all(speakers) and len(set(speakers)) >= FOLDS
-    names = list(speakers) if several else [str(i) for i in range(len(utterances))]
+    by_speaker = all(speakers) and len(set(speakers)) >= FOLDS
+    names = list(speakers) if by_speaker else [str(i) for i in range(len(utterances))]
     fold_of = {name: i % FOLDS for i, name in enumerate(dict.fromkeys(names))}
     if len(fold_of) < 2:
         return None
-    found = []
+    calibrated = []
     for fold in sorted(set(fold_of.values())):
         rest = pooled([u for u, name in zip(utterances, names, strict=True) if fold_of[name] != fold])
         calibration = fit_calibration(rest.confidences, rest.correct) if rest.confidences else Calibration()
-        here = pooled([u for u, name in zip(utterances, names, strict=True) if fold_of[name] == fold])
-        found.append(replace(here, confidences=tuple(map(calibration, here.confidences))))
-    return pooled(found)
+        held = pooled([u for u, name in zip(utterances, names, strict=True) if fold_of[name] == fold])
+        calibrated.append(replace(held, confidences=tuple(map(calibration, held.confidences))))
+    return pooled(calibrated)
 
 
 def write_calibrated(model: str | Path, target: str | Path, calibration: Calibration, summary: dict[str, Any]) -> Path:
-    """A copy of a model file whose confidences are calibrated; `summary` is kept with it. Raises ModelFileError."""
+    """Write a copy of a model file with calibrated confidences and `summary`. Raises ModelFileError."""
     file = load_model(model)
     training = {**file.training, "confidence": {**asdict(calibration), **summary}}
     return save_model(target, file.model, file.tokenizer, file.normalizer, training, file.task)
@@ -245,7 +255,7 @@ def write_calibrated(model: str | Path, target: str | Path, calibration: Calibra
 
 def _hypothesis_line(result: Transcript | Failure) -> Line:
     if isinstance(result, Failure):
-        return Line(result.id, None)  # the report tells "no hypothesis" from an empty one
+        return Line(result.id, None)  # the report distinguishes "no hypothesis" from an empty one
     return Line(result.id, result.text, words=result.words)
 
 
@@ -265,7 +275,7 @@ def _reference_line(utterance: Utterance, result: Transcript | Failure) -> Line:
 
 
 def _row(utterance: Utterance, result: Transcript | Failure) -> dict[str, Any]:
-    """The manifest row with its path made usable from anywhere, what was recognized, and the words with confidences."""
+    """The manifest row, with a path that is valid from anywhere, the recognized text, and words with confidences."""
     text = "" if isinstance(result, Failure) else result.text
     row = manifest_row(utterance, utterance.audio_filepath) | {"pred_text": text}
     return row | {key: value for key, value in json_object(result).items() if key in ("words", "error")}

@@ -1,4 +1,4 @@
-"""The pictures of an explanation: one PNG of all, or an HTML page that needs nothing from elsewhere."""
+"""The pictures of an explanation, as a single PNG or a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BLUE, RED, GREEN, GRAY = "#1f6feb", "#d1242f", "#2da44e", "#6e7781"
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture over time: its title, what it shows in words, its height in inches, and what draws it."""
+    """A picture over time: its title, a caption, its height in inches, and the function that draws it."""
 
     title: str
     caption: str
@@ -39,7 +39,7 @@ class Panel:
 
 
 def write_explanation(path: Path, explanation: Explanation, model: str) -> None:
-    """Write the page, or with the suffix .png the pictures alone. Raises OutputError."""
+    """Write the page or, if the suffix is .png, only the pictures. Raises OutputError."""
     if path.suffix.lower() == ".png":
         content = _png(_panels(explanation), explanation.duration, explanation.name)
         with replacing(path) as partial:
@@ -60,28 +60,28 @@ def write_explanation(path: Path, explanation: Explanation, model: str) -> None:
         "WORDS": _words_table(explanation),
         "FIGURES": figures,
         "SALIENCY": _saliency_table(explanation),
-        "FOOTER": f"Written by asr {VERSION}. Times are in seconds from the beginning of the recording.",
+        "FOOTER": f"Written by asr {VERSION}. Times are in seconds from the start of the recording.",
         "LEFT": str(LEFT),
         "RIGHT": str(RIGHT),
         "SECONDS": f"{explanation.duration:.6f}",
     }
     page = files("asr.recognition").joinpath("explanation.html").read_text(encoding="utf-8")
-    # In one pass, so that nothing of the data is taken for a place to fill.
+    # In one pass, so that nothing in the data is taken for a placeholder.
     write_text(path, re.sub(r"@([A-Z]+)@", lambda place: parts[place[1]], page))
 
 
 def saliency_rows(explanation: Explanation) -> list[tuple[str, str]]:
-    """The score of the chosen word and what the check by deletion says, in words and numbers."""
+    """(name, value) pairs: the score of the chosen word and the results of the deletion check."""
     if explanation.saliency is None or explanation.chosen is None:
         return []
-    found, word = explanation.saliency, explanation.words[explanation.chosen]
+    saliency, word = explanation.saliency, explanation.words[explanation.chosen]
     return [
         ("word", f"{word.word} ({word.start:.2f} to {word.end:.2f} s)"),
-        ("score", f"{found.score:.2f} nats"),
-        ("without the most salient tenth", f"{found.without_salient:.2f} nats"),
-        ("without a random tenth", f"{found.without_random:.2f} nats"),
-        ("on the average sound", f"{found.baseline_score:.2f} nats"),
-        ("attributions add up but for", f"{found.gap:+.2f} nats ({found.steps} gradients)"),
+        ("score", f"{saliency.score:.2f} nats"),
+        ("without the most salient tenth", f"{saliency.without_salient:.2f} nats"),
+        ("without a random tenth", f"{saliency.without_random:.2f} nats"),
+        ("on the average sound", f"{saliency.baseline_score:.2f} nats"),
+        ("error of the attributions' sum", f"{saliency.gap:+.2f} nats ({saliency.steps} gradients)"),
     ]
 
 
@@ -91,21 +91,21 @@ def _panels(e: Explanation) -> list[Panel]:
         Panel("Waveform", f"{e.duration:.2f} s of sound; the words are shaded.", 1.3, lambda axes: _waveform(axes, e)),
         Panel(
             "Spectrogram",
-            f"What the model is given: the logarithm of {len(e.band_hz)} mel bands, {e.band_hz[0]:.0f} to "
-            f"{e.band_hz[-1]:.0f} Hz, normalized.",
+            f"The model's input: the normalized logarithms of {len(e.band_hz)} mel bands, {e.band_hz[0]:.0f} to "
+            f"{e.band_hz[-1]:.0f} Hz.",
             2.0,
             lambda axes: _bands(axes, e, e.features, "magma"),
         ),
         Panel(
             "Posteriorgram",
-            f"Probability of each label in each frame of {1000 * e.frame_seconds:.0f} ms, darker is surer: {heard}.",
+            f"Probability of each label in each {1000 * e.frame_seconds:.0f} ms frame, darker is higher: {heard}.",
             0.5 + 0.15 * len(_posteriors(e)[0]),
             lambda axes: _posteriorgram(axes, e),
         ),
     ]
     if e.words:
         order = ", ".join(f"{word.word} at {word.start:.2f} s" for word in e.words)
-        caption = f"When each word and each label was spoken, redder is more doubtful: {order}."
+        caption = f"When each word and each label was spoken, redder is less certain: {order}."
         panels.append(Panel("Alignment", caption, 0.9, lambda axes: _alignment(axes, e)))
     if e.saliency is not None and e.chosen is not None:
         word = e.words[e.chosen]
@@ -113,20 +113,20 @@ def _panels(e: Explanation) -> list[Panel]:
         amounts = np.abs(e.saliency.attributions).sum(axis=1)
         share = amounts[(times >= word.start) & (times <= word.end)].sum() / max(amounts.sum(), 1e-30)
         caption = (
-            f"Integrated gradients of the score of '{word.word}': red features speak for the word, blue ones against "
-            f"it, compared with the average sound. {100 * share:.0f} % of the whole lies within the word."
+            f"Integrated gradients of the score of '{word.word}': compared with the average sound, red features speak "
+            f"for the word, blue ones against it. {100 * share:.0f} % of the total lies within the word."
         )
         panels.append(Panel(f"Saliency of '{word.word}'", caption, 2.0, lambda axes: _saliency(axes, e)))
     if e.layer is not None:
         panels += _layer_panels(e.layer)
-    for found in e.attention:
-        caption = (
-            "Where the attention decoder looks in each step, from the first label, above, to the end."
-            if found.tokens
-            else f"Where each frame of layer {found.layer} looks, on average over the heads; time goes down, too."
-        )
-        height = 0.4 + 0.15 * len(found.tokens) if found.tokens else 3.0
-        panels.append(Panel("Attention", caption, height, partial(_attention, found=found)))
+    for attention in e.attention:
+        if attention.tokens:
+            caption = "Where the attention decoder looks at each step, from the first label at the top to the end."
+            height = 0.4 + 0.15 * len(attention.tokens)
+        else:
+            caption = f"Where each frame of layer {attention.layer} looks, averaged over heads; time also runs down."
+            height = 3.0
+        panels.append(Panel("Attention", caption, height, partial(_attention, attention=attention)))
     return panels
 
 
@@ -137,7 +137,7 @@ def _layer_panels(layer: LayerView) -> list[Panel]:
         width = next(iter(gates.values())).shape[1]
         caption = (
             f"{width} units of the {direction} cell, ordered by how open each gate is on average; darker is more "
-            f"open. On average: {means}."
+            f"open. Averages: {means}."
         )
         title = f"Gates of layer {layer.number}, {direction}"
         panels.append(Panel(title, caption, 0.9 * len(gates), partial(_gates, gates=gates, layer=layer)))
@@ -148,7 +148,7 @@ def _layer_panels(layer: LayerView) -> list[Panel]:
 
 
 def _extent(frames: int, step: float, low: float, high: float) -> tuple[float, float, float, float]:
-    """Frame i is centered on i * step."""
+    """An image's extent in which frame i is centered on i * step."""
     return -0.5 * step, (frames - 0.5) * step, low, high
 
 
@@ -158,7 +158,7 @@ def _shade(axes: Any, e: Explanation) -> None:
 
 
 def _waveform(axes: Any, e: Explanation) -> None:
-    # Least and greatest sample of each of some 2000 stretches: all that a picture can show.
+    # The lowest and highest sample of each of some 2000 stretches is all that a picture can show.
     step = max(1, len(e.samples) // 2000)
     parts = e.samples[: len(e.samples) // step * step].reshape(-1, step)
     axes.fill_between(np.arange(len(parts)) * step / e.rate, parts.min(1), parts.max(1), color=GRAY, linewidth=0.4)
@@ -185,7 +185,7 @@ def _bands(axes: Any, e: Explanation, values: np.ndarray, colors: str, limit: fl
 def _saliency(axes: Any, e: Explanation) -> None:
     assert e.saliency is not None and e.chosen is not None
     values = e.saliency.attributions
-    # A few features stand out so far that they would hide the others.
+    # Without a limit, a few outliers would hide the other features.
     _bands(axes, e, values, "RdBu_r", max(float(np.quantile(np.abs(values), 0.998)), 1e-12))
     for x in (e.words[e.chosen].start, e.words[e.chosen].end):
         axes.axvline(x, color="black", linewidth=0.8, linestyle="--")
@@ -223,7 +223,7 @@ def _alignment(axes: Any, e: Explanation) -> None:
 
 
 def _mixed(confidence: float) -> tuple[float, float, float]:
-    """From red, doubtful, to green, sure."""
+    """A color from red for 0 to green for 1."""
     low, high = np.array([0.98, 0.72, 0.68]), np.array([0.70, 0.90, 0.76])
     red, green, blue = (low + (high - low) * min(max(confidence, 0.0), 1.0)).tolist()
     return red, green, blue
@@ -250,35 +250,33 @@ def _norms(axes: Any, layer: LayerView) -> None:
     axes.grid(alpha=0.25)
 
 
-def _attention(axes: Any, found: AttentionMap) -> None:
-    rows, frames = found.weights.shape
-    low, high = (rows - 0.5, -0.5) if found.tokens else ((rows - 0.5) * found.frame_seconds, -0.5 * found.frame_seconds)
-    extent = _extent(frames, found.frame_seconds, low, high)
-    limit = float(found.weights.max())
-    axes.imshow(found.weights, aspect="auto", interpolation="nearest", cmap="Blues", vmin=0, vmax=limit, extent=extent)
-    if found.tokens:
-        _rows(axes, ["space" if token == " " else token for token in found.tokens])
+def _attention(axes: Any, attention: AttentionMap) -> None:
+    weights, step = attention.weights, attention.frame_seconds
+    row_height = 1.0 if attention.tokens else step
+    extent = _extent(weights.shape[1], step, (len(weights) - 0.5) * row_height, -0.5 * row_height)
+    limit = float(weights.max())
+    axes.imshow(weights, aspect="auto", interpolation="nearest", cmap="Blues", vmin=0, vmax=limit, extent=extent)
+    if attention.tokens:
+        _rows(axes, ["space" if token == " " else token for token in attention.tokens])
     else:
         axes.set_ylabel("s")
 
 
 def _png(panels: list[Panel], duration: float, title: str = "") -> bytes:
-    """The panels one below the other, with headings if there is a title."""
+    """The panels, one below the other, with headings if there is a title."""
     import matplotlib
 
     with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # of scripts that the font lacks, which the page's tables show
+        warnings.filterwarnings("ignore", "Glyph")  # scripts that the font lacks; the page's tables show them
         return _drawn(panels, duration, title)
 
 
 def _drawn(panels: list[Panel], duration: float, title: str) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     head = 0.3 if title else 0.04
     height = sum(panel.height + MARGIN + head for panel in panels) + (0.3 if title else 0.0)
     figure = Figure(figsize=(WIDTH, height))
-    FigureCanvasAgg(figure)
     if title:
         figure.text(LEFT, 1 - 0.1 / height, title, fontsize=12, fontweight="bold", va="top")
     top = height - (0.3 if title else 0.0)
@@ -325,8 +323,8 @@ def _saliency_table(e: Explanation) -> str:
         return ""
     cells = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows)
     return (
-        f"<section><h2>What the word hangs on</h2><table>{cells}</table><p>The score is the natural logarithm of the "
+        f"<section><h2>What the word depends on</h2><table>{cells}</table><p>The score is the natural logarithm of the "
         "probability that the model spells the word in its stretch of the alignment. Removed features are replaced by "
-        "the mean of their mel band. Where the most salient tenth costs no more than a random one, do not trust the "
-        "saliency.</p></section>"
+        "the mean of their mel band. If removing the most salient tenth costs no more than removing a random tenth, do "
+        "not trust the saliency.</p></section>"
     )

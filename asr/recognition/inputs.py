@@ -1,4 +1,4 @@
-"""What to transcribe: files, folders, globs, manifests and stdin as recordings, each with a name for its outputs."""
+"""What to transcribe: files, folders, globs, manifests and stdin as recordings, each with an id for its outputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from asr.corpus.manifest import Utterance
 
-# The suffixes looked for in folders; a file that is named explicitly may have any suffix.
+# The suffixes that are searched for in folders; a file that is named explicitly may have any suffix.
 _SUFFIXES = """
     .wav .wave .flac .ogg .oga .opus .mp3 .m4a .aac .mp4 .mkv .mov .webm .wma .aif .aiff .aifc .au .snd .caf
     .sph .w64 .rf64 .amr .3gp .ac3 .mka .mpga .mp2
@@ -37,11 +37,10 @@ _MANIFEST_SUFFIXES = (".jsonl", ".json", ".ndjson", ".jsonl.gz", ".json.gz", ".n
 class Recording:
     """Something to transcribe. `source` is a path, the bytes of a file, a file object or `(samples, rate)`.
 
-    `offset` and `duration` (seconds; None: to the end) cut a window out of it; `channel` None leaves the choice
-    to the caller. `id` names it in results; as a relative path without suffix it also names the output files. One that
-    is `live` is headerless audio in a file object, recognized while it comes. `change` makes other samples (time,) of
-    those read, at the model's rate: the recording, however long, is then held in memory, and its channels are mixed
-    unless `channel` names one.
+    `offset` and `duration` (seconds; None: to the end) select a part of it; with `channel` None the caller chooses.
+    `id` names it in results and, as a relative path without suffix, its output files. A `live` recording is headerless
+    audio in a file object, recognized as it arrives. `change` alters the samples (time,) that were read, at the model's
+    rate: the recording, however long, is then held in memory, and its channels are mixed unless `channel` names one.
     """
 
     source: Any
@@ -55,7 +54,7 @@ class Recording:
 
     @property
     def name(self) -> str:
-        """The name used in messages."""
+        """Its name in messages."""
         if self.audio_filepath == STDIN:
             return "stdin"
         return self.audio_filepath or self.id or (str(self.source) if isinstance(self.source, str | Path) else "audio")
@@ -65,7 +64,7 @@ class Recording:
         return default if self.channel is None else self.channel
 
     def failure(self, error: Exception) -> Failure:
-        """The Failure for an error raised while processing this recording; its message names the recording once."""
+        """The Failure for an error in processing this recording; its message names the recording once."""
         message = str(error) if isinstance(error, AsrError) else in_words(error)
         prefix = f"{self.name}: "
         return Failure(self.id, self.audio_filepath, prefix + message.removeprefix(prefix))
@@ -84,24 +83,31 @@ def as_recording(source: Any) -> Recording:
     return Recording(source, id="audio")
 
 
+def from_argument(argument: str) -> Recording:
+    """The Recording for an argument of a command: a path, or - for stdin."""
+    if argument == STDIN:
+        return Recording(sys.stdin.buffer, id="stdin", audio_filepath=STDIN)
+    return as_recording(argument)
+
+
 def find_recordings(arguments: Sequence[str]) -> list[Recording | Failure]:
     """Expand command-line inputs in the order given; the files of a folder or glob are sorted by path.
 
-    Folders are searched recursively for audio files, following linked folders and skipping hidden ones; a file found
-    twice is taken once. A pipe may hold audio or a manifest. Ids are unique: the path without suffix below the folder
-    that all inputs share, or the id of a manifest row. An input without any recording becomes a Failure, and so
-    does a malformed manifest row, a broken link, or a folder that cannot be read. Raises ManifestError for a manifest
-    without a usable row, UsageError for stdin named twice.
+    Folders are searched recursively for audio files, following linked folders and skipping hidden ones; a file that is
+    found twice is used once. A pipe may hold audio or a manifest. Ids are unique: the id of a manifest row, or the path
+    without suffix, relative to the common folder of all inputs. An input without a recording becomes a Failure, as does
+    a malformed manifest row, a broken link, or an unreadable folder. Raises ManifestError for a manifest without a
+    usable row, UsageError if stdin is named twice.
     """
     if list(arguments).count(STDIN) > 1:
         raise UsageError("stdin ('-') can be read only once")
     found: list[Recording | Failure] = []
     anchors: list[str] = []
     files: set[str] = set()
-    # os.path throughout: Path's methods raise where a name is too long for the file system.
+    # os.path throughout: Path's methods raise for names that are too long for the file system.
     for argument in arguments:
         if argument == STDIN:
-            found.append(Recording(sys.stdin.buffer, id="stdin", audio_filepath=STDIN))
+            found.append(from_argument(argument))
         elif is_manifest(argument) and exists(argument) and not isdir(argument):
             found += _of_manifest(argument)
         elif is_pipe(argument):
@@ -112,16 +118,16 @@ def find_recordings(arguments: Sequence[str]) -> list[Recording | Failure]:
             matches = _files(argument, problems)
             found += [Failure(name := problem.partition(": ")[0], name, problem) for problem in problems]
             for file in matches:
-                if (name := os.path.abspath(file)) not in files:  # must not follow links
+                if (name := os.path.abspath(file)) not in files:  # unlike realpath, it does not follow links
                     files.add(name)
                     found.append(Recording(file, audio_filepath=str(file)))
     return _named(found, anchors)
 
 
 def is_single(arguments: Sequence[str], found: Sequence[Recording | Failure] = ()) -> bool:
-    """Whether the inputs are one recording, judged by their form: output must not depend on what a folder holds.
+    """Whether the inputs are a single recording by their form, because output must not depend on a folder's contents.
 
-    Only of a pipe, whose form says nothing, it depends on what was `found` in it.
+    The form of a pipe does not tell, so for a pipe it depends on what was `found` in it.
     """
     if len(arguments) != 1:
         return False
@@ -134,12 +140,12 @@ def is_single(arguments: Sequence[str], found: Sequence[Recording | Failure] = (
 
 
 def is_manifest(argument: str) -> bool:
-    """Whether a name is that of a manifest, by its suffix."""
+    """Whether a name has the suffix of a manifest."""
     return argument.lower().endswith(_MANIFEST_SUFFIXES)
 
 
 def is_pipe(argument: str) -> bool:
-    """Whether a path is a pipe, `<(...)` among them, whose content can be read only once."""
+    """Whether a path is a pipe, such as `<(...)`, whose content can be read only once."""
     try:
         return stat.S_ISFIFO(os.stat(argument).st_mode)
     except (OSError, ValueError):
@@ -151,7 +157,7 @@ def _is_pattern(argument: str) -> bool:
 
 
 def _files(argument: str, problems: list[str]) -> list[Path]:
-    """The files that an argument stands for, each once; if there are none, `problems` says so."""
+    """The files that an argument stands for, each once; if there are none, adds that to `problems`."""
     if isdir(argument):
         found = _in_folder(argument, problems)
         nothing = "no audio files in this folder (looked for .wav, .flac, .mp3, .ogg and others)"
@@ -167,7 +173,7 @@ def _files(argument: str, problems: list[str]) -> list[Path]:
 
 
 def _once(paths: list[Path]) -> list[Path]:
-    """Each file once, sorted, under its shortest path; one that passes through no linked folder if there is one."""
+    """Each file once, sorted, under its shortest path, preferably one without a linked folder."""
     real = {parent: os.path.realpath(parent) for parent in {path.parent for path in paths}}
     named: dict[tuple[str, str], Path] = {}
     through_link = {parent: path != os.path.abspath(parent) for parent, path in real.items()}
@@ -182,7 +188,7 @@ def _in_folder(folder: str, problems: list[str]) -> list[Path]:
 
 
 def _matches(pattern: str) -> Iterator[str]:
-    """The matches of a glob. `**` follows linked folders safely; glob's own can loop in them forever."""
+    """The matches of a glob. Unlike that of the glob module, `**` cannot loop forever in linked folders."""
     parts = pattern.replace(os.sep, "/").split("/")
     if "**" not in parts:
         yield from glob.glob(pattern)  # absolute patterns
@@ -195,7 +201,7 @@ def _matches(pattern: str) -> Iterator[str]:
 
 
 def _of_pipe(argument: str) -> list[Recording | Failure]:
-    """The rows of a manifest, or one recording, whichever the pipe holds; it is opened only once."""
+    """The rows of a manifest or one recording, whichever the pipe holds; it is opened only once."""
     file = Path(argument).open("rb")  # noqa: SIM115 - the recording is read later
     if file.peek(4).lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"{":
         with file:
@@ -220,7 +226,7 @@ def _of_utterance(utterance: Utterance) -> Recording:
 
 
 def _anchor(argument: str) -> str:
-    """The folder relative to which the files of this input are named."""
+    """The folder relative to which the files of an input are named."""
     if _is_pattern(argument):
         argument = os.path.dirname(re.split(r"[*?\[]", argument)[0])
     elif not isdir(argument):
@@ -229,7 +235,7 @@ def _anchor(argument: str) -> str:
 
 
 def _named(found: list[Recording | Failure], anchors: Sequence[str]) -> list[Recording | Failure]:
-    """Give every recording a unique id: the path without suffix, with the suffix or a number where others share it."""
+    """Give every recording a unique id: its path without suffix or, if others share that, with suffix or a number."""
     try:
         base = os.path.commonpath(anchors) if anchors else ""
     except ValueError:  # different drives on Windows

@@ -1,4 +1,4 @@
-"""Reading recordings for the recognizer: short ones whole and ahead of time, long ones as a stream of blocks."""
+"""Reading recordings for the recognizer: short ones whole and ahead of time, long ones in blocks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from asr.types import Failure
 
 
 class Waveform(NamedTuple):
-    """One channel of a recording; `channel` is None for the only one that was read, `silent` as in `Audio`."""
+    """One channel of a recording; `channel` is None if only one was read, `silent` is as in `Audio`."""
 
     channel: int | None
     samples: np.ndarray
@@ -31,7 +31,7 @@ class Waveform(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadedRecording:
-    """A recording with its samples, with its Failure, or with None if it is too long to keep in memory, or live."""
+    """A recording with its samples, or a Failure, or None if it is live or too long to keep in memory."""
 
     recording: Recording
     audio: Audio | Failure | None
@@ -67,16 +67,16 @@ def load_recording(
             )
             raw = None
         return LoadedRecording(recording, read_recording(recording, rate, channel, raw, longest))
-    except TypeError:  # the source is no recording at all
+    except TypeError:  # the source is not a recording at all
         raise
-    except Exception as error:  # an unexpected error in one recording must not end the work on the others
+    except Exception as error:  # an unexpected error in one recording must not stop the others
         return LoadedRecording(recording, recording.failure(error))
 
 
 def open_recording(
     recording: Recording, rate: int, channel: str | int, raw: RawFormat | None
 ) -> AbstractContextManager[AudioStream]:
-    """One channel of a recording, or several, to be read at once or in blocks."""
+    """One or more channels of a recording, to be read at once or in blocks."""
     if recording.live and raw is not None:
         return nullcontext(AudioStream(LiveReader(recording.source, raw), recording.name, rate, channel, 0.0, None))
     return open_stream(
@@ -86,20 +86,20 @@ def open_recording(
         offset=recording.offset,
         duration=recording.duration,
         raw=raw,
-        name=None if isinstance(recording.source, str | Path) else recording.name,  # a path is named as it was given
+        name=None if isinstance(recording.source, str | Path) else recording.name,  # a path names itself
     )
 
 
 def read_recording(
     recording: Recording, rate: int, channel: str | int, raw: RawFormat | None, longest: float | None
 ) -> Audio | None:
-    """The samples, of `channel` where the recording names none; None where they last more than `longest` seconds."""
+    """The samples, of `channel` if the recording names none; None if they last longer than `longest` seconds."""
     with open_recording(recording, rate, recording.channel_or(channel), raw) as stream:
         return None if longest is not None and stream.seconds > longest else stream.read()
 
 
 def rereadable(recording: Recording) -> Recording:
-    """The recording, with a source that can be read only once (a pipe, stdin) replaced by its content."""
+    """The recording with a source that can be read only once (a pipe, stdin) replaced by its content."""
     source = recording.source
     try:
         if isinstance(source, str | Path):
@@ -108,7 +108,7 @@ def rereadable(recording: Recording) -> Recording:
                 return replace(recording, source=path.read_bytes())
         elif hasattr(source, "seekable") and not isinstance(source, io.TextIOBase) and not source.seekable():
             return replace(recording, source=source.read())
-    except (OSError, ValueError):  # the reader reports it, in its words
+    except (OSError, ValueError):  # the reader will report it
         pass
     return recording
 
@@ -127,18 +127,18 @@ def read_ahead(
 ) -> Iterator[Result]:
     """Yield `read(item)` for every item, in order, computed by `workers` threads ahead of the consumer.
 
-    No new item is begun while results of a total `cost` of `limit` or more are waiting to be taken, so at most
-    `limit` and one item per worker are held. What `read` or the iterable raises is raised here, in its place.
+    No new item is started while results with a total `cost` of `limit` or more wait to be taken, so at most `limit`
+    plus one item per worker is held. Exceptions of `read` or of the iterable are raised here, in order.
     """
     source = ((item,) for item in items)
     changed = threading.Condition()
-    # Items are begun in order: while the next result wanted has not been begun, none after it has, so nothing is
-    # waiting and some worker is free to begin it. The limit cannot lock up. None stands for the end of the items.
+    # The limit cannot cause a deadlock, because items are started in order: if the next result has not been started,
+    # no later one has been, so nothing is waiting and a worker is free. None stands for the end of the items.
     begun: deque[Future[tuple[Result, float] | None]] = deque()
-    waiting = 0.0  # cost of the results that nobody has taken yet
-    ended = False  # no further item will be begun
+    waiting = 0.0  # cost of the results that have not been taken yet
+    ended = False  # no further item will be started
 
-    def may_go_on() -> bool:
+    def may_continue() -> bool:
         return ended or waiting < limit
 
     def end() -> None:
@@ -153,7 +153,7 @@ def read_ahead(
             future: Future[tuple[Result, float] | None] = Future()
             try:
                 with changed:
-                    changed.wait_for(may_go_on)
+                    changed.wait_for(may_continue)
                     if ended:
                         return
                     begun.append(future)
@@ -183,11 +183,11 @@ def read_ahead(
                 future = begun.popleft()
             while not future.done():
                 wait([future], timeout=0.5)
-            if (found := future.result()) is None:
+            if (priced := future.result()) is None:
                 return
             with changed:
-                waiting -= found[1]
+                waiting -= priced[1]
                 changed.notify_all()
-            yield found[0]
+            yield priced[0]
     finally:
         end()

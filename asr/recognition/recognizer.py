@@ -1,4 +1,4 @@
-"""A loaded model that turns recordings into transcripts: one at a time, or many in batches of similar length."""
+"""A loaded model that turns recordings into transcripts, one at a time or many in batches of similar length."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from asr.recognition.acoustics import (
     longest_piece,
     recognize_long,
     stitched,
+    streamed,
 )
 from asr.recognition.inputs import Recording, as_recording
-from asr.recognition.live import streamed
 from asr.recognition.loading import (
     LoadedRecording,
     Waveform,
@@ -44,15 +44,15 @@ from asr.recognition.loading import (
 from asr.types import AsrError, Failure, Hypothesis, Transcript, UsageError, Word, in_words
 
 BATCHES_SORTED = 4  # recordings are sorted by length within this many batches: less padding, but later results
-READING_COST = 0.1  # seconds of audio that reading a recording counts as at least: failures and clips add up, too
-MINIMUM_WORD = 0.001  # seconds; a word squeezed against the end of its recording keeps at least this
+READING_COST = 0.1  # seconds of audio added per recording, because failures and short clips add up, too
+MINIMUM_WORD = 0.001  # seconds that a word at the very end of its recording lasts at least
 
 
 Loaded = TypeVar("Loaded", bound="Recognizer")
 
 
 class Recognizer:
-    """A model file on a device, with a decoder (that of `DecodingConfig.for_model` unless another is given)."""
+    """A model file on a device with a decoder (default: that of `DecodingConfig.for_model`)."""
 
     classifies = False
 
@@ -66,15 +66,15 @@ class Recognizer:
         self.frame_seconds = self.acoustics.frame_seconds
         self._decoder = decoder
         self.calibration = calibration_from_dict(model.training.get("confidence"))  # of word confidences
-        self.windows: Windows | None = Windows()  # of long recordings; None: every recording in one piece
-        self.on_text: Callable[[Recording, str], None] | None = None  # called as a long recording's text grows
-        self.source_rates: Counter[int] = Counter()  # recordings read at each rate, to tell what was resampled
+        self.windows: Windows | None = Windows()  # for long recordings; None: every recording in one piece
+        self.on_text: Callable[[Recording, str], None] | None = None  # called as the text of a long recording grows
+        self.source_rates: Counter[int] = Counter()  # recordings read at each sampling rate, to report resampling
 
     @classmethod
     def load(
         cls: type[Loaded], path: str | Path, device: str = "auto", threads: int | None = None, **decoding: Any
     ) -> Loaded:
-        """Open a model file; see asr.load. Raises UsageError for a model that is for something else."""
+        """Open a model file; see asr.load. Raises UsageError for a model of another task."""
         config = DecodingConfig(**decoding)
         config.check()
         if threads is not None:
@@ -89,7 +89,7 @@ class Recognizer:
 
     @property
     def decoder(self) -> Decoder:
-        """What turns emissions into text; the default is made when it is first asked for, and imports numba."""
+        """What turns emissions into text; the default is made on first use, and imports numba."""
         if self._decoder is None:
             self.decode_with(DecodingConfig())
             assert self._decoder is not None
@@ -109,7 +109,7 @@ class Recognizer:
 
     @property
     def longest(self) -> float | None:
-        """The longest recording that is recognized in one piece, in seconds; None: any length."""
+        """The longest recording, in seconds, that is recognized in one piece; None: any length."""
         return None if self.windows is None else longest_piece(self.windows, self.model_file.training)
 
     def transcribe(
@@ -117,8 +117,8 @@ class Recognizer:
     ) -> Transcript:
         """Transcribe one recording: a path, the bytes of a file, a file object, or `(samples, rate)`.
 
-        `channel` is "mix" or a channel number from 0; for "each" use `transcribe_many`. Word times are seconds from
-        the start of the recording. Raises AudioError naming the file when it holds nothing to transcribe.
+        `channel` is "mix" or a channel number from 0; for "each" use `transcribe_many`. Word times are in seconds from
+        the start of the recording. Raises AudioError, naming the file, if there is nothing to transcribe.
         """
         recording = rereadable(as_recording(source))
         channel = recording.channel_or(channel)
@@ -142,11 +142,11 @@ class Recognizer:
         batch_seconds: float | None = None,
         workers: int | None = None,
     ) -> Iterator[Transcript | Failure]:
-        """Transcribe many recordings, yielding in input order; what cannot be transcribed gives a Failure.
+        """Transcribe many recordings, in input order; one that cannot be transcribed gives a Failure.
 
-        `sources` may hold manifest rows and Recordings too, whose windows and channels are respected. With channel
-        "each" every channel of a recording gives a Transcript with its `channel` set. Audio is read ahead by `workers`
-        threads and recognized in batches of up to `batch_seconds` of padded audio (60 on CPU, 600 on CUDA).
+        `sources` may also hold manifest rows and Recordings, whose windows and channels are respected. With channel
+        "each", every channel of a recording gives a Transcript with its `channel` set. Audio is read ahead by `workers`
+        threads and recognized in batches of up to `batch_seconds` of padded audio (default: 60 on CPU, 600 on CUDA).
         """
         recordings = map(as_recording, sources)
         for _, result in self.recognize(
@@ -164,7 +164,7 @@ class Recognizer:
         batch_seconds: float | None = None,
         workers: int | None = None,
     ) -> Iterator[tuple[Recording, list[Transcript] | Failure]]:
-        """As `transcribe_many`, each recording with its transcripts: one, or with channel "each" one per channel."""
+        """Like `transcribe_many`, but yields recordings with their transcripts: one, or with "each" one per channel."""
         seconds = BATCH_SECONDS[self.device.type] if batch_seconds is None else batch_seconds
         if not seconds > 0:
             raise UsageError(f"batch seconds must be positive, found {seconds:g}")
@@ -178,7 +178,7 @@ class Recognizer:
         waiting: list[LoadedRecording] = []
         waiting_seconds = 0.0
         for item in loaded:
-            if item.audio is None:  # too long for a batch: recognized by itself, after those before it
+            if item.audio is None:  # too long for a batch: recognized by itself, after the earlier ones
                 yield from self._recognize_short(waiting, seconds, nbest)
                 waiting, waiting_seconds = [], 0.0
                 yield item.recording, self._recognize_long(item.recording, channel, nbest, raw, seconds)
@@ -197,7 +197,7 @@ class Recognizer:
     def emissions_of(
         self, source: Any, *, channel: str | int = "mix", raw: RawFormat | None = None
     ) -> RecordingEmissions:
-        """Log-probabilities of one channel of a recording of any length, read window by window where it is long.
+        """Log-probabilities of one channel of a recording of any length; a long one is read window by window.
 
         Raises UsageError for a model without a trained CTC layer.
         """
@@ -223,7 +223,7 @@ class Recognizer:
                 self._transcribe_long(recording, number, number, nbest, raw, batch_seconds)
                 for number in range(channel_count(recording.source, raw))
             ]
-        except OSError:  # raised by `on_text`, which cannot print; errors of reading are AudioErrors
+        except OSError:  # from `on_text`, which cannot print; errors in reading are AudioErrors
             raise
         except Exception as error:
             return recording.failure(error)
@@ -238,7 +238,7 @@ class Recognizer:
         batch_seconds: float,
     ) -> Transcript:
         on_text = self.on_text
-        live = recording.live and not reads_states(self.decoder)  # which decodes whole windows
+        live = recording.live and not reads_states(self.decoder)  # such a decoder needs whole windows
         with open_recording(recording, self.rate, read_channel, raw) as samples:
             hypotheses = recognize_long(
                 self.acoustics,
@@ -255,7 +255,7 @@ class Recognizer:
     def _recognize_short(
         self, items: list[LoadedRecording], batch_seconds: float, nbest: int
     ) -> Iterator[tuple[Recording, list[Transcript] | Failure]]:
-        """Recognize recordings in memory in batches of similar length, and yield them in their order."""
+        """Recognize recordings that are in memory, in batches of similar length, and yield them in order."""
         waveforms = [waveform for item in items for waveform in item.waveforms]
         hypotheses: list[list[Hypothesis] | AsrError] = [[] for _ in waveforms]
         states, acoustics = reads_states(self.decoder), self.acoustics
@@ -264,18 +264,18 @@ class Recognizer:
             for place, i in enumerate(batch):
                 if waveforms[i].silent:
                     emissions[place] = acoustics.silence(len(waveforms[i].samples), states)
-            for i, found in zip(batch, self._decode(emissions), strict=True):
-                hypotheses[i] = found
-        following = iter(hypotheses)
+            for i, decoded in zip(batch, self._decode(emissions), strict=True):
+                hypotheses[i] = decoded
+        remaining = iter(hypotheses)
         for item in items:
-            channels = [(waveform, next(following)) for waveform in item.waveforms]
+            channels = [(waveform, next(remaining)) for waveform in item.waveforms]
             yield item.recording, self._transcripts(item, channels, nbest)
 
     def _decode(self, emissions: Sequence[Any]) -> list[list[Hypothesis] | AsrError]:
         """The hypotheses of each utterance of a batch, or an error in their place."""
         many = getattr(self.decoder, "decode_many", None)
         if many is not None:
-            with suppress(Exception):  # the loop below finds out which utterance it was
+            with suppress(Exception):  # the loop below finds out which utterance caused it
                 return many(emissions, errors_as_values=True)
         results: list[list[Hypothesis] | AsrError] = []
         for log_probs in emissions:
@@ -290,7 +290,7 @@ class Recognizer:
     def _transcripts(
         self, item: LoadedRecording, channels: Sequence[tuple[Waveform, list[Hypothesis] | AsrError]], nbest: int
     ) -> list[Transcript] | Failure:
-        """The transcripts of a recording's channels, or what failed."""
+        """The transcripts of a recording's channels, or a Failure."""
         if not isinstance(item.audio, Audio):
             assert item.audio is not None
             return item.audio
@@ -311,7 +311,7 @@ class Recognizer:
         silent: bool,
         hypotheses: Sequence[Hypothesis],
     ) -> Transcript:
-        """Hypotheses with word times within the recording and calibrated confidences."""
+        """The transcript of hypotheses, with word times inside the recording and calibrated confidences."""
         if not channel:  # once for all channels of a recording
             self.source_rates[audio.source_rate] += 1
         fitted = [replace(hypothesis, words=fit_words(hypothesis.words, audio.duration)) for hypothesis in hypotheses]
@@ -336,7 +336,7 @@ class Recognizer:
 def fit_words(words: Sequence[Word], duration: float) -> tuple[Word, ...]:
     """Move words that end after `duration` back into the recording, keeping 0 <= start < end <= next start.
 
-    A model's last frames reach past the end of the audio by up to the width of a frame.
+    A model's last frame may reach past the end of the audio by up to the length of a frame.
     """
     if not words or words[-1].end <= duration:
         return tuple(words)
@@ -353,9 +353,9 @@ def fit_words(words: Sequence[Word], duration: float) -> tuple[Word, ...]:
 def _batches(
     waveforms: Sequence[Waveform], most_samples: float, full: Callable[[int], int] = int
 ) -> Iterator[list[int]]:
-    """The indices of waveforms in batches, longest first, whose padded size stays within `most_samples`.
+    """Batches of indices of waveforms, longest first, whose padded size is at most `most_samples`.
 
-    `full` says how many of those that fit make a batch.
+    `full` returns how many of the waveforms that fit make a batch.
     """
     batch: list[int] = []
     for i in sorted(range(len(waveforms)), key=lambda i: -len(waveforms[i].samples)):

@@ -1,4 +1,4 @@
-"""How robust a model is: its error rate on the utterances of a test set made worse, beside that of the clean ones."""
+"""How robust a model is: its error rates on a test set with degraded audio, compared with the clean audio."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ from asr.scoring.breakdown import RATE_HEADER, GroupScore, rate_cells, rates, ta
 from asr.scoring.comparison import Comparison, compare, p_text
 from asr.types import AudioError
 
-LONGEST_TALK = 30.0  # seconds that are read of each utterance of babble
+LONGEST_TALK = 30.0  # seconds to read of each utterance in babble
 CLEAN = "clean"
 
 
 @dataclass(frozen=True)
 class Robustness:
-    """A model's `clean` evaluation and those of the same utterances in each condition, by its name.
+    """A model's evaluation on `clean` utterances and on the same utterances in each condition, by name.
 
-    The rate is the one that leads for the model's task, named `label`; `comparisons` set it against the clean one,
-    which is their A.
+    `label` names the leading error rate of the model's task; `comparisons` compare it with the clean one, their A.
     """
 
     clean: Evaluation
@@ -40,7 +39,7 @@ class Robustness:
 
     @cached_property
     def groups(self) -> tuple[GroupScore, ...]:
-        """The scores of the clean utterances and of every condition, under their names."""
+        """The scores of the clean utterances and of every condition, with their names."""
         clean = self.clean.scored.scores[self._rate]
         scores = {CLEAN: clean, **{name: e.scored.scores[self._rate] for name, e in self.conditions.items()}}
         return tuple(GroupScore(s.unit, s.utterances, s.speakers, name=name) for name, s in scores.items())
@@ -54,37 +53,36 @@ class Robustness:
         rows = []
         for group in self.groups:
             row = [group.name, *rate_cells(rates(group))]
-            if (found := self.comparisons.get(group.name)) is not None:
-                low, high = found.interval
-                row += [f"{found.difference:+.2%}", f"{low:+.2%} to {high:+.2%}"]
-                row += [p_text(found.p, found.bounded).removeprefix("p = ").removeprefix("p ")]
+            if (comparison := self.comparisons.get(group.name)) is not None:
+                low, high = comparison.interval
+                row += [f"{comparison.difference:+.2%}", f"{low:+.2%} to {high:+.2%}"]
+                row += [p_text(comparison.p, comparison.bounded).removeprefix("p = ").removeprefix("p ")]
             rows.append([*row, *[""] * (10 - len(row))])
         return ["condition", self.label, *RATE_HEADER, "to clean", "95 % interval", "p"], rows
 
     def text(self) -> str:
-        """The table, for people."""
+        """The table as text."""
         return text_table(*self.rows())
 
     def summary(self) -> list[dict[str, Any]]:
-        """The conditions as JSON-able values; rates are fractions, differences are to the clean rate."""
+        """The conditions as JSON-able values; rates are fractions, differences are from the clean rate."""
         rows = []
         for group in self.groups[1:]:
-            found = self.comparisons[group.name].summary()
+            comparison = self.comparisons[group.name].summary()
             kept = ("difference", "interval_95", "p", "significant", "relative")
-            failures = len(self.conditions[group.name].failures)
             rows.append(
                 {
                     "condition": group.name,
                     "rate_of": self.label,
                     **rates(group),
-                    "unreadable": failures,
-                    "to_clean": {key: found[key] for key in kept},
+                    "unreadable": len(self.conditions[group.name].failures),
+                    "to_clean": {key: comparison[key] for key in kept},
                 }
             )
         return rows
 
     def write(self, folder: str | Path, extra: dict[str, Any]) -> None:
-        """Write the picture, degraded.png, and to degraded/CONDITION/ what Evaluation.write does."""
+        """Write the plot degraded.png and, to degraded/CONDITION/, the files of Evaluation.write."""
         for name, evaluation in self.conditions.items():
             evaluation.write(Path(folder) / "degraded" / name.replace(":", "-"), {**extra, "condition": name})
         draw_rates(self.groups, Path(folder) / "degraded.png", self.label)
@@ -99,7 +97,7 @@ def measure(
 ) -> Robustness:
     """Evaluate every condition and compare it with `clean`.
 
-    `evaluate` is given the name of a condition and how it changes the samples of an utterance.
+    `evaluate` takes the name of a condition and the function that changes the samples of an utterance.
     """
     places = {utterance.id: i for i, utterance in enumerate(manifest)}
     label, unit = task_rates(clean.task)[0]
@@ -126,19 +124,17 @@ def _other_speech(manifest: Manifest, index: int, rate: int) -> OtherSpeech:
         seconds = LONGEST_TALK if duration is None else min(duration, LONGEST_TALK)
         try:
             return read(utterance.audio_filepath, rate=rate, channel=channel, offset=offset, duration=seconds).samples
-        except AudioError:  # it is a failure of its own
+        except AudioError:  # reported as the failure of that utterance
             return np.zeros(0, dtype=np.float32)
 
     return read_another
 
 
 def draw_rates(groups: Sequence[GroupScore], path: Path, label: str) -> None:
-    """The rates of the groups with their intervals, the first one marked by a line; a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    """Plot the rates of the groups with their intervals, and a line at the first one, to a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 1.2 + 0.28 * len(groups)), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     places = range(len(groups))
     values = np.array([100 * group.rate for group in groups])

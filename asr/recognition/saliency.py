@@ -1,4 +1,4 @@
-"""Which features a word hangs on: integrated gradients, and their check by deletion."""
+"""Which features a word depends on: integrated gradients, checked by deletion."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from asr.model.acoustic import AcousticModel
 
 Score = Callable[[Tensor], Tensor]  # features (rows, frames, mels) -> (rows,)
 
-TENTH = 0.1  # of the features that the check removes
-RANDOM_DRAWS = 10  # of random features, whose mean it takes
-COMPLETE = 0.1  # of the difference to explain: the errors of all stretches of the way that are small enough, summed
+TENTH = 0.1  # share of the features that the check removes
+RANDOM_DRAWS = 10  # draws of random features, over which the check takes the mean
+COMPLETE = 0.1  # share of the difference to explain that the summed errors of all segments may have
 MOST_STEPS = 256  # gradients; more do not change the picture
-STRETCHES = 16  # of the way, at first
-BATCH_FRAMES = 8000  # of features, in all rows of a batch
+SEGMENTS = 16  # of the path, at first
+BATCH_FRAMES = 8000  # feature frames in all rows of a batch
 
 
 @dataclass(frozen=True)
 class Saliency:
-    """Attributions (frames, mels) in nats to the features, and what removing some does to the score.
+    """Attributions (frames, mels) of the score, in nats, to the features, and what removing features does to the score.
 
-    `score` is the word's on the features, `baseline_score` on the baseline. The attributions add up to the difference
-    of the two but for `gap`, an error of the numerical integration. `without_salient` is the score without the tenth of
-    the features that has the highest attributions, `without_random` the mean without a random tenth.
+    `score` is that of the word on the features, `baseline_score` that on the baseline. The attributions add up to the
+    difference of the two plus `gap`, the error of the numerical integration. `without_salient` is the score without the
+    tenth of the features with the highest attributions, `without_random` the mean score without a random tenth.
     """
 
     attributions: np.ndarray
@@ -55,12 +55,12 @@ def word_score(model: AcousticModel, tokens: Sequence[int], first: int, last: in
     return score
 
 
-def explain_score(score: Score, features: Tensor, seed: int = 0) -> Saliency:
+def explain_score(score: Score, features: Tensor) -> Saliency:
     """Integrated gradients of `score` over features (frames, mels), checked by deletion.
 
-    The baseline is the mean of each mel band over the recording: the average sound, in which nothing happens. Silence
-    would not do: after normalization over the utterance it is an event of its own. What the check removes is replaced
-    by the baseline, too.
+    The baseline is the mean of each mel band over the recording: an average sound in which nothing happens. Silence
+    would not be neutral, because after normalization over the utterance it is an event of its own. The check replaces
+    removed features by the baseline, too.
     """
     baseline = features.mean(dim=0, keepdim=True).expand_as(features)
     # cuDNN differentiates its recurrent cells in training mode only.
@@ -72,7 +72,7 @@ def explain_score(score: Score, features: Tensor, seed: int = 0) -> Saliency:
         count = max(1, round(TENTH * features.numel()))
         removed = torch.zeros(1 + RANDOM_DRAWS, features.numel(), dtype=torch.bool)
         removed[0, attributions.flatten().argsort(descending=True)[:count].cpu()] = True
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(0)
         for row in removed[1:]:
             row[torch.randperm(features.numel(), generator=generator)[:count]] = True
         masks = removed.view(-1, *features.shape).to(features.device)
@@ -82,8 +82,8 @@ def explain_score(score: Score, features: Tensor, seed: int = 0) -> Saliency:
 
 
 @dataclass
-class _Stretch:
-    """A part of the way from the baseline to the features: shares of it, the score at both ends and, once computed, in
+class _Segment:
+    """A part of the path from the baseline (0) to the features (1): its ends, the score at both and, once computed, in
     the middle, and the attributions by the gradient there.
     """
 
@@ -104,46 +104,45 @@ class _Stretch:
         return float(self.attributions.sum(dtype=torch.float64)) - (self.score_end - self.score_begin)
 
 
-def integrated_gradients(
-    score: Score, features: Tensor, baseline: Tensor, most_steps: int = MOST_STEPS
-) -> tuple[Tensor, int]:
-    """Attributions (frames, mels), and how many gradients they took: at most `most_steps` and what fills a batch.
+def integrated_gradients(score: Score, features: Tensor, baseline: Tensor) -> tuple[Tensor, int]:
+    """Attributions (frames, mels), and the number of gradients they took, about MOST_STEPS at most.
 
-    The attributions are the gradient's mean on the straight way from the baseline, times the difference (Sundararajan
+    The attributions are the mean gradient on the straight path from the baseline, times the difference (Sundararajan
     et al., 2017, "Axiomatic attribution for deep networks", eq. 1). They add up to score(features) - score(baseline)
-    (completeness), but for the error of the midpoint rule. As the score changes in leaps, the way is divided where they
-    are: where the gradient in the middle of a stretch does not explain the difference of the scores at its ends.
+    (completeness), up to the error of the midpoint rule. Because the score changes in leaps, the path is divided where
+    they are: where the gradient in the middle of a segment does not explain the difference of the scores at its ends.
     """
-    ends = torch.linspace(0.0, 1.0, STRETCHES + 1, device=features.device)
+    ends = torch.linspace(0.0, 1.0, SEGMENTS + 1, device=features.device)
     with torch.no_grad():
         scores = _scores(score, torch.lerp(baseline, features, ends[:, None, None]))
     whole, steps = scores[-1] - scores[0], 0
-    done: list[_Stretch] = []
-    new = [_Stretch(*row) for row in zip(ends[:-1].tolist(), ends[1:].tolist(), scores[:-1], scores[1:], strict=True)]
+    done: list[_Segment] = []
+    new = [_Segment(*row) for row in zip(ends[:-1].tolist(), ends[1:].tolist(), scores[:-1], scores[1:], strict=True)]
     while new:
-        middles = torch.tensor([one.middle for one in new], device=features.device)
+        middles = torch.tensor([segment.middle for segment in new], device=features.device)
         rows = torch.lerp(baseline, features, middles[:, None, None])
-        pairs = [pair for part in _batches(rows) for pair in _with_gradients(score, part)]
-        for one, (value, gradient) in zip(new, pairs, strict=True):
-            one.score_middle, one.attributions = value, (features - baseline) * gradient * (one.end - one.begin)
+        pairs = [pair for batch in _batches(rows) for pair in _with_gradients(score, batch)]
+        for segment, (value, gradient) in zip(new, pairs, strict=True):
+            segment.score_middle = value
+            segment.attributions = (features - baseline) * gradient * (segment.end - segment.begin)
         steps += len(new)
-        done = sorted([*done, *new], key=lambda one: abs(one.gap))
+        done = sorted([*done, *new], key=lambda segment: abs(segment.gap))
         new = []
-        if sum(abs(one.gap) for one in done) > COMPLETE * abs(whole) and steps < most_steps:
-            for one in done[-STRETCHES // 2 :]:
-                new.append(_Stretch(one.begin, one.middle, one.score_begin, one.score_middle))
-                new.append(_Stretch(one.middle, one.end, one.score_middle, one.score_end))
-            done = done[: -STRETCHES // 2]
-    return torch.stack([one.attributions for one in done if one.attributions is not None]).sum(dim=0), steps
+        if sum(abs(segment.gap) for segment in done) > COMPLETE * abs(whole) and steps < MOST_STEPS:
+            for segment in done[-SEGMENTS // 2 :]:
+                new.append(_Segment(segment.begin, segment.middle, segment.score_begin, segment.score_middle))
+                new.append(_Segment(segment.middle, segment.end, segment.score_middle, segment.score_end))
+            done = done[: -SEGMENTS // 2]
+    return torch.stack([s.attributions for s in done if s.attributions is not None]).sum(dim=0), steps
 
 
 def _batches(rows: Tensor) -> tuple[Tensor, ...]:
-    """Features (rows, frames, mels) in batches that fit into memory."""
+    """Features (rows, frames, mels) in batches that fit in memory."""
     return rows.split(max(1, BATCH_FRAMES // rows.size(1)))
 
 
 def _scores(score: Score, rows: Tensor) -> list[float]:
-    return [value for part in _batches(rows) for value in score(part).tolist()]
+    return [value for batch in _batches(rows) for value in score(batch).tolist()]
 
 
 def _with_gradients(score: Score, rows: Tensor) -> list[tuple[float, Tensor]]:

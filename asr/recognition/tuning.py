@@ -1,6 +1,6 @@
 """Chooses the weights of a language model in the beam search by the word error rate on a development set.
 
-The acoustic model runs once: its emissions are kept on disk, and every setting is tried on them.
+The acoustic model runs once: its emissions are stored on disk, and every setting is tried on them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 ALPHAS, BETAS = (0.0, 3.0), (-1.0, 5.0)
 COARSE = 7  # points per axis of the first grid
-REFINEMENTS = 3  # times that the step is halved around the best
+REFINEMENTS = 3  # times that the step is halved around the best point
 WIDTHS = (8, 16, 32, 64, 128, 256)
 _TEST_FILE = re.compile(r"test([^a-z]|$)", re.IGNORECASE)
 
@@ -53,7 +53,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """All trials, in the order they were made, and the setting chosen."""
+    """All trials, in the order in which they ran, and the one chosen."""
 
     trials: tuple[Trial, ...]
     best: Trial
@@ -65,9 +65,9 @@ class Tuning:
 
 
 def refuse_test_set(manifest: Manifest) -> None:
-    """Raise UsageError when rows of a manifest belong to a test set: results on a set used for tuning mean nothing.
+    """Raise UsageError if rows of a manifest belong to a test set: results on a set used for tuning mean nothing.
 
-    A row belongs to one by its `split` or, if it has none, by the name of its file: test.jsonl, test-clean.jsonl.
+    What counts is the `split` of a row or, if it has none, the name of its file: test.jsonl, test-clean.jsonl.
     """
     advice = "tune on a development set, or the results on this test set mean nothing"
     named = next((path for path in manifest.path.split(", ") if _TEST_FILE.match(Path(path).name)), None)
@@ -75,9 +75,7 @@ def refuse_test_set(manifest: Manifest) -> None:
         if (utterance.split or "").lower().startswith("test"):
             raise UsageError(f"{manifest.path}: {utterance.id} belongs to the split '{utterance.split}': {advice}")
         if named and not utterance.split:
-            raise UsageError(
-                f"{named}: by its name a test set, and {utterance.id} has no 'split' to say otherwise: {advice}"
-            )
+            raise UsageError(f"{named}: named like a test set, and {utterance.id} has no other 'split': {advice}")
 
 
 def tune(
@@ -93,15 +91,15 @@ def tune(
 ) -> Tuning:
     """Search alpha and beta within bounds on a coarse grid, then on three finer ones around the best point so far.
 
-    Of settings with equally few errors, the one nearest to their mean is chosen: it is the least likely to be best by
-    chance. With `beam_width` None the search runs at a width of 64; afterwards, at the best alpha and beta, the second
-    smallest of the widths with the fewest errors is chosen, because other utterances may need a little more.
-    `references` are the texts as transcribed; both sides go through `normalizer`.
+    Among settings with equally few errors, the one nearest to their mean is chosen, because it is the least likely to
+    be best by chance. If `beam_width` is None, the search runs at a width of 64; then, at the best alpha and beta, the
+    second smallest of the widths with the fewest errors is chosen, because other utterances may need a little more.
+    `references` are the texts as transcribed; `normalizer` is applied to both sides.
     """
     if len(emissions) == 0:
-        raise AsrError("tuning: there is no utterance to decode")
-    wanted = [normalize(text, normalizer) for text in references]
-    if not any(wanted):
+        raise AsrError("tuning: there are no utterances to decode")
+    normalized = [normalize(text, normalizer) for text in references]
+    if not any(normalized):
         raise AsrError("tuning: the references are empty")
     trials: dict[tuple[float, float, int], Trial] = {}
 
@@ -110,7 +108,7 @@ def tune(
         if key not in trials:
             decoder = search.reweighted(alpha=key[0], beta=key[1], beam_width=width)
             texts = [normalize(best[0].text, normalizer) for best in decoder.decode_many(emissions, jobs)]
-            trials[key] = Trial(*key, score(wanted, texts).counts.errors)
+            trials[key] = Trial(*key, score(normalized, texts).counts.errors)
         return trials[key]
 
     width = beam_width or 64
@@ -126,11 +124,11 @@ def tune(
             run(alpha, beta, width)
     best = _middle_of_best(list(trials.values()))
     if beam_width is None:
-        tried = [run(best.alpha, best.beta, other) for other in WIDTHS]
-        enough = [trial for trial in tried if trial.errors == min(other.errors for other in tried)]
-        best = enough[min(1, len(enough) - 1)]
-    words = sum(len(text.split()) for text in wanted)
-    return Tuning(tuple(trials.values()), best, words, len(wanted))
+        by_width = [run(best.alpha, best.beta, other) for other in WIDTHS]
+        fewest = min(trial.errors for trial in by_width)
+        best = [trial for trial in by_width if trial.errors == fewest][:2][-1]
+    words = sum(len(text.split()) for text in normalized)
+    return Tuning(tuple(trials.values()), best, words, len(normalized))
 
 
 def _middle_of_best(trials: list[Trial]) -> Trial:
@@ -157,10 +155,10 @@ def tune_on_manifest(
     on_result: Callable[[], object] = lambda: None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> Tuning:
-    """Tune the language model file `lm` for a model and store the choice beside it.
+    """Tune the language model file `lm` for a model and store the chosen weights beside it.
 
-    The model's emissions are kept in `folder`, and read from there the next time. Utterances whose audio cannot be read
-    are left out, with a warning each. Raises UsageError for a manifest with test utterances.
+    The model's emissions are stored in `folder` and read from there the next time. Utterances whose audio cannot be
+    read are left out, each with a warning. Raises UsageError for a manifest with test utterances.
     """
     from asr.decoding.beam.search import BeamSearch
     from asr.decoding.make import DecodingConfig, make_decoder
@@ -197,14 +195,14 @@ def tune_on_manifest(
 
 
 class _Collector:
-    """A decoder that collects emissions, and returns their position among them as the text."""
+    """A decoder that collects emissions and returns the index of each as its text."""
 
     def __init__(self) -> None:
-        self.seen: list[np.ndarray] = []
+        self.emissions: list[np.ndarray] = []
 
     def decode(self, log_probs: np.ndarray) -> list[Hypothesis]:
-        self.seen.append(np.asarray(log_probs, dtype=np.float32))
-        return [Hypothesis(text=str(len(self.seen) - 1), score=0.0, acoustic_score=0.0)]
+        self.emissions.append(np.asarray(log_probs, dtype=np.float32))
+        return [Hypothesis(text=str(len(self.emissions) - 1), score=0.0, acoustic_score=0.0)]
 
 
 def cached_emissions(
@@ -216,13 +214,13 @@ def cached_emissions(
     batch_seconds: float | None = None,
     on_result: Callable[[], object] = lambda: None,
 ) -> tuple[list[np.ndarray | None], dict[str, str]]:
-    """The emissions (time, vocab) of every utterance, None where it cannot be recognized, and these errors by id.
+    """The emissions (time, vocab) of every utterance, None for those that cannot be recognized, and the errors by id.
 
-    They are read from `folder` if they were made there before, else computed and stored: again when the model file, the
-    manifest's content or one of its audio files has changed. The arrays are views of one, memory-mapped if it was read.
+    They are read from `folder` or else computed and stored there, again if the model file, the manifest's content or
+    one of its audio files has changed. The arrays are views of one array, memory-mapped if it was read.
     """
     index, data = Path(folder) / "emissions.json", Path(folder) / "emissions.npy"
-    audio = hashlib.sha256()  # of the states of all audio files together, so that a corrected recording is noticed
+    audio = hashlib.sha256()  # of the states of all audio files, so that a corrected recording is noticed
     for path in sorted({file_of(utterance.audio_filepath) for utterance in manifest}):
         audio.update(json.dumps(file_state(Path(path)), sort_keys=True).encode())
     key = {"model": file_digest(find_model(model)), "manifest": manifest.sha256, "audio": audio.hexdigest()}
@@ -233,7 +231,7 @@ def cached_emissions(
             return _split(joined, stored["frames"]), stored["failures"]
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    index.unlink(missing_ok=True)  # first: an interrupted run leaves no index that fits the data
+    index.unlink(missing_ok=True)  # first, so that an interrupted run leaves no index for the wrong data
     collector, decoder = _Collector(), recognizer.decoder
     recognizer.decoder = collector
     try:
@@ -244,7 +242,7 @@ def cached_emissions(
         recognizer.decoder = decoder
     failures = {result.id: result.error for result in results if isinstance(result, Failure)}
     nothing = np.zeros((0, recognizer.tokenizer.vocab_size), np.float32)
-    arrays = [nothing if isinstance(result, Failure) else collector.seen[int(result.text)] for result in results]
+    arrays = [nothing if isinstance(result, Failure) else collector.emissions[int(result.text)] for result in results]
     lengths = list(map(len, arrays))
     joined = np.concatenate([nothing, *arrays])
     with replacing(data) as partial, partial.open("wb") as file:
@@ -270,7 +268,7 @@ def table(tuning: Tuning, most: int = 10) -> str:
 
 
 def write_tuning(tuning: Tuning, folder: Path, title: str) -> None:
-    """Write every trial to trials.csv, and the word error rates over alpha and beta as a picture, surface.png."""
+    """Write every trial to trials.csv, and a plot of the word error rates over alpha and beta to surface.png."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["alpha", "beta", "beam_width", "errors", "wer"])
@@ -281,8 +279,7 @@ def write_tuning(tuning: Tuning, folder: Path, title: str) -> None:
 
 
 def _draw_surface(tuning: Tuning, path: Path, title: str) -> None:
-    """The response surface of the word error rate, the trials on it and the choice; a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    """Plot the response surface of the word error rate, the trials on it and the chosen one, to a PNG."""
     from matplotlib.figure import Figure
 
     width = tuning.trials[0].beam_width
@@ -290,9 +287,8 @@ def _draw_surface(tuning: Tuning, path: Path, title: str) -> None:
     alpha, beta = (np.array([getattr(trial, name) for trial in trials]) for name in ("alpha", "beta"))
     rates = 100 * np.array([tuning.wer(trial) for trial in trials])
     best = tuning.best
-    shown = np.minimum(rates, max(2 * rates.min(), rates.min() + 5.0))  # the far corners would hide the valley
+    shown = np.minimum(rates, max(2 * rates.min(), rates.min() + 5.0))  # or the far corners would hide the valley
     figure = Figure(figsize=(6, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     if np.ptp(shown) > 0:
         filled: Any = axes.tricontourf(alpha, beta, shown, levels=14, cmap="viridis_r")

@@ -14,18 +14,18 @@ from asr.config import nearest
 from asr.scoring.nist_files import nist_id, nist_text, trn_line
 from asr.types import Classification, Failure, Transcript, UsageError, Word
 
-# Subtitles as broadcasters' guidelines ask for: two lines of 42 characters, shown for at most 7 seconds.
+# Subtitles that follow broadcasters' guidelines: two lines of 42 characters, shown for at most 7 seconds.
 LINE_WIDTH = 42
 LINES = 2
 LONGEST_CUE = 7.0
-SHORTEST_CUE = 1.0  # CTC words are short peaks; a cue is kept on screen this long where the next one leaves room
+SHORTEST_CUE = 1.0  # CTC words are short peaks; a cue stays on screen this long if the next one leaves room
 PAUSE = 1.0  # silence that ends a cue
-BREATH = 0.15  # silence at which a full cue may end before its last words
+BREATH = 0.15  # silence at which a full cue may end, before its last words
 
 
 @dataclass(frozen=True)
 class Cue:
-    """A subtitle: the words shown at once, from `start` to `end` (seconds)."""
+    """A subtitle: words shown together, from `start` to `end` (seconds)."""
 
     start: float
     end: float
@@ -33,14 +33,14 @@ class Cue:
 
 
 def txt(transcript: Transcript) -> str:
-    """The text, one line; of a classifier the label and its probability, separated by a tab."""
+    """The text on a line; for a classifier, the label and its probability, separated by a tab."""
     if isinstance(transcript, Classification):
         return f"{transcript.label}\t{transcript.probability:.4f}\n"
     return transcript.text + "\n"
 
 
 def flagged(below: float) -> Callable[[Transcript], str]:
-    """`txt` with the words of a confidence below `below` marked: the [cat?] sat."""
+    """`txt` with words of a confidence below `below` marked: the [cat?] sat."""
 
     def write(transcript: Transcript) -> str:
         words = [f"[{w.word}?]" if w.confidence < below else w.word for w in transcript.words]
@@ -77,7 +77,7 @@ def vtt(transcript: Transcript) -> str:
 
 
 def _subtitles(transcript: Transcript, decimal_mark: str) -> Iterator[tuple[str, str]]:
-    """The times and the wrapped text of each cue."""
+    """The times and the line-wrapped text of each cue."""
     for cue in cues(transcript.words, transcript.duration):
         times = f"{_clock(cue.start, decimal_mark)} --> {_clock(cue.end, decimal_mark)}"
         yield times, "\n".join(_lines(cue.text))
@@ -112,9 +112,9 @@ def trn(transcript: Transcript) -> str:
 
 
 def textgrid(transcript: Transcript) -> str:
-    """Praat's TextGrid: a tier of words, and one of tokens where they were aligned.
+    """Praat's TextGrid: a tier of words, and one of tokens if they were aligned.
 
-    A tier covers the recording without gaps: what no word fills has an empty text.
+    A tier covers the recording without gaps: intervals between words have an empty text.
     """
     tiers = {"words": transcript.words} | ({"tokens": transcript.tokens} if transcript.tokens else {})
     span = f"xmin = 0\n{{indent}}xmax = {_seconds(transcript.duration)}\n"
@@ -145,7 +145,7 @@ WRITERS: dict[str, Callable[[Transcript], str]] = {
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
-    """The formats of a comma-separated list ("txt,srt", or "all"); raises UsageError for an unknown one."""
+    """The formats in a comma-separated list ("txt,srt", or "all"). Raises UsageError for an unknown one."""
     names = tuple(dict.fromkeys(name.strip().lower() for name in text.split(",") if name.strip()))
     if "all" in names:
         return tuple(WRITERS)
@@ -186,28 +186,27 @@ def json_object(result: Transcript | Failure) -> dict[str, Any]:
     return row
 
 
-def _label_object(found: Classification) -> dict[str, Any]:
+def _label_object(result: Classification) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "duration": round(found.duration, 3),
-        "label": found.label,
-        "probability": round(found.probability, 4),
-        "probabilities": {label: round(probability, 4) for label, probability in found.probabilities.items()},
+        "duration": round(result.duration, 3),
+        "label": result.label,
+        "probability": round(result.probability, 4),
+        "probabilities": {label: round(probability, 4) for label, probability in result.probabilities.items()},
     }
-    if len(found.windows) > 1:
-        stretches = ((window.word, _word_object(window)) for window in found.windows)
+    if len(result.windows) > 1:
         row["windows"] = [
-            {"start": times["start"], "end": times["end"], "label": label, "probability": times["confidence"]}
-            for label, times in stretches
+            {"start": round(w.start, 3), "end": round(w.end, 3), "label": w.word, "probability": round(w.confidence, 4)}
+            for w in result.windows
         ]
-    return row | ({"warnings": list(found.warnings)} if found.warnings else {})
+    return row | ({"warnings": list(result.warnings)} if result.warnings else {})
 
 
 def cues(words: Sequence[Word], duration: float) -> list[Cue]:
-    """Group words into subtitle cues: LINES lines of LINE_WIDTH and LONGEST_CUE seconds at most, split at pauses.
+    """Group words into subtitle cues of at most LINES lines of LINE_WIDTH characters and LONGEST_CUE seconds.
 
-    A pause of PAUSE seconds ends a cue. A full cue ends at the longest pause in its second half if that lasts BREATH
-    seconds or more, else after its last word. A cue is shown for at least SHORTEST_CUE seconds where the next cue and
-    the end of the recording leave room.
+    A pause of PAUSE seconds ends a cue. A full cue ends at the longest pause in its second half if that lasts at least
+    BREATH seconds, else after its last word. A cue is shown for at least SHORTEST_CUE seconds if the next cue and the
+    end of the recording leave room.
     """
     groups: list[list[Word]] = []
     for word in words:
@@ -227,7 +226,7 @@ def cues(words: Sequence[Word], duration: float) -> list[Cue]:
 
 
 def _after_breath(group: Sequence[Word], word: Word) -> list[Word]:
-    """The last words of a full cue that belong in the next one, with `word`; none where there is no better split."""
+    """The last words of a full cue that belong in the next one, with `word`; none if there is no better split."""
     gaps = [after.start - before.end for before, after in pairwise([*group, word])]
     second_half = range(max(1, len(group) // 2), len(group))
     best = max(second_half, key=lambda i: gaps[i - 1], default=0)
@@ -269,7 +268,7 @@ def _without_gaps(words: Sequence[Word], duration: float) -> list[tuple[str, str
     at = _seconds(0.0)
     for word in words:
         start, end = _seconds(word.start), _seconds(word.end)
-        if float(end) <= max(float(start), float(at)):  # no width is left after rounding
+        if float(end) <= max(float(start), float(at)):  # no width left after rounding
             continue
         if float(start) > float(at):
             intervals.append((at, start, ""))

@@ -9,7 +9,7 @@ from pathlib import Path
 from asr.corpus.archive import unpack
 from asr.corpus.manifest import Utterance
 from asr.files import read_lines
-from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain, source_paths
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain
 from asr.recipe.sets import with_durations, write_sets
 from asr.types import ManifestError, UsageError
 
@@ -26,22 +26,18 @@ CORPUS = Corpus(
     ),
 )
 TRANSCRIPT = "transcript/aishell_transcript_v0.8.txt"
-_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # letters as wide as characters
+_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width to ordinary letters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS)
 
 
-def sources(args: argparse.Namespace) -> list[Path]:
-    return source_paths(args)
-
-
 def prepare(args: argparse.Namespace) -> None:
-    """Write `{train,dev,test}.jsonl` below `args.data`, and the audio to `wav`, where it is still packed by speaker."""
+    """Write `{train,dev,test}.jsonl` below `args.data`, and to `wav` the audio that is still packed by speaker."""
     root = obtain(args, CORPUS, "data_aishell")
     if not (root / TRANSCRIPT).is_file():
-        raise UsageError(f"{root}: there is no {TRANSCRIPT} in it: name the folder data_aishell")
+        raise UsageError(f"{root}: contains no {TRANSCRIPT}: name the folder data_aishell")
     texts = read_transcript(root / TRANSCRIPT)
     for archive in sorted((root / "wav").glob("*.tar.gz")):
         unpack(archive, args.data / "wav")
@@ -56,7 +52,7 @@ def prepare(args: argparse.Namespace) -> None:
                     rows.append(Utterance(path.stem, str(path), 0.0, text, speaker=path.parent.name))
     if texts:
         raise ManifestError(
-            f"{root / 'wav'}: {len(texts)} transcripts have no recording, the first is {min(texts)}: unpack it again"
+            f"{root / 'wav'}: {len(texts)} transcripts have no recording, e.g. {min(texts)}: unpack it again"
         )
     if spare:
         print(f"left out: {spare} recordings without a transcript (325 in the official corpus)", file=sys.stderr)
@@ -64,7 +60,7 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def read_transcript(path: Path) -> dict[str, str]:
-    """{id: text} without the spaces, which only say how somebody would divide it into words."""
+    """{id: text} without spaces, which only reflect one way to divide the text into words."""
     texts: dict[str, str] = {}
     for number, line in enumerate(read_lines(path, ManifestError), start=1):
         if not line.strip():
@@ -73,6 +69,6 @@ def read_transcript(path: Path) -> dict[str, str]:
         if not words:
             raise ManifestError(f"{path}:{number}: '{name}' has no text")
         if name in texts:
-            raise ManifestError(f"{path}:{number}: '{name}' stands twice")
+            raise ManifestError(f"{path}:{number}: '{name}' occurs twice")
         texts[name] = "".join(words).translate(_WIDE)
     return texts

@@ -1,4 +1,4 @@
-"""AN4 (CMU, 1991): from the official archive to FLAC files and train/dev/test manifests, the test split untouched."""
+"""AN4 (CMU, 1991): the official archive to FLAC files and train, dev and test manifests, with the official test set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import soundfile
 
 from asr.corpus.archive import ArchiveError, members
 from asr.corpus.manifest import Utterance
-from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain_archives, source_paths
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain_archives
 from asr.recipe.sets import write_sets
 
 CORPUS = Corpus(
@@ -25,24 +25,19 @@ CORPUS = Corpus(
         Archive(
             "http://www.speech.cs.cmu.edu/databases/an4/an4_raw.bigendian.tar.gz",
             0.064,
-            # CMU publishes no checksum; this is of a copy that was read in full.
+            # CMU publishes no checksum; this is that of a copy that was read in full.
             "sha256:694db50d044f4d3d071427059bf1fc290d22237f223311aff082f8cf92e49c84",
         ),
     ),
 )
 RATE = 16000  # hertz
 DEV_SPEAKERS = 8
-# Sentence marks and fillers of etc/an4.filler; those like ++NOISE++ are known by their plus signs.
+# Sentence marks and fillers in etc/an4.filler; those such as ++NOISE++ are recognized by their plus signs.
 _NOT_WORDS = {"<s>", "</s>", "<sil>"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS, unpacked=False)
-
-
-def sources(args: argparse.Namespace) -> list[Path]:
-    """The input files of the preparation; it is done again when one of them changes."""
-    return source_paths(args)
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -60,10 +55,10 @@ def prepare(args: argparse.Namespace) -> None:
 def read_transcription(text: str, where: str) -> dict[str, str]:
     """`<s> U M N SIX </s> (an255-fash-b)` lines as {id: "u m n six"}.
 
-    Lower case; sentence marks and fillers such as ++NOISE++ are left out. AN4 spells letter by letter, each letter a
+    In lower case, without sentence marks and fillers such as ++NOISE++. AN4 spells letter by letter, each letter a
     word.
     """
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
@@ -71,14 +66,14 @@ def read_transcription(text: str, where: str) -> dict[str, str]:
         if not bracket or not identifier.endswith(")"):
             raise ArchiveError(f"{where}:{number}: not a transcription line, expected 'WORDS (utterance-id)'")
         kept = [w for w in words.lower().split() if w not in _NOT_WORDS and not (w[:2] == w[-2:] == "++")]
-        found[identifier[:-1]] = " ".join(kept)
-    return found
+        texts[identifier[:-1]] = " ".join(kept)
+    return texts
 
 
 def choose_dev_speakers(speakers: Iterable[str], count: int) -> set[str]:
-    """`count` speakers, chosen by a hash (always the same ones), women (f...) and men (m...) in proportion.
+    """`count` speakers, always the same ones, chosen by a hash, with women (f...) and men (m...) in proportion.
 
-    Speakers recorded twice (mdcs, mdcs2) stay in training, so that no voice is in both sets.
+    Speakers who were recorded twice (mdcs, mdcs2) stay in training, so that no voice is in both sets.
     """
     names = sorted(speakers)
     stems = [name.rstrip("0123456789") for name in names]
@@ -91,7 +86,7 @@ def choose_dev_speakers(speakers: Iterable[str], count: int) -> set[str]:
 
 
 def _unpack(archive: Path, audio: Path) -> tuple[dict[str, dict[str, str]], dict[str, float]]:
-    """Convert every recording; return the transcriptions by official split, and the seconds of each utterance."""
+    """Convert every recording; return the transcriptions by official split and the seconds of each utterance."""
     texts: dict[str, dict[str, str]] = {}
     durations: dict[str, float] = {}
     for path, content in members(archive):
@@ -99,7 +94,7 @@ def _unpack(archive: Path, audio: Path) -> tuple[dict[str, dict[str, str]], dict
         if name in ("an4_train.transcription", "an4_test.transcription"):
             texts[name[4:-14]] = read_transcription(content.read().decode("utf-8"), f"{archive}: {path}")
         elif path.suffix == ".raw":
-            # The README inside says little-endian; the samples are big-endian 16-bit, as the archive's name says.
+            # The samples are big-endian, as the archive's name says; the README inside wrongly says little-endian.
             samples = np.frombuffer(content.read(), dtype=">i2").astype(np.int16)
             if not samples.size:
                 raise ArchiveError(f"{archive}: {path} holds no audio")
@@ -109,8 +104,8 @@ def _unpack(archive: Path, audio: Path) -> tuple[dict[str, dict[str, str]], dict
             durations[path.stem] = samples.size / RATE
     missing = {"train", "test"} - set(texts)
     if missing or not durations:
-        what = f"etc/an4_{min(missing)}.transcription" if missing else "wav/**/*.raw"
-        raise ArchiveError(f"{archive}: not the AN4 archive: {what} is missing; expected {CORPUS.archives[0].url}")
+        name = f"etc/an4_{min(missing)}.transcription" if missing else "wav/**/*.raw"
+        raise ArchiveError(f"{archive}: not the AN4 archive: {name} is missing; expected {CORPUS.archives[0].url}")
     return texts, durations
 
 

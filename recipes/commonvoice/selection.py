@@ -1,4 +1,4 @@
-"""Which clips are learned from: by votes, digits, the held-out sets, and an alphabet that the user confirms."""
+"""Which clips to train on, by votes, digits, the held-out sets, and an alphabet that the user confirms."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from asr.text.tokenizer import shown_symbol
 from asr.types import UsageError
 
 ALL = "all"
-_SHOWN = 12  # rarest characters on a line
+_SHOWN = 12  # rarest characters to print
 
 
 def learnable(clips: list[Utterance], held_out: list[Utterance], digits: bool) -> list[Utterance]:
-    """The clips with a majority of votes, and unless `digits` without digits, of which `held_out` has nothing.
+    """The clips with a majority of votes that share no speaker or sentence with `held_out`; with `digits`, also those
+    whose text has digits.
 
-    A clip of a speaker or with a sentence of `held_out` is left out, too; of the official training set there is none of
-    such a speaker. What goes is counted by its reason.
+    The official training set shares no speakers with the other sets. Prints the number of clips left out, by reason.
     """
     speakers = {utterance.speaker for utterance in held_out}
     sentences = {utterance.text for utterance in held_out}
-    kept, gone = [], Counter[str]()
+    kept, left_out = [], Counter[str]()
     for clip in clips:
         up, down = (int(clip.extra.get(key, "0")) for key in ("up_votes", "down_votes"))
         if "up_votes" in clip.extra and up <= down:
-            gone["without a majority of votes"] += 1
+            left_out["without a majority of votes"] += 1
         elif clip.speaker in speakers:
-            gone["of speakers of the dev or test set"] += 1
+            left_out["of speakers of the dev or test set"] += 1
         elif clip.text in sentences:
-            gone["with a sentence of the dev or test set"] += 1
+            left_out["with a sentence of the dev or test set"] += 1
         elif not digits and any(character.isdigit() for character in clip.text):
-            gone["with digits, which can be read in several ways"] += 1
+            left_out["with digits, which can be read in several ways"] += 1
         else:
             kept.append(clip)
-    for reason, count in gone.items():
+    for reason, count in left_out.items():
         print(f"left out of training: {count} clips {reason}", file=sys.stderr)
     return kept
 
@@ -46,22 +46,22 @@ def learnable(clips: list[Utterance], held_out: list[Utterance], digits: bool) -
 def with_alphabet(utterances: list[Utterance], chosen: str, rules: str, proposal: Path) -> list[Utterance]:
     """The utterances whose text has no character outside the alphabet `chosen`: a file, or ALL for every character.
 
-    In the file, what follows a tab on a line does not count. `rules` names the normalizer that the texts will go
-    through. Without a choice the characters are written to `proposal`, the most frequent first, and UsageError says
-    what to do. What is left out is counted by character.
+    On a line of the file, anything after a tab is ignored. `rules` is the normalizer for the texts. If `chosen` is "",
+    the characters are written to `proposal`, the most frequent first, and UsageError tells what to do. Prints the
+    number of clips left out, by character.
     """
     normalize = normalizer(rules)
     texts = [set(normalize(utterance.text)) - {" "} for utterance in utterances]
-    found = Counter(character for text in texts for character in text)
-    counts = dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+    counter = Counter(character for text in texts for character in text)
+    counts = dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
     rarest = ", ".join(f"{shown_symbol(c)} in {n}" for c, n in list(counts.items())[: -_SHOWN - 1 : -1])
     print(f"alphabet: {len(counts)} characters after the normalizer {rules}; the rarest: {rarest}", file=sys.stderr)
     if not chosen:
         if not proposal.exists():  # or it may be corrected already
             write_text(proposal, "".join(f"{c}\t{n}\n" for c, n in counts.items()))
         raise UsageError(
-            f"{proposal} lists the characters of the training texts with the number of clips: delete the lines of those"
-            f" that are no letters of the language, then say --alphabet {proposal} (or --alphabet {ALL})"
+            f"{proposal} lists the characters of the training texts and how many clips have them: delete the lines of "
+            f"those that are not letters of the language, then use --alphabet {proposal} (or --alphabet {ALL})"
         )
     if chosen == ALL:
         return utterances
@@ -73,7 +73,7 @@ def with_alphabet(utterances: list[Utterance], chosen: str, rules: str, proposal
 
 
 def shared_sentences(sets: dict[str, list[Utterance]]) -> Iterable[str]:
-    """A line for each two sets that have sentences in common."""
+    """A line for each pair of sets that have sentences in common."""
     texts = {name: {utterance.text for utterance in rows} for name, rows in sets.items()}
     for first, second in (("train", "dev"), ("train", "test"), ("dev", "test")):
         if shared := texts[first] & texts[second]:

@@ -1,4 +1,4 @@
-"""Your own recordings, in whatever form they are: manifests, a split by speaker, and a configuration that fits."""
+"""Your own recordings, in any format: manifests, a split by speaker, and a configuration that suits them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,9 @@ CORPUS = Corpus(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source",
-        type=Path,
-        metavar="SOURCE",
-        help="a folder of x.wav and x.txt, a CSV or TSV table, a Kaldi directory, a JSONL manifest",
-    )
-    parser.add_argument(
-        "--test", type=Path, metavar="SOURCE", help="another one, to test on (default: a part of SOURCE)"
-    )
+    source = "a folder of x.wav and x.txt, a CSV or TSV table, a Kaldi directory, a JSONL manifest"
+    parser.add_argument("source", type=Path, metavar="SOURCE", help=source)
+    parser.add_argument("--test", type=Path, metavar="SOURCE", help="a corpus to test on (default: a part of SOURCE)")
 
 
 def sources(args: argparse.Namespace) -> list[Path]:
@@ -38,7 +32,7 @@ def sources(args: argparse.Namespace) -> list[Path]:
 
 
 def configure(args: argparse.Namespace) -> dict[str, Any]:
-    """The configuration in the data folder, which is the user's to change; where there is none, a fitting one."""
+    """The configuration in the data folder, which the user may have changed, or else a suitable one."""
     name = args.source.resolve().name.partition(".")[0] or "custom"
     args.data = args.data or Path("data") / name
     kept = args.data / "recipe.yaml"
@@ -53,11 +47,11 @@ def configure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Write `{train,dev,test}.jsonl` and, unless it is there, `recipe.yaml` below `args.data`."""
+    """Write `{train,dev,test}.jsonl` and, unless it exists, `recipe.yaml` below `args.data`."""
     collected, values = _derived(args.source, args.test, args.data, args.output or Path("exp") / args.data.name)
     path = write(collected, values, args.data)
     print(path.read_text(encoding="utf-8"), file=sys.stderr)
-    print(f"this configuration is {path}: change it as you like; delete it to have it derived anew", file=sys.stderr)
+    print(f"this configuration is {path}: change it as you like; delete it to have it derived again", file=sys.stderr)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Corpora of English, given as manifests, to one training set, with dev and test sets for all of them and for each."""
+"""English corpora, given as manifests, combined to one training set, with dev and test sets for all and for each."""
 
 from __future__ import annotations
 
@@ -27,27 +27,19 @@ CORPUS = Corpus(
     disk_gb="manifests only; the recordings stay where they are",
 )
 SETS = ("train", "dev", "test")
-# What the names of manifests and splits mean. `all` is a manifest of everything, which has no split.
-_MEANING = {
-    "train": "train",
-    "dev": "dev",
-    "valid": "dev",
-    "validation": "dev",
-    "test": "test",
-    "eval": "test",
-    "all": "",
-}
+# The sets that names of manifests and splits stand for. `all` is a manifest of everything, which has no split.
+_MEANING = {name: name for name in SETS} | {"valid": "dev", "validation": "dev", "eval": "test", "all": ""}
 _SPLIT = re.compile(rf"(?:^|[-_. ])({'|'.join(_MEANING)})(?![a-z])", re.IGNORECASE)
 _ENGLISH = re.compile(r"[a-z' ]+")
-# Dev and test each get this share of a corpus's training speakers, no more than LibriSpeech's own sets have, and none
-# where there are so few speakers that the training would miss them.
+# Dev and test each get this share of a corpus's training speakers, at most as many as LibriSpeech's own sets have, and
+# none if there are so few speakers that training would miss them.
 _HELD_OUT, _MOST_HELD_OUT, _FEW_SPEAKERS = 0.04, 40, 10
-_MOST_UNUSABLE = 0.05  # a corpus with a larger share of other text is not what it was taken for
+_MOST_UNUSABLE = 0.05  # with a larger share of other text, a corpus is probably not English
 
 
 @dataclass
 class Part:
-    """One corpus of the mix: its manifests as one, and the places of the rows that belong to each set."""
+    """One corpus of the mix: its manifests as one, and the indices of the rows that belong to each set."""
 
     name: str
     paths: list[Path]
@@ -56,7 +48,7 @@ class Part:
     speakers: dict[str, int] = field(default_factory=dict)
 
     def utterances(self, split: str) -> Iterator[Utterance]:
-        """The rows of a set; ids and speakers are told apart from those of other corpora by the corpus's name."""
+        """The rows of a set, with the corpus's name before ids and speakers to make them unique in the mix."""
         for row in self.rows.select(self.places[split]):
             speaker = f"{self.name}-{row.speaker}" if row.speaker else ""
             yield replace(row, id=f"{self.name}-{row.id}", speaker=speaker, split=split)
@@ -72,12 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         dest="folders",
         metavar="DIR",
-        help="a folder of manifests, or of folders of manifests; may be given several times",
+        help="a folder of manifests, or of folders of manifests; can be repeated",
     )
 
 
 def sources(args: argparse.Namespace) -> list[Path]:
-    """The manifests that are read: the preparation is done again when one of them changes."""
+    """The manifests to read; the preparation is repeated when one of them changes."""
     return [path for corpus in find_corpora(args.folders or [], args.data) for path in corpus.paths]
 
 
@@ -87,18 +79,18 @@ def prepare(args: argparse.Namespace) -> None:
     Rows that are not English in letters are left out and listed in `skipped.tsv`. Raises UsageError, ManifestError.
     """
     if not args.folders:
-        raise UsageError("where are the manifests? Say --manifests DIR (see recipes/english/README.md)")
+        raise UsageError("where are the manifests? Use --manifests DIR (see recipes/english/README.md)")
     corpora = find_corpora(args.folders, args.data)
     skips = [skip for corpus in corpora for skip in read_corpus(corpus)]
     for split in SETS:
         if not any(len(corpus.places[split]) for corpus in corpora):
             raise UsageError(
-                f"nothing is left for {split}: none of {', '.join(corpus.name for corpus in corpora)} has a {split} "
-                f"set, or {_FEW_SPEAKERS} speakers or more of which some could be held out"
+                f"there is no {split} set: none of {', '.join(corpus.name for corpus in corpora)} has one, or at least "
+                f"{_FEW_SPEAKERS} speakers, to hold some out"
             )
     args.data.mkdir(parents=True, exist_ok=True)
     for path in [*args.data.glob("dev-*.jsonl"), *args.data.glob("test-*.jsonl")]:
-        path.unlink()  # of corpora that were given earlier
+        path.unlink()  # those of an earlier mix
     for split in SETS:
         write_manifest(args.data / f"{split}.jsonl", (u for corpus in corpora for u in corpus.utterances(split)))
         for corpus in corpora:
@@ -109,29 +101,29 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def find_corpora(folders: Iterable[Path], data: Path) -> list[Part]:
-    """The corpora of the manifests in `folders` and the folders in them; those in `data`, written here, do not count.
+    """The corpora of the manifests in `folders` and their subfolders, except for those in `data`, the output folder.
 
-    `vctk.jsonl` and `vctk-train.jsonl` are of the corpus vctk; `librispeech/train-clean-100.jsonl` of librispeech.
+    `vctk.jsonl` and `vctk-train.jsonl` belong to the corpus vctk, `librispeech/train-clean-100.jsonl` to librispeech.
     """
-    found: dict[str, list[Path]] = {}
+    manifests: dict[str, list[Path]] = {}
     for folder in folders:
         folder = folder.expanduser()
         paths = sorted(path for pattern in ("*.jsonl", "*/*.jsonl") for path in folder.glob(pattern))
         paths = [path for path in paths if path.parent.resolve() != data.resolve()]
         if not paths:
-            raise UsageError(f"{folder}: there are no manifests (*.jsonl) in this folder")
+            raise UsageError(f"{folder}: contains no manifests (*.jsonl)")
         for path in paths:
             split = _SPLIT.search(path.stem)
             name = path.stem[: split.start()] if split else path.stem
-            found.setdefault(name or path.parent.resolve().name, []).append(path)
-    return [Part(name, sorted(set(paths))) for name, paths in sorted(found.items())]
+            manifests.setdefault(name or path.parent.resolve().name, []).append(path)
+    return [Part(name, sorted(set(paths))) for name, paths in sorted(manifests.items())]
 
 
 def read_corpus(corpus: Part) -> list[Skip]:
-    """Read the manifests of `corpus` and give each row its set; returns the rows that are no English text.
+    """Read the manifests of `corpus` and assign each row to a set; returns the rows that are not English text.
 
-    The set is what the row's `split` means, or else its manifest's name, or else train. Of dev and test, what the
-    corpus lacks is split off the training set by speaker. Raises ManifestError where too many rows cannot be used.
+    The row's `split` or else its manifest's name determines the set; the default is train. Missing dev and test sets
+    are split off the training set by speaker. Raises ManifestError if too many rows cannot be used.
     """
     corpus.rows = Manifest.read(corpus.paths)
     splits = np.full(len(corpus.rows), "", dtype="<U5")
@@ -150,7 +142,7 @@ def read_corpus(corpus: Part) -> list[Skip]:
     if len(skips) > _MOST_UNUSABLE * len(splits):
         raise ManifestError(
             f"{corpus.rows.path}: {len(skips)} of {len(splits)} utterances are not English in letters; the first is "
-            f"{skips[0].id}: {skips[0].reason}. Take the manifest away, or write out numbers and symbols as words"
+            f"{skips[0].id}: {skips[0].reason}. Remove the manifest, or write out numbers and symbols as words"
         )
     missing = [split for split in ("dev", "test") if split not in splits]
     known = sorted({speaker for speaker, split in zip(speakers, splits, strict=True) if speaker and split == "train"})
@@ -167,9 +159,9 @@ def read_corpus(corpus: Part) -> list[Skip]:
 
 
 def _split(name: str) -> str:
-    """The set that a name such as train-clean-100 or cv-test means, or ""."""
-    found = _SPLIT.search(name)
-    return _MEANING[found[1].lower()] if found else ""
+    """The set that a name such as train-clean-100 or cv-test stands for, or ""."""
+    match = _SPLIT.search(name)
+    return _MEANING[match[1].lower()] if match else ""
 
 
 def _report(corpora: list[Part], skipped: int, data: Path) -> None:

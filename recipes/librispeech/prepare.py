@@ -1,4 +1,4 @@
-"""LibriSpeech (Panayotov et al., 2015): official archives, or a folder of them unpacked, to one manifest per split."""
+"""LibriSpeech (Panayotov et al., 2015): the official archives, packed or unpacked, to a manifest per split."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from asr.corpus.archive import ArchiveError, extract
 from asr.corpus.download import download
 from asr.corpus.formats import read_corpus
 from asr.corpus.manifest import write_manifest
-from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain_archives, source_paths, what_to_get
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain_archives, what_to_get
 from asr.types import UsageError
 
 BASE_URL = "https://www.openslr.org/resources/12"
 LM_URL = "https://www.openslr.org/resources/11"
 LANGUAGE_MODELS = ("3-gram.pruned.3e-7", "3-gram.pruned.1e-7", "3-gram", "4-gram")  # NAME.arpa.gz
-# The MD5 sums that openslr.org publishes, and the size of each archive in GB.
+# The MD5 sum that openslr.org publishes and the size in GB of each archive.
 SPLITS = {
     "dev-clean": ("42e2234ba48799c1f50f24a7926300a1", 0.34),
     "dev-other": ("c8d0bcc9cca99d4f8b62fcc847357931", 0.31),
@@ -50,18 +50,14 @@ CORPUS = Corpus(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS)
-    parser.add_argument("--lm-url", default=LM_URL, metavar="URL", help="of the language models (%(default)s)")
-
-
-def sources(args: argparse.Namespace) -> list[Path]:
-    """The input folders of the preparation; it is done again when one of them changes."""
-    return source_paths(args)
+    url = "folder of the language models (default: %(default)s)"
+    parser.add_argument("--lm-url", default=LM_URL, metavar="URL", help=url)
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Write `SPLIT.jsonl` below `args.data` for every split among `args.manifests`; finished splits are left alone."""
+    """Write `SPLIT.jsonl` below `args.data` for every split among `args.manifests`; finished splits are skipped."""
     if args.archive and args.archive.is_file():
-        args.archive = args.archive.parent  # the other splits lie beside it
+        args.archive = args.archive.parent  # the other splits are beside it
     if args.lm_file and not args.lm_file.exists():
         _fetch_language_model(args)
     splits = [path.stem for path in args.manifests]
@@ -81,15 +77,15 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def _unpacked(splits: list[str], args: argparse.Namespace) -> Iterator[Path]:
-    """The LibriSpeech folder with each split, unpacked one by one; says first what is missing of all of them."""
+    """The LibriSpeech folder with each split, unpacked one by one. Raises UsageError, first, if any is missing."""
     folder = args.archive
-    if args.unpacked:  # the folder above will do, too
+    if args.unpacked:  # either LibriSpeech or the folder above
         folder = args.unpacked / "LibriSpeech" if (args.unpacked / "LibriSpeech").is_dir() else args.unpacked
     names = splits if args.unpacked else [archive_of(split).name for split in splits]
     if folder and (missing := [name for name in names if not (folder / name).exists()]):
         raise UsageError(
-            f"{folder}: no {', no '.join(missing)} in it ({CORPUS.homepage} has them). To use what you have, name "
-            "other sets for data.train, data.dev and data.test, or have it split by speaker: recipes/custom/run.py"
+            f"{folder}: contains no {', no '.join(missing)} ({CORPUS.homepage} has them). To use what you have, name "
+            "other sets for data.train, data.dev and data.test, or split it by speaker with recipes/custom/run.py"
         )
     for split in splits:
         if args.unpacked:
@@ -102,7 +98,7 @@ def _unpacked(splits: list[str], args: argparse.Namespace) -> Iterator[Path]:
 
         extract(archive, args.data, wanted)
         if not (args.data / "LibriSpeech" / split).is_dir():
-            raise ArchiveError(f"{archive}: there is no folder LibriSpeech/{split} inside: not the official layout")
+            raise ArchiveError(f"{archive}: contains no folder LibriSpeech/{split}: not the official layout")
         yield args.data / "LibriSpeech"
 
 
@@ -111,13 +107,13 @@ def _fetch_language_model(args: argparse.Namespace) -> None:
     name = args.lm_file.name
     if name.removesuffix(".arpa.gz") not in LANGUAGE_MODELS:
         official = ", ".join(f"{known}.arpa.gz" for known in LANGUAGE_MODELS)
-        raise UsageError(f"{args.lm_file} does not exist, and is no official language model (those are: {official})")
+        raise UsageError(f"{args.lm_file} does not exist and is not an official language model ({official})")
     if args.archive and (args.archive / name).is_file():
         shutil.copyfile(args.archive / name, args.lm_file)
     elif args.download:
         download(f"{args.lm_url.rstrip('/')}/{name}", args.lm_file)
     else:
-        raise UsageError(f"{args.lm_file} does not exist: say --download, or --archive with {name} in it")
+        raise UsageError(f"{args.lm_file} does not exist: use --download, or --archive with a folder that contains it")
 
 
 def _marker(data: Path, split: str) -> Path:
@@ -129,7 +125,7 @@ def _origin(args: argparse.Namespace) -> str:
 
 
 def _is_done(split: str, args: argparse.Namespace) -> bool:
-    """Whether a split was prepared from the place named now; with --download, only an official archive counts."""
+    """Whether a split was prepared from the current source; with --download, only from an official archive."""
     try:
         done = json.loads(_marker(args.data, split).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""LJ Speech 1.1 (Ito and Johnson, 2017): one speaker; whole chapters held out."""
+"""LJ Speech 1.1 (Ito and Johnson, 2017): one speaker, with whole chapters held out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from asr.corpus.manifest import Utterance
 from asr.files import read_lines
-from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain, source_paths
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain
 from asr.recipe.sets import add_shard_argument, split_by_first, to_flac, write_sets
 from asr.types import ManifestError
 
@@ -32,10 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shard_argument(parser)
 
 
-def sources(args: argparse.Namespace) -> list[Path]:
-    return source_paths(args)
-
-
 def prepare(args: argparse.Namespace) -> None:
     """Write `audio/lj/ID.flac` (16 kHz) and `{train,dev,test}.jsonl` below `args.data`."""
     root = obtain(args, CORPUS, "LJSpeech-1.1")
@@ -45,7 +41,7 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def read_metadata(root: Path) -> list[Utterance]:
-    """`metadata.csv`: ID|as printed|as read, numbers and abbreviations in words; without quoting."""
+    """`metadata.csv`, without quoting: ID|as printed|as read, with numbers and abbreviations in words."""
     path = root / "metadata.csv"
     utterances = []
     for number, line in enumerate(read_lines(path, ManifestError), start=1):

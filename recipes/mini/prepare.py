@@ -1,11 +1,10 @@
-"""Synthesizes the mini corpus, offline: 16 kHz WAV; train, dev and test sets have different voices and sentences."""
+"""Synthesizes the mini corpus, offline, as 16 kHz WAV; train, dev and test sets have different voices and sentences."""
 
 from __future__ import annotations
 
 import argparse
 import random
 from dataclasses import replace
-from pathlib import Path
 
 from sentences import Grammar
 from synthesize import Synthesizer, draw_voice, record
@@ -22,26 +21,20 @@ CORPUS = Corpus(
     homepage="https://github.com/espeak-ng/espeak-ng",
     disk_gb=0.28,
 )
-# Utterances. The sentences of dev and test are drawn after those of the largest training set, whichever is spoken, so
-# that all configurations have the same ones; a training set of less than 900 gets fewer of them.
+# In utterances. The sentences of dev and test are drawn after those of the largest training set, whichever is used, so
+# that they are the same in all configurations; there are fewer of them for a training set of less than 900.
 TRAINING_SETS = {"train": 2200, "train-3000": 3000}
 SIZES = {"dev": 100, "test": 150}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--utterances", type=int, metavar="N", help="size of the training set (2200, or 3000 with --config scratch)"
-    )
+    size = "size of the training set (default: 2200, or 3000 with --config scratch)"
+    parser.add_argument("--utterances", type=int, metavar="N", help=size)
     parser.add_argument("--seed", type=int, default=1, help="another seed gives other sentences (default: 1)")
 
 
-def sources(args: argparse.Namespace) -> list[Path]:
-    """The input files of the preparation: none, as everything is synthesized."""
-    return []
-
-
 def prepare(args: argparse.Namespace) -> None:
-    """Write `audio/SPLIT/ID.wav` and the manifests below `args.data`; the seed decides every sample."""
+    """Write `audio/SPLIT/ID.wav` and the manifests below `args.data`; the seed determines every sample."""
     name = next((path.stem for path in args.manifests if path.stem in TRAINING_SETS), "train")
     size = TRAINING_SETS[name] if args.utterances is None else args.utterances
     if size < 1:

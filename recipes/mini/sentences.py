@@ -8,8 +8,8 @@ import string
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-# Left out on purpose: words that sound alike (two words for one sound cannot be told apart by ear) and words that the
-# synthesizer, knowing no context, may read in the wrong way (read, live, close, wind).
+# Deliberately left out: homophones, which cannot be told apart by ear, and words that the synthesizer, without context,
+# may mispronounce (read, live, close, wind).
 WORDS = {
     "person": """
         farmer doctor teacher baker pilot sailor painter singer driver lawyer nurse soldier student
@@ -120,14 +120,14 @@ _SLOT = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True)
 class Sentence:
-    """`text` is the transcript; `spoken` is for the synthesizer: the letter a as a phoneme, not as the article."""
+    """`text` is the transcript; `spoken` is for the synthesizer, with the letter a, not the article, as a phoneme."""
 
     text: str
     spoken: str
 
 
 class Grammar:
-    """Draws sentences; every word list is dealt like a deck of cards, so that all words come equally often."""
+    """Draws sentences; every word list is dealt like a deck of cards, so that all words are equally frequent."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -155,7 +155,7 @@ class Grammar:
         return drawn
 
     def _sentence(self) -> Sentence:
-        letters: set[int] = set()  # positions of single letters that are names of letters
+        letters: set[int] = set()  # positions of single letters that are spelled, not words
         words: list[str] = []
         spelled = ""
         for piece in self._deal("template").split():

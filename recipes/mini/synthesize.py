@@ -17,12 +17,12 @@ INSTALL = "pip install -e '.[demo]'"
 REINSTALL = "pip install --force-reinstall espeakng-loader"
 
 RATE = 16000  # hertz
-_SILENCE = 200  # of 32768: below it, the ends of an utterance are cut away
+_SILENCE = 200  # of 32768; the ends of an utterance are trimmed below this level
 _MARGIN = 0.08  # seconds kept before and after the speech
-_PEAK = 0.7  # of full scale: room for what resampling adds
+_PEAK = 0.7  # of full scale, to leave room for the overshoot of resampling
 
-# A voice is an accent and a variant, another vocal tract. All sets share the accents; the variants of dev and test are
-# not in the training set. The robots, whispers and monsters among eSpeak's variants are left out.
+# A voice is an accent plus a variant, which is a vocal tract. All sets share the accents; the variants of dev and test
+# are not in the training set. The robots, whispers and monsters among eSpeak's variants are left out.
 ACCENTS = "en-us en en-gb-x-rp en-us-nyc"
 VARIANTS = {
     "train": """
@@ -46,10 +46,10 @@ class SynthesisError(AsrError):
 
 
 class Synthesizer:
-    """eSpeak NG in this process (its state is global: one at a time). `rate` is its sampling rate, in hertz.
+    """eSpeak NG in this process; its state is global, so use one at a time. `rate` is its sampling rate in hertz.
 
-    Voices have breath and flutter from a random generator: in a fresh process the same seed and the same sequence of
-    calls give the same samples; a second Synthesizer in one process goes on from the library's inner state.
+    Voices have breath and flutter from a random generator: in a new process, the same seed and the same sequence of
+    calls give the same samples; a second Synthesizer in the same process continues from the library's internal state.
     """
 
     def __init__(self, seed: int = 1) -> None:
@@ -83,11 +83,11 @@ class Synthesizer:
     ) -> np.ndarray:
         """Samples of `text`, (time,) int16 at `self.rate`.
 
-        `pitch` and `pitch_range` go from 0 to 100, 50 is the voice's own. `voice` is a language, alone or with a
-        variant: "en-us", "en-gb-x-rp+m2". In `text`, [[double brackets]] hold eSpeak phonemes. Raises SynthesisError
+        `pitch` and `pitch_range` range from 0 to 100; 50 is the voice's own. `voice` is a language, alone or with a
+        variant: "en-us", "en-gb-x-rp+m2". In `text`, [[double brackets]] enclose eSpeak phonemes. Raises SynthesisError
         for a voice that does not exist.
         """
-        variant = voice.partition("+")[2]  # an unknown one would silently be the plain voice
+        variant = voice.partition("+")[2]  # eSpeak silently ignores an unknown one
         known = not variant or (self._data / "voices" / "!v" / variant).is_file()
         if not known or self._library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise SynthesisError(f"eSpeak NG has no voice '{voice}'")
@@ -112,7 +112,7 @@ def draw_voice(split: str, chance: random.Random) -> str:
 
 
 def record(synthesizer: Synthesizer, spoken: str, voice: str, path: Path, chance: random.Random) -> Utterance:
-    """Speak at a drawn speed, pitch and pitch range, and write it to `path` as WAV; the row has no text."""
+    """Speak at a random speed, pitch and pitch range, and write WAV to `path`; the returned row has no text."""
     samples = synthesizer.speak(
         spoken,
         voice,
@@ -129,7 +129,7 @@ def record(synthesizer: Synthesizer, spoken: str, voice: str, path: Path, chance
 
 
 def trim(samples: np.ndarray, rate: int) -> np.ndarray:
-    """(time,) samples without the silence at both ends, up to a small margin."""
+    """The samples (time,) without the silence at both ends, except for a small margin."""
     loud = np.flatnonzero(np.abs(samples.astype(np.int32)) > _SILENCE)
     if not loud.size:
         return samples

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from asr.corpus.manifest import Utterance
 from asr.files import read_lines, walk
-from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain, source_paths
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain
 from asr.recipe.sets import write_sets
 from asr.types import ManifestError, UsageError
 
-# GB of the archive of opus files, and its published MD5 sum
+# The size in GB and the published MD5 sum of each archive of Opus files.
 LANGUAGES = {
     "dutch": (23, "96658c55ef85993a56cf2efbf6f83f57"),
     "english": (651, "60390221eec6f456611563b37f0b052c"),
@@ -40,11 +40,7 @@ LIMITED = {"10min": ("1hr/0",), "1h": ("1hr/*",), "10h": ("1hr/*", "9hr")}  # be
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS)
     parser.add_argument("--language", choices=LANGUAGES, default="polish", help="default: %(default)s, the smallest")
-    parser.add_argument("--limited", choices=LIMITED, help="train on the official list of so many hours only")
-
-
-def sources(args: argparse.Namespace) -> list[Path]:
-    return source_paths(args)
+    parser.add_argument("--limited", choices=LIMITED, help="train only on the official subset of this length")
 
 
 def archives(args: argparse.Namespace) -> list[Archive]:
@@ -52,7 +48,7 @@ def archives(args: argparse.Namespace) -> list[Archive]:
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Write `{train,dev,test}.jsonl` below `args.data`; the audio stays opus, which the recognizer reads."""
+    """Write `{train,dev,test}.jsonl` below `args.data`; the audio stays Opus, which the recognizer can read."""
     root = obtain(args, CORPUS, f"mls_{args.language}_opus", archives=archives(args))
     if args.unpacked and args.language not in root.name:
         raise UsageError(f"{root}: not the folder mls_{args.language}_opus: name it, or another --language")
@@ -67,8 +63,8 @@ def read_split(folder: Path) -> list[Utterance]:
     """Transcripts `ID<TAB>TEXT`, times `ID<TAB>URL<TAB>START<TAB>END`, audio/SPEAKER/BOOK/SPEAKER_BOOK_NUMBER.opus."""
     texts = read_columns(folder / "transcripts.txt", 2)
     times = read_columns(folder / "segments.txt", 4)
-    found = [below / name for below, names in walk(folder / "audio") for name in names]
-    audio = {path.stem: path for path in found if path.suffix in (".opus", ".flac")}
+    files = [below / name for below, names in walk(folder / "audio") for name in names]
+    audio = {path.stem: path for path in files if path.suffix in (".opus", ".flac")}
     for what, having in (("recording", audio), ("line in segments.txt", times)):
         if lost := texts.keys() - having.keys():
             raise ManifestError(f"{folder}: {len(lost)} transcripts have no {what}, e.g. {min(lost)}: unpack it again")
@@ -82,12 +78,12 @@ def read_split(folder: Path) -> list[Utterance]:
 
 
 def read_columns(path: Path, count: int) -> dict[str, list[str]]:
-    """The other columns by the first one."""
+    """{first column: the other columns}."""
     rows: dict[str, list[str]] = {}
     for number, line in enumerate(read_lines(path, ManifestError), start=1):
         name, *columns = line.strip().split("\t")
         if len(columns) != count - 1 or name in rows:
-            fault = f"'{name}' stands twice" if name in rows else f"expected {count} columns, found {len(columns) + 1}"
+            fault = f"'{name}' occurs twice" if name in rows else f"expected {count} columns, found {len(columns) + 1}"
             raise ManifestError(f"{path}:{number}: {fault}")
         rows[name] = columns
     return rows
@@ -96,5 +92,5 @@ def read_columns(path: Path, count: int) -> dict[str, list[str]]:
 def read_handles(train: Path, places: tuple[str, ...]) -> set[str]:
     lists = [p for place in places for p in (train / "limited_supervision").glob(f"{place}/handles.txt")]
     if not lists:
-        raise UsageError(f"{train}: there is no limited_supervision/{places[0]}/handles.txt in it")
+        raise UsageError(f"{train}: contains no limited_supervision/{places[0]}/handles.txt")
     return {line.strip() for path in lists for line in read_lines(path, ManifestError)}

@@ -1,4 +1,4 @@
-"""Speech Commands v0.02: 35 English words, a second each; the 12-class task; and a twin that is synthesized offline."""
+"""Speech Commands v0.02: 35 English words of a second each, the 12-class task, and a version synthesized offline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from asr.audio.read import probe
 from asr.corpus.manifest import Utterance
-from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain, source_paths
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain
 from asr.recipe.sets import with_durations, write_sets
 from asr.types import ManifestError
 
@@ -32,20 +32,17 @@ CORPUS = Corpus(
 )
 COMMANDS = frozenset(("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"))
 _LISTS = {"validation_list.txt": "dev", "testing_list.txt": "test"}
-_MOST = 2**27 - 1  # of the rule in the corpus's README
-_SHARE = 0.1  # of the 12 classes' silence and unknown, relative to the ten words together
-_SPANS = {"train": (0.0, 0.8), "dev": (0.8, 0.9), "test": (0.9, 1.0)}  # of each recording of noise
+_MOST = 2**27 - 1  # in the rule of the corpus's README
+_SHARE = 0.1  # of silence and of unknown among the 12 classes, relative to the ten words together
+_SPANS = {"train": (0.0, 0.8), "dev": (0.8, 0.9), "test": (0.9, 1.0)}  # the part of each noise recording for each set
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS)
-    clips = "with --config synthesized: training recordings of each word (default: 136, one in each voice)"
+    clips = "with --config synthesized: training recordings of each word (default: 136, one per voice)"
     parser.add_argument("--clips", type=int, metavar="N", help=clips)
-    parser.add_argument("--seed", type=int, default=1, help="of the synthesis, and of silence and unknown (default: 1)")
-
-
-def sources(args: argparse.Namespace) -> list[Path]:
-    return source_paths(args)
+    seed = "random seed of the synthesis, and of the classes silence and unknown (default: 1)"
+    parser.add_argument("--seed", type=int, default=1, help=seed)
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -66,12 +63,12 @@ def prepare(args: argparse.Namespace) -> None:
         sets[listed.get(name, "train") if listed else which_set(row.speaker)].append(row)
     write_sets(args.data, sets)
     twelve = {f"{name}-12": list(_twelve(rows, root, name, args.seed)) for name, rows in sets.items()}
-    if all(twelve.values()):  # a part of the corpus may hold none of the ten words
+    if all(twelve.values()):  # a part of the corpus may have none of the ten words
         write_sets(args.data, twelve)
 
 
 def which_set(speaker: str) -> str:
-    """The set of a recording, by the hash of the speaker in its name: the rule of the corpus's README."""
+    """The set of a speaker's recordings, by the hash of the speaker's name: the rule of the corpus's README."""
     share = int(hashlib.sha1(speaker.encode()).hexdigest(), 16) % (_MOST + 1) * (100.0 / _MOST)
     return "dev" if share < 10 else "test" if share < 20 else "train"
 
@@ -82,7 +79,7 @@ def _utterance(path: Path) -> Utterance:
 
 
 def _twelve(rows: Sequence[Utterance], root: Path, name: str, seed: int) -> Iterator[Utterance]:
-    """The ten words, and a tenth as many recordings of other words, and windows of noise; each set has its own."""
+    """The recordings of the ten words, and a tenth as many of other words and of noise; each set has its own."""
     chance = random.Random(f"{seed} {name}")
     commands = [row for row in rows if row.text in COMMANDS]
     others, count = [row for row in rows if row.text not in COMMANDS], round(_SHARE * len(commands))

@@ -1,4 +1,4 @@
-"""The twin of the corpus: the same words, spoken by eSpeak NG in many voices, those of the test set unheard before."""
+"""A synthesized version of the corpus: the same words, spoken by eSpeak NG, with separate voices for each set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORDS = [
 def synthesize(folder: Path, clips: int | None, seed: int) -> None:
     """Write `audio/SET/ID.wav` and {train,dev,test}.jsonl below `folder`: each word in each voice of a set.
 
-    With `clips`, in so many voices for training, drawn for each word, and in at most as many for dev and test.
+    With `clips`, each word is spoken in at most this many voices of a set, drawn at random.
     """
     sys.path.append(str(Path(__file__).parents[1] / "mini"))
     from synthesize import ACCENTS, VARIANTS, Synthesizer, record

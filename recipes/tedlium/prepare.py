@@ -1,4 +1,4 @@
-"""TED-LIUM release 3 (Hernandez et al., 2018), its `legacy` distribution: the dev and test sets of release 1 and 2."""
+"""TED-LIUM release 3 (Hernandez et al., 2018), `legacy` distribution, with the older dev and test sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from asr.audio.read import probe
 from asr.corpus.manifest import Utterance
 from asr.files import read_text
-from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain, source_paths
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain
 from asr.recipe.sets import write_sets
 from asr.scoring.nist_files import read_stm
 from asr.types import ManifestError, UsageError
@@ -30,7 +30,7 @@ CORPUS = Corpus(
     ),
 )
 UNKNOWN = "<unk>"
-# Noises {BREATH}, pauses, the number of a pronunciation in the(2), and the name of the segment at the end of its line.
+# Noises such as {BREATH}, pauses, the number of a pronunciation as in the(2), and a segment's name at the line's end.
 _MARKS = re.compile(r"\{[A-Z]+\}|<sil>|(?<=\w)\(\d+\)|\([^()\s]*-\d+\)[ \t]*$", re.MULTILINE)
 _CLITIC = re.compile(r"(?<=\w) (?='(?:s|re|ve|ll|d|m|t)\b)")  # it 's, don 't
 
@@ -39,14 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS)
 
 
-def sources(args: argparse.Namespace) -> list[Path]:
-    return source_paths(args)
-
-
 def prepare(args: argparse.Namespace) -> None:
-    """Write `{train,dev,test}.jsonl` below `args.data`: windows of the talks, which stay in their SPH files."""
+    """Write `{train,dev,test}.jsonl` below `args.data`: segments of the talks, which stay in their SPH files."""
     root = obtain(args, CORPUS, "TEDLIUM_release-3", keep=is_wanted)
-    train = root / "legacy" / "train"  # in the archive it is links to data
+    train = root / "legacy" / "train"  # in the archive, links to data
     sets = {"train": train if (train / "stm").is_dir() else root / "data"}
     sets |= {name: root / "legacy" / name for name in ("dev", "test")}
     rows = {name: read_talks(folder) for name, folder in sets.items()}
@@ -57,16 +53,16 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def is_wanted(path: PurePosixPath) -> bool:
-    """Of the archive: the talks and the old dev and test sets; not the language model texts, nor links to the talks."""
+    """Whether to unpack a file: the talks and the old dev and test sets, but not links or language model texts."""
     inside = path.parts[1:]
     return inside[:2] in (("data", "sph"), ("data", "stm")) or inside[:2] in (("legacy", "dev"), ("legacy", "test"))
 
 
 def read_talks(folder: Path) -> list[Utterance]:
-    """The segments of stm/TALK.stm, windows of sph/TALK.sph, but those to be ignored in scoring and empty ones."""
+    """The segments of stm/TALK.stm in sph/TALK.sph, except empty ones and those that scoring ignores."""
     tables = sorted((folder / "stm").glob("*.stm"))
     if not tables:
-        raise UsageError(f"{folder}: no stm/*.stm in it: name the folder TEDLIUM_release-3, or unpack it again")
+        raise UsageError(f"{folder}: contains no stm/*.stm: name the folder TEDLIUM_release-3, or unpack it again")
     if spare := {path.stem for path in (folder / "sph").glob("*.sph")} - {path.stem for path in tables}:
         raise ManifestError(f"{folder}: {len(spare)} talks have no stm, e.g. {min(spare)}: unpack the archive again")
     utterances = []
@@ -89,5 +85,5 @@ def read_talks(folder: Path) -> list[Utterance]:
 
 
 def clean(text: str) -> str:
-    """The text without the marks of a segment, and with words joined that were divided at an apostrophe."""
+    """The text without marks, and with words joined that were divided at an apostrophe."""
     return _CLITIC.sub("", " ".join(_MARKS.sub("", text).split()))

@@ -1,4 +1,4 @@
-"""VCTK 0.92 (Yamagishi et al., 2019): English accents; whole speakers held out."""
+"""VCTK 0.92 (Yamagishi et al., 2019): English accents, with whole speakers held out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from asr.corpus.manifest import Utterance
 from asr.files import read_text
-from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain, source_paths
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain
 from asr.recipe.sets import add_shard_argument, split_by, to_flac, write_sets
 from asr.types import ManifestError
 
@@ -34,10 +34,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mic", choices=("mic1", "mic2"), default="mic1", help="the microphone (default: mic1)")
 
 
-def sources(args: argparse.Namespace) -> list[Path]:
-    return source_paths(args)
-
-
 def prepare(args: argparse.Namespace) -> None:
     """Write `audio/SPEAKER/ID.flac` (16 kHz) and `{train,dev,test}.jsonl` below `args.data`."""
     suffix = f"_{args.mic}.flac"
@@ -47,7 +43,7 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def read_speakers(root: Path, suffix: str) -> list[Utterance]:
-    """The recordings of one microphone that have a text: p315 has none, and p280 and p362 lack recordings of mic2."""
+    """The recordings of one microphone that have a text: p315 has no texts, p280 and p362 have no mic2 recordings."""
     utterances = []
     for path in sorted((root / AUDIO).glob(f"*/*{suffix}")):
         name, speaker = path.name.removesuffix(suffix), path.parent.name

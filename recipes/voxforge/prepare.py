@@ -1,4 +1,4 @@
-"""VoxForge, English: an archive for each submission; named speakers held out, anonymous ones in training only."""
+"""VoxForge, English: an archive per submission; named speakers are held out, anonymous ones are only in training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from asr.corpus.archive import ArchiveError, unpack
 from asr.corpus.download import download
 from asr.corpus.manifest import Utterance
-from asr.recipe.corpus import Corpus, add_source_arguments, source_paths
+from asr.recipe.corpus import Corpus, add_source_arguments
 from asr.recipe.sets import add_shard_argument, split_by_first, to_flac, write_sets
 from asr.types import UsageError
 
@@ -30,12 +30,8 @@ PROMPTS = ("prompts-original", "PROMPTS")  # the first has the case and punctuat
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS)
     add_shard_argument(parser)
-    parser.add_argument("--download", action="store_true", help="fetch all submissions that the index lists")
+    parser.add_argument("--download", action="store_true", help="download all submissions that the index lists")
     parser.add_argument("--mirror", default=INDEX, metavar="URL", help="another index (default: %(default)s)")
-
-
-def sources(args: argparse.Namespace) -> list[Path]:
-    return source_paths(args)
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -45,37 +41,37 @@ def prepare(args: argparse.Namespace) -> None:
     named = [u for u in utterances if not is_anonymous(u.speaker)]
     groupings = {"speaker": lambda u: u.speaker, "submission": lambda u: u.extra["submission"]}
     sets = split_by_first(groupings, named)
-    sets["train"] += [u for u in utterances if is_anonymous(u.speaker)]  # whose voices may be in several submissions
+    sets["train"] += [u for u in utterances if is_anonymous(u.speaker)]  # one voice may be in several submissions
     write_sets(args.data, sets)
 
 
 def submissions(args: argparse.Namespace) -> list[Path]:
-    """The folders of the unpacked submissions; archives that are damaged are named and left out."""
+    """The folders of the unpacked submissions; damaged archives are named and left out."""
     folder, kept = args.unpacked, args.data / "archives"
     if not folder:
-        if args.archive and args.archive.suffix == ".tar":  # of submissions
+        if args.archive and args.archive.suffix == ".tar":  # an archive of submissions
             unpack(args.archive, kept)
         elif args.download:
             page = download(args.mirror.rstrip("/") + "/", kept / "index.html").read_text("utf-8", errors="replace")
             for name in sorted(set(re.findall(r'href="([^"/]+\.tgz)"', page))):
                 download(f"{args.mirror.rstrip('/')}/{name}", kept / name)
         archives = args.archive if args.archive and args.archive.is_dir() else kept
-        found = [args.archive] if args.archive and args.archive.suffix == ".tgz" else sorted(archives.rglob("*.tgz"))
-        if not found:
-            raise UsageError(f"where is the data? {CORPUS.by_hand}; say --download, --archive PATH or --unpacked DIR")
+        files = [args.archive] if args.archive and args.archive.suffix == ".tgz" else sorted(archives.rglob("*.tgz"))
+        if not files:
+            raise UsageError(f"where is the data? {CORPUS.by_hand}; use --download, --archive PATH or --unpacked DIR")
         folder = args.data / "submissions"
-        for archive in found:
+        for archive in files:
             try:
                 unpack(archive, folder)
             except ArchiveError as error:
                 print(f"left out: {error}", file=sys.stderr)
     if unpacked := sorted(path.parent for path in folder.glob("*/etc")):
         return unpacked
-    raise UsageError(f"{folder}: no folders of submissions in it, each with etc/ and wav/")
+    raise UsageError(f"{folder}: contains no folders of submissions, each with etc/ and wav/")
 
 
 def read_submission(folder: Path) -> list[Utterance]:
-    """What has a prompt (a line `ID TEXT` or `FOLDER/mfc/ID TEXT`) and a recording, wav or flac."""
+    """The utterances with a prompt (a line `ID TEXT` or `FOLDER/mfc/ID TEXT`) and a recording, WAV or FLAC."""
     prompts = next((folder / "etc" / name for name in PROMPTS if (folder / "etc" / name).exists()), None)
     if prompts is None:
         print(f"left out: {folder}: neither etc/{' nor etc/'.join(PROMPTS)}", file=sys.stderr)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 
 from asr.corpus.manifest import Utterance
-from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain, source_paths
+from asr.recipe.corpus import Archive, Corpus, add_source_arguments, obtain
 from asr.recipe.sets import split_by, to_flac, write_sets
 from asr.types import ManifestError
 
@@ -32,20 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser, CORPUS)
 
 
-def sources(args: argparse.Namespace) -> list[Path]:
-    return source_paths(args)
-
-
 def prepare(args: argparse.Namespace) -> None:
     """Write `audio/ID.flac` (16 kHz, from 8 kHz) and `{train,dev,test}.jsonl` below `args.data`."""
     root = obtain(args, CORPUS, "waves_yesno")
     recordings = [path for path in sorted(root.glob("*.wav")) if re.fullmatch("[01](_[01])*", path.stem)]
     if not recordings:
-        raise ManifestError(f"{root}: no recordings called like 0_1_1_0_0_1_0_1.wav: not the yesno corpus")
+        raise ManifestError(f"{root}: no recordings with names like 0_1_1_0_0_1_0_1.wav: not the yesno corpus")
     utterances = [Utterance(path.stem, str(path), 0.0, read_name(path.stem)) for path in recordings]
     write_sets(args.data, split_by(lambda u: u.id, to_flac(utterances, args.data / "audio"), dev=0.1, test=0.3))
 
 
 def read_name(name: str) -> str:
-    """The words said: "no yes yes" for 0_1_1."""
+    """The words in a recording: "no yes yes" for 0_1_1."""
     return " ".join(WORDS[digit] for digit in name.split("_"))

@@ -86,21 +86,21 @@ def test_a_manifest(run, talk, text, tmp_path):
         "u3.textgrid",
     ]
     status, _, err = run(manifest, "-o", tmp_path / "out", "-f", "textgrid")
-    assert "u1.textgrid: exists already" in err
+    assert "u1.textgrid: already exists" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["TALK"], "TEXT is missing"),
-        (["TALK", "a", "-f", "txt"], "-f txt holds no times"),
+        (["TALK", "a", "-f", "txt"], "-f txt has no times"),
         (["TALK", "a", "-f", "srt,ctm"], "give -o DIR"),
         (["TALK", "a", "--force"], "give -o DIR"),
         (["TALK", "gone.txt"], "gone.txt: no such text file"),
         (["-", "-"], "stdin ('-') can be read only once"),
         (["TALK", "a", "--channel", "each"], "--channel must be mix or a number"),
         (["TALK", "a", "--chunk-length", "-1"], "at least 1 s"),
-        (["MANIFEST", "a"], "leave TEXT out"),
+        (["MANIFEST", "a"], "omit TEXT"),
         (["MANIFEST", "-f", "srt"], "needs -o DIR"),
     ],
 )
@@ -134,5 +134,5 @@ def test_one_name_that_cannot_be_written_does_not_stop_the_others(run, talk, tex
     names = ["x" * 300, "/".join(["z" * 200] * 30), "ok"]
     rows = [{"id": name, "audio_filepath": "in/talk.wav", "duration": 1.5, "text": text} for name in names]
     status, _, err = run(piped("\n".join(map(json.dumps, rows)).encode()), "-f", "ctm", "-o", tmp_path / "out")
-    assert status == 1 and "2 aligned, 1 failed" in err and err.count("names too long for a file were cut") == 1
+    assert status == 1 and "2 aligned, 1 failed" in err and err.count("names too long for a file were shortened") == 1
     assert (tmp_path / "out" / "ok.ctm").is_file() and len(list((tmp_path / "out").iterdir())) == 2

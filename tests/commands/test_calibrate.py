@@ -57,7 +57,7 @@ def test_a_calibrated_model(dev, tiny_model, tmp_path, capsys):
     assert "\nbefore  " in out and "\nafter   " in out
     assert out.startswith(f"temperature {figures['temperature']:.3f}, offset {figures['offset']:+.3f}\n")
     assert main(["calibrate", str(dev), "-m", str(tiny_model), "-o", str(new)]) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main(["info", str(new)]) == 0
 
 

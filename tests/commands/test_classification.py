@@ -134,7 +134,7 @@ def test_the_data_commands_take_labels_for_texts(
         (["evaluate", "test.jsonl", "-m", "CTC"], "the row has no 'text'"),
         (["evaluate", "other.jsonl", "-m", "MODEL"], "other.jsonl:1: the label 'cow' is none of the 3 classes"),
         (["evaluate", "text.jsonl", "-m", "MODEL"], "text.jsonl:1: the row has no 'label'"),
-        (["compare", "test.jsonl", "found.jsonl", "text.jsonl"], "text.jsonl: holds no labels"),
+        (["compare", "test.jsonl", "found.jsonl", "text.jsonl"], "text.jsonl: has no labels"),
         (["compare", "test.jsonl", "found.jsonl", "found.jsonl", "--cer"], "--cer is for recognizers"),
     ],
 )

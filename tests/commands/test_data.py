@@ -109,7 +109,7 @@ def test_check_against_a_recipe(asr_command: Command, corpus: Path, kind: str) -
         (["check", "{}/train.jsonl", "--normalizer", "basik"], 2, "(did you mean 'basic'?)"),
         (["stats", "{}/wavs"], 1, "wavs: a folder, not a manifest"),
         (["stats", "{}/array.json"], 1, "array.json:1: this is a JSON array"),
-        (["convert", "{}/train.jsonl", "{}/test.jsonl"], 2, "test.jsonl exists: --force replaces it"),
+        (["convert", "{}/train.jsonl", "{}/test.jsonl"], 2, "test.jsonl: already exists; --force replaces it"),
         (["convert", "{}/train.jsonl", "{}/x.csv", "--to", "xml"], 2, "--to xml: choose one of jsonl, kaldi"),
         (["convert", "{}/wavs", "{}/x.jsonl"], 2, "wavs: neither a Kaldi directory"),
         (["convert", "{}/train.jsonl", "{}/x.jsonl", "--audio-column", "wav"], 2, "no column 'wav'"),

@@ -98,7 +98,7 @@ def test_two_formats_in_one_command_and_what_a_flag_decides(tmp_path, asr_comman
         (["ref.trn", "hyp.trn", "--strict"], 2, "--strict: "),
         (["ref.trn", "hyp.trn", "--normalize", "basics"], 2, "did you mean 'basic'?"),
         (["ref.trn", "hyp.trn", "--normalize", ","], 2, "no normalizer given"),
-        (["ref.trn", "hyp.trn", "--format", "trn,txt,txt"], 2, "--format is one format, or two"),
+        (["ref.trn", "hyp.trn", "--format", "trn,txt,txt"], 2, "--format takes one format, or two"),
         (["ref.trn", "hyp.trn", "--format", "trn,txs"], 2, "unknown format 'txs'"),
         (["ref.trn", "hyp.trn", "--limit", "-1"], 2, "--limit must be 0 or more"),
         (["ref.trn", "hyp.trn", "--html", "x.html", "--flag-below", "0.6"], 2, "no words with confidences"),
@@ -159,7 +159,7 @@ def test_compare_says_which_is_better_and_where(systems, asr_command):
     assert (done.returncode, done.stderr) == (0, "")
     assert "  B is better: -13.33 % absolute [" in done.stdout and "p < 0.001" in done.stdout
     assert "paired bootstrap over utterances; matched pairs of" in done.stdout
-    assert "B has fewer errors in 44 utterances, more in 1, as many in 15" in done.stdout
+    assert "B has fewer errors in 44 utterances, more in 1, equally many in 15" in done.stdout
     assert done.stdout.count("\nB wins s") == 2
     assert "B loses s0-30 by 8\n  REF w0" in done.stdout
     assert "... and 42 more utterances that B wins" in done.stdout

@@ -32,7 +32,7 @@ def test_an_alphabet_is_shown_and_confirmed(
     prepared: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     proposal = tmp_path / "data" / "alphabet.txt"
-    with pytest.raises(UsageError, match=r"alphabet\.txt lists the characters .* then say --alphabet"):
+    with pytest.raises(UsageError, match=r"alphabet\.txt lists the characters .* then use --alphabet"):
         prepared(layout.files())
     assert "11 characters after the normalizer basic; the rarest: " in capsys.readouterr().err
     rows = dict(line.split("\t") for line in proposal.read_text(encoding="utf-8").splitlines())
@@ -67,7 +67,7 @@ def test_releases_without_durations_or_with_several_languages(prepared: Callable
     assert [round(u.duration, 1) for u in Manifest.read(tmp_path / "data" / "dev.jsonl")] == [0.8, 0.8]
     both = files | {name.replace("/cy/", "/ga/"): content for name, content in files.items()}
     with pytest.raises(
-        UsageError, match=r"one folder of a language with train\.tsv expected, found cy, ga: say --lang"
+        UsageError, match=r"expected one folder of a language with train\.tsv, found cy, ga: use --lang"
     ):
         prepared(both, *ALL)
     assert prepared(both, *ALL, "--language", "ga")
@@ -84,7 +84,7 @@ def test_half_a_release(prepared: Callable) -> None:
         prepared({name: content for name, content in files.items() if name != lost}, *ALL)
     table = f"{layout.FOLDER}/test.tsv"
     twice = files[table] + files[table].split(b"\n")[1] + b"\n"
-    with pytest.raises(ManifestError, match=r"the clip common_voice_cy_test0000\.mp3 stands twice"):
+    with pytest.raises(ManifestError, match=r"the clip common_voice_cy_test0000\.mp3 occurs twice"):
         prepared(files | {table: twice}, *ALL)
     with pytest.raises(ManifestError, match=r"validated\.tsv"):
         prepared({n: c for n, c in files.items() if "validated.tsv" not in n}, *ALL, "--train", "validated")

@@ -90,7 +90,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path) -> None:
         collect(folder(tmp_path / "one", ["a"]))
     gone = '{"audio_filepath": "gone.wav", "duration": 1.0, "text": "a b"}\n'
     (tmp_path / "m.jsonl").write_text(gone, encoding="utf-8")
-    with pytest.raises(ManifestError, match="audio is not here"):
+    with pytest.raises(ManifestError, match="audio files do not exist"):
         collect(tmp_path / "m.jsonl")
 
 
@@ -111,7 +111,7 @@ def test_configurations_are_valid(hours: float, text: str, memory: float, monkey
     assert config.trainer.get("precision", "32-true") == ("bf16-mixed" if memory or has_bf16 else "32-true")
     assert ("consistency" in config.objectives) == bool(memory and config.init)
     assert config.text.tokenizer == ("bpe" if hours > 50 else "char")
-    assert any("begins from" in note for note in collected.notes)
+    assert any("starts from" in note for note in collected.notes)
 
 
 def test_batches_fit_into_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:

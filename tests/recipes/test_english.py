@@ -106,12 +106,12 @@ def test_text_that_is_no_english_in_letters(
 def test_nothing_to_read_and_nobody_to_hold_out(recipe_module: Callable, arguments: Callable, tmp_path: Path) -> None:
     prepare, data, here = recipe_module("english", "prepare"), tmp_path / "data", tmp_path / "here"
     here.mkdir()
-    with pytest.raises(UsageError, match="Say --manifests DIR"):
+    with pytest.raises(UsageError, match="Use --manifests DIR"):
         prepare.prepare(arguments(prepare, data))
-    with pytest.raises(UsageError, match="there are no manifests"):
+    with pytest.raises(UsageError, match="contains no manifests"):
         prepare.prepare(arguments(prepare, data, "--manifests", str(here)))
     write_manifest(here / "single.jsonl", rows(1))
-    with pytest.raises(UsageError, match=r"nothing is left for dev: none of single has a dev set, or 10 speakers"):
+    with pytest.raises(UsageError, match=r"there is no dev set: none of single has one, or at least 10 speakers"):
         prepare.prepare(arguments(prepare, data, "--manifests", str(here)))
 
 

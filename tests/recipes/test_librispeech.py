@@ -121,7 +121,7 @@ def test_archive_folder(
         prepare.prepare(arguments(prepare, data, *here, manifests=("dev-clean",)))
     prepare.prepare(arguments(prepare, data, *here, "--no-checksum", manifests=("dev-clean",)))
     check(data, "dev-clean", 2)
-    with pytest.raises(UsageError, match=r"no dev-other\.tar\.gz, no train-other-500\.tar\.gz in it .* recipes/custom"):
+    with pytest.raises(UsageError, match=r"no dev-other\.tar\.gz, no train-other-500\.tar\.gz .* recipes/custom"):
         prepare.prepare(arguments(prepare, data, *here, manifests=("test-clean", "dev-other", "train-other-500")))
     assert not (data / "test-clean.jsonl").exists()  # nothing is unpacked before it says what is missing
     one = ("--archive", str(librispeech_archives / "test-clean.tar.gz"), "--no-checksum")
@@ -153,7 +153,7 @@ def test_unpacked_folder_is_used_in_place(
 
 def test_nothing_is_fetched_unasked(recipe_module: Callable, arguments: Callable, tmp_path: Path) -> None:
     prepare = recipe_module("librispeech", "prepare")
-    with pytest.raises(UsageError, match=r"--download \(fetches 6.7 GB: 2 files"):
+    with pytest.raises(UsageError, match=r"--download \(6.7 GB: 2 files"):
         prepare.prepare(arguments(prepare, tmp_path / "data", manifests=("train-clean-100", "dev-clean")))
     with pytest.raises(UsageError, match="no split 'dev-cleen'"):
         prepare.prepare(arguments(prepare, tmp_path / "data", "--download", manifests=("dev-cleen",)))
@@ -210,9 +210,9 @@ def test_official_language_model(
         prepare.prepare(args)
         return (data / lm).read_bytes()
 
-    with pytest.raises(UsageError, match=r"no official language model .*4-gram"):
+    with pytest.raises(UsageError, match=r"not an official language model .*4-gram"):
         run("mine.arpa", "--download")
-    with pytest.raises(UsageError, match="does not exist: say --download"):
+    with pytest.raises(UsageError, match="does not exist: use --download"):
         run(name, "--archive", str(tmp_path))
     assert run(name, "--download", "--lm-url", served) == b"a language model"
     assert Quiet.asked == [f"/{name}"]

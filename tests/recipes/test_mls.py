@@ -57,7 +57,7 @@ def test_what_is_missing_is_named(
         run(without("6758_8338_000001"))
     with pytest.raises(ManifestError, match=r"test.segments\.txt"):
         run(without("test/segments.txt"))
-    with pytest.raises(ManifestError, match=r"transcripts\.txt:4: '6758_8338_000000' stands twice"):
+    with pytest.raises(ManifestError, match=r"transcripts\.txt:4: '6758_8338_000000' occurs twice"):
         run(official | {texts: official[texts] + official[texts]})
     with pytest.raises(ManifestError, match=r"transcripts\.txt:1: expected 2 columns, found 1"):
         run(official | {texts: b"6758_8338_000000 i\n"})

@@ -231,7 +231,7 @@ def test_longer_training_goes_on_from_the_checkpoint(toy: Toy) -> None:
 def test_interrupted_training_is_resumed(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     toy.interrupt = True
     assert toy.run() == (128 + signal.SIGTERM, ["prepare", "train"])
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
     toy.interrupt = False
     assert toy.run() == (0, ["train", *EVALUATE])
     assert toy.resumed == [False, True]
@@ -265,7 +265,7 @@ def test_a_signal_in_any_step_stops_the_recipe_and_the_same_command_goes_on(
         patch.setattr(owner, name, interrupted)
         assert toy.run()[0] == 128 + number
     err = capsys.readouterr().err.splitlines()
-    assert err[-1] == "toy: stopped; everything is saved, the same command goes on from here"
+    assert err[-1] == "toy: stopped; everything is saved, the same command continues from here"
     assert toy.run() == (0, rest)
 
 

@@ -52,7 +52,7 @@ def test_lower_case_and_the_folder_itself(
     [
         ("SI1001.PHN", r"SI1001\.WAV: no SI1001\.PHN beside it: unpack TIMIT again"),
         ("MDAB0/", r"TEST: no sentences of the speaker 'mdab0'"),
-        ("/TEST/", r"there are no folders TRAIN and TEST in it"),
+        ("/TEST/", r"contains no folders TRAIN and TEST"),
     ],
 )
 def test_half_a_corpus(

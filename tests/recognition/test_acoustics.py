@@ -38,7 +38,7 @@ def test_silence_has_as_many_frames_as_the_model_would_emit(acoustics, samples):
 def test_only_what_does_not_fit_into_memory_alone_is_an_error(acoustics, noise, monkeypatch):
     emissions = acoustics.emissions
 
-    def short_of_memory(waveforms):
+    def short_of_memory(waveforms, states):
         if len(waveforms) > 1 or len(waveforms[0]) > 1.5 * acoustics.rate:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return emissions(waveforms)

@@ -197,7 +197,7 @@ def test_what_cannot_be_explained(hearing, options, error, message):
         explain(hearing, as_recording((speak("ab cb", 99), RATE)), **options)
 
 
-@pytest.mark.parametrize(("seconds", "message"), [(1.0, "silence: every sample"), (61.0, "61.0 s are too long")])
+@pytest.mark.parametrize(("seconds", "message"), [(1.0, "silence: every sample"), (61.0, "61.0 s is too long")])
 def test_recordings_that_cannot_be_looked_at(hearing, seconds, message):
     samples = np.zeros(int(seconds * RATE), np.float32)
     with pytest.raises(AudioError, match=message):

@@ -21,8 +21,8 @@ from asr.model.acoustic import AcousticModel
 from asr.model.checkpoint import save_model
 from asr.model.latency import LatencyControlledConfig
 from asr.model.streaming import AcousticStream
+from asr.recognition.acoustics import can_stream
 from asr.recognition.inputs import Recording
-from asr.recognition.live import can_stream
 from asr.recognition.recognizer import Recognizer
 from asr.text.tokenizer import CharTokenizer
 from asr.types import Transcript

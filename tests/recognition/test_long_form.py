@@ -176,7 +176,7 @@ def test_channels_and_damage(recognizer, write_audio, noise, tmp_path, monkeypat
     (tmp_path / "cut.wav").write_bytes(good.read_bytes()[: good.stat().st_size * 3 // 4])
     assert "truncated" in recognizer.transcribe(tmp_path / "cut.wav").warnings[0]
 
-    def memory(samples):
+    def memory(samples, states):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(recognizer.acoustics, "emissions", memory)

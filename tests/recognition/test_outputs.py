@@ -90,7 +90,7 @@ def test_what_exists_is_left_unless_overwriting_was_allowed(tmp_path):
     careful = OutputFolder(tmp_path, ["json", "txt"])
     assert careful.existing("a") == tmp_path / "a.txt"
     assert not careful.finished("a")
-    with pytest.raises(OutputError, match=r"a\.txt: exists already"):
+    with pytest.raises(OutputError, match=r"a\.txt: already exists"):
         careful.write(transcript("new"), "a")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "precious\n"
 
@@ -126,7 +126,7 @@ def test_text_is_utf8_with_plain_line_ends_and_escapes_what_is_not(tmp_path):
 
 def test_a_file_in_place_of_the_folder_is_wrong_usage(tmp_path):
     (tmp_path / "out").write_text("", encoding="utf-8")
-    with pytest.raises(UsageError, match="cannot make the output folder"):
+    with pytest.raises(UsageError, match="cannot create the output folder"):
         OutputFolder(tmp_path / "out", ["txt"])
     with pytest.raises(OutputError, match="cannot be written"):
         write_text(tmp_path / "out" / "x.txt", "")

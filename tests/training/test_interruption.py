@@ -222,4 +222,4 @@ def test_a_signal_while_libraries_start_up_waits_until_they_have() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (143, "True\n"), done.stderr
-    assert "stopped; the training had not begun" in done.stderr and "Traceback" not in done.stderr
+    assert "stopped; training had not started" in done.stderr and "Traceback" not in done.stderr

@@ -186,7 +186,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_run_can_be_finished(settings: Se
             break
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "Go on with: asr train" in err and "Traceback" not in err and out == ""
+    assert "Continue with: asr train" in err and "Traceback" not in err and out == ""
     saved = read_checkpoint(tmp_path / "run" / "last.ckpt")
     epochs = saved["epoch"] + 2
     process = asr("train", str(recipe), f"trainer.max_epochs={epochs}")

@@ -275,7 +275,7 @@ def test_a_study_of_another_recipe_or_search_is_refused(
         (["model.hidden_size=[8,big]"], 2, "expected a whole number, found 'big'"),
         (["model.hidden_size=uniform(8,16.5)"], 2, "expected a whole number, found 16.5"),
         (["model.dropout=uniform(0,2)"], 2, "dropout must lie in"),
-        (["optimizer.lr=uniform(0,1)", "--search", "grid"], 2, "a grid over 'optimizer.lr' has no end"),
+        (["optimizer.lr=uniform(0,1)", "--search", "grid"], 2, "a grid over 'optimizer.lr' would be infinite"),
         (["model.layers=[1,2]", "--folds", "1"], 2, "at least 2"),
         (["model.layers=[1,2]", "--folds", "3"], 1, "no 'speaker'"),
         (["model.layers=[1,2]", "--storage", "nowhere"], 1, "--storage nowhere: "),
