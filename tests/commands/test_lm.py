@@ -104,7 +104,7 @@ def test_bad_inputs_are_named_with_their_line(asr_command: Command, tmp_path: Pa
     latin.write_bytes(b"a\nb\xe4\n")
     for path, message in [
         (tmp_path / "none.txt", "none.txt: cannot be read: No such file"),
-        (manifest, "m.jsonl:2: the row has no 'text'"),
+        (manifest, "m.jsonl:2: the row has no string 'text'"),
         (latin, "l.txt:2: not UTF-8"),
     ]:
         done = asr_command("lm", "train", path, "-o", tmp_path / "x.lm")
@@ -132,7 +132,7 @@ def test_weights_of_a_model_that_is_replaced_go_with_it(asr_command: Command, tm
     assert asr_command("lm", "convert", path, path, "--force").returncode == 0
     assert read_tuned(path) == Tuned(0.5, 1.0, 20)
     again = asr_command("lm", "train", TEXT, "-o", path, "--force")
-    assert again.returncode == 0 and "x.lm.tuned.json belonged to the replaced language model" in again.stderr
+    assert again.returncode == 0 and "x.lm.tuned.json, which belonged to the replaced language model" in again.stderr
     assert read_tuned(path) is None
 
 
