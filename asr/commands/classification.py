@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asr.commands import options
+from asr.commands import options, report_options
 from asr.files import read_lines
 from asr.types import AsrError, ManifestError, UsageError
 
@@ -29,7 +29,7 @@ COMPARED_TEXT_OPTIONS: dict[str, Any] = {"normalize": "none", "speakers": None, 
 
 def run_evaluate(args: argparse.Namespace) -> int:
     """`asr evaluate` with a classifier."""
-    options.check_report_options(args)
+    report_options.check_report_options(args)
     from asr.corpus.manifest import Manifest
     from asr.recognition.class_evaluation import evaluate_classes
     from asr.recognition.outputs import OutputFolder

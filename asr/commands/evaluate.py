@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr.commands import classification, options
+from asr.commands import classification, options, report_options
 from asr.types import AsrError, Transcript, UsageError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="all results as one JSON object on stdout")
     tables = "print sclite's row, errors by speaker and length, confusions"
     parser.add_argument("--tables", action="store_true", help=tables)
-    options.add_report_options(parser)
+    report_options.add_report_options(parser)
     shown = "with --html: show the posteriors of the N utterances with the most errors (default: 8), or of these ids"
     parser.add_argument("--posteriorgrams", default="8", metavar="N|ID[,ID]", help=shown)
     written = (
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     options.decoding_config(args)
     if options.is_classifier(args, classification.TEXT_OPTIONS):
         return classification.run_evaluate(args)
-    options.check_report_options(args)
+    report_options.check_report_options(args)
     from asr.audio.degrade import Degrader, parse_degradations
     from asr.corpus.manifest import Manifest
     from asr.recognition.outputs import OutputFolder
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     evaluation = options.evaluate(args, recognizer, manifest, args.normalizer)
     options.note_rates(recognizer)
     if args.snr:
-        evaluation = replace(evaluation, scored=options.with_estimated_snr(evaluation.scored))
+        evaluation = replace(evaluation, scored=report_options.with_estimated_snr(evaluation.scored))
     robustness = _degraded(args, recognizer, manifest, evaluation, degradations, degrader) if degradations else None
     model = {"model": args.model, "decoder": args.decoder, "device": str(recognizer.device)}
     degraded = {"degraded": robustness.summary()} if robustness else {}
@@ -174,7 +174,7 @@ def _write_report(
     if robustness:
         note = "The dotted line is the rate on the clean recordings; differences from it have a paired bootstrap."
         sections.append(Section("Robustness", *robustness.rows(), robustness.groups, note))
-    return options.write_html(
+    return report_options.write_html(
         args,
         [evaluation.scored],
         title=title,

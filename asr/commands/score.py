@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asr.commands import classification, options
+from asr.commands import classification, options, report_options
 from asr.types import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cer", action="store_true", help="also score characters")
     parser.add_argument("--limit", type=int, default=10, metavar="N", help="rows per table (default: 10; 0: all)")
     parser.add_argument("--json", action="store_true", help="all results as one JSON object on stdout")
-    options.add_report_options(parser)
+    report_options.add_report_options(parser)
     written = (
         "write summary.json, alignments.txt, ref.trn, hyp.trn and, if words have times, hyp.ctm and ref.stm to this "
         "folder; each normalizer but the first has a subfolder"
@@ -90,13 +90,13 @@ def _add_text_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    options.check_report_options(args)
+    report_options.check_report_options(args)
     names, [test_set], warnings = _read(args, [args.hypothesis])
     from asr.scoring.scored import score_set, write_summary
 
     sets = [score_set(test_set.references, test_set.hypotheses, name, characters=args.cer) for name in names]
     if args.snr:
-        sets = [options.with_estimated_snr(sets[0]), *sets[1:]]
+        sets = [report_options.with_estimated_snr(sets[0]), *sets[1:]]
     warnings += sets[0].warnings
     if args.output:
         for name, scored in zip(names, sets, strict=True):
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         write_summary(args.output, _summary(test_set, sets, warnings))
     if args.html:
         files = dict.fromkeys([Path(test_set.hypothesis_path).name, Path(test_set.reference_path).name])
-        warnings += options.write_html(args, sets, title=" against ".join(files), warnings=warnings)
+        warnings += report_options.write_html(args, sets, title=" against ".join(files), warnings=warnings)
     if args.json:
         print(json.dumps(_summary(test_set, sets, warnings), ensure_ascii=False))
     else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asr.commands import options
+from asr.commands import options, report_options
 from asr.config import shard
 from asr.files import read_text
 from asr.recognition.inputs import STDIN, Recording, find_recordings, is_single
@@ -240,7 +240,7 @@ def _written(
 def _check_output(args: argparse.Namespace, formats: tuple[str, ...], single: bool) -> None:
     if args.nbest < 1:
         raise UsageError(f"--nbest must be at least 1, found {args.nbest}")
-    options.check_flag_below(args.flag_below)
+    report_options.check_flag_below(args.flag_below)
     if args.flag_below is not None:
         structured = args.words or (args.json and not args.output)
         if structured or "txt" not in (formats or (("txt",) if single or args.output else ())):
