@@ -133,9 +133,12 @@ def replacing(path: str | Path, error: type[AsrError] = OutputError, *, durable:
         raise error(f"{path}: cannot be written: {reason.strerror or reason}") from reason
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Delete the temporary files of a killed process in `folder` and below, where no other process may be writing."""
-    for path in folder.rglob(".????????????.part"):
+def remove_unfinished(folder: Path, *, below: bool = True) -> None:
+    """Delete the temporary files of a killed process in `folder` and, by default, in the folders below.
+
+    No other process may be writing there.
+    """
+    for path in (folder.rglob if below else folder.glob)(".????????????.part"):
         path.unlink(missing_ok=True)
 
 

@@ -149,7 +149,7 @@ def study(system: str, args: argparse.Namespace, loaded: tuple[TrainConfig, Toke
 
     result = {"before": measured(build(system, *shape))}
     for scale in SCALES if system == "RNN" else ():
-        result[f"before, x {scale}"] = measured(build(system, *shape, scale))
+        result[f"before, x {scale}"] = {"distance": by_distance(build(system, *shape, scale), waveforms, args.distance)}
     for optimizer, steps in (("adamw", args.steps), ("sgd", args.sgd_steps)):
         for clip in (CLIP, 0.0):
             name, model, started = f"{optimizer}, clip {clip:g}", build(system, *shape), time.process_time()

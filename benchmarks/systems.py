@@ -23,7 +23,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from reports import names, new_figure, numbers, save_figure, write_report
 
 from asr.config import apply_overrides
 from asr.files import as_json
-from asr.model.checkpoint import read_metadata
+from asr.model.checkpoint import parameter_count, read_metadata
 from asr.scoring.edits import EditCounts, Score, paired_bootstrap, resampling_units, score
 from asr.text.normalize import normalize
 from asr.training.config import read_extended
@@ -182,7 +181,7 @@ def finished_row(job: Job, folder: Path, args: argparse.Namespace) -> dict[str, 
     model = read_metadata(folder / "model.asr")
     seconds = [float(found) for found in EPOCH.findall((folder / "run.log").read_text(encoding="utf-8"))]
     row: dict[str, Any] = {"system": job.system, "seed": job.seed, "epochs": job.epochs, "settings": list(job.settings)}
-    row |= {"parameters": sum(map(prod, model["tensors"].values())), "seconds_per_epoch": statistics.median(seconds)}
+    row |= {"parameters": parameter_count(model), "seconds_per_epoch": statistics.median(seconds)}
     for name in SETS:
         row[name] = {}
         for decoder in sorted((folder / "results" / name).iterdir()):

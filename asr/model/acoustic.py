@@ -114,7 +114,10 @@ class AcousticModel(nn.Module):
         """`outputs` from features (batch, frames, mels) and their lengths (batch,)."""
         rows = len(features)
         missing = -rows % (self.row_multiple or fast_rows(features.device))
-        padded, padded_frames = functional.pad(features, (0, 0, 0, 0, 0, missing)), functional.pad(frames, (0, missing))
+        padded, padded_frames = features, frames
+        if missing:  # `pad` copies even if there is nothing to add
+            padded = functional.pad(features, (0, 0, 0, 0, 0, missing))
+            padded_frames = functional.pad(frames, (0, missing))
         layers: list[tuple[Tensor, Tensor]] = []
 
         def after_layer(number: int, x: Tensor, lengths: Tensor) -> Tensor:

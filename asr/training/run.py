@@ -92,7 +92,8 @@ def train(config: TrainConfig, resume: str = "auto") -> TrainResult:
         if not manifests(config.data.train) or not manifests(config.data.dev):
             raise ConfigError("data.train and data.dev must each name a manifest")
         if is_first_process():
-            remove_unfinished(output)
+            for folder in (output, output / "checkpoints"):  # other runs may have their outputs below
+                remove_unfinished(folder, below=False)
         path, saved = find_checkpoint(output, resume) or (None, {})
         initial = InitialModel.read(config.init, config.model, config.features) if config.init and not path else None
         rules = check_resume(path, saved, config) if path else versioned(config.text.normalizer)

@@ -132,7 +132,12 @@ def test_a_reader_sees_only_whole_checkpoints_and_tmpdir_is_not_used(
 
     monkeypatch.setattr(asr.files, "_flush", look)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no such folder"))
+    killed, other = (tmp_path / "run" / place / ".0123456789ab.part" for place in ("checkpoints", "another run"))
+    for path in (killed, other):
+        path.parent.mkdir(parents=True)
+        path.touch()
     train(parse_config(settings(trainer=TRAINER)))
+    assert not killed.exists() and other.exists()
     assert steps[0] == 8 and steps[-1] == 16
     assert read_checkpoint(tmp_path / "run" / "previous.ckpt")["global_step"] == 8
 
