@@ -41,7 +41,7 @@ WARMUP = {
     "model": {1: 10, 3: 20, 10: 40, 30: 80, 100: 100},
     "nothing": dict.fromkeys(SHARES, 200),
 }
-CONFIG = {"model": "finetune", "nothing": "recipe"}
+CONFIG = {"model": "finetune", "nothing": "ctc"}
 DECODERS = {"greedy": "greedy", "beam+lm": "3-gram"}
 
 

@@ -25,7 +25,7 @@ from reports import names, new_figure, numbers, save_figure, write_report
 
 from asr.training.record import provenance
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "an4" / "recipe.yaml"
+RECIPE = Path(__file__).parents[1] / "recipes" / "an4" / "ctc.yaml"
 REPORT = Path(__file__).with_suffix(".md")
 PICTURE = Path(__file__).parent / "results" / "hidden_sizes.png"
 CELLS = ("rnn", "gru", "lstm")

@@ -86,7 +86,7 @@ def test_a_recording_that_is_missing_is_named(
 
 def test_the_configuration_for_long_recordings_changes_augmentation_only() -> None:
     folder = Path(__file__).parents[2] / "recipes" / "an4"
-    usual, long = (read_config(folder / f"{name}.yaml") for name in ("recipe", "long"))
+    usual, long = (read_config(folder / f"{name}.yaml") for name in ("ctc", "long"))
     assert long.augment == replace(usual.augment, silence=0.5, join=0.5, join_up_to=4)
     assert (long.data, long.model, long.text, long.optimizer) == (usual.data, usual.model, usual.text, usual.optimizer)
     assert long.output != usual.output
