@@ -34,8 +34,8 @@ HEAD = """# Hidden sizes of RNN, GRU and LSTM on AN4
 
 [recipes/an4](../recipes/an4/README.md) with plain CTC and other cells and hidden sizes (of each direction), epochs:
 {epochs}. Word error rates are of held-out speakers at the best epoch, decoded greedily: the mean over {folds} folds of
-the training set by speaker, with its standard error. The best size of each cell is bold; smaller sizes within one standard error of
-it are in italics. Seconds are of all folds together, with as many trials at once as in the command.
+the training set by speaker, with its standard error. The best size of each cell is bold; smaller sizes within one
+standard error of it are in italics. Seconds are of all folds together, with as many trials at once as in the command.
 
     {command}
 
