@@ -245,7 +245,6 @@ def write(collected: Collection, values: dict[str, Any], data: Path) -> Path:
     if not path.exists():
         write_text(path, as_yaml(values, collected.notes))
     return path
-    return path
 
 
 def as_yaml(values: dict[str, Any], notes: Sequence[str]) -> str:

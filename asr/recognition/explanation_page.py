@@ -25,7 +25,7 @@ WIDTH = 11.0  # inches
 LEFT, RIGHT = 0.09, 0.985  # the time axis, as shares of a picture's width; the page's cursor relies on them
 MARGIN = 0.42  # inches below a picture's axes, for the seconds
 DPI = 110
-BLUE, RED, GREEN, GRAY = "#1f6feb", "#d1242f", "#2da44e", "#6e7781"
+BLUE, RED, GRAY = "#1f6feb", "#d1242f", "#6e7781"
 
 
 @dataclass(frozen=True)
